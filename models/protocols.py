@@ -1,0 +1,205 @@
+"""The seams of the models room: plain records and the protocols that engines fulfil.
+
+This module is a leaf. It imports nothing of ours, so that an engine, a task or a test can
+depend on a protocol without dragging in torch, transformers or open_clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, get_args, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
+
+    FloatArray: TypeAlias = npt.NDArray[np.float32]
+
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+"""A value that JSON can hold; fingerprints are made of nothing else."""
+
+Fingerprint: TypeAlias = Mapping[str, Json]
+"""Everything that changes an engine's output: model id, weight hashes, dtype, engine version."""
+
+SamplingMode: TypeAlias = Literal["nucleus", "greedy", "beam_sample"]
+SAMPLING_MODES: Final[tuple[str, ...]] = get_args(SamplingMode)
+
+
+@dataclass(frozen=True, slots=True)
+class TextRequest:
+    """One prompt for a text generator.
+
+    Attributes:
+        key: The caller's name for the request; comes back on the reply.
+        prompt: The complete prompt, already rendered.
+        max_new_tokens: Upper bound on generated tokens.
+        temperature: 0 means greedy decoding.
+        top_p: Nucleus mass kept when sampling.
+        seed: Seed of this request's own random stream.
+        stop: Strings that end the reply; they are not part of it.
+    """
+
+    key: str
+    prompt: str
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TextReply:
+    """What became of one `TextRequest`.
+
+    Attributes:
+        key: The request's key.
+        text: The raw reply; empty when the status is not `ok`.
+        status: `ok`, `engine_error`, `timeout`, `rejected` or `overlong`.
+        reason: Why, in words; empty when the status is `ok`.
+        finish_reason: What ended generation as the engine says it (`stop`, `length`, ...).
+        attempts: How many times the engine was asked.
+    """
+
+    key: str
+    text: str
+    status: str = "ok"
+    reason: str = ""
+    finish_reason: str = ""
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionSampling:
+    """How captions are drawn from a captioner.
+
+    Every (image key, sample index) has its own random stream, so neither the batch nor the
+    shard an image falls in changes its captions.
+
+    Attributes:
+        n: Captions per image (N of the CVSI paper).
+        top_p: Nucleus mass; used by the sampling modes only.
+        temperature: Softmax temperature; used by the sampling modes only.
+        max_new_tokens: Upper bound on tokens per caption.
+        mode: `nucleus`, `greedy` (then `n` must be 1) or `beam_sample`.
+        seed: Seed of the whole table of captions.
+        prompt: Text prompt given to the captioner beside the image, often empty.
+    """
+
+    n: int = 15
+    top_p: float = 0.9
+    temperature: float = 1.0
+    max_new_tokens: int = 30
+    mode: SamplingMode = "nucleus"
+    seed: int = 0
+    prompt: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no captioner can honour."""
+        rules = (
+            (self.mode in SAMPLING_MODES, f"mode is one of {', '.join(SAMPLING_MODES)}"),
+            (self.n >= 1, "n is at least 1"),
+            (self.mode != "greedy" or self.n == 1, "greedy decoding gives one caption, so n is 1"),
+            (0.0 < self.top_p <= 1.0, "top_p lies in (0, 1]"),
+            (self.temperature > 0.0, "temperature is positive (for no sampling: mode='greedy')"),
+            (self.max_new_tokens >= 1, "max_new_tokens is at least 1"),
+        )
+        broken = [rule for holds, rule in rules if not holds]
+        if broken:
+            raise ValueError(f"{self!r} breaks: {'; '.join(broken)}")
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionReply:
+    """The captions of one image, or why there are none.
+
+    Attributes:
+        key: The image's key as given by the caller.
+        captions: `CaptionSampling.n` captions in sample order; empty when the status is not `ok`.
+        status: `ok` or the kind of failure.
+        reason: Why, in words; empty when the status is `ok`.
+    """
+
+    key: str
+    captions: tuple[str, ...]
+    status: str = "ok"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SplicedText:
+    """A text with a hole for one pseudo token: `before`, the token, `after`.
+
+    The two parts are tokenised separately and the token is put in by position, so no
+    placeholder character is needed and a `$` that a user typed stays a `$`.
+    """
+
+    before: str
+    after: str = ""
+
+
+@runtime_checkable
+class TextGenerator(Protocol):
+    """A language model that answers prompts, wherever it runs."""
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What enters the specification of every table made from the replies."""
+        ...
+
+    def generate(self, requests: Iterable[TextRequest]) -> Iterator[TextReply]:
+        """Answer every request exactly once, in any order, as a stream."""
+        ...
+
+
+@runtime_checkable
+class Captioner(Protocol):
+    """A model that describes images."""
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What enters the specification of every table made from the captions."""
+        ...
+
+    def caption(
+        self, images: Iterable[tuple[str, Image.Image]], sampling: CaptionSampling
+    ) -> Iterator[CaptionReply]:
+        """Caption every (key, image) exactly once, in any order, as a stream."""
+        ...
+
+
+@runtime_checkable
+class ImageTextEncoder(Protocol):
+    """A two-tower model with a joint space (CLIP and its relatives).
+
+    All features are float32 and *not* normalised; fusion decides where to normalise.
+    """
+
+    @property
+    def dim(self) -> int:
+        """Width d of the joint space."""
+        ...
+
+    @property
+    def token_width(self) -> int:
+        """Width dt of the text tower's token embeddings, the space of pseudo tokens."""
+        ...
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What enters the specification of every table made from the features."""
+        ...
+
+    def encode_images(self, images: Sequence[Image.Image]) -> FloatArray:
+        """Encode RGB images; returns (B, d)."""
+        ...
+
+    def encode_texts(self, texts: Sequence[str]) -> FloatArray:
+        """Encode texts; returns (B, d) in the order given."""
+        ...
+
+    def encode_spliced(self, texts: Sequence[SplicedText], tokens: FloatArray) -> FloatArray:
+        """Encode texts that carry one pseudo token each; tokens (B, dt), returns (B, d)."""
+        ...
