@@ -1,0 +1,50 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+OUT ?= out/demo
+# Prefect and model libraries phone home or look for hubs by default; nothing here needs either.
+export DO_NOT_TRACK := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: help demo test check bench gates vllm-cpu lock clean
+
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(READY): requirements/lock.txt pyproject.toml
+	@echo "cirflow: preparing $(VENV) (once; several GB of wheels)"
+	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 13), "cirflow needs Python 3.11 or 3.12, this is " + sys.version.split()[0] + "; set PYTHON=python3.11"'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements/lock.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $(READY)
+
+demo: $(READY) ## Run the whole story on the embedded world; OUT=DIR chooses where
+	$(BIN)/cirflow demo --out $(OUT)
+
+test: $(READY) ## Run all tests
+	$(BIN)/python -m pytest
+
+check: $(READY) ## Format, lint, types and import law
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY) ## Speed ratios, each against a naive baseline in the same run
+	$(BIN)/python -m bench
+
+gates: $(READY) ## Measure the shipped small models on held-out scenes
+	$(BIN)/python -m flows.recipes.vision_gates
+	$(BIN)/python -m flows.recipes.text_gates
+
+lock: $(READY) ## Resolve the lock files again (keeps pins that still fit)
+	$(BIN)/uv pip compile pyproject.toml --group dev --extra vllm --python-version 3.11 --no-header --no-annotate --no-emit-index-url -o requirements/lock-vllm.txt
+	$(BIN)/uv pip compile pyproject.toml --group dev --python-version 3.11 -c requirements/lock-vllm.txt --no-header --no-annotate --no-emit-index-url -o requirements/lock.txt
+
+clean: ## Remove the environment and the demo's output
+	rm -rf $(VENV) out

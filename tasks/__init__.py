@@ -1,0 +1,1 @@
+"""One stage per file: load, call a pure function, publish. Glue only."""
