@@ -1,0 +1,1 @@
+"""Everything that touches bytes: locations, tables, image collections, benchmarks."""

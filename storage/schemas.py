@@ -1,0 +1,191 @@
+"""The columns of every table.
+
+Each row has a ``status`` (``ok`` or a kind of failure) and a ``reason`` (empty when ok). A column
+of a row that is not ok may be null; a row that is ok has no nulls and no vector that is not finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+OK = "ok"
+"""The one status of a row whose values may be used."""
+
+_TEXTS = pa.list_(pa.string())
+_VECTOR_TYPES = {"float16": pa.float16(), "float32": pa.float32()}
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """A table's name, the column that identifies a row, and all columns in order."""
+
+    name: str
+    key: str
+    arrow: pa.Schema
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Column names in order."""
+        return tuple(self.arrow.names)
+
+
+def _fixed(name: str, key: str, **columns: pa.DataType) -> Callable[..., TableSchema]:
+    def schema(spec: Mapping[str, Any]) -> TableSchema:
+        return _schema(name, key, columns)
+
+    return schema
+
+
+def _vectors(name: str, key: str, **columns: pa.DataType) -> Callable[..., TableSchema]:
+    def schema(spec: Mapping[str, Any]) -> TableSchema:
+        dim, dtype = spec.get("dim"), spec.get("dtype")
+        if not isinstance(dim, int) or dim < 1 or dtype not in _VECTOR_TYPES:
+            raise ValueError(
+                f"the spec of a {name} table needs 'dim' (a positive integer) and 'dtype'"
+                f" ({' or '.join(_VECTOR_TYPES)}); it has dim={dim!r}, dtype={dtype!r}"
+            )
+        vector = pa.list_(pa.field("element", _VECTOR_TYPES[dtype]), dim)
+        return _schema(name, key, {"vector": vector, **columns})
+
+    return schema
+
+
+def _schema(name: str, key: str, columns: Mapping[str, pa.DataType]) -> TableSchema:
+    fields = {key: pa.string(), **columns, "status": pa.string(), "reason": pa.string()}
+    return TableSchema(name, key, pa.schema(list(fields.items())))
+
+
+TABLES: Mapping[str, Callable[[Mapping[str, Any]], TableSchema]] = {
+    # One row per distinct image; image_id is the sha256 of the bytes.
+    "images": _fixed(
+        "images",
+        "image_id",
+        data=pa.large_binary(),
+        bytes=pa.int64(),
+        width=pa.int32(),
+        height=pa.int32(),
+        format=pa.string(),
+    ),
+    # One row per input file, readable or not; image_id is null where it could not be read.
+    "sources": _fixed(
+        "sources",
+        "source_key",
+        source=pa.string(),
+        path=pa.string(),
+        stamp=pa.string(),
+        container=pa.string(),
+        image_id=pa.string(),
+        meta_class=pa.string(),
+        bytes=pa.int64(),
+        width=pa.int32(),
+        height=pa.int32(),
+        format=pa.string(),
+    ),
+    "captions": _fixed("captions", "image_id", captions=_TEXTS, n=pa.int32(), raw=_TEXTS),
+    # Replies of a text generator: edited captions or added objects, as the spec's prompt says.
+    "rewrites": _fixed(
+        "rewrites",
+        "request_key",
+        caption=pa.string(),
+        text=pa.string(),
+        answer=pa.string(),
+        raw=pa.string(),
+        finish_reason=pa.string(),
+        attempts=pa.int32(),
+    ),
+    "image_features": _vectors("image_features", "image_id"),
+    "caption_features": _vectors("caption_features", "image_id", n_captions=pa.int32()),
+    "query_features": _vectors("query_features", "query_key"),
+    # Best first; names[i] has scores[i].
+    "rankings": _fixed(
+        "rankings",
+        "query_id",
+        category=pa.string(),
+        names=_TEXTS,
+        scores=pa.list_(pa.float32()),
+    ),
+    # The ledger: one number a row, with everything that says how it was made.
+    "results": _fixed(
+        "results",
+        "result_key",
+        run=pa.string(),
+        method=pa.string(),
+        backbone=pa.string(),
+        benchmark=pa.string(),
+        split=pa.string(),
+        category=pa.string(),
+        metric=pa.string(),
+        value=pa.float64(),
+        queries=pa.int64(),
+        coverage=pa.float64(),
+        protocol=pa.string(),
+        provenance=pa.string(),
+        created=pa.string(),
+    ),
+}
+"""Table name -> function from the table's spec to its schema. A new table is one entry."""
+
+
+def table_schema(name: str, spec: Mapping[str, Any]) -> TableSchema:
+    """Return the schema of a table; the width and type of vectors come from its spec.
+
+    Raises:
+        ValueError: there is no such table, or a vector table's spec lacks ``dim`` or ``dtype``.
+    """
+    if name not in TABLES:
+        raise ValueError(f"there is no table {name!r}; there are {', '.join(TABLES)}")
+    return TABLES[name](spec)
+
+
+def make_rows(schema: TableSchema, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> pa.Table:
+    """Build rows of a table from plain columns.
+
+    Vectors may be one array of shape (rows, dim); those of rows that are not ok become null.
+    ``status`` may be left out (all ok) and so may ``reason`` where all is ok; other columns that
+    are left out are null, which only rows that are not ok may be.
+
+    Raises:
+        ValueError: a column is unknown, of another length, or does not fit its type.
+    """
+    unknown = set(columns) - set(schema.columns)
+    if unknown or schema.key not in columns:
+        raise ValueError(
+            f"rows of {schema.name} have the columns {', '.join(schema.columns)} and need"
+            f" {schema.key}; given: {', '.join(columns)}"
+        )
+    count = len(columns[schema.key])
+    status = list(columns.get("status", [OK] * count))
+    given = {"status": status, "reason": [""] * count, **columns}
+    arrays = [_array(schema, field, given.get(field.name), status) for field in schema.arrow]
+    wrong = {f.name: len(a) for f, a in zip(schema.arrow, arrays, strict=True) if len(a) != count}
+    if wrong:
+        raise ValueError(f"{schema.name}: {count} keys, but columns of other lengths: {wrong}")
+    return pa.Table.from_arrays(arrays, schema=schema.arrow)
+
+
+def _array(
+    schema: TableSchema, field: pa.Field, values: Sequence[Any] | None, status: list[str]
+) -> pa.Array:
+    if values is None:
+        return pa.nulls(len(status), field.type)
+    try:
+        if isinstance(values, np.ndarray) and values.ndim == 2:
+            return _vector_array(field.type, values, status)
+        return pa.array(values, field.type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"{schema.name}.{field.name} must be {field.type}: {error}") from error
+
+
+def _vector_array(kind: pa.DataType, values: np.ndarray, status: list[str]) -> pa.Array:
+    if not pa.types.is_fixed_size_list(kind) or values.shape[1] != kind.list_size:
+        raise pa.ArrowInvalid(f"an array of shape {values.shape} is not {kind}")
+    flat = np.ascontiguousarray(values, dtype=kind.value_type.to_pandas_dtype()).reshape(-1)
+    failed = pa.array([s != OK for s in status]) if any(s != OK for s in status) else None
+    return pa.FixedSizeListArray.from_arrays(
+        pa.array(flat, kind.value_type), type=kind, mask=failed
+    )

@@ -1,0 +1,284 @@
+"""The two kinds of place that bytes can lie: a local folder and a prefix in an S3 bucket.
+
+Both offer the same few operations. What matters is `create`: it publishes a whole file under a
+name that did not exist, or reports that it did; no reader ever sees half of it, and of several
+writers exactly one wins. Locally that is a hard link from a finished temporary file, on S3 a PUT
+with ``If-None-Match: *``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol, cast
+
+import fsspec
+
+STAGING = ".staging"
+"""Folder of unfinished local files, directly under the root and never listed."""
+
+MAX_OBJECT_BYTES = 5 * 2**30
+"""Largest single PUT of S3. Multi-part uploads are not used: see `S3Store.create`."""
+
+
+class LocationError(OSError):
+    """A place cannot do what publishing needs; the message says what to do about it."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One listed file: path relative to the root, size in bytes, and a stamp of its version.
+
+    The stamp is the modification time in nanoseconds locally and the ETag on S3.
+    """
+
+    path: str
+    size: int
+    stamp: str
+
+
+class Store(Protocol):
+    """The operations a place offers; paths are checked, relative, and use ``/``."""
+
+    def url(self, path: str) -> str:
+        """Return the full name of a path, for messages and for other readers."""
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """List the files below a folder, recursively, in any order."""
+
+    def exists(self, path: str) -> bool:
+        """Tell whether a file exists."""
+
+    def size(self, path: str) -> int:
+        """Return the size of a file in bytes."""
+
+    def read(self, path: str) -> bytes:
+        """Return the whole content of a file."""
+
+    def open(self, path: str, sequential: bool) -> IO[bytes]:
+        """Open a file for reading, hinting at the pattern of access."""
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Publish a file once; false if the name was taken."""
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write a file atomically over whatever was there."""
+
+    def rename(self, path: str, new_path: str) -> None:
+        """Give a file another name."""
+
+    def remove_staged(self, older_than_s: float) -> int:
+        """Remove unfinished files of writers that died; return how many."""
+
+
+class LocalStore:
+    """A folder of a local (or mounted) file system."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def url(self, path: str) -> str:
+        """Return the absolute path."""
+        return str(self.root / path)
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Walk the folder; files that vanish meanwhile are left out."""
+        for folder, folders, names in os.walk(self.root / prefix):
+            if STAGING in folders and Path(folder) == self.root:
+                folders.remove(STAGING)
+            for name in names:
+                path = Path(folder, name)
+                with contextlib.suppress(FileNotFoundError):
+                    status = path.stat()
+                    relative = path.relative_to(self.root).as_posix()
+                    yield Entry(relative, status.st_size, str(status.st_mtime_ns))
+
+    def exists(self, path: str) -> bool:
+        """Tell whether a regular file exists."""
+        return (self.root / path).is_file()
+
+    def size(self, path: str) -> int:
+        """Return the size in bytes."""
+        return (self.root / path).stat().st_size
+
+    def read(self, path: str) -> bytes:
+        """Return the whole content."""
+        return (self.root / path).read_bytes()
+
+    def open(self, path: str, sequential: bool) -> IO[bytes]:
+        """Open for reading."""
+        return (self.root / path).open("rb")
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a temporary file, make it durable, then link it to its name if that is free."""
+        target = self.root / path
+        if target.exists():
+            return False
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with self._staged(data) as temporary:
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV):
+                    raise LocationError(
+                        f"{self.root} cannot publish files: its file system has no hard links"
+                        f" ({error.strerror}). Use another folder, or an s3:// location"
+                    ) from error
+                raise
+        _sync_folder(target.parent)
+        return True
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write a temporary file and rename it over the old one."""
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with self._staged(data) as temporary:
+            temporary.replace(target)
+        _sync_folder(target.parent)
+
+    def rename(self, path: str, new_path: str) -> None:
+        """Rename; the new name is one that nobody else uses."""
+        target = self.root / new_path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).rename(target)
+
+    def remove_staged(self, older_than_s: float) -> int:
+        """Remove temporary files that no living writer can still own."""
+        removed = 0
+        limit = time.time() - older_than_s
+        for path in (self.root / STAGING).glob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < limit:
+                    path.unlink()
+                    removed += 1
+        return removed
+
+    @contextlib.contextmanager
+    def _staged(self, data: bytes) -> Iterator[Path]:
+        folder = self.root / STAGING
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / uuid.uuid4().hex
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class S3Store:
+    """A prefix of an S3 bucket, through s3fs.
+
+    Endpoint, region and credentials come from the environment and the usual AWS files alone
+    (``AWS_ENDPOINT_URL``, ``AWS_PROFILE``, ``AWS_ACCESS_KEY_ID``, ...), so that they can never
+    end up in a parameter, a spec or a log.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    @property
+    def _files(self) -> Any:
+        # Instances are cached by fsspec, per process and thread. Listings must not be cached,
+        # because other workers publish while we look.
+        return fsspec.filesystem("s3", use_listings_cache=False)
+
+    def url(self, path: str) -> str:
+        """Return the s3:// URL."""
+        return f"{self.root}/{path}" if path else self.root
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """List the objects below a prefix; keys that end in ``/`` are folder markers, not files."""
+        start = self.root.removeprefix("s3://") + "/"
+        found = self._files.find(self.url(prefix), detail=True)
+        for name, info in found.items():
+            if not name.endswith("/") and info["type"] == "file":
+                stamp = str(info.get("ETag") or info.get("LastModified") or "").strip('"')
+                yield Entry(name.removeprefix(start), int(info["size"]), stamp)
+
+    def exists(self, path: str) -> bool:
+        """Tell whether an object exists."""
+        return bool(self._files.isfile(self.url(path)))
+
+    def size(self, path: str) -> int:
+        """Return the size in bytes."""
+        return int(self._files.size(self.url(path)))
+
+    def read(self, path: str) -> bytes:
+        """Return the whole object."""
+        return cast(bytes, self._files.cat_file(self.url(path)))
+
+    def open(self, path: str, sequential: bool) -> IO[bytes]:
+        """Open an object; without `sequential`, each read is one request for just its range."""
+        cache = (
+            {"cache_type": "readahead", "block_size": 8 * 2**20}
+            if sequential
+            else {"cache_type": "none"}
+        )
+        return cast("IO[bytes]", self._files.open(self.url(path), "rb", **cache))
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Send one conditional PUT; false where the name was taken.
+
+        Always a single PUT: it is atomic and leaves nothing behind when the writer is killed,
+        while not every S3-compatible server honours the condition at the end of a multi-part
+        upload.
+
+        Raises:
+            ValueError: above 5 GiB, the limit of a single PUT.
+            LocationError: other writers kept the name in conflict.
+        """
+        if len(data) >= MAX_OBJECT_BYTES:
+            raise ValueError(f"{self.url(path)} has {len(data)} bytes; S3 takes up to 5 GiB a part")
+        for attempt in range(6):
+            try:
+                self._files.pipe_file(
+                    self.url(path), data, mode="create", chunksize=MAX_OBJECT_BYTES
+                )
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if not _is_conflict(error):
+                    raise
+                # Another conditional write of this name was in flight: S3 asks us to try again,
+                # and will then say whether the other one came through.
+                time.sleep(0.05 * 2**attempt)
+            else:
+                return True
+        raise LocationError(f"{self.url(path)} stayed in conflict with another writer; try again")
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Overwrite with one PUT, which readers see whole or not at all."""
+        self._files.pipe_file(self.url(path), data, chunksize=MAX_OBJECT_BYTES)
+
+    def rename(self, path: str, new_path: str) -> None:
+        """Copy, then drop the old name (S3 has no rename)."""
+        self._files.mv(self.url(path), self.url(new_path))
+
+    def remove_staged(self, older_than_s: float) -> int:
+        """Nothing to do: a killed PUT leaves nothing."""
+        return 0
+
+
+def _is_conflict(error: OSError) -> bool:
+    response = getattr(error.__cause__, "response", None) or {}
+    return response.get("Error", {}).get("Code") in ("ConditionalRequestConflict", "409")
+
+
+def _sync_folder(folder: Path) -> None:
+    # A new name survives a power cut only when its folder was synced too.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
