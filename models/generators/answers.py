@@ -1,0 +1,50 @@
+"""Rules every text engine applies to a request and its raw answer, so that engines agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from models.protocols import TextReply, TextRequest
+
+EMPTY_ANSWER: Final = "the model answered nothing"
+"""Reason of a reply whose text is empty; `models.rewriting` reads an empty list of objects from it."""
+
+ALLOWED_ENDS: Final = ("stop", "length")
+
+
+def check_request(request: TextRequest) -> None:
+    """Refuse a request that no engine can honour.
+
+    Raises:
+        ValueError: With the request's key and the field at fault.
+    """
+    problems = []
+    if not request.prompt:
+        problems.append("the prompt is empty")
+    if request.max_new_tokens < 1:
+        problems.append(f"max_new_tokens must be at least 1, not {request.max_new_tokens}")
+    if request.temperature < 0.0:
+        problems.append(f"temperature must not be negative, not {request.temperature}")
+    if not 0.0 < request.top_p <= 1.0:
+        problems.append(f"top_p must lie in (0, 1], not {request.top_p}")
+    if "" in request.stop:
+        problems.append("a stop string is empty")
+    if problems:
+        raise ValueError(f"text request {request.key!r}: " + "; ".join(problems))
+
+
+def cut_at_stop(text: str, stop: Iterable[str]) -> str:
+    """The text before the first occurrence of any stop string."""
+    ends = [text.find(word) for word in stop if word in text]
+    return text[: min(ends)] if ends else text
+
+
+def reply_to(
+    request: TextRequest, text: str, finish_reason: str, *, attempts: int = 1
+) -> TextReply:
+    """A reply with the raw text, or a rejected one when there is no text at all."""
+    text = cut_at_stop(text, request.stop)
+    if not text.strip():
+        return TextReply(request.key, "", "rejected", EMPTY_ANSWER, finish_reason, attempts)
+    return TextReply(request.key, text, "ok", "", finish_reason, attempts)

@@ -1,0 +1,131 @@
+"""Random checkpoints of real architectures, small enough to build in a second.
+
+They are written with `save_pretrained` and therefore loaded by exactly the code that loads
+large ones; only their words are meaningless.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    Blip2QFormerConfig,
+    Blip2VisionConfig,
+    BlipImageProcessor,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    PreTrainedTokenizerFast,
+)
+
+SPECIAL = ("<pad>", "<s>", "</s>", "<image>", "<unk>")
+NUM_QUERIES = 8
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level tokenizer over `SPECIAL`, forty numbered words and a few English ones."""
+    english = (
+        "Image Content Instruction Edited Description Objects most likely added : , . none red "
+        "make it blue star a small large"
+    ).split()
+    vocabulary = [*SPECIAL, *(f"w{index}" for index in range(40)), *english]
+    tokenizer = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens([AddedToken(word, special=True) for word in SPECIAL])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+    )
+
+
+def save_llama(folder: Path, *, seed: int = 0, context: int = 128) -> Path:
+    """A two-layer LLaMA with its tokenizer."""
+    tokenizer = word_tokenizer()
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=context,
+            initializer_range=0.3,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_blip2(folder: Path, *, seed: int = 0, placeholders: int | None = NUM_QUERIES) -> Path:
+    """A BLIP-2 whose captions depend visibly on the image.
+
+    Args:
+        folder: Where to save.
+        seed: Seed of the weights.
+        placeholders: `num_query_tokens` of the processor; None is the well-known broken one.
+    """
+    tokenizer = word_tokenizer()
+    torch.manual_seed(seed)
+    width = 32
+    config = Blip2Config(
+        vision_config=Blip2VisionConfig(
+            hidden_size=width,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=32,
+            patch_size=16,
+            initializer_range=0.3,  # the library's default of 1e-10 sees nothing
+        ),
+        qformer_config=Blip2QFormerConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            encoder_hidden_size=width,
+            cross_attention_frequency=1,
+            initializer_range=0.3,
+        ),
+        text_config=OPTConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            word_embed_proj_dim=width,
+            ffn_dim=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=96,
+            init_std=0.15,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        ),
+        num_query_tokens=NUM_QUERIES,
+        image_token_index=SPECIAL.index("<image>"),
+    )
+    model = Blip2ForConditionalGeneration(config)
+    torch.nn.init.normal_(model.query_tokens)
+    torch.nn.init.normal_(model.language_projection.weight, std=0.5)
+    model.save_pretrained(folder)
+    Blip2Processor(
+        BlipImageProcessor(size={"height": 32, "width": 32}),
+        tokenizer,
+        num_query_tokens=placeholders,
+    ).save_pretrained(folder)
+    return folder
