@@ -182,7 +182,10 @@ def write_circo(root: Path, size: WorldSize, seed: int) -> None:
         if scene not in taken and not any(w.matches(scene) for w in wanted):
             gallery.add(scene)
             extra += 1
-    for split, part in (("val", queries[: size.circo_queries]), ("test", queries[size.circo_queries :])):
+    for split, part in (
+        ("val", queries[: size.circo_queries]),
+        ("test", queries[size.circo_queries :]),
+    ):
         records = [_circo_record(i, gallery, *query, split) for i, query in enumerate(part)]
         _write_json(root / "annotations" / f"{split}.json", records)
     images = [{"id": int(name), "file_name": f"{name}.jpg"} for name in gallery.scenes]
@@ -315,4 +318,3 @@ def write_world(root: Path, size: WorldSize, seed: int) -> dict[str, Path]:
             _write_json(marker, note)
         made[name] = folder
     return made
-

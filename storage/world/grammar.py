@@ -450,7 +450,9 @@ def statement(scene: Scene, rng: Random) -> str:
     if kind == "remove":
         cell = rng.choice(scene.empty)
         gone = random_thing(rng)
-        return rng.choice(_forms(Edit(kind, cell), scene, f"the {gone.colour} {gone.shape} {AT[cell]}"))
+        return rng.choice(
+            _forms(Edit(kind, cell), scene, f"the {gone.colour} {gone.shape} {AT[cell]}")
+        )
     cell = rng.choice(scene.occupied)
     thing = scene.thing(cell)
     it = rng.choice(
@@ -480,6 +482,8 @@ def phrases() -> list[str]:
     words += [f"with a {b} backdrop" for b in _with_synonyms(BACKGROUNDS)]
     words += "a an , . and the object background backdrop it on to with into for that of".split()
     words += "change make put remove delete take away move shift add draw replace swap".split()
-    words += "paint turn bigger smaller none photo picture image should have has in there is".split()
+    words += (
+        "paint turn bigger smaller none photo picture image should have has in there is".split()
+    )
     assert len(AT) == NUM_CELLS
     return list(dict.fromkeys(words))
