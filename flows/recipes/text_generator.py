@@ -1,0 +1,79 @@
+"""Train and ship the embedded text generator: edited captions and added objects.
+
+    OMP_NUM_THREADS=1 python -m flows.recipes.text_generator --out models/embedded/llama
+
+One CPU thread, about 35 minutes. Interrupted runs continue from `--work`; the result depends on
+the settings only. Gates: `python -m flows.recipes.text_gates`.
+"""
+
+import argparse
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from flows.recipes.text_gates import quick_look
+from flows.recipes.text_language import build_tokenizer
+from flows.recipes.text_model import build_model, ship
+from flows.recipes.text_training import BatchMaker, Settings, Trainer
+
+LOG_EVERY = 96
+
+
+def train(settings: Settings, out: Path, work: Path, look_every: int) -> Trainer:
+    """Run (or continue) a training and ship the model at the end and at each look."""
+    torch.set_num_threads(1)
+    work.mkdir(parents=True, exist_ok=True)
+    tokenizer = build_tokenizer()
+    trainer = Trainer(settings, build_model(tokenizer, settings.seed), tokenizer)
+    checkpoint = work / "checkpoint.safetensors"
+    if checkpoint.exists():
+        trainer.resume(checkpoint)
+        print(f"continuing {checkpoint} at step {trainer.done}", flush=True)
+    batches = BatchMaker(settings, tokenizer).from_step(trainer.done)
+    losses: list[tuple[float, float]] = []
+    began, first = time.monotonic(), trainer.done
+    while trainer.done < settings.steps:
+        losses.append(trainer.step(next(batches)))
+        if trainer.done % LOG_EVERY == 0:
+            speed = (trainer.done - first) / (time.monotonic() - began)
+            answer, probe = (sum(x) / len(losses) for x in zip(*losses, strict=True))
+            left = (settings.steps - trainer.done) / speed / 60
+            print(
+                f"step {trainer.done}/{settings.steps} cpu {trainer.cpu_seconds:.0f} s "
+                f"{speed:.2f} steps/s answer {answer:.4f} probe {probe:.4f} "
+                f"lr {settings.rate(trainer.done):.5f} left {left:.0f} min",
+                flush=True,
+            )
+            losses.clear()
+        if trainer.done % settings.save_every == 0:
+            trainer.save(checkpoint)
+        if trainer.done % look_every == 0:
+            print("look", quick_look(trainer.model, tokenizer), flush=True)
+            ship(trainer.model, tokenizer, out)
+    trainer.save(checkpoint)
+    ship(trainer.model, tokenizer, out)
+    return trainer
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="where the model goes")
+    parser.add_argument("--work", type=Path, help="where checkpoints go (default: OUT-work)")
+    parser.add_argument("--steps", type=int, default=Settings.steps)
+    parser.add_argument("--seed", type=int, default=Settings.seed)
+    parser.add_argument("--look-every", type=int, default=960, help="steps between quick looks")
+    given = parser.parse_args(arguments)
+    work = given.work or given.out.with_name(given.out.name + "-work")
+    settings = Settings(steps=given.steps, seed=given.seed)
+    trainer = train(settings, given.out, work, given.look_every)
+    print(f"shipped {given.out} after {trainer.cpu_seconds:.0f} CPU seconds")
+
+
+if __name__ == "__main__":
+    main()

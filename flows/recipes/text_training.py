@@ -1,0 +1,327 @@
+"""How the embedded text generator is trained: optimiser, batches, losses, checkpoints.
+
+Everything depends on (seed, step) only: batches are drawn anew from the step's own random stream,
+nothing in the model is random, so a run resumed from a checkpoint equals an undisturbed one.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from random import Random
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from flows.recipes.text_language import with_synonyms
+from flows.recipes.text_samples import ADDED, COPY, EDIT, Mix, Sample, draw_sample
+from storage.world import grammar
+from storage.world.scenes import ATTRIBUTES, BACKGROUNDS, Scene
+
+KIND_WEIGHTS = (*grammar.ONE_EDIT, "move", "remove", "shape")
+"""Kinds of edit in training: the harder ones twice."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Complete settings of a run.
+
+    Attributes:
+        steps: Optimiser steps in all.
+        seed: Seed of weights and data.
+        batch: Samples a step.
+        pool: Batches that are drawn and sorted by length together.
+        lr: Peak learning rate.
+        warm_up: Steps of linear warm-up.
+        flat: Share of the steps after which the rate falls linearly to 1 % of its peak.
+        weight_decay: Decoupled decay of the matrices.
+        probe_weight: Weight of the auxiliary probe's loss.
+        probe_layer: Layer whose output the probe reads.
+        first: Share of the steps spent on short scenes in canonical words.
+        second: Share of the steps after which all variation is in.
+        save_every: Steps between checkpoints.
+    """
+
+    steps: int = 11000
+    seed: int = 0
+    batch: int = 32
+    pool: int = 12
+    lr: float = 4e-3
+    warm_up: int = 100
+    flat: float = 0.3
+    weight_decay: float = 0.02
+    probe_weight: float = 1.0
+    probe_layer: int = 3
+    first: float = 0.04
+    second: float = 0.12
+    save_every: int = 480
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        done = step / self.steps
+        fall = 1.0 if done < self.flat else max(0.01, (1 - done) / (1 - self.flat))
+        return self.lr * min(1.0, (step + 1) / self.warm_up) * fall
+
+    def mix(self, step: int) -> Mix:
+        """The curriculum: short scenes and copying first, then more things, then variation."""
+        done = step / self.steps
+        every = Mix(tasks=(EDIT,) * 7 + (ADDED,) + (COPY,), kinds=KIND_WEIGHTS)
+        if done < self.first:
+            return replace(
+                every, tasks=(EDIT, EDIT, ADDED, COPY), most=2, varied=0.0, plain=0.5
+            )
+        if done < self.second:
+            return replace(every, varied=0.25, plain=0.3, two=0.1, open_edits=0.1)
+        return replace(
+            every, varied=0.6, plain=0.1, two=0.3, open_scenes=0.25, open_edits=0.15, mismatched=0.12
+        )
+
+    def prompt_weight(self, step: int) -> float:
+        """Weight of the prompt's tokens in the loss; answers weigh 1."""
+        return 0.3 if step < 0.6 * self.steps else 0.1
+
+
+class Muon:
+    """Momentum orthogonalised by a Newton-Schulz iteration, for matrices (Jordan et al. 2024).
+
+    A float32 re-implementation: torch's own iterates in bfloat16, which is slow on CPUs without
+    it. Matrices of one shape (up to transposition) are stacked.
+    """
+
+    def __init__(self, matrices: Sequence[nn.Parameter], momentum: float = 0.95) -> None:
+        self.momentum = momentum
+        self.groups: dict[tuple[int, ...], list[nn.Parameter]] = {}
+        for matrix in matrices:
+            self.groups.setdefault(tuple(sorted(matrix.shape)), []).append(matrix)
+        self.buffers = {s: torch.zeros(len(group), *s) for s, group in self.groups.items()}
+
+    @torch.no_grad()
+    def step(self, lr: float, weight_decay: float) -> None:
+        """Update the matrices from their gradients."""
+        for shape, group in self.groups.items():
+            flips = [tuple(p.shape) != shape for p in group]
+            gradients = [p.grad for p in group if p.grad is not None]
+            g = torch.stack([x.T if f else x for x, f in zip(gradients, flips, strict=True)])
+            buffer = self.buffers[shape].lerp_(g, 1 - self.momentum)
+            x = torch.lerp(g, buffer, self.momentum)
+            x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+            for _ in range(5):
+                a = x @ x.mT
+                x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+            size = lr * 0.2 * max(shape) ** 0.5
+            for p, update, flip in zip(group, x, flips, strict=True):
+                p.mul_(1 - lr * weight_decay).add_(update.T if flip else update, alpha=-size)
+
+
+# --------------------------------------------------------------------------- batches
+
+
+class ChangeLabels:
+    """Labels of the auxiliary probe: does the next answer token differ from the caption?"""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.meaning: dict[int, tuple[str, object]] = {}
+
+        def learn(token: str, slot: str, value: object) -> None:
+            self.meaning[tokenizer.convert_tokens_to_ids(token)] = (slot, value)
+
+        for places in (grammar.AT, grammar.AT_ALT):
+            for cell, place in enumerate(places):
+                learn(place, "place", cell)
+        for slot, values in ATTRIBUTES.items():
+            for word in with_synonyms(values):
+                learn(word, slot, grammar.PLAIN.get(word, word))
+                if slot == "size":
+                    learn(f"a {word}", slot, grammar.PLAIN.get(word, word))
+        for ground in BACKGROUNDS:
+            learn(f"on a {ground} background", "ground", ground)
+
+    def __call__(self, answer: Sequence[int], said: Scene) -> list[int]:
+        """One label per answer token: 1 = not what the caption says next, 0 = is, -1 = neither."""
+        labels = []
+        cell = -1
+        for token in answer:
+            slot, value = self.meaning.get(token, ("", None))
+            label = -1
+            if slot in ("place", "ground"):
+                following = next((c for c in said.occupied if c > cell), None)
+                if slot == "place":
+                    label = int(value != following)
+                    cell = int(str(value))
+                else:
+                    label = int(following is not None or value != said.background)
+            elif slot:
+                thing = said.cells[cell] if cell >= 0 else None
+                label = int(thing is None or getattr(thing, slot) != value)
+            labels.append(label)
+        return labels
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Token ids (B, T), loss weights (B, T) and probe labels (B, T), padded on the right.
+
+    `labels[b, t]` belongs to the hidden state at t, that is to the token at t + 1.
+    """
+
+    ids: Tensor
+    weights: Tensor
+    labels: Tensor
+
+
+class BatchMaker:
+    """Draws the batches of a run; batch number `step` depends on (settings, step) only."""
+
+    def __init__(self, settings: Settings, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.settings = settings
+        self.tokenizer = tokenizer
+        self.labels = ChangeLabels(tokenizer)
+
+    def pool(self, number: int) -> list[Batch]:
+        """The batches of steps `number * pool` onwards: sorted by length, in random order."""
+        s = self.settings
+        rng = Random(f"{s.seed}/{number}")
+        first = number * s.pool
+        samples = [draw_sample(rng, s.mix(first)) for _ in range(s.batch * s.pool)]
+        prompts = self.tokenizer([x.prompt for x in samples])["input_ids"]
+        answers = self.tokenizer([x.answer for x in samples], add_special_tokens=False)["input_ids"]
+        rows = list(zip(samples, prompts, answers, strict=True))
+        rows.sort(key=lambda row: len(row[1]) + len(row[2]) + 4 * rng.random())
+        batches = [rows[i : i + s.batch] for i in range(0, len(rows), s.batch)]
+        rng.shuffle(batches)
+        return [self._batch(b, s.prompt_weight(first)) for b in batches]
+
+    def _batch(self, rows: Sequence[tuple[Sample, list[int], list[int]]], weight: float) -> Batch:
+        eos = self.tokenizer.eos_token_id
+        length = max(len(prompt) + len(answer) for _, prompt, answer in rows) + 1
+        ids = torch.full((len(rows), length), self.tokenizer.pad_token_id)
+        weights = torch.zeros(len(rows), length)
+        labels = torch.full((len(rows), length), -1.0)
+        for i, (sample, prompt, answer) in enumerate(rows):
+            start, end = len(prompt), len(prompt) + len(answer) + 1
+            ids[i, :end] = torch.tensor([*prompt, *answer, eos])
+            weights[i, :start] = weight
+            weights[i, start:end] = 1.0
+            if sample.task != ADDED:
+                marks = self.labels(answer, sample.said)
+                labels[i, start - 1 : end - 2] = torch.tensor(marks, dtype=torch.float)
+        return Batch(ids, weights, labels)
+
+    def from_step(self, step: int) -> Iterator[Batch]:
+        """Batches from a step on."""
+        number, skip = divmod(step, self.settings.pool)
+        while True:
+            yield from self.pool(number)[skip:]
+            number, skip = number + 1, 0
+
+
+# --------------------------------------------------------------------------- the run
+
+
+class Trainer:
+    """One training run with its state; `step()` is one optimiser step."""
+
+    def __init__(
+        self, settings: Settings, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+    ) -> None:
+        self.settings = settings
+        self.model = model
+        self.tokenizer = tokenizer
+        self.probe = nn.Linear(model.config.hidden_size, 1)
+        nn.init.zeros_(self.probe.weight)
+        nn.init.zeros_(self.probe.bias)
+        named = list(model.named_parameters())
+        matrices = [p for n, p in named if p.ndim == 2 and "embed" not in n]
+        rest = [p for n, p in named if p.ndim < 2 or "embed" in n] + list(self.probe.parameters())
+        self.muon = Muon(matrices)
+        self.adam = torch.optim.AdamW(rest, lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.0)
+        self.done = 0
+        self.cpu_seconds = 0.0
+
+    def losses(self, batch: Batch) -> tuple[Tensor, Tensor, float]:
+        """Weighted cross-entropy, probe loss, and the mean loss of answer tokens."""
+        output = self.model(batch.ids, output_hidden_states=True, use_cache=False)
+        weights = batch.weights[:, 1:]
+        each = F.cross_entropy(
+            output.logits[:, :-1].flatten(0, 1), batch.ids[:, 1:].flatten(), reduction="none"
+        ).view_as(weights)
+        hidden = output.hidden_states[self.settings.probe_layer]
+        hidden = hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + 1e-6)
+        told = batch.labels >= 0
+        probe = F.binary_cross_entropy_with_logits(
+            self.probe(hidden[told]).squeeze(-1), batch.labels[told], pos_weight=torch.tensor(4.0)
+        )
+        answers = each.detach()[weights == 1].mean().item()
+        return (each * weights).sum() / weights.sum(), probe, answers
+
+    def step(self, batch: Batch) -> tuple[float, float]:
+        """Update the weights; returns the answer loss and the probe loss."""
+        began = time.process_time()
+        rate = self.settings.rate(self.done)
+        loss, probe, answers = self.losses(batch)
+        (loss + self.settings.probe_weight * probe).backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for group in self.adam.param_groups:
+            group["lr"] = rate
+        self.adam.step()
+        self.muon.step(rate, self.settings.weight_decay)
+        self.model.zero_grad(set_to_none=True)
+        self.probe.zero_grad(set_to_none=True)
+        self.done += 1
+        self.cpu_seconds += time.process_time() - began
+        return answers, probe.item()
+
+    # A checkpoint is one safetensors file: it appears whole or not at all.
+
+    def save(self, path: Path) -> None:
+        """Write weights, optimiser state and progress to one file."""
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items() if k != "lm_head.weight"}
+        tensors |= {f"probe.{k}": v for k, v in self.probe.state_dict().items()}
+        tensors |= {f"muon.{'x'.join(map(str, k))}": v for k, v in self.muon.buffers.items()}
+        for i, state in self.adam.state_dict()["state"].items():
+            tensors |= {f"adam.{i}.{k}": v for k, v in state.items()}
+        progress = {"done": self.done, "cpu_seconds": self.cpu_seconds}
+        about = {"settings": json.dumps(asdict(self.settings)), "progress": json.dumps(progress)}
+        temporary = path.with_suffix(".tmp")
+        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, temporary, metadata=about)
+        os.replace(temporary, path)
+
+    def resume(self, path: Path) -> None:
+        """Continue from a checkpoint of the same settings.
+
+        Raises:
+            ValueError: The checkpoint was written under other settings.
+        """
+        about = _metadata(path)
+        theirs, ours = json.loads(about["settings"]), asdict(self.settings)
+        if theirs != ours:
+            other = {k: (theirs.get(k), v) for k, v in ours.items() if theirs.get(k) != v}
+            raise ValueError(f"{path} has other settings (theirs, ours): {other}; use another --work")
+        progress = json.loads(about["progress"])
+        tensors = load_file(path)
+        self.model.load_state_dict(_under("model.", tensors), strict=False)
+        self.probe.load_state_dict(_under("probe.", tensors))
+        for shape in self.muon.buffers:
+            self.muon.buffers[shape].copy_(tensors[f"muon.{'x'.join(map(str, shape))}"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under("adam.", tensors).items():
+            index, field = name.split(".", 1)
+            state.setdefault(int(index), {})[field] = tensor
+        self.adam.load_state_dict({**self.adam.state_dict(), "state": state})
+        self.done, self.cpu_seconds = int(progress["done"]), float(progress["cpu_seconds"])
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata())
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
