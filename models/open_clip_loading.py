@@ -14,7 +14,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Final
 
 import open_clip
 import torch
@@ -24,15 +24,13 @@ from open_clip.transform import PreprocessCfg
 from torch import nn
 
 from models.open_clip_encoder import OpenClipEncoder
-from models.preprocess import ImagePreprocess, PreprocessMode
+from models.preprocess import ImagePreprocess
+from models.protocols import DTYPES, Dtype, PreprocessMode
 
 if TYPE_CHECKING:
     from models.protocols import Json
 
 logger = logging.getLogger(__name__)
-
-Dtype: TypeAlias = Literal["fp32", "bf16", "fp16"]
-DTYPES: Final[tuple[str, ...]] = get_args(Dtype)
 
 CONFIG_FILE: Final = "open_clip_config.json"
 BPE_FILE: Final = "bpe.txt.gz"

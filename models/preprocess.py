@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
@@ -22,11 +22,10 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torchvision.transforms import Compose
 
+from models.protocols import PREPROCESS_MODES, PreprocessMode
+
 if TYPE_CHECKING:
     from models.protocols import Json
-
-PreprocessMode: TypeAlias = Literal["targetpad", "clip"]
-PREPROCESS_MODES: Final[tuple[str, ...]] = get_args(PreprocessMode)
 
 MAX_ASPECT: Final = 64
 """Beyond this ratio only the middle of a picture is resized: a centre crop sees no more of it."""

@@ -26,6 +26,12 @@ Fingerprint: TypeAlias = Mapping[str, Json]
 SamplingMode: TypeAlias = Literal["nucleus", "greedy", "beam_sample"]
 SAMPLING_MODES: Final[tuple[str, ...]] = get_args(SamplingMode)
 
+PreprocessMode: TypeAlias = Literal["targetpad", "clip"]
+PREPROCESS_MODES: Final[tuple[str, ...]] = get_args(PreprocessMode)
+
+Dtype: TypeAlias = Literal["fp32", "bf16", "fp16"]
+DTYPES: Final[tuple[str, ...]] = get_args(Dtype)
+
 
 @dataclass(frozen=True, slots=True)
 class TextRequest:
