@@ -1,1 +1,1 @@
-"""Everything that computes on tensors and text; no file or network traffic of ours."""
+"""Everything that computes on tensors and text; nothing here reads or writes storage."""

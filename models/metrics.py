@@ -1,0 +1,279 @@
+"""Retrieval metrics on integers: one rank table, reached from scores or from ranked lists.
+
+Everything is computed from the *rank* of each right answer, 0 for the best:
+
+    rank = #{s > s_target} + #{s == s_target and index < target index}
+
+which is its place in a stable descending sort (ties follow gallery order) without sorting.
+Results are percent, unrounded. A target that was not ranked (absent from the gallery, below
+the end of a list) has rank ``NOT_RANKED`` and stays in the denominator as a miss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+NOT_RANKED = np.iinfo(np.int64).max
+ABSENT = -1
+CIRR_RECALLS = (1, 5, 10, 50)
+CIRR_SUBSET_RECALLS = (1, 2, 3)
+CIRCO_CUTS = (5, 10, 25, 50)
+CIRCO_ASPECT_CUT = 10
+FASHIONIQ_RECALLS = (10, 50)
+# Rows compared at a time: at CIRR size their scores and masks stay in a core's cache.
+_ROWS = 64
+
+Scores = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.integer[Any]]
+Ranks = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRanks:
+    """Ranks of the targets in the whole gallery and, with groups, among the group's members.
+
+    ``full`` has the shape of the targets given, ``subset`` is (Q,) or None.
+    """
+
+    full: Ranks
+    subset: Ranks | None
+
+
+def ranks_in_scores(scores: Scores, targets: Ints, excluded: Ints | None = None) -> Ranks:
+    """Rank of each target in a block of score rows, by counting.
+
+    Args:
+        scores: (B, G), higher is better. -inf is a valid score, NaN is not.
+        targets: (B,) or (B, T) gallery indices; -1 for absent or padding.
+        excluded: (B,) gallery index taken out of each row (the reference), -1 for none.
+
+    Returns:
+        Ranks in the shape of ``targets``; ``NOT_RANKED`` where absent or excluded.
+
+    Raises:
+        ValueError: for shapes that disagree, indices outside the gallery, or NaN.
+    """
+    _check_scores(scores, targets, excluded)
+    columns = targets.reshape(len(targets), -1)
+    ranks = np.full(columns.shape, NOT_RANKED, np.int64)
+    for start in range(0, len(scores), _ROWS):
+        rows = slice(start, start + _ROWS)
+        block = np.asarray(scores[rows], np.float32)
+        if np.isnan(block.max(axis=1)).any():
+            raise ValueError(f"scores hold NaN in rows {start} to {start + len(block) - 1}.")
+        banned = None if excluded is None else excluded[rows]
+        for column in range(columns.shape[1]):
+            ranks[rows, column] = _count_ahead(block, columns[rows, column], banned)
+    return ranks.reshape(targets.shape)
+
+
+def ranks_in_score_blocks(
+    blocks: Iterable[Scores],
+    targets: Ints,
+    *,
+    excluded: Ints | None = None,
+    subsets: Ints | None = None,
+) -> BlockRanks:
+    """Ranks from a stream of query blocks, each (B, G) over the whole gallery.
+
+    Args:
+        blocks: Score blocks in query order; each is read once and may be reused by the caller.
+        targets: (Q,) or (Q, T) gallery indices, as in ``ranks_in_scores``.
+        excluded: (Q,) gallery index taken out of each row.
+        subsets: (Q, S) the group's other members; their ranks need a single (first) target.
+
+    Raises:
+        ValueError: when the blocks do not have exactly Q rows in all, or as above.
+    """
+    full = np.full(targets.shape, NOT_RANKED, np.int64)
+    subset = None if subsets is None else np.full(len(targets), NOT_RANKED, np.int64)
+    first = targets.reshape(len(targets), -1)[:, 0] if targets.size else targets.reshape(-1)
+    start = 0
+    for block in blocks:
+        rows = slice(start, start + len(block))
+        if rows.stop > len(targets):
+            raise ValueError(f"score blocks hold more rows than the {len(targets)} queries.")
+        full[rows] = ranks_in_scores(
+            block, targets[rows], None if excluded is None else excluded[rows]
+        )
+        if subsets is not None and subset is not None:
+            subset[rows] = ranks_in_subset(block, subsets[rows], first[rows])
+        start = rows.stop
+    if start != len(targets):
+        raise ValueError(f"score blocks hold {start} rows for {len(targets)} queries.")
+    return BlockRanks(full, subset)
+
+
+def ranks_in_subset(scores: Scores, subsets: Ints, targets: Ints) -> Ranks:
+    """Rank of each target among its group's other members only.
+
+    Args:
+        scores: (B, G) over the whole gallery.
+        subsets: (B, S) gallery indices without the reference; -1 for absent members.
+        targets: (B,) gallery index, one of the row's members, or -1.
+
+    Returns:
+        (B,) ranks from 0 to S-1, ties by gallery order; ``NOT_RANKED`` for absent targets.
+
+    Raises:
+        ValueError: when a target is present and not a member of its group.
+    """
+    _check_scores(scores, targets, None)
+    _check_indices(subsets, scores, "subsets")
+    ranked = targets != ABSENT
+    if (~(subsets == targets[:, None]).any(axis=1) & ranked).any():
+        raise ValueError("a target is not a member of its group; pass the five other members.")
+    rows = np.arange(len(scores))
+    members = scores[rows[:, None], subsets.clip(0)]
+    own = scores[rows, targets.clip(0)][:, None]
+    if np.isnan(members).any() or np.isnan(own).any():
+        raise ValueError("scores of group members hold NaN.")
+    ahead = (members > own) | ((members == own) & (subsets < targets[:, None]))
+    ranks = (ahead & (subsets != ABSENT)).sum(axis=1, dtype=np.int64)
+    return np.where(ranked, ranks, NOT_RANKED)
+
+
+def ranks_in_lists(lists: Ints, targets: Ints) -> Ranks:
+    """Rank of each target in its query's ranked list.
+
+    Args:
+        lists: (Q, L) distinct gallery indices per row, best first; -1 ends a short list.
+        targets: (Q,) or (Q, T) gallery indices; -1 for absent or padding.
+
+    Returns:
+        Positions from 0 in the shape of ``targets``; ``NOT_RANKED`` if not in the list.
+
+    Raises:
+        ValueError: when the numbers of rows disagree.
+    """
+    if lists.ndim != 2 or len(lists) != len(targets):
+        raise ValueError(f"lists {lists.shape} and targets {targets.shape} must agree in rows.")
+    columns = targets.reshape(len(targets), -1)
+    ranks = np.full(columns.shape, NOT_RANKED, np.int64)
+    for column in range(columns.shape[1]):
+        hits = (lists == columns[:, column, None]) & (columns[:, column, None] != ABSENT)
+        found = hits.any(axis=1)
+        ranks[found, column] = hits[found].argmax(axis=1)
+    return ranks.reshape(targets.shape)
+
+
+def recall_at_k(ranks: Ranks, k: int) -> float:
+    """Percent of queries whose (single) target is among the first k. ``ranks`` is (Q,)."""
+    return 100.0 * float(np.mean(ranks < k))
+
+
+def average_precision_at_k(ranks: Ranks, target_counts: Ints, k: int) -> npt.NDArray[np.float64]:
+    """AP@k of each query with several right answers (CIRCO, Baldrati et al. 2023, eq. 1).
+
+    With labels l_r and precisions P_r at the ranks r of right answers,
+    AP@k = sum_{r <= k} P_r l_r / min(number of right answers, k).
+
+    Args:
+        ranks: (Q, T) ranks of the right answers, ``NOT_RANKED`` for padding.
+        target_counts: (Q,) number of right answers by annotation, at least 1.
+        k: The cut.
+
+    Returns:
+        (Q,) values from 0 to 1.
+    """
+    if len(target_counts) and target_counts.min() < 1:
+        raise ValueError("every query needs at least one right answer to have a precision.")
+    ordered = np.sort(ranks, axis=1)
+    place = np.arange(1, ordered.shape[1] + 1)  # how many right answers up to this one
+    precision = np.where(ordered < k, place / (np.minimum(ordered, k) + 1.0), 0.0)
+    return precision.sum(axis=1) / np.minimum(target_counts, k)
+
+
+def cirr_recalls(ranks: Ranks) -> dict[str, float]:
+    """R@1, 5, 10, 50 over the gallery; ``ranks`` is (Q,)."""
+    return {f"recall@{k}": recall_at_k(ranks, k) for k in CIRR_RECALLS}
+
+
+def cirr_subset_recalls(ranks: Ranks) -> dict[str, float]:
+    """R_subset@1, 2, 3 over the five other members; ``ranks`` is (Q,)."""
+    return {f"recall_subset@{k}": recall_at_k(ranks, k) for k in CIRR_SUBSET_RECALLS}
+
+
+def cirr_metrics(ranks: Ranks, subset_ranks: Ranks) -> dict[str, float]:
+    """Both families and the usual summary (R@5 + R_subset@1) / 2."""
+    metrics = {**cirr_recalls(ranks), **cirr_subset_recalls(subset_ranks)}
+    return {**metrics, "average": (metrics["recall@5"] + metrics["recall_subset@1"]) / 2}
+
+
+def circo_metrics(
+    ranks: Ranks, target_counts: Ints, aspects: Sequence[Sequence[str]]
+) -> dict[str, float]:
+    """mAP@k over all right answers, recall@k of the annotated one, mAP@10 per aspect.
+
+    Args:
+        ranks: (Q, T) ranks, the annotated target in column 0.
+        target_counts: (Q,) number of right answers.
+        aspects: Q tuples of semantic aspects; a query counts in each of its aspects.
+    """
+    metrics = {
+        f"map@{k}": 100.0 * float(average_precision_at_k(ranks, target_counts, k).mean())
+        for k in CIRCO_CUTS
+    }
+    metrics |= {f"recall@{k}": recall_at_k(ranks[:, 0], k) for k in CIRCO_CUTS}
+    precision = average_precision_at_k(ranks, target_counts, CIRCO_ASPECT_CUT)
+    for aspect in sorted({name for names in aspects for name in names}):
+        having = np.array([aspect in names for names in aspects])
+        metrics[f"map@{CIRCO_ASPECT_CUT}/{aspect}"] = 100.0 * float(precision[having].mean())
+    return metrics
+
+
+def fashioniq_metrics(ranks: Mapping[str, Ranks]) -> dict[str, float]:
+    """R@10 and R@50 per category, their unweighted means, and the mean of both.
+
+    Args:
+        ranks: Category -> (Q,) ranks. The means run over the categories given.
+    """
+    if not ranks:
+        raise ValueError("no category was given; FashionIQ needs at least one.")
+    metrics: dict[str, float] = {}
+    for k in FASHIONIQ_RECALLS:
+        recalls = {category: recall_at_k(each, k) for category, each in ranks.items()}
+        metrics |= {f"recall@{k}/{category}": value for category, value in recalls.items()}
+        metrics[f"recall@{k}/average"] = sum(recalls.values()) / len(recalls)
+    overall = [metrics[f"recall@{k}/average"] for k in FASHIONIQ_RECALLS]
+    return {**metrics, "average": sum(overall) / len(overall)}
+
+
+def _count_ahead(block: Scores, targets: Ints, excluded: Ints | None) -> Ranks:
+    """(B,) ranks of one target per row; the excluded image never counts as ahead."""
+    rows = np.arange(len(block))
+    own = block[rows, targets.clip(0)]
+    ahead = np.count_nonzero(block > own[:, None], axis=1)
+    level = np.count_nonzero(block >= own[:, None], axis=1)
+    for row in np.flatnonzero(level - ahead > 1):  # ties are rare: only these rows look at order
+        ahead[row] += np.count_nonzero(block[row, : targets[row].clip(0)] == own[row])
+    lost = targets == ABSENT
+    if excluded is not None:
+        score = block[rows, excluded.clip(0)]
+        before = (score > own) | ((score == own) & (excluded < targets))
+        ahead -= before & (excluded != ABSENT)
+        lost |= targets == excluded
+    return np.where(lost, NOT_RANKED, ahead)
+
+
+def _check_scores(scores: Scores, targets: Ints, excluded: Ints | None) -> None:
+    if scores.ndim != 2 or not scores.shape[1] or len(targets) != len(scores):
+        raise ValueError(f"scores {scores.shape} and targets {targets.shape} must agree in rows.")
+    _check_indices(targets, scores, "targets")
+    if excluded is not None:
+        if excluded.shape != (len(scores),):
+            raise ValueError(f"excluded {excluded.shape} must be one index for each score row.")
+        _check_indices(excluded, scores, "excluded")
+
+
+def _check_indices(indices: Ints, scores: Scores, what: str) -> None:
+    if indices.size and (indices.min() < ABSENT or indices.max() >= scores.shape[1]):
+        raise ValueError(
+            f"{what} run from {indices.min()} to {indices.max()}; allowed are -1 (absent) to "
+            f"{scores.shape[1] - 1}."
+        )

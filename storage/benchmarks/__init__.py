@@ -1,0 +1,1 @@
+"""Composed-retrieval benchmarks: annotations, images, predictions and submission files."""

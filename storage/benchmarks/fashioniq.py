@@ -1,0 +1,192 @@
+"""FashionIQ (Wu et al., CVPR 2021): product photographs, two captions per query, categories.
+
+Layout: ``captions/cap.{category}.{split}.json``, ``image_splits/split.{category}.{split}.json``
+and ``images/<ASIN>.{jpg|png}``. A category counts as present when both of its files exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from storage.benchmarks.errors import AnnotationError
+from storage.benchmarks.parsing import (
+    choose,
+    find_root,
+    listing,
+    read_json,
+    require_field,
+    require_names,
+    require_records,
+)
+from storage.benchmarks.records import Benchmark, Query
+
+SPLITS = ("train", "val", "test")
+CATEGORIES = ("dress", "shirt", "toptee")
+JOINS = ("both", "c1c2", "c2c1")
+GALLERIES = ("split", "union")
+EXTENSIONS = ("jpg", "png", "jpeg")
+STRIPPED = ".?, "  # SEARLE's family of methods strips these from both ends of a caption
+FOLDERS = ("fashioniq", "FashionIQ", "fashionIQ", "fashion-iq", "fashionIQ_dataset")
+
+
+def load_fashioniq(
+    root: Path,
+    split: str,
+    *,
+    join: str = "c1c2",
+    gallery: str = "split",
+    categories: Sequence[str] | None = None,
+    exclude_reference: bool = False,
+) -> Benchmark:
+    """Annotations of one FashionIQ split; images are looked for later.
+
+    Args:
+        root: Folder with ``captions`` and ``image_splits`` (or its parent).
+        split: ``val``, ``train`` or ``test`` (targets hidden).
+        join: "first and second" (``c1c2``: CIReVL, CVSI), "second and first" (``c2c1``:
+            Pic2Word), or ``both`` with features averaged (SEARLE, LinCIR). An empty side is
+            dropped.
+        gallery: ``split``: every image of the category's split (the protocol); ``union``: only
+            its targets and references (the smaller gallery of some papers).
+        categories: Which to load; None loads every category whose files exist.
+        exclude_reference: Take the reference out of the ranking (the protocol keeps it).
+
+    Raises:
+        AnnotationError: for unknown values, absent files or broken records.
+    """
+    choose("split", split, SPLITS)
+    choose("join", join, JOINS)
+    choose("gallery", gallery, GALLERIES)
+    choose("exclude_reference", exclude_reference, (True, False))
+    root = find_root(root, FOLDERS, Path("captions"))
+    present = _present_categories(root, split, categories)
+    queries: list[Query] = []
+    galleries: dict[str, tuple[str, ...]] = {}
+    for category in present:
+        names = _read_split(root, category, split)
+        asked = _read_queries(root, category, split, join, frozenset(names))
+        queries += asked
+        galleries[category] = names if gallery == "split" else _used_images(names, asked)
+    images = dict.fromkeys(name for each in galleries.values() for name in each)
+    absent = tuple(category for category in CATEGORIES if category not in present)
+    return Benchmark(
+        name="fashioniq",
+        split=split,
+        queries=tuple(queries),
+        galleries=galleries,
+        image_candidates={
+            name: tuple(str(root / "images" / f"{name}.{kind}") for kind in EXTENSIONS)
+            for name in images
+        },
+        protocol={
+            "style": "fashioniq",
+            "split": split,
+            "gallery": gallery,
+            "exclude_reference": exclude_reference,
+            "join": join,
+            "categories": present,
+            "absent_categories": absent,
+            "average_over": f"{len(present)} of {len(CATEGORIES)} categories: {', '.join(present)}",
+            "empty_captions": sum(2 - len(query.captions) for query in queries),
+        },
+    )
+
+
+def join_captions(captions: Sequence[str], join: str) -> tuple[str, ...]:
+    """The readings of a query's captions: one text, or both orders for ``both``.
+
+    Captions that strip to nothing are dropped, so that no text begins or ends in "and".
+    """
+    kept = clean_captions(captions)
+    forward, backward = " and ".join(kept), " and ".join(reversed(kept))
+    if len(kept) < 2 or join == "c1c2":
+        return (forward,)
+    return (backward,) if join == "c2c1" else (forward, backward)
+
+
+def clean_captions(captions: Sequence[str]) -> tuple[str, ...]:
+    """Captions stripped of stray punctuation, empty ones dropped."""
+    return tuple(text for text in (caption.strip(STRIPPED) for caption in captions) if text)
+
+
+def _present_categories(root: Path, split: str, asked: Sequence[str] | None) -> tuple[str, ...]:
+    present = tuple(
+        category
+        for category in CATEGORIES
+        if _captions_path(root, category, split).exists()
+        and _split_path(root, category, split).exists()
+    )
+    if asked is None:
+        if not present:
+            raise AnnotationError(
+                f"{root}: no category has both captions/cap.CATEGORY.{split}.json and "
+                f"image_splits/split.CATEGORY.{split}.json. Known: {', '.join(CATEGORIES)}."
+            )
+        return present
+    if isinstance(asked, str) or not asked:
+        raise AnnotationError(f"categories={asked!r}: give a list out of {listing(CATEGORIES)}.")
+    for category in asked:
+        choose("categories", category, CATEGORIES)
+        if category not in present:
+            raise AnnotationError(
+                f"{category}: {_captions_path(root, category, split)} or "
+                f"{_split_path(root, category, split)} is absent. Present: {listing(present)}."
+            )
+    return tuple(category for category in CATEGORIES if category in asked)
+
+
+def _captions_path(root: Path, category: str, split: str) -> Path:
+    return root / "captions" / f"cap.{category}.{split}.json"
+
+
+def _split_path(root: Path, category: str, split: str) -> Path:
+    return root / "image_splits" / f"split.{category}.{split}.json"
+
+
+def _read_split(root: Path, category: str, split: str) -> tuple[str, ...]:
+    path = _split_path(root, category, split)
+    names = require_names(read_json(path), str(path))
+    for name in names:
+        if not name.isalnum():  # names become file names
+            raise AnnotationError(f"{path}: {name!r} is not an ASIN (letters and digits).")
+    return names
+
+
+def _read_queries(
+    root: Path, category: str, split: str, join: str, names: frozenset[str]
+) -> list[Query]:
+    path = _captions_path(root, category, split)
+    return [
+        _read_query(record, f"{category}/{row}", category, join, names, f"{path}, record {row}")
+        for row, record in enumerate(require_records(read_json(path), path))
+    ]
+
+
+def _read_query(
+    record: Any, query_id: str, category: str, join: str, names: frozenset[str], where: str
+) -> Query:
+    captions = require_field(record, "captions", list, where)
+    if not all(isinstance(caption, str) for caption in captions) or len(captions) != 2:
+        raise AnnotationError(f"{where}: expected exactly two captions.")
+    reference = require_field(record, "candidate", str, where)
+    targets = (require_field(record, "target", str, where),) if "target" in record else ()
+    for name in (reference, *targets):
+        if name not in names:
+            raise AnnotationError(f"{where}: {name!r} is not an image of the {category} split.")
+    text, *alternatives = join_captions(captions, join)
+    return Query(
+        query_id=query_id,
+        reference=reference,
+        text=text,
+        targets=targets,
+        category=category,
+        captions=clean_captions(captions),
+        alternatives=tuple(alternatives),
+    )
+
+
+def _used_images(names: tuple[str, ...], queries: list[Query]) -> tuple[str, ...]:
+    used = {name for query in queries for name in (query.reference, *query.targets)}
+    return tuple(name for name in names if name in used)

@@ -1,0 +1,259 @@
+"""Predictions files in the benchmarks' submission forms, checked and turned into integers.
+
+A file is either wholly usable or refused: nothing is dropped, padded or guessed, since each
+of those would change a score silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from storage.benchmarks.errors import PredictionError
+from storage.benchmarks.indexing import IndexedCategory, IntArray, index_category
+from storage.benchmarks.parsing import listing, read_json, shorten
+from storage.benchmarks.records import Benchmark, Query
+
+RANKING_DEPTH = 50
+SUBSET_DEPTH = 3
+CIRR_VERSION = "rc2"
+CIRR_METRICS: Mapping[str, Literal["ranking", "subset"]] = {
+    "recall": "ranking",
+    "recall_subset": "subset",
+}
+
+Kind = Literal["ranking", "subset"]
+RawLists = Mapping[str, Mapping[str, Any]]  # category -> key in the file -> claimed list
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Checked ranked lists of every query, as gallery indices.
+
+    Attributes:
+        kind: ``ranking`` over the gallery, or ``subset`` over the group's other members.
+        categories: Category -> integer view of its queries.
+        lists: Category -> (Q, depth) gallery indices, best first, in query order.
+    """
+
+    kind: Kind
+    categories: Mapping[str, IndexedCategory]
+    lists: Mapping[str, IntArray]
+
+
+def read_predictions(benchmark: Benchmark, path: str | Path) -> Predictions:
+    """Read and check a predictions file.
+
+    Raises:
+        PredictionError: naming the file, the query, what was found and what is allowed.
+    """
+    data = read_json(Path(path), PredictionError)
+    try:
+        return check_predictions(benchmark, data)
+    except PredictionError as problem:
+        raise PredictionError(f"{path}: {problem}") from None
+
+
+def check_predictions(benchmark: Benchmark, data: Any, *, exact: bool = False) -> Predictions:
+    """Check parsed predictions against a benchmark and make them integers.
+
+    Args:
+        benchmark: Annotations of the split the predictions are for.
+        data: The parsed file. CIRR: ``{"version", "metric", pairid: names}``; CIRCO:
+            ``{"0": ids, ...}``; FashionIQ: ``{category: {query index: names}}``.
+        exact: Refuse lists longer than the depth (a submission) instead of reading their head.
+
+    Raises:
+        PredictionError: saying what was found, what is allowed and what to do.
+    """
+    reader = _READERS.get(benchmark.style)
+    if reader is None:
+        raise PredictionError(
+            f"predictions of style {benchmark.style!r} are not known. "
+            f"Known: {listing(list(_READERS))}."
+        )
+    if not isinstance(data, dict):
+        raise PredictionError(f"expected a JSON object, found {shorten(data)}.")
+    kind, raw = reader(benchmark, data)
+    to_name = _circo_name if benchmark.style == "circo" else _image_name
+    categories: dict[str, IndexedCategory] = {}
+    tables: dict[str, IntArray] = {}
+    for category in benchmark.categories:
+        labels = [f"{category} query {key}".lstrip() for key in raw[category]]
+        lists = [
+            _read_list(each, where, to_name)
+            for each, where in zip(raw[category].values(), labels, strict=True)
+        ]
+        view = index_category(benchmark, category, _gallery(benchmark, category, lists))
+        rules = _rules(benchmark, category, kind, view, exact)
+        categories[category] = view
+        tables[category] = _check_lists(rules, view, lists, labels)
+    return Predictions(kind, categories, tables)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What every list of one category must obey."""
+
+    kind: Kind
+    depth: int
+    exact: bool
+    exclude_reference: bool
+    split: str
+
+
+def _cirr_lists(benchmark: Benchmark, data: Mapping[str, Any]) -> tuple[Kind, RawLists]:
+    metric, version = data.get("metric"), data.get("version")
+    if not isinstance(metric, str) or metric not in CIRR_METRICS:
+        raise PredictionError(
+            f'"metric" is {shorten(metric)}; a CIRR file says which it is for: '
+            f"{listing(list(CIRR_METRICS))}."
+        )
+    if version != CIRR_VERSION:
+        raise PredictionError(f'"version" is {shorten(version)}; write "{CIRR_VERSION}".')
+    lists = {key: value for key, value in data.items() if key not in ("metric", "version")}
+    wanted = [query.query_id for query in benchmark.queries]
+    return CIRR_METRICS[metric], {"": _in_query_order(lists, wanted, "pair id")}
+
+
+def _circo_lists(benchmark: Benchmark, data: Mapping[str, Any]) -> tuple[Kind, RawLists]:
+    wanted = [query.query_id for query in benchmark.queries]
+    return "ranking", {"": _in_query_order(data, wanted, "query id")}
+
+
+def _fashioniq_lists(benchmark: Benchmark, data: Mapping[str, Any]) -> tuple[Kind, RawLists]:
+    loaded = benchmark.categories
+    if set(data) != set(loaded):
+        raise PredictionError(
+            f"categories are {listing(sorted(data))}; the annotations hold {listing(loaded)}. Give "
+            "exactly these, add the other annotation files, or choose with categories=[...]."
+        )
+    lists: dict[str, Mapping[str, Any]] = {}
+    for category in loaded:
+        if not isinstance(data[category], dict):
+            raise PredictionError(
+                f"{category}: expected an object query index -> names, "
+                f"found {shorten(data[category])}."
+            )
+        wanted = [str(row) for row in range(len(benchmark.queries_of(category)))]
+        lists[category] = _in_query_order(data[category], wanted, f"{category} query index")
+    return "ranking", lists
+
+
+_READERS: Mapping[str, Callable[[Benchmark, Mapping[str, Any]], tuple[Kind, RawLists]]] = {
+    "cirr": _cirr_lists,
+    "circo": _circo_lists,
+    "fashioniq": _fashioniq_lists,
+}
+
+
+def _in_query_order(
+    lists: Mapping[str, Any], wanted: Sequence[str], what: str
+) -> Mapping[str, Any]:
+    absent = [key for key in wanted if key not in lists]
+    known = set(wanted)
+    unknown = [key for key in lists if key not in known]
+    if absent or unknown:
+        raise PredictionError(
+            f"{len(wanted)} lists are needed, one per {what}; {len(absent)} are absent "
+            f"({listing(absent)}) and {len(unknown)} are not of this split ({listing(unknown)}). "
+            "Is the file for another split?"
+        )
+    return {key: lists[key] for key in wanted}
+
+
+def _read_list(raw: Any, where: str, to_name: Callable[[Any, str], str]) -> list[str]:
+    if not isinstance(raw, list):
+        raise PredictionError(f"{where}: expected a list, best first, found {shorten(raw)}.")
+    names = [to_name(value, where) for value in raw]
+    if len(set(names)) < len(names):
+        seen: set[str] = set()
+        repeated = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise PredictionError(f"{where}: {repeated!r} occurs twice; an image is ranked once.")
+    return names
+
+
+def _image_name(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise PredictionError(f"{where}: {shorten(value)} is not an image name (a string).")
+    return value
+
+
+def _circo_name(value: Any, where: str) -> str:
+    """A COCO id, as an integer or as decimal digits (the server casts both)."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 12:
+        return str(int(value))
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12:
+        return str(value)
+    raise PredictionError(
+        f"{where}: {shorten(value)} is not a COCO image id (an integer from 0, below 10^12)."
+    )
+
+
+def _gallery(benchmark: Benchmark, category: str, lists: list[list[str]]) -> tuple[str, ...]:
+    """The gallery, or without a listing (CIRCO) every id that anybody mentions."""
+    if benchmark.galleries[category]:
+        return benchmark.galleries[category]
+    names = {name for each in lists for name in each}
+    for query in benchmark.queries_of(category):
+        names.update((query.reference, *query.targets))
+    return tuple(sorted(names))
+
+
+def _rules(
+    benchmark: Benchmark, category: str, kind: Kind, view: IndexedCategory, exact: bool
+) -> _Rules:
+    """The published depth, or all there is to rank where that is less (small worlds)."""
+    without_reference = kind == "subset" or benchmark.exclude_reference
+    if kind == "subset":
+        depth = min(SUBSET_DEPTH, view.subsets.shape[1])
+    elif benchmark.galleries[category]:
+        depth = min(RANKING_DEPTH, len(view.gallery) - int(without_reference))
+    else:
+        depth = RANKING_DEPTH
+    return _Rules(kind, depth, exact, without_reference, f"{benchmark.name} {benchmark.split}")
+
+
+def _check_lists(
+    rules: _Rules, view: IndexedCategory, lists: list[list[str]], labels: list[str]
+) -> IntArray:
+    """(Q, depth) gallery indices of lists that passed every check."""
+    codes = {name: position for position, name in enumerate(view.gallery)}
+    table = np.empty((len(lists), rules.depth), np.int64)
+    for row, (query, names, where) in enumerate(zip(view.queries, lists, labels, strict=True)):
+        _check_length(rules, names, where)
+        _check_members(rules, query, names, codes, where)
+        table[row] = [codes[name] for name in names[: rules.depth]]
+    return table
+
+
+def _check_length(rules: _Rules, names: list[str], where: str) -> None:
+    if len(names) < rules.depth or (rules.exact and len(names) > rules.depth):
+        wanted = "exactly" if rules.exact else "at least"
+        raise PredictionError(
+            f"{where}: {len(names)} names, {wanted} {rules.depth} are needed. Rank to that depth "
+            "and write the file again."
+        )
+
+
+def _check_members(
+    rules: _Rules, query: Query, names: list[str], codes: Mapping[str, int], where: str
+) -> None:
+    if rules.exclude_reference and query.reference in names:
+        raise PredictionError(
+            f"{where}: the reference image {query.reference!r} is in the list. The protocol "
+            "removes it before ranking; remove it and rank one deeper."
+        )
+    allowed = query.subset if rules.kind == "subset" else codes
+    for name in names:
+        if name not in allowed:
+            group = rules.kind == "subset"
+            kept = listing(query.subset) if group else f"the {len(codes)} gallery images"
+            hint = " Names carry no folder or extension." if "/" in name or "." in name else ""
+            raise PredictionError(
+                f"{where}: {shorten(name)} is not one of {kept} of {rules.split}.{hint}"
+            )
