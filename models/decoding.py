@@ -1,9 +1,9 @@
 """Autoregressive decoding of a decoder-only transformers model, shared by captioners and generators.
 
-A loop of our own rather than the library's `generate`, for three measured reasons: the prompt
-is run once and its key-value cache repeated for every sample; rows leave the batch as soon as
-they are finished; and the per-step overhead, which dominates small models, is several times
-lower. Greedy results are tested equal to `generate(do_sample=False)`.
+A loop of our own rather than the library's `generate`: the prompt is run once and its
+key-value cache repeated for every sample, rows leave the batch as soon as they are finished,
+and tokens are drawn from streams of their own. Greedy results are tested equal to
+`generate(do_sample=False)`.
 
 Shapes: B prompts, R rows (B x repeats), L prompt length, V vocabulary, H width of embeddings.
 """
@@ -143,7 +143,9 @@ def _record(
     ended = torch.isin(chosen_R, ends_E).tolist()
     alive = alive_R.tolist()
     goes_on = list(alive)
-    for line, (row_index, token) in enumerate(zip(running.tolist(), chosen_R.tolist(), strict=True)):
+    for line, (row_index, token) in enumerate(
+        zip(running.tolist(), chosen_R.tolist(), strict=True)
+    ):
         if not alive[line]:
             continue
         row = rows[row_index]

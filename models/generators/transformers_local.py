@@ -84,9 +84,7 @@ class TransformersGenerator:
         self._device = pick_device(settings.device)
         self._dtype = pick_dtype(settings.dtype, self._device)
         arguments = loading_arguments(settings.model, settings.revision)
-        model = AutoModelForCausalLM.from_pretrained(
-            settings.model, dtype=self._dtype, **arguments
-        )
+        model = AutoModelForCausalLM.from_pretrained(settings.model, dtype=self._dtype, **arguments)
         if settings.adapter:
             from peft import PeftModel
 
@@ -147,9 +145,7 @@ class TransformersGenerator:
             while batch := list(itertools.islice(group, self._settings.batch_size)):
                 yield from self._answer_or_split(batch)
 
-    def _answer_or_split(
-        self, batch: Sequence[_Prompt]
-    ) -> Iterator[tuple[TextRequest, TextReply]]:
+    def _answer_or_split(self, batch: Sequence[_Prompt]) -> Iterator[tuple[TextRequest, TextReply]]:
         """Answer a batch; when it fails (memory, mostly), halve it down to single prompts."""
         reason = ""
         try:

@@ -124,8 +124,9 @@ def test_vision_and_prefix_run_once_per_image(
     vision = captioner._model.vision_model
     seen_images = []
     handles = [
-        vision.register_forward_hook(lambda m, a, k, out: seen_images.append(
-            k["pixel_values"].shape[0]), with_kwargs=True),
+        vision.register_forward_hook(
+            lambda m, a, k, out: seen_images.append(k["pixel_values"].shape[0]), with_kwargs=True
+        ),
         decoder.register_forward_hook(
             lambda m, a, k, out: rows.append(tuple(out.logits.shape[:2])), with_kwargs=True
         ),

@@ -39,7 +39,9 @@ def test_draws_follow_the_filtered_softmax(top_p: float, temperature: float, ste
             break
         nucleus.append(token)
     mass = sum(probabilities[token] for token in nucleus)
-    expected = torch.tensor([p / mass if t in nucleus else 0.0 for t, p in enumerate(probabilities)])
+    expected = torch.tensor(
+        [p / mass if t in nucleus else 0.0 for t, p in enumerate(probabilities)]
+    )
     counts = torch.bincount(drawn, minlength=8)
 
     assert counts[expected == 0].sum() == 0

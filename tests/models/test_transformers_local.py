@@ -156,9 +156,7 @@ def test_a_failing_prompt_does_not_harm_the_others(
 def test_the_chat_template_of_the_tokenizer_is_used(tmp_path: Path) -> None:
     folder = save_llama(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.chat_template = (
-        "{{ bos_token }}make {{ messages[0]['content'] }}{% if add_generation_prompt %} :{% endif %}"
-    )
+    tokenizer.chat_template = "{{ bos_token }}make {{ messages[0]['content'] }}{% if add_generation_prompt %} :{% endif %}"
     tokenizer.save_pretrained(folder)
     plain, chatting = load(folder, chat="never"), load(folder)
     (wrapped,) = chatting.generate([TextRequest("k", "w1 w2")])

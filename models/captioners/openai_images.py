@@ -1,0 +1,115 @@
+"""Captions from a vision model behind an OpenAI-compatible server (LLaVA on vLLM, for example).
+
+The image travels inside the request as a data URL, so the server needs no access to files and
+fetches nothing. All N captions of an image are one request: its prefix is computed once.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib.metadata
+import io
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from PIL import Image
+
+from models.generators.background_loop import BackgroundLoop
+from models.generators.openai_server import check_server
+from models.generators.openai_session import (
+    OpenAIServerSettings,
+    Question,
+    ServerSession,
+    short,
+)
+from models.protocols import CaptionReply, CaptionSampling, Fingerprint
+from models.sampling import stream_seed
+
+VERSION: Final = 1
+"""Raised when the code puts other questions to the server or reads its answers differently."""
+
+DEFAULT_PROMPT: Final = "Describe this image in one short sentence."
+
+
+class OpenAIImageCaptioner:
+    """Captions images through a server; fulfils `models.protocols.Captioner`."""
+
+    def __init__(self, settings: OpenAIServerSettings) -> None:
+        """Remember the settings; the server is first contacted by `caption`.
+
+        Raises:
+            ValueError: In `completions` mode, which cannot carry an image.
+        """
+        if settings.mode != "chat":
+            raise ValueError(f"images need mode='chat', not {settings.mode!r}")
+        self._settings = settings
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Served model, the operator's word on its weights, and code version; no address."""
+        return {
+            "engine": "openai-server-images",
+            "engine_version": importlib.metadata.version("openai"),
+            "version": VERSION,
+            "model": self._settings.model,
+            "identity": self._settings.identity,
+        }
+
+    def caption(
+        self, images: Iterable[tuple[str, Image.Image]], sampling: CaptionSampling
+    ) -> Iterator[CaptionReply]:
+        """Caption every (key, image) exactly once, as answers arrive.
+
+        Raises:
+            ServerUnusable: Before the first image, when the server cannot be used at all.
+            ValueError: For `beam_sample`, which the OpenAI protocol does not have.
+        """
+        if sampling.mode == "beam_sample":
+            raise ValueError("a server cannot beam-sample; use mode='nucleus' or 'greedy'")
+        check_server(self._settings)
+        with BackgroundLoop() as loop:
+            session = ServerSession(self._settings)
+
+            async def caption(item: tuple[str, Image.Image]) -> CaptionReply:
+                return await _caption(session, *item, sampling)
+
+            try:
+                yield from loop.map_bounded(caption, images, self._settings.concurrency)
+            finally:
+                loop.run(session.close())
+
+
+def load_openai_images(**settings: object) -> OpenAIImageCaptioner:
+    """A captioner from the fields of `OpenAIServerSettings`."""
+    return OpenAIImageCaptioner(OpenAIServerSettings(**settings))  # type: ignore[arg-type]
+
+
+async def _caption(
+    session: ServerSession, key: str, image: Image.Image, sampling: CaptionSampling
+) -> CaptionReply:
+    try:
+        content = [
+            {"type": "text", "text": sampling.prompt or DEFAULT_PROMPT},
+            {"type": "image_url", "image_url": {"url": _data_url(image)}},
+        ]
+    except (OSError, ValueError) as failure:
+        return CaptionReply(key, (), "engine_error", short(failure))
+    outcome = await session.ask(
+        Question(
+            content=content,
+            max_tokens=sampling.max_new_tokens,
+            temperature=0.0 if sampling.mode == "greedy" else sampling.temperature,
+            top_p=sampling.top_p,
+            seed=stream_seed("caption", sampling.seed, key),
+            num_answers=sampling.n,
+        )
+    )
+    texts = tuple(" ".join(text.split()) for text, _ in outcome.answers)
+    return CaptionReply(key, texts, outcome.status, outcome.reason)
+
+
+def _data_url(image: Image.Image) -> str:
+    """The image as lossless PNG, so that the pixels described are the pixels stored."""
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

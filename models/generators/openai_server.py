@@ -1,0 +1,98 @@
+"""Prompts answered by any OpenAI-compatible server (vLLM first), many at a time."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from models.generators.answers import check_request, reply_to
+from models.generators.background_loop import BackgroundLoop
+from models.generators.openai_session import OpenAIServerSettings, Question, ServerSession
+from models.protocols import Fingerprint, TextReply, TextRequest
+
+VERSION: Final = 1
+"""Raised when the code puts other questions to the server or reads its answers differently."""
+
+
+class OpenAIServerGenerator:
+    """Answers prompts through a server; fulfils `models.protocols.TextGenerator`."""
+
+    def __init__(self, settings: OpenAIServerSettings) -> None:
+        """Remember the settings; the server is first contacted by `check` or `generate`."""
+        self._settings = settings
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Served model, the operator's word on its weights, and code version; no address."""
+        return {
+            "engine": "openai-server",
+            "engine_version": importlib.metadata.version("openai"),
+            "version": VERSION,
+            "model": self._settings.model,
+            "identity": self._settings.identity,
+            "mode": self._settings.mode,
+        }
+
+    def check(self) -> None:
+        """Make sure that the server is up and serves the model.
+
+        Raises:
+            ServerUnusable: Saying what is wrong and what to do.
+        """
+        check_server(self._settings)
+
+    def generate(self, requests: Iterable[TextRequest]) -> Iterator[TextReply]:
+        """Answer every request exactly once, as answers arrive; `concurrency` are in flight.
+
+        Raises:
+            ServerUnusable: Before the first request, when the server cannot be used at all.
+        """
+        check_server(self._settings)
+        with BackgroundLoop() as loop:
+            session = ServerSession(self._settings)
+
+            async def answer(request: TextRequest) -> TextReply:
+                check_request(request)
+                return await _answer(session, request)
+
+            try:
+                yield from loop.map_bounded(answer, requests, self._settings.concurrency)
+            finally:
+                loop.run(session.close())
+
+
+def check_server(settings: OpenAIServerSettings) -> None:
+    """Make sure that the server is up and serves the model; raises `ServerUnusable`."""
+
+    async def check() -> None:
+        session = ServerSession(settings)
+        try:
+            await session.check_model()
+        finally:
+            await session.close()
+
+    with BackgroundLoop() as loop:  # not asyncio.run: the caller may be inside a running loop
+        loop.run(check())
+
+
+def load_openai_server(**settings: object) -> OpenAIServerGenerator:
+    """A generator from the fields of `OpenAIServerSettings`."""
+    return OpenAIServerGenerator(OpenAIServerSettings(**settings))  # type: ignore[arg-type]
+
+
+async def _answer(session: ServerSession, request: TextRequest) -> TextReply:
+    outcome = await session.ask(
+        Question(
+            content=request.prompt,
+            max_tokens=request.max_new_tokens,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            seed=request.seed,
+            stop=request.stop,
+        )
+    )
+    if outcome.status != "ok":
+        return TextReply(request.key, "", outcome.status, outcome.reason, attempts=outcome.attempts)
+    ((text, finish_reason),) = outcome.answers
+    return reply_to(request, text, finish_reason, attempts=outcome.attempts)

@@ -1,0 +1,287 @@
+"""One run against one OpenAI-compatible server: connections, retries, circuit breaker.
+
+Three layers, each with one job and none retrying what another already retried:
+
+- the openai client retries transport faults (408, 429, 5xx, resets, timeouts) a few times;
+- one outer loop (tenacity) waits for the `/health` of a restarted server, and asks again for
+  an answer that failed validation;
+- a circuit breaker gives up a run whose every request would fail the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx2
+import openai
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+
+from models.generators.openai_responses import BadAnswer, read_response
+
+_NO_KEY: Final = "no-key"  # the client insists on one; servers without authentication ignore it
+
+
+class ServerUnusable(RuntimeError):
+    """The server cannot be reached or does not serve the model asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenAIServerSettings:
+    """Which server answers, and how patient the client is.
+
+    The API key is no setting: it is read from the environment, so that no key can reach a
+    log, a flow parameter or a table.
+
+    Attributes:
+        base_url: Root of the API, for example `http://localhost:8000/v1`.
+        model: Served model name; on vLLM also the name of a LoRA adapter.
+        identity: What the operator knows about the weights behind that name (revision,
+            adapter hash, dtype); enters the fingerprint as it is.
+        mode: `chat` sends the prompt as one user message, `completions` as plain text.
+        api_key_env: Name of the environment variable that holds the key, if one is needed.
+        concurrency: Requests in flight.
+        transport_retries: Retries of the client for transport faults.
+        connect_seconds: Time limit of a connection.
+        read_seconds: Time limit of one HTTP answer.
+        attempts: Times a question is put to the server by the outer loop.
+        health_wait_seconds: How long a server may take to come back.
+        health_poll_seconds: Time between two looks at `/health`.
+        breaker_errors: Consecutive server errors (5xx) after which the run is given up.
+    """
+
+    base_url: str
+    model: str
+    identity: str = ""
+    mode: str = "chat"
+    api_key_env: str = "OPENAI_API_KEY"
+    concurrency: int = 32
+    transport_retries: int = 3
+    connect_seconds: float = 5.0
+    read_seconds: float = 90.0
+    attempts: int = 3
+    health_wait_seconds: float = 300.0
+    health_poll_seconds: float = 2.0
+    breaker_errors: int = 8
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        if self.mode not in ("chat", "completions"):
+            raise ValueError(f"mode must be 'chat' or 'completions', not {self.mode!r}")
+        if not self.base_url.startswith(("http://", "https://")):
+            raise ValueError(f"base_url must start with http:// or https://, not {self.base_url!r}")
+        for name in ("concurrency", "attempts", "breaker_errors"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is put to the server: a prompt, or in chat mode anything a user message may hold."""
+
+    content: Any
+    max_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+    num_answers: int = 1
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a question: (text, finish reason) per answer, or why there are none."""
+
+    answers: tuple[tuple[str, str], ...] = ()
+    status: str = "ok"
+    reason: str = ""
+    attempts: int = 0
+
+
+class ServerSession:
+    """Puts questions to a server; lives on one event loop."""
+
+    def __init__(self, settings: OpenAIServerSettings) -> None:
+        self._settings = settings
+        limits = httpx2.Limits(max_connections=settings.concurrency + 4)
+        timeout = httpx2.Timeout(settings.read_seconds, connect=settings.connect_seconds)
+        self._client = openai.AsyncOpenAI(
+            base_url=settings.base_url,
+            api_key=os.environ.get(settings.api_key_env) or _NO_KEY,
+            max_retries=settings.transport_retries,
+            timeout=timeout,
+            http_client=httpx2.AsyncClient(limits=limits, timeout=timeout),
+        )
+        self._recovery = asyncio.Lock()
+        self._last_try = asyncio.Lock()
+        self._errors_in_a_row = 0
+        self._given_up = ""
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+    async def check_model(self) -> None:
+        """Raise `ServerUnusable` unless the server lists the model."""
+        where = f"the LLM server at {self._settings.base_url}"
+        try:
+            served = [model.id for model in (await self._client.models.list()).data]
+        except openai.APIConnectionError as failure:
+            raise ServerUnusable(
+                f"{where} does not answer; start it or correct base_url"
+            ) from failure
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as failure:
+            raise ServerUnusable(
+                f"{where} refuses the API key; set the environment variable "
+                f"{self._settings.api_key_env}"
+            ) from failure
+        except (openai.APIError, json.JSONDecodeError, TypeError, AttributeError) as failure:
+            raise ServerUnusable(
+                f"{where} has no usable list of models ({short(failure)}); is base_url the root "
+                "of an OpenAI-compatible API? It usually ends in /v1"
+            ) from failure
+        if self._settings.model not in served:
+            raise ServerUnusable(
+                f"{where} does not serve {self._settings.model!r}; it serves "
+                f"{', '.join(map(repr, served)) or 'nothing'}"
+            )
+
+    async def ask(self, question: Question) -> Outcome:
+        """The outcome of one question: whatever happens, an outcome."""
+        attempts = 0
+
+        async def attempt() -> Outcome:
+            nonlocal attempts
+            if self._given_up:
+                return Outcome(status="engine_error", reason=self._given_up, attempts=attempts)
+            attempts += 1
+            if 1 < attempts == self._settings.attempts:
+                # Last tries go one at a time: if one question kills the server whenever it is
+                # asked, those that fell with it get an answer now.
+                async with self._last_try:
+                    answers = await self._ask_once(question, attempts)
+            else:
+                answers = await self._ask_once(question, attempts)
+            return Outcome(answers=tuple(answers), attempts=attempts)
+
+        outer_loop = AsyncRetrying(
+            stop=stop_after_attempt(self._settings.attempts),
+            retry=retry_if_exception(lambda e: isinstance(e, BadAnswer) or _is_disconnection(e)),
+            before_sleep=self._before_new_attempt,
+            reraise=True,
+        )
+        try:
+            return await outer_loop(attempt)
+        except (openai.APIError, BadAnswer) as failure:
+            status, reason = _explain(failure)
+            return Outcome(status=status, reason=reason, attempts=attempts)
+
+    async def _ask_once(self, question: Question, attempt: int) -> list[tuple[str, str]]:
+        """Ask once, keep the breaker's books, and validate the answer."""
+        try:
+            response = await self._post(question, attempt)
+        except openai.InternalServerError as failure:
+            self._errors_in_a_row += 1
+            if self._errors_in_a_row >= self._settings.breaker_errors:
+                self._given_up = (
+                    f"given up after {self._errors_in_a_row} server errors in a row, "
+                    f"the last: {short(failure)}"
+                )
+            raise
+        except (
+            openai.AuthenticationError,
+            openai.PermissionDeniedError,
+            openai.NotFoundError,
+        ) as failure:
+            # A wrong key or model name: every other question would be refused alike.
+            self._given_up = f"the server refuses all requests: {short(failure)}"
+            raise
+        self._errors_in_a_row = 0
+        return read_response(response, question.num_answers)
+
+    async def _post(self, question: Question, attempt: int) -> object:
+        fields: dict[str, Any] = {
+            "model": self._settings.model,
+            "max_tokens": question.max_tokens,
+            "temperature": question.temperature,
+            "top_p": question.top_p,
+            "n": question.num_answers,
+        }
+        if question.temperature > 0:
+            # Only where it matters, because vLLM's CPU engine can die of a seed; and another one
+            # for each attempt, which would otherwise draw the same invalid answer again.
+            fields["seed"] = (question.seed + attempt - 1) % 2**31
+        if question.stop:
+            fields["stop"] = list(question.stop)
+        try:
+            if self._settings.mode == "completions":
+                return await self._client.completions.create(prompt=question.content, **fields)
+            fields["messages"] = [{"role": "user", "content": question.content}]
+            return await self._client.chat.completions.create(**fields)
+        except json.JSONDecodeError as failure:  # of a 200; the client lets it through
+            raise BadAnswer(f"the response is not JSON: {failure}") from failure
+
+    async def _before_new_attempt(self, state: RetryCallState) -> None:
+        """After a disconnection, wait until the server is back and still the same."""
+        failure = state.outcome.exception() if state.outcome else None
+        if isinstance(failure, BadAnswer):
+            return
+        async with self._recovery:  # one looks, the others wait for what it finds
+            if self._given_up:
+                return
+            if not await self._comes_back():
+                waited = f"{self._settings.health_wait_seconds:g} s"
+                self._given_up = f"the server did not come back within {waited}"
+                return
+            try:
+                await self.check_model()
+            except ServerUnusable as unusable:
+                self._given_up = str(unusable)
+
+    async def _comes_back(self) -> bool:
+        """Poll `/health` until the server answers or the time is up."""
+        url = self._settings.base_url.rstrip("/").removesuffix("/v1") + "/health"
+        deadline = time.monotonic() + self._settings.health_wait_seconds
+        async with httpx2.AsyncClient(timeout=self._settings.connect_seconds) as client:
+            while True:
+                try:
+                    # A server without /health says 404, and is alive all the same.
+                    if (await client.get(url)).status_code < 500:
+                        return True
+                except httpx2.HTTPError:
+                    pass  # not back yet
+                if time.monotonic() >= deadline:
+                    return False
+                await asyncio.sleep(self._settings.health_poll_seconds)
+
+
+def short(failure: BaseException) -> str:
+    """A failure in one line, for a reason column."""
+    return f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}"
+
+
+def _is_disconnection(failure: BaseException) -> bool:
+    """Whether the server is away, as opposed to slow: a read timeout is not asked again."""
+    if isinstance(failure, openai.APITimeoutError):
+        return isinstance(failure.__cause__, httpx2.ConnectTimeout)
+    return isinstance(failure, openai.APIConnectionError)
+
+
+def _explain(failure: Exception) -> tuple[str, str]:
+    """Status and reason of a question that failed for good."""
+    if isinstance(failure, BadAnswer):
+        return "rejected", str(failure)
+    if isinstance(failure, openai.APITimeoutError):
+        return "timeout", "the server did not answer in time"
+    if isinstance(failure, openai.BadRequestError) and _is_overlong(failure):
+        return "overlong", short(failure)
+    return "engine_error", short(failure)
+
+
+def _is_overlong(failure: openai.BadRequestError) -> bool:
+    text = str(failure).lower()
+    return "context length" in text or "input_tokens" in text or "context_length" in text
