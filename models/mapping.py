@@ -1,0 +1,271 @@
+"""Mapping networks: from an image feature to a pseudo token of the text tower.
+
+Two shapes exist in published checkpoints, and both load here:
+
+- SEARLE, LinCIR, CVSI: Linear(d -> 4d) GELU Dropout, Linear(4d -> 4d) GELU Dropout,
+  Linear(4d -> dt); a file `{'epoch': ..., 'Phi': weights}` with keys `layers.{0,3,6}.*`.
+- Pic2Word: Linear(d -> 512) Dropout ReLU, Linear(512 -> 512) Dropout ReLU, Linear(512 -> dt); a
+  file with `state_dict_img2text` and keys `layers.{0,1}.0.*`, `fc_out.*`, perhaps `module.`.
+
+The input is the image feature as the vision tower gives it, not normalised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+if TYPE_CHECKING:
+    from models.protocols import FloatArray, Json
+
+Kind: TypeAlias = Literal["phi", "img2text"]
+
+CONFIG_FILE: Final = "config.json"
+WEIGHTS_FILE: Final = "model.safetensors"
+FORMAT: Final = "cirflow-mapping-1"
+
+_WRAPPERS: Final = ("Phi", "state_dict_img2text", "state_dict")
+_FEATURES_PER_BATCH: Final = 8192
+
+
+class MappingError(ValueError):
+    """A file holds no mapping network, or one for another backbone."""
+
+
+@dataclass(frozen=True, slots=True)
+class MappingShape:
+    """Architecture of a mapping network.
+
+    Attributes:
+        kind: `phi` (SEARLE, LinCIR) or `img2text` (Pic2Word).
+        dim_in: d, width of image features.
+        hidden: Width of the two hidden layers.
+        dim_out: dt, width of the text tower's tokens.
+        dropout: Dropped share while training.
+    """
+
+    kind: Kind
+    dim_in: int
+    hidden: int
+    dim_out: int
+    dropout: float
+
+    @staticmethod
+    def phi(dim_in: int, dim_out: int, dropout: float = 0.5) -> MappingShape:
+        """SEARLE's and LinCIR's shape for a backbone: hidden layers of 4 d."""
+        return MappingShape("phi", dim_in, 4 * dim_in, dim_out, dropout)
+
+
+class Phi(nn.Module):
+    """SEARLE's and LinCIR's network; parameter names as in their checkpoints."""
+
+    def __init__(self, shape: MappingShape) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(shape.dim_in, shape.hidden),
+            nn.GELU(),
+            nn.Dropout(shape.dropout),
+            nn.Linear(shape.hidden, shape.hidden),
+            nn.GELU(),
+            nn.Dropout(shape.dropout),
+            nn.Linear(shape.hidden, shape.dim_out),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Image features (B, d) -> pseudo tokens (B, dt)."""
+        return self.layers(x)
+
+
+class Img2Text(nn.Module):
+    """Pic2Word's network; parameter names as in its checkpoint."""
+
+    def __init__(self, shape: MappingShape) -> None:
+        super().__init__()
+        widths = (shape.dim_in, shape.hidden, shape.hidden)
+        self.layers = nn.Sequential(
+            *(
+                nn.Sequential(nn.Linear(a, b), nn.Dropout(shape.dropout), nn.ReLU())
+                for a, b in itertools.pairwise(widths)
+            )
+        )
+        self.fc_out = nn.Linear(shape.hidden, shape.dim_out)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Image features (B, d) -> pseudo tokens (B, dt)."""
+        return self.fc_out(self.layers(x))
+
+
+@dataclass(frozen=True)
+class MappingNetwork:
+    """A mapping network ready for use.
+
+    Attributes:
+        shape: Its architecture.
+        module: Its weights, in evaluation mode.
+    """
+
+    shape: MappingShape
+    module: nn.Module
+
+    @property
+    def fingerprint(self) -> Mapping[str, Json]:
+        """Architecture and a hash of the weights."""
+        digest = _weights_sha256(self.module.state_dict())
+        return {"mapping": self.shape.kind, **asdict(self.shape), "weights_sha256": digest}
+
+    def tokens(self, features: FloatArray, device: str = "cpu") -> FloatArray:
+        """Pseudo tokens (B, dt) of image features (B, d), not normalised on either side.
+
+        Raises:
+            MappingError: The features are of another width: another backbone.
+        """
+        if features.ndim != 2 or features.shape[1] != self.shape.dim_in:
+            raise MappingError(
+                f"the mapping network reads features of width {self.shape.dim_in}, these are "
+                f"{features.shape}; use the network that was trained for this backbone"
+            )
+        module = self.module.to(device).eval()
+        out = np.empty((len(features), self.shape.dim_out), dtype=np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(features), _FEATURES_PER_BATCH):
+                rows = slice(start, start + _FEATURES_PER_BATCH)
+                batch = torch.from_numpy(np.ascontiguousarray(features[rows], dtype=np.float32))
+                out[rows] = module(batch.to(device)).float().cpu().numpy()
+        return out
+
+
+def new_module(shape: MappingShape) -> nn.Module:
+    """An untrained network of that shape."""
+    return Phi(shape) if shape.kind == "phi" else Img2Text(shape)
+
+
+def load_mapping(path: str | Path) -> MappingNetwork:
+    """Load a mapping network from our own directory, safetensors, or a published checkpoint.
+
+    Published files are read with `weights_only=True`: nothing in them is executed.
+
+    Raises:
+        MappingError: The file is missing, unreadable, or holds something else; it says what.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _load_directory(path)
+    try:
+        if path.suffix == ".safetensors":
+            content: Any = safetensors.torch.load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise MappingError(f"there is no mapping network at {path}") from None
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise MappingError(f"{path} cannot be read as weights: {error}") from error
+    return mapping_from_checkpoint(content, str(path))
+
+
+def mapping_from_checkpoint(content: Any, where: str = "the checkpoint") -> MappingNetwork:
+    """The mapping network inside a loaded checkpoint of any known form."""
+    state = _unwrap(content, where)
+    shape = _recognise(state, where)
+    return _filled(shape, state, where)
+
+
+def dump_mapping(network: MappingNetwork, recipe: Mapping[str, Json]) -> dict[str, bytes]:
+    """The files of our own form, by name; writing them is the caller's business.
+
+    Args:
+        network: What to save.
+        recipe: How it was trained, kept beside the shape.
+    """
+    state = {name: t.detach().cpu().contiguous() for name, t in network.module.state_dict().items()}
+    config = {"format": FORMAT, "shape": asdict(network.shape), "recipe": dict(recipe)}
+    return {
+        CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),
+        WEIGHTS_FILE: safetensors.torch.save(state),
+    }
+
+
+def _load_directory(path: Path) -> MappingNetwork:
+    try:
+        config = json.loads((path / CONFIG_FILE).read_bytes())
+        state = safetensors.torch.load_file(path / WEIGHTS_FILE)
+    except FileNotFoundError as error:
+        raise MappingError(
+            f"{path} holds no mapping network: it needs {CONFIG_FILE} and {WEIGHTS_FILE}"
+        ) from error
+    except (json.JSONDecodeError, SafetensorError) as error:
+        raise MappingError(f"{path} is damaged: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise MappingError(f"{path / CONFIG_FILE} is not of format {FORMAT}")
+    try:
+        shape = MappingShape(**config["shape"])
+    except (KeyError, TypeError) as error:
+        raise MappingError(f"{path / CONFIG_FILE} has no complete `shape`: {error}") from error
+    return _filled(shape, state, str(path))
+
+
+def _unwrap(content: Any, where: str) -> dict[str, torch.Tensor]:
+    """The bare weights in any of the forms that checkpoints wrap them in."""
+    if isinstance(content, Mapping):
+        for wrapper in _WRAPPERS:
+            inner = content.get(wrapper)
+            if isinstance(inner, Mapping):
+                content = inner
+                break
+    if not isinstance(content, Mapping) or not content:
+        raise MappingError(f"{where} holds a {type(content).__name__}, not named weights")
+    strange = [str(key) for key, value in content.items() if not isinstance(value, torch.Tensor)]
+    if strange:
+        raise MappingError(
+            f"{where} holds no mapping network; found entries {_some(list(map(str, content)))}, "
+            f"expected one of {', '.join(_WRAPPERS)}, or weights named layers.*"
+        )
+    return {str(key).removeprefix("module."): value for key, value in content.items()}
+
+
+def _recognise(state: Mapping[str, torch.Tensor], where: str) -> MappingShape:
+    """Read the architecture off the names and shapes of the weights."""
+    for kind, names, dropout in (
+        ("phi", ("layers.0.weight", "layers.3.weight", "layers.6.weight"), 0.5),
+        ("img2text", ("layers.0.0.weight", "layers.1.0.weight", "fc_out.weight"), 0.1),
+    ):
+        if all(name in state and state[name].ndim == 2 for name in names):
+            first, last = state[names[0]], state[names[-1]]
+            return MappingShape(kind, first.shape[1], first.shape[0], last.shape[0], dropout)
+    raise MappingError(
+        f"{where} holds no mapping network; found weights {_some(list(state))}, expected "
+        "layers.{0,3,6} (SEARLE, LinCIR) or layers.{0,1}.0 and fc_out (Pic2Word)"
+    )
+
+
+def _filled(shape: MappingShape, state: Mapping[str, torch.Tensor], where: str) -> MappingNetwork:
+    module = new_module(shape)
+    try:
+        module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    except RuntimeError as error:
+        raise MappingError(f"{where} does not fit {shape}: {error}") from error
+    return MappingNetwork(shape, module.eval().requires_grad_(False))
+
+
+def _weights_sha256(state: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _some(names: Sequence[str], limit: int = 8) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(sorted(names)[:limit]) + more
