@@ -78,7 +78,15 @@ class Location:
         Raises:
             FileNotFoundError: there is no such file.
         """
-        return self._store.size(_checked(path))
+        return self.stat(path).size
+
+    def stat(self, path: str) -> Entry:
+        """Return one file as `entries` would list it.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        return self._store.stat(_checked(path))
 
     def read_bytes(self, path: str) -> bytes:
         """Return the whole content of a file.

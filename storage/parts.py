@@ -22,7 +22,6 @@ MIN_PARQUET_BYTES = 12
 """A Parquet file has a magic number at both ends and the length of its footer."""
 
 _FOOTER = b"cirflow"
-_GROUP_BYTES = 8 * 2**20
 _NOT_CORRUPTION = (FileNotFoundError, PermissionError, TimeoutError, ConnectionError)
 
 
@@ -116,19 +115,23 @@ def _all_finite(column: pa.ChunkedArray) -> bool:
     return bool(pc.all(pc.is_finite(values), min_count=0).as_py())
 
 
-def encode_part(rows: pa.Table, footer: Footer) -> bytes:
+def encode_part(rows: pa.Table, footer: Footer, group_bytes: int) -> bytes:
     """Return the Parquet file of checked rows, after reading it back and comparing.
 
-    Pages carry checksums, so that a flipped bit is found when it is read; row groups are small
-    (8 MiB), so that a few rows can be read without the rest.
+    Pages carry checksums, so that a flipped bit is found when it is read; row groups have about
+    `group_bytes`, so that a few rows can be read without the rest. Image bytes are compressed
+    already and are stored as they are, vectors have no useful dictionary or bounds.
     """
     text = json.dumps(footer.__dict__, sort_keys=True)
+    small = [f.name for f in rows.schema if pa.types.is_string(f.type)]
     sink = pa.BufferOutputStream()
     pq.write_table(
         rows.replace_schema_metadata({_FOOTER: text}),
         sink,
-        compression="zstd",
-        row_group_size=max(1, int(rows.num_rows * _GROUP_BYTES / max(rows.nbytes, 1))),
+        compression={f.name: _codec(f.type) for f in rows.schema},
+        use_dictionary=small,
+        write_statistics=small,
+        row_group_size=max(1, int(rows.num_rows * group_bytes / max(rows.nbytes, 1))),
         write_page_checksum=True,
         store_schema=True,
     )
@@ -137,6 +140,10 @@ def encode_part(rows: pa.Table, footer: Footer) -> bytes:
     if not again.equals(rows):
         raise RuntimeError(f"a part of {footer.table} changed when it was written as Parquet")
     return bytes(data)
+
+
+def _codec(kind: pa.DataType) -> str:
+    return "none" if pa.types.is_large_binary(kind) else "zstd"
 
 
 @contextlib.contextmanager

@@ -22,11 +22,15 @@ _VECTOR_TYPES = {"float16": pa.float16(), "float32": pa.float32()}
 
 @dataclass(frozen=True)
 class TableSchema:
-    """A table's name, the column that identifies a row, and all columns in order."""
+    """A table's name, the column that identifies a row, and all columns in order.
+
+    `group_bytes` is the size of a Parquet row group: the least that is read to get one row.
+    """
 
     name: str
     key: str
     arrow: pa.Schema
+    group_bytes: int = 8 * 2**20
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -57,7 +61,9 @@ def _vectors(name: str, key: str, **columns: pa.DataType) -> Callable[..., Table
 
 def _schema(name: str, key: str, columns: Mapping[str, pa.DataType]) -> TableSchema:
     fields = {key: pa.string(), **columns, "status": pa.string(), "reason": pa.string()}
-    return TableSchema(name, key, pa.schema(list(fields.items())))
+    # Images are read a few at a time, from anywhere in a part.
+    group_bytes = 2**19 if name == "images" else TableSchema.group_bytes
+    return TableSchema(name, key, pa.schema(list(fields.items())), group_bytes)
 
 
 TABLES: Mapping[str, Callable[[Mapping[str, Any]], TableSchema]] = {
@@ -168,9 +174,7 @@ def make_rows(schema: TableSchema, columns: Mapping[str, Sequence[Any] | np.ndar
     return pa.Table.from_arrays(arrays, schema=schema.arrow)
 
 
-def _array(
-    schema: TableSchema, field: pa.Field, values: Sequence[Any] | None, status: list[str]
-) -> pa.Array:
+def _array(schema: TableSchema, field: pa.Field, values: Any, status: list[str]) -> pa.Array:
     if values is None:
         return pa.nulls(len(status), field.type)
     try:

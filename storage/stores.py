@@ -13,7 +13,7 @@ import errno
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
@@ -55,8 +55,8 @@ class Store(Protocol):
     def exists(self, path: str) -> bool:
         """Tell whether a file exists."""
 
-    def size(self, path: str) -> int:
-        """Return the size of a file in bytes."""
+    def stat(self, path: str) -> Entry:
+        """Return one file as it would be listed."""
 
     def read(self, path: str) -> bytes:
         """Return the whole content of a file."""
@@ -93,19 +93,17 @@ class LocalStore:
             if STAGING in folders and Path(folder) == self.root:
                 folders.remove(STAGING)
             for name in names:
-                path = Path(folder, name)
                 with contextlib.suppress(FileNotFoundError):
-                    status = path.stat()
-                    relative = path.relative_to(self.root).as_posix()
-                    yield Entry(relative, status.st_size, str(status.st_mtime_ns))
+                    yield self.stat(Path(folder, name).relative_to(self.root).as_posix())
 
     def exists(self, path: str) -> bool:
         """Tell whether a regular file exists."""
         return (self.root / path).is_file()
 
-    def size(self, path: str) -> int:
-        """Return the size in bytes."""
-        return (self.root / path).stat().st_size
+    def stat(self, path: str) -> Entry:
+        """Return the size and modification time."""
+        status = (self.root / path).stat()
+        return Entry(path, status.st_size, str(status.st_mtime_ns))
 
     def read(self, path: str) -> bytes:
         """Return the whole content."""
@@ -202,17 +200,17 @@ class S3Store:
         start = self.root.removeprefix("s3://") + "/"
         found = self._files.find(self.url(prefix), detail=True)
         for name, info in found.items():
-            if not name.endswith("/") and info["type"] == "file":
-                stamp = str(info.get("ETag") or info.get("LastModified") or "").strip('"')
-                yield Entry(name.removeprefix(start), int(info["size"]), stamp)
+            # An object that is itself named like the prefix is not below it.
+            if info["type"] == "file" and name.startswith(start) and not name.endswith("/"):
+                yield _s3_entry(name.removeprefix(start), info)
 
     def exists(self, path: str) -> bool:
         """Tell whether an object exists."""
         return bool(self._files.isfile(self.url(path)))
 
-    def size(self, path: str) -> int:
-        """Return the size in bytes."""
-        return int(self._files.size(self.url(path)))
+    def stat(self, path: str) -> Entry:
+        """Return the size and ETag."""
+        return _s3_entry(path, self._files.info(self.url(path)))
 
     def read(self, path: str) -> bytes:
         """Return the whole object."""
@@ -268,6 +266,11 @@ class S3Store:
     def remove_staged(self, older_than_s: float) -> int:
         """Nothing to do: a killed PUT leaves nothing."""
         return 0
+
+
+def _s3_entry(path: str, info: Mapping[str, Any]) -> Entry:
+    stamp = str(info.get("ETag") or info.get("LastModified") or "").strip('"')
+    return Entry(path, int(info["size"]), stamp)
 
 
 def _is_conflict(error: OSError) -> bool:

@@ -235,7 +235,7 @@ class Table:
         """
         rows = checked_rows(self.schema, rows, shard.members)
         footer = Footer(self.name, self.spec_key, shard.key, shard.attempt, rows.num_rows)
-        data = encode_part(rows, footer)
+        data = encode_part(rows, footer, self.schema.group_bytes)
         name = f"part-{shard.key}.parquet"
         published = self.location.create(f"{self.folder}/{name}", data)
         if not published:
@@ -364,7 +364,8 @@ class Table:
                 f"{self.name} has no column {', '.join(sorted(unknown))};"
                 f" it has {', '.join(self.schema.columns)}"
             )
-        return list(dict.fromkeys([self.schema.key, *(columns or self.schema.columns)]))
+        asked = self.schema.columns if columns is None else columns
+        return list(dict.fromkeys([self.schema.key, *asked]))
 
     def _read(self, part: str, columns: Sequence[str]) -> tuple[pa.Table, Footer]:
         path = f"{self.folder}/{part}"

@@ -1,0 +1,300 @@
+"""Collections: named, content-addressed listings of images, whatever they were ingested from.
+
+``collections/{name}.json`` points to ``collections/listings/{key}.parquet``, the keys of the rows
+of the `sources` table that make up the collection: one row for each input, readable or not. Image
+bytes lie in the `images` table, once for each distinct image of all collections.
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.images import MAX_PIXELS
+from storage.ingest_writer import IMAGES_SPEC, Examined, Known, Result, Writer, examine
+from storage.keys import content_key
+from storage.locations import Location
+from storage.parts import open_part
+from storage.schemas import OK
+from storage.sources.candidates import Candidate, Limits
+from storage.sources.files import list_files
+from storage.sources.scan import ContainerEnd, ContainerKnown, Event, has_containers, scan
+from storage.tables import IncompleteTable, Table, load_table, open_table
+
+Progress = Callable[[int, int | None], None]
+
+
+class UnknownCollection(LookupError):
+    """There is no collection of a name; the message lists those that exist."""
+
+
+@dataclass(frozen=True)
+class IngestSummary:
+    """What an ingest found and did.
+
+    Attributes:
+        files: inputs, each with one row.
+        images: distinct images that decode.
+        duplicates: further inputs with the bytes of one of those.
+        failed: status -> number of inputs without an image.
+        new_files, new_images, new_bytes: what this run had to add to the tables.
+        listing: key of the content-addressed listing that the name now points to.
+    """
+
+    name: str
+    source: str
+    files: int
+    images: int
+    duplicates: int
+    failed: Mapping[str, int]
+    new_files: int
+    new_images: int
+    new_bytes: int
+    listing: str
+
+
+def ingest(
+    location: Location,
+    source: str | os.PathLike[str],
+    name: str,
+    *,
+    class_field: str = "meta_class",
+    part_bytes: int = 64 * 2**20,
+    part_rows: int = 4096,
+    max_pixels: int = MAX_PIXELS,
+    max_file_bytes: int = 128 * 2**20,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> IngestSummary:
+    """Bring a source into the collection `name`: one row for each input, whatever is wrong with it.
+
+    A source is a folder (searched recursively; hidden files are ignored), one file, or an
+    ``s3://`` prefix. Files ending in ``.tar``, ``.tar.gz`` or ``.tgz`` are read as webdataset
+    archives, ``.parquet`` as tables with a bytes column, all others as images. Equal bytes are one
+    image. An input that is known (same source, path, size and time or ETag) is not read again, so
+    repeating an ingest costs a listing. It may be killed and started again at any time; the
+    collection appears, or changes, as a whole at the end.
+
+    Args:
+        location: where the collection is kept.
+        source: the folder, file or S3 prefix.
+        name: letters, digits, ``.``, ``_`` and ``-``; a collection that has the name already then
+            points to the new listing.
+        class_field: column (Parquet) or key (``.json`` beside an image in a tar) of the class;
+            without it the class is the first folder level.
+        part_bytes: image bytes in a part and, about, the memory used.
+        part_rows: most inputs in a part.
+        max_pixels: larger images become rows with the status ``too_many_pixels``.
+        max_file_bytes: larger files become rows with the status ``too_large``.
+        workers: threads that read and decode; by default up to 4.
+        progress: called with (inputs done, inputs in all, or None where archives hide it).
+
+    Raises:
+        FileNotFoundError: there is no such source.
+        ValueError: the name is not allowed.
+    """
+    _check_name(name)
+    origin = Location(os.fspath(source))
+    files = list_files(origin, exclude=location)
+    limits = Limits(max_pixels, max_file_bytes)
+    writer = Writer(location, origin.root, limits, part_bytes, part_rows)
+    events = scan(files, origin.root, limits, class_field, writer.knows_container)
+    total = None if has_containers(files) else len(files)
+    done = 0
+    for result in _examined(events, writer, limits, workers or min(4, os.cpu_count() or 1)):
+        writer.add(result)
+        done += isinstance(result, Examined | Known)
+        if progress is not None:
+            progress(done, total)
+    writer.flush()
+    return _name_listing(location, name, writer)
+
+
+def _examined(
+    events: Iterable[Event], writer: Writer, limits: Limits, workers: int
+) -> Iterator[Result]:
+    """Read and decode what is new in a few threads, a few inputs ahead, keeping the order."""
+
+    def work(candidate: Candidate) -> Result:
+        return writer.known(candidate) or examine(candidate, limits)
+
+    ahead: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="ingest") as pool:
+        for event in events:
+            if isinstance(event, Candidate):
+                ahead.append(pool.submit(work, event))
+            else:
+                ahead.append(_settled(event))
+            if len(ahead) > 2 * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _settled(event: ContainerEnd | ContainerKnown) -> Future[Result]:
+    future: Future[Result] = Future()
+    future.set_result(event)
+    return future
+
+
+def _name_listing(location: Location, name: str, writer: Writer) -> IngestSummary:
+    keys = sorted(writer.listing)
+    listing = content_key(keys)
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"source_key": pa.array(keys, pa.string())}), sink, compression="zstd")
+    location.create(_listing_path(listing), sink.getvalue().to_pybytes())
+    rows = writer.sources.read(["image_id", "status"], keys)
+    good = rows.filter(pl.col("status") == OK)
+    images = good["image_id"].n_unique()
+    failed = Counter(rows.filter(pl.col("status") != OK)["status"])
+    summary = IngestSummary(
+        name=name,
+        source=writer.source,
+        files=len(rows),
+        images=images,
+        duplicates=len(good) - images,
+        failed=dict(sorted(failed.items())),
+        new_files=writer.new_files,
+        new_images=writer.new_images,
+        new_bytes=writer.new_bytes,
+        listing=listing,
+    )
+    pointer = {
+        "name": name,
+        "listing": listing,
+        "sources": writer.sources.spec_key,
+        "source": writer.source,
+        "files": summary.files,
+        "images": summary.images,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    location.replace(_pointer_path(name), (json.dumps(pointer, indent=2) + "\n").encode())
+    return summary
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A named listing of inputs and their images. Make it with `Collection.open`."""
+
+    location: Location
+    name: str
+    listing: str
+    sources: Table
+    images: Table
+
+    @classmethod
+    def open(cls, location: Location, name: str) -> Collection:
+        """Open the collection that a name points to now.
+
+        Raises:
+            UnknownCollection: there is none; the message lists those that exist.
+        """
+        _check_name(name)
+        try:
+            pointer: dict[str, Any] = json.loads(location.read_bytes(_pointer_path(name)))
+        except FileNotFoundError as error:
+            known = ", ".join(list_collections(location)) or "none yet"
+            raise UnknownCollection(
+                f"there is no collection {name!r} at {location}; there are: {known}. Make it with"
+                f" `cirflow ingest SOURCE --name {name}`"
+            ) from error
+        sources = load_table(location, "sources", pointer["sources"])
+        images = open_table(location, "images", IMAGES_SPEC)
+        return cls(location, name, pointer["listing"], sources, images)
+
+    def rows(self) -> pl.DataFrame:
+        """Return one row for each input, sorted by path, with its status and reason."""
+        data = self.location.read_bytes(_listing_path(self.listing))
+        keys = pl.read_parquet(io.BytesIO(data))["source_key"].to_list()
+        rows = self.sources.read(keys=keys)
+        if len(rows) != len(keys):
+            raise IncompleteTable(
+                f"collection {self.name} lists {len(keys)} inputs, {self.sources.folder} holds"
+                f" {len(rows)} of them; ingest the source again"
+            )
+        return rows.sort(["path", "source_key"])
+
+    def image_ids(self) -> list[str]:
+        """Return the distinct images that decode, sorted."""
+        rows = self.rows()
+        return sorted(set(rows.filter(pl.col("status") == OK)["image_id"]))
+
+    def read_images(self, image_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """Stream (image id, bytes), each image once, in the order in which they are stored.
+
+        Only the row groups that hold a wanted image are read, one at a time.
+
+        Raises:
+            IncompleteTable: after all others, if some are not stored.
+        """
+        wanted = set(image_ids)
+        for entry in self.images.parts():
+            if not wanted:
+                return
+            groups = _image_groups(self.location, entry.path, entry.size)
+            hits = [i for i, ids in enumerate(groups) if not wanted.isdisjoint(ids)]
+            if hits:
+                yield from _take_images(self.location, entry.path, hits, wanted)
+        if wanted:
+            raise IncompleteTable(
+                f"{len(wanted)} images are not stored, first {min(wanted)}: ingest their source"
+                " again"
+            )
+
+
+def list_collections(location: Location) -> list[str]:
+    """Return the names of all collections, sorted."""
+    paths = [path.removeprefix("collections/") for path in location.list("collections")]
+    return [path[: -len(".json")] for path in paths if "/" not in path and path.endswith(".json")]
+
+
+@lru_cache(maxsize=4096)
+def _image_groups(location: Location, path: str, size: int) -> tuple[frozenset[str], ...]:
+    """Return the image ids of each row group. A part of a given name and size never changes."""
+    with open_part(location, path) as part:
+        groups = range(part.num_row_groups)
+        return tuple(
+            frozenset(part.read_row_group(i, columns=["image_id"])["image_id"].to_pylist())
+            for i in groups
+        )
+
+
+def _take_images(
+    location: Location, path: str, groups: Sequence[int], wanted: set[str]
+) -> Iterator[tuple[str, bytes]]:
+    with open_part(location, path) as part:
+        for group in groups:
+            rows = part.read_row_group(group, columns=["image_id", "data"])
+            for image_id, data in zip(rows["image_id"], rows["data"], strict=True):
+                if image_id.as_py() in wanted:
+                    wanted.remove(image_id.as_py())
+                    yield image_id.as_py(), data.as_py()
+
+
+def _check_name(name: str) -> None:
+    letters = name.replace("-", "").replace("_", "").replace(".", "")
+    if not (letters.isalnum() and name.isascii() and name[0].isalnum() and len(name) <= 128):
+        raise ValueError(
+            f"{name!r} is no name for a collection: use up to 128 letters, digits, '.', '_' and"
+            " '-', beginning with a letter or digit"
+        )
+
+
+def _pointer_path(name: str) -> str:
+    return f"collections/{name}.json"
+
+
+def _listing_path(key: str) -> str:
+    return f"collections/listings/{key}.parquet"

@@ -1,0 +1,168 @@
+"""Image bytes of strangers -> one RGB image, or one typed problem."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+MAX_PIXELS = 80_000_000
+"""Default limit on width x height, from the header. Below Pillow's own limits (89 and 179 million),
+which stay as they are."""
+
+# By content, never by file name. Formats that Pillow hands to other programs (EPS) are left out.
+_FORMATS = (
+    "JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "JPEG2000", "ICO", "PPM",
+)  # fmt: skip
+
+# What Pillow is known to raise on damaged files, its plugins being many and old.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION = 0x0112
+
+Image.init()  # registers the codecs that this build of Pillow has
+
+
+class ImageProblem(Exception):
+    """These bytes give no image: a short `status` for the row, and a `reason` for people."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(status, reason)
+        self.status = status
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """Width and height in pixels after EXIF turning, and the format of the content."""
+
+    width: int
+    height: int
+    format: str
+
+
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode an image file to RGB.
+
+    ===========================================  =============================================
+    content                                      outcome
+    ===========================================  =============================================
+    no bytes                                     ImageProblem ``empty_file``
+    no known image format, a header cut short,   ImageProblem ``not_an_image``
+    formats that need other programs (EPS, SVG)
+    header of more than `max_pixels`             ImageProblem ``too_many_pixels``, undecoded
+    truncated or damaged after the header        ImageProblem ``decode_error``
+    float or 32-bit samples                      ImageProblem ``unsupported_mode``
+    wrongly named file                           decoded: the content decides
+    CMYK, YCbCr, LAB, gray, 1-bit                converted to RGB
+    palette                                      RGB of its colours
+    16 bits a sample                             the upper 8 bits, rounded (65535 -> 255)
+    transparency (alpha, colour key, palette)    composited on white
+    animated or of several pages                 the first frame
+    EXIF orientation                             turned upright; damaged EXIF is ignored
+    1 x 1                                        a 1 x 1 image
+    ===========================================  =============================================
+
+    Args:
+        data: the content of a file.
+        max_pixels: limit on width x height; values above 179 million are capped by Pillow's own.
+
+    Raises:
+        ImageProblem: the bytes give no image, for one of the reasons above.
+    """
+    return _decode(data, max_pixels)[0]
+
+
+def inspect_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts:
+    """Decode an image completely and return its facts.
+
+    Raises:
+        ImageProblem: exactly where `decode_image` raises it.
+    """
+    image, kind = _decode(data, max_pixels)
+    return ImageFacts(*image.size, kind)
+
+
+def _decode(data: bytes, max_pixels: int) -> tuple[Image.Image, str]:
+    if not data:
+        raise ImageProblem("empty_file", "the file has no bytes")
+    try:
+        with _opened(data) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise ImageProblem(
+                    "too_many_pixels", f"{width} x {height} pixels; the limit is {max_pixels}"
+                )
+            image.load()
+            turn = _TURNS.get(_orientation(image))
+            rgb = _to_rgb(image)
+            return (rgb if turn is None else rgb.transpose(turn)), image.format or ""
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageProblem("too_many_pixels", str(error)) from error
+    except _DAMAGE as error:
+        raise ImageProblem("decode_error", str(error) or type(error).__name__) from error
+
+
+def _opened(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=[f for f in _FORMATS if f in Image.OPEN])
+    except UnidentifiedImageError as error:
+        raise ImageProblem(
+            "not_an_image", f"the content is none of {', '.join(_FORMATS)}"
+        ) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except _DAMAGE:
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ImageProblem("unsupported_mode", "float samples have no defined white")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        image = _from_16_bits(image)
+    if image.has_transparency_data:
+        colours = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, colours).convert("RGB")
+    # convert() of an RGB image is a copy: the result must not depend on the open file
+    return image.convert("RGB")
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    samples = np.asarray(image).astype(np.int64)
+    if samples.min() < 0 or samples.max() > 65535:
+        raise ImageProblem("unsupported_mode", "32-bit samples beyond 16 bits")
+    return Image.fromarray(((samples + 128) // 257).astype(np.uint8))
