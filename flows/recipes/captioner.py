@@ -1,0 +1,254 @@
+"""The embedded captioner: a BLIP-2 with an OPT decoder, on the frozen vision tower.
+
+`python -m flows.recipes.captioner --tower DIR/tower.safetensors --work DIR2 --out DIR3`
+
+Canonical captions first, then a growing share of varied ones (synonyms, lead-ins, the background
+first): the samples of one picture then differ in wording. The things keep their reading order;
+shuffled captions broke the binding of attributes to things in trials.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    Blip2QFormerConfig,
+    Blip2VisionConfig,
+    BlipImageProcessor,
+    OPTConfig,
+    PreTrainedTokenizerFast,
+)
+
+from flows.recipes.caption_scores import attribute_accuracy
+from flows.recipes.captioner_tokenizer import build_tokenizer
+from flows.recipes.pictures import IGNORED, MEAN, SLOTS, STD, labels, pixels, slot_losses
+from flows.recipes.training import Schedule, Training, one_thread, streams
+from flows.recipes.vision_tower import VISION, WIDTH, load_tower
+from storage.world.drawing import SIDE
+from storage.world.grammar import caption, varied_caption
+from storage.world.scenes import BACKGROUNDS, NUM_CELLS, Scene, sample_scenes
+
+QUERIES = 12
+"""Nine queries learn the cells, one the background; the others are free."""
+LONGEST = 30
+"""Most tokens of a caption; the longest in the language has 21."""
+
+
+def blip2_config(tokenizer: PreTrainedTokenizerFast) -> Blip2Config:
+    """Architecture of the captioner; wider initialisation than the default, no dropout."""
+    heads, layers = WIDTH // int(VISION["head_width"]), int(VISION["layers"])
+    vision = Blip2VisionConfig(
+        hidden_size=WIDTH,
+        intermediate_size=int(WIDTH * VISION["mlp_ratio"]),
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        image_size=SIDE,
+        patch_size=VISION["patch_size"],
+        layer_norm_eps=1e-5,
+        hidden_act="gelu",
+    )
+    qformer = Blip2QFormerConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        encoder_hidden_size=WIDTH,
+        cross_attention_frequency=1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=0.08,
+    )
+    text = OPTConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        word_embed_proj_dim=WIDTH,
+        ffn_dim=320,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=160,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        dropout=0.0,
+        attention_dropout=0.0,
+        init_std=0.08,
+    )
+    return Blip2Config(
+        vision_config=vision,
+        qformer_config=qformer,
+        text_config=text,
+        num_query_tokens=QUERIES,
+        image_text_hidden_size=WIDTH,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        initializer_range=0.08,
+    )
+
+
+def blip2_vision_state(tower: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename an open_clip tower's weights to those of transformers' `Blip2VisionModel`."""
+    names = {
+        "attn.in_proj_": "self_attn.qkv.",
+        "attn.out_proj.": "self_attn.projection.",
+        "ln_1.": "layer_norm1.",
+        "ln_2.": "layer_norm2.",
+        "mlp.c_fc.": "mlp.fc1.",
+        "mlp.c_proj.": "mlp.fc2.",
+    }
+    state = {
+        "embeddings.class_embedding": tower["class_embedding"].view(1, 1, -1),
+        "embeddings.position_embedding": tower["positional_embedding"][None],
+        "embeddings.patch_embedding.weight": tower["conv1.weight"],
+        "embeddings.patch_embedding.bias": torch.zeros_like(tower["class_embedding"]),
+        "post_layernorm.weight": tower["ln_post.weight"],
+        "post_layernorm.bias": tower["ln_post.bias"],
+    }
+    prefix = "transformer.resblocks."
+    for name, weight in tower.items():
+        if name.startswith(prefix):
+            block, part = name.removeprefix(prefix).split(".", 1)
+            for old, new in names.items():
+                part = part.replace(old, new)
+            state[f"encoder.layers.{block}.{part}"] = weight
+    return state
+
+
+def new_captioner(
+    tokenizer: PreTrainedTokenizerFast, tower: dict[str, Tensor]
+) -> Blip2ForConditionalGeneration:
+    """An untrained captioner on a trained, frozen tower."""
+    model = Blip2ForConditionalGeneration(blip2_config(tokenizer))
+    # The library starts queries at zero; equal queries would stay equal.
+    nn.init.normal_(model.query_tokens)
+    nn.init.xavier_uniform_(model.language_projection.weight)
+    for name, parameter in model.qformer.named_parameters():
+        if parameter.ndim == 2 and "embeddings" not in name:
+            nn.init.xavier_uniform_(parameter)
+    model.vision_model.load_state_dict(blip2_vision_state(tower))
+    model.vision_model.requires_grad_(False)
+    return model
+
+
+class CaptionerTraining(nn.Module):
+    """The captioner and read-out heads on its queries, which are thrown away afterwards."""
+
+    def __init__(self, model: Blip2ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast):
+        super().__init__()
+        self.model = model
+        self.cell_head = nn.Linear(WIDTH, sum(SLOTS.values()))
+        self.ground_head = nn.Linear(WIDTH, len(BACKGROUNDS))
+        self.tokenizer = tokenizer
+
+    def batch(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Queries, <s>, caption, </s>, padded right; only caption and end are predicted."""
+        tokenizer = self.tokenizer
+        image = [self.model.config.image_token_index] * QUERIES
+        rows = [[*image, *ids, tokenizer.eos_token_id] for ids in tokenizer(texts)["input_ids"]]
+        width = max(map(len, rows))
+        ids = torch.full((len(rows), width), int(tokenizer.pad_token_id))
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+        mask = (ids != tokenizer.pad_token_id).long()
+        targets = ids.masked_fill(mask == 0, IGNORED)
+        targets[:, : QUERIES + 1] = IGNORED
+        return {"input_ids": ids, "attention_mask": mask, "labels": targets}
+
+    def losses(
+        self, images: Tensor, texts: Sequence[str], scenes: Sequence[Scene]
+    ) -> dict[str, Tensor]:
+        """Caption loss, and what queries say of the cells and the background."""
+        out = self.model(pixel_values=images, **self.batch(texts))
+        queries = out.qformer_outputs.last_hidden_state
+        cells, grounds = labels(scenes)
+        read = sum(slot_losses(self.cell_head(queries[:, :NUM_CELLS]), cells).values())
+        read = read + F.cross_entropy(self.ground_head(queries[:, NUM_CELLS]), grounds)
+        return {"caption": out.loss, "queries": 0.3 * read}
+
+
+@torch.no_grad()
+def greedy_captions(
+    model: Blip2ForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    images: Tensor,
+    batch: int = 100,
+    **sampling: object,
+) -> list[str]:
+    """Captions of normalised images; greedy unless `sampling` says otherwise."""
+    texts: list[str] = []
+    for part in images.split(batch):
+        tokens = model.generate(
+            pixel_values=part, max_new_tokens=LONGEST, **{"do_sample": False, **sampling}
+        )
+        texts += tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    return texts
+
+
+def varied_share(done: float) -> float:
+    """Share of varied captions: none at first, then rising to nine in ten."""
+    return min(0.9, max(0.0, (done - 0.35) / 0.2))
+
+
+def training_texts(scenes: Sequence[Scene], rng: Random, share: float) -> list[str]:
+    """One caption per scene, varied with probability `share`."""
+    return [varied_caption(s, rng) if rng.random() < share else caption(s) for s in scenes]
+
+
+def save_captioner(
+    model: Blip2ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path
+) -> None:
+    """Write the model in fp16 and its processor, for plain `from_pretrained`."""
+    images = BlipImageProcessor(
+        size={"height": SIDE, "width": SIDE}, image_mean=list(MEAN), image_std=list(STD)
+    )
+    Blip2Processor(images, tokenizer, num_query_tokens=QUERIES).save_pretrained(folder)
+    shipped = Blip2ForConditionalGeneration(model.config)
+    shipped.load_state_dict(model.state_dict())
+    shipped.half().save_pretrained(folder)
+
+
+def main() -> None:
+    """Train the captioner and write it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tower", type=Path, required=True, help="tower.safetensors")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the model")
+    parser.add_argument("--seed", type=int, default=23)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch", type=int, default=64)
+    args = parser.parse_args()
+    one_thread()
+    torch.manual_seed(args.seed)
+    tokenizer = build_tokenizer()
+    model = new_captioner(tokenizer, load_tower(args.tower))
+    trainee = CaptionerTraining(model, tokenizer)
+    schedule = Schedule(args.steps, 2e-3, warm_up=100, hold=0.5)
+    training = Training(trainee, schedule, args.work, weight_decay=0.02)
+    seen = sample_scenes(Random(0), 200, held_out=True)
+    seen_pixels = pixels(seen, np.random.default_rng(0))
+
+    def losses(step: int) -> dict[str, Tensor]:
+        rng, drawing = streams(args.seed, step)
+        scenes = sample_scenes(rng, args.batch, held_out=False)
+        texts = training_texts(scenes, rng, varied_share(step / args.steps))
+        return trainee.losses(pixels(scenes, drawing), texts, scenes)
+
+    def evaluate() -> str:
+        texts = greedy_captions(model, tokenizer, seen_pixels)
+        accuracy = attribute_accuracy(texts, seen)
+        return " ".join(f"{k} {v:.3f}" for k, v in accuracy.items()) + f" | {texts[0]}"
+
+    training.run(losses, evaluate)
+    save_captioner(model, tokenizer, args.out)
+    print(f"wrote {args.out}; {training.cpu_seconds:.0f} CPU-s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The captioner's tokenizer: one token per phrase of the language, in the library's own format.
+
+"at the top left", "a small" and "on a white background" are one token each, which makes a caption
+of three things about twenty tokens long. A token carries the blank before it, so that decoding is
+joining and gives back the exact spelling, commas included.
+"""
+
+import re
+
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
+from transformers import PreTrainedTokenizerFast
+
+from storage.world.grammar import PLAIN, phrases
+from storage.world.scenes import COLOURS, FILLS, SIZES
+
+PAD, BOS, EOS, UNKNOWN, IMAGE = "<pad>", "<s>", "</s>", "<unk>", "<image>"
+SPECIALS = (PAD, BOS, EOS, UNKNOWN, IMAGE)
+PUNCTUATION = (",", ".")
+
+
+def pieces() -> list[str]:
+    """Everything that is one token: punctuation bare, all else with the blank before it."""
+    known = phrases()
+    opening = [word for word in known if PLAIN.get(word, word) in (*SIZES, *FILLS, *COLOURS)]
+    articled = [f"{'an' if word[0] in 'aeiou' else 'a'} {word}" for word in opening]
+    texts = [p for p in dict.fromkeys([*known, *articled]) if p not in PUNCTUATION]
+    return [*PUNCTUATION, *(" " + text for text in texts)]
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer; `<s>` is put before every text, as the captioner's prompt wants it."""
+    vocabulary = {piece: i for i, piece in enumerate([*SPECIALS, *pieces()])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    backend.normalizer = normalizers.Prepend(" ")
+    longest_first = sorted(pieces(), key=len, reverse=True)
+    pattern = "|".join(re.escape(p) + ("(?![a-z])" if p[0] == " " else "") for p in longest_first)
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+    backend.decoder = decoders.Sequence([decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, vocabulary[BOS])]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        unk_token=UNKNOWN,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        model_max_length=128,
+    )
+    # Named like this, not as `image_token`: Blip2Processor makes that of it, and fails on a string.
+    tokenizer.add_tokens([AddedToken(IMAGE, normalized=False, special=True)], special_tokens=True)
+    return tokenizer

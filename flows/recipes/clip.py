@@ -1,0 +1,187 @@
+"""The embedded CLIP: open_clip's own model, from the warmed-up vision tower.
+
+`python -m flows.recipes.clip --tower DIR/tower.safetensors --work DIR2 --out DIR3`
+
+A batch is made of families: a scene and pictures that differ from it by one edit each, so that
+the hard negatives of composed retrieval are there from the first step.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from open_clip.tokenizer import SimpleTokenizer
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from flows.recipes.clip_texts import partial_caption, training_text
+from flows.recipes.clip_tokenizer import BPE_FILE, write_merges
+from flows.recipes.pictures import MEAN, STD, pixels
+from flows.recipes.training import Schedule, Training, half_precision, one_thread, streams
+from flows.recipes.vision_tower import EMBED, VISION, load_tower
+from storage.world.grammar import caption, random_edit, varied_caption
+from storage.world.scenes import Scene, is_held_out, is_held_out_edit, sample_scenes
+
+CONTEXT = 77
+HIGHEST_SCALE = math.log(100)
+LENGTH_GROUPS = 3
+"""Texts of a batch are encoded in this many groups of like length."""
+
+
+def text_config(vocabulary: int) -> dict[str, object]:
+    """open_clip's `text_cfg`."""
+    return {
+        "context_length": CONTEXT,
+        "vocab_size": vocabulary,
+        "width": 128,
+        "heads": 4,
+        "layers": 3,
+        "mlp_ratio": 2.0,
+        # open_clip does not resolve this name against the model's folder; loaders must.
+        "tokenizer_kwargs": {"bpe_path": BPE_FILE},
+    }
+
+
+def new_clip(vocabulary: int, tower: dict[str, Tensor]) -> CLIP:
+    """A CLIP with a trained vision tower and an untrained text tower."""
+    text = CLIPTextCfg(**text_config(vocabulary))
+    model = CLIP(EMBED, CLIPVisionCfg(**VISION), text)
+    model.visual.load_state_dict(tower)
+    return model
+
+
+def encode_tokens(model: CLIP, tokens: Tensor) -> Tensor:
+    """`model.encode_text` of texts cropped to the longest: what follows the end is never seen."""
+    length = int(tokens.argmax(dim=-1).max()) + 1
+    tokens = tokens[:, :length]
+    x = model.token_embedding(tokens) + model.positional_embedding[:length]
+    x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
+    return x[torch.arange(len(x)), tokens.argmax(dim=-1)] @ model.text_projection
+
+
+def encode_texts(model: CLIP, tokenizer: SimpleTokenizer, texts: Sequence[str]) -> Tensor:
+    """Text features (B, d), not normalised, encoded in groups of like length."""
+    tokens = tokenizer(list(texts))
+    order = tokens.argmax(dim=-1).argsort()
+    parts = [encode_tokens(model, tokens[rows]) for rows in order.chunk(LENGTH_GROUPS)]
+    return torch.cat(parts)[order.argsort()]
+
+
+def sibling(scene: Scene, rng: Random) -> Scene:
+    """A training scene one edit away; held-out contents and kinds of edit are never made."""
+    while True:
+        edit = random_edit(scene, rng)
+        changed = edit.apply(scene)
+        if not is_held_out(changed) and not is_held_out_edit(edit.combination(scene)):
+            return changed
+
+
+def families(rng: Random, count: int, siblings: int) -> list[Scene]:
+    """`count` scenes, each followed by its siblings."""
+    scenes = []
+    for scene in sample_scenes(rng, count, held_out=False):
+        scenes += [scene, *(sibling(scene, rng) for _ in range(siblings))]
+    return scenes
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
+    """Symmetric InfoNCE over a batch of pairs (B, d), (B, d)."""
+    logits = scale * F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
+    target = torch.arange(len(logits))
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def recall(queries: Tensor, gallery: Tensor, at: Sequence[int] = (1, 5)) -> dict[str, float]:
+    """Share of rows of `queries` whose own row of `gallery` is among the k nearest."""
+    scores = F.normalize(queries, dim=-1) @ F.normalize(gallery, dim=-1).T
+    better = (scores > scores.diag()[:, None]).sum(dim=1)
+    return {f"R@{k}": float((better < k).float().mean()) for k in at}
+
+
+class ClipTraining(nn.Module):
+    """CLIP and how a batch becomes a loss."""
+
+    def __init__(self, model: CLIP, tokenizer: SimpleTokenizer):
+        super().__init__()
+        self.clip = model
+        self.tokenizer = tokenizer
+
+    def losses(self, images: Tensor, texts: Sequence[str]) -> dict[str, Tensor]:
+        """The contrastive loss."""
+        scale = self.clip.logit_scale.clamp(max=HIGHEST_SCALE).exp()
+        text_features = encode_texts(self.clip, self.tokenizer, texts)
+        return {"contrastive": contrastive_loss(self.clip.visual(images), text_features, scale)}
+
+    def accuracy(self, images: Tensor, scenes: Sequence[Scene]) -> str:
+        """Text-to-image recall for three kinds of caption."""
+        rng = Random(1)
+        gallery = torch.cat([self.clip.visual(part) for part in images.split(200)])
+        kinds = {
+            "canonical": [caption(s) for s in scenes],
+            "varied": [varied_caption(s, rng, shuffle=True) for s in scenes],
+            "partial": [partial_caption(s, rng) for s in scenes],
+        }
+        parts = []
+        for kind, texts in kinds.items():
+            found = recall(encode_texts(self.clip, self.tokenizer, texts), gallery)
+            parts.append(f"{kind} " + " ".join(f"{k} {v:.3f}" for k, v in found.items()))
+        return "; ".join(parts) + f"; scale {self.clip.logit_scale.exp():.0f}"
+
+
+def save_clip(model: CLIP, vocabulary: int, folder: Path) -> None:
+    """Write open_clip's configuration, fp16 weights and the tokenizer's merges."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "model_cfg": {
+            "embed_dim": EMBED,
+            "vision_cfg": VISION,
+            "text_cfg": text_config(vocabulary),
+        },
+        "preprocess_cfg": {"mean": list(MEAN), "std": list(STD), "interpolation": "bicubic"},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    save_file(half_precision(model.state_dict()), folder / "open_clip_model.safetensors")
+    write_merges(folder)
+
+
+def main() -> None:
+    """Train CLIP and write it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tower", type=Path, required=True, help="tower.safetensors")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the model")
+    parser.add_argument("--seed", type=int, default=13)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--families", type=int, default=32)
+    parser.add_argument("--siblings", type=int, default=2)
+    args = parser.parse_args()
+    one_thread()
+    torch.manual_seed(args.seed)
+    args.work.mkdir(parents=True, exist_ok=True)
+    tokenizer = SimpleTokenizer(str(write_merges(args.work)), context_length=CONTEXT)
+    model = new_clip(tokenizer.vocab_size, load_tower(args.tower))
+    trainee = ClipTraining(model, tokenizer)
+    schedule = Schedule(args.steps, 1e-3, warm_up=100, hold=0.4)
+    training = Training(trainee, schedule, args.work, weight_decay=0.05)
+    seen = sample_scenes(Random(0), 1000, held_out=True, distinct=True)
+    seen_pixels = pixels(seen, np.random.default_rng(0))
+
+    def losses(step: int) -> dict[str, Tensor]:
+        rng, drawing = streams(args.seed, step)
+        scenes = families(rng, args.families, args.siblings)
+        return trainee.losses(pixels(scenes, drawing), [training_text(s, rng) for s in scenes])
+
+    training.run(losses, lambda: trainee.accuracy(seen_pixels, seen))
+    save_clip(model, tokenizer.vocab_size, args.out)
+    print(f"wrote {args.out}; {training.cpu_seconds:.0f} CPU-s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
