@@ -1,4 +1,4 @@
-"""Autoregressive decoding of a decoder-only transformers model, shared by captioners and generators.
+"""Autoregressive decoding with a decoder-only transformers model.
 
 A loop of our own rather than the library's `generate`: the prompt is run once and its
 key-value cache repeated for every sample, rows leave the batch as soon as they are finished,
@@ -49,6 +49,9 @@ class Sampling:
     top_p: float = 1.0
 
 
+GREEDY: Final = Sampling()
+
+
 @dataclass(slots=True)
 class Row:
     """The new tokens of one row and what ended it: `stop` or `length`."""
@@ -65,7 +68,7 @@ def decode(
     repeats: int = 1,
     max_new_tokens: int,
     end_tokens: Sequence[int],
-    sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    sampling: Sampling = GREEDY,
     min_new_tokens: int = 0,
     is_complete: StopTest | None = None,
 ) -> list[Row]:
@@ -143,9 +146,8 @@ def _record(
     ended = torch.isin(chosen_R, ends_E).tolist()
     alive = alive_R.tolist()
     goes_on = list(alive)
-    for line, (row_index, token) in enumerate(
-        zip(running.tolist(), chosen_R.tolist(), strict=True)
-    ):
+    lines = zip(running.tolist(), chosen_R.tolist(), strict=True)
+    for line, (row_index, token) in enumerate(lines):
         if not alive[line]:
             continue
         row = rows[row_index]

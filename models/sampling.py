@@ -1,4 +1,4 @@
-"""Sampling whose outcome does not depend on the batch: nucleus filtering and counter-based Gumbel noise.
+"""Sampling whose outcome does not depend on the batch: counter-based Gumbel noise.
 
 A framework's random generator is consumed in batch order, so the same image alone and in a
 batch gets different captions from the same seed. Here every number of noise is a pure function

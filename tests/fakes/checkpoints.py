@@ -24,16 +24,16 @@ from transformers import (
 )
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<image>", "<unk>")
+ENGLISH = (
+    "Image Content Instruction Edited Description Objects most likely added : , . none red "
+    "make it blue star a small large"
+)
 NUM_QUERIES = 8
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer over `SPECIAL`, forty numbered words and a few English ones."""
-    english = (
-        "Image Content Instruction Edited Description Objects most likely added : , . none red "
-        "make it blue star a small large"
-    ).split()
-    vocabulary = [*SPECIAL, *(f"w{index}" for index in range(40)), *english]
+    """A word-level tokenizer over `SPECIAL`, forty numbered words and `ENGLISH`."""
+    vocabulary = [*SPECIAL, *(f"w{index}" for index in range(40)), *ENGLISH.split()]
     tokenizer = Tokenizer(
         models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>")
     )

@@ -156,7 +156,8 @@ def test_a_failing_image_does_not_harm_its_neighbours(captioner: Blip2Captioner)
     replies = list(captioner.caption(broken, NUCLEUS))
     assert [reply.key for reply in replies] == [key for key, _ in broken]
     assert replies[3].status == "engine_error"
-    assert replies[3].reason and replies[3].captions == ()
+    assert replies[3].reason
+    assert replies[3].captions == ()
     assert replies[:3] + replies[4:] == list(captioner.caption(images, NUCLEUS))
 
 
@@ -206,7 +207,7 @@ def test_beam_sample_is_seeded_per_image(folder: Path, captioner: Blip2Captioner
 def test_a_processor_without_placeholders_is_refused(tmp_path: Path) -> None:
     """Such a processor describes nothing, and the model raises nothing."""
     broken = load(save_blip2(tmp_path, placeholders=None), batch_size=1)
-    with pytest.raises(ValueError, match="0 image placeholders.*8 queries.*num_query_tokens"):
+    with pytest.raises(ValueError, match=r"0 image placeholders.*8 queries.*num_query_tokens"):
         list(broken.caption(noise_images(1), replace(GREEDY, prompt="a small")))
 
 

@@ -129,7 +129,8 @@ def test_overlong_prompts_are_refused_without_running(generator: TransformersGen
     long, short = " ".join(["w1"] * 109), " ".join(["w1"] * 108)
     replies = by_key(generator.generate(requests_for((long, short))))  # the context is 128
     assert replies["r0"].status == "overlong"
-    assert "109 tokens" in replies["r0"].reason and "128" in replies["r0"].reason
+    assert "109 tokens" in replies["r0"].reason
+    assert "128" in replies["r0"].reason
     assert replies["r1"].status != "overlong"
 
 
@@ -156,7 +157,10 @@ def test_a_failing_prompt_does_not_harm_the_others(
 def test_the_chat_template_of_the_tokenizer_is_used(tmp_path: Path) -> None:
     folder = save_llama(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.chat_template = "{{ bos_token }}make {{ messages[0]['content'] }}{% if add_generation_prompt %} :{% endif %}"
+    tokenizer.chat_template = (
+        "{{ bos_token }}make {{ messages[0]['content'] }}"
+        "{% if add_generation_prompt %} :{% endif %}"
+    )
     tokenizer.save_pretrained(folder)
     plain, chatting = load(folder, chat="never"), load(folder)
     (wrapped,) = chatting.generate([TextRequest("k", "w1 w2")])
