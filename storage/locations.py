@@ -154,14 +154,14 @@ def _normal_root(root: str) -> str:
         path = rest if separator else root
         return str(Path(path).expanduser().absolute())
     if scheme != "s3":
-        raise ValueError(f"{root!r}: a location is a local folder or s3://bucket/prefix")
-    bucket = rest.strip("/").split("/")[0]
+        raise ValueError(f"a location is a local folder or s3://bucket/prefix, not {scheme}://...")
+    bucket = rest.split("/")[0]
     if not bucket or "@" in bucket or ":" in bucket:
         raise ValueError(
             "an S3 location reads s3://bucket/prefix; endpoint and credentials belong in the"
             " environment (AWS_ENDPOINT_URL, AWS_PROFILE, ...)"
         )
-    return "s3://" + rest.strip("/")
+    return "s3://" + rest.rstrip("/")
 
 
 def _checked(path: str) -> str:

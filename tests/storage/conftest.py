@@ -1,0 +1,44 @@
+"""The same tests on a local folder and on a real HTTP S3 API on loopback."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from storage.locations import Location
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """Address of moto's S3 server."""
+    server_module = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_location(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Location]:
+    """An empty bucket; endpoint and credentials are in the environment, where users put them."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    bucket = f"test-{uuid.uuid4().hex}"
+    s3fs = pytest.importorskip("s3fs")
+    s3fs.S3FileSystem.clear_instance_cache()
+    fsspec.filesystem("s3", use_listings_cache=False).mkdir(bucket)
+    yield Location(f"s3://{bucket}/some/prefix")
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(params=["local", "s3"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    """An empty place to publish in."""
+    if request.param == "local":
+        return Location(str(tmp_path / "root"))
+    return request.getfixturevalue("s3_location")
