@@ -127,18 +127,18 @@ class Location:
         """Check that publish-once works here; return the fault in words, or "" if all is well.
 
         Some S3-compatible servers ignore the condition of a PUT, and some mounts have no hard
-        links: there two workers could overwrite each other. Leaves one file of a few bytes,
-        which the next probe replaces by another.
+        links: there two workers could overwrite each other. Leaves nothing behind.
         """
-        path, token = "probe/publish-once", uuid.uuid4().hex.encode()
+        token = uuid.uuid4().hex
+        path = f"probe/{token}"
         try:
-            self.replace(path, token)
-            if self.create(path, b"overwritten"):
+            if not self.create(path, token.encode()) or self.create(path, b"overwritten"):
                 return f"{self.root} lets a second writer overwrite a published file"
-            if self.read_bytes(path) != token:
+            if self.read_bytes(path) != token.encode():
                 return f"{self.root} does not return what was written to it"
+            self._store.remove(path)
         except OSError as error:
-            return f"{self.root} cannot be written: {error}"
+            return f"{self.root} cannot be used: {error}"
         return ""
 
     def list(self, prefix: str = "") -> builtins.list[str]:

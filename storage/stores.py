@@ -73,6 +73,9 @@ class Store(Protocol):
     def rename(self, path: str, new_path: str) -> None:
         """Give a file another name."""
 
+    def remove(self, path: str) -> None:
+        """Delete a file that was made as a probe; nothing else is ever deleted."""
+
     def remove_staged(self, older_than_s: float) -> int:
         """Remove unfinished files of writers that died; return how many."""
 
@@ -147,6 +150,10 @@ class LocalStore:
         target = self.root / new_path
         target.parent.mkdir(parents=True, exist_ok=True)
         (self.root / path).rename(target)
+
+    def remove(self, path: str) -> None:
+        """Delete a probe."""
+        (self.root / path).unlink()
 
     def remove_staged(self, older_than_s: float) -> int:
         """Remove temporary files that no living writer can still own."""
@@ -262,6 +269,10 @@ class S3Store:
     def rename(self, path: str, new_path: str) -> None:
         """Copy, then drop the old name (S3 has no rename)."""
         self._files.mv(self.url(path), self.url(new_path))
+
+    def remove(self, path: str) -> None:
+        """Delete a probe."""
+        self._files.rm_file(self.url(path))
 
     def remove_staged(self, older_than_s: float) -> int:
         """Nothing to do: a killed PUT leaves nothing."""

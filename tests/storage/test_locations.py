@@ -2,9 +2,10 @@ import errno
 import os
 import pickle
 import threading
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import pytest
 from botocore.exceptions import ClientError
 
@@ -96,9 +97,9 @@ def test_a_location_travels_to_other_processes(location: Location) -> None:
     assert location.child("sub").root == location.join("sub")
 
 
-def test_probe_finds_a_good_place_good(location: Location) -> None:
+def test_probe_finds_a_good_place_good_and_leaves_nothing(location: Location) -> None:
     assert location.probe() == ""
-    assert location.probe() == ""
+    assert location.list() == []
 
 
 def test_probe_detects_a_server_that_ignores_the_condition(
@@ -183,41 +184,40 @@ def _conflict() -> OSError:
     return error
 
 
-@pytest.mark.parametrize("then_taken", [False, True])
+class _Contended:
+    """A file system whose first writes fail with an error, before or after another writer's."""
+
+    def __init__(self, files: Any, error: OSError, times: int, theirs: bytes | None) -> None:
+        self.files, self.error, self.times, self.theirs = files, error, times, theirs
+
+    def pipe_file(self, path: str, data: bytes, **options: object) -> None:
+        if self.times == 0:
+            self.files.pipe_file(path, data, **options)
+            return
+        self.times -= 1
+        if self.theirs is not None:
+            self.files.pipe_file(path, self.theirs)
+        raise self.error
+
+
+@pytest.mark.parametrize("theirs", [None, b"theirs"])
 def test_a_conflict_of_conditional_writes_is_tried_again(
-    s3_location: Location, monkeypatch: pytest.MonkeyPatch, then_taken: bool
+    s3_location: Location, monkeypatch: pytest.MonkeyPatch, theirs: bytes | None
 ) -> None:
-    s3fs = pytest.importorskip("s3fs")
-    real: Callable[..., object] = s3fs.S3FileSystem.pipe_file
-    calls = []
-
-    def contended(self: object, path: str, data: bytes, **options: object) -> object:
-        calls.append(path)
-        if len(calls) == 1:
-            if then_taken:
-                real(self, path, b"theirs")
-            raise _conflict()
-        return real(self, path, data, **options)
-
-    monkeypatch.setattr(s3fs.S3FileSystem, "pipe_file", contended)
-    assert s3_location.create("x", b"ours") is not then_taken
-    assert s3_location.read_bytes("x") == (b"theirs" if then_taken else b"ours")
-    assert len(calls) == 2
+    files = _Contended(fsspec.filesystem("s3", use_listings_cache=False), _conflict(), 1, theirs)
+    with monkeypatch.context() as patch:
+        patch.setattr(stores.S3Store, "_files", files)
+        assert s3_location.create("x", b"ours") is (theirs is None)
+    assert s3_location.read_bytes("x") == (theirs or b"ours")
 
 
+@pytest.mark.parametrize(
+    ("error", "raised"), [(_conflict(), LocationError), (PermissionError("no"), PermissionError)]
+)
 def test_endless_conflict_and_other_errors_are_raised(
-    s3_location: Location, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, error: OSError, raised: type[OSError]
 ) -> None:
-    s3fs = pytest.importorskip("s3fs")
-    error = _conflict()
-
-    def fail(*arguments: object, **options: object) -> None:
-        raise error
-
     monkeypatch.setattr(stores.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(s3fs.S3FileSystem, "pipe_file", fail)
-    with pytest.raises(LocationError, match="conflict"):
-        s3_location.create("x", b"1")
-    error = PermissionError("Access Denied")
-    with pytest.raises(PermissionError, match="Denied"):
-        s3_location.create("x", b"1")
+    monkeypatch.setattr(stores.S3Store, "_files", _Contended(None, error, 1000, None))
+    with pytest.raises(raised):
+        Location("s3://bucket").create("x", b"1")
