@@ -1,55 +1,87 @@
 """Names of engines and how to load them; nothing heavy is imported before one is asked for.
 
-To add a captioner, an encoder family or an LLM engine: one file with a `load_*` function that
-takes settings as keywords, and one line here.
+To add a captioner, an encoder family or an LLM engine: one file with a settings dataclass and a
+factory that takes it, and one line here.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from dataclasses import MISSING, dataclass, fields
+from typing import Final, cast
 
 from models.protocols import Captioner, ImageTextEncoder, TextGenerator
 
-CAPTIONERS: Final[Mapping[str, str]] = {
-    "blip2": "models.captioners.blip2:load_blip2",
-    "openai_images": "models.captioners.openai_images:load_openai_images",
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Where an engine lives: a module, its factory, and the settings dataclass it takes."""
+
+    module: str
+    factory: str
+    settings: str
+
+
+CAPTIONERS: Final[Mapping[str, Engine]] = {
+    "blip2": Engine("models.captioners.blip2", "Blip2Captioner", "Blip2Settings"),
+    "openai_images": Engine(
+        "models.captioners.openai_images", "OpenAIImageCaptioner", "OpenAIServerSettings"
+    ),
 }
 
-GENERATORS: Final[Mapping[str, str]] = {
-    "transformers": "models.generators.transformers_local:load_transformers",
-    "openai_server": "models.generators.openai_server:load_openai_server",
+GENERATORS: Final[Mapping[str, Engine]] = {
+    "transformers": Engine(
+        "models.generators.transformers_local", "TransformersGenerator", "LocalGeneratorSettings"
+    ),
+    "openai_server": Engine(
+        "models.generators.openai_server", "OpenAIServerGenerator", "OpenAIServerSettings"
+    ),
 }
 
-ENCODERS: Final[Mapping[str, str]] = {
-    "open_clip": "models.open_clip_encoder:load_open_clip",
+ENCODERS: Final[Mapping[str, Engine]] = {
+    "open_clip": Engine("models.open_clip_loading", "load_encoder", "EncoderSpec"),
 }
 
 
 def load_captioner(name: str, **settings: object) -> Captioner:
-    """The captioner of that name; settings are the fields of its settings record."""
+    """The captioner of that name; settings are the fields of its settings dataclass."""
     return cast(Captioner, _load("captioner", CAPTIONERS, name, settings))
 
 
 def load_generator(name: str, **settings: object) -> TextGenerator:
-    """The text generator of that name; settings are the fields of its settings record."""
+    """The text generator of that name; settings are the fields of its settings dataclass."""
     return cast(TextGenerator, _load("text generator", GENERATORS, name, settings))
 
 
 def load_encoder(name: str, **settings: object) -> ImageTextEncoder:
-    """The image-text encoder of that name; settings are the fields of its settings record."""
+    """The image-text encoder of that name; settings are the fields of its settings dataclass."""
     return cast(ImageTextEncoder, _load("encoder", ENCODERS, name, settings))
 
 
-def _load(kind: str, registry: Mapping[str, str], name: str, settings: Mapping[str, Any]) -> object:
+def _load(
+    kind: str, registry: Mapping[str, Engine], name: str, settings: Mapping[str, object]
+) -> object:
+    """Import the engine's module, check the names of its settings, and build it.
+
+    Raises:
+        ValueError: For an unknown engine, an unknown setting or a missing one.
+    """
     if name not in registry:
         raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(sorted(registry))}")
-    module, function = registry[name].split(":")
-    factory = getattr(importlib.import_module(module), function)
-    try:
-        return factory(**settings)
-    except TypeError as failure:
-        if "unexpected keyword argument" not in str(failure) and "required" not in str(failure):
-            raise
-        raise ValueError(f"settings of {kind} {name!r}: {failure}") from failure
+    engine = registry[name]
+    module = importlib.import_module(engine.module)
+    record = getattr(module, engine.settings)
+    known = {field.name: field for field in fields(record)}
+    if unknown := sorted(settings.keys() - known.keys()):
+        raise ValueError(
+            f"{kind} {name!r} has no setting {', '.join(unknown)}; known: {', '.join(known)}"
+        )
+    required = {
+        field.name
+        for field in known.values()
+        if field.default is MISSING and field.default_factory is MISSING
+    }
+    if missing := sorted(required - settings.keys()):
+        raise ValueError(f"{kind} {name!r} needs the setting {', '.join(missing)}")
+    return getattr(module, engine.factory)(record(**settings))

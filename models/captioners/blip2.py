@@ -232,11 +232,6 @@ class Blip2Captioner:
         return token_rows
 
 
-def load_blip2(**settings: object) -> Blip2Captioner:
-    """A captioner from the fields of `Blip2Settings`."""
-    return Blip2Captioner(Blip2Settings(**settings))  # type: ignore[arg-type]
-
-
 def _reply(key: str, captions: Sequence[str]) -> CaptionReply:
     """A reply, refused when a caption has no words: its feature would be that of no text."""
     empty = [index for index, caption in enumerate(captions) if not caption]

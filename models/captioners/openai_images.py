@@ -15,11 +15,11 @@ from typing import Final
 from PIL import Image
 
 from models.generators.background_loop import BackgroundLoop
-from models.generators.openai_server import check_server
 from models.generators.openai_session import (
     OpenAIServerSettings,
     Question,
     ServerSession,
+    open_session,
     short,
 )
 from models.protocols import CaptionReply, CaptionSampling, Fingerprint
@@ -66,22 +66,12 @@ class OpenAIImageCaptioner:
         """
         if sampling.mode == "beam_sample":
             raise ValueError("a server cannot beam-sample; use mode='nucleus' or 'greedy'")
-        check_server(self._settings)
-        with BackgroundLoop() as loop:
-            session = ServerSession(self._settings)
+        with BackgroundLoop() as loop, open_session(loop, self._settings) as session:
 
             async def caption(item: tuple[str, Image.Image]) -> CaptionReply:
                 return await _caption(session, *item, sampling)
 
-            try:
-                yield from loop.map_bounded(caption, images, self._settings.concurrency)
-            finally:
-                loop.run(session.close())
-
-
-def load_openai_images(**settings: object) -> OpenAIImageCaptioner:
-    """A captioner from the fields of `OpenAIServerSettings`."""
-    return OpenAIImageCaptioner(OpenAIServerSettings(**settings))  # type: ignore[arg-type]
+            yield from loop.map_bounded(caption, images, self._settings.concurrency)
 
 
 async def _caption(

@@ -8,7 +8,12 @@ from typing import Final
 
 from models.generators.answers import check_request, reply_to
 from models.generators.background_loop import BackgroundLoop
-from models.generators.openai_session import OpenAIServerSettings, Question, ServerSession
+from models.generators.openai_session import (
+    OpenAIServerSettings,
+    Question,
+    ServerSession,
+    open_session,
+)
 from models.protocols import Fingerprint, TextReply, TextRequest
 
 VERSION: Final = 1
@@ -40,7 +45,8 @@ class OpenAIServerGenerator:
         Raises:
             ServerUnusable: Saying what is wrong and what to do.
         """
-        check_server(self._settings)
+        with BackgroundLoop() as loop, open_session(loop, self._settings):
+            pass  # opening a session is the check
 
     def generate(self, requests: Iterable[TextRequest]) -> Iterator[TextReply]:
         """Answer every request exactly once, as answers arrive; `concurrency` are in flight.
@@ -48,37 +54,13 @@ class OpenAIServerGenerator:
         Raises:
             ServerUnusable: Before the first request, when the server cannot be used at all.
         """
-        check_server(self._settings)
-        with BackgroundLoop() as loop:
-            session = ServerSession(self._settings)
+        with BackgroundLoop() as loop, open_session(loop, self._settings) as session:
 
             async def answer(request: TextRequest) -> TextReply:
                 check_request(request)
                 return await _answer(session, request)
 
-            try:
-                yield from loop.map_bounded(answer, requests, self._settings.concurrency)
-            finally:
-                loop.run(session.close())
-
-
-def check_server(settings: OpenAIServerSettings) -> None:
-    """Make sure that the server is up and serves the model; raises `ServerUnusable`."""
-
-    async def check() -> None:
-        session = ServerSession(settings)
-        try:
-            await session.check_model()
-        finally:
-            await session.close()
-
-    with BackgroundLoop() as loop:  # not asyncio.run: the caller may be inside a running loop
-        loop.run(check())
-
-
-def load_openai_server(**settings: object) -> OpenAIServerGenerator:
-    """A generator from the fields of `OpenAIServerSettings`."""
-    return OpenAIServerGenerator(OpenAIServerSettings(**settings))  # type: ignore[arg-type]
+            yield from loop.map_bounded(answer, requests, self._settings.concurrency)
 
 
 async def _answer(session: ServerSession, request: TextRequest) -> TextReply:

@@ -11,9 +11,11 @@ Three layers, each with one job and none retrying what another already retried:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +23,7 @@ import httpx2
 import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
+from models.generators.background_loop import BackgroundLoop
 from models.generators.openai_responses import BadAnswer, read_response
 
 _NO_KEY: Final = "no-key"  # the client insists on one; servers without authentication ignore it
@@ -257,6 +260,25 @@ class ServerSession:
                 if time.monotonic() >= deadline:
                     return False
                 await asyncio.sleep(self._settings.health_poll_seconds)
+
+
+@contextlib.contextmanager
+def open_session(loop: BackgroundLoop, settings: OpenAIServerSettings) -> Iterator[ServerSession]:
+    """A session on `loop` with a server that was seen to serve the model.
+
+    Raises:
+        ServerUnusable: When it does not.
+    """
+
+    async def start() -> ServerSession:
+        return ServerSession(settings)  # on the loop, where its locks and connections belong
+
+    session = loop.run(start())
+    try:
+        loop.run(session.check_model())
+        yield session
+    finally:
+        loop.run(session.close())
 
 
 def short(failure: BaseException) -> str:

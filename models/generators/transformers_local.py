@@ -254,11 +254,6 @@ class _StopFinder:
         return any(word in text for word in self._stop)
 
 
-def load_transformers(**settings: object) -> TransformersGenerator:
-    """A generator from the fields of `LocalGeneratorSettings`."""
-    return TransformersGenerator(LocalGeneratorSettings(**settings))  # type: ignore[arg-type]
-
-
 def _without_name(request: TextRequest) -> TextRequest:
     """The request reduced to what decides its answer; equal ones are answered once."""
     seed = request.seed if request.temperature > 0 else 0

@@ -1,0 +1,349 @@
+"""Every way a server can fail, and what the client makes of it: a typed reply, never a guess."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from models.captioners.openai_images import OpenAIImageCaptioner
+from models.generators.answers import EMPTY_ANSWER
+from models.generators.openai_server import OpenAIServerGenerator
+from models.generators.openai_session import OpenAIServerSettings, ServerUnusable
+from models.protocols import Captioner, CaptionSampling, TextGenerator, TextReply, TextRequest
+from tests.fakes.openai_server import (
+    MODEL,
+    FakeOpenAIServer,
+    Reply,
+    chat,
+    completion,
+    echo,
+    error,
+)
+
+GOOD = chat("FINE")
+OVERLONG = (
+    "This model's maximum context length is 512 tokens. However, you requested 600 tokens. "
+    "(parameter=input_tokens)"
+)
+
+
+def settings_for(server: FakeOpenAIServer, **changes: object) -> OpenAIServerSettings:
+    """Settings with every patience cut down to test size."""
+    quick = OpenAIServerSettings(
+        base_url=server.base_url,
+        model=MODEL,
+        read_seconds=0.3,
+        connect_seconds=0.5,
+        transport_retries=1,
+        health_wait_seconds=5.0,
+        health_poll_seconds=0.05,
+    )
+    return replace(quick, **changes)  # type: ignore[arg-type]
+
+
+def ask(server: FakeOpenAIServer, request: TextRequest | None = None, **changes: Any) -> TextReply:
+    generator = OpenAIServerGenerator(settings_for(server, **changes))
+    (reply,) = generator.generate([request or TextRequest("k", "hello")])
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("faults", "num_requests"),
+    [
+        pytest.param([error(500, "oops")], 2, id="one 500"),
+        pytest.param([error(408, "slow")], 2, id="408"),
+        pytest.param([error(429, "later", Retry_After="0.1")], 2, id="429 with Retry-After"),
+        pytest.param([error(503, "busy", Retry_After="0.1")], 2, id="503 with Retry-After"),
+        pytest.param([Reply(fault="reset")], 2, id="reset before headers"),
+        pytest.param([replace(GOOD, fault="half")], 2, id="half a body"),
+        pytest.param([Reply(fault="hang", seconds=0.6)], 2, id="one read timeout"),
+        pytest.param([Reply(body=b'{"id": "1", "cho')], 2, id="truncated JSON"),
+        pytest.param([Reply(body=b"<html>hi</html>", kind="text/html")], 2, id="a proxy's page"),
+        pytest.param([Reply(body=completion([]))], 2, id="no choices"),
+        pytest.param([chat(None)], 2, id="content null"),
+        pytest.param([chat("")], 2, id="content empty"),
+        pytest.param([Reply(fault="reset")] * 2, 3, id="reset beyond the client's retries"),
+    ],
+)
+def test_passing_faults_are_survived(faults: list[Reply], num_requests: int) -> None:
+    with FakeOpenAIServer(*faults, GOOD) as server:
+        reply = ask(server)
+        assert (reply.status, reply.text) == ("ok", "FINE")
+        assert len(server.requests) == num_requests
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "reason", "num_requests"),
+    [
+        (error(500, "boom"), "engine_error", "InternalServerError", 2),
+        (error(400, "bad regex"), "engine_error", "BadRequestError", 1),
+        (error(400, OVERLONG), "overlong", "maximum context length is 512", 1),
+        (error(401, "who?"), "engine_error", "AuthenticationError", 1),
+        (error(403, "no"), "engine_error", "PermissionDeniedError", 1),
+        (error(404, "no such model"), "engine_error", "NotFoundError", 1),
+        (error(422, "odd field"), "engine_error", "UnprocessableEntityError", 1),
+        (error(429, "quota", Retry_After="0.05"), "engine_error", "RateLimitError", 2),
+        (Reply(fault="hang", seconds=0.6), "timeout", "in time", 2),
+        (Reply(body=b'{"id": "1", "cho'), "rejected", "not JSON", 3),
+        (Reply(body=b"<html>", kind="text/html"), "rejected", "str, not a completion", 3),
+        (Reply(body=[1]), "rejected", "not a completion", 3),
+        (Reply(body={"id": "1"}), "rejected", "choices is NoneType", 3),
+        (Reply(body=completion([])), "rejected", "0 choices", 3),
+        (Reply(body=completion("none")), "rejected", "choices is str", 3),
+        (Reply(body=completion([17])), "rejected", "numbered", 3),
+        (Reply(body=completion([{"index": 0, "message": "hi"}])), "rejected", "NoneType", 3),
+        (chat("a", "b"), "rejected", "2 choices", 3),
+        (chat("a", indices=[4]), "rejected", r"numbered \[4\]", 3),
+        (chat(None), "rejected", "NoneType, not text", 3),
+        (chat(["a"]), "rejected", "list, not text", 3),
+        (chat(" \n "), "rejected", EMPTY_ANSWER, 3),
+        (chat("a", finish=None), "rejected", "ended by None", 3),
+        (chat("a", finish="content_filter"), "rejected", "content_filter", 3),
+    ],
+)
+def test_lasting_faults_become_typed_replies(
+    fault: Reply, status: str, reason: str, num_requests: int
+) -> None:
+    with FakeOpenAIServer(then=lambda _: fault) as server:
+        reply = ask(server)
+        assert (reply.key, reply.text, reply.status) == ("k", "", status)
+        assert re.search(reason, reply.reason)
+        assert len(server.requests) == num_requests
+
+
+def test_the_token_limit_is_an_allowed_end() -> None:
+    with FakeOpenAIServer(chat("cut sho", finish="length")) as server:
+        reply = ask(server)
+    assert (reply.text, reply.finish_reason) == ("cut sho", "length")
+
+
+def test_a_request_says_everything() -> None:
+    request = TextRequest("k", "hello", 17, temperature=0.7, top_p=0.9, seed=5, stop=("\n\n",))
+    with FakeOpenAIServer() as server:
+        assert ask(server, request).text == "HELLO"
+        (sent,) = server.requests
+    assert sent == {
+        "path": "/v1/chat/completions",
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "hello"}],
+        "max_tokens": 17,
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "n": 1,
+        "seed": 5,
+        "stop": ["\n\n"],
+    }
+
+
+def test_completions_mode_sends_the_bare_prompt_and_greedy_requests_no_seed() -> None:
+    with FakeOpenAIServer() as server:
+        assert ask(server, mode="completions").text == "HELLO"
+        (sent,) = server.requests
+    assert sent["path"] == "/v1/completions"
+    assert sent["prompt"] == "hello"
+    assert "messages" not in sent
+    assert "seed" not in sent
+
+
+def test_a_new_attempt_draws_anew() -> None:
+    request = TextRequest("k", "hello", temperature=1.0, seed=2**31 - 1)
+    with FakeOpenAIServer(chat(""), chat(""), GOOD) as server:
+        reply = ask(server, request)
+        assert reply.attempts == 3
+        assert [sent["seed"] for sent in server.requests] == [2**31 - 1, 0, 1]
+
+
+def test_the_key_comes_from_the_environment_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_LLM_KEY", "s3cret")
+    with FakeOpenAIServer(error(400, "no")) as server:
+        generator = OpenAIServerGenerator(settings_for(server, api_key_env="MY_LLM_KEY"))
+        (reply,) = generator.generate([TextRequest("k", "hello")])
+        assert server.authorizations == ["Bearer s3cret"]
+    assert "s3cret" not in f"{reply} {generator.fingerprint}"
+
+
+def test_many_requests_are_answered_once_each_and_few_at_a_time() -> None:
+    def slow_echo(request: Mapping[str, Any]) -> Reply:
+        time.sleep(0.01)
+        return echo(request)
+
+    requests = [TextRequest(f"k{i}", f"word {i}") for i in range(60)]
+    with FakeOpenAIServer(then=slow_echo) as server:
+        generator = OpenAIServerGenerator(settings_for(server, concurrency=4, read_seconds=5.0))
+        replies = list(generator.generate(requests))
+        assert 2 <= server.most_in_flight <= 4
+        assert len(server.requests) == 60
+    assert {reply.key: reply.text for reply in replies} == {f"k{i}": f"WORD {i}" for i in range(60)}
+
+
+def test_replies_stream_and_requests_are_drawn_as_needed() -> None:
+    taken = []
+
+    def requests():
+        for i in range(100):
+            taken.append(i)
+            yield TextRequest(f"k{i}", "hello")
+
+    with FakeOpenAIServer() as server:
+        replies = OpenAIServerGenerator(settings_for(server, concurrency=3)).generate(requests())
+        next(replies)
+        assert len(taken) == 3
+        replies.close()  # leaves no thread and no open request behind
+
+
+def test_a_restart_is_waited_for() -> None:
+    crash = Reply(fault="crash", seconds=1.0)
+    with FakeOpenAIServer(GOOD, crash) as server:
+        generator = OpenAIServerGenerator(settings_for(server, transport_retries=0))
+        requests = [TextRequest(f"k{i}", f"word {i}") for i in range(40)]
+        replies = list(generator.generate(requests))
+    assert len({reply.key for reply in replies}) == 40
+    assert {reply.status for reply in replies} == {"ok"}
+    assert max(reply.attempts for reply in replies) == 2
+
+
+def test_a_restart_with_another_model_ends_the_run() -> None:
+    def crash_and_change(request: Mapping[str, Any]) -> Reply:
+        server.models = ["other-model"]
+        return Reply(fault="crash", seconds=0.2)
+
+    with FakeOpenAIServer(then=crash_and_change) as server:
+        reply = ask(server, transport_retries=0)
+    assert reply.status == "engine_error"
+    assert "does not serve 'edit-model'; it serves 'other-model'" in reply.reason
+
+
+def test_a_server_that_stays_away_fails_everything_once() -> None:
+    with FakeOpenAIServer(then=lambda _: Reply(fault="crash", seconds=60.0)) as server:
+        generator = OpenAIServerGenerator(
+            settings_for(server, transport_retries=0, health_wait_seconds=0.3)
+        )
+        started = time.monotonic()
+        replies = list(generator.generate(TextRequest(f"k{i}", "hello") for i in range(200)))
+    assert time.monotonic() - started < 5.0
+    assert len(replies) == 200
+    assert all("did not come back" in r.reason or "Connection" in r.reason for r in replies)
+    assert {reply.status for reply in replies} == {"engine_error"}
+
+
+def test_a_request_that_kills_the_server_fails_alone() -> None:
+    """Each time it is asked the server is away for a moment; its neighbours must survive."""
+
+    def deadly(request: Mapping[str, Any]) -> Reply:
+        content = request["messages"][0]["content"]
+        return Reply(fault="crash", seconds=0.2) if content == "poison" else echo(request)
+
+    words = ["poison" if i == 7 else f"word {i}" for i in range(30)]
+    with FakeOpenAIServer(then=deadly) as server:
+        generator = OpenAIServerGenerator(
+            settings_for(server, concurrency=8, transport_retries=0, attempts=3)
+        )
+        replies = list(generator.generate(TextRequest(w, w) for w in words))
+    failed = {reply.key for reply in replies if reply.status != "ok"}
+    assert failed == {"poison"}
+
+
+def test_the_breaker_ends_a_run_of_server_errors() -> None:
+    with FakeOpenAIServer(then=lambda _: error(500, "engine is dead")) as server:
+        generator = OpenAIServerGenerator(
+            settings_for(server, concurrency=2, transport_retries=0, breaker_errors=5)
+        )
+        replies = list(generator.generate(TextRequest(f"k{i}", "hello") for i in range(100)))
+        assert len(server.requests) <= 6
+    assert len(replies) == 100
+    assert sum("given up after" in reply.reason for reply in replies) >= 94
+    assert "engine is dead" in replies[-1].reason
+
+
+def test_single_server_errors_do_not_trip_the_breaker() -> None:
+    script = [error(500, "hiccup"), GOOD] * 20
+    with FakeOpenAIServer(*script) as server:
+        generator = OpenAIServerGenerator(
+            settings_for(server, concurrency=1, transport_retries=0, breaker_errors=2)
+        )
+        replies = list(generator.generate(TextRequest(f"k{i}", "hello") for i in range(40)))
+    assert [reply.status for reply in replies] == ["engine_error", "ok"] * 20
+
+
+def test_refused_credentials_end_the_run() -> None:
+    with FakeOpenAIServer(then=lambda _: error(401, "bad key")) as server:
+        generator = OpenAIServerGenerator(settings_for(server, concurrency=1))
+        replies = list(generator.generate(TextRequest(f"k{i}", "hello") for i in range(20)))
+        assert len(server.requests) == 1
+    assert len(replies) == 20
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        (["a", "b"], "does not serve 'edit-model'; it serves 'a', 'b'"),
+        ([], "it serves nothing"),
+        (error(401, "key?"), "environment variable OPENAI_API_KEY"),
+        (error(404, "nothing here"), "usually ends in /v1"),
+        (Reply(body=b"<html>", kind="text/html"), "usually ends in /v1"),
+    ],
+)
+def test_an_unusable_server_is_named_before_any_work(models: object, message: str) -> None:
+    with FakeOpenAIServer() as server:
+        server.models = models
+        generator = OpenAIServerGenerator(settings_for(server))
+        with pytest.raises(ServerUnusable, match=message):
+            generator.check()
+        with pytest.raises(ServerUnusable, match=message):
+            list(generator.generate([TextRequest("k", "hello")]))
+        assert server.requests == []
+
+
+def test_no_server_at_all() -> None:
+    with FakeOpenAIServer() as server:
+        settings = settings_for(server)
+    with pytest.raises(ServerUnusable, match="does not answer; start it"):
+        OpenAIServerGenerator(settings).check()
+
+
+@pytest.mark.parametrize("changes", [{"mode": "talk"}, {"base_url": "host:80"}, {"concurrency": 0}])
+def test_settings_are_checked(changes: dict[str, Any]) -> None:
+    good = OpenAIServerSettings(base_url="http://host/v1", model="m")
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        replace(good, **changes)
+
+
+def test_the_fingerprint_holds_no_address() -> None:
+    settings = OpenAIServerSettings(base_url="http://host/v1", model="m", identity="rev 1")
+    elsewhere = replace(settings, base_url="http://other/v1", concurrency=3)
+    first = OpenAIServerGenerator(settings)
+    assert isinstance(first, TextGenerator)
+    assert first.fingerprint == OpenAIServerGenerator(elsewhere).fingerprint
+    newer = OpenAIServerGenerator(replace(settings, identity="rev 2"))
+    assert first.fingerprint != newer.fingerprint
+
+
+def test_images_travel_inside_the_request() -> None:
+    sampling = CaptionSampling(n=3, top_p=0.8, max_new_tokens=9, seed=1, prompt="what is it")
+    images = [(name, Image.new("RGB", (5, 4), name)) for name in ("red", "blue")]
+    with FakeOpenAIServer() as server:
+        captioner = OpenAIImageCaptioner(settings_for(server))
+        assert isinstance(captioner, Captioner)
+        replies = {reply.key: reply for reply in captioner.caption(images, sampling)}
+        sent = server.requests[0]
+    assert replies["red"].captions == ("WHAT IS IT", "WHAT IS IT 1", "WHAT IS IT 2")
+    assert sent["n"] == 3
+    assert sent["max_tokens"] == 9
+    assert sent["messages"][0]["content"][1]["image_url"]["url"].startswith(
+        "data:image/png;base64,iVBOR"
+    )
+    assert server.requests[0]["seed"] != server.requests[1]["seed"]
+
+
+def test_fewer_captions_than_asked_for_are_refused() -> None:
+    with FakeOpenAIServer(then=lambda _: chat("one")) as server:
+        captioner = OpenAIImageCaptioner(settings_for(server))
+        (reply,) = captioner.caption([("k", Image.new("RGB", (2, 2)))], CaptionSampling(n=15))
+    assert (reply.status, reply.captions) == ("rejected", ())
+    assert "1 choices came back, 15 asked for" in reply.reason
