@@ -7,11 +7,12 @@ the settings only. Gates: `python -m flows.recipes.text_gates`.
 """
 
 import argparse
+import importlib.metadata
+import json
 import platform
-import shlex
-import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -60,9 +61,31 @@ def train(settings: Settings, out: Path, work: Path, look_every: int) -> Trainer
     return trainer
 
 
+def write_recipe(trainer: Trainer, out: Path) -> None:
+    """Record how the model was made; `text_gates --record` adds what it reaches."""
+    settings = trainer.settings
+    recipe = {
+        "command": "OMP_NUM_THREADS=1 python -m flows.recipes.text_generator "
+        f"--out models/embedded/llama --steps {settings.steps} --seed {settings.seed}",
+        "settings": asdict(settings),
+        "parameters": trainer.model.num_parameters(),
+        "cpu_seconds": round(trainer.cpu_seconds),
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("torch", "transformers", "tokenizers", "safetensors")
+        },
+    }
+    (out / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="where the model goes")
     parser.add_argument("--work", type=Path, help="where checkpoints go (default: OUT-work)")
     parser.add_argument("--steps", type=int, default=Settings.steps)
@@ -72,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     work = given.work or given.out.with_name(given.out.name + "-work")
     settings = Settings(steps=given.steps, seed=given.seed)
     trainer = train(settings, given.out, work, given.look_every)
+    write_recipe(trainer, given.out)
     print(f"shipped {given.out} after {trainer.cpu_seconds:.0f} CPU seconds")
 
 

@@ -21,7 +21,10 @@ CAPTION_A, CAPTION_B, DIFFERENCE = "caption A:", "caption B:", "Difference:"
 LABELS = (IMAGE_CONTENT, INSTRUCTION, EDITED, ADDED, CAPTION_A, CAPTION_B, DIFFERENCE)
 
 PAD, BOS, EOS, UNK = SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
-SPARE_WORDS = "now was instead same different no not only both but than more less it's".split()
+SPARE_WORDS = (
+    *("now", "was", "instead", "same", "different", "no", "not"),
+    *("only", "both", "but", "than", "more", "less", "it's"),
+)
 """Words that no training text uses yet: room for other styles of text (adapters)."""
 
 CHAT_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"

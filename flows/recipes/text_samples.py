@@ -26,6 +26,8 @@ from storage.world.scenes import (
 )
 
 EDIT, ADDED, COPY = "edit", "added", "copy"
+_SLIPS = ("shape", "shape", "shape", "colour", "colour", "size", "fill", "gone", "place")
+"""What a careless captioner gets wrong, with repetition as weights."""
 _UNPOINTED = ("add", "background")
 _SEARCHES = 40
 """Edits tried on one scene before another scene is drawn."""
@@ -82,8 +84,8 @@ class Split:
 
     def takes_edit(self, edit: Edit, scene: Scene) -> bool:
         """Whether this edit's combination lies on the wanted side."""
-        # There is one background combination, trained by design (see `Edit.combination`).
-        if self.edits is None or (self.edits and edit.kind == "background"):
+        # Background edits are one combination, trained by design (see `Edit.combination`).
+        if self.edits is None or edit.kind == "background":
             return True
         return is_held_out_edit(edit.combination(scene)) == self.edits
 
@@ -179,30 +181,44 @@ def read_pointer(instruction: str) -> Pointer:
     return Pointer(grammar.AT.index(place) if place else None, match["colour"], shape)
 
 
-def carry_out(edit: Edit, text: str, said: Scene) -> Scene:
-    """What a believing reader makes of a caption that says `said` and an edit's text.
+def carry_out(edits: Sequence[Edit], texts: Sequence[str], said: Scene) -> Scene | None:
+    """What a believing reader makes of a caption that says `said` and of instructions about it.
 
-    Equals `edit.apply` wherever the caption is right. Where nothing fits the reference, the scene
-    stays as it is.
+    Equals the edits applied in turn wherever the caption is right. A reference that nothing fits
+    changes nothing. All references are about the scene before.
+
+    Args:
+        edits: The edits as drawn.
+        texts: The instruction of each.
+        said: What the caption says.
+
+    Returns:
+        The scene that the edited caption must describe, or None when the reader would take two
+        edits to be about the same cell.
     """
-    if edit.kind == "background":
-        return replace(said, background=edit.background)
-    if edit.kind == "add":
-        assert edit.cell is not None
-        return said.put(edit.cell, edit.thing)
-    pointer = read_pointer(text)
-    cell = pointer.find(said)
-    if cell is None:
-        return said
-    thing = pointer.correct(said.thing(cell))
-    if edit.kind == "remove":
-        return said.put(cell, None)
-    if edit.kind == "move":
-        assert edit.to_cell is not None
-        return said.put(cell, None).put(edit.to_cell, thing)
-    if edit.kind == "replace":
-        return said.put(cell, edit.thing)
-    return said.put(cell, replace(thing, **{edit.kind: getattr(edit.thing, edit.kind)}))
+    believed = said
+    aimed: list[Edit] = []
+    for edit, text in zip(edits, texts, strict=True):
+        if edit.kind in _UNPOINTED:
+            aimed.append(edit)
+            continue
+        pointer = read_pointer(text)
+        cell = pointer.find(said)
+        if cell is None:
+            continue
+        thing = pointer.correct(said.thing(cell))
+        believed = believed.put(cell, thing)
+        if edit.kind in ATTRIBUTES and edit.thing is not None:
+            thing = replace(thing, **{edit.kind: getattr(edit.thing, edit.kind)})
+            aimed.append(replace(edit, cell=cell, thing=thing))
+        elif cell != edit.to_cell:  # what stands there already need not move
+            aimed.append(replace(edit, cell=cell))
+    touched = [cell for edit in aimed for cell in edit.touched]
+    if len(set(touched)) < len(touched):
+        return None
+    for edit in aimed:
+        believed = edit.apply(believed)
+    return believed
 
 
 # --------------------------------------------------------------------------- drawing samples
@@ -213,7 +229,7 @@ def misdescribe(scene: Scene, edit: Edit, rng: Random) -> Scene:
     if edit.kind in _UNPOINTED or edit.cell is None:
         return scene
     thing = scene.thing(edit.cell)
-    slip = rng.choice(("shape", "shape", "shape", "colour", "colour", "size", "fill", "gone", "place"))
+    slip = rng.choice(_SLIPS)
     if slip == "gone":
         return scene.put(edit.cell, None) if len(scene.occupied) > 1 else scene
     if slip == "place":
@@ -251,9 +267,7 @@ def _possible(kind: str, scene: Scene, avoid: frozenset[int | None], most: int) 
     return bool(free) and not (kind == "remove" and len(scene.occupied) == 1)
 
 
-def draw_situation(
-    rng: Random, mix: Mix, split: Split
-) -> tuple[Scene, tuple[Edit, ...], Scene]:
+def draw_situation(rng: Random, mix: Mix, split: Split) -> tuple[Scene, tuple[Edit, ...], Scene]:
     """A scene, its edits and the scene after them, all on the wanted side of the split.
 
     One kind is drawn per scene and kept until an edit of it fits, so that hard-to-fit kinds are
@@ -297,10 +311,8 @@ def draw_sample(rng: Random, mix: Mix, split: Split = TRAINING) -> Sample:
             said = misdescribe(said, rng.choice(edits), rng)
         if rng.random() < mix.open_scenes:
             said = grammar.leave_open(said, rng, 0.3)
-        wanted = said
-        for edit, text in zip(edits, texts, strict=True):
-            wanted = carry_out(edit, text, wanted)
-        if not 1 <= len(wanted.occupied) <= MAX_THINGS:
+        wanted = carry_out(edits, texts, said)
+        if wanted is None or not 1 <= len(wanted.occupied) <= MAX_THINGS:
             continue
         if split.scenes is False and not split.takes_scenes([said, wanted]):
             continue

@@ -14,6 +14,7 @@ from random import Random
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -47,7 +48,7 @@ class Settings:
         save_every: Steps between checkpoints.
     """
 
-    steps: int = 11000
+    steps: int = 10000
     seed: int = 0
     batch: int = 32
     pool: int = 12
@@ -72,13 +73,17 @@ class Settings:
         done = step / self.steps
         every = Mix(tasks=(EDIT,) * 7 + (ADDED,) + (COPY,), kinds=KIND_WEIGHTS)
         if done < self.first:
-            return replace(
-                every, tasks=(EDIT, EDIT, ADDED, COPY), most=2, varied=0.0, plain=0.5
-            )
+            return replace(every, tasks=(EDIT, EDIT, ADDED, COPY), most=2, varied=0.0, plain=0.5)
         if done < self.second:
             return replace(every, varied=0.25, plain=0.3, two=0.1, open_edits=0.1)
         return replace(
-            every, varied=0.6, plain=0.1, two=0.3, open_scenes=0.25, open_edits=0.15, mismatched=0.12
+            every,
+            varied=0.6,
+            plain=0.1,
+            two=0.3,
+            open_scenes=0.25,
+            open_edits=0.15,
+            mismatched=0.12,
         )
 
     def prompt_weight(self, step: int) -> float:
@@ -280,15 +285,17 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write weights, optimiser state and progress to one file."""
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items() if k != "lm_head.weight"}
+        weights = {k: v for k, v in self.model.state_dict().items() if k != "lm_head.weight"}
+        tensors = {f"model.{k}": v for k, v in weights.items()}
         tensors |= {f"probe.{k}": v for k, v in self.probe.state_dict().items()}
         tensors |= {f"muon.{'x'.join(map(str, k))}": v for k, v in self.muon.buffers.items()}
         for i, state in self.adam.state_dict()["state"].items():
             tensors |= {f"adam.{i}.{k}": v for k, v in state.items()}
         progress = {"done": self.done, "cpu_seconds": self.cpu_seconds}
         about = {"settings": json.dumps(asdict(self.settings)), "progress": json.dumps(progress)}
+        tensors = {k: v.detach().contiguous() for k, v in tensors.items()}
         temporary = path.with_suffix(".tmp")
-        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, temporary, metadata=about)
+        save_file(tensors, temporary, metadata=about)
         os.replace(temporary, path)
 
     def resume(self, path: Path) -> None:
@@ -297,11 +304,14 @@ class Trainer:
         Raises:
             ValueError: The checkpoint was written under other settings.
         """
-        about = _metadata(path)
+        with safe_open(path, "pt") as file:
+            about = file.metadata()
         theirs, ours = json.loads(about["settings"]), asdict(self.settings)
         if theirs != ours:
             other = {k: (theirs.get(k), v) for k, v in ours.items() if theirs.get(k) != v}
-            raise ValueError(f"{path} has other settings (theirs, ours): {other}; use another --work")
+            raise ValueError(
+                f"{path} has other settings (theirs, ours): {other}; use another --work"
+            )
         progress = json.loads(about["progress"])
         tensors = load_file(path)
         self.model.load_state_dict(_under("model.", tensors), strict=False)
@@ -314,13 +324,6 @@ class Trainer:
             state.setdefault(int(index), {})[field] = tensor
         self.adam.load_state_dict({**self.adam.state_dict(), "state": state})
         self.done, self.cpu_seconds = int(progress["done"]), float(progress["cpu_seconds"])
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        return dict(file.metadata())
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
