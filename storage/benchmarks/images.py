@@ -91,7 +91,7 @@ def require_images(benchmark: Benchmark, *, allow_missing: bool = False) -> Benc
         raise MissingImages(
             f"{benchmark.name} {benchmark.split}: {coverage.found} of {coverage.needed} images "
             f"found, {absent} missing, first {listing(coverage.first_missing)}. Put them in the "
-            f"published layout (the first was looked for at {listing(tried)}). {remedy}"
+            f"published layout (the first was looked for at {' or '.join(tried)}). {remedy}"
         )
     return benchmark
 

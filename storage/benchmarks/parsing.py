@@ -121,7 +121,7 @@ def shorten(value: Any, limit: int = 60) -> str:
 
 def listing(values: Sequence[object], limit: int = 6) -> str:
     """The first few values for a message, with a count of the rest."""
-    shown = ", ".join(shorten(value) for value in values[:limit])
+    shown = ", ".join(shorten(value) for value in values[:limit]) or "none"
     return shown if len(values) <= limit else f"{shown} and {len(values) - limit} more"
 
 

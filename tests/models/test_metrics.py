@@ -1,0 +1,203 @@
+"""The metric engine against hand-worked cases and a naive sort over name strings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.metrics import (
+    NOT_RANKED,
+    average_precision_at_k,
+    circo_metrics,
+    cirr_metrics,
+    fashioniq_metrics,
+    ranks_in_lists,
+    ranks_in_score_blocks,
+    ranks_in_scores,
+    ranks_in_subset,
+    recall_at_k,
+)
+
+
+def naive_ranking(scores: np.ndarray, names: list[str], excluded: str | None = None) -> list[str]:
+    """All names best first: a full stable sort, the excluded name filtered out."""
+    ordered = [names[i] for i in np.argsort(-scores.astype(np.float64), kind="stable")]
+    return [name for name in ordered if name != excluded]
+
+
+def test_ranks_by_hand() -> None:
+    scores = np.array([[0.1, 0.9, 0.5, 0.5]], np.float32)
+    # Sorted: 1 (0.9), 2 (0.5), 3 (0.5, later in the gallery), 0.
+    targets = np.array([[0, 1, 2, 3, -1]])
+    assert ranks_in_scores(scores, targets).tolist() == [[3, 0, 1, 2, NOT_RANKED]]
+    # Without image 2 the ones behind it move up, and image 2 has no rank.
+    without = ranks_in_scores(scores, targets, np.array([2]))
+    assert without.tolist() == [[2, 0, NOT_RANKED, 1, NOT_RANKED]]
+
+
+def test_subset_ranks_by_hand() -> None:
+    scores = np.array([[9.0, 0.3, 0.3, 0.7, 0.1], [9.0, 1.0, 1.0, 1.0, 1.0]], np.float32)
+    subsets = np.array([[4, 3, 2, 1], [4, 3, 2, 1]])  # image 0, the best of all, is not a member
+    assert ranks_in_subset(scores, subsets, np.array([2, 4])).tolist() == [2, 3]
+    gaps = np.array([[4, -1, 2, 1], [4, 3, -1, 1]])
+    assert ranks_in_subset(scores, gaps, np.array([2, -1])).tolist() == [1, NOT_RANKED]
+
+
+def test_list_ranks_by_hand() -> None:
+    lists = np.array([[7, 3, 5], [2, 9, -1]])
+    targets = np.array([[5, 7, 4, -1], [9, -1, -1, -1]])
+    assert ranks_in_lists(lists, targets).tolist() == [
+        [2, 0, NOT_RANKED, NOT_RANKED],
+        [1, NOT_RANKED, NOT_RANKED, NOT_RANKED],
+    ]
+
+
+def test_average_precision_by_hand() -> None:
+    # Right answers at places 1, 3 and beyond the cut; three right answers.
+    ranks = np.array([[2, 0, NOT_RANKED]])
+    assert average_precision_at_k(ranks, np.array([3]), 5)[0] == pytest.approx((1 + 2 / 3) / 3)
+    # The divisor is min(number of right answers, k): a perfect head of two scores 1.
+    assert average_precision_at_k(np.array([[0, 1, 7]]), np.array([3]), 2)[0] == 1.0
+    # At the cut itself: place 5 counts at k = 5, not at k = 4.
+    fifth = np.array([[4]])
+    assert average_precision_at_k(fifth, np.array([1]), 5)[0] == pytest.approx(1 / 5)
+    assert average_precision_at_k(fifth, np.array([1]), 4)[0] == 0.0
+
+
+def test_recall_counts_absent_targets_as_misses() -> None:
+    ranks = np.array([0, 4, 5, NOT_RANKED])
+    assert recall_at_k(ranks, 5) == 50.0
+
+
+def test_circo_metrics_by_hand() -> None:
+    ranks = np.array([[0, 30], [1, NOT_RANKED], [NOT_RANKED, 9]])
+    counts = np.array([2, 1, 2])
+    got = circo_metrics(ranks, counts, [("addition",), ("addition", "viewpoint"), ()])
+    assert got["recall@5"] == pytest.approx(200 / 3)  # the annotated target only
+    assert got["map@5"] == pytest.approx(100 * (1 / 2 + 1 / 2 + 0) / 3)
+    assert got["map@10"] == pytest.approx(100 * (1 / 2 + 1 / 2 + (1 / 10) / 2) / 3)
+    assert got["map@50"] == pytest.approx(100 * ((1 + 2 / 31) / 2 + 1 / 2 + 1 / 20) / 3)
+    assert got["map@10/addition"] == pytest.approx(50.0)
+    assert got["map@10/viewpoint"] == pytest.approx(50.0)
+
+
+def test_fashioniq_averages_are_unweighted() -> None:
+    ranks = {"dress": np.array([0, 9, 10, 49]), "shirt": np.array([50])}
+    assert fashioniq_metrics(ranks) == {
+        "recall@10/dress": 50.0,
+        "recall@10/shirt": 0.0,
+        "recall@10/average": 25.0,
+        "recall@50/dress": 100.0,
+        "recall@50/shirt": 0.0,
+        "recall@50/average": 50.0,
+        "average": 37.5,
+    }
+
+
+def test_cirr_summary_is_the_mean_of_two() -> None:
+    got = cirr_metrics(np.array([0, 4, 60]), np.array([0, 1, 4]))
+    assert got["recall@1"] == pytest.approx(100 / 3)
+    assert got["recall@5"] == got["recall@50"] == pytest.approx(200 / 3)
+    assert got["recall_subset@2"] == pytest.approx(200 / 3)
+    assert got["average"] == pytest.approx((200 / 3 + 100 / 3) / 2)
+
+
+@pytest.mark.parametrize("levels", [2, 5, 1000])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("exclude", [False, True])
+def test_both_doors_equal_a_naive_sort(levels: int, dtype: type, exclude: bool) -> None:
+    rng = np.random.default_rng(levels)
+    queries, gallery, depth = 130, 97, 50
+    names = [f"image {index}" for index in rng.permutation(gallery)]
+    scores = rng.integers(-levels, levels, (queries, gallery)).astype(dtype)
+    drawn = np.stack([rng.choice(gallery, 4, replace=False) for _ in range(queries)])
+    references, targets = drawn[:, 0], drawn[:, 1:]
+    rankings = [
+        naive_ranking(row, names, names[reference] if exclude else None)
+        for row, reference in zip(scores, references, strict=True)
+    ]
+    expected = [
+        [ranking.index(names[target]) for target in row]
+        for ranking, row in zip(rankings, targets, strict=True)
+    ]
+    excluded = references if exclude else None
+    blocks = [scores[start : start + 37] for start in range(0, queries, 37)]
+    streamed = ranks_in_score_blocks(iter(blocks), targets, excluded=excluded)
+    assert streamed.full.tolist() == expected
+    assert ranks_in_scores(scores, targets, excluded).tolist() == expected
+    lists = np.array([[names.index(name) for name in ranking[:depth]] for ranking in rankings])
+    cut = [[rank if rank < depth else NOT_RANKED for rank in row] for row in expected]
+    assert ranks_in_lists(lists, targets).tolist() == cut
+
+
+@pytest.mark.parametrize("levels", [1, 3, 50])
+def test_group_ranks_equal_a_naive_sort(levels: int) -> None:
+    rng = np.random.default_rng(levels)
+    queries, gallery = 200, 40
+    names = [f"image {index}" for index in range(gallery)]
+    scores = rng.integers(0, levels, (queries, gallery)).astype(np.float32)
+    subsets = np.stack([rng.choice(gallery, 5, replace=False) for _ in range(queries)])
+    targets = subsets[np.arange(queries), rng.integers(0, 5, queries)]
+    expected = [
+        [name for name in naive_ranking(row, names) if int(name[6:]) in members].index(
+            names[target]
+        )
+        for row, members, target in zip(scores, subsets, targets, strict=True)
+    ]
+    streamed = ranks_in_score_blocks([scores[:7], scores[7:]], targets, subsets=subsets)
+    assert streamed.subset is not None
+    assert streamed.subset.tolist() == expected
+
+
+def test_average_precision_equals_a_loop_over_labels() -> None:
+    rng = np.random.default_rng(0)
+    lists = np.stack([rng.permutation(60)[:50] for _ in range(300)])
+    counts = rng.integers(1, 24, 300)
+    targets = np.full((300, 23), -1)
+    for row, count in enumerate(counts):
+        targets[row, :count] = rng.choice(60, count, replace=False)
+    ranks = ranks_in_lists(lists, targets)
+    for k in (5, 10, 25, 50):
+        for row, count in enumerate(counts):
+            labels = np.isin(lists[row], targets[row, :count])
+            precision = np.cumsum(labels) / np.arange(1, 51) * labels
+            expected = precision[:k].sum() / min(count, k)
+            got = average_precision_at_k(ranks[row : row + 1], counts[row : row + 1], k)[0]
+            assert got == pytest.approx(expected, abs=1e-12)
+
+
+def test_nan_is_refused_wherever_it_would_flatter() -> None:
+    # A NaN target compares below nothing and would take rank 0.
+    scores = np.ones((70, 5), np.float32)
+    scores[66, 3] = np.nan
+    with pytest.raises(ValueError, match="NaN in rows 64 to 69"):
+        ranks_in_scores(scores, np.zeros(70, np.int64))
+    with pytest.raises(ValueError, match="NaN"):
+        ranks_in_subset(scores, np.tile([1, 2, 3], (70, 1)), np.full(70, 1))
+
+
+def test_negative_infinity_is_an_ordinary_score() -> None:
+    scores = np.array([[-np.inf, 1.0, -np.inf]], np.float32)
+    assert ranks_in_scores(scores, np.array([2])).tolist() == [2]
+
+
+def test_shapes_and_indices_that_disagree_are_refused() -> None:
+    scores = np.zeros((3, 4), np.float32)
+    with pytest.raises(ValueError, match="must agree in rows"):
+        ranks_in_scores(scores, np.zeros(2, np.int64))
+    with pytest.raises(ValueError, match=r"run from 0 to 4; allowed are -1 \(absent\) to 3"):
+        ranks_in_scores(scores, np.array([0, 1, 4]))
+    with pytest.raises(ValueError, match="targets run from -2"):
+        ranks_in_scores(scores, np.array([0, -2, 1]))
+    with pytest.raises(ValueError, match="excluded run from"):
+        ranks_in_scores(scores, np.zeros(3, np.int64), np.array([0, 0, 9]))
+    with pytest.raises(ValueError, match="hold 3 rows for 4 queries"):
+        ranks_in_score_blocks([scores], np.zeros(4, np.int64))
+    with pytest.raises(ValueError, match="more rows than the 2 queries"):
+        ranks_in_score_blocks([scores], np.zeros(2, np.int64))
+    with pytest.raises(ValueError, match="not a member of its group"):
+        ranks_in_subset(scores, np.tile([0, 1], (3, 1)), np.array([0, 1, 2]))
+    with pytest.raises(ValueError, match="at least one right answer"):
+        average_precision_at_k(np.zeros((1, 1), np.int64), np.array([0]), 5)
+    with pytest.raises(ValueError, match="at least one"):
+        fashioniq_metrics({})
