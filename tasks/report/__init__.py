@@ -1,0 +1,1 @@
+"""The report: plain records in, one self-contained HTML file out."""

@@ -1,0 +1,92 @@
+"""Lay a report out as one self-contained HTML file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import lru_cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from tasks.report import text, views
+from tasks.report.records import ReportData, Thumbnail
+
+
+def render_report(data: ReportData) -> str:
+    """The report as a complete HTML document.
+
+    The page loads nothing: styles, script and pictures are inside it, and a content security
+    policy forbids everything else, so that no text of a model or a user can become more than
+    text. It reads fully without its script, which only sorts and filters.
+
+    Args:
+        data: What to show.
+
+    Returns:
+        HTML, to be written as UTF-8.
+    """
+    environment = _environment()
+    style, script = _source("style.css.j2"), _source("script.js.j2")
+    return environment.get_template("report.html.j2").render(
+        page=views.page(data),
+        style=style,
+        script=script,
+        policy=_policy(style, script),
+        first_captions=views.FIRST_CAPTIONS,
+    )
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("tasks.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
+    environment.filters.update(
+        clip=text.clip,
+        data_uri=_data_uri,
+        duration=text.duration,
+        label=text.label,
+        plain=text.plain,
+        pretty_json=text.pretty_json,
+    )
+    return environment
+
+
+def _finalize(value: object) -> object:
+    """Every value on its way into the page: plain strings lose what HTML cannot hold."""
+    return text.showable(value) if type(value) is str else value
+
+
+def _source(name: str) -> Markup:
+    """A template file as it stands, to be placed in the page unescaped: it is ours."""
+    environment = _environment()
+    assert environment.loader is not None
+    return Markup(environment.loader.get_source(environment, name)[0].strip())
+
+
+def _data_uri(picture: Thumbnail) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(picture.jpeg).decode('ascii')}"
+
+
+def _policy(style: str, script: str) -> str:
+    """Allow exactly our style, our script and pictures that are inside the page."""
+
+    def digest(source: str) -> str:
+        hashed = hashlib.sha256(source.encode()).digest()
+        return f"'sha256-{base64.b64encode(hashed).decode('ascii')}'"
+
+    rules = {
+        "default-src": "'none'",
+        "img-src": "data:",
+        "style-src": digest(style),
+        "script-src": digest(script),
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    return "; ".join(f"{name} {value}" for name, value in rules.items())

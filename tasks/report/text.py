@@ -1,0 +1,127 @@
+"""Words and numbers as the report writes them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+from tasks.report.records import Interval, JsonValue
+
+MINUS = "\N{MINUS SIGN}"
+LONGEST_TEXT = 600
+"""Characters of one model text that are shown; the rest is counted."""
+_LONGEST_DIFF = 120  # words; comparing is quadratic
+_UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def showable(text: str) -> str:
+    """Replace what HTML or UTF-8 cannot hold (control codes, lone surrogates) by U+FFFD."""
+    return _UNSHOWABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def clip(text: str, limit: int = LONGEST_TEXT) -> str:
+    """Cut an overlong text and say how much is missing."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}\N{HORIZONTAL ELLIPSIS} [{len(text) - limit:,} more characters]"
+
+
+def percent(value: float) -> str:
+    """A percentage as the papers print it: two decimals."""
+    return f"{value:.2f}"
+
+
+def signed(points: float) -> str:
+    """A difference in points, with a real minus sign and no minus zero."""
+    rounded = round(points, 2)
+    if rounded == 0:
+        return "0.00"
+    return f"{'+' if rounded > 0 else MINUS}{abs(rounded):.2f}"
+
+
+def span(interval: Interval) -> str:
+    """An interval in percent: one decimal, since the bounds are estimates themselves."""
+    low, high = (f"{bound:.1f}".replace("-", MINUS) for bound in interval)
+    return f"[{low}, {high}]"
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun, such as ``1 query`` or ``4,181 queries``."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
+def duration(seconds: float) -> str:
+    """Wall-clock time for people, such as ``0.4 s`` or ``2 min 05 s``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def label(name: str) -> str:
+    """A field name as words."""
+    return name.replace("_", " ")
+
+
+def plain(value: JsonValue) -> str:
+    """A JSON value in one line of prose."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{label(str(k))} {plain(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(item) for item in value) or "none"
+    return str(value)
+
+
+def pretty_json(value: JsonValue) -> str:
+    """A specification as readable JSON."""
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of words, and whether the other text of the pair lacks it."""
+
+    text: str
+    changed: bool
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A caption beside its edit, with what differs; `count` equal pairs are shown once."""
+
+    before: tuple[Piece, ...]
+    after: tuple[Piece, ...]
+    count: int = 1
+
+
+def compare(before: str, after: str) -> Pair:
+    """Mark the words in which two texts differ."""
+    before, after = clip(before), clip(after)
+    old, new = before.split(), after.split()
+    if not old or not new or max(len(old), len(new)) > _LONGEST_DIFF:
+        return Pair((Piece(before, False),), (Piece(after, False),))
+    matcher = SequenceMatcher(a=old, b=new, autojunk=False)
+    left: list[Piece] = []
+    right: list[Piece] = []
+    for kind, a0, a1, b0, b1 in matcher.get_opcodes():
+        _add(left, old[a0:a1], kind != "equal")
+        _add(right, new[b0:b1], kind != "equal")
+    return Pair(tuple(left), tuple(right))
+
+
+def _add(pieces: list[Piece], words: Sequence[str], changed: bool) -> None:
+    if words:
+        pieces.append(Piece(" ".join(words), changed))
