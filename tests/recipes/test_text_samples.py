@@ -189,7 +189,7 @@ def test_evaluation_sees_only_what_is_held_out_and_shares_nothing_with_training(
         for scene in (sample.said, sample.wanted)
     }
     for test in TEST_SETS:
-        for sample in draw_samples(test, 40):
+        for sample in draw_samples(test, 12):
             assert is_held_out(sample.scene)
             assert is_held_out(sample.after)
             assert not {content(sample.scene), content(sample.after)} & trained
