@@ -107,13 +107,14 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], TableSchema]] = {
     "image_features": _vectors("image_features", "image_id"),
     "caption_features": _vectors("caption_features", "image_id", n_captions=pa.int32()),
     "query_features": _vectors("query_features", "query_key"),
-    # Best first; names[i] has scores[i].
+    # Best first; names[i] has scores[i]. subset_names: the query's group, where there is one.
     "rankings": _fixed(
         "rankings",
         "query_id",
         category=pa.string(),
         names=_TEXTS,
         scores=pa.list_(pa.float32()),
+        subset_names=_TEXTS,
     ),
     # The ledger: one number a row, with everything that says how it was made.
     "results": _fixed(
@@ -127,6 +128,8 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], TableSchema]] = {
         category=pa.string(),
         metric=pa.string(),
         value=pa.float64(),
+        low=pa.float64(),
+        high=pa.float64(),
         queries=pa.int64(),
         coverage=pa.float64(),
         protocol=pa.string(),

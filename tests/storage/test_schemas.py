@@ -29,7 +29,7 @@ def test_vector_columns_take_width_and_type_from_the_spec() -> None:
     "spec", [{}, {"dim": 3}, {"dim": 0, "dtype": "float32"}, {"dim": 3, "dtype": "float64"}]
 )
 def test_vector_specs_that_say_too_little_are_refused(spec: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="'dim'.*'dtype'"):
+    with pytest.raises(ValueError, match=r"'dim'.*'dtype'"):
         table_schema("query_features", spec)
 
 
