@@ -137,6 +137,10 @@ class OpenClipEncoder:
         _warn_of_overlong(rows, tower.tokens.context_length)
         return tower.encode_rows(rows, np.ascontiguousarray(tokens, dtype=np.float32))
 
+    def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
+        """Token ids (B, context length) as the library pads them; for comparisons."""
+        return self._tokenizer(list(texts)).to(self._device)
+
     def overlong(self, texts: Sequence[str | SplicedText]) -> list[bool]:
         """Which texts are cut at the context length; for the counts that reports carry."""
         rows = self.tower.tokens
@@ -153,8 +157,8 @@ class OpenClipEncoder:
         features = []
         with torch.inference_mode():
             for start in range(0, len(texts), TEXTS_PER_BATCH):
-                ids = self._tokenizer(list(texts[start : start + TEXTS_PER_BATCH]))
-                encoded = self.model.encode_text(ids.to(self._device), normalize=False)
+                ids = self.tokenize(texts[start : start + TEXTS_PER_BATCH])
+                encoded = self.model.encode_text(ids, normalize=False)
                 features.append(encoded.float().cpu())
         return torch.cat(features).numpy()
 

@@ -1,0 +1,1 @@
+"""Speed ratios, each against a naive baseline in the same run."""

@@ -1,0 +1,103 @@
+"""Mean caption features against the loop they replace.
+
+The loop encodes image by image: 15 captions padded to CLIP's 77 tokens, one forward pass each.
+Ours encodes the captions of all images together, sorted and cropped. Both average unit vectors.
+No caption occurs twice, so nothing is gained by encoding distinct strings once.
+
+    python -m bench.caption_encoding
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+import numpy as np
+import torch
+
+from bench.interleaved import best_of_interleaved
+from models.caption_features import caption_means
+from models.fusion import unit
+from models.open_clip_encoder import OpenClipEncoder
+from models.open_clip_loading import EncoderSpec, load_encoder
+
+IMAGES: Final = 8
+CAPTIONS: Final = 15
+MEAN_TOKENS: Final = 12
+DEMANDED_RATIO: Final = 5.0
+LARGEST_DIFFERENCE: Final = 1e-6
+
+_VOCABULARY: Final = (
+    "dog cat man red blue small large table street grass water window plate ball child "
+    "kitchen horse train old white black green standing sitting with near on two"
+)
+
+
+def make_captions(images: int, seed: int = 0) -> list[list[str]]:
+    """Distinct captions of 8 to 16 tokens, 12 on average, start and end tokens included."""
+    random = np.random.default_rng(seed)
+    vocabulary = _VOCABULARY.split()
+    seen: set[str] = set()
+    captions: list[list[str]] = []
+    for _ in range(images):
+        own: list[str] = []
+        while len(own) < CAPTIONS:
+            words = random.integers(MEAN_TOKENS - 4, MEAN_TOKENS + 5) - 2
+            caption = " ".join(random.choice(vocabulary, size=words))
+            if caption not in seen:
+                seen.add(caption)
+                own.append(caption)
+        captions.append(own)
+    return captions
+
+
+def padded_loop(encoder: OpenClipEncoder, captions: list[list[str]]) -> np.ndarray:
+    """The baseline: one padded forward pass of the library's own text tower per image."""
+    means = []
+    with torch.inference_mode():
+        for own in captions:
+            ids = encoder.tokenize(own)
+            features = unit(encoder.model.encode_text(ids))
+            means.append(features.mean(dim=0).numpy())
+    return np.stack(means)
+
+
+def main() -> None:
+    """Measure, print one line and one JSON line, and fail where the bound is missed."""
+    encoder = load_encoder(EncoderSpec("ViT-B-32", "random:0", device="cpu"))
+    captions = make_captions(IMAGES)
+    lengths = [len(encoder.tower.tokens.row(text).ids) for own in captions for text in own]
+    padded_loop(encoder, captions[:1])
+    caption_means(encoder, captions[:1])
+    timing = best_of_interleaved(
+        lambda: padded_loop(encoder, captions), lambda: caption_means(encoder, captions)
+    )
+    ratio = timing.ratio
+    difference = float(np.abs(timing.expected - timing.got).max())
+    passed = ratio >= DEMANDED_RATIO and difference <= LARGEST_DIFFERENCE
+    print(
+        f"caption features: {ratio:.2f}x a padded per-image loop (demanded {DEMANDED_RATIO}x), "
+        f"largest difference {difference:.1e} (allowed {LARGEST_DIFFERENCE:.0e}), "
+        f"{np.mean(lengths):.1f} tokens a caption: {'ok' if passed else 'MISSED'}"
+    )
+    print(
+        json.dumps(
+            {
+                "bench": "caption_encoding",
+                "ratio": ratio,
+                "demanded": DEMANDED_RATIO,
+                "difference": difference,
+                "allowed_difference": LARGEST_DIFFERENCE,
+                "baseline_seconds": timing.baseline_seconds,
+                "seconds": timing.seconds,
+                "captions": IMAGES * CAPTIONS,
+                "passed": passed,
+            }
+        )
+    )
+    if not passed:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
