@@ -28,18 +28,21 @@ from transformers import (
 )
 
 from flows.recipes.caption_scores import attribute_accuracy
-from flows.recipes.captioner_tokenizer import build_tokenizer
+from flows.recipes.captioner_tokenizer import LONGEST, build_tokenizer
 from flows.recipes.pictures import IGNORED, MEAN, SLOTS, STD, labels, pixels, slot_losses
-from flows.recipes.training import Schedule, Training, one_thread, streams
+from flows.recipes.training import Schedule, Training, one_thread, streams, write_recipe
+from flows.recipes.vision_measures import Captioner, as_json, captioner_measures
 from flows.recipes.vision_tower import VISION, WIDTH, load_tower
 from storage.world.drawing import SIDE
 from storage.world.grammar import caption, varied_caption
 from storage.world.scenes import BACKGROUNDS, NUM_CELLS, Scene, sample_scenes
 
+COMMAND = (
+    "OMP_NUM_THREADS=1 python -m flows.recipes.captioner --tower TOWER/tower.safetensors "
+    "--work DIR --out models/embedded/blip2"
+)
 QUERIES = 12
 """Nine queries learn the cells, one the background; the others are free."""
-LONGEST = 30
-"""Most tokens of a caption; the longest in the language has 21."""
 
 
 def blip2_config(tokenizer: PreTrainedTokenizerFast) -> Blip2Config:
@@ -248,6 +251,8 @@ def main() -> None:
     training.run(losses, evaluate)
     save_captioner(model, tokenizer, args.out)
     print(f"wrote {args.out}; {training.cpu_seconds:.0f} CPU-s", flush=True)
+    gates = as_json(captioner_measures(Captioner(args.out)))
+    write_recipe(args.out, COMMAND, training, vars(args), gates)
 
 
 if __name__ == "__main__":

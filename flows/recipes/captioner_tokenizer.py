@@ -25,6 +25,8 @@ from storage.world.scenes import COLOURS, FILLS, SIZES
 PAD, BOS, EOS, UNKNOWN, IMAGE = "<pad>", "<s>", "</s>", "<unk>", "<image>"
 SPECIALS = (PAD, BOS, EOS, UNKNOWN, IMAGE)
 PUNCTUATION = (",", ".")
+LONGEST = 30
+"""Most tokens of a caption; the longest in the language has 21."""
 
 
 def pieces() -> list[str]:

@@ -24,11 +24,24 @@ from torch import Tensor, nn
 from flows.recipes.clip_texts import partial_caption, training_text
 from flows.recipes.clip_tokenizer import BPE_FILE, write_merges
 from flows.recipes.pictures import MEAN, STD, pixels
-from flows.recipes.training import Schedule, Training, half_precision, one_thread, streams
+from flows.recipes.training import (
+    Schedule,
+    Training,
+    half_precision,
+    one_thread,
+    streams,
+    write_recipe,
+)
+from flows.recipes.vision_measures import as_json, clip_measures
 from flows.recipes.vision_tower import EMBED, VISION, load_tower
+from models.open_clip_loading import EncoderSpec, load_encoder
 from storage.world.grammar import caption, random_edit, varied_caption
 from storage.world.scenes import Scene, is_held_out, is_held_out_edit, sample_scenes
 
+COMMAND = (
+    "OMP_NUM_THREADS=1 python -m flows.recipes.clip --tower TOWER/tower.safetensors "
+    "--work DIR --out models/embedded/clip"
+)
 CONTEXT = 77
 HIGHEST_SCALE = math.log(100)
 LENGTH_GROUPS = 3
@@ -158,7 +171,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     parser.add_argument("--seed", type=int, default=13)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--families", type=int, default=32)
     parser.add_argument("--siblings", type=int, default=2)
     args = parser.parse_args()
@@ -181,6 +194,8 @@ def main() -> None:
     training.run(losses, lambda: trainee.accuracy(seen_pixels, seen))
     save_clip(model, tokenizer.vocab_size, args.out)
     print(f"wrote {args.out}; {training.cpu_seconds:.0f} CPU-s", flush=True)
+    encoder = load_encoder(EncoderSpec(str(args.out), device="cpu"))
+    write_recipe(args.out, COMMAND, training, vars(args), as_json(clip_measures(encoder)))
 
 
 if __name__ == "__main__":

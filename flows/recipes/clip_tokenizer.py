@@ -1,6 +1,7 @@
 """Merges that make every word of the language one token of open_clip's own tokenizer."""
 
 import gzip
+import itertools
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,7 +21,7 @@ def _pieces(word: str, ranks: dict[tuple[str, str], int]) -> list[str]:
     """Byte-pair encode one word as CLIP's tokenizer does: the lowest-ranked pair merges first."""
     pieces = [*word[:-1], word[-1] + "</w>"]
     while True:
-        known = [pair for pair in zip(pieces, pieces[1:], strict=False) if pair in ranks]
+        known = [pair for pair in itertools.pairwise(pieces) if pair in ranks]
         if not known:
             return pieces
         best = min(known, key=lambda pair: ranks[pair])

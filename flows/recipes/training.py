@@ -10,7 +10,7 @@ import platform
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
@@ -173,10 +173,19 @@ def write_recipe(
     settings: Mapping[str, object],
     gates: Mapping[str, object],
 ) -> None:
-    """Write `recipe.json`: how the model of this folder was made and what it reaches."""
+    """Write `recipe.json`: how the model of this folder was made and what it reaches.
+
+    Args:
+        folder: Where the model lies.
+        command: What makes it again, with DIR for folders of one's own.
+        training: The finished run.
+        settings: The command's options; folders among them are left out.
+        gates: What was measured on the files as they are shipped.
+    """
     record = {
         "command": command,
-        "settings": dict(settings),
+        "settings": {k: v for k, v in settings.items() if not isinstance(v, Path)},
+        "schedule": asdict(training.schedule),
         "steps": training.step,
         "cpu_seconds": round(training.cpu_seconds),
         "python": platform.python_version(),

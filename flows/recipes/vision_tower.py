@@ -95,9 +95,7 @@ class WarmUp(nn.Module):
 def training_scenes(rng: Random, batch: int) -> list[Scene]:
     """Half sparse, half dense scenes: dense ones show more things for the same price."""
     sparse = sample_scenes(rng, batch // 2, held_out=False, most=4)
-    return sparse + sample_scenes(
-        rng, batch - batch // 2, held_out=False, least=5, most=NUM_CELLS
-    )
+    return sparse + sample_scenes(rng, batch - batch // 2, held_out=False, least=5, most=NUM_CELLS)
 
 
 def main() -> None:
