@@ -9,8 +9,10 @@ from functools import lru_cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tasks.report import text, views
+from tasks.report import text
+from tasks.report.page import page
 from tasks.report.records import ReportData, Thumbnail
+from tasks.report.strips import FIRST_CAPTIONS
 
 
 def render_report(data: ReportData) -> str:
@@ -29,11 +31,11 @@ def render_report(data: ReportData) -> str:
     environment = _environment()
     style, script = _source("style.css.j2"), _source("script.js.j2")
     return environment.get_template("report.html.j2").render(
-        page=views.page(data),
+        page=page(data),
         style=style,
         script=script,
         policy=_policy(style, script),
-        first_captions=views.FIRST_CAPTIONS,
+        first_captions=FIRST_CAPTIONS,
     )
 
 

@@ -137,7 +137,7 @@ ROWS = (
     row("text", "baseline", 12.3456),
     row("both", "baseline", 30.005, intervals={"mAP@5": (28.04, 32.06)}, note="a <b>note</b>"),
     row("cvsi", "preset", 50.0, paper={"mAP@5": 26.89, "mAP@25": 30.79}, paper_source="Table I"),
-    row("lincir", "method", 40.0),
+    row("lincir", "method", 40.0, intervals={"mAP@10": (19.0, 21.0)}),
     row("instructcir", "method", None),
     row("ldre", "paper-only", None, status="numbers_only", paper={"mAP@5": 23.35}),
 )
