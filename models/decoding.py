@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from models.sampling import draw_tokens
 
@@ -160,13 +160,15 @@ def _record(
     return torch.tensor(goes_on, dtype=torch.bool, device=alive_R.device)
 
 
-def _forward_of(model: PreTrainedModel) -> Callable[..., tuple[Tensor, object]]:
+def _forward_of(model: PreTrainedModel) -> Callable[..., tuple[Tensor, Cache]]:
     """A call that runs the model on new tokens and returns the last logits (R, V) and the cache."""
     accepted = inspect.signature(model.forward).parameters
     takes_positions = "position_ids" in accepted
     extra = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
 
-    def forward(inputs: dict[str, Tensor], mask_RL: Tensor, cache: object) -> tuple[Tensor, object]:
+    def forward(
+        inputs: dict[str, Tensor], mask_RL: Tensor, cache: Cache | None
+    ) -> tuple[Tensor, Cache]:
         tokens = {k: v for k, v in inputs.items() if k != "attention_mask"}
         num_new = next(iter(tokens.values())).shape[1]
         if takes_positions:
