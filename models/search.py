@@ -68,7 +68,7 @@ class RunningTopK:
             None if excluded is None else np.asarray(excluded).reshape(len(excluded), -1)
         )
         self._seen = 0
-        self._best: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._best: TopK | None = None
 
     def update(self, scores: torch.Tensor) -> None:
         """Merge the next (B, g) float32 block; excluded entries are overwritten in place.
@@ -78,15 +78,17 @@ class RunningTopK:
         """
         if self._excluded is not None:
             _exclude(scores, self._excluded, self._seen)
-        values, columns = _stable_top(scores, self._k)
-        columns += self._seen
+        values, columns = _top_columns(scores, self._k)
+        columns = columns + self._seen
         self._seen += scores.shape[1]
         if self._best is not None:
-            values, order = torch.sort(
-                torch.cat([self._best[0], values], dim=1), dim=1, descending=True, stable=True
-            )
-            columns = torch.cat([self._best[1], columns], dim=1).gather(1, order)
-        self._best = values[:, : self._k], columns[:, : self._k]
+            values = np.concatenate([self._best.scores, values], axis=1)
+            columns = np.concatenate([self._best.indices, columns], axis=1)
+        # Equal scores stand in gallery order here, and a stable sort leaves them so.
+        order = np.argsort(-values, axis=1, kind="stable")[:, : self._k]
+        self._best = TopK(
+            np.take_along_axis(columns, order, axis=1), np.take_along_axis(values, order, axis=1)
+        )
 
     def result(self) -> TopK:
         """The ranking over everything seen.
@@ -94,13 +96,13 @@ class RunningTopK:
         Raises:
             ValueError: when a query has fewer than k images left, or a score is -inf.
         """
-        left = 0 if self._best is None else int(torch.isfinite(self._best[0]).sum(dim=1).min())
+        left = 0 if self._best is None else int(np.isfinite(self._best.scores).sum(axis=1).min())
         if self._best is None or left < self._k:
             raise ValueError(
                 f"k={self._k}, but a query has only {left} of {self._seen} gallery images left "
                 "after exclusion. Ask for fewer (or check the features for infinities)."
             )
-        return TopK(self._best[1].cpu().numpy(), self._best[0].cpu().numpy())
+        return self._best
 
 
 def top_k(
@@ -230,24 +232,30 @@ def sweep_top_k(
     return [best.result() for best in running]
 
 
-def _stable_top(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k best columns of each row, sorted by (score down, column up), or all if fewer."""
+def _top_columns(
+    scores: torch.Tensor, k: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Scores and columns of each row's k best (all if fewer), in column order.
+
+    Only the pass over the block is torch's. The few numbers it leaves are handled by numpy:
+    a dozen parallel torch calls on tiny tensors cost more than a product on a busy machine.
+    """
     k = min(k, scores.shape[1])
-    one_more = min(k + 1, scores.shape[1])
-    values, columns = torch.topk(scores, one_more, dim=1)
-    if not bool((values[:, 0] < torch.inf).all()):  # topk puts NaN first
+    found = torch.topk(scores, min(k + 1, scores.shape[1]), dim=1)
+    values, columns = found.values.cpu().numpy(), found.indices.cpu().numpy()
+    if not (values[:, 0] < np.inf).all():  # topk puts NaN first
         raise ValueError("scores are NaN or infinite; check that all features are finite.")
-    if one_more > k:
+    if values.shape[1] > k:
         # Equal scores on both sides of the cut: topk chose among them as it pleased.
-        torn = torch.nonzero(values[:, k] == values[:, k - 1]).flatten()
+        torn = np.flatnonzero(values[:, k] == values[:, k - 1])
         values, columns = values[:, :k], columns[:, :k]
         if len(torn):
-            columns[torn] = _first_of_level(scores[torn], values[torn, -1:], k)
-            values = scores.gather(1, columns)
-    columns, order = torch.sort(columns, dim=1)
-    values = values.gather(1, order) + 0.0  # -0.0 becomes 0.0: a radix sort would part them
-    values, order = torch.sort(values, dim=1, descending=True, stable=True)
-    return values, columns.gather(1, order)
+            rows = scores[torch.from_numpy(torn).to(scores.device)]
+            kept = _first_of_level(rows, rows.new_tensor(values[torn, -1:]), k)
+            columns[torn] = kept.cpu().numpy()
+            values[torn] = rows.gather(1, kept).cpu().numpy()
+    order = np.argsort(columns, axis=1)
+    return np.take_along_axis(values, order, axis=1), np.take_along_axis(columns, order, axis=1)
 
 
 def _first_of_level(scores: torch.Tensor, lowest: torch.Tensor, k: int) -> torch.Tensor:
