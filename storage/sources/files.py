@@ -46,11 +46,14 @@ class MissingSource(FileNotFoundError):
 
 
 def list_files(source: Location, exclude: Location | None = None) -> list[SourceFile]:
-    """List a source by path: one listing, hidden files and the folder `exclude` left out.
+    """List a source by path: one listing, hidden files and a folder `exclude` in it left out.
 
     Raises:
         MissingSource: there is no such folder or file, or no object below the prefix.
+        ValueError: the source is the excluded folder itself.
     """
+    if exclude == source:
+        raise ValueError(f"{source} is where collections are kept; it cannot be a source of one")
     if source.is_local:
         path = Path(source.root)
         if not path.exists():
@@ -66,12 +69,12 @@ def list_files(source: Location, exclude: Location | None = None) -> list[Source
 
 
 def _objects(source: Location, exclude: Location | None) -> list[SourceFile]:
-    prefix = f"{exclude.root}/" if exclude is not None else None
+    # The folder to leave out, relative to the source; no path begins like one that lies elsewhere.
+    skipped = f"{exclude.root if exclude else ''}/".removeprefix(f"{source.root}/")
     found = [
         SourceFile(source, entry.path, entry.size, entry.stamp)
         for entry in source.entries()
-        if not is_hidden(entry.path)
-        and not (prefix and f"{source.root}/{entry.path}".startswith(prefix))
+        if not is_hidden(entry.path) and not entry.path.startswith(skipped)
     ]
     parent, _, name = source.root.rpartition("/")
     if not found and len(parent) > len("s3://") and Location(parent).exists(name):
@@ -104,13 +107,15 @@ def _walk(source: Location, root: Path, skip: Path | None) -> Iterator[SourceFil
 
 def _local_file(source: Location, path: Path, raw: str) -> SourceFile:
     try:
+        status = path.stat()  # first: it refuses broken links and loops
         problem = _link_problem(Path(source.root), path) if path.is_symlink() else None
-        status = path.stat()
     except OSError as error:
         return SourceFile(source, raw, 0, "unreadable", _unreadable(error))
     if problem is None and not stat.S_ISREG(status.st_mode):
         problem = SourceFault("not_a_file", "a pipe, socket or device is not read")
-    return SourceFile(source, raw, status.st_size, str(status.st_mtime_ns), problem)
+    if problem is not None:  # its size and time are those of something else
+        return SourceFile(source, raw, 0, problem.status, problem)
+    return SourceFile(source, raw, status.st_size, str(status.st_mtime_ns))
 
 
 def _link_problem(root: Path, path: Path) -> SourceFault | None:

@@ -36,16 +36,22 @@ def parquet_candidates(
         content = pq.ParquetFile(file)
         column = _image_column(content.schema_arrow)
         wanted = [c for c in (column, class_field) if c in content.schema_arrow.names]
-        for batch in content.iter_batches(batch_size=_ROWS_AT_ONCE, columns=wanted):
-            for record in batch.to_pylist():
-                yield _candidate(record, column, class_field, name, container, row, limits)
-                row += 1
+        for record in _records(content, wanted):
+            yield _candidate(record, column, class_field, name, container, row, limits)
+            row += 1
     except SourceFault as error:
         yield Candidate(name, container, first_folder(name), fault(error), container)
     except (pa.ArrowException, OSError) as error:
         reason = f"the file is cut off or damaged after {row} rows: {error}"
         problem = fault(SourceFault("truncated_archive", reason))
         yield Candidate(name, container, first_folder(name), problem, container)
+
+
+def _records(content: pq.ParquetFile, columns: list[str]) -> Iterator[dict[str, Any]]:
+    # Group by group: a batch across two would lose rows of the first when the second is damaged.
+    for group in range(content.num_row_groups):
+        for batch in content.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=columns):
+            yield from batch.to_pylist()
 
 
 def _image_column(schema: pa.Schema) -> str:

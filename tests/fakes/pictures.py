@@ -96,7 +96,7 @@ def broken_files() -> dict[str, tuple[bytes, str]]:
         "wide-bomb.png": (png_header(2**31 - 1, 1), "too_many_pixels"),
         "small-bomb.png": (png_header(9_000, 9_000), "too_many_pixels"),
         "damaged.png": (_flipped(png(), 60, 20), "decode_error"),
-        "no-data.png": (png_header(30, 20)[:33], "decode_error"),
+        "no-data.png": (png_header(30, 20)[:45], "decode_error"),
         "floats.tif": (encoded(floats, "TIFF"), "unsupported_mode"),
         "deep.tif": (encoded(deep, "TIFF"), "unsupported_mode"),
     }

@@ -21,19 +21,26 @@ def s3_server() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture
-def s3_location(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Location]:
-    """An empty bucket; endpoint and credentials are in the environment, where users put them."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    bucket = f"test-{uuid.uuid4().hex}"
+@pytest.fixture(scope="module")
+def s3_environment(s3_server: str) -> Iterator[None]:
+    """Endpoint and credentials where users put them: in the environment, nowhere else."""
     s3fs = pytest.importorskip("s3fs")
-    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", s3_server)
+        patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def s3_location(s3_environment: None) -> Location:
+    """An empty bucket."""
+    bucket = f"test-{uuid.uuid4().hex}"
     fsspec.filesystem("s3", use_listings_cache=False).mkdir(bucket)
-    yield Location(f"s3://{bucket}/some/prefix")
-    s3fs.S3FileSystem.clear_instance_cache()
+    return Location(f"s3://{bucket}/some/prefix")
 
 
 @pytest.fixture(params=["local", "s3"])

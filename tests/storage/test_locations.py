@@ -1,7 +1,6 @@
 import copy
 import errno
 import os
-
 import threading
 from pathlib import Path
 from typing import Any

@@ -40,7 +40,7 @@ def captions(table: Table, members: tuple[str, ...], failed: tuple[str, ...] = (
     ok = [member not in failed for member in members]
     return table.rows(
         image_id=members,
-        captions=[[f"{m} one", f"{m} two"] if good else None for m, good in zip(members, ok)],
+        captions=[None if m in failed else [f"{m} one", f"{m} two"] for m in members],
         n=[2 if good else None for good in ok],
         raw=[["x"] if good else None for good in ok],
         status=["ok" if good else "engine_error" for good in ok],

@@ -1,0 +1,200 @@
+import io
+import random
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from storage.images import MAX_PIXELS, ImageProblem, decode_image, inspect_image
+from tests.fakes.pictures import broken_files, encoded, jpeg, pixels, png, png_header
+
+RED_GREEN = np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8)
+
+
+def decoded(data: bytes) -> np.ndarray:
+    image = decode_image(data)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
+def test_lossless_formats_give_the_pixels_back(kind: str) -> None:
+    np.testing.assert_array_equal(decoded(encoded(pixels(), kind)), np.asarray(pixels()))
+    facts = inspect_image(encoded(pixels(), kind))
+    assert (facts.width, facts.height, facts.format) == (30, 20, kind)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "JPEG2000", "AVIF"])
+def test_lossy_formats_give_nearly_the_pixels_back(kind: str) -> None:
+    smooth = np.tile(np.arange(0, 192, 3, dtype=np.uint8), (64, 1))
+    data = encoded(Image.fromarray(np.stack([smooth, smooth.T, smooth], axis=-1)), kind)
+    error = decoded(data).astype(int) - np.stack([smooth, smooth.T, smooth], axis=-1)
+    assert np.abs(error).mean() < 3
+
+
+def test_cmyk_is_converted() -> None:
+    # By hand: full cyan and no black is (0, 255, 255); no ink at all is white.
+    inks = np.array([[[255, 0, 0, 0]] * 16 + [[0, 0, 0, 0]] * 16] * 16, np.uint8)
+    picture = decoded(encoded(Image.fromarray(inks, "CMYK"), "JPEG", quality=100))
+    np.testing.assert_allclose(picture[8, 4], [0, 255, 255], atol=4)
+    np.testing.assert_allclose(picture[8, 28], [255, 255, 255], atol=4)
+
+
+def test_palettes_with_and_without_transparency() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 0), 1)
+    np.testing.assert_array_equal(decoded(encoded(image, "PNG")), [[[10, 20, 30], [200, 100, 50]]])
+    np.testing.assert_array_equal(
+        decoded(encoded(image, "GIF", transparency=1)), [[[10, 20, 30], [255, 255, 255]]]
+    )
+
+
+def test_gray_and_one_bit() -> None:
+    gray = Image.fromarray(np.array([[0, 77, 255]], np.uint8))
+    np.testing.assert_array_equal(decoded(encoded(gray, "PNG"))[..., 1], [[0, 77, 255]])
+    bits = Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1")
+    np.testing.assert_array_equal(decoded(encoded(bits, "PNG"))[..., 2], [[0, 255]])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bits_are_scaled_not_cut(kind: str) -> None:
+    deep = Image.fromarray(np.array([[0, 128, 129, 257, 32768, 65535]], np.uint16))
+    by_hand = [0, 0, 1, 1, 128, 255]  # round(value / 257)
+    np.testing.assert_array_equal(decoded(encoded(deep, kind))[0, :, 0], by_hand)
+
+
+def test_transparency_is_composited_on_white() -> None:
+    picture = np.array([[[0, 0, 0, 0], [255, 0, 0, 255], [0, 0, 0, 51]]], np.uint8)
+    expected = [[[255, 255, 255], [255, 0, 0], [204, 204, 204]]]  # 255 * (1 - 51 / 255) = 204
+    for kind, options in (("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True})):
+        data = encoded(Image.fromarray(picture, "RGBA"), kind, **options)
+        np.testing.assert_array_equal(decoded(data), expected)
+    gray = Image.fromarray(np.array([[[0, 0], [9, 255]]], np.uint8), "LA")
+    np.testing.assert_array_equal(decoded(encoded(gray, "PNG"))[0, :, 0], [255, 9])
+
+
+def test_a_colour_key_is_transparency() -> None:
+    data = encoded(Image.fromarray(RED_GREEN), "PNG", transparency=(255, 0, 0))
+    np.testing.assert_array_equal(decoded(data), [[[255, 255, 255], [0, 255, 0]]])
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_many_frames_the_first(kind: str) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    with Image.open(io.BytesIO(data)) as image:
+        assert getattr(image, "n_frames", 1) == 3
+    np.testing.assert_array_equal(decoded(data), np.full((4, 4, 3), [255, 0, 0]))
+
+
+# Where the pixels of [[1 2 3], [4 5 6]] are once turned upright, by the EXIF standard.
+UPRIGHT = {
+    1: [[1, 2, 3], [4, 5, 6]],
+    2: [[3, 2, 1], [6, 5, 4]],
+    3: [[6, 5, 4], [3, 2, 1]],
+    4: [[4, 5, 6], [1, 2, 3]],
+    5: [[1, 4], [2, 5], [3, 6]],
+    6: [[4, 1], [5, 2], [6, 3]],
+    7: [[6, 3], [5, 2], [4, 1]],
+    8: [[3, 6], [2, 5], [1, 4]],
+    0: [[1, 2, 3], [4, 5, 6]],
+    99: [[1, 2, 3], [4, 5, 6]],
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_exif_orientation_turns_the_picture_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.array([[1, 2, 3], [4, 5, 6]], np.uint8))
+    data = encoded(stored, "PNG", exif=exif)
+    np.testing.assert_array_equal(decoded(data)[..., 0], UPRIGHT[orientation])
+    facts = inspect_image(data)
+    assert (facts.height, facts.width) == np.shape(UPRIGHT[orientation])
+
+
+def test_damaged_exif_is_ignored() -> None:
+    data = encoded(pixels(), "PNG", exif=b"Exif\x00\x00MM\x00*\x00\x00\xff\xffnonsense")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.testing.assert_array_equal(decoded(data), np.asarray(pixels()))
+
+
+def test_one_pixel_is_an_image() -> None:
+    np.testing.assert_array_equal(
+        decoded(encoded(Image.new("RGB", (1, 1), (1, 2, 3)), "PNG")), [[[1, 2, 3]]]
+    )
+
+
+@pytest.mark.parametrize("name", broken_files())
+def test_broken_files_have_their_status(name: str) -> None:
+    data, status = broken_files()[name]
+    for use in (decode_image, inspect_image):
+        with pytest.raises(ImageProblem) as problem:
+            use(data)
+        assert problem.value.status == status
+        assert problem.value.reason
+
+
+def test_there_are_thirty_broken_files() -> None:
+    assert len(broken_files()) == 30
+
+
+def test_a_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(self: ImageFile.ImageFile) -> None:
+        raise AssertionError("the pixels were decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decode)
+    for width, height in ((9_000, 9_000), (60_000, 60_000)):
+        with pytest.raises(ImageProblem, match="too_many_pixels"):
+            decode_image(png_header(width, height))
+
+
+def test_the_limit_on_pixels_is_exact_and_the_callers() -> None:
+    assert decode_image(png(), max_pixels=600).size == (30, 20)
+    with pytest.raises(ImageProblem, match="30 x 20 pixels; the limit is 599"):
+        decode_image(png(), max_pixels=599)
+
+
+def test_pillow_is_left_as_it_was() -> None:
+    before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
+    for data, _ in broken_files().values():
+        with pytest.raises(ImageProblem):
+            decode_image(data)
+    assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
+    assert before[0] is not None
+    assert before[0] > MAX_PIXELS
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "JPEG2000", "ICO", "PPM", "AVIF"]
+)
+def test_random_damage_gives_an_image_or_a_typed_problem(kind: str) -> None:
+    chance = random.Random(kind)
+    good = encoded(pixels(), kind)
+    outcomes = set()
+    for _ in range(150):
+        data = bytearray(good)
+        for _ in range(chance.randint(1, 6)):
+            data[chance.randrange(min(len(data), chance.choice([40, len(data)])))] ^= (
+                chance.randrange(1, 256)
+            )
+        if chance.random() < 0.3:
+            del data[chance.randrange(len(data)) :]
+        try:
+            outcomes.add(decode_image(bytes(data)).mode)
+        except ImageProblem as problem:
+            outcomes.add(problem.status)
+    assert len(outcomes) > 1
+
+
+def test_decoding_is_repeatable_across_threads() -> None:
+    files = [jpeg(seed) for seed in range(8)] * 4
+    with ThreadPoolExecutor(4) as pool:
+        threaded = [image.tobytes() for image in pool.map(decode_image, files)]
+    assert threaded == [decode_image(data).tobytes() for data in files]
