@@ -59,6 +59,7 @@ def training_rows(
     rows = []
     for text, spans in zip(texts, spans_of(texts), strict=True):
         masked = tokens.parts_row(cut(text, merge(spans) or [_some_word(text)]))
+        # A cut text can grow when it is encoded again, and push its last hole out.
         if not masked.positions:
             masked = tokens.parts_row(_FALLBACK)
         rows.append(TrainingRow(tokens.row(text), masked))

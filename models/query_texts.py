@@ -20,6 +20,11 @@ def pseudo_text(modification: str) -> SplicedText:
     return SplicedText("a photo of", f"that {modification.strip()}")
 
 
+def pic2word_text(modification: str) -> SplicedText:
+    """'a photo of $ , {modification}': Pic2Word's own template."""
+    return SplicedText("a photo of", f", {modification.strip()}")
+
+
 def captioning_text(caption: str, modification: str) -> str:
     """'a photo of {caption} that {modification}': the Captioning baseline."""
     return f"a photo of {caption.strip()} that {modification.strip()}"

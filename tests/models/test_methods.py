@@ -1,0 +1,221 @@
+"""The table of methods: rows, recipes, and CVSI's settings against the paper's numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from models.cvsi_settings import BENCHMARK_STYLES, CVSI, CVSI_CODE, DIFFERENCES, CvsiSettings
+from models.fusion import similarities
+from models.ldre import LdreSettings, ldre_queries
+from models.method_records import Recipe
+from models.methods import METHODS, cvsi_recipes, method, with_cvsi_settings
+from models.query_texts import (
+    adds_nothing,
+    captioning_text,
+    fine_grained_text,
+    pic2word_text,
+    pseudo_text,
+)
+
+PAPER = {"cirr": (0.6, 0.4, 0.2), "circo": (0.6, 0.4, 0.2), "fashioniq": (0.2, 0.6, 0.1)}
+
+
+def vectors(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("style", BENCHMARK_STYLES)
+def test_cvsi_written_out(style: str) -> None:
+    alpha, beta, gamma = PAPER[style]
+    query = {name: vectors(4, 6, seed=i) for i, name in enumerate(
+        ("edited_captions", "fine_grained", "reference_image"))}  # fmt: skip
+    gallery = {"captions": vectors(9, 6, seed=7), "image": vectors(9, 6, seed=8)}
+
+    def n(x: np.ndarray) -> np.ndarray:
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    q = (
+        alpha * n(query["edited_captions"])
+        + beta * n(query["fine_grained"])
+        + (1 - alpha - beta) * n(query["reference_image"])
+    )
+    t = gamma * n(gallery["captions"]) + (1 - gamma) * n(gallery["image"])
+    recipe = METHODS["cvsi"].recipe(style)
+    np.testing.assert_allclose(recipe.query_vectors(query, gallery), q, atol=1e-6)
+    np.testing.assert_allclose(recipe.gallery_vectors(gallery), n(t), atol=1e-6)
+    # The released code: averaged captions keep their length but for FashionIQ; dot product.
+    captions = n(gallery["captions"]) if style == "fashioniq" else gallery["captions"]
+    t = gamma * captions + (1 - gamma) * n(gallery["image"])
+    code = METHODS["cvsi-code"].recipe(style)
+    np.testing.assert_allclose(code.gallery_vectors(gallery), t, atol=1e-6)
+
+
+def test_ablations_zero_a_part_and_keep_the_other_weights() -> None:
+    def row(name: str) -> tuple[dict[str, float], dict[str, float]]:
+        recipe = METHODS[f"cvsi-no-{name}"].recipe("fashioniq")
+        return dict(recipe.query), dict(recipe.gallery)
+
+    q_m, q_f, q_v = {"edited_captions": 0.2}, {"fine_grained": 0.6}, {"reference_image": 0.2}
+    t_c, t_v = {"captions": 0.1}, {"image": 0.9}
+    assert row("visual") == (q_m, t_c)
+    assert row("semantic") == (q_f | q_v, t_v)
+    assert row("reference-image") == (q_m | q_f, t_c | t_v)
+    assert row("fine-grained") == (q_m | q_v, t_c | t_v)
+    assert row("edited-captions") == (q_f | q_v, t_c | t_v)
+    assert row("target-image") == (q_m | q_f | q_v, t_c)
+    assert row("target-captions") == (q_m | q_f | q_v, t_v)
+
+
+def test_only_needed_stages_are_asked_for() -> None:
+    assert METHODS["image-only"].needs("circo") == ()
+    assert METHODS["lincir"].needs("circo") == ("mapping:lincir",)
+    assert METHODS["cirevl"].needs("circo") == ("greedy_caption", "greedy_edit")
+    assert METHODS["cvsi"].needs("circo") == ("captions", "edits", "mapping:lincir", "objects")
+    assert "edits" not in METHODS["cvsi-no-edited-captions"].needs("circo")
+
+
+def test_every_row_is_complete() -> None:
+    for name, row in METHODS.items():
+        assert row.name == name
+        assert row.title
+        assert row.paper
+        assert row.description
+        assert bool(row.reason) == (row.status != "ready"), name
+        assert row.runs == (row.status in {"ready", "needs_checkpoint"}), name
+        if row.runs:
+            assert set(row.recipes) == set(BENCHMARK_STYLES)
+
+
+def test_rows_that_do_not_run_say_why() -> None:
+    with pytest.raises(ValueError, match=r"PALAVRA does not run here \(numbers_only\): "):
+        METHODS["palavra"].recipe("cirr")
+    with pytest.raises(ValueError, match="not 'coco'"):
+        METHODS["cvsi"].recipe("coco")
+    with pytest.raises(ValueError, match="image-only, text-only"):
+        method("magic")
+
+
+def test_unknown_features_are_refused() -> None:
+    with pytest.raises(ValueError, match="query features depth; known: reference_image"):
+        Recipe(query={"depth": 1.0})
+    with pytest.raises(ValueError, match="gallery features all have weight 0"):
+        Recipe(query={"text": 1.0}, gallery={"image": 0.0})
+
+
+def test_each_difference_is_a_field_with_two_values() -> None:
+    fields = {field.name for field in dataclasses.fields(CvsiSettings)}
+    assert [row.number for row in DIFFERENCES] == [f"D{i}" for i in range(1, 16)]
+    assert {row.field for row in DIFFERENCES} == fields - {"captions_per_image"}
+    same = {
+        row.field
+        for row in DIFFERENCES
+        if getattr(CVSI, row.field) == getattr(CVSI_CODE, row.field)
+    }
+    # Where the paper is silent, the code's choice is the default.
+    assert same == {"final_stop", "fashion_captions", "preprocess", "exclude_reference",
+                    "temperature", "weights"}  # fmt: skip
+
+
+def test_settings_are_plain_json_and_checked() -> None:
+    assert json.loads(json.dumps(CVSI_CODE.as_json()))["weights"]["cirr"]["alpha"] == 0.6
+    with pytest.raises(ValueError, match="edit_mode is 'all'; one of per_caption, joined"):
+        CvsiSettings(edit_mode="all")
+    assert [CVSI.excludes_reference(style) for style in BENCHMARK_STYLES] == [True, False, False]
+
+
+def test_own_settings_make_a_row() -> None:
+    settings = dataclasses.replace(CVSI, similarity="dot", caption_mean="raw_mean")
+    row = with_cvsi_settings("mine", "Mine", settings)
+    assert row.recipe("circo").similarity == "dot"
+    assert settings.stored_mean == "raw_mean"
+    assert cvsi_recipes(settings)["circo"].norms == {}
+
+
+def test_texts_by_hand() -> None:
+    assert pseudo_text(" is red ") == pseudo_text("is red")
+    assert (pseudo_text("is red").before, pseudo_text("is red").after) == (
+        "a photo of",
+        "that is red",
+    )
+    assert pic2word_text("is red").after == ", is red"
+    assert captioning_text("a dog", "is red") == "a photo of a dog that is red"
+    full = fine_grained_text("is red", "a ball")
+    assert full.after == "that is red. And the photo should have a ball."
+    assert fine_grained_text("is red", "a ball", final_stop=False).after.endswith("have a ball")
+
+
+@pytest.mark.parametrize("answer", ["", "none", " None. ", "nothing"])
+def test_nothing_added(answer: str) -> None:
+    assert adds_nothing(answer)
+    assert fine_grained_text("is red", answer) == pseudo_text("is red")
+    kept = fine_grained_text("is red", answer, no_objects="keep").after
+    assert kept == f"that is red. And the photo should have {answer.strip()}."
+
+
+def test_something_added() -> None:
+    assert not adds_nothing("nonetheless a ball")
+
+
+def naive_ldre(edited, unedited, gallery, scope: str) -> np.ndarray:
+    """Section 4 of the method written as loops."""
+    edited, unedited, gallery = (
+        x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (edited, unedited, gallery)
+    )
+    count, n = edited.shape[:2]
+    scores = np.zeros((count, n))
+    for q in range(count):
+        for i in range(n):
+            away = [max(0.0, float((unedited[q, i] - edited[q, i]) @ g)) for g in gallery]
+            scores[q, i] = sum(sorted(away)[-5:])
+    if scope == "global":
+        scores = np.tile(scores.sum(axis=0), (count, 1))
+    out = []
+    for q in range(count):
+        exponents = np.exp(scores[q] / scores[q].max() / 0.04)
+        weights = exponents / exponents.sum()
+        out.append(sum(w * f for w, f in zip(weights, edited[q], strict=True)))
+    return np.stack(out)
+
+
+@pytest.mark.parametrize("scope", ["query", "global"])
+def test_ldre_equals_its_formula(scope: str) -> None:
+    edited, unedited, gallery = vectors(11, 4, 8), vectors(11, 4, 8, seed=1), vectors(23, 8, seed=2)
+    got = ldre_queries(edited, unedited, gallery, LdreSettings(scope=scope))
+    expected = naive_ldre(edited, unedited, gallery, scope)
+    np.testing.assert_allclose(got, expected, atol=2e-5)
+    if scope == "query":
+        alone = ldre_queries(edited[3:4], unedited[3:4], gallery)
+        np.testing.assert_allclose(alone, got[3:4], atol=2e-5)
+
+
+def test_ldre_row_and_edge_cases() -> None:
+    features = {"each_edited_caption": vectors(2, 3, 4), "each_caption": vectors(2, 3, 4)}
+    gallery = {"image": vectors(3, 4, seed=5)}
+    # Edits equal to captions lead nowhere: all weigh alike. Fewer than five images also work.
+    got = METHODS["ldre"].recipe("circo").query_vectors(features, gallery)
+    edits = features["each_edited_caption"]
+    mean = (edits / np.linalg.norm(edits, axis=-1, keepdims=True)).mean(axis=1)
+    np.testing.assert_allclose(got, mean, atol=1e-6)
+    with pytest.raises(ValueError, match="do not fit"):
+        ldre_queries(vectors(2, 3, 4), vectors(2, 2, 4), vectors(3, 4))
+
+
+def test_the_table_is_read_without_torch() -> None:
+    code = "import sys, models.methods; print('torch' in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "False"
+
+
+def test_image_text_sum_weighs_both_alike() -> None:
+    query = {"reference_image": np.array([[9.0, 0.0]]), "text": np.array([[0.0, 1.0]])}
+    gallery = np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    fused = METHODS["image-text-sum"].recipe("cirr").query_vectors(query, {"image": gallery})
+    assert similarities(fused, gallery).argmax() == 0

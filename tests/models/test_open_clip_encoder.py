@@ -1,0 +1,188 @@
+"""Encoders against open_clip itself, and backbones that must be refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+
+from models.open_clip_loading import EncoderNotFound, EncoderSpec, load_encoder
+from models.protocols import ImageTextEncoder, SplicedText
+from models.text_tower import SpliceUnsupported, TextTower
+from tests.fakes.small_clip import write_small_clip
+
+TEXTS = [
+    "a photo of a cat",
+    "",
+    "word " * 120,
+    "it's 5 o'clock & two $ dogs, <p>",
+    "a photo of a cat",
+    "x",
+]
+
+
+def pictures(count: int = 3) -> list[Image.Image]:
+    random = np.random.default_rng(0)
+    return [
+        Image.fromarray(random.integers(0, 256, (40 + 9 * i, 50, 3), dtype=np.uint8))
+        for i in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_clip(tmp_path_factory.mktemp("clip"))
+
+
+def test_local_directory_equals_open_clip(small: Path) -> None:
+    reference, _, transform = open_clip.create_model_and_transforms(f"local-dir:{small}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{small}")
+    reference.eval()
+    encoder = load_encoder(EncoderSpec(str(small), preprocess="clip", image_batch=2, device="cpu"))
+    with torch.inference_mode():
+        texts = reference.encode_text(tokenizer(TEXTS)).numpy()
+        images = reference.encode_image(torch.stack([transform(p) for p in pictures()])).numpy()
+    np.testing.assert_allclose(encoder.encode_texts(TEXTS), texts, atol=2e-6)
+    np.testing.assert_allclose(encoder.encode_images(pictures()), images, atol=2e-6)
+    assert isinstance(encoder, ImageTextEncoder)
+    assert (encoder.dim, encoder.token_width) == (24, 40)
+    assert list(encoder.fingerprint["preprocess"]["mean"]) == [0.5, 0.4, 0.3]
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained"),
+    [
+        ("ViT-B-32", "random:1"),
+        ("ViT-B-32-quickgelu", "random:1"),
+        pytest.param("RN50", "random:1", marks=pytest.mark.slow),
+        pytest.param("coca_ViT-B-32", "random:1", marks=pytest.mark.slow),
+    ],
+)
+def test_named_architectures_equal_open_clip(name: str, pretrained: str) -> None:
+    encoder = load_encoder(EncoderSpec(name, pretrained, preprocess="clip", device="cpu"))
+    model, tokenizer = encoder.model, open_clip.get_tokenizer(name)
+    config = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
+    transform = image_transform_v2(config, is_train=False)
+    with torch.inference_mode():
+        texts = model.encode_text(tokenizer(TEXTS), normalize=False).numpy()
+        pixels = torch.stack([transform(picture) for picture in pictures(2)])
+        images = model.encode_image(pixels, normalize=False).numpy()
+    np.testing.assert_allclose(encoder.encode_texts(TEXTS), texts, atol=5e-6)
+    np.testing.assert_allclose(encoder.encode_images(pictures(2)), images, atol=5e-6)
+
+
+def test_separate_text_tower_equals_open_clip() -> None:
+    # CustomTextCLIP: the same tower under another name in the model.
+    model = open_clip.create_model("ViT-B-32", force_custom_text=True, load_weights=False).eval()
+    tokenizer = open_clip.get_tokenizer("ViT-B-32")
+    tower = TextTower(model, tokenizer)
+    with torch.inference_mode():
+        expected = model.encode_text(tokenizer(TEXTS)).numpy()
+    got = tower.encode_rows([tower.tokens.row(text) for text in TEXTS])
+    np.testing.assert_allclose(got, expected, atol=5e-6)
+
+
+@pytest.mark.parametrize("pool", [{"pool_type": "last", "no_causal_mask": True}])
+def test_a_tower_without_end_of_text_read_out_encodes_but_takes_no_tokens(
+    tmp_path: Path, pool: dict[str, object]
+) -> None:
+    encoder = load_encoder(EncoderSpec(str(write_small_clip(tmp_path, text=pool)), device="cpu"))
+    ids = open_clip.get_tokenizer("ViT-B-32")(TEXTS)
+    with torch.inference_mode():
+        expected = encoder.model.encode_text(ids).numpy()
+    np.testing.assert_allclose(encoder.encode_texts(TEXTS), expected, atol=1e-6)
+    with pytest.raises(SpliceUnsupported, match="choose a CLIP backbone"):
+        encoder.encode_spliced([SplicedText("a")], np.zeros((1, 40), dtype=np.float32))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bf16", 0.02), ("fp16", 0.003)])
+def test_low_precision_stays_near_float32(small: Path, dtype: str, tolerance: float) -> None:
+    exact = load_encoder(EncoderSpec(str(small), device="cpu"))
+    rough = load_encoder(EncoderSpec(str(small), dtype=dtype, device="cpu"))
+    for a, b in (
+        (exact.encode_texts(TEXTS), rough.encode_texts(TEXTS)),
+        (exact.encode_images(pictures()), rough.encode_images(pictures())),
+    ):
+        assert b.dtype == np.float32
+        cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+        assert 0 < 1 - cosine.min() < tolerance
+    assert exact.fingerprint != rough.fingerprint
+
+
+def test_own_byte_pair_file_beside_the_config_is_used(tmp_path: Path) -> None:
+    merges = ["r e", "re d</w>"]
+    folder = write_small_clip(tmp_path, merges=merges)
+    encoder = load_encoder(EncoderSpec(str(folder), device="cpu"))
+    # 256 bytes, 256 bytes that end a word, two merges, start and end of text.
+    assert encoder.tower.tokens.ids("red") == [513]
+    assert (encoder.tower.tokens.start, encoder.tower.tokens.end) == (514, 515)
+    assert encoder.encode_texts(["red star"]).shape == (1, 24)
+
+
+def test_vocabulary_of_another_model_is_refused(tmp_path: Path) -> None:
+    folder = write_small_clip(tmp_path, merges=["r e"])
+    (folder / "bpe.txt.gz").unlink()
+    with pytest.raises(EncoderNotFound, match=r"bpe\.txt\.gz"):
+        load_encoder(EncoderSpec(str(folder), device="cpu"))
+
+
+def test_openai_weights_run_with_quick_gelu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The tag's weights, stood in for by random ones of the right shape.
+    torch.manual_seed(3)
+    trained = open_clip.create_model("ViT-B-32-quickgelu", load_weights=False).eval()
+    file = tmp_path / "weights.pt"
+    torch.save(trained.state_dict(), file)
+    monkeypatch.setattr(open_clip.pretrained, "download_pretrained", lambda config: str(file))
+    encoder = load_encoder(EncoderSpec("ViT-B/32", "openai", device="cpu"))
+    ids = open_clip.get_tokenizer("ViT-B-32")(TEXTS)
+    with torch.inference_mode():
+        expected = trained.encode_text(ids).numpy()
+    np.testing.assert_allclose(encoder.encode_texts(TEXTS), expected, atol=5e-6)
+    assert encoder.fingerprint["quick_gelu"] is True
+
+
+def test_fingerprint_follows_weights_and_not_the_place(small: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere"
+    copy.mkdir()
+    for file in small.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    here = load_encoder(EncoderSpec(str(small), device="cpu")).fingerprint
+    assert load_encoder(EncoderSpec(str(copy), device="cpu")).fingerprint == here
+    assert str(small) not in str(here)
+    other = load_encoder(EncoderSpec(str(small), device="cpu", preprocess="clip")).fingerprint
+    assert other != here
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "message"),
+    [
+        ("ViT-B-32", "", "needs `pretrained`.*openai"),
+        ("ViT-B-99", "openai", "Names like it: ViT-B-16"),
+        ("ViT-B-32", "no-such-tag", "tags: openai"),
+        ("ViT-B-32", "random:x", "a number"),
+        ("local-dir:/no/such/place", "", "no directory that holds"),
+    ],
+)
+def test_unknown_backbones_say_what_is_known(name: str, pretrained: str, message: str) -> None:
+    with pytest.raises(EncoderNotFound, match=message):
+        load_encoder(EncoderSpec(name, pretrained, device="cpu"))
+
+
+def test_directory_without_weights_is_never_a_random_network(tmp_path: Path) -> None:
+    (write_small_clip(tmp_path) / "open_clip_model.safetensors").unlink()
+    with pytest.raises(EncoderNotFound, match="no weights"):
+        load_encoder(EncoderSpec(str(tmp_path), device="cpu"))
+
+
+def test_nothing_in_nothing_out(small: Path) -> None:
+    encoder = load_encoder(EncoderSpec(str(small), device="cpu"))
+    assert encoder.encode_texts([]).shape == (0, 24)
+    assert encoder.encode_images([]).shape == (0, 24)
+    assert encoder.encode_spliced([], np.zeros((0, 40), dtype=np.float32)).shape == (0, 24)
