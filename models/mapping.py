@@ -38,6 +38,11 @@ FORMAT: Final = "cirflow-mapping-1"
 
 _WRAPPERS: Final = ("Phi", "state_dict_img2text", "state_dict")
 _FEATURES_PER_BATCH: Final = 8192
+_SIGNATURES: Final[tuple[tuple[Kind, tuple[str, ...], float], ...]] = (
+    ("phi", ("layers.0.weight", "layers.3.weight", "layers.6.weight"), 0.5),
+    ("img2text", ("layers.0.0.weight", "layers.1.0.weight", "fc_out.weight"), 0.1),
+)
+"""Kind, weights that tell it, and the dropout it is trained with."""
 
 
 class MappingError(ValueError):
@@ -236,10 +241,7 @@ def _unwrap(content: Any, where: str) -> dict[str, torch.Tensor]:
 
 def _recognise(state: Mapping[str, torch.Tensor], where: str) -> MappingShape:
     """Read the architecture off the names and shapes of the weights."""
-    for kind, names, dropout in (
-        ("phi", ("layers.0.weight", "layers.3.weight", "layers.6.weight"), 0.5),
-        ("img2text", ("layers.0.0.weight", "layers.1.0.weight", "fc_out.weight"), 0.1),
-    ):
+    for kind, names, dropout in _SIGNATURES:
         if all(name in state and state[name].ndim == 2 for name in names):
             first, last = state[names[0]], state[names[-1]]
             return MappingShape(kind, first.shape[1], first.shape[0], last.shape[0], dropout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
@@ -33,7 +33,7 @@ class OpenClipEncoder:
     def __init__(
         self,
         model: nn.Module,
-        tokenizer: object,
+        tokenizer: Callable[[list[str]], torch.Tensor],
         preprocess: ImagePreprocess,
         *,
         identity: Mapping[str, Json],

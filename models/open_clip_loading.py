@@ -11,10 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import open_clip
 import torch
@@ -188,9 +187,9 @@ def _activation(spec: EncoderSpec) -> bool:
     return True
 
 
-def _config(spec: EncoderSpec) -> Mapping[str, Json]:
+def _config(spec: EncoderSpec) -> dict[str, Any]:
     try:
-        config: Mapping[str, Json] = open_clip.get_model_config(spec.source)
+        config: dict[str, Any] = open_clip.get_model_config(spec.source)
     except (OSError, json.JSONDecodeError) as error:
         raise EncoderNotFound(f"{spec.name!r} holds no readable {CONFIG_FILE}: {error}") from error
     return config
@@ -237,7 +236,7 @@ def _preprocess_of_tag(spec: EncoderSpec) -> dict[str, Json]:
     return {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in tag}
 
 
-def _tokenizer(spec: EncoderSpec) -> tuple[object, str]:
+def _tokenizer(spec: EncoderSpec) -> tuple[Any, str]:
     """The tokenizer and a hash of what defines it.
 
     open_clip does not look for a directory's own byte-pair file, neither beside the config nor

@@ -11,7 +11,7 @@ Two ways, a value of the scoring protocol because the choice moves published num
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
@@ -149,6 +149,6 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 
 def _submit(
-    pool: ThreadPoolExecutor, work: object, start: int, size: int, total: int
+    pool: ThreadPoolExecutor, work: Callable[[int], np.ndarray], start: int, size: int, total: int
 ) -> list[Future[np.ndarray]]:
     return [pool.submit(work, index) for index in range(start, min(start + size, total))]
