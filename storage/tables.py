@@ -17,7 +17,6 @@ states may publish one row twice; readers keep one of them by a fixed rule.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,94 +40,38 @@ from storage.parts import (
     open_part,
     read_part,
 )
+from storage.receipts import Survey, find_receipt, leave_receipt
 from storage.schemas import OK, TABLES, TableSchema, make_rows, table_schema
+from storage.shards import (
+    Coverage,
+    IncompleteTable,
+    Part,
+    Plan,
+    Problem,
+    Shard,
+    SpecConflict,
+    TableInfo,
+)
+
+__all__ = [
+    "CorruptPart",
+    "Coverage",
+    "IncompleteTable",
+    "Part",
+    "Plan",
+    "Problem",
+    "Shard",
+    "SpecConflict",
+    "Table",
+    "TableInfo",
+    "list_tables",
+    "load_table",
+    "open_table",
+    "require_complete",
+]
 
 _PART = re.compile(r"part-[0-9a-f]{8,64}\.parquet")
 _SPEC_KEY = re.compile(r"[0-9a-f]{8,64}")
-
-
-class IncompleteTable(ValueError):
-    """A table lacks rows that its reader needs."""
-
-
-class SpecConflict(ValueError):
-    """A spec.json on disk does not say what its key promises."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Keys whose rows are made and published together.
-
-    Attributes:
-        key: names the part; made of the members and the attempt.
-        members: sorted, unique row keys.
-        attempt: 0 the first time, then one more for each time its rows failed and are retried.
-    """
-
-    key: str
-    members: tuple[str, ...]
-    attempt: int = 0
-
-    @classmethod
-    def of(cls, members: Sequence[str], attempt: int = 0) -> Shard:
-        """Make the shard of some keys."""
-        ordered = tuple(sorted(set(members)))
-        return cls(content_key([attempt, *ordered]), ordered, attempt)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be done: shards of the missing keys, and how many keys are present already."""
-
-    shards: tuple[Shard, ...]
-    present: int
-    planned: int
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part as published; `published` is false if another worker's part was there first."""
-
-    name: str
-    rows: int
-    bytes: int
-    published: bool
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with a published part, and what to do about it."""
-
-    part: str
-    what: str
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How many of the planned keys have an ok row, only failed rows, or no row."""
-
-    planned: int
-    ok: int
-    failed: int
-    missing: int
-
-    @property
-    def gaps(self) -> float:
-        """Fraction of planned keys without an ok row."""
-        return (self.failed + self.missing) / self.planned if self.planned else 0.0
-
-
-@dataclass(frozen=True)
-class TableInfo:
-    """One table as found: parts that cannot be read are counted, their rows are not."""
-
-    name: str
-    spec_key: str
-    parts: int
-    rows: int
-    bytes: int
-    unreadable: int
-    spec: Mapping[str, Any]
 
 
 def open_table(location: Location, name: str, spec: Mapping[str, Any]) -> Table:
@@ -214,12 +157,12 @@ class Table:
             raise ValueError(f"a shard has at least one member, not {shard_size}")
         planned = sorted(set(keys))
         survey = self._survey()
-        seen = self._receipt(survey, planned)
+        seen = find_receipt(self.location, survey, planned)
         if seen is not None and not (retry_failed and seen.failed):
             return Plan((), len(planned), len(planned))
         standing = self._standing(survey, planned)
         if seen is None and not standing.missing:
-            self._leave_receipt(survey, planned, standing.coverage)
+            leave_receipt(self.location, survey, planned, standing.coverage)
         shards = _cut(standing.missing, shard_size, attempt=0)
         if retry_failed:
             shards += _cut(standing.failed, shard_size, attempt=standing.attempt + 1)
@@ -330,12 +273,12 @@ class Table:
         """Count how many of the planned keys are ok, failed and missing."""
         keys = sorted(set(planned))
         survey = self._survey()
-        seen = self._receipt(survey, keys)
+        seen = find_receipt(self.location, survey, keys)
         if seen is not None:
             return seen
         standing = self._standing(survey, keys)
         if not standing.missing:
-            self._leave_receipt(survey, keys, standing.coverage)
+            leave_receipt(self.location, survey, keys, standing.coverage)
         return standing.coverage
 
     def verify(self) -> list[Problem]:
@@ -382,13 +325,13 @@ class Table:
                 rows = rows.filter(pc.is_in(rows[self.schema.key], wanted))
             yield part, rows
 
-    def _survey(self, tolerant: bool = False) -> _Survey:
+    def _survey(self, tolerant: bool = False) -> Survey:
         entries = self.location.entries(self.folder)
         parts = [e for e in entries if _PART.fullmatch(e.path.removeprefix(f"{self.folder}/"))]
         for part in parts:
             if part.size < MIN_PARQUET_BYTES and not tolerant:
                 raise CorruptPart(self.location.join(part.path), f"it has {part.size} bytes")
-        return _Survey(tuple(parts), frozenset(e.path for e in entries))
+        return Survey(self.folder, tuple(parts), frozenset(e.path for e in entries))
 
     def _index(self, parts: Sequence[Entry]) -> pl.DataFrame:
         """Return (key, ok, attempt, part) of every row: only these columns are read."""
@@ -407,7 +350,7 @@ class Table:
         empty = {"key": pl.String, "ok": pl.Boolean, "attempt": pl.Int64, "part": pl.String}
         return pl.concat([pl.DataFrame(schema=empty), *frames])
 
-    def _standing(self, survey: _Survey, planned: Sequence[str]) -> _Standing:
+    def _standing(self, survey: Survey, planned: Sequence[str]) -> _Standing:
         known = (
             self._index(survey.parts)
             .group_by("key")
@@ -425,31 +368,6 @@ class Table:
         )
         attempts = failed["attempt"].to_list()
         return _Standing(coverage, missing, failed["key"].to_list(), max(attempts, default=0))
-
-    # A receipt says: with exactly these parts (names and sizes), none of these keys is missing.
-    # Its name is the hash of that sentence, so finding it in the listing is enough.
-
-    def _receipt_path(self, survey: _Survey, planned: Sequence[str]) -> str:
-        parts = [[entry.path.rsplit("/", 1)[-1], entry.size] for entry in survey.parts]
-        return f"{self.folder}/complete-{content_key([list(planned), parts])}.json"
-
-    def _receipt(self, survey: _Survey, planned: Sequence[str]) -> Coverage | None:
-        path = self._receipt_path(survey, planned)
-        if path not in survey.files:
-            return None
-        return Coverage(**json.loads(self.location.read_bytes(path)))
-
-    def _leave_receipt(self, survey: _Survey, planned: Sequence[str], coverage: Coverage) -> None:
-        text = json.dumps(coverage.__dict__) + "\n"
-        # A reader without the right to write does without.
-        with contextlib.suppress(PermissionError):
-            self.location.create(self._receipt_path(survey, planned), text.encode())
-
-
-@dataclass(frozen=True)
-class _Survey:
-    parts: tuple[Entry, ...]
-    files: frozenset[str]
 
 
 @dataclass(frozen=True)
