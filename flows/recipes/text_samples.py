@@ -143,7 +143,9 @@ class Pointer:
         """
         if self.cell is not None and scene.cells[self.cell] is not None:
             return self.cell
-        looks = [(self.colour, self.shape)] if self.colour and self.shape else []
+        looks: list[tuple[str | None, str | None]] = []
+        if self.colour and self.shape:
+            looks.append((self.colour, self.shape))
         if self.cell is None:
             looks += [(self.colour, None)] if self.colour else []
             looks += [(None, self.shape)] if self.shape else []

@@ -39,42 +39,42 @@ class Settings:
         pool: Batches that are drawn and sorted by length together.
         lr: Peak learning rate.
         warm_up: Steps of linear warm-up.
-        flat: Share of the steps after which the rate falls linearly to 1 % of its peak.
+        flat: Steps before the rate begins to fall linearly to 1 % of its peak.
         weight_decay: Decoupled decay of the matrices.
         probe_weight: Weight of the auxiliary probe's loss.
         probe_layer: Layer whose output the probe reads.
-        first: Share of the steps spent on short scenes in canonical words.
-        second: Share of the steps after which all variation is in.
+        first: Steps spent on short scenes in canonical words.
+        second: Steps before all variation is in.
+        full_prompt: Steps in which the prompt's tokens weigh 0.3 in the loss, and not 0.1.
         save_every: Steps between checkpoints.
     """
 
-    steps: int = 10000
+    steps: int = 7600
     seed: int = 0
     batch: int = 32
     pool: int = 12
     lr: float = 4e-3
     warm_up: int = 100
-    flat: float = 0.3
+    flat: int = 2400
     weight_decay: float = 0.02
     probe_weight: float = 1.0
     probe_layer: int = 3
-    first: float = 0.04
-    second: float = 0.12
+    first: int = 400
+    second: int = 1200
+    full_prompt: int = 4200
     save_every: int = 480
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
-        done = step / self.steps
-        fall = 1.0 if done < self.flat else max(0.01, (1 - done) / (1 - self.flat))
-        return self.lr * min(1.0, (step + 1) / self.warm_up) * fall
+        left = (self.steps - step) / max(1, self.steps - self.flat)
+        return self.lr * min(1.0, (step + 1) / self.warm_up, max(0.01, left))
 
     def mix(self, step: int) -> Mix:
         """The curriculum: short scenes and copying first, then more things, then variation."""
-        done = step / self.steps
         every = Mix(tasks=(EDIT,) * 7 + (ADDED,) + (COPY,), kinds=KIND_WEIGHTS)
-        if done < self.first:
+        if step < self.first:
             return replace(every, tasks=(EDIT, EDIT, ADDED, COPY), most=2, varied=0.0, plain=0.5)
-        if done < self.second:
+        if step < self.second:
             return replace(every, varied=0.25, plain=0.3, two=0.1, open_edits=0.1)
         return replace(
             every,
@@ -88,7 +88,7 @@ class Settings:
 
     def prompt_weight(self, step: int) -> float:
         """Weight of the prompt's tokens in the loss; answers weigh 1."""
-        return 0.3 if step < 0.6 * self.steps else 0.1
+        return 0.3 if step < self.full_prompt else 0.1
 
 
 class Muon:
