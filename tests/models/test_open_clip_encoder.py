@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -85,6 +86,25 @@ def test_separate_text_tower_equals_open_clip() -> None:
         expected = model.encode_text(tokenizer(TEXTS)).numpy()
     got = tower.encode_rows([tower.tokens.row(text) for text in TEXTS])
     np.testing.assert_allclose(got, expected, atol=5e-6)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        {"block_type": "custom", "qk_norm": True, "scale_fc": True},
+        {"ls_init_value": 0.5},
+        {"proj_bias": True},
+        {"proj_type": "none", "width": 24},
+        {"context_length": 16},
+    ],
+)
+def test_variants_of_the_text_tower_equal_open_clip(tmp_path: Path, text: dict[str, Any]) -> None:
+    encoder = load_encoder(EncoderSpec(str(write_small_clip(tmp_path, text=text)), device="cpu"))
+    assert encoder.text is not None  # cropped, not handed to the library
+    ids = open_clip.get_tokenizer(f"local-dir:{tmp_path}")(TEXTS)
+    with torch.inference_mode():
+        expected = encoder.model.encode_text(ids).numpy()
+    np.testing.assert_allclose(encoder.encode_texts(TEXTS), expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("pool", [{"pool_type": "last", "no_causal_mask": True}])
