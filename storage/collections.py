@@ -26,7 +26,7 @@ from storage.images import MAX_PIXELS
 from storage.ingest_writer import IMAGES_SPEC, Examined, Known, Result, Writer, examine
 from storage.keys import content_key
 from storage.locations import Location
-from storage.parts import open_part
+from storage.parts import keys_by_group, open_part
 from storage.schemas import OK
 from storage.sources.candidates import Candidate, Limits
 from storage.sources.files import list_files
@@ -94,7 +94,7 @@ def ingest(
             points to the new listing.
         class_field: column (Parquet) or key (``.json`` beside an image in a tar) of the class;
             without it the class is the first folder level.
-        part_bytes: image bytes in a part and, about, the memory used.
+        part_bytes: image bytes in a part; memory stays within a few times that.
         part_rows: most inputs in a part.
         max_pixels: larger images become rows with the status ``too_many_pixels``.
         max_file_bytes: larger files become rows with the status ``too_large``.
@@ -264,11 +264,7 @@ def list_collections(location: Location) -> list[str]:
 def _image_groups(location: Location, path: str, size: int) -> tuple[frozenset[str], ...]:
     """Return the image ids of each row group. A part of a given name and size never changes."""
     with open_part(location, path) as part:
-        groups = range(part.num_row_groups)
-        return tuple(
-            frozenset(part.read_row_group(i, columns=["image_id"])["image_id"].to_pylist())
-            for i in groups
-        )
+        return keys_by_group(part, location.join(path))
 
 
 def _take_images(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ MIN_PARQUET_BYTES = 12
 """A Parquet file has a magic number at both ends and the length of its footer."""
 
 _FOOTER = b"cirflow"
+_KEYS = b"cirflow.keys"
 _NOT_CORRUPTION = (FileNotFoundError, PermissionError, TimeoutError, ConnectionError)
 
 
@@ -115,23 +117,25 @@ def _all_finite(column: pa.ChunkedArray) -> bool:
     return bool(pc.all(pc.is_finite(values), min_count=0).as_py())
 
 
-def encode_part(rows: pa.Table, footer: Footer, group_bytes: int) -> bytes:
+def encode_part(schema: TableSchema, rows: pa.Table, footer: Footer) -> bytes:
     """Return the Parquet file of checked rows, after reading it back and comparing.
 
     Pages carry checksums, so that a flipped bit is found when it is read; row groups have about
-    `group_bytes`, so that a few rows can be read without the rest. Image bytes are compressed
-    already and are stored as they are, vectors have no useful dictionary or bounds.
+    ``schema.group_bytes``, so that a few rows can be read without the rest. Image bytes are
+    compressed already and are stored as they are, vectors have no useful dictionary or bounds.
     """
-    text = json.dumps(footer.__dict__, sort_keys=True)
+    metadata = {_FOOTER: json.dumps(footer.__dict__, sort_keys=True)}
+    if schema.keys_in_footer:
+        metadata[_KEYS] = "\n".join(rows[schema.key].to_pylist())
     small = [f.name for f in rows.schema if pa.types.is_string(f.type)]
     sink = pa.BufferOutputStream()
     pq.write_table(
-        rows.replace_schema_metadata({_FOOTER: text}),
+        rows.replace_schema_metadata(metadata),
         sink,
         compression={f.name: _codec(f.type) for f in rows.schema},
         use_dictionary=small,
         write_statistics=small,
-        row_group_size=max(1, int(rows.num_rows * group_bytes / max(rows.nbytes, 1))),
+        row_group_size=max(1, int(rows.num_rows * schema.group_bytes / max(rows.nbytes, 1))),
         write_page_checksum=True,
         store_schema=True,
     )
@@ -174,6 +178,21 @@ def footer_of(part: pq.ParquetFile, path: str) -> Footer:
     if footer.rows != part.metadata.num_rows:
         raise CorruptPart(path, f"{part.metadata.num_rows} rows, its footer says {footer.rows}")
     return footer
+
+
+def keys_by_group(part: pq.ParquetFile, path: str) -> tuple[frozenset[str], ...]:
+    """Return the keys of each row group from the footer alone (where the table keeps them there).
+
+    Raises:
+        CorruptPart: the footer does not hold one key for each row.
+    """
+    metadata = part.metadata
+    keys = (metadata.metadata or {}).get(_KEYS, b"").decode().split("\n")
+    if len(keys) != metadata.num_rows:
+        raise CorruptPart(path, f"its footer has {len(keys)} keys for {metadata.num_rows} rows")
+    rest = iter(keys)
+    sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    return tuple(frozenset(itertools.islice(rest, size)) for size in sizes)
 
 
 def read_part(

@@ -6,6 +6,7 @@ of a row that is not ok may be null; a row that is ok has no nulls and no vector
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,13 +25,17 @@ _VECTOR_TYPES = {"float16": pa.float16(), "float32": pa.float32()}
 class TableSchema:
     """A table's name, the column that identifies a row, and all columns in order.
 
-    `group_bytes` is the size of a Parquet row group: the least that is read to get one row.
+    Attributes:
+        group_bytes: size of a Parquet row group, the least that is read to get one row.
+        keys_in_footer: whether the footer of a part lists its keys, so that the row group of a key
+            is known without reading a column; for tables of few, large rows.
     """
 
     name: str
     key: str
     arrow: pa.Schema
     group_bytes: int = 8 * 2**20
+    keys_in_footer: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -59,24 +64,27 @@ def _vectors(name: str, key: str, **columns: pa.DataType) -> Callable[..., Table
     return schema
 
 
+def _images(spec: Mapping[str, Any]) -> TableSchema:
+    """One row per distinct image; image_id is the sha256 of the bytes."""
+    columns = {
+        "data": pa.large_binary(),
+        "bytes": pa.int64(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "format": pa.string(),
+    }
+    # Images are read a few at a time, from anywhere in a part.
+    schema = _schema("images", "image_id", columns)
+    return dataclasses.replace(schema, group_bytes=2**19, keys_in_footer=True)
+
+
 def _schema(name: str, key: str, columns: Mapping[str, pa.DataType]) -> TableSchema:
     fields = {key: pa.string(), **columns, "status": pa.string(), "reason": pa.string()}
-    # Images are read a few at a time, from anywhere in a part.
-    group_bytes = 2**19 if name == "images" else TableSchema.group_bytes
-    return TableSchema(name, key, pa.schema(list(fields.items())), group_bytes)
+    return TableSchema(name, key, pa.schema(list(fields.items())))
 
 
 TABLES: Mapping[str, Callable[[Mapping[str, Any]], TableSchema]] = {
-    # One row per distinct image; image_id is the sha256 of the bytes.
-    "images": _fixed(
-        "images",
-        "image_id",
-        data=pa.large_binary(),
-        bytes=pa.int64(),
-        width=pa.int32(),
-        height=pa.int32(),
-        format=pa.string(),
-    ),
+    "images": _images,
     # One row per input file, readable or not; image_id is null where it could not be read.
     "sources": _fixed(
         "sources",

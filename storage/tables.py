@@ -178,7 +178,7 @@ class Table:
         """
         rows = checked_rows(self.schema, rows, shard.members)
         footer = Footer(self.name, self.spec_key, shard.key, shard.attempt, rows.num_rows)
-        data = encode_part(rows, footer, self.schema.group_bytes)
+        data = encode_part(self.schema, rows, footer)
         name = f"part-{shard.key}.parquet"
         published = self.location.create(f"{self.folder}/{name}", data)
         if not published:

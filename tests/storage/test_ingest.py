@@ -2,13 +2,21 @@
 
 import hashlib
 import os
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from storage import ingest_writer
-from storage.collections import Collection, UnknownCollection, ingest, list_collections
+from storage.collections import (
+    Collection,
+    IngestSummary,
+    UnknownCollection,
+    ingest,
+    list_collections,
+)
 from storage.locations import Location
 from storage.sources import files as source_files
 from storage.tables import CorruptPart, IncompleteTable, list_tables
@@ -287,6 +295,24 @@ def test_parts_are_bounded_and_any_size_gives_the_same_collection(
         assert len(collection.images.parts()) == (1 if number == 2 else 5)
     assert len(listings) == 1
     assert contents[0] == contents[1] == contents[2]
+
+
+def test_two_ingests_racing(location: Location, folder: Path) -> None:
+    for number in range(20):
+        (folder / "dog" / f"{number}.jpg").write_bytes(jpeg(100 + number))
+    barrier = threading.Barrier(2)
+
+    def work(name: str) -> IngestSummary:
+        barrier.wait()
+        return ingest(location, folder, name, part_rows=3)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(work, ["one", "two"])
+    assert first.listing == second.listing
+    assert (first.files, first.images, first.failed) == (26, 25, {})
+    collection = Collection.open(location, "two")
+    assert len(collection.rows()) == 26
+    assert len(list(collection.read_images(collection.image_ids()))) == 25
 
 
 def test_killed_anywhere_and_started_again(
