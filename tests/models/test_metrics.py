@@ -73,7 +73,8 @@ def test_circo_metrics_by_hand() -> None:
     ranks = np.array([[0, 30], [1, NOT_RANKED], [NOT_RANKED, 9]])
     counts = np.array([2, 1, 2])
     got = circo_metrics(ranks, counts, [("addition",), ("addition", "viewpoint"), ()])
-    assert got["recall@5"] == pytest.approx(200 / 3)  # the annotated target only
+    # Only the annotated target counts, not the right answer at place 10 of the last query.
+    assert got["recall@5"] == got["recall@10"] == pytest.approx(200 / 3)
     assert got["map@5"] == pytest.approx(100 * (1 / 2 + 1 / 2 + 0) / 3)
     assert got["map@10"] == pytest.approx(100 * (1 / 2 + 1 / 2 + (1 / 10) / 2) / 3)
     assert got["map@50"] == pytest.approx(100 * ((1 + 2 / 31) / 2 + 1 / 2 + 1 / 20) / 3)
