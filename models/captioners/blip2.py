@@ -69,8 +69,7 @@ class Blip2Captioner:
         """Load the checkpoint.
 
         Raises:
-            ValueError: When the checkpoint's language model is not decoder-only, or its
-                processor would leave the image out of the prompt.
+            ValueError: When the checkpoint's language model is not decoder-only.
         """
         self._settings = settings
         self._device = pick_device(settings.device)
@@ -89,7 +88,6 @@ class Blip2Captioner:
         self._end_tokens = _as_list(model.language_model.generation_config.eos_token_id)
         self._num_queries: int = model.config.num_query_tokens
         self._image_token: int = model.config.image_token_id
-        self._prefix("")  # refuses a broken processor now rather than at the first image
 
     @property
     def fingerprint(self) -> Fingerprint:

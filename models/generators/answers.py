@@ -43,8 +43,12 @@ def cut_at_stop(text: str, stop: Iterable[str]) -> str:
 def reply_to(
     request: TextRequest, text: str, finish_reason: str, *, attempts: int = 1
 ) -> TextReply:
-    """A reply with the raw text, or a rejected one when there is no text at all."""
-    text = cut_at_stop(text, request.stop)
-    if not text.strip():
+    """A reply with the text up to a stop string, or a rejected one when there is no text at all.
+
+    White space around the text is dropped: whether the first word comes with a space is a
+    matter of the engine's detokenizer (vLLM keeps what transformers strips), not of the model.
+    """
+    text = cut_at_stop(text, request.stop).strip()
+    if not text:
         return TextReply(request.key, "", "rejected", EMPTY_ANSWER, finish_reason, attempts)
     return TextReply(request.key, text, "ok", "", finish_reason, attempts)

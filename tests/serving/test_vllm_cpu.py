@@ -127,7 +127,9 @@ def local(checkpoint: Path) -> TransformersGenerator:
 @pytest.fixture(scope="module")
 def remote(base_url: str) -> OpenAIServerGenerator:
     return OpenAIServerGenerator(
-        OpenAIServerSettings(base_url=base_url, model=SERVED_NAME, mode="completions")
+        OpenAIServerSettings(
+            base_url=base_url, model=SERVED_NAME, mode="completions", health_wait_seconds=10.0
+        )
     )
 
 
