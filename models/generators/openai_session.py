@@ -163,10 +163,7 @@ class ServerSession:
                 return Outcome(status="engine_error", reason=self._given_up, attempts=attempts)
             attempts += 1
             if 1 < attempts == self._settings.attempts:
-                # Last tries go one at a time: if one question kills the server whenever it is
-                # asked, those that fell with it get an answer now.
-                async with self._last_try:
-                    answers = await self._ask_once(question, attempts)
+                answers = await self._ask_alone(question, attempts)
             else:
                 answers = await self._ask_once(question, attempts)
             return Outcome(answers=tuple(answers), attempts=attempts)
@@ -182,6 +179,20 @@ class ServerSession:
         except (openai.APIError, BadAnswer) as failure:
             status, reason = _explain(failure)
             return Outcome(status=status, reason=reason, attempts=attempts)
+
+    async def _ask_alone(self, question: Question, attempt: int) -> list[tuple[str, str]]:
+        """A last try, with no other last try in flight.
+
+        If one question kills the server whenever it is asked, those that fell with it get their
+        answers now; so the next one may start only when the server is back.
+        """
+        async with self._last_try:
+            try:
+                return await self._ask_once(question, attempt)
+            except openai.APIConnectionError as failure:
+                if _is_disconnection(failure):
+                    await self._recover()
+                raise
 
     async def _ask_once(self, question: Question, attempt: int) -> list[tuple[str, str]]:
         """Ask once, keep the breaker's books, and validate the answer."""
@@ -229,10 +240,13 @@ class ServerSession:
             raise BadAnswer(f"the response is not JSON: {failure}") from failure
 
     async def _before_new_attempt(self, state: RetryCallState) -> None:
-        """After a disconnection, wait until the server is back and still the same."""
+        """After a disconnection, wait for the server."""
         failure = state.outcome.exception() if state.outcome else None
-        if isinstance(failure, BadAnswer):
-            return
+        if not isinstance(failure, BadAnswer):
+            await self._recover()
+
+    async def _recover(self) -> None:
+        """Wait until the server is back and still the same; otherwise give up the run."""
         async with self._recovery:  # one looks, the others wait for what it finds
             if self._given_up:
                 return
