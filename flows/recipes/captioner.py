@@ -30,7 +30,14 @@ from transformers import (
 from flows.recipes.caption_scores import attribute_accuracy
 from flows.recipes.captioner_tokenizer import LONGEST, build_tokenizer
 from flows.recipes.pictures import IGNORED, MEAN, SLOTS, STD, labels, pixels, slot_losses
-from flows.recipes.training import Schedule, Training, one_thread, streams, write_recipe
+from flows.recipes.training import (
+    Schedule,
+    Training,
+    half_precision,
+    one_thread,
+    streams,
+    write_recipe,
+)
 from flows.recipes.vision_measures import Captioner, as_json, captioner_measures
 from flows.recipes.vision_tower import VISION, WIDTH, load_tower
 from storage.world.drawing import SIDE
@@ -212,9 +219,10 @@ def save_captioner(
         size={"height": SIDE, "width": SIDE}, image_mean=list(MEAN), image_std=list(STD)
     )
     Blip2Processor(images, tokenizer, num_query_tokens=QUERIES).save_pretrained(folder)
-    shipped = Blip2ForConditionalGeneration(model.config)
-    shipped.load_state_dict(model.state_dict())
-    shipped.half().save_pretrained(folder)
+    state = half_precision(model.state_dict())
+    del state["language_model.lm_head.weight"]  # tied to the embedding
+    # The configuration stays at float32, so that plain loading computes in float32.
+    model.save_pretrained(folder, state_dict=state)
 
 
 def main() -> None:
