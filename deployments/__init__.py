@@ -1,1 +1,3 @@
-"""See docs/architecture.md for what belongs in this room."""
+"""How cirflow is launched: the command line, Prefect's settings, servers and workers."""
+
+__version__ = "0.1.0"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from storage.world.drawing import draw
 from storage.world.grammar import Edit, modification_text, random_edit
@@ -97,7 +98,7 @@ def _write_json(path: Path, value: object) -> None:
 
 def _write_pictures(folder: Path, gallery: Gallery, suffix: str, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    options: dict[str, object] = {"quality": 98, "subsampling": 0} if suffix == "jpg" else {}
+    options: dict[str, Any] = {"quality": 98, "subsampling": 0} if suffix == "jpg" else {}
     for i, (name, scene) in enumerate(gallery.scenes.items()):
         draw(scene, seed * 1_000_003 + i).save(folder / f"{name}.{suffix}", **options)
 
@@ -141,7 +142,7 @@ def _cirr_subset(gallery: Gallery, rng: Random, first_id: int) -> list[dict[str,
     rng.shuffle(order)
     names = {i: gallery.add(scenes[i]) for i in order}
     members = [names[i] for i in order]
-    records = []
+    records: list[dict[str, object]] = []
     for target in (1, 4):
         origin, edit = edits[target]
         records.append(

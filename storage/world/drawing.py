@@ -7,7 +7,7 @@ between two drawings of the same scene; content does not.
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +85,7 @@ def _shrink(mask: NDArray[np.float64]) -> Floats:
     return blocks.mean(axis=(1, 3)).astype(np.float32)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _masks(shape: str, size: str, fill: str, pose: int) -> tuple[Floats, Floats]:
     """Coverage of a thing and of its dark stripes, each (CELL, CELL) in 0..1."""
     # One stream per appearance: the masks do not depend on the order in which they are drawn.

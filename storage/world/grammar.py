@@ -379,7 +379,8 @@ def modification_text(edit: Edit, scene: Scene, rng: Random | None = None) -> st
         scene: The scene before the edit.
         rng: Draws the template and the way of pointing at the thing; None = the plainest form.
     """
-    forms = _forms(edit, scene, refer(scene, edit.cell, rng) if _points(edit) else "")
+    it = "" if edit.cell is None or edit.kind == "add" else refer(scene, edit.cell, rng)
+    forms = _forms(edit, scene, it)
     if rng is None:
         return forms[0]
     text = rng.choice(forms)
@@ -387,10 +388,6 @@ def modification_text(edit: Edit, scene: Scene, rng: Random | None = None) -> st
     if place is not None and rng.random() < 0.25:  # position first
         text = f"{place} {text.replace(' ' + place, '', 1)}"
     return text
-
-
-def _points(edit: Edit) -> bool:
-    return edit.kind not in ("add", "background")
 
 
 def _forms(edit: Edit, scene: Scene, it: str) -> list[str]:
@@ -407,7 +404,8 @@ def _forms(edit: Edit, scene: Scene, it: str) -> list[str]:
     if edit.kind == "move":
         assert edit.to_cell is not None
         return [f"move {it} {TO[edit.to_cell]}", f"shift {it} {TO[edit.to_cell]}"]
-    assert edit.thing is not None and edit.cell is not None
+    assert edit.thing is not None
+    assert edit.cell is not None
     thing = edit.thing
     if edit.kind == "add":
         return [f"{verb} {name_thing(thing)} {AT[edit.cell]}" for verb in ("add", "put", "draw")]
@@ -474,16 +472,19 @@ def statement(scene: Scene, rng: Random) -> str:
     return rng.choice(_forms(Edit(kind, cell, thing), scene, it))
 
 
+_SMALL_WORDS = """
+a an , . and the object background backdrop it on to with into for that of
+change make put remove delete take away move shift add draw replace swap paint turn
+bigger smaller none photo picture image should have has in there is
+"""
+
+
 def phrases() -> list[str]:
     """Every fixed multi-word phrase and word of the language, without repeats."""
     words = [*AT, *AT_ALT, *TO, *LEAD_INS]
     words += _with_synonyms([*SIZES, *FILLS, *COLOURS, *SHAPES, *BACKGROUNDS])
     words += [f"on a {b} background" for b in _with_synonyms(BACKGROUNDS)]
     words += [f"with a {b} backdrop" for b in _with_synonyms(BACKGROUNDS)]
-    words += "a an , . and the object background backdrop it on to with into for that of".split()
-    words += "change make put remove delete take away move shift add draw replace swap".split()
-    words += (
-        "paint turn bigger smaller none photo picture image should have has in there is".split()
-    )
+    words += _SMALL_WORDS.split()
     assert len(AT) == NUM_CELLS
     return list(dict.fromkeys(words))

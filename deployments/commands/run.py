@@ -1,0 +1,147 @@
+"""Run a flow with a profile. `--set key=value` gives the flow's own parameters and, with dotted
+names, replaces single settings of the profile (`--set encoder.name=ViT-B-32`).
+
+A profile is `tiny` (embedded world, no download), `production` (the papers' models) or a TOML
+file that extends one of them."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import json
+import time
+from typing import Any, NamedTuple
+
+from deployments.cli import UserError
+from deployments.display import console, show_stages, stage_display
+from deployments.prefect_session import prefect_session
+
+
+class FlowEntry(NamedTuple):
+    """Where a flow is defined, and what it does."""
+
+    module: str
+    function: str
+    help: str
+
+
+FLOWS = {
+    "ingest": FlowEntry("flows.ingest_collection", "ingest_collection", "images -> collection"),
+    "backfill-captions": FlowEntry(
+        "flows.backfill_captions", "backfill_captions", "fill a collection's caption cache"
+    ),
+    "embed-gallery": FlowEntry(
+        "flows.embed_gallery", "embed_gallery", "everything that searching a collection needs"
+    ),
+    "train-mapping": FlowEntry(
+        "flows.train_mapping", "train_mapping", "train a LinCIR mapping network from captions"
+    ),
+    "score-benchmark": FlowEntry(
+        "flows.score_benchmark", "score_benchmark", "rankings, metrics, submissions, report"
+    ),
+    "demo": FlowEntry("flows.demo", "demo", "the whole story on the embedded world"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    names = "\n".join(f"  {name:18} {entry.help}" for name, entry in FLOWS.items())
+    parser.epilog = f"flows:\n{names}\n\nparameters of one flow: cirflow run FLOW --list"
+    parser.add_argument("flow", choices=FLOWS, metavar="FLOW", help="name of a flow, see below")
+    parser.add_argument("--profile", default="tiny", help="tiny, production or a TOML file")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter or a setting"
+    )
+    parser.add_argument("--list", action="store_true", help="list the flow's parameters and stop")
+    parser.add_argument("--json", action="store_true", help="print the flow's result as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check everything that can be checked, then start Prefect and the flow."""
+    entry = FLOWS[arguments.flow]
+    if arguments.list:
+        return _list_parameters(entry)
+    from flows.profiles import parse_assignments, resolve_profile
+
+    with prefect_session() as start_up:
+        flow = getattr(importlib.import_module(entry.module), entry.function)
+        parameters = inspect.signature(flow.fn).parameters
+        values = parse_assignments(arguments.set)
+        own = {
+            key: _fit(value, parameters[key]) for key, value in values.items() if key in parameters
+        }
+        settings = {key: value for key, value in values.items() if key not in parameters}
+        _check(arguments.flow, parameters, own)
+        try:
+            resolve_profile(arguments.profile, settings)
+        except ValueError as error:
+            raise UserError(
+                f"{error}\nparameters of {arguments.flow}: {', '.join(parameters)}"
+            ) from error
+        from flows.running import StageFailed, shown_by
+
+        started = time.monotonic()
+        try:
+            with shown_by(stage_display):
+                result = flow(**own, profile=arguments.profile, settings=settings)
+        except StageFailed as error:
+            raise UserError(str(error)) from error
+        seconds = time.monotonic() - started
+    if arguments.json:
+        print(json.dumps(result, default=str))
+    else:
+        _sum_up(result)
+    console.print(f"Prefect's start-up {start_up:.1f} s, the flow {seconds:.1f} s")
+    return 0
+
+
+def _sum_up(result: dict[str, Any]) -> None:
+    if result.get("stages"):
+        show_stages(result["stages"])
+    for key, value in result.items():
+        if key == "scores":
+            from deployments.commands.demo import show_scores
+
+            show_scores(value)
+        elif key != "stages" and value not in (None, [], {}):
+            print(f"{key}: {value if isinstance(value, str | int | float) else json.dumps(value)}")
+
+
+def _fit(value: Any, parameter: inspect.Parameter) -> Any:
+    """`a,b` for a list parameter means ["a", "b"]; numbers for text parameters stay text."""
+    kind = str(parameter.annotation)
+    if kind.startswith("list") and isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if kind.startswith("str") and not isinstance(value, str):
+        return str(value)
+    return value
+
+
+def _check(name: str, parameters: Any, given: dict[str, Any]) -> None:
+    missing = [
+        key
+        for key, parameter in parameters.items()
+        if parameter.default is inspect.Parameter.empty and key not in given
+    ]
+    if missing:
+        hints = " ".join(f"--set {key}=..." for key in missing)
+        raise UserError(f"{name} needs {hints} (cirflow run {name} --list explains them)")
+
+
+def _list_parameters(entry: FlowEntry) -> int:
+    flow = getattr(importlib.import_module(entry.module), entry.function)
+    print(inspect.getdoc(flow.fn))
+    print("\nsettings of the profile (dotted names):")
+    from flows.profiles import tiny
+
+    _print_settings(tiny().model_dump(mode="json"), "")
+    return 0
+
+
+def _print_settings(values: dict[str, Any], prefix: str) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            _print_settings(value, f"{prefix}{key}.")
+        else:
+            print(f"  {prefix}{key} = {json.dumps(value)}")

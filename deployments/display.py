@@ -1,0 +1,98 @@
+"""Progress bars and summaries in the terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+console = Console(file=sys.stderr)
+LINE_EVERY = 15.0
+"""Seconds between two progress lines where there is no terminal to draw a bar in."""
+
+
+@contextmanager
+def stage_display(title: str, todo: int, present: int) -> Iterator[Callable[[int], None]]:
+    """Show one stage: a bar with throughput and time left, or lines where output is a file."""
+    if present and not todo:
+        console.print(f"[dim]reused[/]  {title} ({present})", highlight=False)
+        yield lambda count: None
+    elif console.is_terminal:
+        with _bar() as bar:
+            task = bar.add_task(title, total=todo or None, speed="")
+            yield _bar_listener(bar, task)
+    else:
+        yield _line_listener(title, todo)
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _bar_listener(bar: Progress, task: Any) -> Callable[[int], None]:
+    started = time.monotonic()
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        rate = done / max(time.monotonic() - started, 1e-6)
+        bar.update(task, advance=count, speed=f"{rate:.1f}/s")
+
+    return advance
+
+
+def _line_listener(title: str, todo: int) -> Callable[[int], None]:
+    started = last = time.monotonic()
+    done = 0
+    console.print(f"running {title}" + (f" ({todo} to make)" if todo else ""), highlight=False)
+
+    def advance(count: int) -> None:
+        nonlocal done, last
+        done += count
+        now = time.monotonic()
+        if now - last >= LINE_EVERY:
+            last = now
+            rate = done / (now - started)
+            left = f", {(todo - done) / rate:.0f} s left" if todo and rate else ""
+            console.print(f"  {done} of {todo or '?'}, {rate:.1f}/s{left}", highlight=False)
+
+    return advance
+
+
+def show_stages(stages: Sequence[Mapping[str, Any]]) -> None:
+    """A table of what each stage made, reused and failed to make."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("stage")
+    for name in ("made", "reused", "failed", "seconds"):
+        table.add_column(name, justify="right")
+    for stage in stages:
+        table.add_row(
+            stage["title"],
+            str(stage["made"]),
+            str(stage["reused"]),
+            f"[red]{stage['failed']}[/]" if stage["failed"] else "0",
+            f"{stage['seconds']:.1f}",
+        )
+    console.print(table)

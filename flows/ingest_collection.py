@@ -1,0 +1,55 @@
+"""Ingest images: a folder, tars, Parquet or an s3:// prefix becomes a collection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow, task
+
+from flows.profiles import resolve_profile
+from flows.running import watching
+from storage.collections import IngestSummary, ingest
+from storage.locations import Location
+from tasks import progress
+
+
+@task(task_run_name="ingest {name}")
+def ingest_source(
+    root: str, source: str, name: str, class_field: str = "meta_class"
+) -> dict[str, Any]:
+    """Read what is new of a source; costs a listing where nothing is."""
+    done = 0
+
+    def report(count: int, total: int | None) -> None:
+        nonlocal done
+        progress.tick(count - done)
+        done = count
+
+    summary = ingest(Location(root), source, name, class_field=class_field, progress=report)
+    return vars(summary) | {"failed": dict(summary.failed)}
+
+
+def run_ingest(root: str, source: str, name: str, class_field: str = "meta_class") -> IngestSummary:
+    """Ingest with progress; returns what was found."""
+    with watching(f"ingest {name}", 0, 0) as listener, progress.listening(listener):
+        return IngestSummary(**ingest_source(root, source, name, class_field))
+
+
+@flow(name="ingest", flow_run_name="ingest {name}")
+def ingest_collection(
+    source: str,
+    name: str,
+    profile: str = "tiny",
+    settings: dict[str, Any] | None = None,
+    class_field: str = "meta_class",
+) -> dict[str, Any]:
+    """Ingest images into a named collection.
+
+    Args:
+        source: A folder, one file, webdataset tars, Parquet with a bytes column, or s3://.
+        name: Name of the collection.
+        profile: tiny, production, or a TOML file that extends one; says where tables are kept.
+        settings: Dotted setting names and values that replace the profile's.
+        class_field: Column or JSON key of an image's meta class, where the source has one.
+    """
+    return vars(run_ingest(resolve_profile(profile, settings).root, source, name, class_field))

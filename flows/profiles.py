@@ -1,0 +1,171 @@
+"""Profiles: complete values for a run. `tiny` and `production` differ in values only.
+
+A user's own profile is a TOML file that names what it extends and changes some values:
+
+    extends = "production"
+    root = "s3://bucket/cirflow"
+    [encoder]
+    name = "ViT-B-32"
+    pretrained = "openai"
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import models
+from models.cvsi_settings import CvsiSettings, CvsiWeights
+from models.open_clip_loading import EncoderSpec
+from tasks.settings import (
+    CaptionerSettings,
+    GeneratorSettings,
+    MappingSettings,
+    Profile,
+    PromptSettings,
+    ShardSizes,
+)
+
+EMBEDDED = Path(models.__file__).parent / "embedded"
+"""Where the shipped small checkpoints lie."""
+
+
+class ProfileError(ValueError):
+    """A profile or a setting that cannot be used."""
+
+
+def tiny() -> Profile:
+    """The embedded world and the shipped small models: no download, no server, no GPU."""
+    return Profile(
+        name="tiny",
+        root=".cirflow",
+        encoder=EncoderSpec(str(EMBEDDED / "clip"), image_batch=128, device="cpu"),
+        captioner=CaptionerSettings(
+            model=str(EMBEDDED / "blip2"), device="cpu", dtype="float32", batch_size=32
+        ),
+        generator=GeneratorSettings(
+            model=str(EMBEDDED / "llama"), device="cpu", dtype="float32", max_new_tokens=48
+        ),
+        prompts=PromptSettings(
+            edit={"cirr": "edit_short", "circo": "edit_short", "fashioniq": "edit_short"},
+            objects="objects_short",
+        ),
+        mapping=MappingSettings(checkpoint=str(EMBEDDED / "lincir")),
+        cvsi=CvsiSettings(preprocess="clip", weights=EMBEDDED_WEIGHTS),
+        shards=ShardSizes(captions=128, features=1024, rewrites=1024),
+    )
+
+
+EMBEDDED_WEIGHTS: Mapping[str, CvsiWeights] = {
+    "cirr": CvsiWeights(0.6, 0.4, 0.2),
+    "circo": CvsiWeights(0.6, 0.4, 0.2),
+    "fashioniq": CvsiWeights(0.2, 0.6, 0.1),
+}
+"""Fusion weights of the small models, found on embedded benchmarks of a seed of their own."""
+
+
+def production() -> Profile:
+    """The papers' models: ViT-L/14, BLIP-2 OPT-6.7b, and an LLM behind a vLLM server."""
+    return Profile(
+        name="production",
+        root=".cirflow",
+        encoder=EncoderSpec("ViT-L-14-quickgelu", pretrained="openai"),
+        captioner=CaptionerSettings(model="Salesforce/blip2-opt-6.7b-coco"),
+        generator=GeneratorSettings(
+            engine="openai",
+            model="lmsys/vicuna-33b-v1.3",
+            base_url="http://127.0.0.1:8000/v1",
+        ),
+        prompts=PromptSettings(
+            edit={"cirr": "edit_contextual", "circo": "edit", "fashioniq": "edit_fashion"},
+            objects="objects",
+        ),
+        mapping=MappingSettings(checkpoint="checkpoints/lincir_large.pt"),
+    )
+
+
+PROFILES = {"tiny": tiny, "production": production}
+
+
+def resolve_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profile:
+    """A named profile or a TOML file that extends one, with single values replaced.
+
+    Args:
+        name: `tiny`, `production`, or the path of a TOML file.
+        overrides: Dotted setting name -> value, such as {"encoder.name": "ViT-B-32"}.
+
+    Raises:
+        ProfileError: for an unknown profile or setting (the known ones are listed) or a value
+            that does not fit.
+    """
+    profile = _named_or_file(name)
+    nested: dict[str, Any] = {}
+    for dotted, value in (overrides or {}).items():
+        *path, last = dotted.split(".")
+        place = nested
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return _changed(profile, nested, "--set")
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """Read `key=value` strings; a value is JSON where it parses as such, else a string."""
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise ProfileError(f"--set takes key=value, not {assignment!r}")
+        try:
+            values[key] = json.loads(text)
+        except json.JSONDecodeError:
+            values[key] = text
+    return values
+
+
+def _named_or_file(name: str) -> Profile:
+    if name in PROFILES:
+        return PROFILES[name]()
+    path = Path(name)
+    if not path.is_file():
+        raise ProfileError(
+            f"there is no profile {name!r}: name one of {', '.join(PROFILES)}, or a TOML file"
+        )
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path} is not TOML: {error}") from error
+    base = values.pop("extends", None)
+    if base not in PROFILES:
+        raise ProfileError(
+            f"{path} must say which profile it extends: extends = "
+            f"{' or '.join(repr(p) for p in PROFILES)}; it says {base!r}"
+        )
+    values.setdefault("name", path.stem)
+    return _changed(PROFILES[base](), values, str(path))
+
+
+def _changed(profile: Profile, changes: Mapping[str, Any], where: str) -> Profile:
+    values = profile.model_dump(mode="json")
+    _merge(values, changes, where, "")
+    try:
+        return Profile.model_validate(values)
+    except ValueError as error:
+        raise ProfileError(f"{where}: {error}") from error
+
+
+def _merge(values: dict[str, Any], changes: Mapping[str, Any], where: str, prefix: str) -> None:
+    for key, value in changes.items():
+        if key not in values:
+            known = ", ".join(prefix + name for name in values)
+            raise ProfileError(f"{where}: unknown setting {prefix + key!r}; known here: {known}")
+        if isinstance(values[key], dict):
+            if not isinstance(value, Mapping):
+                inner = ", ".join(f"{prefix}{key}.{name}" for name in values[key])
+                raise ProfileError(f"{where}: {prefix + key!r} is a group; set one of {inner}")
+            _merge(values[key], value, where, f"{prefix}{key}.")
+        else:
+            values[key] = value

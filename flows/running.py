@@ -1,0 +1,154 @@
+"""Run stages one after the other: plan, make what is missing, verify, sum up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+from storage.tables import require_complete
+from tasks import progress
+from tasks.stage_tasks import plan_stage, run_shard
+from tasks.stages.base import Stage
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What became of one stage.
+
+    Attributes:
+        title: the stage in a few words.
+        planned: rows that the table should hold.
+        reused: rows that were there before.
+        made: rows that this run published.
+        failed: rows without a usable value, made now or before.
+        broken: shards that raised, with the error.
+        seconds: wall time.
+        where: the table's folder.
+    """
+
+    title: str
+    planned: int
+    reused: int
+    made: int
+    failed: int
+    broken: tuple[str, ...]
+    seconds: float
+    where: str
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {**vars(self), "broken": list(self.broken)}
+
+
+@dataclass
+class RunLog:
+    """Stage reports of a flow run, in order."""
+
+    stages: list[StageReport] = field(default_factory=list)
+
+    def add(self, report: StageReport) -> StageReport:
+        """Keep a report."""
+        self.stages.append(report)
+        return report
+
+    @property
+    def broken(self) -> list[str]:
+        """All shards that raised."""
+        return [error for stage in self.stages for error in stage.broken]
+
+    @property
+    def failed_rows(self) -> int:
+        """All rows without a usable value."""
+        return sum(stage.failed for stage in self.stages)
+
+
+class StageFailed(RuntimeError):
+    """Shards of a stage raised; what was finished is published."""
+
+
+Listener = Callable[[int], None]
+Display = Callable[[str, int, int], AbstractContextManager[Listener]]
+"""Called with a stage's title, the rows to make and the rows present; listens while it is open."""
+
+
+def run_stage(
+    stage: Any, log: RunLog, *, allow_gaps: float = 0.0, retry_failed: bool = False
+) -> StageReport:
+    """Make what a stage's table lacks, shard by shard; one listing when nothing does.
+
+    A shard that raises does not stop the others. Everything that was finished stays published.
+
+    Raises:
+        StageFailed: shards raised.
+        IncompleteTable: more rows than `allow_gaps` lack a usable value.
+    """
+    started = time.monotonic()
+    plan = plan_stage(stage, retry_failed)
+    todo = sum(len(shard["members"]) for shard in plan["shards"])
+    broken: list[str] = []
+    made = 0
+    with watching(stage.title, todo, plan["present"]) as listener, progress.listening(listener):
+        for shard in plan["shards"]:
+            state = run_shard(stage, shard, return_state=True)
+            result = state.result(raise_on_failure=False)
+            if isinstance(result, dict):
+                made += result["rows"] if result["published"] else 0
+            else:
+                broken.append(f"{shard['key']}: {type(result).__name__}: {result}")
+    table, keys = stage.table(), stage.planned()
+    coverage = table.completeness(keys)
+    report = log.add(
+        StageReport(
+            title=stage.title,
+            planned=plan["planned"],
+            reused=plan["present"],
+            made=made,
+            failed=coverage.failed,
+            broken=tuple(broken),
+            seconds=time.monotonic() - started,
+            where=table.location.join(table.folder),
+        )
+    )
+    if broken:
+        raise StageFailed(
+            f"{stage.title}: {len(broken)} of {len(plan['shards'])} shards failed, the others are "
+            f"published. First: {broken[0]}. Mend the cause and run again: only the missing "
+            "shards are made"
+        )
+    require_complete(table, keys, allow_gaps=allow_gaps)
+    if plan["shards"]:
+        plan_stage(stage)  # leaves the record by which a rerun shows as cached
+    return report
+
+
+def run_stages(stages: Sequence[Stage], log: RunLog, allow_gaps: float) -> None:
+    """Run stages in order, each distinct one once."""
+    seen: set[str] = set()
+    for stage in stages:
+        mark = type(stage).__name__ + stage.model_dump_json()
+        if mark not in seen:
+            seen.add(mark)
+            run_stage(stage, log, allow_gaps=allow_gaps)
+
+
+_displays: list[Display] = []
+
+
+def watching(title: str, todo: int, present: int) -> AbstractContextManager[Listener]:
+    """A listener for a stage's ticks: the innermost display's, or one that ignores them."""
+    if _displays:
+        return _displays[-1](title, todo, present)
+    return nullcontext(lambda count: None)
+
+
+@contextmanager
+def shown_by(display: Display) -> Iterator[None]:
+    """Show the progress of all stages that run inside with `display`."""
+    _displays.append(display)
+    try:
+        yield
+    finally:
+        _displays.pop()

@@ -1,0 +1,117 @@
+"""Engines by their settings, loaded once a process and only when rows must be made.
+
+Fingerprints are asked for far more often than engines are used: a rerun that reuses everything
+must not load a seven-billion-parameter captioner to find out. They are computed from the
+checkpoint's files where the engine allows it, and remembered.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tasks.settings import CaptionerSettings, GeneratorSettings, MappingSettings
+
+if TYPE_CHECKING:
+    from models.mapping import MappingNetwork
+    from models.open_clip_encoder import OpenClipEncoder
+    from models.open_clip_loading import EncoderSpec
+    from models.protocols import Captioner, Fingerprint, TextGenerator
+
+
+@functools.lru_cache(maxsize=2)
+def load_encoder(spec: EncoderSpec) -> OpenClipEncoder:
+    """The image-text encoder of a spec."""
+    from models.open_clip_loading import load_encoder as load
+
+    return load(spec)
+
+
+@functools.lru_cache(maxsize=1)
+def load_captioner(settings: CaptionerSettings) -> Captioner:
+    """The captioner of some settings."""
+    from models.registry import load_captioner as load
+
+    options: dict[str, Any] = settings.model_dump(exclude={"engine", "revision"})
+    return load(settings.engine, revision=settings.revision or None, **options)
+
+
+@functools.lru_cache(maxsize=1)
+def load_generator(settings: GeneratorSettings) -> TextGenerator:
+    """The text generator of some settings."""
+    from models.registry import load_generator as load
+
+    if settings.engine == "openai":
+        return load(
+            "openai_server",
+            base_url=settings.base_url,
+            model=settings.model,
+            identity=settings.identity,
+            mode=settings.api,
+            concurrency=settings.concurrency,
+            read_seconds=settings.timeout,
+        )
+    return load(
+        "transformers",
+        model=settings.model,
+        revision=settings.revision or None,
+        adapter=settings.adapter or None,
+        device=settings.device,
+        dtype=settings.dtype,
+        batch_size=settings.batch_size,
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def load_mapping(settings: MappingSettings) -> MappingNetwork:
+    """The mapping network of some settings."""
+    from models.mapping import load_mapping as load
+
+    return load(settings.checkpoint)
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """Widths of an encoder: joint space and token embeddings."""
+
+    dim: int
+
+
+@functools.lru_cache(maxsize=16)
+def encoder_fingerprint(spec: EncoderSpec) -> Fingerprint:
+    """What the features of an encoder depend on."""
+    return load_encoder(spec).fingerprint
+
+
+@functools.lru_cache(maxsize=16)
+def encoder_shape(spec: EncoderSpec) -> EncoderShape:
+    """The widths of an encoder."""
+    return EncoderShape(load_encoder(spec).dim)
+
+
+@functools.lru_cache(maxsize=16)
+def captioner_fingerprint(settings: CaptionerSettings) -> Fingerprint:
+    """What the captions of a captioner depend on."""
+    return load_captioner(settings).fingerprint
+
+
+@functools.lru_cache(maxsize=16)
+def generator_fingerprint(settings: GeneratorSettings) -> Fingerprint:
+    """What the answers of a text generator depend on."""
+    return load_generator(settings).fingerprint
+
+
+@functools.lru_cache(maxsize=16)
+def mapping_fingerprint(settings: MappingSettings) -> Mapping[str, Any]:
+    """What the pseudo tokens of a mapping network depend on."""
+    return load_mapping(settings).fingerprint
+
+
+def backbone_name(spec: EncoderSpec) -> str:
+    """A short name of a backbone for tables: model and weights, or a directory's hash."""
+    found = encoder_fingerprint(spec)
+    if found["model"] == "local-dir":
+        return f"local {str(found['weights_sha256'])[:8]}"
+    return " ".join(part for part in (str(found["model"]), str(found["pretrained"])) if part)

@@ -1,0 +1,190 @@
+"""A benchmark joined to a collection: its queries and galleries by image id instead of by name."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from storage.benchmarks.indexing import IndexedCategory, index_category
+from storage.benchmarks.records import Benchmark, Query
+from storage.benchmarks.registry import load_benchmark
+from storage.collections import Collection
+from storage.keys import content_key
+from storage.locations import Location
+from storage.schemas import OK
+from tasks.settings import Settings
+
+WORLD_NOTE = "world.json"
+"""Lies in the folder of a drawn benchmark and says so."""
+
+
+class BenchmarkRef(Settings):
+    """Which split of which benchmark, where its files are, and under which protocol."""
+
+    name: str = Field(description="cirr, circo or fashioniq.")
+    root: str = Field(description="Folder of the benchmark in its published layout.")
+    split: str = Field("val", description="The split's published name.")
+    options: Mapping[str, str | bool] = Field(
+        default_factory=dict, description="Protocol switches of the benchmark's loader."
+    )
+    collection: str = Field("", description="Name of the image collection; empty: NAME-SPLIT.")
+    allow_missing: bool = Field(False, description="Go on although images are missing.")
+
+    @property
+    def collection_name(self) -> str:
+        """The collection that the benchmark's images are ingested into."""
+        return self.collection or f"{self.name}-{self.split}"
+
+    def load(self) -> Benchmark:
+        """The benchmark with its images located."""
+        return _load_benchmark(self.model_dump_json())
+
+
+@functools.lru_cache(maxsize=8)
+def _load_benchmark(ref_json: str) -> Benchmark:
+    ref = BenchmarkRef.model_validate_json(ref_json)
+    options = dict(ref.options)
+    if ref.name == "fashioniq":
+        options.setdefault("join", "both")  # each feature then takes one order or both
+    return load_benchmark(ref.name, ref.root, ref.split, allow_missing=ref.allow_missing, **options)
+
+
+def is_embedded_world(root: str) -> bool:
+    """Whether the benchmark in this folder was drawn by `storage.world`."""
+    return Path(root, WORLD_NOTE).is_file()
+
+
+def image_folder(benchmark: Benchmark) -> str:
+    """The deepest folder that holds all images of a located benchmark."""
+    folders = {os.path.dirname(path) for path in benchmark.image_paths.values()}
+    return os.path.commonpath(sorted(folders))
+
+
+@dataclass(frozen=True)
+class QueryItem:
+    """A query by content: whoever asks the same of the same image asks the same query.
+
+    Attributes:
+        key: content key of the reference image and the texts.
+        image_id: the reference image.
+        texts: all readings of the modification text, the protocol's own first.
+    """
+
+    key: str
+    image_id: str
+    texts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, image_id: str, texts: tuple[str, ...]) -> QueryItem:
+        """Make the item of an image and its texts."""
+        return cls(content_key({"image": image_id, "texts": list(texts)}), image_id, texts)
+
+
+@dataclass(frozen=True)
+class QuerySet:
+    """Queries and galleries of a benchmark, joined to image ids.
+
+    Attributes:
+        benchmark: as loaded; its protocol says what was found.
+        image_ids: benchmark image name -> image id, of every readable image.
+        items: query id (with its category, see `item_of`) -> the query by content.
+    """
+
+    benchmark: Benchmark
+    image_ids: Mapping[str, str]
+    items: Mapping[tuple[str, str], QueryItem]
+
+    def item_of(self, query: Query) -> QueryItem | None:
+        """The query by content; None where its reference image is not readable."""
+        return self.items.get((query.category, query.query_id))
+
+    def reference_ids(self) -> list[str]:
+        """Distinct image ids of the references."""
+        return sorted({item.image_id for item in self.items.values()})
+
+    def gallery_ids(self) -> list[str]:
+        """Distinct image ids of all galleries."""
+        names = {name for gallery in self.benchmark.galleries.values() for name in gallery}
+        return sorted({self.image_ids[name] for name in names if name in self.image_ids})
+
+    def all_ids(self) -> list[str]:
+        """Distinct image ids of references and galleries."""
+        return sorted({*self.reference_ids(), *self.gallery_ids()})
+
+    def view(self, category: str, usable: frozenset[str] | None = None) -> IndexedCategory:
+        """The integer view of one category over the images that can be searched.
+
+        Args:
+            category: a gallery of the benchmark.
+            usable: image ids that have all features; None for all readable images.
+        """
+        gallery = [
+            name
+            for name in self.benchmark.galleries[category]
+            if name in self.image_ids and (usable is None or self.image_ids[name] in usable)
+        ]
+        return index_category(self.benchmark, category, gallery)
+
+
+def load_query_set(root: str, ref: BenchmarkRef) -> QuerySet:
+    """Join a benchmark to its ingested collection.
+
+    Raises:
+        ValueError: some of its images were not ingested (run the ingest flow first), or are
+            unreadable and missing images are not allowed.
+    """
+    collection = Collection.open(Location(root), ref.collection_name)
+    return _load_query_set(root, ref.model_dump_json(), collection.listing)
+
+
+@functools.lru_cache(maxsize=8)
+def _load_query_set(root: str, ref_json: str, listing: str) -> QuerySet:
+    ref = BenchmarkRef.model_validate_json(ref_json)
+    benchmark = ref.load()
+    rows = Collection.open(Location(root), ref.collection_name).rows()
+    ids = {
+        os.path.join(source, path): image_id
+        for source, path, image_id, status in rows.select(
+            "source", "path", "image_id", "status"
+        ).iter_rows()
+        if status == OK
+    }
+    found = {
+        name: ids[os.path.abspath(path)]
+        for name, path in benchmark.image_paths.items()
+        if os.path.abspath(path) in ids
+    }
+    unusable = sorted(set(benchmark.image_paths) - set(found))
+    if unusable and not ref.allow_missing:
+        raise ValueError(
+            f"{len(unusable)} of {len(benchmark.image_paths)} images of {ref.name} {ref.split} are "
+            f"unreadable or not in the collection {ref.collection_name!r}, first "
+            f"{', '.join(unusable[:3])}. See `cirflow cache ls`, mend the files and ingest again, "
+            "or allow missing images (they then count as misses)"
+        )
+    items = {
+        (query.category, query.query_id): QueryItem.of(found[query.reference], query.texts)
+        for query in benchmark.queries
+        if query.reference in found
+    }
+    return QuerySet(benchmark, found, items)
+
+
+def protocol_of(ref: BenchmarkRef, query_set: QuerySet) -> dict[str, object]:
+    """What the results of this benchmark are subject to, as plain JSON."""
+    benchmark = query_set.benchmark
+    return {
+        **json.loads(json.dumps(dict(benchmark.protocol), default=list)),
+        "benchmark": benchmark.name,
+        "split": benchmark.split,
+        "world": "embedded" if is_embedded_world(ref.root) else "real",
+        "queries": len(benchmark.queries),
+        "gallery_size": {key: len(names) for key, names in benchmark.galleries.items()},
+        "readable_images": len(query_set.image_ids),
+    }

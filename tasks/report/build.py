@@ -1,0 +1,348 @@
+"""Fill the report's records from rankings, scores and tables, and write the page."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from models.methods import METHODS
+from models.paper_results import PaperResult, paper_results
+from storage.collections import Collection
+from storage.images import decode_image
+from storage.locations import Location
+from storage.tables import Table
+from tasks.engines import backbone_name
+from tasks.ledger import MAIN_METRIC, RESULTS_SPEC
+from tasks.query_sets import BenchmarkRef, QuerySet, is_embedded_world, load_query_set
+from tasks.report.records import (
+    LeaderboardRow,
+    Provenance,
+    ReportData,
+    Result,
+    Section,
+    Stage,
+    Strip,
+    Thumbnail,
+)
+from tasks.report.render import render_report
+from tasks.scores import MethodScores, RankedLists, read_ranking
+from tasks.settings import Profile
+from tasks.stages.base import Stage as TableStage
+from tasks.stages.rankings import RankingStage
+
+COLUMNS: Final = {
+    "cirr": (
+        "recall@1",
+        "recall@5",
+        "recall@10",
+        "recall@50",
+        "recall_subset@1",
+        "recall_subset@2",
+        "recall_subset@3",
+    ),
+    "circo": ("map@5", "map@10", "map@25", "map@50"),
+    "fashioniq": ("recall@10/average", "recall@50/average"),
+}
+TITLES: Final = {"cirr": "CIRR", "circo": "CIRCO", "fashioniq": "FashionIQ"}
+GROUPS: Final = {"baseline": "baseline", "ablation": "ablation"}
+STRIPS = 6
+"""Queries shown per benchmark: half found at rank one where there are as many, half not."""
+TOP = 6
+"""Ranked images shown per query."""
+THUMBNAIL = 112
+"""Longest side of a picture in the report, in pixels."""
+
+
+@dataclass(frozen=True)
+class EvaluatedBenchmark:
+    """One benchmark's rankings, and scores by method (none where targets are hidden)."""
+
+    ref: BenchmarkRef
+    rankings: tuple[RankingStage, ...]
+    scores: Mapping[str, MethodScores]
+
+
+def build_report(
+    profile: Profile,
+    evaluated: Sequence[EvaluatedBenchmark],
+    stages: Sequence[Any],
+    out: Path,
+    title: str,
+    commands: Sequence[str] = (),
+) -> Path:
+    """Write `report.html` below `out`; returns its path."""
+    embedded = any(is_embedded_world(item.ref.root) for item in evaluated)
+    data = ReportData(
+        title=title,
+        subtitle="Composed image retrieval: a reference image and a modification text find a "
+        "target image.",
+        embedded_world=embedded,
+        created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        sections=tuple(_section(profile, item) for item in evaluated if item.scores),
+        stages=tuple(
+            Stage(s.title, s.made, s.reused, s.failed, s.seconds, s.where) for s in stages
+        ),
+        provenance=_provenance(profile, evaluated, commands),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    Location(str(out)).replace("report.html", render_report(data).encode())
+    return out / "report.html"
+
+
+# --------------------------------------------------------------------------- leaderboard
+
+
+def _section(profile: Profile, item: EvaluatedBenchmark) -> Section:
+    style = item.ref.load().style
+    world = "-like, embedded world" if is_embedded_world(item.ref.root) else ""
+    shown = "cvsi" if "cvsi" in item.scores else next(iter(item.scores))
+    ranking = next(stage for stage in item.rankings if stage.method == shown)
+    backbone = backbone_name(profile.query_encoder)
+    return Section(
+        name=item.ref.collection_name,
+        title=f"{TITLES[style]}{world}",
+        main_metric=MAIN_METRIC[style],
+        rows=tuple(
+            _measured(item, style, name, backbone, item.scores.get("cvsi")) for name in item.scores
+        )
+        + tuple(_elsewhere(item.ref, style, backbone)),
+        protocol=_short(item.scores[shown].protocol),
+        strips=_strips(ranking),
+        summary=f"{len(item.ref.load().queries)} queries, split {item.ref.split}.",
+        columns=COLUMNS[style],
+        interval_note="95 % bootstrap over queries",
+    )
+
+
+def _measured(
+    item: EvaluatedBenchmark, style: str, name: str, backbone: str, whole: MethodScores | None
+) -> LeaderboardRow:
+    row, scores = METHODS[name], item.scores[name]
+    paper = _published(name, style)
+    deltas = {} if whole is None or name == "cvsi" else _paired(scores, whole, COLUMNS[style])
+    return LeaderboardRow(
+        method=name,
+        title=row.title,
+        group="preset" if name == "cvsi-code" else GROUPS.get(row.group, "method"),
+        benchmark=item.ref.collection_name,
+        split=item.ref.split,
+        backbone=backbone,
+        metrics=dict(scores.metrics),
+        intervals=dict(scores.intervals),
+        delta_intervals=deltas,
+        num_queries=scores.queries,
+        paper=dict(paper.metrics) if paper else {},
+        paper_source=_source(paper),
+        note=row.description,
+    )
+
+
+def _paired(
+    scores: MethodScores, whole: MethodScores, metrics: Sequence[str]
+) -> dict[str, tuple[float, float]]:
+    """95 % interval of a method minus the whole method, from paired bootstrap draws."""
+    return {
+        name: (float(np.percentile(gap, 2.5)), float(np.percentile(gap, 97.5)))
+        for name in metrics
+        if (gap := scores.draws[name] - whole.draws[name]).size
+    }
+
+
+def _elsewhere(ref: BenchmarkRef, style: str, backbone: str) -> list[LeaderboardRow]:
+    """Systems of the papers' tables that do not run here."""
+    rows = []
+    for name, row in METHODS.items():
+        paper = _published(name, style)
+        if row.status == "ready" or paper is None:
+            continue
+        status = "numbers_only" if row.status == "numbers_only" else "not_implemented"
+        rows.append(
+            LeaderboardRow(
+                method=name,
+                title=row.title,
+                group="paper-only",
+                benchmark=ref.collection_name,
+                split=ref.split,
+                backbone=backbone,
+                paper=dict(paper.metrics),
+                paper_source=_source(paper),
+                status=status,
+                note=row.reason,
+            )
+        )
+    return rows
+
+
+def _published(method: str, style: str) -> PaperResult | None:
+    """The published row of a method, of the backbone that most systems are published with."""
+    own = [result for result in paper_results(style) if result.method == method]
+    own.sort(key=lambda result: (result.backbone != "ViT-L/14", result.supervised))
+    return own[0] if own else None
+
+
+def _source(paper: PaperResult | None) -> str:
+    if paper is None:
+        return ""
+    parts = (f"{paper.paper} Table {paper.table}", paper.backbone, paper.split, paper.note)
+    return ", ".join(part for part in parts if part)
+
+
+def _short(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in protocol.items()}
+
+
+# --------------------------------------------------------------------------- strips
+
+
+def _strips(stage: RankingStage) -> tuple[Strip, ...]:
+    """A few found and a few missed queries of a ranking, evenly drawn, with all their texts."""
+    ranked = read_ranking(stage)
+    query_set = load_query_set(stage.root, stage.benchmark)
+    places = _chosen(ranked)
+    wanted = {name for place in places for name in _names(ranked, *place)}
+    pictures = _thumbnails(stage, query_set, wanted)
+    return tuple(_strip(stage, ranked, query_set, pictures, *place) for place in places)
+
+
+def _chosen(ranked: RankedLists) -> list[tuple[str, int]]:
+    hits: list[tuple[str, int]] = []
+    misses: list[tuple[str, int]] = []
+    for category, view in ranked.views.items():
+        for row in range(len(view.queries)):
+            rank = _target_rank(ranked, category, row)
+            (hits if rank == 1 else misses).append((category, row))
+    each = STRIPS // 2
+    taken = _spread(hits, max(each, STRIPS - len(misses))) + _spread(misses, each)
+    return taken[:STRIPS]
+
+
+def _spread(items: list[tuple[str, int]], count: int) -> list[tuple[str, int]]:
+    if len(items) <= count:
+        return items
+    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
+
+
+def _target_rank(ranked: RankedLists, category: str, row: int) -> int | None:
+    view = ranked.views[category]
+    targets = set(view.targets[row][view.targets[row] >= 0].tolist())
+    found = [r for r, image in enumerate(ranked.lists[category][row], 1) if int(image) in targets]
+    return found[0] if found else None
+
+
+def _names(ranked: RankedLists, category: str, row: int) -> list[str]:
+    view = ranked.views[category]
+    query = view.queries[row]
+    top = [view.gallery[i] for i in ranked.lists[category][row][:TOP] if i >= 0]
+    return [query.reference, *top, *query.targets]
+
+
+def _thumbnails(stage: RankingStage, query_set: QuerySet, names: set[str]) -> dict[str, Thumbnail]:
+    names_of: dict[str, list[str]] = {}
+    for name in names & query_set.image_ids.keys():
+        names_of.setdefault(query_set.image_ids[name], []).append(name)
+    collection = Collection.open(Location(stage.root), stage.benchmark.collection_name)
+    made = {}
+    for image_id, data in collection.read_images(list(names_of)):
+        image = decode_image(data)
+        image.thumbnail((THUMBNAIL, THUMBNAIL))
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=85)
+        for name in names_of[image_id]:
+            made[name] = Thumbnail(buffer.getvalue(), *image.size, alt=f"image {name}")
+    return made
+
+
+def _strip(
+    stage: RankingStage,
+    ranked: RankedLists,
+    query_set: QuerySet,
+    pictures: Mapping[str, Thumbnail],
+    category: str,
+    row: int,
+) -> Strip:
+    view = ranked.views[category]
+    query = view.queries[row]
+    targets = set(query.targets)
+    shown = [int(i) for i in ranked.lists[category][row][:TOP] if i >= 0]
+    results = tuple(
+        Result(
+            name=view.gallery[i],
+            thumbnail=pictures[view.gallery[i]],
+            score=float(ranked.scores[category][row][place]),
+            is_target=view.gallery[i] in targets,
+        )
+        for place, i in enumerate(shown)
+    )
+    captions, edits, added = _texts(stage, query_set, category, query.query_id)
+    missed = tuple(
+        Result(name, pictures[name], None, True, None)
+        for name in query.targets
+        if name in pictures and name not in {r.name for r in results}
+    )
+    return Strip(
+        benchmark=stage.benchmark.collection_name,
+        query_id=query.query_id,
+        method=METHODS[stage.method].title,
+        text=query.text,
+        reference=pictures[query.reference],
+        captions=captions,
+        edits=edits,
+        added=added,
+        results=results,
+        target_rank=_target_rank(ranked, category, row),
+        missed=missed,
+    )
+
+
+def _texts(
+    stage: RankingStage, query_set: QuerySet, category: str, query_id: str
+) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+    """Captions, edited captions and added objects of a query, as its features read them."""
+    item = query_set.items.get((category, query_id))
+    if item is None:
+        return (), (), ""
+    known = [feature.texts_of(item) for feature in stage.query_features.values()]
+    return (
+        next((each.captions for each in known if each.captions), ()),
+        next((each.edits for each in known if each.edits), ()),
+        next((each.objects for each in known if each.objects), ""),
+    )
+
+
+# --------------------------------------------------------------------------- provenance
+
+
+def _provenance(
+    profile: Profile, evaluated: Sequence[EvaluatedBenchmark], commands: Sequence[str]
+) -> Provenance:
+    packages = ("torch", "open_clip_torch", "transformers", "prefect", "polars", "pyarrow")
+    tables = {
+        f"{table.name}/{table.spec_key}": dict(table.spec)
+        for item in evaluated
+        for stage in item.rankings
+        for table in _tables(stage)
+    }
+    ledger = Location(profile.root).child("results")
+    return Provenance(
+        versions={name: importlib.metadata.version(name) for name in packages},
+        specs=tables,
+        commands=tuple(commands),
+        ledger=f"{ledger} ({RESULTS_SPEC['producer']})",
+    )
+
+
+def _tables(stage: RankingStage) -> list[Table]:
+    """The tables that a ranking was made from."""
+    upstream: list[TableStage] = [*stage.gallery_features.values()]
+    for feature in stage.query_features.values():
+        upstream.append(feature)
+        upstream += [s for s in (feature.captions, feature.edits, feature.objects) if s is not None]
+        upstream += [s.captions for s in (feature.edits, feature.objects) if s is not None]
+    return [each.table() for each in upstream]

@@ -1,0 +1,205 @@
+"""One composed query against an embedded gallery, without Prefect and without writing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from models.features import QUERY_FEATURES
+from models.method_records import Recipe
+from models.prompts.library import load_prompt
+from models.protocols import CaptionSampling
+from models.query_features import FeatureMaker, QueryInputs
+from models.rewriting import (
+    RewriteInput,
+    RewriteSettings,
+    edit_inputs,
+    objects_input,
+    read_reply,
+    to_request,
+)
+from models.search import top_k
+from storage.collections import Collection
+from storage.images import decode_image
+from storage.keys import sha256_hex
+from storage.locations import Location
+from storage.schemas import OK
+from storage.tables import require_complete
+from tasks.engines import load_captioner, load_encoder, load_generator, load_mapping
+from tasks.methods import configured_method, settings_of
+from tasks.settings import Profile
+from tasks.stages.caption_features import CaptionFeatureStage
+from tasks.stages.image_features import ImageFeatureStage
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One image found.
+
+    Attributes:
+        rank: 1 for the best.
+        score: similarity under the method.
+        image_id: sha256 of its bytes.
+        paths: where it was ingested from.
+    """
+
+    rank: int
+    score: float
+    image_id: str
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found, and the texts that were made on the way."""
+
+    hits: tuple[Hit, ...]
+    captions: tuple[str, ...]
+    edits: tuple[str, ...]
+    objects: str | None
+    method: str
+    gallery_size: int
+
+
+def search_gallery(
+    profile: Profile,
+    gallery: tuple[ImageFeatureStage, CaptionFeatureStage],
+    image: bytes,
+    text: str,
+    *,
+    method: str = "cvsi",
+    style: str = "circo",
+    k: int = 10,
+) -> SearchResult:
+    """Find the images of a gallery that an image and a modification text ask for.
+
+    Args:
+        profile: engines and settings.
+        gallery: stages of the gallery's features, filled beforehand.
+        image: bytes of the reference image.
+        text: modification text.
+        method: a method that runs here.
+        style: whose weights are used: cirr, circo or fashioniq.
+        k: how many images to return.
+
+    Raises:
+        ValueError: the method does not run here, or an answer that it needs could not be made.
+        IncompleteTable: the gallery was not embedded under this profile.
+        ImageProblem: the image cannot be decoded.
+    """
+    settings = settings_of(method, profile.cvsi)
+    profile = profile.model_copy(update={"cvsi": settings})
+    recipe = configured_method(method, settings).recipe(style)
+    keys, features = _gallery(gallery, recipe, profile.allow_gaps)
+    query = _Query(profile, recipe, image, text)
+    vectors = query.vectors(features)
+    images = recipe.gallery_vectors(features).astype(np.float32)
+    top = top_k(vectors.astype(np.float32), images, min(k, len(keys)))
+    found = [keys[i] for i in top.indices[0]]
+    paths = _paths(gallery[0], found)
+    hits = tuple(
+        Hit(rank, float(score), image_id, paths[image_id])
+        for rank, (score, image_id) in enumerate(zip(top.scores[0], found, strict=True), 1)
+    )
+    shown = query.inputs
+    return SearchResult(hits, shown.captions, shown.edits, shown.objects, method, len(keys))
+
+
+def _gallery(
+    stages: tuple[ImageFeatureStage, CaptionFeatureStage], recipe: Recipe, allow_gaps: float
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Ids with all needed features, and those features in their order."""
+    named = dict(zip(("image", "captions"), stages, strict=True))
+    tables = {name: named[name].table() for name in recipe.gallery}
+    planned = stages[0].planned()
+    good = set(planned)
+    for table in tables.values():
+        require_complete(table, planned, allow_gaps=allow_gaps)
+        rows = table.read(["status"], planned)
+        good &= set(rows.filter(pl.col("status") == OK)["image_id"])
+    keys = sorted(good)
+    return keys, {name: table.vectors(keys) for name, table in tables.items()}
+
+
+class _Query:
+    """One query: asks the engines for what the recipe's features need."""
+
+    def __init__(self, profile: Profile, recipe: Recipe, image: bytes, text: str) -> None:
+        self._profile = profile
+        self._recipe = recipe
+        self._text = text
+        self._key = sha256_hex(image)
+        self._picture = decode_image(image)
+        self._encoder = load_encoder(profile.query_encoder)
+        needs = {need for name in recipe.query for need in QUERY_FEATURES[name].needs}
+        single = "greedy_caption" in needs
+        captions = (
+            self._captions(profile.single if single else profile.ensemble)
+            if needs & {"captions", "greedy_caption"}
+            else ()
+        )
+        self._mapping = any(need.startswith("mapping:") for need in needs)
+        self.inputs = QueryInputs(
+            texts=(text,),
+            image=self._encoder.encode_images([self._picture])[0],
+            captions=captions,
+            edits=self._edits(captions, single) if needs & {"edits", "greedy_edit"} else (),
+            objects=self._objects(captions) if "objects" in needs else None,
+        )
+
+    def vectors(self, gallery: dict[str, np.ndarray]) -> np.ndarray:
+        """The fused query (1, d)."""
+        mapping = load_mapping(self._profile.mapping) if self._mapping else None
+        maker = FeatureMaker(self._encoder, self._profile.cvsi, mapping)
+        made = {}
+        for name in self._recipe.query:
+            vectors, reasons = maker.make(name, [self.inputs])
+            if reasons[0]:
+                raise ValueError(f"the query has no {name}: {reasons[0]}")
+            made[name] = vectors
+            if QUERY_FEATURES[name].per_caption:
+                made[name] = vectors.reshape(1, self._profile.cvsi.captions_per_image, -1)
+        return self._recipe.query_vectors(made, gallery)
+
+    def _captions(self, sampling: CaptionSampling) -> tuple[str, ...]:
+        captioner = load_captioner(self._profile.captioner)
+        reply = next(iter(captioner.caption([(self._key, self._picture)], sampling)))
+        if reply.status != OK:
+            raise ValueError(f"the image could not be captioned: {reply.status} ({reply.reason})")
+        return reply.captions
+
+    def _edits(self, captions: Sequence[str], single: bool) -> tuple[str, ...]:
+        mode = "per_caption" if single else self._profile.cvsi.edit_mode
+        prompt = self._profile.prompts.edit["circo"]
+        return self._ask(edit_inputs(captions, self._text, mode), prompt, "edit")
+
+    def _objects(self, captions: Sequence[str]) -> str | None:
+        asked = objects_input(captions, self._text, self._profile.cvsi.objects_content)
+        said = self._ask([asked], self._profile.prompts.objects, "objects")
+        return said[0] if said else None
+
+    def _ask(self, inputs: Sequence[RewriteInput], prompt: str, step: str) -> tuple[str, ...]:
+        cvsi = self._profile.cvsi
+        settings = RewriteSettings(
+            max_new_tokens=self._profile.generator.max_new_tokens,
+            temperature=cvsi.temperature,
+            seed=self._profile.generator.seed,
+            parsing=cvsi.answer_parsing,
+        )
+        distinct = list({each.key: each for each in inputs}.values())
+        requests = [to_request(each, load_prompt(prompt), settings) for each in distinct]
+        replies = {r.key: r for r in load_generator(self._profile.generator).generate(requests)}
+        answers = [read_reply(replies[each.key], step, settings) for each in inputs]  # type: ignore[arg-type]
+        return tuple(answer.text for answer in answers if answer.status == OK)
+
+
+def _paths(stage: ImageFeatureStage, image_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    rows = Collection.open(Location(stage.root), stage.images.collection).rows()
+    wanted = rows.filter(pl.col("image_id").is_in(list(image_ids)))
+    paths: dict[str, tuple[str, ...]] = {}
+    for image_id, path in wanted.select("image_id", "path").iter_rows():
+        paths[image_id] = (*paths.get(image_id, ()), path)
+    return paths

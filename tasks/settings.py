@@ -1,0 +1,135 @@
+"""Settings that stages are made of. Everything is a frozen value that survives JSON.
+
+Fields that change bytes enter the tables' specs through the engines' fingerprints; fields that do
+not (device, batch sizes, addresses) never do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.cvsi_settings import PAPER_WEIGHTS, CvsiSettings
+from models.open_clip_loading import EncoderSpec
+from models.protocols import CaptionSampling
+
+
+class Settings(BaseModel):
+    """A frozen group of settings that refuses unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CaptionerSettings(Settings):
+    """Which captioner runs, and where."""
+
+    engine: Literal["blip2"] = Field("blip2", description="Name in the captioner registry.")
+    model: str = Field(description="Directory or Hugging Face hub id of the checkpoint.")
+    revision: str = Field("", description="Hub revision; empty for a directory.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    dtype: str = Field("auto", description="auto, float32, bfloat16 or float16.")
+    batch_size: int = Field(16, ge=1, description="Images captioned at once.")
+
+
+class CaptionOptions(Settings):
+    """How captions are drawn; their number and mode are CVSI's (`cvsi.captions_per_image`)."""
+
+    top_p: float = Field(0.9, gt=0, le=1, description="Nucleus mass.")
+    temperature: float = Field(1.0, gt=0, description="Softmax temperature.")
+    max_new_tokens: int = Field(30, ge=1, description="Most tokens in a caption.")
+    seed: int = Field(0, description="Seed of all captions of a table.")
+    prompt: str = Field("", description="Text given to the captioner beside the image.")
+
+
+class GeneratorSettings(Settings):
+    """Which language model writes edited captions and added objects, and where it runs."""
+
+    engine: Literal["transformers", "openai"] = Field(
+        "transformers", description="In process, or any OpenAI-compatible server such as vLLM."
+    )
+    model: str = Field(description="Directory or hub id; for a server, the name it serves.")
+    revision: str = Field("", description="Hub revision (in process only).")
+    adapter: str = Field("", description="peft adapter directory (in process only).")
+    device: str = Field("auto", description="auto, cpu, cuda, ... (in process only).")
+    dtype: str = Field("auto", description="auto, float32, bfloat16, float16 (in process only).")
+    batch_size: int = Field(128, ge=1, description="Prompts run at once (in process only).")
+    base_url: str = Field("", description="Address of the server's /v1 (openai only).")
+    identity: str = Field(
+        "", description="What is known of the served weights, e.g. a revision (openai only)."
+    )
+    api: Literal["chat", "completions"] = Field(
+        "chat", description="Which endpoint prompts are sent to (openai only)."
+    )
+    concurrency: int = Field(32, ge=1, description="Requests in flight (openai only).")
+    timeout: float = Field(120.0, gt=0, description="Seconds to wait for a reply (openai only).")
+    max_new_tokens: int = Field(96, ge=1, description="Most tokens in an answer.")
+    seed: int = Field(0, description="Seed of sampled answers (temperature above 0).")
+
+
+class PromptSettings(Settings):
+    """Prompt files, by name (`models/prompts/NAME.md`) or by path."""
+
+    edit: Mapping[str, str] = Field(description="Benchmark style -> edit prompt (p_m).")
+    objects: str = Field(description="Prompt for the objects most likely added (p_a).")
+
+
+class MappingSettings(Settings):
+    """The mapping network whose pseudo token stands for the reference image."""
+
+    checkpoint: str = Field(description="Directory or file of the network's weights.")
+
+
+class ShardSizes(Settings):
+    """Rows made and published together. A crash loses at most the shard in flight."""
+
+    captions: int = Field(64, ge=1)
+    features: int = Field(512, ge=1)
+    rewrites: int = Field(512, ge=1)
+
+
+class Profile(Settings):
+    """Everything that a run needs to know. `flows/profiles.py` holds the complete ones."""
+
+    name: str
+    root: str = Field(description="Where tables are kept: a folder or an s3:// prefix.")
+    encoder: EncoderSpec
+    captioner: CaptionerSettings
+    captions: CaptionOptions = CaptionOptions()
+    generator: GeneratorSettings
+    prompts: PromptSettings
+    mapping: MappingSettings
+    cvsi: CvsiSettings = Field(default_factory=lambda: CvsiSettings(weights=dict(PAPER_WEIGHTS)))
+    shards: ShardSizes = ShardSizes()
+    allow_gaps: float = Field(
+        0.02, ge=0, le=1, description="Fraction of a table's rows that may lack a usable value."
+    )
+    allow_missing_images: bool = Field(
+        False, description="Score although images of the benchmark are missing."
+    )
+
+    @property
+    def query_encoder(self) -> EncoderSpec:
+        """The encoder of reference images and texts."""
+        return replace(self.encoder, preprocess=self.cvsi.preprocess)
+
+    @property
+    def gallery_encoder(self) -> EncoderSpec:
+        """The encoder of gallery images (differences D9 and D10)."""
+        return replace(self.encoder, preprocess=self.cvsi.preprocess, dtype=self.cvsi.gallery_dtype)
+
+    @property
+    def ensemble(self) -> CaptionSampling:
+        """How the N captions of an image are drawn."""
+        return CaptionSampling(
+            n=self.cvsi.captions_per_image,
+            mode=self.cvsi.caption_sampling,
+            **self.captions.model_dump(),
+        )
+
+    @property
+    def single(self) -> CaptionSampling:
+        """How the one caption of the single-caption methods is made."""
+        return CaptionSampling(n=1, mode="greedy", **self.captions.model_dump())

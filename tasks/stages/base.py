@@ -1,0 +1,98 @@
+"""What every stage has in common, and the sets of images that stages run over."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+from PIL import Image
+from pydantic import Field
+
+from storage.collections import Collection
+from storage.images import ImageProblem, decode_image
+from storage.locations import Location
+from storage.tables import Table, open_table
+from tasks.query_sets import BenchmarkRef, load_query_set
+from tasks.settings import Settings
+
+Tick = Callable[[int], None]
+"""Called with the number of rows just made, for progress."""
+
+
+class Stage(Settings):
+    """A table to be filled. Subclasses say with what."""
+
+    table_name: ClassVar[str]
+    producer: ClassVar[str]
+    """Name and version of the code that makes the rows; raised when the rows change."""
+
+    root: str = Field(description="Where tables are kept.")
+    shard_size: int = Field(512, ge=1, description="Rows made and published together.")
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """A few words for progress lines and summaries."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Everything besides the producer that changes the rows' bytes."""
+
+    @abstractmethod
+    def planned(self) -> list[str]:
+        """The keys that the table should hold."""
+
+    @abstractmethod
+    def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
+        """Make one row for each member, failed ones included."""
+
+    @property
+    def location(self) -> Location:
+        """The root as a location."""
+        return Location(self.root)
+
+    def table(self) -> Table:
+        """The stage's table."""
+        spec = {"producer": self.producer, **self.identity()}
+        return open_table(self.location, self.table_name, spec)
+
+
+class ImageSet(Settings):
+    """Some images of a collection: all, or those a benchmark uses."""
+
+    collection: str = Field(description="Name of an ingested collection.")
+    benchmark: BenchmarkRef | None = Field(None, description="Restrict to this benchmark.")
+    part: Literal["all", "references", "gallery"] = Field("all", description="Which of them.")
+
+    @property
+    def title(self) -> str:
+        """A few words for progress lines."""
+        return self.collection if self.part == "all" else f"{self.collection} {self.part}"
+
+    def ids(self, root: str) -> list[str]:
+        """Sorted distinct image ids."""
+        if self.benchmark is None:
+            return Collection.open(Location(root), self.collection).image_ids()
+        query_set = load_query_set(root, self.benchmark)
+        return {
+            "all": query_set.all_ids,
+            "references": query_set.reference_ids,
+            "gallery": query_set.gallery_ids,
+        }[self.part]()
+
+    def read(self, root: str, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """Stream (id, bytes) of some images."""
+        return Collection.open(Location(root), self.collection).read_images(ids)
+
+
+def decoded(
+    images: Iterator[tuple[str, bytes]], problems: dict[str, ImageProblem]
+) -> Iterator[tuple[str, Image.Image]]:
+    """Decode a stream; what cannot be decoded is noted in `problems` and left out."""
+    for image_id, data in images:
+        try:
+            yield image_id, decode_image(data)
+        except ImageProblem as problem:
+            problems[image_id] = problem

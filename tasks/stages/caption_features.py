@@ -1,0 +1,73 @@
+"""Caption features: the mean text feature of an image's captions (t_c, equation 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from models.caption_features import caption_means
+from models.open_clip_loading import EncoderSpec
+from storage.schemas import OK
+from tasks.engines import encoder_fingerprint, encoder_shape, load_encoder
+from tasks.stages.base import Stage, Tick
+from tasks.stages.captions import CaptionStage
+
+
+class CaptionFeatureStage(Stage):
+    """Mean caption features of the images of a caption stage."""
+
+    table_name: ClassVar[str] = "caption_features"
+    producer: ClassVar[str] = "cirflow/caption_features/1"
+
+    captions: CaptionStage
+    encoder: EncoderSpec
+    mean: Literal["unit_mean", "raw_mean"] = "unit_mean"
+
+    @property
+    def title(self) -> str:
+        """A few words for progress lines."""
+        return f"caption features of {self.captions.images.title}"
+
+    def identity(self) -> dict[str, Any]:
+        """Encoder, kind of mean, and the captions' own spec."""
+        return {
+            "encoder": dict(encoder_fingerprint(self.encoder)),
+            "captions": self.captions.table().spec_key,
+            "mean": self.mean,
+            "dim": encoder_shape(self.encoder).dim,
+            "dtype": "float32",
+        }
+
+    def planned(self) -> list[str]:
+        """Image ids."""
+        return self.captions.planned()
+
+    def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
+        """Average the members' captions; an image without captions is a row that says so."""
+        texts = captions_of(self.captions, members)
+        good = [m for m in members if m in texts]
+        means = caption_means(load_encoder(self.encoder), [texts[m] for m in good], self.mean)
+        vectors = np.zeros((len(members), encoder_shape(self.encoder).dim), np.float32)
+        place = {m: i for i, m in enumerate(members)}
+        vectors[[place[m] for m in good]] = means
+        tick(len(members))
+        return self.table().rows(
+            image_id=list(members),
+            vector=vectors,
+            n_captions=[len(texts[m]) if m in texts else None for m in members],
+            status=[OK if m in texts else "no_captions" for m in members],
+            reason=["" if m in texts else "the image has no captions" for m in members],
+        )
+
+
+def captions_of(stage: CaptionStage, image_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Captions by image id, of those images that have some."""
+    rows = stage.table().read(["captions", "status"], list(image_ids))
+    return {
+        image_id: captions
+        for image_id, captions, status in rows.iter_rows()
+        if status == OK and captions
+    }

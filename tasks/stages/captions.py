@@ -1,0 +1,72 @@
+"""Caption ensembles: N captions of every image (CVSI, equations 3 and 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from models.protocols import CaptionReply, CaptionSampling
+from storage.images import ImageProblem
+from storage.schemas import OK
+from tasks.engines import captioner_fingerprint, load_captioner
+from tasks.settings import CaptionerSettings
+from tasks.stages.base import ImageSet, Stage, Tick, decoded
+
+
+class CaptionStage(Stage):
+    """Captions of a set of images. They do not depend on the CLIP backbone or the benchmark."""
+
+    table_name: ClassVar[str] = "captions"
+    producer: ClassVar[str] = "cirflow/captions/1"
+
+    images: ImageSet
+    captioner: CaptionerSettings
+    sampling: CaptionSampling
+
+    @property
+    def title(self) -> str:
+        """A few words for progress lines."""
+        kind = "captions" if self.sampling.n > 1 else "single captions"
+        return f"{kind} of {self.images.title}"
+
+    def identity(self) -> dict[str, Any]:
+        """Captioner and sampling."""
+        return {
+            "captioner": dict(captioner_fingerprint(self.captioner)),
+            "sampling": asdict(self.sampling),
+        }
+
+    def planned(self) -> list[str]:
+        """Image ids."""
+        return self.images.ids(self.root)
+
+    def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
+        """Caption the members; a failure of one image is its row's status."""
+        problems: dict[str, ImageProblem] = {}
+        images = decoded(self.images.read(self.root, members), problems)
+        replies: dict[str, CaptionReply] = {}
+        for reply in load_captioner(self.captioner).caption(images, self.sampling):
+            replies[reply.key] = reply
+            tick(1)
+        for image_id, problem in problems.items():
+            replies[image_id] = CaptionReply(image_id, (), problem.status, problem.reason)
+        return caption_rows(self, members, replies)
+
+
+def caption_rows(
+    stage: CaptionStage, members: Sequence[str], replies: dict[str, CaptionReply]
+) -> pa.Table:
+    """Rows of the captions table, one per member."""
+    ordered = [replies[m] for m in members]
+    good = [reply.status == OK for reply in ordered]
+    return stage.table().rows(
+        image_id=list(members),
+        captions=[list(r.captions) if ok else None for r, ok in zip(ordered, good, strict=True)],
+        n=[len(r.captions) if ok else None for r, ok in zip(ordered, good, strict=True)],
+        raw=[list(r.captions) for r in ordered],
+        status=[r.status for r in ordered],
+        reason=[r.reason for r in ordered],
+    )

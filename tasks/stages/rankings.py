@@ -1,0 +1,226 @@
+"""Rankings: the best images for every query of a benchmark under one method (equation 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+from pydantic import Field
+
+from models.cvsi_settings import CvsiSettings
+from models.features import QUERY_FEATURES
+from models.method_records import Recipe
+from models.search import top_k
+from storage.benchmarks.indexing import IndexedCategory
+from storage.keys import content_key
+from storage.schemas import OK
+from storage.tables import Table
+from tasks.methods import configured_method
+from tasks.query_sets import BenchmarkRef, QuerySet, load_query_set, protocol_of
+from tasks.stages.base import Stage, Tick
+from tasks.stages.caption_features import CaptionFeatureStage
+from tasks.stages.image_features import ImageFeatureStage
+from tasks.stages.query_features import QueryFeatureStage
+
+DEPTH = 50
+"""Images kept for each query: as many as the servers of CIRR and CIRCO ask for."""
+
+
+class RankingStage(Stage):
+    """The top images of every query of a benchmark under one method."""
+
+    table_name: ClassVar[str] = "rankings"
+    producer: ClassVar[str] = "cirflow/rankings/1"
+
+    benchmark: BenchmarkRef
+    method: str
+    cvsi: CvsiSettings
+    query_features: Mapping[str, QueryFeatureStage]
+    gallery_features: Mapping[str, ImageFeatureStage | CaptionFeatureStage]
+    device: str = Field("cpu", description="Where features are multiplied.")
+
+    @property
+    def title(self) -> str:
+        """A few words for progress lines."""
+        return f"{self.method} on {self.benchmark.collection_name}"
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the method ranks on this style of benchmark."""
+        style = self.benchmark.load().style
+        return configured_method(self.method, self.cvsi).recipe(style)
+
+    @property
+    def excludes_reference(self) -> bool:
+        """Whether a query's reference is taken out of its ranking (D11)."""
+        benchmark = self.benchmark.load()
+        if self.cvsi.exclude_reference == "cirr_only":
+            return benchmark.exclude_reference
+        return self.cvsi.excludes_reference(benchmark.style)
+
+    def identity(self) -> dict[str, Any]:
+        """Recipe, features, queries and galleries by content."""
+        recipe = self.recipe
+        query_set = load_query_set(self.root, self.benchmark)
+        return {
+            "method": self.method,
+            "query": {
+                name: [weight, self.query_features[name].table().spec_key]
+                for name, weight in recipe.query.items()
+            },
+            "gallery": {
+                name: [weight, self.gallery_features[name].table().spec_key]
+                for name, weight in recipe.gallery.items()
+            },
+            "norms": dict(recipe.norms),
+            "similarity": recipe.similarity,
+            "exclude_reference": self.excludes_reference,
+            "queries": content_key(_query_list(query_set)),
+            "galleries": content_key(_gallery_list(query_set)),
+            "depth": DEPTH,
+        }
+
+    def planned(self) -> list[str]:
+        """Category and id of every query."""
+        return sorted(query_id(*key) for key in _all_queries(self.benchmark))
+
+    def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
+        """Rank the members."""
+        query_set = load_query_set(self.root, self.benchmark)
+        made: dict[str, dict[str, Any]] = {}
+        for category in query_set.benchmark.galleries:
+            ranked = self.rank(query_set, category)
+            made |= _category_rows(ranked)
+        tick(len(members))
+        columns = ("category", "names", "scores", "subset_names", "status", "reason")
+        picked = [made[member] for member in members]
+        return self.table().rows(
+            query_id=list(members), **{c: [row[c] for row in picked] for c in columns}
+        )
+
+    def rank(self, query_set: QuerySet, category: str) -> RankedCategory:
+        """Rank all queries of one category whose features are there."""
+        recipe = self.recipe
+        gallery_tables = {n: self.gallery_features[n].table() for n in recipe.gallery}
+        query_tables = {n: self.query_features[n].table() for n in recipe.query}
+        if recipe.combine is not None:
+            gallery_tables.setdefault("image", self.gallery_features["image"].table())
+        view = query_set.view(category, _usable(gallery_tables))
+        usable = _usable(query_tables)
+        items = [query_set.item_of(query) for query in view.queries]
+        rows = [i for i, item in enumerate(items) if item is not None and item.key in usable]
+        keys = [item.key for i in rows if (item := items[i]) is not None]
+        ids = [query_set.image_ids[name] for name in view.gallery]
+        gallery = {name: table.vectors(ids) for name, table in gallery_tables.items()}
+        queries = {
+            name: self._shaped(name, table.vectors(keys)) for name, table in query_tables.items()
+        }
+        vectors = recipe.query_vectors(queries, gallery).astype(np.float32)
+        images = recipe.gallery_vectors(gallery).astype(np.float32)
+        excluded = view.references[rows] if self.excludes_reference else None
+        left = len(ids) - (0 if excluded is None else 1)
+        top = top_k(vectors, images, min(DEPTH, left), excluded=excluded, device=self.device)
+        return RankedCategory(category, view, rows, top.indices, top.scores, vectors, images)
+
+    def _shaped(self, name: str, vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if not QUERY_FEATURES[name].per_caption:
+            return vectors
+        return vectors.reshape(len(vectors), self.cvsi.captions_per_image, -1)
+
+
+@dataclass(frozen=True)
+class RankedCategory:
+    """A ranked category: view rows that have features, their top lists, and all vectors."""
+
+    category: str
+    view: IndexedCategory
+    rows: Sequence[int]
+    indices: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+    vectors: npt.NDArray[np.float32]
+    images: npt.NDArray[np.float32]
+
+
+def query_id(category: str, own_id: str) -> str:
+    """A query's key in the rankings table."""
+    return f"{category}/{own_id}" if category else own_id
+
+
+def _all_queries(ref: BenchmarkRef) -> list[tuple[str, str]]:
+    return [(query.category, query.query_id) for query in ref.load().queries]
+
+
+def _query_list(query_set: QuerySet) -> list[list[str]]:
+    return [[query_id(*key), item.key] for key, item in sorted(query_set.items.items())]
+
+
+def _gallery_list(query_set: QuerySet) -> dict[str, list[str]]:
+    return {
+        category: [f"{name} {query_set.image_ids.get(name, '')}" for name in names]
+        for category, names in query_set.benchmark.galleries.items()
+    }
+
+
+def _usable(tables: Mapping[str, Table]) -> frozenset[str]:
+    """Keys that have a usable row in every table."""
+    good = [
+        set(rows.filter(pl.col("status") == OK)[table.schema.key])
+        for table in tables.values()
+        if (rows := table.read(["status"])) is not None
+    ]
+    return frozenset(set.intersection(*good)) if good else frozenset()
+
+
+def _category_rows(ranked: RankedCategory) -> dict[str, dict[str, Any]]:
+    """Table rows of a category by query id; a query without features says so."""
+    names = np.array(ranked.view.gallery, dtype=object)
+    made: dict[str, dict[str, Any]] = {
+        query_id(ranked.category, query.query_id): {
+            "category": ranked.category,
+            "names": None,
+            "scores": None,
+            "subset_names": None,
+            "status": "missing_input",
+            "reason": "a feature of the query is missing; see the query_features tables",
+        }
+        for query in ranked.view.queries
+    }
+    subsets = _subset_orders(ranked)
+    for place, row in enumerate(ranked.rows):
+        made[query_id(ranked.category, ranked.view.queries[row].query_id)] |= {
+            "names": names[ranked.indices[place]].tolist(),
+            "scores": ranked.scores[place].tolist(),
+            "subset_names": names[subsets[place]].tolist(),
+            "status": OK,
+            "reason": "",
+        }
+    return made
+
+
+def _subset_orders(ranked: RankedCategory) -> list[npt.NDArray[np.int64]]:
+    """The other members of each query's group, best first, ties by gallery order (CIRR)."""
+    orders = []
+    for place, row in enumerate(ranked.rows):
+        members = np.sort(ranked.view.subsets[row])
+        members = members[members >= 0]
+        scores = ranked.images[members] @ ranked.vectors[place]
+        orders.append(members[np.argsort(-scores, kind="stable")])
+    return orders
+
+
+def ranking_protocol(stage: RankingStage) -> dict[str, Any]:
+    """Everything that a number made from this ranking is subject to."""
+    query_set = load_query_set(stage.root, stage.benchmark)
+    return {
+        **protocol_of(stage.benchmark, query_set),
+        "exclude_reference": stage.excludes_reference,
+        "similarity": stage.recipe.similarity,
+        "query_weights": dict(stage.recipe.query),
+        "gallery_weights": dict(stage.recipe.gallery),
+        "cvsi": stage.cvsi.as_json(),
+    }

@@ -1,0 +1,131 @@
+"""Edited captions and added objects (CVSI, equations 6 and 7), asked of a text generator.
+
+A request is a caption and a modification text; equal requests are asked once, whichever query
+and image they come from. A failed request is a row with a status, never a substitute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from models.prompts.library import load_prompt
+from models.protocols import TextReply
+from models.rewriting import (
+    RewriteInput,
+    RewriteSettings,
+    edit_inputs,
+    objects_input,
+    read_reply,
+    to_request,
+)
+from storage.schemas import OK
+from tasks.engines import generator_fingerprint, load_generator
+from tasks.query_sets import BenchmarkRef, QueryItem, load_query_set
+from tasks.settings import GeneratorSettings
+from tasks.stages.base import Stage, Tick
+from tasks.stages.caption_features import captions_of
+from tasks.stages.captions import CaptionStage
+
+
+class RewriteStage(Stage):
+    """Answers to one prompt for the queries of a benchmark."""
+
+    table_name: ClassVar[str] = "rewrites"
+    producer: ClassVar[str] = "cirflow/rewrites/1"
+
+    step: Literal["edit", "objects"]
+    benchmark: BenchmarkRef
+    captions: CaptionStage = Field(description="Captions of the reference images.")
+    content: Literal["per_caption", "joined", "first"] = Field(
+        description="What is put to the model: D1 for edits, D2 for objects."
+    )
+    all_orders: bool = Field(False, description="Ask for every reading of the text (D7).")
+    prompt: str
+    generator: GeneratorSettings
+    temperature: float = 0.0
+    parsing: Literal["strict", "verbatim"] = "strict"
+
+    @property
+    def title(self) -> str:
+        """A few words for progress lines."""
+        what = {"edit": "edited captions", "objects": "added objects"}[self.step]
+        which = " (single caption)" if self.captions.sampling.n == 1 else ""
+        return f"{what} of {self.benchmark.collection_name}{which}"
+
+    @property
+    def rewriting(self) -> RewriteSettings:
+        """How requests are put and replies are read."""
+        return RewriteSettings(
+            max_new_tokens=self.generator.max_new_tokens,
+            temperature=self.temperature,
+            seed=self.generator.seed,
+            parsing=self.parsing,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """Generator, prompt, sampling and reading of the answers."""
+        return {
+            "generator": dict(generator_fingerprint(self.generator)),
+            "prompt": dict(load_prompt(self.prompt).fingerprint),
+            "step": self.step,
+            "settings": dict(self.rewriting.fingerprint),
+        }
+
+    def planned(self) -> list[str]:
+        """Content keys of the requests."""
+        return sorted(self.requests())
+
+    def requests(self) -> dict[str, RewriteInput]:
+        """Every distinct request of the benchmark's queries, by key."""
+        query_set = load_query_set(self.root, self.benchmark)
+        captions = captions_of(self.captions, query_set.reference_ids())
+        return {
+            request.key: request
+            for item in query_set.items.values()
+            for request in self.requests_of(item, captions.get(item.image_id, []))
+        }
+
+    def requests_of(self, item: QueryItem, captions: Sequence[str]) -> list[RewriteInput]:
+        """The requests of one query in the order of its captions; none without captions."""
+        if not captions:
+            return []
+        readings = item.texts if self.all_orders else item.texts[:1]
+        if self.step == "objects":
+            mode: Literal["joined", "first"] = "joined" if self.content == "joined" else "first"
+            return [objects_input(captions, text, mode) for text in readings]
+        if self.content == "joined":
+            return [r for text in readings for r in edit_inputs(captions, text, "joined")]
+        chosen = captions[:1] if self.content == "first" else captions
+        return [request for text in readings for request in edit_inputs(chosen, text)]
+
+    def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
+        """Put the members' requests to the generator."""
+        inputs = self.requests()
+        settings, prompt = self.rewriting, load_prompt(self.prompt)
+        asked = [to_request(inputs[key], prompt, settings) for key in members]
+        replies: dict[str, TextReply] = {}
+        for reply in load_generator(self.generator).generate(asked):
+            replies[reply.key] = reply
+            tick(1)
+        answers = [read_reply(replies[key], self.step, settings) for key in members]
+        return self.table().rows(
+            request_key=list(members),
+            caption=[inputs[key].content for key in members],
+            text=[inputs[key].text for key in members],
+            answer=[answer.text if answer.status == OK else None for answer in answers],
+            raw=[replies[key].text for key in members],
+            finish_reason=[replies[key].finish_reason for key in members],
+            attempts=[replies[key].attempts for key in members],
+            status=[answer.status for answer in answers],
+            reason=[answer.reason for answer in answers],
+        )
+
+
+def answers_of(stage: RewriteStage) -> dict[str, str]:
+    """Answers by request key, of those requests that were answered."""
+    rows = stage.table().read(["answer", "status"], stage.planned())
+    return {key: answer for key, answer, status in rows.iter_rows() if status == OK}
