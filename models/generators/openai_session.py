@@ -33,6 +33,10 @@ class ServerUnusable(RuntimeError):
     """The server cannot be reached or does not serve the model asked for."""
 
 
+class ServerAway(ServerUnusable):
+    """The server does not answer at all, now."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenAIServerSettings:
     """Which server answers, and how patient the client is.
@@ -122,6 +126,7 @@ class ServerSession:
         self._recovery = asyncio.Lock()
         self._last_try = asyncio.Lock()
         self._errors_in_a_row = 0
+        self._seen_at = 0.0
         self._given_up = ""
 
     async def close(self) -> None:
@@ -134,9 +139,7 @@ class ServerSession:
         try:
             served = [model.id for model in (await self._client.models.list()).data]
         except openai.APIConnectionError as failure:
-            raise ServerUnusable(
-                f"{where} does not answer; start it or correct base_url"
-            ) from failure
+            raise ServerAway(f"{where} does not answer; start it or correct base_url") from failure
         except (openai.AuthenticationError, openai.PermissionDeniedError) as failure:
             raise ServerUnusable(
                 f"{where} refuses the API key; set the environment variable "
@@ -247,33 +250,37 @@ class ServerSession:
 
     async def _recover(self) -> None:
         """Wait until the server is back and still the same; otherwise give up the run."""
+        failed_at = time.monotonic()
         async with self._recovery:  # one looks, the others wait for what it finds
-            if self._given_up:
+            # A look that began before this failure may have seen the server before it fell.
+            if self._given_up or self._seen_at > failed_at:
                 return
-            if not await self._comes_back():
-                waited = f"{self._settings.health_wait_seconds:g} s"
-                self._given_up = f"the server did not come back within {waited}"
-                return
+            deadline = failed_at + self._settings.health_wait_seconds
             try:
-                await self.check_model()
+                looked_at = time.monotonic()
+                while not await self._is_back():
+                    if looked_at >= deadline:
+                        waited = f"{self._settings.health_wait_seconds:g} s"
+                        self._given_up = f"the server did not come back within {waited}"
+                        return
+                    await asyncio.sleep(self._settings.health_poll_seconds)
+                    looked_at = time.monotonic()
+                self._seen_at = looked_at
             except ServerUnusable as unusable:
                 self._given_up = str(unusable)
 
-    async def _comes_back(self) -> bool:
-        """Poll `/health` until the server answers or the time is up."""
+    async def _is_back(self) -> bool:
+        """Whether `/health` and the list of models answer; raises if the model is gone."""
         url = self._settings.base_url.rstrip("/").removesuffix("/v1") + "/health"
-        deadline = time.monotonic() + self._settings.health_wait_seconds
-        async with httpx2.AsyncClient(timeout=self._settings.connect_seconds) as client:
-            while True:
-                try:
-                    # A server without /health says 404, and is alive all the same.
-                    if (await client.get(url)).status_code < 500:
-                        return True
-                except httpx2.HTTPError:
-                    pass  # not back yet
-                if time.monotonic() >= deadline:
+        try:
+            async with httpx2.AsyncClient(timeout=self._settings.connect_seconds) as client:
+                # A server without /health says 404, and is alive all the same.
+                if (await client.get(url)).status_code >= 500:
                     return False
-                await asyncio.sleep(self._settings.health_poll_seconds)
+            await self.check_model()
+        except (httpx2.HTTPError, ServerAway):
+            return False
+        return True
 
 
 @contextlib.contextmanager

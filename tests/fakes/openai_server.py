@@ -101,8 +101,7 @@ class FakeOpenAIServer:
         class Handler(_Handler):
             server_fake = fake
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
         return self
@@ -138,6 +137,11 @@ class FakeOpenAIServer:
         with self._lock:
             self._in_flight += change
             self.most_in_flight = max(self.most_in_flight, self._in_flight)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # the default of 5 drops connections of a busy client
 
 
 class _Handler(BaseHTTPRequestHandler):
