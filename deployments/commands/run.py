@@ -40,6 +40,9 @@ FLOWS = {
     "score-benchmark": FlowEntry(
         "flows.score_benchmark", "score_benchmark", "rankings, metrics, submissions, report"
     ),
+    "sweep-fusion": FlowEntry(
+        "flows.sweep_fusion", "sweep_fusion", "CVSI's weights on a grid, from cached features"
+    ),
     "demo": FlowEntry("flows.demo", "demo", "the whole story on the embedded world"),
 }
 

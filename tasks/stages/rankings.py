@@ -103,29 +103,33 @@ class RankingStage(Stage):
             query_id=list(members), **{c: [row[c] for row in picked] for c in columns}
         )
 
-    def rank(self, query_set: QuerySet, category: str) -> RankedCategory:
-        """Rank all queries of one category whose features are there."""
+    def features(self, query_set: QuerySet, category: str) -> CategoryFeatures:
+        """All features of one category that the method weighs, of what has every one of them."""
         recipe = self.recipe
         gallery_tables = {n: self.gallery_features[n].table() for n in recipe.gallery}
         query_tables = {n: self.query_features[n].table() for n in recipe.query}
-        if recipe.combine is not None:
-            gallery_tables.setdefault("image", self.gallery_features["image"].table())
         view = query_set.view(category, _usable(gallery_tables))
         usable = _usable(query_tables)
         items = [query_set.item_of(query) for query in view.queries]
         rows = [i for i, item in enumerate(items) if item is not None and item.key in usable]
         keys = [item.key for i in rows if (item := items[i]) is not None]
         ids = [query_set.image_ids[name] for name in view.gallery]
-        gallery = {name: table.vectors(ids) for name, table in gallery_tables.items()}
-        queries = {
-            name: self._shaped(name, table.vectors(keys)) for name, table in query_tables.items()
-        }
-        vectors = recipe.query_vectors(queries, gallery).astype(np.float32)
-        images = recipe.gallery_vectors(gallery).astype(np.float32)
-        excluded = view.references[rows] if self.excludes_reference else None
-        left = len(ids) - (0 if excluded is None else 1)
-        top = top_k(vectors, images, min(DEPTH, left), excluded=excluded, device=self.device)
-        return RankedCategory(category, view, rows, top.indices, top.scores, vectors, images)
+        return CategoryFeatures(
+            category=category,
+            view=view,
+            rows=rows,
+            queries={n: self._shaped(n, t.vectors(keys)) for n, t in query_tables.items()},
+            gallery={name: table.vectors(ids) for name, table in gallery_tables.items()},
+            excluded=view.references[rows] if self.excludes_reference else None,
+        )
+
+    def rank(self, query_set: QuerySet, category: str) -> RankedCategory:
+        """Rank all queries of one category whose features are there."""
+        made = self.features(query_set, category)
+        vectors = self.recipe.query_vectors(made.queries, made.gallery).astype(np.float32)
+        images = self.recipe.gallery_vectors(made.gallery).astype(np.float32)
+        top = top_k(vectors, images, made.depth, excluded=made.excluded, device=self.device)
+        return RankedCategory(made, top.indices, top.scores, vectors, images)
 
     def _shaped(self, name: str, vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if not QUERY_FEATURES[name].per_caption:
@@ -134,12 +138,36 @@ class RankingStage(Stage):
 
 
 @dataclass(frozen=True)
-class RankedCategory:
-    """A ranked category: view rows that have features, their top lists, and all vectors."""
+class CategoryFeatures:
+    """The features of one category.
+
+    Attributes:
+        category: the gallery's name.
+        view: its queries, and the images that have every feature.
+        rows: places in the view of the queries that have every feature, R of them.
+        queries: feature -> (R, d), or (R, N, d) for features of every caption.
+        gallery: feature -> (G, d).
+        excluded: (R,) gallery index of each reference, where it is taken out.
+    """
 
     category: str
     view: IndexedCategory
     rows: Sequence[int]
+    queries: Mapping[str, npt.NDArray[Any]]
+    gallery: Mapping[str, npt.NDArray[Any]]
+    excluded: npt.NDArray[np.int64] | None
+
+    @property
+    def depth(self) -> int:
+        """How many images can be ranked for every query, at most DEPTH."""
+        return min(DEPTH, len(self.view.gallery) - (self.excluded is not None))
+
+
+@dataclass(frozen=True)
+class RankedCategory:
+    """A ranked category: its features, top lists (R, depth), and all vectors searched with."""
+
+    made: CategoryFeatures
     indices: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
     vectors: npt.NDArray[np.float32]
@@ -178,21 +206,22 @@ def _usable(tables: Mapping[str, Table]) -> frozenset[str]:
 
 def _category_rows(ranked: RankedCategory) -> dict[str, dict[str, Any]]:
     """Table rows of a category by query id; a query without features says so."""
-    names = np.array(ranked.view.gallery, dtype=object)
+    view, category = ranked.made.view, ranked.made.category
+    names = np.array(view.gallery, dtype=object)
     made: dict[str, dict[str, Any]] = {
-        query_id(ranked.category, query.query_id): {
-            "category": ranked.category,
+        query_id(category, query.query_id): {
+            "category": category,
             "names": None,
             "scores": None,
             "subset_names": None,
             "status": "missing_input",
             "reason": "a feature of the query is missing; see the query_features tables",
         }
-        for query in ranked.view.queries
+        for query in view.queries
     }
     subsets = _subset_orders(ranked)
-    for place, row in enumerate(ranked.rows):
-        made[query_id(ranked.category, ranked.view.queries[row].query_id)] |= {
+    for place, row in enumerate(ranked.made.rows):
+        made[query_id(category, view.queries[row].query_id)] |= {
             "names": names[ranked.indices[place]].tolist(),
             "scores": ranked.scores[place].tolist(),
             "subset_names": names[subsets[place]].tolist(),
@@ -205,8 +234,8 @@ def _category_rows(ranked: RankedCategory) -> dict[str, dict[str, Any]]:
 def _subset_orders(ranked: RankedCategory) -> list[npt.NDArray[np.int64]]:
     """The other members of each query's group, best first, ties by gallery order (CIRR)."""
     orders = []
-    for place, row in enumerate(ranked.rows):
-        members = np.sort(ranked.view.subsets[row])
+    for place, row in enumerate(ranked.made.rows):
+        members = np.sort(ranked.made.view.subsets[row])
         members = members[members >= 0]
         scores = ranked.images[members] @ ranked.vectors[place]
         orders.append(members[np.argsort(-scores, kind="stable")])

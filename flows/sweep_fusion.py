@@ -1,0 +1,70 @@
+"""Sweep the fusion weights alpha, beta and gamma from cached features: nothing is encoded again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect import flow
+
+from flows.evaluation import plan_evaluation
+from flows.ingest_collection import run_ingest
+from flows.profiles import resolve_profile
+from flows.running import RunLog, run_stages
+from models.cvsi_settings import CvsiWeights
+from storage.locations import Location
+from tasks.query_sets import BenchmarkRef, image_folder
+from tasks.settings import Profile
+from tasks.sweeps import sweep_weights, weight_grid
+
+
+def every_part(profile: Profile, style: str) -> Profile:
+    """The profile with a weight on every part of CVSI, so that every feature is made."""
+    weights = {**profile.cvsi.weights, style: CvsiWeights(0.4, 0.4, 0.5)}
+    return profile.model_copy(update={"cvsi": replace(profile.cvsi, weights=weights)})
+
+
+@flow(name="sweep-fusion", flow_run_name="sweep {benchmark} {split}")
+def sweep_fusion(
+    benchmark: Literal["cirr", "circo", "fashioniq"],
+    folder: str,
+    split: str = "val",
+    step: float = 0.1,
+    profile: str = "tiny",
+    settings: dict[str, Any] | None = None,
+    out: str = "out/sweep",
+    collection: str = "",
+) -> dict[str, Any]:
+    """Try every combination of CVSI's weights on a grid; the best are printed and all are kept.
+
+    Choose weights on one split and report on another.
+
+    Args:
+        benchmark: Which benchmark.
+        folder: The benchmark's folder in its published layout, images included.
+        split: A split with public targets.
+        step: Grid step of alpha, beta and gamma.
+        profile: tiny, production, or a TOML file that extends one.
+        settings: Dotted setting names and values that replace the profile's.
+        out: Folder for the JSON file of all results.
+        collection: Name of the image collection; empty: BENCHMARK-SPLIT.
+    """
+    chosen = resolve_profile(profile, settings)
+    ref = BenchmarkRef(
+        name=benchmark, root=str(Path(folder).resolve()), split=split, collection=collection
+    )
+    loaded = ref.load()
+    run_ingest(chosen.root, image_folder(loaded), ref.collection_name)
+    plan = plan_evaluation(every_part(chosen, loaded.style), ref, ["cvsi"])
+    log = RunLog()
+    run_stages(plan.upstream, log, chosen.allow_gaps)
+    results = sweep_weights(plan.rankings[0], weight_grid(step))
+    Location(out).replace(f"{ref.collection_name}.json", json.dumps(results, indent=1).encode())
+    return {
+        "stages": [stage.as_json() for stage in log.stages],
+        "tried": len(results),
+        "best": results[:5],
+        "all": str(Path(out, f"{ref.collection_name}.json").resolve()),
+    }

@@ -1,0 +1,79 @@
+"""Train a LinCIR mapping network: from captions alone, for any backbone."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from prefect import flow
+
+from flows.gallery import caption_stage
+from flows.profiles import resolve_profile
+from flows.running import watching
+from models.mapping_training import LinCirConfig
+from tasks import progress
+from tasks.mapping_training import (
+    Captions,
+    MappingJob,
+    cached_captions,
+    captions_key,
+    read_captions,
+    train_network,
+)
+
+
+@flow(name="train-mapping", flow_run_name="train mapping network")
+def train_mapping(
+    captions: str = "",
+    collection: str = "",
+    profile: str = "tiny",
+    settings: dict[str, Any] | None = None,
+    steps: int = 20_000,
+    batch_size: int = 512,
+    learning_rate: float = 1e-4,
+    dropout: float = 0.5,
+    noise: float = 1.0,
+    seed: int = 12_345,
+    keywords: Literal["function_words", "spacy"] = "function_words",
+    masking: Literal["offsets", "substring"] = "offsets",
+) -> dict[str, Any]:
+    """Train a mapping network for the profile's backbone and publish it.
+
+    Name its folder as `mapping.checkpoint` to use it. A stopped run goes on from its last
+    checkpoint; a finished one is reused.
+
+    Args:
+        captions: Text file (one caption a line) or Parquet file (column `caption`).
+        collection: Instead of a file: use the cached captions of this collection.
+        profile: tiny, production, or a TOML file that extends one.
+        settings: Dotted setting names and values that replace the profile's.
+        steps: Optimiser steps.
+        batch_size: Captions per step.
+        learning_rate: Constant learning rate of AdamW.
+        dropout: Dropout of the network.
+        noise: Largest factor of the noise on text features.
+        seed: Of initial weights, batches, noise and dropout.
+        keywords: How the words to mask are found; spacy needs its en_core_web_sm model.
+        masking: Mask by position, or by substring as the released code does.
+    """
+    if bool(captions) == bool(collection):
+        raise ValueError("give either captions=FILE or collection=NAME")
+    chosen = resolve_profile(profile, settings)
+    texts = (
+        read_captions(captions) if captions else cached_captions(caption_stage(chosen, collection))
+    )
+    config = LinCirConfig(
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        dropout=dropout,
+        noise=noise,
+        seed=seed,
+    )
+    job = MappingJob(
+        chosen.root, chosen.query_encoder, config, keywords, masking, captions_key(texts)
+    )
+    todo = 0 if job.is_published else steps
+    title = "train mapping network"
+    with watching(title, todo, steps - todo) as listener, progress.listening(listener):
+        result = train_network(job, Captions(texts))
+    return result | {"captions": len(texts)}

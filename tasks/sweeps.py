@@ -1,0 +1,88 @@
+"""Fusion weights on a grid: base similarities once, every weighting from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from models.cvsi_settings import CvsiWeights
+from models.fusion import gallery_weights, query_weights, unit
+from models.search import FusionWeights, sweep_top_k
+from storage.benchmarks.indexing import IndexedCategory
+from tasks.benchmark_metrics import metrics_from_lists
+from tasks.ledger import MAIN_METRIC
+from tasks.query_sets import load_query_set
+from tasks.stages.rankings import CategoryFeatures, RankingStage
+
+QUERY_PARTS = ("edited_captions", "fine_grained", "reference_image")
+GALLERY_PARTS = ("captions", "image")
+
+
+def weight_grid(step: float) -> list[CvsiWeights]:
+    """All alpha, beta (alpha + beta <= 1) and gamma on a grid."""
+    count = round(1 / step)
+    if count < 1 or abs(count * step - 1) > 1e-9:
+        raise ValueError(f"step must divide 1, such as 0.1 or 0.25, not {step}")
+    points = [i / count for i in range(count + 1)]
+    return [
+        CvsiWeights(alpha, beta, gamma)
+        for i, alpha in enumerate(points)
+        for beta in points[: count + 1 - i]
+        for gamma in points
+    ]
+
+
+def sweep_weights(stage: RankingStage, grid: Sequence[CvsiWeights]) -> list[dict[str, Any]]:
+    """Metrics of CVSI under each weighting, best first by the benchmark's main metric.
+
+    Args:
+        stage: A ranking of CVSI in which every part has a weight, its features made.
+        grid: The weightings to try.
+    """
+    query_set = load_query_set(stage.root, stage.benchmark)
+    benchmark = query_set.benchmark
+    sweep = [
+        FusionWeights(
+            tuple(query_weights(w.alpha, w.beta)[part] for part in QUERY_PARTS),
+            tuple(gallery_weights(w.gamma)[part] for part in GALLERY_PARTS),
+        )
+        for w in grid
+    ]
+    views: dict[str, IndexedCategory] = {}
+    lists: dict[str, list[np.ndarray]] = {}
+    for category in benchmark.galleries:
+        made = stage.features(query_set, category)
+        found = sweep_top_k(
+            [unit(made.queries[part]) for part in QUERY_PARTS],
+            [unit(made.gallery[part]) for part in GALLERY_PARTS],
+            sweep,
+            made.depth,
+            excluded=made.excluded,
+        )
+        views[category] = made.view
+        lists[category] = [_all_rows(made, top.indices) for top in found]
+    main = MAIN_METRIC[benchmark.style]
+    results = []
+    for i, weights in enumerate(grid):
+        own = {category: found[i] for category, found in lists.items()}
+        metrics = metrics_from_lists(benchmark, views, own)
+        kept = {name: round(value, 3) for name, value in metrics.items() if "/" not in name}
+        results.append(
+            {
+                "alpha": weights.alpha,
+                "beta": weights.beta,
+                "gamma": weights.gamma,
+                main: round(metrics[main], 3),
+                **kept,
+            }
+        )
+    return sorted(results, key=lambda row: -row[main])
+
+
+def _all_rows(made: CategoryFeatures, indices: np.ndarray) -> np.ndarray:
+    """Lists of all queries of a category; those without features get an empty one."""
+    lists = np.full((len(made.view.queries), indices.shape[1]), -1, np.int64)
+    lists[list(made.rows)] = indices
+    return lists
