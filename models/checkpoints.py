@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 _IDENTITY_SUFFIXES: Final = (".safetensors", ".bin", ".json", ".jinja", ".txt", ".model", ".gz")
 _NOT_IDENTITY: Final = ("recipe.json", "trainer_state.json", "requirements.txt")
@@ -61,6 +62,17 @@ def checkpoint_identity(model: str, revision: str | None = None) -> Mapping[str,
             "checkpoint or a Hugging Face hub id"
         )
     return files
+
+
+def identity_or_load(
+    model: str, revision: str | None, load: Callable[[], object]
+) -> Mapping[str, str]:
+    """The identity of a checkpoint; a hub id that is not on disk yet is loaded first."""
+    try:
+        return checkpoint_identity(model, revision)
+    except LocalEntryNotFoundError:
+        load()
+        return checkpoint_identity(model, revision)
 
 
 def model_name(model: str, identity: Mapping[str, str]) -> str:

@@ -14,6 +14,8 @@ import importlib.metadata
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from PIL import Image
@@ -21,7 +23,7 @@ from torch import Tensor
 from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
 from models.checkpoints import (
-    checkpoint_identity,
+    identity_or_load,
     loading_arguments,
     model_name,
     pick_device,
@@ -66,33 +68,50 @@ class Blip2Captioner:
     """Captions images with a BLIP-2 checkpoint; fulfils `models.protocols.Captioner`."""
 
     def __init__(self, settings: Blip2Settings) -> None:
-        """Load the checkpoint.
-
-        Raises:
-            ValueError: When the checkpoint's language model is not decoder-only.
-        """
+        """Remember the settings; the checkpoint is loaded when the first image comes."""
         self._settings = settings
         self._device = pick_device(settings.device)
         self._dtype = pick_dtype(settings.dtype, self._device)
-        arguments = loading_arguments(settings.model, settings.revision)
+
+    @cached_property
+    def _model(self) -> Blip2ForConditionalGeneration:
+        settings = self._settings
         model = Blip2ForConditionalGeneration.from_pretrained(
-            settings.model, dtype=self._dtype, **arguments
+            settings.model,
+            dtype=self._dtype,
+            **loading_arguments(settings.model, settings.revision),
         )
         if not model.config.use_decoder_only_language_model:
             raise ValueError(
                 f"{settings.model!r} has an encoder-decoder language model (T5); only BLIP-2 with "
                 "OPT is supported, for example Salesforce/blip2-opt-6.7b"
             )
-        self._model = model.eval().to(self._device)
-        self._processor = AutoProcessor.from_pretrained(settings.model, **arguments)
-        self._end_tokens = _as_list(model.language_model.generation_config.eos_token_id)
-        self._num_queries: int = model.config.num_query_tokens
-        self._image_token: int = model.config.image_token_id
+        return model.eval().to(self._device)
+
+    @cached_property
+    def _processor(self) -> Any:
+        settings = self._settings
+        return AutoProcessor.from_pretrained(
+            settings.model, **loading_arguments(settings.model, settings.revision)
+        )
+
+    @property
+    def _end_tokens(self) -> list[int]:
+        return _as_list(self._model.language_model.generation_config.eos_token_id)
+
+    @property
+    def _num_queries(self) -> int:
+        return int(self._model.config.num_query_tokens)
+
+    @property
+    def _image_token(self) -> int:
+        return int(self._model.config.image_token_id)
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """Checkpoint contents, dtype and code version: all that changes a caption."""
-        identity = checkpoint_identity(self._settings.model, self._settings.revision)
+        """Checkpoint contents, dtype and code version; loads no weights that are on disk."""
+        settings = self._settings
+        identity = identity_or_load(settings.model, settings.revision, lambda: self._model)
         return {
             "engine": "transformers-blip2",
             "engine_version": importlib.metadata.version("transformers"),

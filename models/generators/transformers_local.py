@@ -10,13 +10,20 @@ import importlib.metadata
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from models.checkpoints import (
     checkpoint_identity,
+    identity_or_load,
     loading_arguments,
     model_name,
     pick_device,
@@ -79,42 +86,62 @@ class TransformersGenerator:
     """Answers prompts in process; fulfils `models.protocols.TextGenerator`."""
 
     def __init__(self, settings: LocalGeneratorSettings) -> None:
-        """Load the checkpoint, and the adapter if there is one."""
+        """Remember the settings; the weights are loaded when the first prompt comes."""
         self._settings = settings
         self._device = pick_device(settings.device)
         self._dtype = pick_dtype(settings.dtype, self._device)
-        arguments = loading_arguments(settings.model, settings.revision)
-        model = AutoModelForCausalLM.from_pretrained(settings.model, dtype=self._dtype, **arguments)
+        self._stops: dict[tuple[str, ...], _StopFinder] = {}
+
+    @cached_property
+    def _model(self) -> PreTrainedModel:
+        settings = self._settings
+        model = AutoModelForCausalLM.from_pretrained(
+            settings.model,
+            dtype=self._dtype,
+            **loading_arguments(settings.model, settings.revision),
+        )
         if settings.adapter:
             from peft import PeftModel
 
-            adapted = PeftModel.from_pretrained(model, settings.adapter)
-            model = adapted.merge_and_unload()
-        self._model = model.eval().to(self._device)
-        self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            settings.model, **arguments
+            model = PeftModel.from_pretrained(model, settings.adapter).merge_and_unload()
+        return model.eval().to(self._device)
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        settings = self._settings
+        return AutoTokenizer.from_pretrained(
+            settings.model, **loading_arguments(settings.model, settings.revision)
         )
-        ends = model.generation_config.eos_token_id
+
+    @cached_property
+    def _end_tokens(self) -> tuple[int, ...]:
+        ends = self._model.generation_config.eos_token_id
         ends = self._tokenizer.eos_token_id if ends is None else ends
-        self._end_tokens: tuple[int, ...] = (
-            () if ends is None else (ends,) if isinstance(ends, int) else tuple(ends)
-        )
-        self._uses_chat = settings.chat == "auto" and bool(self._tokenizer.chat_template)
-        self._context: int | None = getattr(model.config, "max_position_embeddings", None)
-        self._stops: dict[tuple[str, ...], _StopFinder] = {}
+        return () if ends is None else (ends,) if isinstance(ends, int) else tuple(ends)
+
+    @property
+    def _uses_chat(self) -> bool:
+        return self._settings.chat == "auto" and bool(self._tokenizer.chat_template)
+
+    @property
+    def _context(self) -> int | None:
+        return getattr(self._model.config, "max_position_embeddings", None)
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """Contents of checkpoint and adapter, chat use, dtype and code version."""
-        identity = checkpoint_identity(self._settings.model, self._settings.revision)
-        adapter = self._settings.adapter
+        """Contents of checkpoint and adapter, chat use, dtype and code version.
+
+        Loads the tokenizer, but no weights that are on disk.
+        """
+        settings = self._settings
+        identity = identity_or_load(settings.model, settings.revision, lambda: self._model)
         return {
             "engine": "transformers",
             "engine_version": importlib.metadata.version("transformers"),
             "version": VERSION,
-            "model": model_name(self._settings.model, identity),
+            "model": model_name(settings.model, identity),
             "files": dict(identity),
-            "adapter": dict(checkpoint_identity(adapter)) if adapter else {},
+            "adapter": dict(checkpoint_identity(settings.adapter)) if settings.adapter else {},
             "chat": self._uses_chat,
             "dtype": str(self._dtype).removeprefix("torch."),
         }
