@@ -98,6 +98,8 @@ def _write_json(path: Path, value: object) -> None:
 
 def _write_pictures(folder: Path, gallery: Gallery, suffix: str, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(f"{gallery.prefix}*.{suffix}"):  # of a world drawn here before
+        old.unlink()
     options: dict[str, Any] = {"quality": 98, "subsampling": 0} if suffix == "jpg" else {}
     for i, (name, scene) in enumerate(gallery.scenes.items()):
         draw(scene, seed * 1_000_003 + i).save(folder / f"{name}.{suffix}", **options)
@@ -315,6 +317,7 @@ def write_world(root: Path, size: WorldSize, seed: int) -> dict[str, Path]:
         note = {"seed": seed, **vars(size)}
         marker = folder / "world.json"
         if not (marker.is_file() and json.loads(marker.read_text()) == note):
+            marker.unlink(missing_ok=True)  # until all is drawn, no world is here
             write(folder, size, seed)
             _write_json(marker, note)
         made[name] = folder
