@@ -260,7 +260,14 @@ def main() -> None:
     save_captioner(model, tokenizer, args.out)
     print(f"wrote {args.out}; {training.cpu_seconds:.0f} CPU-s", flush=True)
     gates = as_json(captioner_measures(Captioner(args.out)))
-    write_recipe(args.out, COMMAND, training, vars(args), gates)
+    write_recipe(
+        args.out,
+        COMMAND,
+        steps=training.step,
+        cpu_seconds=training.cpu_seconds,
+        settings=vars(args),
+        gates=gates,
+    )
 
 
 if __name__ == "__main__":

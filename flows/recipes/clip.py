@@ -195,7 +195,15 @@ def main() -> None:
     save_clip(model, tokenizer.vocab_size, args.out)
     print(f"wrote {args.out}; {training.cpu_seconds:.0f} CPU-s", flush=True)
     encoder = load_encoder(EncoderSpec(str(args.out), device="cpu"))
-    write_recipe(args.out, COMMAND, training, vars(args), as_json(clip_measures(encoder)))
+    gates = as_json(clip_measures(encoder))
+    write_recipe(
+        args.out,
+        COMMAND,
+        steps=training.step,
+        cpu_seconds=training.cpu_seconds,
+        settings=vars(args),
+        gates=gates,
+    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ in LinCIR itself.
 
 import argparse
 import copy
+import json
 import os
 import re
 import time
@@ -19,9 +20,9 @@ from random import Random
 
 from flows.recipes.clip_texts import composite, full_caption, full_varied, partial_caption
 from flows.recipes.composed_probe import run_probe, table
-from flows.recipes.training import one_thread
+from flows.recipes.training import one_thread, write_recipe
 from models.keywords import Span, function_words
-from models.mapping import MappingNetwork, dump_mapping
+from models.mapping import MappingNetwork, dump_mapping, load_mapping
 from models.mapping_training import LinCirConfig, LinCirTraining
 from models.masking import TrainingRow, training_rows
 from models.open_clip_loading import EncoderSpec, load_encoder
@@ -69,22 +70,25 @@ def lincir_rows(
 
 
 def train(training: LinCirTraining, checkpoint: Path, save_every: int = 200) -> float:
-    """Run to the end from the last checkpoint; returns the CPU seconds of this process."""
+    """Run to the end from the last checkpoint; returns the CPU seconds of all its steps."""
+    cost = checkpoint.with_suffix(".json")
+    spent = 0.0
     if checkpoint.exists():
         training.load(checkpoint.read_bytes())
+        spent = json.loads(cost.read_text())["cpu_seconds"]
         print(f"resumed at step {training.step}", flush=True)
-    started = time.process_time()
     while not training.done:
+        started = time.process_time()
         loss = training.run(training.step + save_every)
+        spent += time.process_time() - started
+        cost.write_text(json.dumps({"cpu_seconds": spent}))
         partial = checkpoint.with_suffix(".partial")
         partial.write_bytes(training.save())
         os.replace(partial, checkpoint)
-        spent = time.process_time() - started
-        print(
-            f"step {training.step}/{training.config.steps} cpu {spent:.0f}s loss {loss:.5f}",
-            flush=True,
-        )
-    return time.process_time() - started
+        left = spent / training.step * (training.config.steps - training.step)
+        done = f"step {training.step}/{training.config.steps}"
+        print(f"{done} cpu {spent:.0f}s left {left:.0f}s | loss {loss:.5f}", flush=True)
+    return spent
 
 
 def half(network: MappingNetwork) -> MappingNetwork:
@@ -126,8 +130,17 @@ def main() -> None:
     settings = {k: v for k, v in vars(args).items() if not isinstance(v, Path)}
     for name, data in dump_mapping(network, settings).items():
         (args.out / name).write_bytes(data)
-    results = run_probe(encoder, training.network(), PROBE_QUERIES)
+    results = run_probe(encoder, load_mapping(args.out), PROBE_QUERIES)
     print(table(results, PROBE_QUERIES), f"\n{spent:.0f} CPU-s", flush=True)
+    rounded = {m: {k: round(v, 4) for k, v in row.items()} for m, row in results.items()}
+    write_recipe(
+        args.out,
+        COMMAND,
+        steps=training.step,
+        cpu_seconds=spent,
+        settings=vars(args),
+        gates={"composed_probe": rounded, "queries": PROBE_QUERIES},
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import platform
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
@@ -169,7 +169,9 @@ def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def write_recipe(
     folder: Path,
     command: str,
-    training: Training,
+    *,
+    steps: int,
+    cpu_seconds: float,
     settings: Mapping[str, object],
     gates: Mapping[str, object],
 ) -> None:
@@ -178,16 +180,16 @@ def write_recipe(
     Args:
         folder: Where the model lies.
         command: What makes it again, with DIR for folders of one's own.
-        training: The finished run.
+        steps: Optimiser steps taken.
+        cpu_seconds: What they cost.
         settings: The command's options; folders among them are left out.
         gates: What was measured on the files as they are shipped.
     """
     record = {
         "command": command,
         "settings": {k: v for k, v in settings.items() if not isinstance(v, Path)},
-        "schedule": asdict(training.schedule),
-        "steps": training.step,
-        "cpu_seconds": round(training.cpu_seconds),
+        "steps": steps,
+        "cpu_seconds": round(cpu_seconds),
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in LIBRARIES},
         "gates": dict(gates),
