@@ -148,6 +148,21 @@ class ClipTraining(nn.Module):
         return "; ".join(parts) + f"; scale {self.clip.logit_scale.exp():.0f}"
 
 
+@torch.no_grad()
+def balance_norms(
+    model: CLIP, tokenizer: SimpleTokenizer, rng: Random, drawing: np.random.Generator
+) -> None:
+    """Scale image features to the mean length of text features.
+
+    Cosines do not change. Mapping networks, though, learn from text features and read image
+    features, neither normalised, so the two must be of one magnitude (as OpenAI's are).
+    """
+    scenes = sample_scenes(rng, 500, held_out=False)
+    images = model.visual(pixels(scenes, drawing)).norm(dim=-1).mean()
+    texts = encode_texts(model, tokenizer, [caption(s) for s in scenes]).norm(dim=-1).mean()
+    model.visual.proj.mul_(texts / images)
+
+
 def save_clip(model: CLIP, vocabulary: int, folder: Path) -> None:
     """Write open_clip's configuration, fp16 weights and the tokenizer's merges."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -192,6 +207,7 @@ def main() -> None:
         return trainee.losses(pixels(scenes, drawing), [training_text(s, rng) for s in scenes])
 
     training.run(losses, lambda: trainee.accuracy(seen_pixels, seen))
+    balance_norms(model, tokenizer, *streams(args.seed, args.steps))
     save_clip(model, tokenizer.vocab_size, args.out)
     print(f"wrote {args.out}; {training.cpu_seconds:.0f} CPU-s", flush=True)
     encoder = load_encoder(EncoderSpec(str(args.out), device="cpu"))
