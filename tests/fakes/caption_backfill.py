@@ -1,0 +1,127 @@
+"""A process that forks caption backfills, so that a test can kill many of them cheaply.
+
+Run as ``python -m tests.fakes.caption_backfill PROFILE_JSON COLLECTION LOG``. It loads the
+captioner once, says ``ready``, then obeys one JSON command a line on standard input:
+``{"root": R, "workers": W, "kill": {"shards": N, "seconds": S}}`` forks W processes that run the
+caption stage at R through ``flows.running.run_stage``, waits until they have begun N shards, then
+S seconds more, and kills them with SIGKILL (never, if `kill` is null). The answer, once all are
+gone, is ``{"ends": [exit status or minus the signal, ...], "seconds": wall time}``.
+
+A worker is the flow's own code without Prefect: the two tasks are called through their ``fn``.
+Whenever a worker starts to caption a shard it appends one line to LOG first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from flows import running
+from flows.gallery import caption_stage
+from tasks.engines import load_captioner
+from tasks.settings import Profile
+from tasks.stage_tasks import plan_stage, run_shard
+from tasks.stages.base import Tick
+from tasks.stages.captions import CaptionStage
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What `run_stage` wants of the state that Prefect would return."""
+
+    value: dict[str, Any]
+
+    def result(self, raise_on_failure: bool) -> dict[str, Any]:
+        """The task's result."""
+        return self.value
+
+
+def without_prefect() -> None:
+    """Let `run_stage` call the bodies of its tasks."""
+    running.plan_stage = plan_stage.fn  # type: ignore[assignment]
+    running.run_shard = lambda stage, shard, return_state: Finished(  # type: ignore[assignment]
+        run_shard.fn(stage, shard)
+    )
+
+
+def note_shards(log: str) -> None:
+    """Append a line to `log` whenever a shard's captions are about to be made."""
+    rows = CaptionStage.rows
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def noting(self: CaptionStage, members: Sequence[str], tick: Tick) -> pa.Table:
+        line = {"root": self.root, "pid": os.getpid(), "members": list(members)}
+        os.write(file, (json.dumps(line) + "\n").encode())
+        return rows(self, members, tick)
+
+    CaptionStage.rows = noting  # type: ignore[method-assign]
+
+
+def worker(profile: Profile, collection: str) -> None:
+    """The body of a forked process: caption what is missing, then leave without farewell."""
+    status = 1
+    try:
+        running.run_stage(caption_stage(profile, collection), running.RunLog())
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def wait_for_shards(log: str, size: int, count: int) -> None:
+    """Wait until a log has grown by some lines; it is an error if that takes a minute."""
+    deadline = time.monotonic() + 60
+    while count:
+        with open(log, "rb") as file:
+            file.seek(size)
+            if file.read().count(b"\n") >= count:
+                return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the workers have not begun {count} shards")
+        time.sleep(0.002)
+
+
+def obey(profile: Profile, collection: str, log: str, command: dict[str, Any]) -> dict[str, Any]:
+    """Run one command; the answer names the signal or exit status of each worker."""
+    own = profile.model_copy(update={"root": command["root"]})
+    size = os.stat(log).st_size
+    started = time.monotonic()
+    pids = []
+    for _ in range(command["workers"]):
+        pid = os.fork()
+        if pid == 0:
+            worker(own, collection)
+        pids.append(pid)
+    if command["kill"] is not None:
+        wait_for_shards(log, size, command["kill"]["shards"])
+        time.sleep(command["kill"]["seconds"])
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+    ends = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    return {"ends": ends, "seconds": time.monotonic() - started}
+
+
+def main(profile_json: str, collection: str, log: str) -> None:
+    """Serve commands until standard input ends."""
+    profile = Profile.model_validate_json(profile_json)
+    without_prefect()
+    note_shards(log)
+    load_captioner(profile.captioner)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(json.dumps(obey(profile, collection, log, json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
