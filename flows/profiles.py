@@ -54,6 +54,7 @@ def tiny() -> Profile:
             objects="objects_short",
         ),
         mapping=MappingSettings(checkpoint=str(EMBEDDED / "lincir")),
+        single_caption="first",
         cvsi=CvsiSettings(preprocess="clip", weights=EMBEDDED_WEIGHTS),
         shards=ShardSizes(captions=128, features=1024, rewrites=1024),
     )
@@ -84,6 +85,7 @@ def production() -> Profile:
             objects="objects",
         ),
         mapping=MappingSettings(checkpoint="checkpoints/lincir_large.pt"),
+        single_caption="greedy",
     )
 
 

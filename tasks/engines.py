@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.settings import CaptionerSettings, GeneratorSettings, MappingSettings
@@ -34,6 +35,7 @@ def load_captioner(settings: CaptionerSettings) -> Captioner:
     """The captioner of some settings."""
     from models.registry import load_captioner as load
 
+    _show_loading(settings.model)
     options: dict[str, Any] = settings.model_dump(exclude={"engine", "revision"})
     return load(settings.engine, revision=settings.revision or None, **options)
 
@@ -53,6 +55,7 @@ def load_generator(settings: GeneratorSettings) -> TextGenerator:
             concurrency=settings.concurrency,
             read_seconds=settings.timeout,
         )
+    _show_loading(settings.model)
     return load(
         "transformers",
         model=settings.model,
@@ -62,6 +65,16 @@ def load_generator(settings: GeneratorSettings) -> TextGenerator:
         dtype=settings.dtype,
         batch_size=settings.batch_size,
     )
+
+
+def _show_loading(model: str) -> None:
+    """Show a bar for weights that are fetched; a checkpoint on disk needs none."""
+    from transformers.utils import logging
+
+    if Path(model).is_dir():
+        logging.disable_progress_bar()
+    else:
+        logging.enable_progress_bar()
 
 
 @functools.lru_cache(maxsize=4)

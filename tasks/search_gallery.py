@@ -141,6 +141,7 @@ class _Query:
             if needs & {"captions", "greedy_caption"}
             else ()
         )
+        captions = captions[:1] if single else captions
         self._mapping = any(need.startswith("mapping:") for need in needs)
         self.inputs = QueryInputs(
             texts=(text,),

@@ -101,6 +101,11 @@ class Profile(Settings):
     generator: GeneratorSettings
     prompts: PromptSettings
     mapping: MappingSettings
+    single_caption: Literal["greedy", "first"] = Field(
+        "greedy",
+        description="The one caption of single-caption methods: a greedy one, or the first of "
+        "the ensemble.",
+    )
     cvsi: CvsiSettings = Field(default_factory=lambda: CvsiSettings(weights=dict(PAPER_WEIGHTS)))
     shards: ShardSizes = ShardSizes()
     allow_gaps: float = Field(
@@ -132,4 +137,6 @@ class Profile(Settings):
     @property
     def single(self) -> CaptionSampling:
         """How the one caption of the single-caption methods is made."""
+        if self.single_caption == "first":
+            return self.ensemble
         return CaptionSampling(n=1, mode="greedy", **self.captions.model_dump())

@@ -6,7 +6,7 @@ holds a scene that fits a query by accident: what is right is decided by content
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -48,12 +48,17 @@ class WorldSize:
         circo_queries: CIRCO-like queries, each with two or more targets.
         fashion_queries: FashionIQ-like queries per category.
         distractors: Unrelated pictures added to each CIRCO-like and FashionIQ-like gallery.
+        siblings: Hard negatives of each CIRCO-like query: one edit away from the target (two in
+            three) or from the reference.
+        fashion_siblings: The same for FashionIQ-like queries, which are scored at rank 10.
     """
 
     subsets: int = 30
     circo_queries: int = 50
-    fashion_queries: int = 16
+    fashion_queries: int = 14
     distractors: int = 60
+    siblings: int = 9
+    fashion_siblings: int = 14
 
 
 @dataclass
@@ -62,11 +67,13 @@ class Gallery:
 
     prefix: str
     scenes: dict[str, Scene] = field(default_factory=dict)
+    contents: set[Scene] = field(default_factory=set)
 
     def add(self, scene: Scene) -> str:
         """Add one picture of a scene; a second one of the same scene is another drawing."""
         name = f"{self.prefix}{len(self.scenes):06d}"
         self.scenes[name] = scene
+        self.contents.add(scene)
         return name
 
     def showing(self, wanted: Scene) -> list[str]:
@@ -77,18 +84,35 @@ class Gallery:
 def _held_out_edit(
     scene: Scene,
     rng: Random,
-    taken: Iterable[Scene],
+    taken: Set[Scene],
     *,
     accept: Callable[[Edit], bool] = lambda edit: True,
     shapes: Sequence[str] = SHAPES,
 ) -> tuple[Edit, Scene]:
     """An edit whose result is a held-out scene that is not among `taken`."""
-    taken = set(taken)
     while True:
         edit = random_edit(scene, rng, shapes=shapes)
         after = edit.apply(scene)
         if accept(edit) and is_held_out(after) and after not in taken:
             return edit, after
+
+
+def _add_siblings(
+    gallery: Gallery,
+    rng: Random,
+    count: int,
+    before: Scene,
+    after: Scene,
+    *,
+    wanted: Scene,
+    shapes: Sequence[str] = SHAPES,
+) -> None:
+    """Add hard negatives: one edit away from the target, every third from the reference."""
+    for i in range(count):
+        origin = before if i % 3 == 2 else after
+        _, close = _held_out_edit(origin, rng, gallery.contents, shapes=shapes)
+        if not wanted.matches(close):
+            gallery.add(close)
 
 
 def _write_json(path: Path, value: object) -> None:
@@ -131,7 +155,7 @@ def write_cirr(root: Path, size: WorldSize, seed: int) -> None:
 
 
 def _cirr_subset(gallery: Gallery, rng: Random, first_id: int) -> list[dict[str, object]]:
-    taken = set(gallery.scenes.values())
+    taken = gallery.contents
     start = sample_scenes(rng, 1, held_out=True)[0]
     while start in taken:
         start = sample_scenes(rng, 1, held_out=True)[0]
@@ -176,13 +200,12 @@ def write_circo(root: Path, size: WorldSize, seed: int) -> None:
     """
     rng = Random(f"circo {seed}")
     gallery = Gallery("")
-    queries = [_circo_query(gallery, rng) for _ in range(2 * size.circo_queries)]
-    taken = set(gallery.scenes.values())
+    queries = [_circo_query(gallery, rng, size) for _ in range(2 * size.circo_queries)]
     wanted = [after for _, _, after in queries]
     extra = 0
     while extra < size.distractors:
         scene = sample_scenes(rng, 1, held_out=True)[0]
-        if scene not in taken and not any(w.matches(scene) for w in wanted):
+        if scene not in gallery.contents and not any(w.matches(scene) for w in wanted):
             gallery.add(scene)
             extra += 1
     for split, part in (
@@ -201,7 +224,7 @@ CircoQuery = tuple[str, tuple[str, Edit], Scene]
 """Reference name, (modification text, edit), edited scene (None where the text leaves it open)."""
 
 
-def _circo_query(gallery: Gallery, rng: Random) -> CircoQuery:
+def _circo_query(gallery: Gallery, rng: Random, size: WorldSize) -> CircoQuery:
     while True:
         before = sample_scenes(rng, 1, held_out=True)[0]
         edit = random_edit(before, rng, open_share=0.5)
@@ -209,18 +232,14 @@ def _circo_query(gallery: Gallery, rng: Random) -> CircoQuery:
         fitting = [scene for scene in _completions(after) if is_held_out(scene)]
         if not fitting or (len(fitting) < 2 and None in _open_values(after)):
             continue
-        if gallery.showing(after) or before in gallery.scenes.values() or after.matches(before):
+        if gallery.showing(after) or before in gallery.contents or after.matches(before):
             continue
         reference = gallery.add(before)
         drawings = 2 if len(fitting) > 1 else rng.randint(2, 4)
         for scene in fitting:
             for _ in range(drawings):
                 gallery.add(scene)
-        for origin in (before, fitting[0]):  # two hard negatives around each end of the edit
-            for _ in range(2):
-                close = _held_out_edit(origin, rng, gallery.scenes.values())[1]
-                if not after.matches(close):
-                    gallery.add(close)
+        _add_siblings(gallery, rng, size.siblings, before, fitting[0], wanted=after)
         return reference, (modification_text(edit, before, rng), edit), after
 
 
@@ -274,7 +293,7 @@ def write_fashioniq(root: Path, size: WorldSize, seed: int) -> None:
         gallery = Gallery(f"{category[:1].upper()}")
         records: list[Mapping[str, object]] = []
         while len(records) < size.fashion_queries:
-            records.append(_fashion_query(gallery, rng, shapes))
+            records.append(_fashion_query(gallery, rng, shapes, size))
         for scene in sample_scenes(rng, size.distractors, held_out=True, shapes=shapes):
             if not gallery.showing(scene):
                 gallery.add(scene)
@@ -284,7 +303,9 @@ def write_fashioniq(root: Path, size: WorldSize, seed: int) -> None:
         _write_pictures(root / "images", gallery, "png", picture_seed)
 
 
-def _fashion_query(gallery: Gallery, rng: Random, shapes: Sequence[str]) -> dict[str, object]:
+def _fashion_query(
+    gallery: Gallery, rng: Random, shapes: Sequence[str], size: WorldSize
+) -> dict[str, object]:
     while True:
         before = sample_scenes(rng, 1, held_out=True, shapes=shapes)[0]
         first = random_edit(before, rng, shapes=shapes)
@@ -295,10 +316,9 @@ def _fashion_query(gallery: Gallery, rng: Random, shapes: Sequence[str]) -> dict
         if gallery.showing(after) or gallery.showing(before):
             continue
         names = gallery.add(before), gallery.add(after)
-        for origin in (before, after):
-            for _ in range(2):
-                close = _held_out_edit(origin, rng, gallery.scenes.values(), shapes=shapes)[1]
-                gallery.add(close)
+        _add_siblings(
+            gallery, rng, size.fashion_siblings, before, after, wanted=after, shapes=shapes
+        )
         captions = [modification_text(edit, before, rng) for edit in (first, second)]
         return {"candidate": names[0], "target": names[1], "captions": captions}
 
