@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from deployments.cli import UserError
 from deployments.display import console, show_stages, stage_display
-from deployments.prefect_session import prefect_session
+from deployments.prefect_session import configure_prefect, prefect_session
 
 
 class FlowEntry(NamedTuple):
@@ -43,6 +43,9 @@ FLOWS = {
     "sweep-fusion": FlowEntry(
         "flows.sweep_fusion", "sweep_fusion", "CVSI's weights on a grid, from cached features"
     ),
+    "evaluate-world": FlowEntry(
+        "flows.evaluate_world", "evaluate_world", "methods on several embedded worlds"
+    ),
     "demo": FlowEntry("flows.demo", "demo", "the whole story on the embedded world"),
 }
 
@@ -65,25 +68,12 @@ def run(arguments: argparse.Namespace) -> int:
     entry = FLOWS[arguments.flow]
     if arguments.list:
         return _list_parameters(entry)
-    from flows.profiles import parse_assignments, resolve_profile
+    configure_prefect()
+    flow = getattr(importlib.import_module(entry.module), entry.function)
+    own, settings = _values(arguments, flow)
+    from flows.running import StageFailed, shown_by
 
     with prefect_session() as start_up:
-        flow = getattr(importlib.import_module(entry.module), entry.function)
-        parameters = inspect.signature(flow.fn).parameters
-        values = parse_assignments(arguments.set)
-        own = {
-            key: _fit(value, parameters[key]) for key, value in values.items() if key in parameters
-        }
-        settings = {key: value for key, value in values.items() if key not in parameters}
-        _check(arguments.flow, parameters, own)
-        try:
-            resolve_profile(arguments.profile, settings)
-        except ValueError as error:
-            raise UserError(
-                f"{error}\nparameters of {arguments.flow}: {', '.join(parameters)}"
-            ) from error
-        from flows.running import StageFailed, shown_by
-
         started = time.monotonic()
         try:
             with shown_by(stage_display):
@@ -97,6 +87,26 @@ def run(arguments: argparse.Namespace) -> int:
         _sum_up(result)
     console.print(f"Prefect's start-up {start_up:.1f} s, the flow {seconds:.1f} s")
     return 0
+
+
+def _values(arguments: argparse.Namespace, flow: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The flow's own parameters and the profile's settings, checked before Prefect starts."""
+    from prefect.exceptions import ParameterTypeError
+
+    from flows.profiles import parse_assignments, resolve_profile
+
+    parameters = inspect.signature(flow.fn).parameters
+    values = parse_assignments(arguments.set)
+    own = {key: _fit(value, parameters[key]) for key, value in values.items() if key in parameters}
+    settings = {key: value for key, value in values.items() if key not in parameters}
+    _check(arguments.flow, parameters, own)
+    try:
+        resolve_profile(arguments.profile, settings)
+        flow.validate_parameters({**own, "profile": arguments.profile, "settings": settings})
+    except (ValueError, ParameterTypeError) as error:
+        known = f"parameters of {arguments.flow}: {', '.join(parameters)}"
+        raise UserError(f"{error}\n{known}") from error
+    return own, settings
 
 
 def _sum_up(result: dict[str, Any]) -> None:

@@ -1,0 +1,127 @@
+"""Compare methods on several embedded worlds: means over seeds, with paired intervals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from prefect import flow
+
+from flows.demo import SPLITS, demo_methods, draw_world
+from flows.profiles import resolve_profile
+from flows.score_benchmark import evaluate
+from storage.locations import Location
+from storage.world.benchmarks import WorldSize
+from tasks.ledger import MAIN_METRIC
+from tasks.query_sets import BenchmarkRef
+from tasks.scores import MethodScores
+
+
+@flow(name="evaluate-world", flow_run_name="evaluate {seeds}")
+def evaluate_world(
+    seeds: list[int],
+    profile: str = "tiny",
+    settings: dict[str, Any] | None = None,
+    methods: list[str] | None = None,
+    benchmarks: list[str] | None = None,
+    subsets: int = 250,
+    circo_queries: int = 300,
+    fashion_queries: int = 100,
+    out: str = "out/world",
+) -> dict[str, Any]:
+    """Draw one world per seed, score all methods on each and sum up over the seeds.
+
+    Args:
+        seeds: Seeds of the worlds.
+        profile: tiny, production, or a TOML file that extends one.
+        settings: Dotted setting names and values that replace the profile's.
+        methods: Names from `cirflow methods`; the demo's if empty.
+        benchmarks: cirr, circo, fashioniq; all if empty.
+        subsets: CIRR-like groups of six; each gives two queries.
+        circo_queries: CIRCO-like queries.
+        fashion_queries: FashionIQ-like queries per category.
+        out: Folder for worlds, tables, reports and the summary.
+    """
+    folder = Path(out).resolve()
+    chosen = resolve_profile(profile, {"root": str(folder / "tables"), **(settings or {})})
+    size = WorldSize(subsets=subsets, circo_queries=circo_queries, fashion_queries=fashion_queries)
+    scores: dict[str, dict[str, list[MethodScores]]] = {}
+    for seed in seeds:
+        roots = draw_world(folder / f"world-{seed}", size, seed)
+        refs = [
+            BenchmarkRef(name=n, root=roots[n], split="val", collection=f"{n}-val-seed-{seed}")
+            for n in SPLITS
+            if n in (benchmarks or SPLITS)
+        ]
+        place = folder / f"seed-{seed}"
+        title = f"embedded world, seed {seed}"
+        outcome = evaluate(chosen, refs, methods or demo_methods(), place, title)
+        for item in outcome.benchmarks:
+            for name, own in item.scores.items():
+                scores.setdefault(item.ref.name, {}).setdefault(name, []).append(own)
+    tables = {benchmark: sum_up(own, MAIN_METRIC[benchmark]) for benchmark, own in scores.items()}
+    Location(str(folder)).replace("summary.json", json.dumps(tables, indent=1).encode())
+    Location(str(folder)).replace("summary.md", as_markdown(tables, seeds).encode())
+    return {"summary": str(folder / "summary.md"), "tables": tables}
+
+
+def sum_up(scores: Mapping[str, Sequence[MethodScores]], main: str) -> list[dict[str, Any]]:
+    """One row per method, best first.
+
+    The intervals are 95 % bootstrap intervals over queries of the mean over seeds; `behind` is
+    CVSI minus the method on the same draws.
+    """
+    whole = _mean_draws(scores["cvsi"], main) if "cvsi" in scores else None
+    rows = []
+    for name, own in scores.items():
+        draws = _mean_draws(own, main)
+        values = [each.metrics[main] for each in own]
+        row: dict[str, Any] = {
+            "method": name,
+            "metric": main,
+            "mean": round(float(np.mean(values)), 2),
+            "interval": _interval(draws),
+            "seeds": [round(value, 2) for value in values],
+            "queries": sum(each.queries for each in own),
+        }
+        if whole is not None and name != "cvsi":
+            row["behind"] = round(float(np.mean(whole - draws)), 2)
+            row["behind_interval"] = _interval(whole - draws)
+        rows.append(row)
+    return sorted(rows, key=lambda row: -row["mean"])
+
+
+def _mean_draws(scores: Sequence[MethodScores], main: str) -> np.ndarray[Any, Any]:
+    return np.asarray(np.mean([each.draws[main] for each in scores], axis=0))
+
+
+def _interval(draws: np.ndarray[Any, Any]) -> list[float]:
+    return [round(float(np.percentile(draws, q)), 2) for q in (2.5, 97.5)]
+
+
+def as_markdown(tables: Mapping[str, Sequence[Mapping[str, Any]]], seeds: Sequence[int]) -> str:
+    """The summary as Markdown tables."""
+    lines = [f"Embedded world, seeds {', '.join(map(str, seeds))}. Percent."]
+    for benchmark, rows in tables.items():
+        lines += [
+            "",
+            f"**{benchmark}-like**, {rows[0]['metric']}, {rows[0]['queries']} queries",
+            "",
+            "| method | mean | 95 % interval | per seed | CVSI minus it |",
+            "|---|---|---|---|---|",
+        ]
+        for row in rows:
+            seeds_said = " / ".join(f"{value:.2f}" for value in row["seeds"])
+            behind = ""
+            if "behind" in row:
+                low, high = row["behind_interval"]
+                behind = f"{row['behind']:+.2f} [{low:+.2f}, {high:+.2f}]"
+            low, high = row["interval"]
+            lines.append(
+                f"| {row['method']} | {row['mean']:.2f} | {low:.2f} to {high:.2f} | "
+                f"{seeds_said} | {behind} |"
+            )
+    return "\n".join(lines) + "\n"
