@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from deployments.errors import UserError
+
 EPILOG = """\
 first steps:
   cirflow demo                                  the whole story on drawn images, no download
@@ -40,10 +42,6 @@ COMMANDS = {
     "cache": Command("cache", "list or verify the tables: captions, edits, features, scores"),
     "doctor": Command("doctor", "say what works on this machine and how to mend the rest"),
 }
-
-
-class UserError(Exception):
-    """Something the user can put right; shown without a traceback."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -26,9 +26,8 @@ DEFAULTS = {
 }
 
 
-@contextmanager
-def prefect_session(home: Path | None = None) -> Iterator[float]:
-    """Configure Prefect and bring its API up; yields the seconds that took.
+def configure_prefect(home: Path | None = None) -> None:
+    """Set what the environment leaves open. Call it before anything imports Prefect.
 
     Args:
         home: Prefect's own folder for this command; None keeps the user's.
@@ -38,6 +37,16 @@ def prefect_session(home: Path | None = None) -> Iterator[float]:
     if home is not None and "PREFECT_API_URL" not in os.environ:
         home.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("PREFECT_HOME", str(home))
+
+
+@contextmanager
+def prefect_session(home: Path | None = None) -> Iterator[float]:
+    """Configure Prefect and bring its API up; yields the seconds that took.
+
+    Args:
+        home: as `configure_prefect`.
+    """
+    configure_prefect(home)
     from deployments.display import console
 
     started = time.monotonic()

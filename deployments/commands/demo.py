@@ -9,8 +9,8 @@ import argparse
 import time
 from pathlib import Path
 
-from deployments.cli import UserError
 from deployments.display import console, show_stages, stage_display
+from deployments.errors import UserError
 from deployments.prefect_session import prefect_session
 
 

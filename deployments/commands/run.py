@@ -13,8 +13,8 @@ import json
 import time
 from typing import Any, NamedTuple
 
-from deployments.cli import UserError
 from deployments.display import console, show_stages, stage_display
+from deployments.errors import UserError
 from deployments.prefect_session import configure_prefect, prefect_session
 
 
@@ -95,7 +95,8 @@ def _values(arguments: argparse.Namespace, flow: Any) -> tuple[dict[str, Any], d
 
     from flows.profiles import parse_assignments, resolve_profile
 
-    parameters = inspect.signature(flow.fn).parameters
+    parameters = dict(inspect.signature(flow.fn).parameters)
+    del parameters["profile"], parameters["settings"]  # these have options of their own
     values = parse_assignments(arguments.set)
     own = {key: _fit(value, parameters[key]) for key, value in values.items() if key in parameters}
     settings = {key: value for key, value in values.items() if key not in parameters}

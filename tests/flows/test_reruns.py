@@ -77,9 +77,7 @@ def stamps(table: Table) -> dict[str, str]:
     return {entry.path: entry.stamp for entry in table.parts()}
 
 
-def break_once(
-    monkeypatch: pytest.MonkeyPatch, victim: str, error: Exception, times: int
-) -> Iterator[None]:
+def break_once(monkeypatch: pytest.MonkeyPatch, victim: str, error: Exception, times: int) -> None:
     """Let the shard of one image raise, some times."""
     rows: Rows = CaptionStage.rows
     left = times
@@ -196,7 +194,9 @@ def test_a_shard_that_raises_stops_no_other_and_is_made_next_time(
         break_once(patch, keys[3], ValueError("no such colour"), times=9)
         with pytest.raises(StageFailed, match=r"1 of 4 shards failed.*no such colour"):
             backfill(root)
-    assert [members for members in calls if keys[3] in members] == [(keys[2], keys[3])]  # tried once
+    assert [members for members in calls if keys[3] in members] == [
+        (keys[2], keys[3])
+    ]  # tried once
     assert len(calls) == IMAGES / SHARD
     assert set(table_of(root).read()["image_id"]) == set(keys) - {keys[2], keys[3]}
     calls.clear()
@@ -242,7 +242,9 @@ def test_failed_rows_are_kept_counted_refused_and_retried_when_asked(
         patch.setattr(
             captions_module, "load_captioner", lambda s: OneRefused(load_captioner(s), victim)
         )
-        with pytest.raises(IncompleteTable, match=f"1 of 8 keys .*{victim}.*too dark.*retry_failed"):
+        with pytest.raises(
+            IncompleteTable, match=f"1 of 8 keys .*{victim}.*too dark.*retry_failed"
+        ):
             backfill(root)
     assert len(calls) == IMAGES / SHARD
     assert table_of(root).rows_by_status() == {"ok": IMAGES - 1, "engine_error": 1}

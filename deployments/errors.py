@@ -1,0 +1,5 @@
+"""What commands raise for the user to read."""
+
+
+class UserError(Exception):
+    """Something the user can put right; shown without a traceback."""
