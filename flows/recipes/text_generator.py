@@ -36,17 +36,18 @@ def train(settings: Settings, out: Path, work: Path, look_every: int) -> Trainer
         trainer.resume(checkpoint)
         print(f"continuing {checkpoint} at step {trainer.done}", flush=True)
     batches = BatchMaker(settings, tokenizer).from_step(trainer.done)
-    losses: list[tuple[float, float]] = []
+    losses: list[dict[str, float]] = []
     began, first = time.monotonic(), trainer.done
     while trainer.done < settings.steps:
         losses.append(trainer.step(next(batches)))
         if trainer.done % LOG_EVERY == 0:
             speed = (trainer.done - first) / (time.monotonic() - began)
-            answer, probe = (sum(x) / len(losses) for x in zip(*losses, strict=True))
+            means = {k: sum(x.get(k, 0.0) for x in losses) / len(losses) for k in losses[-1]}
+            told = " ".join(f"{name} {mean:.4f}" for name, mean in means.items())
             left = (settings.steps - trainer.done) / speed / 60
             print(
                 f"step {trainer.done}/{settings.steps} cpu {trainer.cpu_seconds:.0f} s "
-                f"{speed:.2f} steps/s answer {answer:.4f} probe {probe:.4f} "
+                f"{speed:.2f} steps/s {told} "
                 f"lr {settings.rate(trainer.done):.5f} left {left:.0f} min",
                 flush=True,
             )

@@ -108,6 +108,7 @@ class Sample:
         said: What the caption in the prompt says.
         wanted: What the edited caption must say.
         edits: The edits, drawn on `scene`; empty for COPY.
+        aims: The cell in `said` that each edit's text points at; None where it points at nothing.
         caption: The caption in the prompt.
         instruction: The instruction in the prompt, empty for COPY.
     """
@@ -120,6 +121,7 @@ class Sample:
     said: Scene
     wanted: Scene
     edits: tuple[Edit, ...]
+    aims: tuple[int | None, ...]
     caption: str
     instruction: str
 
@@ -327,4 +329,10 @@ def draw_sample(rng: Random, mix: Mix, split: Split = TRAINING) -> Sample:
         prompt, answer = language.added_prompt(caption, instruction), grammar.join_added(edits)
     else:
         prompt, answer = language.edit_prompt(caption, instruction), grammar.caption(wanted)
-    return Sample(task, prompt, answer, scene, after, said, wanted, edits, caption, instruction)
+    aims = tuple(
+        None if edit.kind in _UNPOINTED else read_pointer(text).find(said)
+        for edit, text in zip(edits, texts, strict=True)
+    )
+    return Sample(
+        task, prompt, answer, scene, after, said, wanted, edits, aims, caption, instruction
+    )

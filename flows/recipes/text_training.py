@@ -19,13 +19,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from flows.recipes.text_language import with_synonyms
+from flows.recipes.text_language import INSTRUCTION, with_synonyms
 from flows.recipes.text_samples import ADDED, COPY, EDIT, Mix, Sample, draw_sample
 from storage.world import grammar
-from storage.world.scenes import ATTRIBUTES, BACKGROUNDS, Scene
+from storage.world.scenes import ATTRIBUTES, BACKGROUNDS, NUM_CELLS, SHAPES, Scene
 
 KIND_WEIGHTS = (*grammar.ONE_EDIT, "move", "remove", "shape")
 """Kinds of edit in training: the harder ones twice."""
+HARD_KIND_WEIGHTS = (*grammar.ONE_EDIT, "colour", "size", "fill", "remove", "move", "replace")
+"""Kinds of edit after the restart: twice those that say early in a phrase what changes."""
 
 
 @dataclass(frozen=True)
@@ -40,25 +42,38 @@ class Settings:
         lr: Peak learning rate.
         warm_up: Steps of linear warm-up.
         flat: Steps before the rate begins to fall linearly to 1 % of its peak.
+        restart: Step at which the rate has fallen and starts again at `restart_lr`, to fall
+            linearly until the end; from then on the aim probe helps and harder samples prevail.
+        restart_lr: Peak of the second fall.
         weight_decay: Decoupled decay of the matrices.
-        probe_weight: Weight of the auxiliary probe's loss.
-        probe_layer: Layer whose output the probe reads.
+        change_weight: Weight of the change probe's loss.
+        change_layer: Layer whose output tells whether the next token is a change ...
+        late_change_layer: ... and from `restart` on.
+        aim_weight: Weight of the losses of the aim and the spread probe, from `restart` on.
+        aim_layer: Layer after which an instruction's noun knows the cell that it points at.
+        spread_layer: Layer after which the words that follow the noun know it too.
         first: Steps spent on short scenes in canonical words.
         second: Steps before all variation is in.
         full_prompt: Steps in which the prompt's tokens weigh 0.3 in the loss, and not 0.1.
         save_every: Steps between checkpoints.
     """
 
-    steps: int = 7600
+    steps: int = 11200
     seed: int = 0
     batch: int = 32
     pool: int = 12
     lr: float = 4e-3
     warm_up: int = 100
     flat: int = 2400
+    restart: int = 7600
+    restart_lr: float = 3e-3
     weight_decay: float = 0.02
-    probe_weight: float = 1.0
-    probe_layer: int = 3
+    change_weight: float = 1.0
+    change_layer: int = 3
+    late_change_layer: int = 4
+    aim_weight: float = 0.5
+    aim_layer: int = 2
+    spread_layer: int = 3
     first: int = 400
     second: int = 1200
     full_prompt: int = 4200
@@ -66,8 +81,12 @@ class Settings:
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
-        left = (self.steps - step) / max(1, self.steps - self.flat)
-        return self.lr * min(1.0, (step + 1) / self.warm_up, max(0.01, left))
+        if step < self.restart:
+            peak, begin, fall, end = self.lr, 0, self.flat, self.restart
+        else:
+            peak, begin, fall, end = self.restart_lr, self.restart, self.restart, self.steps
+        left = (end - step) / max(1, end - fall)
+        return peak * min(1.0, (step - begin + 1) / self.warm_up, max(0.01, left))
 
     def mix(self, step: int) -> Mix:
         """The curriculum: short scenes and copying first, then more things, then variation."""
@@ -76,6 +95,10 @@ class Settings:
             return replace(every, tasks=(EDIT, EDIT, ADDED, COPY), most=2, varied=0.0, plain=0.5)
         if step < self.second:
             return replace(every, varied=0.25, plain=0.3, two=0.1, open_edits=0.1)
+        if step >= self.restart:
+            # One thing alone is no task any more; neither are shapes, additions and backgrounds.
+            least = 1 if step // self.pool % 4 == 0 else 2
+            every = replace(every, least=least, kinds=HARD_KIND_WEIGHTS)
         return replace(
             every,
             varied=0.6,
@@ -126,8 +149,43 @@ class Muon:
 # --------------------------------------------------------------------------- batches
 
 
+class AimLabels:
+    """Labels of two probes: which cell does this token of an instruction speak about?
+
+    Texts often name a thing without its place, and captions name the place first: the model must
+    find the thing before it can know where its answer departs from the caption. First the noun
+    finds the cell (aim), then the words after it learn it from the noun (spread).
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        ids = tokenizer.convert_tokens_to_ids
+        self.instruction, self.joint = ids(INSTRUCTION.lower()), ids("and")
+        self.thing = ids("object")
+        self.nouns = {self.thing, *(ids(shape) for shape in SHAPES)}
+
+    def __call__(
+        self, prompt: Sequence[int], aims: Sequence[int | None]
+    ) -> tuple[list[int], list[int]]:
+        """A cell at each edit's noun, and one at each word after it; -1 elsewhere."""
+        aimed, spread = [-1] * len(prompt), [-1] * len(prompt)
+        if not aims:
+            return aimed, spread
+        start = prompt.index(self.instruction) + 1
+        for aim in aims:
+            end = next((i for i in range(start, len(prompt) - 1) if prompt[i] == self.joint), -1)
+            end = len(prompt) - 1 if end < 0 else end
+            noun = next((i for i in range(start, end) if prompt[i] in self.nouns), end)
+            # "the object on the left": what follows the noun tells which one it is.
+            noun += prompt[noun] == self.thing
+            if aim is not None and noun < end:
+                aimed[noun] = aim
+                spread[noun + 1 : end] = [aim] * (end - noun - 1)
+            start = end + 1
+        return aimed, spread
+
+
 class ChangeLabels:
-    """Labels of the auxiliary probe: does the next answer token differ from the caption?"""
+    """Labels of the second probe: does the next answer token differ from the caption?"""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self.meaning: dict[int, tuple[str, object]] = {}
@@ -169,14 +227,17 @@ class ChangeLabels:
 
 @dataclass(frozen=True)
 class Batch:
-    """Token ids (B, T), loss weights (B, T) and probe labels (B, T), padded on the right.
+    """Token ids, loss weights and probe labels, each (B, T), padded on the right.
 
-    `labels[b, t]` belongs to the hidden state at t, that is to the token at t + 1.
+    `changes[b, t]` is about the token at t + 1, `aims[b, t]` and `spread[b, t]` about the one at
+    t; -1 = no label.
     """
 
     ids: Tensor
     weights: Tensor
-    labels: Tensor
+    changes: Tensor
+    aims: Tensor
+    spread: Tensor
 
 
 class BatchMaker:
@@ -185,7 +246,8 @@ class BatchMaker:
     def __init__(self, settings: Settings, tokenizer: PreTrainedTokenizerFast) -> None:
         self.settings = settings
         self.tokenizer = tokenizer
-        self.labels = ChangeLabels(tokenizer)
+        self.changes = ChangeLabels(tokenizer)
+        self.aims = AimLabels(tokenizer)
 
     def pool(self, number: int) -> list[Batch]:
         """The batches of steps `number * pool` onwards: sorted by length, in random order."""
@@ -206,16 +268,20 @@ class BatchMaker:
         length = max(len(prompt) + len(answer) for _, prompt, answer in rows) + 1
         ids = torch.full((len(rows), length), self.tokenizer.pad_token_id)
         weights = torch.zeros(len(rows), length)
-        labels = torch.full((len(rows), length), -1.0)
+        changes = torch.full((len(rows), length), -1.0)
+        aims, spread = torch.full((2, len(rows), length), -1)
         for i, (sample, prompt, answer) in enumerate(rows):
             start, end = len(prompt), len(prompt) + len(answer) + 1
             ids[i, :end] = torch.tensor([*prompt, *answer, eos])
             weights[i, :start] = weight
             weights[i, start:end] = 1.0
             if sample.task != ADDED:
-                marks = self.labels(answer, sample.said)
-                labels[i, start - 1 : end - 2] = torch.tensor(marks, dtype=torch.float)
-        return Batch(ids, weights, labels)
+                marks = self.changes(answer, sample.said)
+                changes[i, start - 1 : end - 2] = torch.tensor(marks, dtype=torch.float)
+            if sample.task == EDIT:
+                found, told = self.aims(prompt, sample.aims)
+                aims[i, :start], spread[i, :start] = torch.tensor(found), torch.tensor(told)
+        return Batch(ids, weights, changes, aims, spread)
 
     def from_step(self, step: int) -> Iterator[Batch]:
         """Batches from a step on."""
@@ -237,49 +303,73 @@ class Trainer:
         self.settings = settings
         self.model = model
         self.tokenizer = tokenizer
-        self.probe = nn.Linear(model.config.hidden_size, 1)
-        nn.init.zeros_(self.probe.weight)
-        nn.init.zeros_(self.probe.bias)
+        # Thrown away after training.
+        self.probes = nn.ModuleDict(
+            {
+                "change": nn.Linear(model.config.hidden_size, 1),
+                "aim": nn.Linear(model.config.hidden_size, NUM_CELLS),
+                "spread": nn.Linear(model.config.hidden_size, NUM_CELLS),
+            }
+        )
+        for parameter in self.probes.parameters():
+            nn.init.zeros_(parameter)
         named = list(model.named_parameters())
         matrices = [p for n, p in named if p.ndim == 2 and "embed" not in n]
-        rest = [p for n, p in named if p.ndim < 2 or "embed" in n] + list(self.probe.parameters())
+        rest = [p for n, p in named if p.ndim < 2 or "embed" in n] + list(self.probes.parameters())
         self.muon = Muon(matrices)
         self.adam = torch.optim.AdamW(rest, lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.0)
         self.done = 0
         self.cpu_seconds = 0.0
 
-    def losses(self, batch: Batch) -> tuple[Tensor, Tensor, float]:
-        """Weighted cross-entropy, probe loss, and the mean loss of answer tokens."""
+    def losses(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss to minimise, and its parts: answer tokens alone, and each probe."""
         output = self.model(batch.ids, output_hidden_states=True, use_cache=False)
         weights = batch.weights[:, 1:]
         each = F.cross_entropy(
             output.logits[:, :-1].flatten(0, 1), batch.ids[:, 1:].flatten(), reduction="none"
         ).view_as(weights)
-        hidden = output.hidden_states[self.settings.probe_layer]
-        hidden = hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + 1e-6)
-        told = batch.labels >= 0
-        probe = F.binary_cross_entropy_with_logits(
-            self.probe(hidden[told]).squeeze(-1), batch.labels[told], pos_weight=torch.tensor(4.0)
-        )
-        answers = each.detach()[weights == 1].mean().item()
-        return (each * weights).sum() / weights.sum(), probe, answers
+        s, hidden = self.settings, output.hidden_states
+        late = self.done >= s.restart
+        change_layer = s.late_change_layer if late else s.change_layer
+        change = self._probe_loss("change", hidden[change_layer], batch.changes)
+        loss = (each * weights).sum() / weights.sum() + s.change_weight * change
+        parts = {"answer": each.detach()[weights == 1].mean(), "change": change.detach()}
+        if late:
+            aim = self._probe_loss("aim", hidden[s.aim_layer], batch.aims)
+            spread = self._probe_loss("spread", hidden[s.spread_layer], batch.spread)
+            loss = loss + s.aim_weight * (aim + spread)
+            parts |= {"aim": aim.detach(), "spread": spread.detach()}
+        return loss, parts
 
-    def step(self, batch: Batch) -> tuple[float, float]:
-        """Update the weights; returns the answer loss and the probe loss."""
+    def _probe_loss(self, name: str, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss of a probe on normalised hidden states, where there are labels."""
+        told = labels >= 0
+        chosen = hidden[told]
+        guess = self.probes[name](chosen * torch.rsqrt(chosen.pow(2).mean(-1, keepdim=True) + 1e-6))
+        if name == "change":
+            total = F.binary_cross_entropy_with_logits(
+                guess.squeeze(-1), labels[told], pos_weight=torch.tensor(4.0), reduction="sum"
+            )
+        else:
+            total = F.cross_entropy(guess, labels[told], reduction="sum")
+        return total / max(1, len(chosen))  # a batch may hold no label at all
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        """Update the weights; returns the parts of the loss by name."""
         began = time.process_time()
         rate = self.settings.rate(self.done)
-        loss, probe, answers = self.losses(batch)
-        (loss + self.settings.probe_weight * probe).backward()
+        loss, parts = self.losses(batch)
+        loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for group in self.adam.param_groups:
             group["lr"] = rate
         self.adam.step()
         self.muon.step(rate, self.settings.weight_decay)
         self.model.zero_grad(set_to_none=True)
-        self.probe.zero_grad(set_to_none=True)
+        self.probes.zero_grad(set_to_none=True)
         self.done += 1
         self.cpu_seconds += time.process_time() - began
-        return answers, probe.item()
+        return {name: part.item() for name, part in parts.items()}
 
     # A checkpoint is one safetensors file: it appears whole or not at all.
 
@@ -287,7 +377,7 @@ class Trainer:
         """Write weights, optimiser state and progress to one file."""
         weights = {k: v for k, v in self.model.state_dict().items() if k != "lm_head.weight"}
         tensors = {f"model.{k}": v for k, v in weights.items()}
-        tensors |= {f"probe.{k}": v for k, v in self.probe.state_dict().items()}
+        tensors |= {f"probes.{k}": v for k, v in self.probes.state_dict().items()}
         tensors |= {f"muon.{'x'.join(map(str, k))}": v for k, v in self.muon.buffers.items()}
         for i, state in self.adam.state_dict()["state"].items():
             tensors |= {f"adam.{i}.{k}": v for k, v in state.items()}
@@ -315,7 +405,7 @@ class Trainer:
         progress = json.loads(about["progress"])
         tensors = load_file(path)
         self.model.load_state_dict(_under("model.", tensors), strict=False)
-        self.probe.load_state_dict(_under("probe.", tensors))
+        self.probes.load_state_dict(_under("probes.", tensors))
         for shape in self.muon.buffers:
             self.muon.buffers[shape].copy_(tensors[f"muon.{'x'.join(map(str, shape))}"])
         state: dict[int, dict[str, Tensor]] = {}

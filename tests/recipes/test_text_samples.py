@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from flows.recipes.text_gates import TEST_SETS, draw_samples
-from flows.recipes.text_language import build_tokenizer
+from flows.recipes.text_language import build_tokenizer, edit_prompt
 from flows.recipes.text_samples import (
     ADDED,
     EDIT,
@@ -18,7 +18,7 @@ from flows.recipes.text_samples import (
     draw_sample,
     read_pointer,
 )
-from flows.recipes.text_training import KIND_WEIGHTS, ChangeLabels, Settings
+from flows.recipes.text_training import KIND_WEIGHTS, AimLabels, ChangeLabels, Settings
 from storage.world import grammar
 from storage.world.grammar import ONE_EDIT, Edit
 from storage.world.scenes import Scene, Thing, content, is_held_out, is_held_out_edit, make_scene
@@ -199,7 +199,21 @@ def test_evaluation_sees_only_what_is_held_out_and_shares_nothing_with_training(
                 assert held or edit.kind == "background"
 
 
-def test_probe_labels_by_hand() -> None:
+def test_aim_labels_by_hand() -> None:
+    tokenizer = build_tokenizer()
+    instruction = "at the top paint the circle green and remove the object in the center"
+    ids = tokenizer(edit_prompt(grammar.caption(SCENE), instruction))["input_ids"]
+    tokens = tokenizer.convert_ids_to_tokens(ids)
+    aimed, spread = AimLabels(tokenizer)(ids, (0, 4))
+    assert [(t, a) for t, a in zip(tokens, aimed, strict=True) if a >= 0] == [
+        ("circle", 0),
+        ("in the center", 4),
+    ]
+    assert [(t, a) for t, a in zip(tokens, spread, strict=True) if a >= 0] == [("green", 0)]
+    assert AimLabels(tokenizer)(ids, (None, None)) == ([-1] * len(ids), [-1] * len(ids))
+
+
+def test_change_labels_by_hand() -> None:
     tokenizer = build_tokenizer()
     labels = ChangeLabels(tokenizer)
     # The star turned green and the circle vanished: "in the center" is not the next place said.

@@ -17,7 +17,7 @@ SMALL = Settings(steps=8, batch=4, pool=2, warm_up=2, seed=3)
 
 def run(trainer: Trainer, steps: int) -> list[float]:
     batches = BatchMaker(trainer.settings, trainer.tokenizer).from_step(trainer.done)
-    return [trainer.step(batch)[0] for batch in islice(batches, steps)]
+    return [trainer.step(batch)["answer"] for batch in islice(batches, steps)]
 
 
 def new_trainer(settings: Settings = SMALL) -> Trainer:
@@ -64,9 +64,10 @@ def test_muon_moves_along_the_nearest_orthogonal_matrix() -> None:
 
 
 def test_rate_and_curriculum_by_hand() -> None:
-    settings = Settings(steps=1000, lr=1.0, warm_up=10, flat=500)
+    settings = Settings(steps=2000, lr=1.0, warm_up=10, flat=500, restart=1000, restart_lr=0.5)
     assert [settings.rate(s) for s in (0, 9, 500, 750)] == pytest.approx([0.1, 1.0, 1.0, 0.5])
-    assert settings.rate(999) == pytest.approx(0.01)
+    assert [settings.rate(s) for s in (999, 1000, 1500)] == pytest.approx([0.01, 0.05, 0.25])
+    assert settings.rate(1999) == pytest.approx(0.005)
     assert settings.mix(0).most == 2
     assert settings.mix(0).two == settings.mix(0).varied == 0.0
     assert settings.mix(1200).most == 3
