@@ -49,20 +49,14 @@ def demo(
     folder = Path(out).resolve()
     chosen = resolve_profile(profile, {"root": str(folder / "tables"), **(settings or {})})
     roots = draw_world(folder / "world", WorldSize(), seed)
+    splits = [(n, s) for n, known in SPLITS.items() for s in (known if submissions else known[:1])]
     outcome = evaluate(
         chosen,
-        [_ref(name, roots[name], "val") for name in SPLITS],
+        [BenchmarkRef(name=name, root=roots[name], split=split) for name, split in splits],
         demo_methods(),
         folder,
         "cirflow demo",
+        hidden_methods=["cvsi"],
+        commands=[f"cirflow demo --seed {seed}", f"cirflow leaderboard --root {chosen.root}"],
     )
-    files: list[Path] = []
-    if submissions:
-        hidden = [_ref(n, roots[n], split) for n, splits in SPLITS.items() for split in splits[1:]]
-        files += evaluate(chosen, hidden, ["cvsi"], folder, "cirflow demo").submissions
-    summary = outcome.as_json()
-    return summary | {"submissions": [str(path) for path in files]}
-
-
-def _ref(name: str, root: str, split: str) -> BenchmarkRef:
-    return BenchmarkRef(name=name, root=root, split=split)
+    return outcome.as_json()

@@ -54,16 +54,34 @@ class Outcome:
 
 
 def evaluate(
-    profile: Profile, refs: Sequence[BenchmarkRef], methods: Sequence[str], out: Path, title: str
+    profile: Profile,
+    refs: Sequence[BenchmarkRef],
+    methods: Sequence[str],
+    out: Path,
+    title: str,
+    *,
+    hidden_methods: Sequence[str] | None = None,
+    commands: Sequence[str] = (),
 ) -> Outcome:
-    """Rank, score and report some benchmarks. Runs inside a flow."""
+    """Rank, score and report some benchmarks. Runs inside a flow.
+
+    Args:
+        profile: engines, settings and where tables are kept.
+        refs: the benchmarks.
+        methods: names of `METHODS`.
+        out: folder of the report and the submission files.
+        title: heading of the report.
+        hidden_methods: methods for benchmarks whose targets are hidden; None = `methods`.
+        commands: what to type to get the same again, for the report.
+    """
     log = RunLog()
     evaluated: list[EvaluatedBenchmark] = []
     files: list[Path] = []
     for ref in refs:
         benchmark = ref.load()
         run_ingest(profile.root, image_folder(benchmark), ref.collection_name)
-        plan = plan_evaluation(profile, ref, methods)
+        asked = methods if benchmark.has_targets or hidden_methods is None else hidden_methods
+        plan = plan_evaluation(profile, ref, asked)
         run_stages(plan.upstream, log, profile.allow_gaps)
         for stage in plan.rankings:
             run_stage(stage, log, allow_gaps=profile.allow_gaps)
@@ -74,7 +92,7 @@ def evaluate(
             scores = {}
             files += [p for s in plan.rankings for p in write_submissions(s, out)]
         evaluated.append(EvaluatedBenchmark(ref, plan.rankings, scores))
-    report = build_report(profile, evaluated, log.stages, out, title)
+    report = build_report(profile, evaluated, log.stages, out, title, commands)
     return Outcome(tuple(evaluated), log, tuple(files), report)
 
 
@@ -132,6 +150,14 @@ def score_benchmark(
         allow_missing=chosen.allow_missing_images,
     )
     outcome = evaluate(
-        chosen, [ref], methods or runnable_methods(), Path(out), f"{benchmark} {split}"
+        chosen,
+        [ref],
+        methods or runnable_methods(),
+        Path(out),
+        f"{benchmark} {split}",
+        commands=[
+            f"cirflow run score-benchmark --profile {profile} --set benchmark={benchmark} "
+            f"--set folder={folder} --set split={split}"
+        ],
     )
     return outcome.as_json()
