@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from storage.locations import Location, LocationError
+from botocore.exceptions import BotoCoreError
+
+from storage.locations import Location
 from tasks.settings import Profile
 
 PINS = {
@@ -110,20 +112,15 @@ def check_disk(root: str) -> Finding:
 
 
 def check_storage(root: str) -> Finding:
-    """Write a file, then try to write it again: the second must lose."""
-    location = Location(root)
-    path = "probe/written-once.txt"
+    """Publish a probe, then try to publish over it: the second must lose."""
     try:
-        location.create(path, b"one")
-        replaced = location.create(path, b"two")
-        kept = location.read_bytes(path)
-    except (OSError, LocationError) as error:
-        remedy = "check the path and permissions; for S3 the AWS_* environment variables"
-        return Finding("storage", "broken", f"{root}: {error}", remedy)
-    if not replaced and kept == b"one":
-        return Finding("storage", "ok", f"{location} writes once")
-    remedy = "use a server that honours If-None-Match, or a local folder"
-    return Finding("storage", "broken", f"{location} replaced a published file", remedy)
+        fault = Location(root).probe()
+    except BotoCoreError as error:  # no server there, or no credentials
+        fault = f"{root} cannot be reached: {error}"
+    if not fault:
+        return Finding("storage", "ok", f"{root} writes once")
+    remedy = "check path and permissions (S3: the AWS_* environment variables), or use another root"
+    return Finding("storage", "broken", fault, remedy)
 
 
 def check_checkpoints(profile: Profile) -> Iterator[Finding]:

@@ -83,7 +83,7 @@ def _guarded(run: Callable[[argparse.Namespace], int], arguments: argparse.Names
     """Run a command; user errors become one message on standard error and status 2."""
     try:
         return run(arguments)
-    except (UserError, ValueError, LookupError, OSError) as error:
+    except (UserError, ValueError, LookupError, OSError, *_s3_errors()) as error:
         if isinstance(error, KeyError | IndexError | UnicodeError):
             raise  # a fault of ours, not the user's
         print(f"cirflow: {error}", file=sys.stderr)
@@ -94,6 +94,12 @@ def _guarded(run: Callable[[argparse.Namespace], int], arguments: argparse.Names
             file=sys.stderr,
         )
         return 130
+
+
+def _s3_errors() -> tuple[type[Exception], ...]:
+    """Faults of reaching S3 are no OSErrors; they exist only where its client was imported."""
+    exceptions = sys.modules.get("botocore.exceptions")
+    return (exceptions.BotoCoreError,) if exceptions else ()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-console = Console(file=sys.stderr)
+console = Console(stderr=True)
 LINE_EVERY = 15.0
 """Seconds between two progress lines where there is no terminal to draw a bar in."""
 

@@ -11,6 +11,8 @@ import time
 from typing import Any
 
 import polars as pl
+from botocore.exceptions import ConnectionError as S3ConnectionError
+from botocore.exceptions import HTTPClientError as S3ClientError
 from prefect import task
 from prefect.serializers import JSONSerializer
 from prefect.tasks import exponential_backoff
@@ -29,7 +31,8 @@ from tasks.stages.rewrites import RewriteStage
 PLAIN_JSON = JSONSerializer(object_encoder=None, object_decoder=None)
 """Results as plain JSON: reading one imports and builds nothing."""
 
-TRANSIENT = (ConnectionError, TimeoutError)
+TRANSIENT = (ConnectionError, TimeoutError, S3ConnectionError, S3ClientError)
+"""Lost connections and timeouts; those of the S3 client are no ConnectionErrors of Python's."""
 
 AnyStage = CaptionStage | ImageFeatureStage | CaptionFeatureStage | RewriteStage | QueryFeatureStage
 

@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     image = Path(arguments.image).read_bytes()
     from flows.gallery import gallery_stages
     from flows.profiles import parse_assignments, resolve_profile
+    from storage.images import ImageProblem
     from storage.tables import IncompleteTable
     from tasks.search_gallery import search_gallery
 
@@ -48,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
             style=arguments.style,
             k=arguments.k,
         )
+    except ImageProblem as error:
+        raise ValueError(f"{arguments.image}: {error}") from error
     except IncompleteTable as error:
         raise ValueError(
             f"the gallery {arguments.gallery!r} is not embedded under profile {profile.name!r}: "

@@ -122,10 +122,9 @@ def test_a_second_process_makes_nothing_either(
     backfill(root)
     before = stamps(table_of(root))
     given = {"collection": "drawn", **small_settings(root, captions=2, shard=SHARD)}
-    assignments = [f"--set={key}={value}" for key, value in given.items()]
     done = subprocess.run(
         [sys.executable, "-m", "deployments.cli", "run", "backfill-captions", "--json"]
-        + assignments,
+        + [f"--set={key}={value}" for key, value in given.items()],
         cwd=repository,
         env=os.environ
         | {

@@ -1,0 +1,154 @@
+"""Profiles: complete values, extended by TOML files, with misspellings refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.profiles import (
+    EMBEDDED,
+    PROFILES,
+    ProfileError,
+    parse_assignments,
+    production,
+    resolve_profile,
+    tiny,
+)
+from tasks.settings import Profile
+
+
+def names(values: dict[str, Any], prefix: str = "") -> set[str]:
+    """Dotted names of all values."""
+    found: set[str] = set()
+    for key, value in values.items():
+        found |= names(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key}
+    return found
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_shipped_profile_resolves_and_survives_json(name: str) -> None:
+    profile = resolve_profile(name)
+    assert profile.name == name
+    assert Profile.model_validate_json(profile.model_dump_json()) == profile
+    assert set(profile.prompts.edit) == set(profile.cvsi.weights) == {"cirr", "circo", "fashioniq"}
+
+
+def test_tiny_and_production_differ_in_values_only() -> None:
+    small, large = tiny().model_dump(mode="json"), production().model_dump(mode="json")
+    assert names(small) == names(large)
+    assert small != large
+
+
+def test_tiny_needs_nothing_from_elsewhere() -> None:
+    profile = tiny()
+    places = [profile.encoder.name, profile.captioner.model, profile.generator.model]
+    for place in [*places, profile.mapping.checkpoint]:
+        assert Path(place).is_relative_to(EMBEDDED)
+        assert Path(place).exists()
+    assert profile.generator.engine == "transformers"
+    assert not profile.encoder.pretrained
+
+
+def test_production_names_the_papers_models() -> None:
+    profile = production()
+    assert "quickgelu" in profile.encoder.name  # OpenAI's weights were trained with QuickGELU
+    assert profile.encoder.pretrained == "openai"
+    assert profile.captioner.model.startswith("Salesforce/blip2-opt-6.7b")
+    assert profile.generator.engine == "openai"
+    assert profile.cvsi.captions_per_image == 15
+
+
+def test_a_toml_file_extends_a_profile(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'extends = "production"\nroot = "s3://bucket/cirflow"\n'
+        '[encoder]\nname = "ViT-B-32-quickgelu"\n'
+        "[cvsi]\ncaptions_per_image = 5\n"
+        "[cvsi.weights.circo]\nalpha = 0.5\n"
+    )
+    profile, base = resolve_profile(str(file)), production()
+    assert profile.name == "mine"
+    assert profile.root == "s3://bucket/cirflow"
+    assert profile.encoder.name == "ViT-B-32-quickgelu"
+    assert profile.encoder.pretrained == "openai"
+    assert profile.cvsi.captions_per_image == 5
+    circo = profile.cvsi.weights["circo"]
+    assert (circo.alpha, circo.beta) == (0.5, base.cvsi.weights["circo"].beta)
+    untouched = {"captioner", "generator", "prompts", "mapping", "shards", "allow_gaps"}
+    assert profile.model_dump(include=untouched) == base.model_dump(include=untouched)
+    assert profile.ensemble.n == 5
+
+
+def test_settings_on_the_command_line_win_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('extends = "tiny"\n[shards]\ncaptions = 3\nfeatures = 4\n')
+    profile = resolve_profile(str(file), {"shards.captions": 7})
+    assert (profile.shards.captions, profile.shards.features) == (7, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('extends = "tiny"\nrot = "a"', ["'rot'", "root", "encoder"]),
+        ('extends = "tiny"\n[encoder]\nnme = "a"', ["'encoder.nme'", "encoder.name"]),
+        ('extends = "tiny"\n[cvsi.weights.circco]\nalpha = 0.1', ["circco", "cvsi.weights.circo"]),
+        ('extends = "tiny"\nencoder = "ViT-B-32"', ["'encoder' is a group", "encoder.name"]),
+        ('extends = "tinny"', ["'tiny' or 'production'", "'tinny'"]),
+        ("[encoder]\nname = 'a'", ["must say which profile it extends"]),
+        ("extends = tiny", ["is not TOML"]),
+        ('extends = "tiny"\n[captioner]\nbatch_size = 0', ["captioner.batch_size", "greater"]),
+        ('extends = "tiny"\n[captioner]\nengine = "blip3"', ["captioner.engine", "'blip2'"]),
+        ('extends = "tiny"\n[cvsi]\nsimilarity = "l2"', ["similarity", "'cosine'"]),
+        ('extends = "tiny"\n[cvsi.weights.circo]\nalpha = 0.9', ["alpha 0.9", "negative"]),
+    ],
+)
+def test_a_bad_profile_file_is_refused_with_what_is_known(
+    tmp_path: Path, text: str, said: list[str]
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(ProfileError) as error:
+        resolve_profile(str(file))
+    assert all(part in str(error.value) for part in ["mine.toml", *said]), str(error.value)
+
+
+def test_an_unknown_profile_and_an_unknown_setting() -> None:
+    with pytest.raises(ProfileError, match=r"'huge'.*tiny, production"):
+        resolve_profile("huge")
+    with pytest.raises(ProfileError, match=r"'generator.temprature'.*generator.model"):
+        resolve_profile("tiny", {"generator.temprature": 1})
+
+
+def test_assignments_are_json_where_they_parse_and_text_elsewhere() -> None:
+    given = ["a=1", "b.c=true", "d=x=y", "e=", 'f=["p"]', "g=null", "h=1e-3"]
+    assert parse_assignments(given) == {
+        "a": 1,
+        "b.c": True,
+        "d": "x=y",
+        "e": "",
+        "f": ["p"],
+        "g": None,
+        "h": 0.001,
+    }
+    for bad in ("a", "=1", ""):
+        with pytest.raises(ProfileError, match="key=value"):
+            parse_assignments([bad])
+
+
+def test_where_tables_lie_and_where_engines_run_do_not_enter_what_they_make(
+    tmp_path: Path,
+) -> None:
+    """Two machines with other folders, devices and batches share one table."""
+    from flows.gallery import caption_stage
+
+    here = resolve_profile("tiny", {"root": str(tmp_path / "a")})
+    there = resolve_profile(
+        "tiny",
+        {"root": str(tmp_path / "b"), "captioner.batch_size": 3, "shards.captions": 5},
+    )
+    other = resolve_profile("tiny", {"captions.seed": 1})
+    one, same, changed = (caption_stage(p, "c").identity() for p in (here, there, other))
+    assert one == same
+    assert one != changed
