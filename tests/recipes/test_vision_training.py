@@ -161,7 +161,9 @@ def test_caption_scores_of_hand_made_captions() -> None:
     assert accuracy["background"] == 3 / 4
     assert accuracy["whole"] == 1 / 4
     verdicts = [is_free_of_error(t, scene) for t in (right, one_colour_off, one_missing)]
-    assert verdicts == [True, False, False]
+    assert verdicts == [True, False, True]  # leaving a thing out is no error, inventing one is
+    assert not is_free_of_error(right, scene.put(4, None))
+    assert not is_free_of_error("gibberish", scene)
 
 
 def test_half_precision_keeps_integers() -> None:
