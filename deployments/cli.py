@@ -83,7 +83,7 @@ def _guarded(run: Callable[[argparse.Namespace], int], arguments: argparse.Names
     """Run a command; user errors become one message on standard error and status 2."""
     try:
         return run(arguments)
-    except (UserError, ValueError, LookupError, OSError, *_s3_errors()) as error:
+    except _said_without_traceback() as error:
         if isinstance(error, KeyError | IndexError | UnicodeError):
             raise  # a fault of ours, not the user's
         print(f"cirflow: {error}", file=sys.stderr)
@@ -96,10 +96,11 @@ def _guarded(run: Callable[[argparse.Namespace], int], arguments: argparse.Names
         return 130
 
 
-def _s3_errors() -> tuple[type[Exception], ...]:
-    """Faults of reaching S3 are no OSErrors; they exist only where its client was imported."""
+def _said_without_traceback() -> tuple[type[Exception], ...]:
+    """Errors whose message is enough. Those of the S3 client exist only once it is imported."""
+    known = (UserError, ValueError, LookupError, OSError)
     exceptions = sys.modules.get("botocore.exceptions")
-    return (exceptions.BotoCoreError,) if exceptions else ()
+    return (*known, exceptions.BotoCoreError) if exceptions else known
 
 
 if __name__ == "__main__":
