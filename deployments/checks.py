@@ -169,5 +169,5 @@ def check_vllm() -> Finding:
             return Finding("vllm", "ok", f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    remedy = "only where the LLM server runs: pip install 'cirflow[vllm]'"
+    remedy = "only where the LLM server runs: install requirements/lock-vllm.txt there"
     return Finding("vllm", "note", "not installed", remedy)

@@ -29,6 +29,11 @@ def backfill_captions(
         retry_failed: Try again the images whose captioning failed.
     """
     chosen = resolve_profile(profile, settings)
+    if kind == "single" and chosen.single_caption == "first":
+        raise ValueError(
+            "under this profile the single caption is the first of the ensemble "
+            "(single_caption=first); backfill kind=ensemble, or set single_caption=greedy"
+        )
     log = RunLog()
     stage = caption_stage(chosen, collection, kind)
     run_stage(stage, log, allow_gaps=chosen.allow_gaps, retry_failed=retry_failed)

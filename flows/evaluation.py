@@ -136,14 +136,16 @@ class _Builder:
             encoder=self.profile.query_encoder,
             images=self.image_features("references"),
             cvsi=self.profile.cvsi,
-            mapping=self.profile.mapping
-            if any(need.startswith("mapping:") for need in needs)
-            else None,
+            mapping=self._mapping(needs),
             captions=self._captions_for(needs),
             edits=self.rewrites("edit", single="greedy_edit" in needs) if edits else None,
             objects=self.rewrites("objects") if "objects" in needs else None,
         )
         return self._keep(stage)
+
+    def _mapping(self, needs: Sequence[str]) -> str:
+        kinds = [need.partition(":")[2] for need in needs if need.startswith("mapping:")]
+        return self.profile.mapping.of(kinds[0]) if kinds else ""
 
     def _captions_for(self, needs: Sequence[str]) -> CaptionStage | None:
         if "greedy_caption" in needs:

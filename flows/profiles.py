@@ -79,6 +79,7 @@ def production() -> Profile:
             engine="openai",
             model="lmsys/vicuna-33b-v1.3",
             base_url="http://127.0.0.1:8000/v1",
+            api="completions",  # Vicuna's checkpoint brings no chat template
         ),
         prompts=PromptSettings(
             edit={"cirr": "edit_contextual", "circo": "edit", "fashioniq": "edit_fashion"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -91,7 +92,8 @@ def run_stage(
     broken: list[str] = []
     made = 0
     with watching(stage.title, todo, plan["present"]) as listener, progress.listening(listener):
-        for shard in plan["shards"]:
+        # Workers that fill one table take its shards in orders of their own, and so share them.
+        for shard in random.sample(plan["shards"], len(plan["shards"])):
             state = run_shard(stage, shard, return_state=True)
             result = state.result(raise_on_failure=False)
             if isinstance(result, dict):

@@ -126,8 +126,8 @@ def score_benchmark(
     methods: list[str] | None = None,
     profile: str = "tiny",
     settings: dict[str, Any] | None = None,
-    out: str = "out/score",
-    options: dict[str, str | bool] | None = None,
+    out: str = "",
+    options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Rank and score methods on a benchmark.
 
@@ -138,7 +138,7 @@ def score_benchmark(
         methods: Names from `cirflow methods`; all that run if empty.
         profile: tiny, production, or a TOML file that extends one.
         settings: Dotted setting names and values that replace the profile's.
-        out: Folder for the report and the submission files.
+        out: Folder for the report and the submission files; empty: out/score/BENCHMARK-SPLIT.
         options: Protocol switches of the benchmark's loader.
     """
     chosen = resolve_profile(profile, settings)
@@ -153,7 +153,7 @@ def score_benchmark(
         chosen,
         [ref],
         methods or runnable_methods(),
-        Path(out),
+        Path(out or f"out/score/{benchmark}-{split}"),
         f"{benchmark} {split}",
         commands=[
             f"cirflow run score-benchmark --profile {profile} --set benchmark={benchmark} "

@@ -117,7 +117,7 @@ def _baselines() -> list[Method]:
 
 
 def _textual_inversion() -> list[Method]:
-    own = "no checkpoint ships with the project; name one of yours (`mapping.{}`)"
+    own = "no checkpoint ships with the project; name one of yours (mapping.{}=FILE)"
     return [
         Method(
             name="lincir",

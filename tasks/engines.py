@@ -8,12 +8,14 @@ checkpoint's files where the engine allows it, and remembered.
 from __future__ import annotations
 
 import functools
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.settings import CaptionerSettings, GeneratorSettings, MappingSettings
+from storage.locations import Location
+from tasks.settings import CaptionerSettings, GeneratorSettings
 
 if TYPE_CHECKING:
     from models.mapping import MappingNetwork
@@ -78,11 +80,17 @@ def _show_loading(model: str) -> None:
 
 
 @functools.lru_cache(maxsize=4)
-def load_mapping(settings: MappingSettings) -> MappingNetwork:
-    """The mapping network of some settings."""
+def load_mapping(checkpoint: str) -> MappingNetwork:
+    """The mapping network of a checkpoint: a local path, or a folder on S3."""
     from models.mapping import load_mapping as load
 
-    return load(settings.checkpoint)
+    if not checkpoint.startswith("s3://"):
+        return load(checkpoint)
+    source = Location(checkpoint)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("config.json", "model.safetensors"):
+            Path(folder, name).write_bytes(source.read_bytes(name))
+        return load(folder)
 
 
 @dataclass(frozen=True)
@@ -117,9 +125,9 @@ def generator_fingerprint(settings: GeneratorSettings) -> Fingerprint:
 
 
 @functools.lru_cache(maxsize=16)
-def mapping_fingerprint(settings: MappingSettings) -> Mapping[str, Any]:
+def mapping_fingerprint(checkpoint: str) -> Mapping[str, Any]:
     """What the pseudo tokens of a mapping network depend on."""
-    return load_mapping(settings).fingerprint
+    return load_mapping(checkpoint).fingerprint
 
 
 def backbone_name(spec: EncoderSpec) -> str:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -30,7 +31,7 @@ class BenchmarkRef(Settings):
     name: str = Field(description="cirr, circo or fashioniq.")
     root: str = Field(description="Folder of the benchmark in its published layout.")
     split: str = Field("val", description="The split's published name.")
-    options: Mapping[str, str | bool] = Field(
+    options: Mapping[str, Any] = Field(
         default_factory=dict, description="Protocol switches of the benchmark's loader."
     )
     collection: str = Field("", description="Name of the image collection; empty: NAME-SPLIT.")
@@ -179,8 +180,11 @@ def _load_query_set(root: str, ref_json: str, listing: str) -> QuerySet:
 def protocol_of(ref: BenchmarkRef, query_set: QuerySet) -> dict[str, object]:
     """What the results of this benchmark are subject to, as plain JSON."""
     benchmark = query_set.benchmark
+    protocol = json.loads(json.dumps(dict(benchmark.protocol), default=list))
+    if protocol.get("join") == "both":
+        protocol["join"] = "first and second; pseudo-word features average both orders"
     return {
-        **json.loads(json.dumps(dict(benchmark.protocol), default=list)),
+        **protocol,
         "benchmark": benchmark.name,
         "split": benchmark.split,
         "world": "embedded" if is_embedded_world(ref.root) else "real",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from models.rewriting import (
     read_reply,
     to_request,
 )
-from models.search import top_k
+from models.search import NO_EXCLUSION, top_k
 from storage.collections import Collection
 from storage.images import decode_image
 from storage.keys import sha256_hex
@@ -73,6 +74,7 @@ def search_gallery(
     method: str = "cvsi",
     style: str = "circo",
     k: int = 10,
+    include_reference: bool = False,
 ) -> SearchResult:
     """Find the images of a gallery that an image and a modification text ask for.
 
@@ -84,6 +86,7 @@ def search_gallery(
         method: a method that runs here.
         style: whose weights are used: cirr, circo or fashioniq.
         k: how many images to return.
+        include_reference: may the reference image itself be found, if the gallery holds it.
 
     Raises:
         ValueError: the method does not run here, or an answer that it needs could not be made.
@@ -94,10 +97,14 @@ def search_gallery(
     profile = profile.model_copy(update={"cvsi": settings})
     recipe = configured_method(method, settings).recipe(style)
     keys, features = _gallery(gallery, recipe, profile.allow_gaps)
-    query = _Query(profile, recipe, image, text)
+    query = _Query(profile, recipe, style, image, text)
     vectors = query.vectors(features)
     images = recipe.gallery_vectors(features).astype(np.float32)
-    top = top_k(vectors.astype(np.float32), images, min(k, len(keys)))
+    own = sha256_hex(image)
+    hidden = keys.index(own) if own in keys and not include_reference else NO_EXCLUSION
+    left = len(keys) - (hidden != NO_EXCLUSION)
+    excluded = np.array([hidden])
+    top = top_k(vectors.astype(np.float32), images, min(k, left), excluded=excluded)
     found = [keys[i] for i in top.indices[0]]
     paths = _paths(gallery[0], found)
     hits = tuple(
@@ -127,8 +134,11 @@ def _gallery(
 class _Query:
     """One query: asks the engines for what the recipe's features need."""
 
-    def __init__(self, profile: Profile, recipe: Recipe, image: bytes, text: str) -> None:
+    def __init__(
+        self, profile: Profile, recipe: Recipe, style: str, image: bytes, text: str
+    ) -> None:
         self._profile = profile
+        self._style = style
         self._recipe = recipe
         self._text = text
         self._key = sha256_hex(image)
@@ -142,7 +152,8 @@ class _Query:
             else ()
         )
         captions = captions[:1] if single else captions
-        self._mapping = any(need.startswith("mapping:") for need in needs)
+        kinds = [need.partition(":")[2] for need in needs if need.startswith("mapping:")]
+        self._mapping = profile.mapping.of(kinds[0]) if kinds else ""
         self.inputs = QueryInputs(
             texts=(text,),
             image=self._encoder.encode_images([self._picture])[0],
@@ -153,7 +164,7 @@ class _Query:
 
     def vectors(self, gallery: dict[str, np.ndarray]) -> np.ndarray:
         """The fused query (1, d)."""
-        mapping = load_mapping(self._profile.mapping) if self._mapping else None
+        mapping = load_mapping(self._mapping) if self._mapping else None
         maker = FeatureMaker(self._encoder, self._profile.cvsi, mapping)
         made = {}
         for name in self._recipe.query:
@@ -174,7 +185,7 @@ class _Query:
 
     def _edits(self, captions: Sequence[str], single: bool) -> tuple[str, ...]:
         mode = "per_caption" if single else self._profile.cvsi.edit_mode
-        prompt = self._profile.prompts.edit["circo"]
+        prompt = self._profile.prompts.edit[self._style]
         return self._ask(edit_inputs(captions, self._text, mode), prompt, "edit")
 
     def _objects(self, captions: Sequence[str]) -> str | None:
@@ -201,6 +212,6 @@ def _paths(stage: ImageFeatureStage, image_ids: Sequence[str]) -> dict[str, tupl
     rows = Collection.open(Location(stage.root), stage.images.collection).rows()
     wanted = rows.filter(pl.col("image_id").is_in(list(image_ids)))
     paths: dict[str, tuple[str, ...]] = {}
-    for image_id, path in wanted.select("image_id", "path").iter_rows():
-        paths[image_id] = (*paths.get(image_id, ()), path)
+    for image_id, source, path in wanted.select("image_id", "source", "path").iter_rows():
+        paths[image_id] = (*paths.get(image_id, ()), os.path.join(source, path))
     return paths

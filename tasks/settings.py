@@ -79,7 +79,20 @@ class PromptSettings(Settings):
 class MappingSettings(Settings):
     """The mapping network whose pseudo token stands for the reference image."""
 
-    checkpoint: str = Field(description="Directory or file of the network's weights.")
+    checkpoint: str = Field(description="LinCIR's: directory or file of the weights.")
+    searle: str = Field("", description="SEARLE's, for the method of that name.")
+    pic2word: str = Field("", description="Pic2Word's, for the method of that name.")
+
+    def of(self, kind: str) -> str:
+        """The checkpoint of one kind of network: lincir, searle or pic2word.
+
+        Raises:
+            ValueError: none was named.
+        """
+        named = {"lincir": self.checkpoint, "searle": self.searle, "pic2word": self.pic2word}
+        if not named[kind]:
+            raise ValueError(f"{kind} needs a checkpoint of its own; set mapping.{kind}=FILE")
+        return named[kind]
 
 
 class ShardSizes(Settings):

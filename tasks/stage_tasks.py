@@ -8,9 +8,9 @@ never hits. Between tasks travel small JSON values.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any
 
-import polars as pl
 from botocore.exceptions import ConnectionError as S3ConnectionError
 from botocore.exceptions import HTTPClientError as S3ClientError
 from prefect import task
@@ -98,13 +98,18 @@ def run_shard(stage: AnyStage, shard: dict[str, Any]) -> dict[str, Any]:
     started = time.monotonic()
     table = stage.table()
     work = Shard(shard["key"], tuple(shard["members"]), shard["attempt"])
-    rows = stage.rows(work.members, progress.tick)
-    part = table.publish(work, rows)
-    failed = pl.Series(rows["status"].to_pylist()).value_counts().rows()
+    name = f"part-{work.key}.parquet"
+    failed: dict[str, int] = {}
+    published = False
+    if not table.location.exists(f"{table.folder}/{name}"):
+        rows = stage.rows(work.members, progress.tick)
+        published = table.publish(work, rows).published
+        counts = Counter(rows["status"].to_pylist())
+        failed = {status: count for status, count in counts.items() if status != OK}
     return {
-        "part": part.name,
-        "rows": part.rows,
-        "published": part.published,
-        "failed": {status: count for status, count in failed if status != OK},
+        "part": name,
+        "rows": len(work.members),
+        "published": published,
+        "failed": failed,
         "seconds": round(time.monotonic() - started, 3),
     }

@@ -37,23 +37,14 @@ def run(arguments: argparse.Namespace) -> int:
             )
         )
         return 0
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    shown.add_column("table")
-    shown.add_column("made by")
-    for name in ("parts", "rows", "MiB"):
-        shown.add_column(name, justify="right")
+    if not tables:
+        print(f"no tables at {arguments.root}")
     for table in tables:
-        shown.add_row(
-            f"{table.name}/{table.spec_key}",
-            str(table.spec.get("producer", "")),
-            str(table.parts),
-            str(table.rows),
-            f"{table.bytes / 2**20:.1f}",
+        size = f"{table.bytes / 2**20:.1f} MiB"
+        print(
+            f"{table.name}/{table.spec_key}  {table.rows} rows  {table.parts} parts  {size}  "
+            f"{table.spec.get('producer', '')}"
         )
-    Console().print(shown if tables else f"no tables at {arguments.root}")
     return 0
 
 

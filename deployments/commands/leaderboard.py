@@ -37,28 +37,36 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _print_group(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+SHOWN = {
+    "recall@1": "R@1",
+    "recall@5": "R@5",
+    "recall@10": "R@10",
+    "recall_subset@1": "Rs@1",
+    "map@5": "mAP@5",
+    "map@10": "mAP@10",
+    "map@50": "mAP@50",
+    "recall@10/average": "R@10",
+    "recall@50/average": "R@50",
+}
+"""Metric -> column, of the few that fit a narrow terminal; `--json` prints all."""
 
+
+def _print_group(rows: list[dict[str, Any]]) -> None:
     from tasks.ledger import MAIN_METRIC
 
     first = rows[0]
     main = MAIN_METRIC[first["benchmark"]]
-    world = " (embedded world, not comparable with published numbers)"
+    world = " (embedded world: not comparable with published numbers)"
     title = f"{first['benchmark']} {first['split']}, {first['queries']} queries"
-    table = Table(
-        title=title + (world if first["world"] == "embedded" else ""),
-        title_justify="left",
-        box=None,
-        header_style="bold",
-    )
-    names = [name for name in first["metrics"] if "/" not in name or name.endswith("/average")]
-    table.add_column("method")
-    table.add_column("backbone")
-    for name in names:
-        table.add_column(name, justify="right")
+    print(title + (world if first["world"] == "embedded" else ""))
+    names = [name for name in SHOWN if name in first["metrics"]]
+    if first["benchmark"] == "circo":
+        names = [name for name in names if name.startswith("map")]
+    width = max(len(row["method"]) for row in rows)
+    place = max(len(row["backbone"]) for row in rows)
+    head = "".join(f"{SHOWN[name]:>8}" for name in names)
+    print(f"  {'method':{width}}  {'backbone':{place}}{head}")
     for row in sorted(rows, key=lambda row: -row["metrics"][main]["value"]):
-        cells = [f"{row['metrics'][name]['value']:.2f}" for name in names]
-        table.add_row(row["method"], row["backbone"], *cells)
-    Console().print(table)
+        cells = "".join(f"{row['metrics'][name]['value']:8.2f}" for name in names)
+        print(f"  {row['method']:{width}}  {row['backbone']:{place}}{cells}")
+    print()

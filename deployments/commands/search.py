@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--profile", default="tiny", help="tiny, production or a TOML file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument(
+        "--include-reference", action="store_true", help="the gallery's own copy may be found too"
+    )
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
@@ -31,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.k < 1:
         raise ValueError(f"-k must be at least 1, not {arguments.k}")
     image = Path(arguments.image).read_bytes()
+    print("loading models", file=sys.stderr)
     from flows.gallery import gallery_stages
     from flows.profiles import parse_assignments, resolve_profile
     from storage.images import ImageProblem
@@ -48,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             method=arguments.method,
             style=arguments.style,
             k=arguments.k,
+            include_reference=arguments.include_reference,
         )
     except ImageProblem as error:
         raise ValueError(f"{arguments.image}: {error}") from error

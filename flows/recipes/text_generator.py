@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m flows.recipes.text_generator --out models/embedded/llama
 
-One CPU thread, about 20 minutes. Interrupted runs continue from `--work`; the result depends on
+One CPU thread, about 25 minutes. Interrupted runs continue from `--work`; the result depends on
 the settings only. Gates: `python -m flows.recipes.text_gates`.
 """
 

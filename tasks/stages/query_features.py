@@ -23,7 +23,6 @@ from tasks.engines import (
     mapping_fingerprint,
 )
 from tasks.query_sets import BenchmarkRef, QueryItem, load_query_set
-from tasks.settings import MappingSettings
 from tasks.stages.base import Stage, Tick
 from tasks.stages.caption_features import captions_of
 from tasks.stages.captions import CaptionStage
@@ -42,7 +41,7 @@ class QueryFeatureStage(Stage):
     encoder: EncoderSpec
     images: ImageFeatureStage = Field(description="Features of the reference images.")
     cvsi: CvsiSettings = Field(description="Text forms and means (D3, D6, D7, D15).")
-    mapping: MappingSettings | None = None
+    mapping: str = Field("", description="Checkpoint of the mapping network, if one is needed.")
     captions: CaptionStage | None = None
     edits: RewriteStage | None = None
     objects: RewriteStage | None = None
