@@ -39,6 +39,10 @@ ASPECTS = {
 """CIRCO's semantic aspect that each kind of edit comes closest to."""
 
 
+OPEN_QUERIES = 0.35
+"""Share of CIRCO-like queries whose text leaves size or fill open, so that several scenes fit."""
+
+
 @dataclass(frozen=True)
 class WorldSize:
     """How many queries and distractors an embedded benchmark has.
@@ -225,12 +229,13 @@ CircoQuery = tuple[str, tuple[str, Edit], Scene]
 
 
 def _circo_query(gallery: Gallery, rng: Random, size: WorldSize) -> CircoQuery:
+    leaves_open = rng.random() < OPEN_QUERIES
     while True:
         before = sample_scenes(rng, 1, held_out=True)[0]
-        edit = random_edit(before, rng, open_share=0.5)
+        edit = random_edit(before, rng, open_share=0.7 if leaves_open else 0.0)
         after = edit.apply(before)
         fitting = [scene for scene in _completions(after) if is_held_out(scene)]
-        if not fitting or (len(fitting) < 2 and None in _open_values(after)):
+        if len(fitting) < 1 + leaves_open:
             continue
         if gallery.showing(after) or before in gallery.contents or after.matches(before):
             continue
@@ -241,10 +246,6 @@ def _circo_query(gallery: Gallery, rng: Random, size: WorldSize) -> CircoQuery:
                 gallery.add(scene)
         _add_siblings(gallery, rng, size.siblings, before, fitting[0], wanted=after)
         return reference, (modification_text(edit, before, rng), edit), after
-
-
-def _open_values(scene: Scene) -> list[str | None]:
-    return [value for t in scene.cells if t is not None for value in (t.size, t.fill)]
 
 
 def _completions(scene: Scene) -> list[Scene]:
