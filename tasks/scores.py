@@ -174,7 +174,7 @@ def record_scores(stage: RankingStage, scores: MethodScores, backbone: str) -> i
     nothing.
     """
     ledger = open_table(Location(stage.root), "results", RESULTS_SPEC)
-    run = stage.table().spec_key
+    run = stage.spec_key
     keys = {content_key({"ranking": run, "metric": name}): name for name in scores.metrics}
     plan = ledger.plan(list(keys), max(1, len(keys)))
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -102,17 +102,18 @@ def search_gallery(
     images = recipe.gallery_vectors(features).astype(np.float32)
     own = sha256_hex(image)
     hidden = keys.index(own) if own in keys and not include_reference else NO_EXCLUSION
-    left = len(keys) - (hidden != NO_EXCLUSION)
+    left = min(k, len(keys) - (hidden != NO_EXCLUSION))
+    if left == 0:
+        return query.result((), method, len(keys))
     excluded = np.array([hidden])
-    top = top_k(vectors.astype(np.float32), images, min(k, left), excluded=excluded)
+    top = top_k(vectors.astype(np.float32), images, left, excluded=excluded)
     found = [keys[i] for i in top.indices[0]]
     paths = _paths(gallery[0], found)
     hits = tuple(
         Hit(rank, float(score), image_id, paths[image_id])
         for rank, (score, image_id) in enumerate(zip(top.scores[0], found, strict=True), 1)
     )
-    shown = query.inputs
-    return SearchResult(hits, shown.captions, shown.edits, shown.objects, method, len(keys))
+    return query.result(hits, method, len(keys))
 
 
 def _gallery(
@@ -120,7 +121,7 @@ def _gallery(
 ) -> tuple[list[str], dict[str, np.ndarray]]:
     """Ids with all needed features, and those features in their order."""
     named = dict(zip(("image", "captions"), stages, strict=True))
-    tables = {name: named[name].table() for name in recipe.gallery}
+    tables = {name: named[name].existing_table() for name in recipe.gallery}
     planned = stages[0].planned()
     good = set(planned)
     for table in tables.values():
@@ -175,6 +176,11 @@ class _Query:
             if QUERY_FEATURES[name].per_caption:
                 made[name] = vectors.reshape(1, self._profile.cvsi.captions_per_image, -1)
         return self._recipe.query_vectors(made, gallery)
+
+    def result(self, hits: tuple[Hit, ...], method: str, gallery_size: int) -> SearchResult:
+        """The hits with the texts that were made for the query."""
+        known = self.inputs
+        return SearchResult(hits, known.captions, known.edits, known.objects, method, gallery_size)
 
     def _captions(self, sampling: CaptionSampling) -> tuple[str, ...]:
         captioner = load_captioner(self._profile.captioner)

@@ -12,8 +12,9 @@ from pydantic import Field
 
 from storage.collections import Collection
 from storage.images import ImageProblem, decode_image
+from storage.keys import content_key
 from storage.locations import Location
-from storage.tables import Table, open_table
+from storage.tables import IncompleteTable, Table, load_table, open_table
 from tasks.query_sets import BenchmarkRef, load_query_set
 from tasks.settings import Settings
 
@@ -53,10 +54,29 @@ class Stage(Settings):
         """The root as a location."""
         return Location(self.root)
 
+    def spec(self) -> dict[str, Any]:
+        """The spec of the stage's table."""
+        return {"producer": self.producer, **self.identity()}
+
+    @property
+    def spec_key(self) -> str:
+        """The key of the stage's table; nothing is opened for it."""
+        return content_key(self.spec())
+
     def table(self) -> Table:
         """The stage's table."""
-        spec = {"producer": self.producer, **self.identity()}
-        return open_table(self.location, self.table_name, spec)
+        return open_table(self.location, self.table_name, self.spec())
+
+    def existing_table(self) -> Table:
+        """The stage's table, without making one: for those who only read.
+
+        Raises:
+            IncompleteTable: nobody has begun to fill it.
+        """
+        try:
+            return load_table(self.location, self.table_name, self.spec_key)
+        except FileNotFoundError as error:
+            raise IncompleteTable(f"{self.title}: nothing was made yet") from error
 
 
 class ImageSet(Settings):

@@ -35,7 +35,7 @@ class CaptionFeatureStage(Stage):
         """Encoder, kind of mean, and the captions' own spec."""
         return {
             "encoder": dict(encoder_fingerprint(self.encoder)),
-            "captions": self.captions.table().spec_key,
+            "captions": self.captions.spec_key,
             "mean": self.mean,
             "dim": encoder_shape(self.encoder).dim,
             "dtype": "float32",

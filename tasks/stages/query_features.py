@@ -54,7 +54,7 @@ class QueryFeatureStage(Stage):
     def identity(self) -> dict[str, Any]:
         """Feature, encoder, text forms and the specs of what it is made from."""
         upstream = {
-            name: stage.table().spec_key
+            name: stage.spec_key
             for name in ("images", "captions", "edits", "objects")
             if (stage := getattr(self, name)) is not None
         }

@@ -70,11 +70,11 @@ class RankingStage(Stage):
         return {
             "method": self.method,
             "query": {
-                name: [weight, self.query_features[name].table().spec_key]
+                name: [weight, self.query_features[name].spec_key]
                 for name, weight in recipe.query.items()
             },
             "gallery": {
-                name: [weight, self.gallery_features[name].table().spec_key]
+                name: [weight, self.gallery_features[name].spec_key]
                 for name, weight in recipe.gallery.items()
             },
             "norms": dict(recipe.norms),

@@ -76,13 +76,16 @@ def test_an_image_finds_itself_and_its_copies(
     asked = search(
         embedded, "--gallery=drawn", f"--image={pictures[-1]}", "--text=x", "--method=image-only"
     )
-    result = found(capsys, asked)
+    result = found(capsys, [*asked, "--include-reference"])
     hits = result["hits"]
     assert isinstance(hits, list)
+    others = found(capsys, asked)["hits"]  # by default the reference is not an answer
+    assert [hit["image_id"] for hit in others] == [hit["image_id"] for hit in hits[1:]]
     assert [hit["rank"] for hit in hits] == list(range(1, IMAGES + 1))  # ten asked, seven there
     assert hits[0]["image_id"] == hashlib.sha256(pictures[-1].read_bytes()).hexdigest()
     assert hits[0]["score"] == pytest.approx(1.0, abs=1e-5)
-    assert sorted(hits[0]["paths"]) == ["0006.png", "copy.png"]
+    assert sorted(Path(path).name for path in hits[0]["paths"]) == ["0006.png", "copy.png"]
+    assert all(Path(path).is_file() for path in hits[0]["paths"])
     assert result["gallery_size"] == IMAGES
     scores = [hit["score"] for hit in hits]
     assert scores == sorted(scores, reverse=True)
