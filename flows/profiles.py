@@ -55,17 +55,20 @@ def tiny() -> Profile:
         ),
         mapping=MappingSettings(checkpoint=str(EMBEDDED / "lincir")),
         single_caption="first",
-        cvsi=CvsiSettings(preprocess="clip", weights=EMBEDDED_WEIGHTS),
+        # Fifteen captions of the small captioner leave nothing unsaid: every method that reads
+        # them is right in 99 of 100 queries, and there is nothing to compare.
+        cvsi=CvsiSettings(captions_per_image=3, preprocess="clip", weights=EMBEDDED_WEIGHTS),
         shards=ShardSizes(captions=128, features=1024, rewrites=1024),
     )
 
 
 EMBEDDED_WEIGHTS: Mapping[str, CvsiWeights] = {
-    "cirr": CvsiWeights(0.6, 0.4, 0.2),
-    "circo": CvsiWeights(0.6, 0.4, 0.2),
-    "fashioniq": CvsiWeights(0.2, 0.6, 0.1),
+    "cirr": CvsiWeights(0.5, 0.2, 0.2),
+    "circo": CvsiWeights(0.8, 0.1, 0.2),
+    "fashioniq": CvsiWeights(0.5, 0.2, 0.2),
 }
-"""Fusion weights of the small models, found on embedded benchmarks of a seed of their own."""
+"""Fusion weights for the small models: the best of `sweep-fusion` on embedded worlds of the
+seeds 101 and 102, which nothing is reported on (FashionIQ-like: CIRR-like's)."""
 
 
 def production() -> Profile:
