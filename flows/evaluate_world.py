@@ -65,7 +65,7 @@ def evaluate_world(
     tables = {benchmark: sum_up(own, MAIN_METRIC[benchmark]) for benchmark, own in scores.items()}
     Location(str(folder)).replace("summary.json", json.dumps(tables, indent=1).encode())
     Location(str(folder)).replace("summary.md", as_markdown(tables, seeds).encode())
-    return {"summary": str(folder / "summary.md"), "tables": tables}
+    return {"summary": str(folder / "summary.md")}
 
 
 def sum_up(scores: Mapping[str, Sequence[MethodScores]], main: str) -> list[dict[str, Any]]:

@@ -57,18 +57,20 @@ def tiny() -> Profile:
         single_caption="first",
         # Fifteen captions of the small captioner leave nothing unsaid: every method that reads
         # them is right in 99 of 100 queries, and there is nothing to compare.
-        cvsi=CvsiSettings(captions_per_image=3, preprocess="clip", weights=EMBEDDED_WEIGHTS),
+        cvsi=CvsiSettings(captions_per_image=2, preprocess="clip", weights=EMBEDDED_WEIGHTS),
         shards=ShardSizes(captions=128, features=1024, rewrites=1024),
     )
 
 
 EMBEDDED_WEIGHTS: Mapping[str, CvsiWeights] = {
-    "cirr": CvsiWeights(0.5, 0.2, 0.2),
-    "circo": CvsiWeights(0.8, 0.1, 0.2),
+    "cirr": CvsiWeights(0.6, 0.2, 0.3),
+    "circo": CvsiWeights(0.8, 0.2, 0.2),
     "fashioniq": CvsiWeights(0.5, 0.2, 0.2),
 }
-"""Fusion weights for the small models: the best of `sweep-fusion` on embedded worlds of the
-seeds 101 and 102, which nothing is reported on (FashionIQ-like: CIRR-like's)."""
+"""Fusion weights for the small models, from `sweep-fusion` on embedded worlds of the seeds 101 and
+102, which nothing is reported on: the best for CIRR-like; for CIRCO-like the best of those that
+leave the reference image out, as the paper does, 0.3 points behind the best of all. FashionIQ-like
+queries were not swept."""
 
 
 def production() -> Profile:
