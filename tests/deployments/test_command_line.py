@@ -14,6 +14,7 @@ from PIL import Image
 
 from deployments.cli import COMMANDS, main
 from deployments.commands.run import FLOWS
+from flows.profiles import tiny
 from storage.collections import Collection
 from storage.locations import Location
 from tests.fakes.benchmark_layouts import (
@@ -239,7 +240,7 @@ def test_every_flow_lists_its_parameters_and_the_settings(
     function = getattr(importlib.import_module(entry.module), entry.function).fn
     for name in inspect.signature(function).parameters:
         assert f"{name}: " in page, f"{name} is not explained"
-    assert "cvsi.captions_per_image = 15" in page
+    assert f"cvsi.captions_per_image = {tiny().cvsi.captions_per_image}" in page
 
 
 # --------------------------------------------------------------------------- score

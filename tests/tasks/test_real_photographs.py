@@ -74,7 +74,8 @@ def test_real_photographs_go_through_without_a_lost_row(
     settings = small_settings(profile.root, captions=2, shard=256)
     options = [f"--set={key}={value}" for key, value in settings.items()]
     command = ["search", "--gallery=clothing", f"--image={asked}", "--text=in red", "--json"]
-    assert main([*command, "--method=image-only", "-k5", *options]) == 0
+    alike = ["--method=image-only", "--include-reference", "-k5"]
+    assert main([*command, *alike, *options]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["gallery_size"] == len(digests)
     own = next(hit for hit in result["hits"] if hit["score"] == pytest.approx(1.0, abs=1e-4))
