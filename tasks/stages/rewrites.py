@@ -53,7 +53,7 @@ class RewriteStage(Stage):
     def title(self) -> str:
         """A few words for progress lines."""
         what = {"edit": "edited captions", "objects": "added objects"}[self.step]
-        which = " (single caption)" if self.captions.sampling.n == 1 else ""
+        which = " (single caption)" if self.step == "edit" and self.content == "first" else ""
         return f"{what} of {self.benchmark.collection_name}{which}"
 
     @property
