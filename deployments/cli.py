@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -83,6 +84,10 @@ def _guarded(run: Callable[[argparse.Namespace], int], arguments: argparse.Names
     """Run a command; user errors become one message on standard error and status 2."""
     try:
         return run(arguments)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except _said_without_traceback() as error:
         if isinstance(error, KeyError | IndexError | UnicodeError):
             raise  # a fault of ours, not the user's
