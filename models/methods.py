@@ -179,7 +179,7 @@ def _complementary() -> list[Method]:
             group="complementary",
             paper=_CVSI_PAPER,
             description="Edited captions, fine-grained text and reference image against gallery "
-            "images and their captions; settings of the paper.",
+            "images and their captions.",
             recipes=cvsi_recipes(CVSI),
         ),
         Method(
