@@ -56,11 +56,6 @@ class RunLog:
         return report
 
     @property
-    def broken(self) -> list[str]:
-        """All shards that raised."""
-        return [error for stage in self.stages for error in stage.broken]
-
-    @property
     def failed_rows(self) -> int:
         """All rows without a usable value."""
         return sum(stage.failed for stage in self.stages)

@@ -17,7 +17,12 @@ from models.cvsi_settings import CvsiSettings
 from models.fusion import unit
 from models.mapping import MappingNetwork
 from models.protocols import SplicedText
-from models.query_texts import captioning_text, fine_grained_text, pseudo_text
+from models.query_texts import (
+    captioning_text,
+    fine_grained_text,
+    pic2word_text,
+    pseudo_text,
+)
 
 if TYPE_CHECKING:
     from models.protocols import FloatArray, ImageTextEncoder
@@ -106,7 +111,7 @@ def _pseudo(maker: FeatureMaker, queries: Sequence[QueryInputs]) -> Made:
 
 def _pseudo_pic2word(maker: FeatureMaker, queries: Sequence[QueryInputs]) -> Made:
     # Pic2Word joins FashionIQ's captions second first: the last reading.
-    forms = [[SplicedText("a photo of", f", {query.texts[-1].strip()}")] for query in queries]
+    forms = [[pic2word_text(query.texts[-1])] for query in queries]
     return maker.encode_spliced(queries, forms), [""] * len(queries)
 
 

@@ -33,8 +33,9 @@ class CorruptPart(ValueError):
     def __init__(self, path: str, what: str) -> None:
         name = path.rsplit("/", 1)[-1]
         super().__init__(
-            f"{path} is broken: {what}. Put it aside with Table.quarantine({name!r}) (nothing is"
-            " deleted) and run the same backfill again: it makes only the rows that are lost"
+            f"{path} is broken: {what}. Put it aside with `cirflow cache verify --quarantine` or"
+            f" Table.quarantine({name!r}) (nothing is deleted) and run the same backfill again:"
+            " it makes only the rows that are lost"
         )
         self.path = path
         self.what = what

@@ -1,7 +1,8 @@
 """List or verify the tables: captions, edits, features, rankings, scores.
 
 `cirflow cache ls` shows every table with its rows; `cirflow cache verify` reads every part
-completely and says what is wrong and how to mend it."""
+completely and says what is wrong; with `--quarantine` it puts broken parts aside (nothing is
+deleted), and the next run of their flow makes the lost rows again."""
 
 from __future__ import annotations
 
@@ -14,6 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("ls", "verify"))
     parser.add_argument("--root", default=".cirflow", help="where tables are kept")
     parser.add_argument("--table", default="", help="only tables of this name")
+    parser.add_argument(
+        "--quarantine",
+        action="store_true",
+        help="rename broken parts aside, so that a backfill makes their rows again",
+    )
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
@@ -54,14 +60,23 @@ def _verify(arguments: argparse.Namespace, tables: list[tuple[str, str]]) -> int
 
     found = []
     for name, spec_key in tables:
-        for problem in load_table(Location(arguments.root), name, spec_key).verify():
+        table = load_table(Location(arguments.root), name, spec_key)
+        for problem in table.verify():
+            aside = table.quarantine(problem.part) if arguments.quarantine else ""
             found.append(
-                {"table": f"{name}/{spec_key}", "part": problem.part, "what": problem.what}
+                {
+                    "table": f"{name}/{spec_key}",
+                    "part": problem.part,
+                    "what": problem.what,
+                    "aside": aside,
+                }
             )
     if arguments.json:
         print(json.dumps({"tables": len(tables), "problems": found}, indent=1))
     else:
         for each in found:
             print(f"{each['table']}: {each['what']}")
+            if each["aside"]:
+                print(f"  put aside as {each['aside']}; run its flow again to make the rows")
         print(f"{len(tables)} tables read, {len(found)} problems")
     return 1 if found else 0

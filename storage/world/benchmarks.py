@@ -6,7 +6,7 @@ holds a scene that fits a query by accident: what is right is decided by content
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -90,14 +90,13 @@ def _held_out_edit(
     rng: Random,
     taken: Set[Scene],
     *,
-    accept: Callable[[Edit], bool] = lambda edit: True,
     shapes: Sequence[str] = SHAPES,
 ) -> tuple[Edit, Scene]:
     """An edit whose result is a held-out scene that is not among `taken`."""
     while True:
         edit = random_edit(scene, rng, shapes=shapes)
         after = edit.apply(scene)
-        if accept(edit) and is_held_out(after) and after not in taken:
+        if is_held_out(after) and after not in taken:
             return edit, after
 
 

@@ -234,9 +234,17 @@ def test_cache_verify_finds_a_truncated_part_and_says_what_to_do(
     assert report["tables"] == 2
     assert [problem["part"] for problem in report["problems"]] == [part.name]
     assert main(["cache", "verify", "--root", str(tmp_path), "--table", "sources"]) == 0
+    capsys.readouterr()
     assert main(["cache", "ls", "--root", str(tmp_path), "--json"]) == 0
-    listed = json.loads(capsys.readouterr().out.rpartition("problems\n")[2])
+    listed = json.loads(capsys.readouterr().out)
     assert {table["name"]: table["unreadable"] for table in listed} == {"images": 1, "sources": 0}
+    assert main(["cache", "verify", "--root", str(tmp_path), "--quarantine"]) == 1
+    assert "put aside as" in capsys.readouterr().out
+    assert not part.exists()
+    assert len(list(part.parent.glob(f"{part.name}.quarantined-*"))) == 1  # nothing is deleted
+    assert main(["cache", "verify", "--root", str(tmp_path)]) == 0
+    ingest(Location(str(tmp_path)), pictures[0].parent, "drawn")
+    assert part.exists()
 
 
 # --------------------------------------------------------------------------- ledger and methods
