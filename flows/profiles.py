@@ -23,6 +23,7 @@ from models.open_clip_loading import EncoderSpec
 from tasks.settings import (
     CaptionerSettings,
     GeneratorSettings,
+    InstructCirSettings,
     MappingSettings,
     Profile,
     PromptSettings,
@@ -54,6 +55,14 @@ def tiny() -> Profile:
             objects="objects_short",
         ),
         mapping=MappingSettings(checkpoint=str(EMBEDDED / "lincir")),
+        instructcir=InstructCirSettings(
+            captioner=CaptionerSettings(
+                model=str(EMBEDDED / "llava"), device="cpu", dtype="float32", batch_size=32
+            ),
+            rewriter=GeneratorSettings(
+                model=str(EMBEDDED / "llama"), device="cpu", dtype="float32", max_new_tokens=24
+            ),
+        ),
         single_caption="first",
         # Fifteen captions of the small captioner leave nothing unsaid, and then the parts of CVSI
         # cannot be told apart (docs/benchmarks.md).
@@ -91,6 +100,16 @@ def production() -> Profile:
             objects="objects",
         ),
         mapping=MappingSettings(checkpoint="checkpoints/lincir_large.pt"),
+        instructcir=InstructCirSettings(
+            captioner=CaptionerSettings(model="llava-hf/llava-1.5-13b-hf"),
+            rewriter=GeneratorSettings(
+                engine="openai",
+                model="lmsys/vicuna-33b-v1.3",
+                base_url="http://127.0.0.1:8000/v1",
+                api="completions",
+                max_new_tokens=64,
+            ),
+        ),
         single_caption="greedy",
     )
 

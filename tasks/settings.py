@@ -95,12 +95,31 @@ class MappingSettings(Settings):
         return named[kind]
 
 
+class InstructCirSettings(Settings):
+    """The models behind InstructCIR's triplets, and the trained network that answers queries."""
+
+    captioner: CaptionerSettings = Field(description="Captions each image once (LLaVA).")
+    captions: CaptionOptions = Field(
+        CaptionOptions(max_new_tokens=128), description="How its captions are made (greedily)."
+    )
+    rewriter: GeneratorSettings = Field(description="Writes the modification texts (Vicuna).")
+    prompt: str = Field(
+        "instructcir_difference", description="Prompt of the modification text, by name or path."
+    )
+
+    @property
+    def captioning(self) -> CaptionSampling:
+        """How the one caption of an image is made."""
+        return CaptionSampling(n=1, mode="greedy", **self.captions.model_dump())
+
+
 class ShardSizes(Settings):
     """Rows made and published together. A crash loses at most the shard in flight."""
 
     captions: int = Field(64, ge=1)
     features: int = Field(512, ge=1)
     rewrites: int = Field(512, ge=1)
+    triplets: int = Field(512, ge=1)
 
 
 class Profile(Settings):
@@ -114,6 +133,7 @@ class Profile(Settings):
     generator: GeneratorSettings
     prompts: PromptSettings
     mapping: MappingSettings
+    instructcir: InstructCirSettings
     single_caption: Literal["greedy", "first"] = Field(
         "greedy",
         description="The one caption of single-caption methods: a greedy one, or the first of "
