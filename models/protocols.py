@@ -23,6 +23,11 @@ Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json
 Fingerprint: TypeAlias = Mapping[str, Json]
 """Everything that changes an engine's output: model id, weight hashes, dtype, engine version."""
 
+
+class EngineUnavailable(RuntimeError):
+    """An engine cannot be used at all now, whatever is asked of it."""
+
+
 SamplingMode: TypeAlias = Literal["nucleus", "greedy", "beam_sample"]
 SAMPLING_MODES: Final[tuple[str, ...]] = get_args(SamplingMode)
 
@@ -156,7 +161,11 @@ class TextGenerator(Protocol):
         ...
 
     def generate(self, requests: Iterable[TextRequest]) -> Iterator[TextReply]:
-        """Answer every request exactly once, in any order, as a stream."""
+        """Answer every request exactly once, in any order, as a stream.
+
+        Raises:
+            EngineUnavailable: Before the first answer; from then on failures are replies.
+        """
         ...
 
 

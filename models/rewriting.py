@@ -176,7 +176,7 @@ def read_reply(reply: TextReply, step: Step, settings: RewriteSettings) -> Answe
     leftover = next((label for label in _PROMPT_LABELS if label.lower() in line.lower()), None)
     if leftover:
         return Answer("", "rejected", f"the answer repeats the prompt's label {leftover!r}")
-    line = _without_quotes(line)
+    line = without_quotes(line)
     if not _LETTER.search(line):
         if step == "objects":
             return Answer("")
@@ -200,7 +200,7 @@ def _first_line(text: str, label: str) -> tuple[str, bool]:
     return line.strip(), not more
 
 
-def _without_quotes(line: str) -> str:
+def without_quotes(line: str) -> str:
     """The line without a pair of quotes around all of it; quotes inside stay."""
     while len(line) > 1 and _QUOTES.get(line[0]) == line[-1]:
         inner = line[1:-1]
