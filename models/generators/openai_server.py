@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from models.generators.adapter_card import benchmark_texts_seen, read_card
 from models.generators.answers import check_request, reply_to
 from models.generators.background_loop import BackgroundLoop
 from models.generators.openai_session import (
@@ -24,19 +25,34 @@ class OpenAIServerGenerator:
     """Answers prompts through a server; fulfils `models.protocols.TextGenerator`."""
 
     def __init__(self, settings: OpenAIServerSettings) -> None:
-        """Remember the settings; the server is first contacted by `check` or `generate`."""
+        """Remember the settings; the server is first contacted by `check` or `generate`.
+
+        Raises:
+            ValueError: The adapter's card asks for the other mode.
+        """
         self._settings = settings
+        if card := read_card(settings.adapter) if settings.adapter else None:
+            card.require_form("chat" if settings.mode == "chat" else "raw")
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """Served model, the operator's word on its weights, and code version; no address."""
+        """Served model, what is known of its weights, and code version; no address.
+
+        Without the adapter's folder, nothing but `identity` tells one adapter from another, and
+        that it saw texts of benchmarks cannot be known.
+        """
+        settings = self._settings
+        adapter = _contents(settings.adapter)
+        seen = benchmark_texts_seen(settings.adapter)
         return {
             "engine": "openai-server",
             "engine_version": importlib.metadata.version("openai"),
             "version": VERSION,
-            "model": self._settings.model,
-            "identity": self._settings.identity,
-            "mode": self._settings.mode,
+            "model": settings.model,
+            "identity": settings.identity,
+            "mode": settings.mode,
+            **({"adapter": dict(adapter)} if adapter else {}),
+            **({"saw_benchmark_texts": seen} if seen else {}),
         }
 
     def check(self) -> None:
@@ -61,6 +77,15 @@ class OpenAIServerGenerator:
                 return await _answer(session, request)
 
             yield from loop.map_bounded(answer, requests, self._settings.concurrency)
+
+
+def _contents(adapter: str) -> Mapping[str, str]:
+    """File name -> sha256 of an adapter's folder, if there is one."""
+    if not adapter:
+        return {}
+    from models.checkpoints import checkpoint_identity  # needs torch; a client does not
+
+    return checkpoint_identity(adapter)
 
 
 async def _answer(session: ServerSession, request: TextRequest) -> TextReply:

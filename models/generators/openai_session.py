@@ -25,11 +25,12 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from models.generators.background_loop import BackgroundLoop
 from models.generators.openai_responses import BadAnswer, read_response
+from models.protocols import EngineUnavailable
 
 _NO_KEY: Final = "no-key"  # the client insists on one; servers without authentication ignore it
 
 
-class ServerUnusable(RuntimeError):
+class ServerUnusable(EngineUnavailable):
     """The server cannot be reached or does not serve the model asked for."""
 
 
@@ -49,6 +50,9 @@ class OpenAIServerSettings:
         model: Served model name; on vLLM also the name of a LoRA adapter.
         identity: What the operator knows about the weights behind that name (revision,
             adapter hash, dtype); enters the fingerprint as it is.
+        adapter: Folder of the adapter (or merged model) that the server serves by that name, if
+            it is at hand: its contents then enter the fingerprint, and its card is checked
+            (text generators only).
         mode: `chat` sends the prompt as one user message, `completions` as plain text.
         api_key_env: Name of the environment variable that holds the key, if one is needed.
         concurrency: Requests in flight.
@@ -64,6 +68,7 @@ class OpenAIServerSettings:
     base_url: str
     model: str
     identity: str = ""
+    adapter: str = ""
     mode: str = "chat"
     api_key_env: str = "OPENAI_API_KEY"
     concurrency: int = 32

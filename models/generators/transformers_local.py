@@ -30,7 +30,9 @@ from models.checkpoints import (
     pick_dtype,
 )
 from models.decoding import Row, Sampling, StopTest, decode
+from models.generators.adapter_card import benchmark_texts_seen, read_card, weights_hash
 from models.generators.answers import check_request, reply_to
+from models.generators.prompt_tokens import prompt_texts, token_ids, uses_chat
 from models.protocols import Fingerprint, TextReply, TextRequest
 from models.sampling import stream_seed
 
@@ -50,7 +52,8 @@ class LocalGeneratorSettings:
     Attributes:
         model: Local directory or hub id.
         revision: Hub revision; ignored for a directory.
-        adapter: Optional peft adapter, directory or hub id; merged into the weights.
+        adapter: Optional peft adapter, directory or hub id; merged into the weights. One with
+            a card (`models.generators.adapter_card`) is refused on another base.
         device: `auto`, `cpu`, `cuda`, ...
         dtype: `auto` (bfloat16 on a GPU, else float32), `float32`, `bfloat16` or `float16`.
         batch_size: Prompts run at once.
@@ -103,6 +106,7 @@ class TransformersGenerator:
         if settings.adapter:
             from peft import PeftModel
 
+            self._check_adapter(settings.adapter)
             model = PeftModel.from_pretrained(model, settings.adapter).merge_and_unload()
         return model.eval().to(self._device)
 
@@ -121,7 +125,13 @@ class TransformersGenerator:
 
     @property
     def _uses_chat(self) -> bool:
-        return self._settings.chat == "auto" and bool(self._tokenizer.chat_template)
+        return uses_chat(self._tokenizer, self._settings.chat)
+
+    def _check_adapter(self, adapter: str) -> None:
+        """Raise `ValueError` when the adapter's card says that it belongs to something else."""
+        if card := read_card(adapter):
+            identity = checkpoint_identity(self._settings.model, self._settings.revision)
+            card.require_fit(weights_hash(identity), "chat" if self._uses_chat else "raw")
 
     @property
     def _context(self) -> int | None:
@@ -131,10 +141,17 @@ class TransformersGenerator:
     def fingerprint(self) -> Fingerprint:
         """Contents of checkpoint and adapter, chat use, dtype and code version.
 
-        Loads the tokenizer, but no weights that are on disk.
+        Loads the tokenizer, but no weights that are on disk. A model that was tuned on texts of
+        benchmarks says so (`saw_benchmark_texts`): what it makes is not zero-shot.
+
+        Raises:
+            ValueError: The adapter does not fit the model.
         """
         settings = self._settings
         identity = identity_or_load(settings.model, settings.revision, lambda: self._model)
+        if settings.adapter:
+            self._check_adapter(settings.adapter)
+        seen = benchmark_texts_seen(settings.model, settings.adapter)
         return {
             "engine": "transformers",
             "engine_version": importlib.metadata.version("transformers"),
@@ -144,6 +161,7 @@ class TransformersGenerator:
             "adapter": dict(checkpoint_identity(settings.adapter)) if settings.adapter else {},
             "chat": self._uses_chat,
             "dtype": str(self._dtype).removeprefix("torch."),
+            **({"saw_benchmark_texts": seen} if seen else {}),
         }
 
     def generate(self, requests: Iterable[TextRequest]) -> Iterator[TextReply]:
@@ -224,16 +242,8 @@ class TransformersGenerator:
         self, requests: Sequence[TextRequest]
     ) -> tuple[list[_Prompt], list[tuple[TextRequest, TextReply]]]:
         """Token ids of every prompt, and refusals of those that leave no room for an answer."""
-        texts = [request.prompt for request in requests]
-        if self._uses_chat:
-            texts = [
-                self._tokenizer.apply_chat_template(
-                    [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=False
-                )
-                for text in texts
-            ]
-        # A chat template writes its own special tokens; a second BOS would be a different prompt.
-        encoded = self._tokenizer(texts, add_special_tokens=not self._uses_chat)["input_ids"]
+        texts = prompt_texts(self._tokenizer, [r.prompt for r in requests], self._uses_chat)
+        encoded = token_ids(self._tokenizer, texts, self._uses_chat)
         prompts, refused = [], []
         for request, tokens in zip(requests, encoded, strict=True):
             reason = self._length_problem(len(tokens), request.max_new_tokens)
