@@ -41,6 +41,8 @@ COMMANDS = {
     "leaderboard": Command("leaderboard", "show the scores in the ledger"),
     "methods": Command("methods", "list the methods and what they need"),
     "cache": Command("cache", "list or verify the tables: captions, edits, features, scores"),
+    "up": Command("up", "start a Prefect server, deployments and workers, and say where to click"),
+    "down": Command("down", "stop what `cirflow up` started"),
     "doctor": Command("doctor", "say what works on this machine and how to mend the rest"),
 }
 

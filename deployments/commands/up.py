@@ -1,0 +1,70 @@
+"""Start a Prefect server with everything that cirflow needs, and say where to click: the server,
+its work pools and limits, the deployments of prefect.yaml, and the workers that run them.
+
+Doing it again changes nothing that runs and adds what is missing. The state (runs, schedules,
+results) lies in FOLDER/.cirflow/prefect and survives `cirflow down`. Relative paths in the forms
+start at FOLDER."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from deployments.display import console
+from deployments.stack.settings import StackSettings
+from deployments.stack.stack import as_client, deploy, start_server, start_workers
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("--folder", type=Path, default=Path("."), help="where runs work")
+    parser.add_argument("--host", default="127.0.0.1", help="address the server listens on")
+    parser.add_argument("--port", type=int, default=4200, help="port the server listens on")
+    parser.add_argument("--origin", default="", help="web address of the UI, unless loopback")
+    parser.add_argument("--workers", type=int, default=2, help="flow runs at once on the CPU")
+    parser.add_argument(
+        "--gpus", default="auto", help="workers of the gpu pool: auto (one per GPU) or a number"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Bring everything up."""
+    stack = StackSettings(
+        folder=arguments.folder.resolve(),
+        host=arguments.host,
+        port=arguments.port,
+        origin=arguments.origin,
+        workers=arguments.workers,
+        gpus=count_gpus() if arguments.gpus == "auto" else int(arguments.gpus),
+    )
+    stack.check()
+    start_server(stack, _say)
+    with as_client(stack):
+        from prefect.client.orchestration import get_client
+
+        from deployments.stack.resources import ensure_resources
+
+        with get_client(sync_client=True) as client:
+            made = ensure_resources(client)
+    for kind, names in (("work pool", made.pools), ("limit", made.limits)):
+        for name in names:
+            _say(f"made the {kind} {name}")
+    deploy(stack, _say)
+    start_workers(stack, _say)
+    console.print(f"\n[bold]{stack.url}/deployments[/]  choose a deployment, then Run > Custom run")
+    console.print(f"from a terminal: export PREFECT_API_URL={stack.api_url}", highlight=False)
+    console.print(f"logs: {stack.processes.path}; stop: cirflow down", highlight=False)
+    return 0
+
+
+def count_gpus() -> int:
+    """GPUs that this machine shows; nothing heavy is imported for it."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip()])
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def _say(line: str) -> None:
+    console.print(line, highlight=False)

@@ -1,0 +1,1 @@
+"""The Prefect server, its work pools and workers, as one thing that goes up and down."""

@@ -1,0 +1,136 @@
+"""Where a stack lives, what it listens on, and the environment of everything that it starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from deployments.errors import UserError
+from deployments.prefect_session import QUIET
+from deployments.stack.processes import ProcessFolder
+
+PREFECT_YAML = "prefect.yaml"
+
+
+@dataclass(frozen=True)
+class StackSettings:
+    """One server with its workers.
+
+    Attributes:
+        folder: Working directory of all flow runs: relative paths in parameters start here.
+        host: Address that the server listens on.
+        port: Its port.
+        workers: Flow runs that the cpu pool's worker takes at once.
+        gpus: Workers of the gpu pool, each with one GPU of its own.
+        origin: The one web address that may call the API from a browser; empty for loopback's.
+    """
+
+    folder: Path
+    host: str = "127.0.0.1"
+    port: int = 4200
+    workers: int = 2
+    gpus: int = 0
+    origin: str = ""
+
+    @property
+    def home(self) -> Path:
+        """Prefect's own state: database, results, settings."""
+        return self.folder / ".cirflow" / "prefect"
+
+    @property
+    def processes(self) -> ProcessFolder:
+        """Records and logs of the server and the workers."""
+        return ProcessFolder(self.home / "processes")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds the UI."""
+        shown = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        return f"http://{shown}:{self.port}"
+
+    @property
+    def api_url(self) -> str:
+        """Where clients find the API."""
+        return f"{self.url}/api"
+
+    def check(self) -> None:
+        """Refuse a server that others can reach and that asks them nothing.
+
+        Raises:
+            UserError: no authentication string, or no origin, for an address that is not loopback.
+        """
+        if self.is_loopback:
+            return
+        if not os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+            raise UserError(
+                f"{self.host} can be reached from other machines, and anyone who reaches the API "
+                "can start flows. Put PREFECT_SERVER_API_AUTH_STRING=user:password into the "
+                "environment (not on the command line), or stay on 127.0.0.1"
+            )
+        if not self.origin:
+            raise UserError(
+                f"{self.host} can be reached from other machines: name the one address that "
+                "browsers will open, for example --origin https://prefect.example.org"
+            )
+
+    def server_environment(self) -> dict[str, str]:
+        """Environment of the server: quiet, closed, and with its state in this folder."""
+        return {
+            **self.client_environment(),
+            "PREFECT_SERVER_API_HOST": self.host,
+            "PREFECT_SERVER_API_PORT": str(self.port),
+            "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": str(not self.is_loopback).lower(),
+            "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": self.origin or _origins(self.port),
+            "PREFECT_SERVER_UI_API_URL": f"{self.origin or self.url}/api",
+        }
+
+    def client_environment(self) -> dict[str, str]:
+        """Environment of workers and of whoever starts flow runs."""
+        environment = {**os.environ, **QUIET}
+        environment |= {
+            "PREFECT_HOME": str(self.home),
+            "PREFECT_API_URL": self.api_url,
+            "CIRFLOW_HOME": str(self.folder),
+            "PYTHONUNBUFFERED": "1",
+        }
+        auth = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+        if auth:
+            environment.setdefault("PREFECT_API_AUTH_STRING", auth)
+        return environment
+
+
+def prefect_command(*arguments: str) -> list[str]:
+    """A command of this environment's own Prefect."""
+    return [sys.executable, "-m", "prefect", *arguments]
+
+
+def _origins(port: int) -> str:
+    return f"http://127.0.0.1:{port},http://localhost:{port}"
+
+
+def project_file(name: str) -> Path:
+    """A file at the top of the project, where this package was installed from.
+
+    Raises:
+        UserError: the package was installed without it.
+    """
+    path = Path(__file__).resolve().parents[2] / name
+    if not path.is_file():
+        raise UserError(
+            f"{name} is not beside the packages ({path}): run cirflow from a checkout, or install "
+            "it with `pip install -e .`"
+        )
+    return path
