@@ -57,11 +57,17 @@ def tiny() -> Profile:
         mapping=MappingSettings(checkpoint=str(EMBEDDED / "lincir")),
         instructcir=InstructCirSettings(
             captioner=CaptionerSettings(
-                model=str(EMBEDDED / "llava"), device="cpu", dtype="float32", batch_size=32
+                engine="llava",
+                model=str(EMBEDDED / "llava"),
+                device="cpu",
+                dtype="float32",
+                batch_size=32,
             ),
             rewriter=GeneratorSettings(
                 model=str(EMBEDDED / "llama"), device="cpu", dtype="float32", max_new_tokens=24
             ),
+            checkpoint=str(EMBEDDED / "instructcir"),
+            weights=EMBEDDED_INSTRUCTCIR_WEIGHTS,
         ),
         single_caption="first",
         # Fifteen captions of the small captioner leave nothing unsaid, and then the parts of CVSI
@@ -80,6 +86,9 @@ EMBEDDED_WEIGHTS: Mapping[str, CvsiWeights] = {
 102, which nothing is reported on: the best for CIRR-like; for CIRCO-like the best of those that
 leave the reference image out, as the paper does, 0.3 points behind the best of all. FashionIQ-like
 queries were not swept."""
+
+EMBEDDED_INSTRUCTCIR_WEIGHTS: Mapping[str, float] = {"cirr": 0.5, "circo": 0.5, "fashioniq": 0.5}
+"""Weight of InstructCIR in CVSI + InstructCIR for the small models, not swept yet."""
 
 
 def production() -> Profile:
@@ -101,7 +110,7 @@ def production() -> Profile:
         ),
         mapping=MappingSettings(checkpoint="checkpoints/lincir_large.pt"),
         instructcir=InstructCirSettings(
-            captioner=CaptionerSettings(model="llava-hf/llava-1.5-13b-hf"),
+            captioner=CaptionerSettings(engine="llava", model="llava-hf/llava-1.5-13b-hf"),
             rewriter=GeneratorSettings(
                 engine="openai",
                 model="lmsys/vicuna-33b-v1.3",

@@ -17,7 +17,8 @@ class Feature:
         description: How it is made.
         needs: Stages that must have run: `captions` (N per image), `greedy_caption` (one per
             image), `edits` (one per caption, or one of all joined), `greedy_edit` (one of the
-            greedy caption), `objects`, and `mapping:NAME` for a mapping network.
+            greedy caption), `objects`, `mapping:NAME` for a mapping network, and `reformulation`
+            for a trained reformulation network, in whose own space the vector then lies.
         per_caption: Whether it is one vector per caption, (Q, N, d), and not (Q, d).
     """
 
@@ -51,9 +52,19 @@ QUERY_FEATURES: Final = _table(
         "f_t('a photo of $ that {text}. And the photo should have {objects}.'): q_f.",
         ("captions", "mapping:lincir", "objects"),
     ),
+    Feature(
+        "instructcir",
+        "InstructCIR's query f (online branch; z where no combiner was trained).",
+        ("reformulation",),
+    ),
+    Feature("instructcir_no_combiner", "The same without the combiner: z.", ("reformulation",)),
+    Feature("instructcir_ema", "The same by the EMA branch.", ("reformulation",)),
 )
 
 GALLERY_FEATURES: Final = _table(
     Feature("image", "f_v(gallery image): t_v of equation 9."),
     Feature("captions", "Mean of f_t over the gallery image's captions: t_c.", ("captions",)),
+    Feature(
+        "instructcir_image", "InstructCIR's target path: EMA branch, no text.", ("reformulation",)
+    ),
 )

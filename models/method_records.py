@@ -1,4 +1,8 @@
-"""What a method is: weights over named features, or one function, per style of benchmark."""
+"""What a method is, per style of benchmark: weights over named features, or one function.
+
+A `Recipe` sums features of one space. A `LateFusion` sums the similarities of several recipes,
+each in a space of its own; it is still one dot product, of vectors laid end to end.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import numpy as np
+
 from models.cvsi_settings import CVSI, CvsiSettings
 from models.features import GALLERY_FEATURES, QUERY_FEATURES
-from models.fusion import PartNorm, Similarity, for_search, fuse
+from models.fusion import PartNorm, Similarity, for_search, fuse, unit
 
 if TYPE_CHECKING:
-    import numpy as np
+    from models.protocols import Json
 
 Status: TypeAlias = Literal["ready", "needs_checkpoint", "not_implemented", "numbers_only"]
 Group: TypeAlias = Literal[
@@ -63,6 +69,74 @@ class Recipe:
         """Gallery vectors (G, d) that a plain dot product with the query ranks by."""
         return for_search(fuse(gallery, self.gallery, self.norms), self.similarity)
 
+    def as_json(self) -> dict[str, Json]:
+        """What a protocol and `cirflow methods` say of it."""
+        return {
+            "similarity": self.similarity,
+            "query_weights": dict(self.query),
+            "gallery_weights": dict(self.gallery),
+        }
+
+
+@dataclass(frozen=True)
+class LateFusion:
+    """Several recipes, each in a space of its own, ranked by the weighted sum of similarities.
+
+    With q_i and t_i the query and gallery vectors of recipe i, whose lengths count for nothing
+    under the cosine,
+
+        score = sum_i w_i cos(q_i, t_i) = <[sqrt(w_i) q_i / |q_i|]_i, [sqrt(w_i) t_i / |t_i|]_i>,
+
+    so that a plain search over concatenated vectors is exact. (A recipe that ranks by the dot
+    product keeps the lengths of its gallery vectors.)
+
+    Attributes:
+        parts: (weight, recipe), weights positive. Parts of weight 0 are dropped.
+    """
+
+    parts: tuple[tuple[float, Recipe], ...]
+
+    def __post_init__(self) -> None:
+        """Drop parts without weight; refuse weights that no dot product can carry."""
+        used = tuple((weight, recipe) for weight, recipe in self.parts if weight)
+        if not used or any(weight < 0 for weight, _ in used):
+            given = ", ".join(str(weight) for weight, _ in self.parts)
+            raise ValueError(f"late fusion needs weights >= 0 and not all 0, not {given or 'none'}")
+        object.__setattr__(self, "parts", used)
+
+    @property
+    def query(self) -> Mapping[str, float]:
+        """The query features that the parts read, each with its weight inside its own part."""
+        return {name: w for _, recipe in self.parts for name, w in recipe.query.items()}
+
+    @property
+    def gallery(self) -> Mapping[str, float]:
+        """The gallery features that the parts read, each with its weight inside its own part."""
+        return {name: w for _, recipe in self.parts for name, w in recipe.gallery.items()}
+
+    def query_vectors(self, query: Features, gallery: Features) -> np.ndarray[Any, Any]:
+        """Query vectors (Q, sum of d_i)."""
+        return np.concatenate(
+            [weight**0.5 * unit(part.query_vectors(query, gallery)) for weight, part in self.parts],
+            axis=1,
+        )
+
+    def gallery_vectors(self, gallery: Features) -> np.ndarray[Any, Any]:
+        """Gallery vectors (G, sum of d_i) that a plain dot product with the query ranks by."""
+        return np.concatenate(
+            [weight**0.5 * part.gallery_vectors(gallery) for weight, part in self.parts], axis=1
+        )
+
+    def as_json(self) -> dict[str, Json]:
+        """What a protocol and `cirflow methods` say of it."""
+        return {
+            "similarity": "weighted sum over the parts",
+            "parts": [{"weight": weight, **part.as_json()} for weight, part in self.parts],
+        }
+
+
+AnyRecipe: TypeAlias = Recipe | LateFusion
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
@@ -74,11 +148,14 @@ class Method:
         group: Kind of method, for sorting a leaderboard.
         paper: Where it was published.
         description: One sentence on how the query is made.
-        recipes: `Recipe` by style of benchmark; empty for methods that do not run here.
-        status: `ready`; `needs_checkpoint` of the user; `not_implemented`; `numbers_only`.
+        recipes: `Recipe` or `LateFusion` by style of benchmark; empty for methods that do not run
+            here.
+        status: `ready`; `needs_checkpoint` where a profile may or may not name one;
+            `not_implemented`; `numbers_only`.
         reason: Why the status is not `ready`, and what would change that.
         settings: CVSI's choices for the stages upstream (captions, edits, objects).
         ablates: The method that this one lacks a part of.
+        blends: The two methods that this one is the late fusion of.
     """
 
     name: str
@@ -86,18 +163,19 @@ class Method:
     group: Group
     paper: str
     description: str
-    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    recipes: Mapping[str, AnyRecipe] = field(default_factory=dict)
     status: Status = "ready"
     reason: str = ""
     settings: CvsiSettings = CVSI
     ablates: str = ""
+    blends: tuple[str, str] | None = None
 
     @property
     def runs(self) -> bool:
         """Whether rankings can be made, given its checkpoints."""
         return bool(self.recipes)
 
-    def recipe(self, style: str) -> Recipe:
+    def recipe(self, style: str) -> AnyRecipe:
         """How it ranks on a style of benchmark.
 
         Raises:

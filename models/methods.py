@@ -1,7 +1,8 @@
 """Every method as a row of data.
 
 A method is weights over named query features and weights over named gallery features, both sums
-ranked by one similarity; one method, LDRE, combines its features by a function instead. The
+ranked by one similarity; one method, LDRE, combines its features by a function instead, and one,
+CVSI + InstructCIR, adds the similarities of two methods up. The
 features that the asked methods need are made and no others. Systems of the papers' tables that
 do not run here are rows too, with the reason, so that a leaderboard can show their numbers.
 """
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from models.cvsi_settings import BENCHMARK_STYLES, CVSI, CVSI_CODE, CvsiSettings
 from models.ldre import ldre_queries
-from models.method_records import Combine, Features, Method, Recipe
+from models.method_records import AnyRecipe, Combine, Features, LateFusion, Method, Recipe
 from models.methods_elsewhere import published_only
 
 if TYPE_CHECKING:
@@ -55,8 +56,39 @@ def with_cvsi_settings(name: str, title: str, settings: CvsiSettings) -> Method:
     )
 
 
-def _everywhere(query: Mapping[str, float], combine: Combine | None = None) -> dict[str, Recipe]:
-    recipe = Recipe(query=query, combine=combine)
+def late_fusion(
+    first: Method, second: Method, weights: Mapping[str, float]
+) -> dict[str, AnyRecipe]:
+    """(1 - w) times the first method's similarity plus w times the second's, for every style.
+
+    Args:
+        first: A method of weighted sums.
+        second: Another.
+        weights: Style of benchmark -> w in [0, 1]. At 0 and 1 one method is left as it is.
+
+    Raises:
+        ValueError: A style has no weight, or a method does not run here.
+    """
+    recipes: dict[str, AnyRecipe] = {}
+    for style in BENCHMARK_STYLES:
+        if style not in weights or not 0.0 <= weights[style] <= 1.0:
+            raise ValueError(
+                f"late fusion needs a weight between 0 and 1 for {style}, not {dict(weights)}"
+            )
+        parts = []
+        for weight, part in ((1.0 - weights[style], first), (weights[style], second)):
+            recipe = part.recipe(style)
+            if isinstance(recipe, LateFusion):
+                raise ValueError(f"{part.title} is a late fusion itself; name what it is made of")
+            parts.append((weight, recipe))
+        recipes[style] = LateFusion(tuple(parts))
+    return recipes
+
+
+def _everywhere(
+    query: Mapping[str, float], combine: Combine | None = None, gallery: str = "image"
+) -> dict[str, Recipe]:
+    recipe = Recipe(query=query, gallery={gallery: 1.0}, combine=combine)
     return dict.fromkeys(BENCHMARK_STYLES, recipe)
 
 
@@ -66,6 +98,13 @@ def _ldre(query: Features, gallery: Features) -> np.ndarray[Any, Any]:
 
 _CVSI_PAPER: Final = (
     "CVSI: Fine-grained Zero-shot CIR with Complementary Visual-Semantic Integration"
+)
+_INSTRUCTCIR_PAPER: Final = (
+    "InstructCIR: Scaling Prompt Instructed Zero Shot CIR with Image-Only Data"
+)
+NO_NETWORK: Final = (
+    "no reformulation network is named; train one (cirflow run train-reformulation) or name one "
+    "of yours (instructcir.checkpoint=FOLDER)"
 )
 _ABLATIONS: Final = (
     ("visual", "visual information", ("fine_grained", "reference_image", "image")),
@@ -194,6 +233,52 @@ def _complementary() -> list[Method]:
     ]
 
 
+INSTRUCTCIR_WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
+    dict.fromkeys(BENCHMARK_STYLES, 0.5)
+)
+"""Weight of InstructCIR in CVSI + InstructCIR: an own choice, both alike, as no paper has the
+fusion. Find better ones on a validation split (`sweep-fusion` with method=cvsi-instructcir)."""
+
+
+def _reformulation() -> list[Method]:
+    """The paper's system is the one with its stage-two combiner; the others differ in one thing."""
+    rows = (
+        ("instructcir", "InstructCIR", "Cross-attention reformulation network and combiner."),
+        ("instructcir-no-combiner", "InstructCIR w/o combiner", "The network's z by itself."),
+        ("instructcir-ema", "InstructCIR (EMA queries)", "InstructCIR with queries by its target."),
+    )
+    return [
+        Method(
+            name=name,
+            title=title,
+            group="trained",
+            paper=_INSTRUCTCIR_PAPER,
+            description=description,
+            recipes=_everywhere({name.replace("-", "_"): 1.0}, gallery="instructcir_image"),
+            status="needs_checkpoint",
+            reason=NO_NETWORK,
+        )
+        for name, title, description in rows
+    ]
+
+
+def _fusions() -> list[Method]:
+    first, second = _complementary()[0], _reformulation()[0]
+    return [
+        Method(
+            name="cvsi-instructcir",
+            title="CVSI + InstructCIR",
+            group="complementary",
+            paper="this project",
+            description="The weighted sum of both methods' similarities.",
+            recipes=late_fusion(first, second, INSTRUCTCIR_WEIGHTS),
+            status="needs_checkpoint",
+            reason=NO_NETWORK,
+            blends=(first.name, second.name),
+        )
+    ]
+
+
 def _ablations() -> list[Method]:
     return [
         Method(
@@ -217,6 +302,8 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
             _textual_inversion(),
             _text_generator(),
             _complementary(),
+            _reformulation(),
+            _fusions(),
             _ablations(),
             published_only(),
         )

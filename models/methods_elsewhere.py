@@ -7,25 +7,8 @@ from models.method_records import Method, Status
 
 def published_only() -> list[Method]:
     """The rows of published systems that do not run here."""
-    later = "the reformulation network is not part of this version"
     fusion = "a supervised fusion model with its own training; only its published numbers are kept"
     rows: tuple[tuple[str, str, str, str, Status, str], ...] = (
-        (
-            "instructcir",
-            "InstructCIR",
-            "InstructCIR",
-            "Cross-attention reformulation network.",
-            "not_implemented",
-            later,
-        ),
-        (
-            "cvsi-instructcir",
-            "CVSI + InstructCIR",
-            "this project",
-            "CVSI with the reformulated query as one more part.",
-            "not_implemented",
-            later,
-        ),
         (
             "searle-oti",
             "SEARLE-OTI",

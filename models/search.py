@@ -232,6 +232,36 @@ def sweep_top_k(
     return [best.result() for best in running]
 
 
+def blended_top_k(
+    parts: Sequence[tuple[Features, Features]],
+    sweep: Sequence[Sequence[float]],
+    k: int,
+    *,
+    excluded: Ints | None = None,
+    gallery_block: int = 4096,
+) -> list[TopK]:
+    """The top k by weighted sums of several dot products, multiplying features once.
+
+    Args:
+        parts: (queries (Q, d_i), gallery (G, d_i)) of each space, unit vectors for cosine.
+        sweep: The weightings to try, each one weight a part.
+        k: How many to return.
+        excluded: As in ``top_k``.
+        gallery_block: Gallery rows at a time; memory is parts x Q x this many numbers.
+    """
+    for queries, gallery in parts:
+        _check_features(queries, "queries")
+        _check_features(gallery, "gallery", queries.shape[1])
+    running = [RunningTopK(k, excluded) for _ in sweep]
+    for start in range(0, len(parts[0][1]), gallery_block):
+        block = slice(start, start + gallery_block)
+        products = np.stack([queries @ gallery[block].T for queries, gallery in parts])
+        for weights, best in zip(sweep, running, strict=True):
+            scores = np.tensordot(np.asarray(weights, np.float32), products.astype(np.float32), 1)
+            best.update(torch.from_numpy(scores))
+    return [best.result() for best in running]
+
+
 def _top_columns(
     scores: torch.Tensor, k: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from models.cvsi_settings import CVSI, CvsiSettings
 from models.method_records import Method
-from models.methods import METHODS, cvsi_recipes, method
+from models.methods import INSTRUCTCIR_WEIGHTS, METHODS, cvsi_recipes, late_fusion, method
 
 
 def settings_of(name: str, profile_settings: CvsiSettings) -> CvsiSettings:
@@ -15,9 +16,20 @@ def settings_of(name: str, profile_settings: CvsiSettings) -> CvsiSettings:
     return profile_settings if own is CVSI else own
 
 
-def configured_method(name: str, settings: CvsiSettings) -> Method:
-    """A method whose CVSI weights, means and similarity are those of `settings`."""
+def configured_method(
+    name: str, settings: CvsiSettings, weights: Mapping[str, float] = INSTRUCTCIR_WEIGHTS
+) -> Method:
+    """A method whose CVSI weights, means and similarity are those of `settings`.
+
+    Args:
+        name: A method of `METHODS`.
+        settings: CVSI's choices.
+        weights: Style of benchmark -> weight of the second method in a late fusion.
+    """
     row = method(name)
+    if row.blends is not None:
+        first, second = (configured_method(part, settings) for part in row.blends)
+        return replace(row, settings=settings, recipes=late_fusion(first, second, weights))
     if row.group not in ("complementary", "ablation") or not row.runs:
         return row
     left_out = without_of(row)

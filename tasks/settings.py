@@ -13,8 +13,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.cvsi_settings import PAPER_WEIGHTS, CvsiSettings
+from models.methods import INSTRUCTCIR_WEIGHTS, NO_NETWORK
 from models.open_clip_loading import EncoderSpec
-from models.protocols import CaptionSampling
+from models.protocols import CaptionSampling, Dtype
 
 
 class Settings(BaseModel):
@@ -26,12 +27,21 @@ class Settings(BaseModel):
 class CaptionerSettings(Settings):
     """Which captioner runs, and where."""
 
-    engine: Literal["blip2"] = Field("blip2", description="Name in the captioner registry.")
-    model: str = Field(description="Directory or Hugging Face hub id of the checkpoint.")
-    revision: str = Field("", description="Hub revision; empty for a directory.")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
-    dtype: str = Field("auto", description="auto, float32, bfloat16 or float16.")
-    batch_size: int = Field(16, ge=1, description="Images captioned at once.")
+    engine: Literal["blip2", "llava", "openai"] = Field(
+        "blip2",
+        description="In process, or any OpenAI-compatible server that takes images, such as vLLM.",
+    )
+    model: str = Field(description="Directory or hub id; for a server, the name it serves.")
+    revision: str = Field("", description="Hub revision (in process only).")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ... (in process only).")
+    dtype: str = Field("auto", description="auto, float32, bfloat16, float16 (in process only).")
+    batch_size: int = Field(16, ge=1, description="Images captioned at once (in process only).")
+    base_url: str = Field("", description="Address of the server's /v1 (openai only).")
+    identity: str = Field(
+        "", description="What is known of the served weights, e.g. a revision (openai only)."
+    )
+    concurrency: int = Field(32, ge=1, description="Requests in flight (openai only).")
+    timeout: float = Field(120.0, gt=0, description="Seconds to wait for a reply (openai only).")
 
 
 class CaptionOptions(Settings):
@@ -41,7 +51,11 @@ class CaptionOptions(Settings):
     temperature: float = Field(1.0, gt=0, description="Softmax temperature.")
     max_new_tokens: int = Field(30, ge=1, description="Most tokens in a caption.")
     seed: int = Field(0, description="Seed of all captions of a table.")
-    prompt: str = Field("", description="Text given to the captioner beside the image.")
+    prompt: str = Field(
+        "",
+        description="Text given to the captioner beside the image; empty for none (blip2) or for "
+        "the prompt llava_caption (llava, openai).",
+    )
 
 
 class GeneratorSettings(Settings):
@@ -52,7 +66,11 @@ class GeneratorSettings(Settings):
     )
     model: str = Field(description="Directory or hub id; for a server, the name it serves.")
     revision: str = Field("", description="Hub revision (in process only).")
-    adapter: str = Field("", description="peft adapter directory (in process only).")
+    adapter: str = Field(
+        "",
+        description="peft adapter directory; for a server, the folder of the adapter that it "
+        "serves by the model's name, so that it is known what answers.",
+    )
     device: str = Field("auto", description="auto, cpu, cuda, ... (in process only).")
     dtype: str = Field("auto", description="auto, float32, bfloat16, float16 (in process only).")
     batch_size: int = Field(128, ge=1, description="Prompts run at once (in process only).")
@@ -106,11 +124,34 @@ class InstructCirSettings(Settings):
     prompt: str = Field(
         "instructcir_difference", description="Prompt of the modification text, by name or path."
     )
+    temperature: float = Field(
+        0.0, ge=0, description="Of the first answer; sampled texts vary more in their wording."
+    )
+    retry_temperature: float = Field(
+        0.7, gt=0, description="Of further answers, after one that broke the contract."
+    )
+    attempts: int = Field(3, ge=1, description="Answers asked for before a pair is given up.")
+    checkpoint: str = Field(
+        "", description="Folder of a trained reformulation network, local or s3://; empty: none."
+    )
+    weights: Mapping[str, float] = Field(
+        default_factory=lambda: dict(INSTRUCTCIR_WEIGHTS),
+        description="Benchmark style -> weight of InstructCIR in CVSI + InstructCIR.",
+    )
 
     @property
     def captioning(self) -> CaptionSampling:
         """How the one caption of an image is made."""
         return CaptionSampling(n=1, mode="greedy", **self.captions.model_dump())
+
+
+class ReformulationSettings(Settings):
+    """Which reformulation network encodes, and where."""
+
+    checkpoint: str = Field(description="Folder of the network, local or s3://.")
+    dtype: Dtype = Field("fp32", description="Precision that it computes in.")
+    device: str = Field("auto", description="auto, cpu, cuda, ...")
+    batch_size: int = Field(64, ge=1, description="Images in one forward pass.")
 
 
 class ShardSizes(Settings):
@@ -157,6 +198,22 @@ class Profile(Settings):
     def gallery_encoder(self) -> EncoderSpec:
         """The encoder of gallery images (differences D9 and D10)."""
         return replace(self.encoder, preprocess=self.cvsi.preprocess, dtype=self.cvsi.gallery_dtype)
+
+    @property
+    def network(self) -> ReformulationSettings:
+        """The reformulation network, in the encoder's precision and where the encoder runs.
+
+        Raises:
+            ValueError: none was named.
+        """
+        if not self.instructcir.checkpoint:
+            raise ValueError(NO_NETWORK)
+        return ReformulationSettings(
+            checkpoint=self.instructcir.checkpoint,
+            dtype=self.encoder.dtype,
+            device=self.encoder.device,
+            batch_size=self.encoder.image_batch,
+        )
 
     @property
     def ensemble(self) -> CaptionSampling:

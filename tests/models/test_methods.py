@@ -13,8 +13,8 @@ import pytest
 from models.cvsi_settings import BENCHMARK_STYLES, CVSI, CVSI_CODE, DIFFERENCES, CvsiSettings
 from models.fusion import similarities
 from models.ldre import LdreSettings, ldre_queries
-from models.method_records import Recipe
-from models.methods import METHODS, cvsi_recipes, method, with_cvsi_settings
+from models.method_records import LateFusion, Recipe
+from models.methods import METHODS, cvsi_recipes, late_fusion, method, with_cvsi_settings
 from models.query_texts import (
     adds_nothing,
     captioning_text,
@@ -54,6 +54,54 @@ def test_cvsi_written_out(style: str) -> None:
     t = gamma * captions + (1 - gamma) * n(gallery["image"])
     code = METHODS["cvsi-code"].recipe(style)
     np.testing.assert_allclose(code.gallery_vectors(gallery), t, atol=1e-6)
+
+
+@pytest.mark.parametrize("style", BENCHMARK_STYLES)
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_late_fusion_is_the_weighted_sum_of_both_methods_cosines(style: str, share: float) -> None:
+    """Equations 8 to 10 in a space of six, InstructCIR in a space of four; loops over pairs."""
+    alpha, beta, gamma = PAPER[style]
+    query = {name: 3 * vectors(4, 6, seed=i) for i, name in enumerate(
+        ("edited_captions", "fine_grained", "reference_image"))}  # fmt: skip
+    gallery = {"captions": vectors(9, 6, seed=7), "image": 5 * vectors(9, 6, seed=8)}
+    query["instructcir"] = 7 * vectors(4, 4, seed=9)
+    gallery["instructcir_image"] = vectors(9, 4, seed=10)
+    row = late_fusion(METHODS["cvsi"], METHODS["instructcir"], dict.fromkeys(PAPER, share))[style]
+    got = row.query_vectors(query, gallery) @ row.gallery_vectors(gallery).T
+
+    def n(x: np.ndarray) -> np.ndarray:
+        return x / np.linalg.norm(x)
+
+    for i in range(4):
+        q = (
+            alpha * n(query["edited_captions"][i])
+            + beta * n(query["fine_grained"][i])
+            + (1 - alpha - beta) * n(query["reference_image"][i])
+        )
+        for k in range(9):
+            t = gamma * n(gallery["captions"][k]) + (1 - gamma) * n(gallery["image"][k])
+            trained = n(query["instructcir"][i]) @ n(gallery["instructcir_image"][k])
+            expected = (1 - share) * (n(q) @ n(t)) + share * trained
+            assert got[i, k] == pytest.approx(expected, abs=1e-6)
+
+
+def test_late_fusion_asks_for_the_features_of_both_methods_unless_one_has_no_weight() -> None:
+    both = METHODS["cvsi-instructcir"]
+    assert both.recipe("circo").query.keys() == {"edited_captions", "fine_grained", "instructcir"}
+    assert both.recipe("circo").gallery.keys() == {"captions", "image", "instructcir_image"}
+    assert both.needs("circo") == (
+        "captions", "edits", "mapping:lincir", "objects", "reformulation")  # fmt: skip
+    alone = late_fusion(METHODS["cvsi"], METHODS["instructcir"], dict.fromkeys(PAPER, 1.0))
+    assert alone["cirr"].query.keys() == {"instructcir"}
+    for weights in ({"cirr": 0.5}, dict.fromkeys(PAPER, 1.5)):
+        with pytest.raises(ValueError, match="weight between 0 and 1"):
+            late_fusion(METHODS["cvsi"], METHODS["instructcir"], weights)
+    with pytest.raises(ValueError, match="late fusion itself"):
+        late_fusion(both, METHODS["lincir"], dict.fromkeys(PAPER, 0.5))
+    recipe = METHODS["cvsi"].recipe("cirr")
+    for parts in ((), ((0.0, recipe),), ((1.5, recipe), (-0.5, recipe))):
+        with pytest.raises(ValueError, match="weights >= 0 and not all 0"):
+            LateFusion(parts)
 
 
 def test_ablations_zero_a_part_and_keep_the_other_weights() -> None:

@@ -21,6 +21,8 @@ def test_counts_of_the_tables() -> None:
         ("CVSI", "III"): 2 * 8,
         ("InstructCIR", "II"): 2 * 20 - 1,  # CASE has no zero-shot FashionIQ row
         ("InstructCIR", "III"): 7,
+        ("InstructCIR", "IV"): 2 * 12,
+        ("InstructCIR", "V"): 2 * 3,
     }
 
 
@@ -73,3 +75,36 @@ def test_some_cells_by_eye() -> None:
     (row,) = find(paper="InstructCIR", benchmark="cirr", method="pic2word")
     assert "recall_subset@1" not in row.metrics
     assert [r.supervised for r in paper_results("cirr") if r.method == "clip4cir"] == [True]
+
+
+def test_tables_of_instructcir_agree_where_they_repeat_each_other_but_for_one_number() -> None:
+    main = [r for r in find(paper="InstructCIR", method="instructcir", table="II") if not r.variant]
+    zero_shot = {row.benchmark: row for row in main if not row.supervised}
+    assert {row.note for row in zero_shot.values()} == {"Fashion200k/NLVR-300k"}
+    differing = {}
+    for row in find(table="IV", note="Fashion200k/NLVR/LLaVA/33B-300k"):
+        for name, value in row.metrics.items():
+            said = zero_shot[row.benchmark].metrics[name]
+            if said != value:
+                differing[row.benchmark, name] = (said, value)
+    assert differing == {("cirr", "recall@1"): (39.28, 38.86)}
+    (small,) = find(table="IV", note="Fashion200k/NLVR/LLaVA/33B-32k", benchmark="cirr",
+                    method="instructcir")  # fmt: skip
+    (full,) = find(table="V", note="32k, full", benchmark="cirr")
+    assert full.metrics.items() <= small.metrics.items()
+    tuned = [row for row in PAPER_RESULTS if "GT" in row.note]
+    assert tuned
+    assert all(row.supervised for row in tuned)
+    assert all(row.variant for row in find(table="IV") + find(table="V"))
+
+
+def test_quality_grows_with_the_number_of_triplets_in_table_iv() -> None:
+    sizes = ("32k", "65k", "95k", "200k", "300k")
+    for benchmark, name in (("cirr", "recall@1"), ("fashioniq", "recall@10/average")):
+        rows = [
+            find(table="IV", benchmark=benchmark, method="instructcir",
+                 note=f"Fashion200k/NLVR/LLaVA/33B-{size}")[0]
+            for size in sizes
+        ]  # fmt: skip
+        values = [row.metrics[name] for row in rows]
+        assert values == sorted(values)

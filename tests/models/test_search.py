@@ -13,6 +13,7 @@ from models.search import (
     FusionWeights,
     RunningTopK,
     base_similarities,
+    blended_top_k,
     fused_scores,
     sweep_top_k,
     top_k,
@@ -188,6 +189,22 @@ def test_sweep_equals_a_search_with_each_fused_vector() -> None:
         left, right = _fuse(queries, weights.query), _fuse(gallery, weights.gallery)
         right /= np.linalg.norm(right, axis=1, keepdims=True)
         assert (found.indices == naive_top_k(left @ right.T, 10, excluded)).all()
+
+
+def test_blended_sweep_equals_a_search_by_the_written_out_sum() -> None:
+    rng = np.random.default_rng(9)
+    wide, narrow = ([rng.standard_normal((rows, width)).astype(np.float32) for rows in (11, 90)]
+                    for width in (8, 3))  # fmt: skip
+    excluded = rng.integers(0, 90, 11)
+    sweep = [(1.0, 0.0), (0.7, 0.3), (0.0, 1.0)]
+    swept = blended_top_k([tuple(wide), tuple(narrow)], sweep, 10, excluded=excluded,
+                          gallery_block=17)  # fmt: skip
+    for (a, b), found in zip(sweep, swept, strict=True):
+        scores = sum(
+            weight * queries.astype(np.float64) @ gallery.T.astype(np.float64)
+            for weight, (queries, gallery) in ((a, wide), (b, narrow))
+        )
+        assert (found.indices == naive_top_k(scores, 10, excluded)).all()
 
 
 def test_fusions_that_mean_nothing_are_refused() -> None:
