@@ -7,12 +7,10 @@ first): the samples of one picture then differ in wording. The things keep their
 shuffled captions broke the binding of attributes to things in trials.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,22 +25,21 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from flows.recipes.caption_scores import attribute_accuracy
 from flows.recipes.captioner_tokenizer import LONGEST, build_tokenizer
-from flows.recipes.pictures import IGNORED, MEAN, SLOTS, STD, labels, pixels, slot_losses
-from flows.recipes.training import (
-    Schedule,
-    Training,
-    half_precision,
-    one_thread,
-    streams,
-    write_recipe,
+from flows.recipes.captioner_training import (
+    Trainee,
+    captioner_options,
+    token_batch,
+    train_captioner,
 )
+from flows.recipes.pictures import MEAN, SLOTS, STD, labels, slot_losses
+from flows.recipes.tower_conversion import blip2_vision_state
+from flows.recipes.training import half_precision, one_thread, write_recipe
 from flows.recipes.vision_measures import Captioner, as_json, captioner_measures
 from flows.recipes.vision_tower import VISION, WIDTH, load_tower
 from storage.world.drawing import SIDE
 from storage.world.grammar import caption, leave_open, varied_caption
-from storage.world.scenes import BACKGROUNDS, NUM_CELLS, Scene, make_scene, sample_scenes
+from storage.world.scenes import BACKGROUNDS, NUM_CELLS, Scene, make_scene
 
 COMMAND = (
     "OMP_NUM_THREADS=1 python -m flows.recipes.captioner --tower TOWER/tower.safetensors "
@@ -107,34 +104,6 @@ def blip2_config(tokenizer: PreTrainedTokenizerFast) -> Blip2Config:
     )
 
 
-def blip2_vision_state(tower: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename an open_clip tower's weights to those of transformers' `Blip2VisionModel`."""
-    names = {
-        "attn.in_proj_": "self_attn.qkv.",
-        "attn.out_proj.": "self_attn.projection.",
-        "ln_1.": "layer_norm1.",
-        "ln_2.": "layer_norm2.",
-        "mlp.c_fc.": "mlp.fc1.",
-        "mlp.c_proj.": "mlp.fc2.",
-    }
-    state = {
-        "embeddings.class_embedding": tower["class_embedding"].view(1, 1, -1),
-        "embeddings.position_embedding": tower["positional_embedding"][None],
-        "embeddings.patch_embedding.weight": tower["conv1.weight"],
-        "embeddings.patch_embedding.bias": torch.zeros_like(tower["class_embedding"]),
-        "post_layernorm.weight": tower["ln_post.weight"],
-        "post_layernorm.bias": tower["ln_post.bias"],
-    }
-    prefix = "transformer.resblocks."
-    for name, weight in tower.items():
-        if name.startswith(prefix):
-            block, part = name.removeprefix(prefix).split(".", 1)
-            for old, new in names.items():
-                part = part.replace(old, new)
-            state[f"encoder.layers.{block}.{part}"] = weight
-    return state
-
-
 def new_captioner(
     tokenizer: PreTrainedTokenizerFast, tower: dict[str, Tensor]
 ) -> Blip2ForConditionalGeneration:
@@ -151,7 +120,7 @@ def new_captioner(
     return model
 
 
-class CaptionerTraining(nn.Module):
+class CaptionerTraining(Trainee):
     """The captioner and read-out heads on its queries, which are thrown away afterwards."""
 
     def __init__(self, model: Blip2ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast):
@@ -162,18 +131,15 @@ class CaptionerTraining(nn.Module):
         self.tokenizer = tokenizer
 
     def batch(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Queries, <s>, caption, </s>, padded right; only caption and end are predicted."""
+        """Queries, <s>, caption, </s>: what the language model is trained on."""
         tokenizer = self.tokenizer
         image = [self.model.config.image_token_index] * QUERIES
-        rows = [[*image, *ids, tokenizer.eos_token_id] for ids in tokenizer(texts)["input_ids"]]
-        width = max(map(len, rows))
-        ids = torch.full((len(rows), width), int(tokenizer.pad_token_id))
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
-        mask = (ids != tokenizer.pad_token_id).long()
-        targets = ids.masked_fill(mask == 0, IGNORED)
-        targets[:, : QUERIES + 1] = IGNORED
-        return {"input_ids": ids, "attention_mask": mask, "labels": targets}
+        return token_batch(
+            [*image, tokenizer.bos_token_id],
+            tokenizer(texts, add_special_tokens=False)["input_ids"],
+            pad=tokenizer.pad_token_id,
+            end=tokenizer.eos_token_id,
+        )
 
     def losses(
         self, images: Tensor, texts: Sequence[str], scenes: Sequence[Scene]
@@ -247,36 +213,21 @@ def save_captioner(
 
 def main() -> None:
     """Train the captioner and write it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tower", type=Path, required=True, help="tower.safetensors")
-    parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the model")
-    parser.add_argument("--seed", type=int, default=23)
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--batch", type=int, default=64)
-    args = parser.parse_args()
+    args = captioner_options(__doc__, seed=23, steps=4000, batch=64)
     one_thread()
     torch.manual_seed(args.seed)
     tokenizer = build_tokenizer()
     model = new_captioner(tokenizer, load_tower(args.tower))
-    trainee = CaptionerTraining(model, tokenizer)
-    schedule = Schedule(args.steps, 2e-3, warm_up=100, hold=0.5)
-    training = Training(trainee, schedule, args.work, weight_decay=0.02)
-    seen = sample_scenes(Random(0), 200, held_out=True)
-    seen_pixels = pixels(seen, np.random.default_rng(0))
 
-    def losses(step: int) -> dict[str, Tensor]:
-        rng, drawing = streams(args.seed, step)
-        scenes = sample_scenes(rng, args.batch, held_out=False)
-        texts = training_texts(scenes, rng, varied_share(step / args.steps))
-        return trainee.losses(pixels(scenes, drawing), texts, scenes)
+    def texts_of(scenes: Sequence[Scene], rng: Random, done: float) -> list[str]:
+        return training_texts(scenes, rng, varied_share(done))
 
-    def evaluate() -> str:
-        texts = greedy_captions(model, tokenizer, seen_pixels)
-        accuracy = attribute_accuracy(texts, seen)
-        return " ".join(f"{k} {v:.3f}" for k, v in accuracy.items()) + f" | {texts[0]}"
-
-    training.run(losses, evaluate)
+    training = train_captioner(
+        CaptionerTraining(model, tokenizer),
+        args,
+        texts_of,
+        lambda images: greedy_captions(model, tokenizer, images),
+    )
     save_captioner(model, tokenizer, args.out)
     print(f"wrote {args.out}; {training.cpu_seconds:.0f} CPU-s", flush=True)
     gates = as_json(captioner_measures(Captioner(args.out)))

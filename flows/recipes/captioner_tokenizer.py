@@ -1,4 +1,4 @@
-"""The captioner's tokenizer: one token per phrase of the language, in the library's own format.
+"""The captioners' tokenizer: one token per phrase of the language, in the library's own format.
 
 "at the top left", "a small" and "on a white background" are one token each, which makes a caption
 of three things about twenty tokens long. A token carries the blank before it, so that decoding is
@@ -29,27 +29,35 @@ LONGEST = 30
 """Most tokens of a caption; the longest in the language has 21."""
 
 
-def pieces() -> list[str]:
+def pieces(prompt: str = "") -> list[str]:
     """Everything that is one token: punctuation bare, all else with the blank before it."""
     known = phrases()
     opening = [word for word in known if PLAIN.get(word, word) in (*SIZES, *FILLS, *COLOURS)]
     articled = [f"{'an' if word[0] in 'aeiou' else 'a'} {word}" for word in opening]
-    texts = [p for p in dict.fromkeys([*known, *articled]) if p not in PUNCTUATION]
+    texts = [p for p in dict.fromkeys([*known, *articled, *prompt.split()]) if p not in PUNCTUATION]
     return [*PUNCTUATION, *(" " + text for text in texts)]
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer; `<s>` is put before every text, as the captioner's prompt wants it."""
-    vocabulary = {piece: i for i, piece in enumerate([*SPECIALS, *pieces()])}
+def build_tokenizer(prompt: str = "") -> PreTrainedTokenizerFast:
+    """The tokenizer; `<s>` is put before every text, as BLIP-2's prompt wants it.
+
+    Args:
+        prompt: Words beside the language that are tokens too, for a captioner that is asked in a
+            chat. A chat brings its own `<s>`, and blanks and line ends around the image belong
+            to its placeholder.
+    """
+    known = pieces(prompt)
+    vocabulary = {piece: i for i, piece in enumerate([*SPECIALS, *known])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     backend.normalizer = normalizers.Prepend(" ")
-    longest_first = sorted(pieces(), key=len, reverse=True)
+    longest_first = sorted(known, key=len, reverse=True)
     pattern = "|".join(re.escape(p) + ("(?![a-z])" if p[0] == " " else "") for p in longest_first)
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     backend.decoder = decoders.Sequence([decoders.Fuse(), decoders.Strip(" ", 1, 0)])
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", special_tokens=[(BOS, vocabulary[BOS])]
-    )
+    if not prompt:
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{BOS} $A", special_tokens=[(BOS, vocabulary[BOS])]
+        )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token=PAD,
@@ -61,5 +69,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         model_max_length=128,
     )
     # Named like this, not as `image_token`: Blip2Processor makes that of it, and fails on a string.
-    tokenizer.add_tokens([AddedToken(IMAGE, normalized=False, special=True)], special_tokens=True)
+    strip = bool(prompt)
+    image = AddedToken(IMAGE, normalized=False, special=True, lstrip=strip, rstrip=strip)
+    tokenizer.add_tokens([image], special_tokens=True)
     return tokenizer

@@ -1,4 +1,4 @@
-"""Gates of the embedded CLIP and BLIP-2 on scenes that no training stage saw.
+"""Gates of the embedded CLIP, BLIP-2 and LLaVA on scenes that no training stage saw.
 
     OMP_NUM_THREADS=1 python -m flows.recipes.vision_gates
 
@@ -18,10 +18,12 @@ from flows.recipes.vision_measures import (
     SAMPLED_SCENES,
     SAMPLES_EACH,
     Captioner,
+    LlavaCaptioner,
     Measure,
     as_json,
     captioner_measures,
     clip_measures,
+    llava_measures,
 )
 from models.open_clip_loading import EncoderSpec, load_encoder
 
@@ -33,19 +35,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clip", type=Path, default=MODELS / "clip")
     parser.add_argument("--blip2", type=Path, default=MODELS / "blip2")
-    parser.add_argument("--only", choices=("clip", "blip2"))
+    parser.add_argument("--llava", type=Path, default=MODELS / "llava")
+    parser.add_argument("--only", choices=("clip", "blip2", "llava"))
     parser.add_argument("--small", action="store_true", help="a fifth of the samples")
     args = parser.parse_args()
     one_thread()
     share = 5 if args.small else 1
     measures: list[Measure] = []
-    if args.only != "blip2":
+    if args.only in (None, "clip"):
         encoder = load_encoder(EncoderSpec(str(args.clip), device="cpu"))
         measures += clip_measures(encoder, RETRIEVAL_SCENES // share)
-    if args.only != "clip":
+    if args.only in (None, "blip2"):
         measures += captioner_measures(
             Captioner(args.blip2), CAPTIONED_SCENES // share, SAMPLED_SCENES // share, SAMPLES_EACH
         )
+    if args.only in (None, "llava"):
+        measures += llava_measures(LlavaCaptioner(args.llava), CAPTIONED_SCENES // share)
     print("Embedded world, held-out scenes")
     for measure in measures:
         print(measure.line)

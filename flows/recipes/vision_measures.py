@@ -1,26 +1,34 @@
-"""What the embedded CLIP and BLIP-2 are measured by, on scenes that no training stage saw."""
+"""What the embedded CLIP and captioners are measured by, on scenes that no training stage saw."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from transformers import Blip2ForConditionalGeneration, Blip2Processor
+from transformers import (
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
 
 from flows.recipes.caption_scores import ASPECTS, attribute_accuracy, is_free_of_error
 from flows.recipes.captioner_tokenizer import LONGEST
 from flows.recipes.clip_texts import composite, full_caption, full_varied, partial_caption
+from models.prompts.library import load_prompt
 from models.protocols import ImageTextEncoder
 from storage.world.drawing import draw
 from storage.world.scenes import Scene, sample_scenes
 
 RETRIEVAL_GATES: Mapping[str, float] = {"R@1": 0.95, "R@5": 0.99}
 ATTRIBUTE_GATE = 0.95
+LLAVA_GATE = 0.96
 SAMPLE_GATE = 0.85
 
 RETRIEVAL_SCENES = 1000
@@ -117,6 +125,66 @@ class Captioner:
         return texts
 
 
+class LlavaCaptioner:
+    """The shipped LLaVA, loaded and run by the library alone."""
+
+    def __init__(self, folder: Path):
+        self.processor = LlavaProcessor.from_pretrained(folder)
+        self.model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        self.model.eval()
+        question = load_prompt("llava_caption", ()).template
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        self.chat = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+
+    @torch.no_grad()
+    def captions(self, scenes: Sequence[Scene], **sampling: object) -> list[str]:
+        """Captions of drawings of the scenes, greedy unless `sampling` says otherwise."""
+        texts: list[str] = []
+        for start in range(0, len(scenes), 50):
+            part = scenes[start : start + 50]
+            pictures = [draw(scene, start + i) for i, scene in enumerate(part)]
+            inputs = self.processor(
+                images=pictures, text=[self.chat] * len(part), return_tensors="pt"
+            )
+            tokens = self.model.generate(
+                **inputs, max_new_tokens=LONGEST, **{"do_sample": False, **sampling}
+            )
+            new = tokens[:, inputs["input_ids"].shape[1] :]
+            texts += self.processor.batch_decode(new, skip_special_tokens=True)
+        return texts
+
+
+class SceneCaptioner(Protocol):
+    """A shipped captioner."""
+
+    def captions(self, scenes: Sequence[Scene], **sampling: object) -> list[str]:
+        """Captions of drawings of the scenes."""
+        ...
+
+
+def greedy_measures(
+    model: str, captioner: SceneCaptioner, scenes: Sequence[Scene], gate: float
+) -> list[Measure]:
+    """Accuracy of each attribute, gated, and of whole captions."""
+    things = sum(len(scene.occupied) for scene in scenes)
+    accuracy = attribute_accuracy(captioner.captions(scenes), scenes)
+    measures = []
+    for name, share in accuracy.items():
+        n = things if name not in ("background", "whole") else len(scenes)
+        label = "whole caption" if name == "whole" else name
+        gated = gate if name in ASPECTS else None
+        measures.append(Measure(model, f"greedy: {label}", share, n, gated))
+    return measures
+
+
+def llava_measures(captioner: LlavaCaptioner, scene_count: int = CAPTIONED_SCENES) -> list[Measure]:
+    """Greedy attribute accuracy on the scenes that BLIP-2 is measured on."""
+    scenes = sample_scenes(Random("captioner gates"), scene_count, held_out=True)
+    return greedy_measures("llava", captioner, scenes, LLAVA_GATE)
+
+
 def captioner_measures(
     captioner: Captioner,
     scene_count: int = CAPTIONED_SCENES,
@@ -125,14 +193,7 @@ def captioner_measures(
 ) -> list[Measure]:
     """Greedy attribute accuracy, and samples that are free of error."""
     scenes = sample_scenes(Random("captioner gates"), scene_count, held_out=True)
-    things = sum(len(scene.occupied) for scene in scenes)
-    accuracy = attribute_accuracy(captioner.captions(scenes), scenes)
-    measures = []
-    for name, share in accuracy.items():
-        n = things if name not in ("background", "whole") else scene_count
-        gate = ATTRIBUTE_GATE if name in ASPECTS else None
-        label = "whole caption" if name == "whole" else name
-        measures.append(Measure("blip2", f"greedy: {label}", share, n, gate))
+    measures = greedy_measures("blip2", captioner, scenes, ATTRIBUTE_GATE)
     torch.manual_seed(0)
     repeated = [scene for scene in scenes[:sampled_scenes] for _ in range(each)]
     texts = captioner.captions(repeated, do_sample=True, top_p=0.9, top_k=0, temperature=1.0)

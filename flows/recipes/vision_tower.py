@@ -1,12 +1,15 @@
-"""Warm-up of the vision tower that CLIP and the captioner share.
+"""Warm-up of a vision tower: the one that CLIP and BLIP-2 share, or LLaVA's.
 
 `python -m flows.recipes.vision_tower --out DIR` writes DIR/tower.safetensors: the `visual` part of
 an open_clip CLIP. No text is involved. The tower learns to say, from the mean of each cell's patch
 tokens, what stands in the cell; from each patch token, where it is (a captioner's queries find a
-place only by what tokens carry); and from the pooled token, the whole picture.
+place only by what tokens carry); and from the pooled token, the whole picture. `--kind llava`
+trains a tower of its own, because LLaVA's cannot be equal to BLIP-2's.
 """
 
 import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -47,12 +50,44 @@ VISION = {
 TOWER_FILE = "tower.safetensors"
 
 
-def new_tower() -> VisionTransformer:
+@dataclass(frozen=True)
+class TowerKind:
+    """A tower and where its patch tokens are taken from.
+
+    Attributes:
+        vision: open_clip's `vision_cfg`.
+        tokens_of: Block whose output is read, counted from the end as LLaVA's
+            `vision_feature_layer` is; None for the tower's own, normalised output tokens.
+    """
+
+    vision: Mapping[str, float]
+    tokens_of: int | None = None
+
+
+KINDS = {
+    "shared": TowerKind(VISION),
+    # CLIPVisionModel has a layer norm before its blocks, and LLaVA-1.5 reads the last but one.
+    "llava": TowerKind({**VISION, "layers": 5, "no_ln_pre": False}, tokens_of=-2),
+}
+
+
+def new_tower(vision: Mapping[str, float] = VISION) -> VisionTransformer:
     """An untrained tower that returns (pooled, patch tokens)."""
     text = CLIPTextCfg(context_length=8, vocab_size=8, width=32, heads=1, layers=1)
-    tower = CLIP(EMBED, CLIPVisionCfg(**VISION), text).visual
+    tower = CLIP(EMBED, CLIPVisionCfg(**vision), text).visual
     tower.output_tokens = True
     return tower
+
+
+def read_tower(
+    tower: VisionTransformer, tokens_of: int | None, images: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The pooled token (B, d) and the patch tokens (B, 36, width) of a kind of tower."""
+    if tokens_of is None:
+        return tower(images)
+    block = len(tower.transformer.resblocks) + tokens_of
+    out = tower.forward_intermediates(images, indices=[block], output_fmt="NLC")
+    return out["image_features"], out["image_intermediates"][0]
 
 
 def load_tower(path: Path) -> dict[str, Tensor]:
@@ -63,9 +98,10 @@ def load_tower(path: Path) -> dict[str, Tensor]:
 class WarmUp(nn.Module):
     """The tower and the heads that are thrown away afterwards."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: TowerKind = KINDS["shared"]) -> None:
         super().__init__()
-        self.tower = new_tower()
+        self.tower = new_tower(kind.vision)
+        self.tokens_of = kind.tokens_of
         self.cell_head = nn.Linear(WIDTH, sum(SLOTS.values()))
         self.place_head = nn.Linear(WIDTH, PATCHES**2)
         self.pooled_head = PooledHead(EMBED)
@@ -73,7 +109,7 @@ class WarmUp(nn.Module):
     def losses(self, images: Tensor, scenes: list[Scene]) -> dict[str, Tensor]:
         """Losses by name, already weighted; shape counts double, being the hardest to see."""
         cells, grounds = labels(scenes)
-        pooled, tokens = self.tower(images)
+        pooled, tokens = read_tower(self.tower, self.tokens_of, images)
         by_cell = slot_losses(self.cell_head(cell_means(tokens)), cells)
         by_cell["shape"] = 2 * by_cell["shape"]
         cell_logits, ground_logits = self.pooled_head(pooled)
@@ -86,7 +122,7 @@ class WarmUp(nn.Module):
     def accuracy(self, images: Tensor, scenes: list[Scene]) -> str:
         """Attribute accuracy read from cells and from the pooled token."""
         cells, _ = labels(scenes)
-        pooled, tokens = self.tower(images)
+        pooled, tokens = read_tower(self.tower, self.tokens_of, images)
         by_cell = slot_accuracy(self.cell_head(cell_means(tokens)), cells)
         by_pooled = slot_accuracy(self.pooled_head(pooled)[0], cells)
         return " ".join(f"{k} {v:.3f} (pooled {by_pooled[k]:.3f})" for k, v in by_cell.items())
@@ -102,13 +138,14 @@ def main() -> None:
     """Train the tower and write it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint and tower")
+    parser.add_argument("--kind", choices=tuple(KINDS), default="shared")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--steps", type=int, default=1700)
     parser.add_argument("--batch", type=int, default=64)
     args = parser.parse_args()
     one_thread()
     torch.manual_seed(args.seed)
-    model = WarmUp()
+    model = WarmUp(KINDS[args.kind])
     training = Training(model, Schedule(args.steps, 1e-3, hold=0.5), args.out, weight_decay=0.05)
     seen = sample_scenes(Random(0), 500, held_out=True)
     seen_pixels = pixels(seen, np.random.default_rng(0))

@@ -12,11 +12,12 @@ from transformers import Blip2VisionConfig, Blip2VisionModel
 
 from flows.recipes import vision_measures
 from flows.recipes.caption_scores import attribute_accuracy, is_free_of_error
-from flows.recipes.captioner import blip2_config, blip2_vision_state, varied_share
+from flows.recipes.captioner import blip2_config, varied_share
 from flows.recipes.captioner_tokenizer import build_tokenizer
 from flows.recipes.clip import contrastive_loss, encode_texts, new_clip
 from flows.recipes.clip_tokenizer import write_merges
 from flows.recipes.pictures import SLOTS, cell_means, labels, to_tensor
+from flows.recipes.tower_conversion import blip2_vision_state, clip_vision_state
 from flows.recipes.training import Schedule, Training, half_precision
 from flows.recipes.vision_tower import new_tower
 from storage.world.drawing import draw_batch
