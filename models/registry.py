@@ -25,6 +25,7 @@ class Engine:
 
 CAPTIONERS: Final[Mapping[str, Engine]] = {
     "blip2": Engine("models.captioners.blip2", "Blip2Captioner", "Blip2Settings"),
+    "llava": Engine("models.captioners.llava", "LlavaCaptioner", "LlavaSettings"),
     "openai_images": Engine(
         "models.captioners.openai_images", "OpenAIImageCaptioner", "OpenAIServerSettings"
     ),

@@ -37,9 +37,24 @@ def load_captioner(settings: CaptionerSettings) -> Captioner:
     """The captioner of some settings."""
     from models.registry import load_captioner as load
 
+    if settings.engine == "openai":
+        return load(
+            "openai_images",
+            base_url=settings.base_url,
+            model=settings.model,
+            identity=settings.identity,
+            concurrency=settings.concurrency,
+            read_seconds=settings.timeout,
+        )
     _show_loading(settings.model)
-    options: dict[str, Any] = settings.model_dump(exclude={"engine", "revision"})
-    return load(settings.engine, revision=settings.revision or None, **options)
+    return load(
+        settings.engine,
+        model=settings.model,
+        revision=settings.revision or None,
+        device=settings.device,
+        dtype=settings.dtype,
+        batch_size=settings.batch_size,
+    )
 
 
 @functools.lru_cache(maxsize=1)
@@ -53,6 +68,7 @@ def load_generator(settings: GeneratorSettings) -> TextGenerator:
             base_url=settings.base_url,
             model=settings.model,
             identity=settings.identity,
+            adapter=settings.adapter,
             mode=settings.api,
             concurrency=settings.concurrency,
             read_seconds=settings.timeout,

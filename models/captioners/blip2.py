@@ -2,8 +2,7 @@
 
 CVSI eq. 3 and 4 ask for N captions of an image by nucleus sampling. The vision tower and the
 Q-Former run once per image, the language model reads the image's prefix once, and only the
-key-value cache is repeated N times. Sampling is counter-based (`models.sampling`), so that a
-caption depends on (image key, sample index, seed, model) and not on the batch it is drawn in.
+key-value cache is repeated N times.
 
 Shapes: B images, N captions each, L prefix length, H language width.
 """
@@ -11,10 +10,9 @@ Shapes: B images, N captions each, L prefix length, H language width.
 from __future__ import annotations
 
 import importlib.metadata
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -22,6 +20,12 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
+from models.captioners.in_process import (
+    as_list,
+    caption_in_batches,
+    draw_captions,
+    grouped,
+)
 from models.checkpoints import (
     identity_or_load,
     loading_arguments,
@@ -29,15 +33,10 @@ from models.checkpoints import (
     pick_device,
     pick_dtype,
 )
-from models.decoding import Sampling, decode
 from models.protocols import CaptionReply, CaptionSampling, Fingerprint
-from models.sampling import stream_seed
 
 VERSION = 1
 """Raised when the code draws other captions from the same checkpoint and sampling."""
-
-_IMAGE_FAILURES = (RuntimeError, ValueError, TypeError, OSError, MemoryError)
-"""What a bad image or a full memory raises inside preprocessing or the model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +96,7 @@ class Blip2Captioner:
 
     @property
     def _end_tokens(self) -> list[int]:
-        return _as_list(self._model.language_model.generation_config.eos_token_id)
+        return as_list(self._model.language_model.generation_config.eos_token_id)
 
     @property
     def _num_queries(self) -> int:
@@ -124,38 +123,11 @@ class Blip2Captioner:
     def caption(
         self, images: Iterable[tuple[str, Image.Image]], sampling: CaptionSampling
     ) -> Iterator[CaptionReply]:
-        """Caption every (key, image) exactly once, in the order given.
-
-        At most `batch_size` images are held at a time. An image that cannot be captioned
-        becomes a reply with status `engine_error`; the others are not affected.
-        """
-        prefix = self._prefix(sampling.prompt)
-        stream = iter(images)
-        while batch := list(itertools.islice(stream, self._settings.batch_size)):
-            yield from self._caption_or_split(batch, sampling, prefix)
-
-    def _caption_or_split(
-        self, batch: Sequence[tuple[str, Image.Image]], sampling: CaptionSampling, prefix: Tensor
-    ) -> Iterator[CaptionReply]:
-        """Caption a batch; when it fails, halve it until the images at fault stand alone."""
-        reason = ""
-        try:
-            captions = self._caption_batch(batch, sampling, prefix)
-        except _IMAGE_FAILURES as failure:
-            # Only the text is kept: the exception's traceback would hold the batch in memory.
-            reason = f"{type(failure).__name__}: {str(failure).strip()[:300]}"
-        if not reason:
-            for (key, _), texts in zip(batch, captions, strict=True):
-                yield _reply(key, texts)
-            return
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        if len(batch) == 1:
-            yield CaptionReply(batch[0][0], (), "engine_error", reason)
-            return
-        half = len(batch) // 2
-        yield from self._caption_or_split(batch[:half], sampling, prefix)
-        yield from self._caption_or_split(batch[half:], sampling, prefix)
+        """Caption every (key, image) exactly once, in the order given; see `in_process`."""
+        caption_batch = partial(
+            self._caption_batch, sampling=sampling, prefix=self._prefix(sampling.prompt)
+        )
+        yield from caption_in_batches(images, self._settings.batch_size, caption_batch)
 
     @torch.inference_mode()
     def _caption_batch(
@@ -166,29 +138,16 @@ class Blip2Captioner:
             images=[image for _, image in batch], return_tensors="pt"
         )["pixel_values"].to(self._device, self._dtype)
         prompt = self._embed(pixels, prefix)
-        if sampling.mode == "beam_sample":
-            token_rows = self._beam_sample(prompt, [key for key, _ in batch], sampling)
-        else:
-            seeds: tuple[int, ...] = ()
-            if sampling.mode == "nucleus":
-                seeds = tuple(
-                    stream_seed("caption", sampling.seed, key, index)
-                    for key, _ in batch
-                    for index in range(sampling.n)
-                )
-            rows = decode(
-                self._model.language_model,
-                prompt,
-                repeats=sampling.n,
-                max_new_tokens=sampling.max_new_tokens,
-                end_tokens=self._end_tokens,
-                sampling=Sampling(seeds, sampling.temperature, sampling.top_p),
-                min_new_tokens=1,  # LAVIS's min_length
-            )
-            token_rows = [row.tokens for row in rows]
+        token_rows = draw_captions(
+            self._model.language_model,
+            prompt,
+            [key for key, _ in batch],
+            sampling,
+            end_tokens=self._end_tokens,
+            min_new_tokens=1,  # LAVIS's min_length
+        )
         texts = self._processor.tokenizer.batch_decode(token_rows, skip_special_tokens=True)
-        stripped = [text.strip() for text in texts]
-        return [stripped[i : i + sampling.n] for i in range(0, len(stripped), sampling.n)]
+        return grouped(texts, sampling.n)
 
     def _embed(self, pixels: Tensor, prefix: Tensor) -> dict[str, Tensor]:
         """The language model's input for every image: query outputs, then the prompt, (B, L, H)."""
@@ -223,42 +182,3 @@ class Blip2Captioner:
                 f"to {self._num_queries} in its processor_config.json"
             )
         return ids.to(self._device)
-
-    def _beam_sample(
-        self, prompt: dict[str, Tensor], keys: Sequence[str], sampling: CaptionSampling
-    ) -> list[list[int]]:
-        """The present LAVIS behaviour (difference D8): N beams, N returns, seeded per image."""
-        token_rows: list[list[int]] = []
-        for index, key in enumerate(keys):
-            one = {name: tensor[index : index + 1] for name, tensor in prompt.items()}
-            devices = [self._device] if self._device.type == "cuda" else []
-            with torch.random.fork_rng(devices=devices):
-                torch.manual_seed(stream_seed("beam_sample", sampling.seed, key) & (2**63 - 1))
-                out = self._model.language_model.generate(
-                    **one,
-                    do_sample=True,
-                    num_beams=sampling.n,
-                    num_return_sequences=sampling.n,
-                    top_p=sampling.top_p,
-                    top_k=0,
-                    temperature=sampling.temperature,
-                    max_new_tokens=sampling.max_new_tokens,
-                    min_new_tokens=1,
-                )
-            token_rows += out.tolist()
-        return token_rows
-
-
-def _reply(key: str, captions: Sequence[str]) -> CaptionReply:
-    """A reply, refused when a caption has no words: its feature would be that of no text."""
-    empty = [index for index, caption in enumerate(captions) if not caption]
-    if empty:
-        reason = f"caption {empty[0] + 1} of {len(captions)} is empty"
-        return CaptionReply(key, (), "rejected", reason)
-    return CaptionReply(key, tuple(captions))
-
-
-def _as_list(token: int | Sequence[int] | None) -> list[int]:
-    if token is None:
-        return []
-    return [token] if isinstance(token, int) else list(token)

@@ -14,6 +14,7 @@ from typing import Final
 
 from PIL import Image
 
+from models.captioners.chat import check_proportions, prompt_fingerprint, question
 from models.generators.background_loop import BackgroundLoop
 from models.generators.openai_session import (
     OpenAIServerSettings,
@@ -25,10 +26,8 @@ from models.generators.openai_session import (
 from models.protocols import CaptionReply, CaptionSampling, Fingerprint
 from models.sampling import stream_seed
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Raised when the code puts other questions to the server or reads its answers differently."""
-
-DEFAULT_PROMPT: Final = "Describe this image in one short sentence."
 
 
 class OpenAIImageCaptioner:
@@ -46,13 +45,14 @@ class OpenAIImageCaptioner:
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """Served model, the operator's word on its weights, and code version; no address."""
+        """Served model, the operator's word on its weights, prompt and code version; no address."""
         return {
             "engine": "openai-server-images",
             "engine_version": importlib.metadata.version("openai"),
             "version": VERSION,
             "model": self._settings.model,
             "identity": self._settings.identity,
+            **prompt_fingerprint(),
         }
 
     def caption(
@@ -78,8 +78,9 @@ async def _caption(
     session: ServerSession, key: str, image: Image.Image, sampling: CaptionSampling
 ) -> CaptionReply:
     try:
+        check_proportions(image)
         content = [
-            {"type": "text", "text": sampling.prompt or DEFAULT_PROMPT},
+            {"type": "text", "text": question(sampling)},
             {"type": "image_url", "image_url": {"url": _data_url(image)}},
         ]
     except (OSError, ValueError) as failure:

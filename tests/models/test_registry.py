@@ -32,7 +32,8 @@ def test_an_engine_is_loaded_by_name(tmp_path: Path) -> None:
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="unknown captioner 'blip3'; known: blip2, openai_images"):
+    known = "known: blip2, llava, openai_images"
+    with pytest.raises(ValueError, match=f"unknown captioner 'blip3'; {known}"):
         load_captioner("blip3")
     with pytest.raises(ValueError, match="no setting temprature; known: model, revision"):
         load_generator("transformers", model="x", temprature=1)

@@ -1,0 +1,155 @@
+"""What captioners that run in this process share: batches, failures, and drawing the captions.
+
+Sampling is counter-based (`models.sampling`), so that a caption depends on (image key, sample
+index, seed, model) and not on the batch it is drawn in.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeAlias
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from models.decoding import Sampling, decode
+from models.protocols import CaptionReply, CaptionSampling
+from models.sampling import stream_seed
+
+KeyedImage: TypeAlias = tuple[str, Image.Image]
+CaptionBatch: TypeAlias = Callable[[Sequence[KeyedImage]], list[list[str]]]
+"""N stripped captions for each image of a batch."""
+
+_IMAGE_FAILURES = (RuntimeError, ValueError, TypeError, OSError, MemoryError)
+"""What a bad image or a full memory raises inside preprocessing or the model."""
+
+
+def caption_in_batches(
+    images: Iterable[KeyedImage], batch_size: int, caption_batch: CaptionBatch
+) -> Iterator[CaptionReply]:
+    """Caption every (key, image) exactly once, in the order given.
+
+    At most `batch_size` images are held at a time. When a batch fails it is halved until the
+    images at fault stand alone; each of them becomes a reply with status `engine_error`, and the
+    others are not affected.
+    """
+    stream = iter(images)
+    while batch := list(itertools.islice(stream, batch_size)):
+        yield from _caption_or_split(batch, caption_batch)
+
+
+def _caption_or_split(
+    batch: Sequence[KeyedImage], caption_batch: CaptionBatch
+) -> Iterator[CaptionReply]:
+    reason = ""
+    try:
+        captions = caption_batch(batch)
+    except _IMAGE_FAILURES as failure:
+        # Only the text is kept: the exception's traceback would hold the batch in memory.
+        reason = f"{type(failure).__name__}: {str(failure).strip()[:300]}"
+    if not reason:
+        for (key, _), texts in zip(batch, captions, strict=True):
+            yield _reply(key, texts)
+        return
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if len(batch) == 1:
+        yield CaptionReply(batch[0][0], (), "engine_error", reason)
+        return
+    half = len(batch) // 2
+    yield from _caption_or_split(batch[:half], caption_batch)
+    yield from _caption_or_split(batch[half:], caption_batch)
+
+
+def _reply(key: str, captions: Sequence[str]) -> CaptionReply:
+    """A reply, refused when a caption has no words: its feature would be that of no text."""
+    empty = [index for index, caption in enumerate(captions) if not caption]
+    if empty:
+        reason = f"caption {empty[0] + 1} of {len(captions)} is empty"
+        return CaptionReply(key, (), "rejected", reason)
+    return CaptionReply(key, tuple(captions))
+
+
+def draw_captions(
+    model: PreTrainedModel,
+    prompt: dict[str, Tensor],
+    keys: Sequence[str],
+    sampling: CaptionSampling,
+    *,
+    end_tokens: Sequence[int],
+    min_new_tokens: int = 0,
+) -> list[list[int]]:
+    """Tokens of N captions for each image, image-major.
+
+    Args:
+        model: The language model that continues the prompts.
+        prompt: `inputs_embeds` (B, L, H) and `attention_mask` (B, L), image and words together.
+        keys: The images' keys (B); they choose the streams.
+        sampling: How captions are drawn.
+        end_tokens: Ids that end a caption.
+        min_new_tokens: Least tokens of a caption.
+    """
+    if sampling.mode == "beam_sample":
+        return _beam_sample(model, prompt, keys, sampling, min_new_tokens)
+    seeds: tuple[int, ...] = ()
+    if sampling.mode == "nucleus":
+        seeds = tuple(
+            stream_seed("caption", sampling.seed, key, index)
+            for key in keys
+            for index in range(sampling.n)
+        )
+    rows = decode(
+        model,
+        prompt,
+        repeats=sampling.n,
+        max_new_tokens=sampling.max_new_tokens,
+        end_tokens=end_tokens,
+        sampling=Sampling(seeds, sampling.temperature, sampling.top_p),
+        min_new_tokens=min_new_tokens,
+    )
+    return [row.tokens for row in rows]
+
+
+def _beam_sample(
+    model: PreTrainedModel,
+    prompt: dict[str, Tensor],
+    keys: Sequence[str],
+    sampling: CaptionSampling,
+    min_new_tokens: int,
+) -> list[list[int]]:
+    """The present LAVIS behaviour (difference D8): N beams, N returns, seeded per image."""
+    token_rows: list[list[int]] = []
+    device = prompt["attention_mask"].device
+    for index, key in enumerate(keys):
+        one = {name: tensor[index : index + 1] for name, tensor in prompt.items()}
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(stream_seed("beam_sample", sampling.seed, key) & (2**63 - 1))
+            out = model.generate(
+                **one,
+                do_sample=True,
+                num_beams=sampling.n,
+                num_return_sequences=sampling.n,
+                top_p=sampling.top_p,
+                top_k=0,
+                temperature=sampling.temperature,
+                max_new_tokens=sampling.max_new_tokens,
+                min_new_tokens=min_new_tokens,
+            )
+        token_rows += out.tolist()
+    return token_rows
+
+
+def grouped(texts: Sequence[str], n: int) -> list[list[str]]:
+    """Image-major captions, stripped, as one list of `n` per image."""
+    stripped = [text.strip() for text in texts]
+    return [stripped[i : i + n] for i in range(0, len(stripped), n)]
+
+
+def as_list(token: int | Sequence[int] | None) -> list[int]:
+    """End tokens as a configuration states them: none, one or several."""
+    if token is None:
+        return []
+    return [token] if isinstance(token, int) else list(token)

@@ -1,0 +1,200 @@
+"""LLaVA captions in process: an image, a question, and the answer a chat would give.
+
+InstructCIR captions every image once with LLaVA-1.5 (arXiv:2412.05756, section III). The prompt is
+rendered by the checkpoint's own chat template, which is what a server does with it, so that both
+give the same greedy caption. All images share one prompt and become the same number of tokens:
+nothing is padded, and the batch does not change a caption.
+
+Shapes: B images, P patches each, L prompt length, H language width.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+from models.captioners.chat import check_proportions, prompt_fingerprint, question
+from models.captioners.in_process import (
+    as_list,
+    caption_in_batches,
+    draw_captions,
+    grouped,
+)
+from models.checkpoints import (
+    identity_or_load,
+    loading_arguments,
+    model_name,
+    pick_device,
+    pick_dtype,
+)
+from models.protocols import CaptionReply, CaptionSampling, Fingerprint
+
+VERSION = 1
+"""Raised when the code draws other captions from the same checkpoint and sampling."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlavaSettings:
+    """Which LLaVA checkpoint runs, and where.
+
+    Attributes:
+        model: Local directory or hub id of a LLaVA in transformers' format.
+        revision: Hub revision; ignored for a directory.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
+        dtype: `auto` (bfloat16 on a GPU, else float32), `float32`, `bfloat16` or `float16`.
+        batch_size: Images run at once; does not change a caption.
+    """
+
+    model: str
+    revision: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        """Refuse a batch that holds nothing."""
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
+
+
+class LlavaCaptioner:
+    """Captions images with a LLaVA checkpoint; fulfils `models.protocols.Captioner`."""
+
+    def __init__(self, settings: LlavaSettings) -> None:
+        """Remember the settings; the checkpoint is loaded when the first image comes."""
+        self._settings = settings
+        self._device = pick_device(settings.device)
+        self._dtype = pick_dtype(settings.dtype, self._device)
+
+    @cached_property
+    def _model(self) -> LlavaForConditionalGeneration:
+        settings = self._settings
+        model = LlavaForConditionalGeneration.from_pretrained(
+            settings.model,
+            dtype=self._dtype,
+            **loading_arguments(settings.model, settings.revision),
+        )
+        return model.eval().to(self._device)
+
+    @cached_property
+    def _processor(self) -> Any:
+        settings = self._settings
+        processor = AutoProcessor.from_pretrained(
+            settings.model, **loading_arguments(settings.model, settings.revision)
+        )
+        needed = ("patch_size", "vision_feature_select_strategy", "chat_template")
+        if missing := [name for name in needed if getattr(processor, name, None) is None]:
+            raise ValueError(
+                f"the processor of {settings.model!r} lacks {', '.join(missing)}; take a newer "
+                "revision of the checkpoint, or add it to processor_config.json (a chat template "
+                "to chat_template.jinja)"
+            )
+        return processor
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Checkpoint contents, dtype, prompt and code; loads no weights that are on disk."""
+        settings = self._settings
+        identity = identity_or_load(settings.model, settings.revision, lambda: self._model)
+        return {
+            "engine": "transformers-llava",
+            "engine_version": importlib.metadata.version("transformers"),
+            "version": VERSION,
+            "model": model_name(settings.model, identity),
+            "files": dict(identity),
+            "dtype": str(self._dtype).removeprefix("torch."),
+            **prompt_fingerprint(),
+        }
+
+    def caption(
+        self, images: Iterable[tuple[str, Image.Image]], sampling: CaptionSampling
+    ) -> Iterator[CaptionReply]:
+        """Caption every (key, image) exactly once, in the order given; see `in_process`.
+
+        Raises:
+            ValueError: Before the first image, when the prompt or the checkpoint's processor
+                cannot be used.
+        """
+        caption_batch = partial(
+            self._caption_batch, sampling=sampling, prefix=self._prefix(question(sampling))
+        )
+        yield from caption_in_batches(images, self._settings.batch_size, caption_batch)
+
+    @torch.inference_mode()
+    def _caption_batch(
+        self, batch: Sequence[tuple[str, Image.Image]], sampling: CaptionSampling, prefix: Tensor
+    ) -> list[list[str]]:
+        """N stripped captions for each image of the batch."""
+        token_rows = draw_captions(
+            self._model,
+            self._embed(self._features([image for _, image in batch]), prefix),
+            [key for key, _ in batch],
+            sampling,
+            end_tokens=as_list(self._model.generation_config.eos_token_id),
+        )
+        texts = self._processor.tokenizer.batch_decode(token_rows, skip_special_tokens=True)
+        return grouped(texts, sampling.n)
+
+    def _features(self, images: Sequence[Image.Image]) -> Tensor:
+        """Projected patch tokens (B, P, H): what stands in the place of the image."""
+        for image in images:
+            check_proportions(image)
+        pixels = self._processor.image_processor(images=list(images), return_tensors="pt")
+        found = self._model.get_image_features(
+            pixels["pixel_values"].to(self._device, self._dtype), return_dict=True
+        )
+        return torch.stack(list(found.pooler_output))
+
+    def _embed(self, features: Tensor, prefix: Tensor) -> dict[str, Tensor]:
+        """The language model's input: the prompt with each image in its place, (B, L, H)."""
+        input_ids = prefix.expand(len(features), -1)
+        embeds = self._model.get_input_embeddings()(input_ids)
+        is_image = (input_ids == self._model.config.image_token_id)[..., None]
+        return {
+            "inputs_embeds": embeds.masked_scatter(is_image, features.to(embeds.dtype)),
+            "attention_mask": torch.ones_like(input_ids),
+        }
+
+    @torch.inference_mode()
+    def _prefix(self, prompt: str) -> Tensor:
+        """Token ids (1, L) of the chat before the answer, one placeholder per patch in it.
+
+        Raises:
+            ValueError: When the prompt holds a placeholder of its own, or the processor makes
+                another number of them than the model has patches.
+        """
+        processor, blank = self._processor, Image.new("RGB", (8, 8))
+        content = [{"type": "image"}, {"type": "text", "text": prompt}]
+        chat = processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        if (held := chat.count(processor.image_token)) != 1:
+            raise ValueError(
+                f"the chat holds {held} times {processor.image_token}, not once, for the prompt "
+                f"{prompt!r}; a prompt must not name it, and the chat template must place it"
+            )
+        start = processor.tokenizer.bos_token
+        ids = processor(
+            images=blank,
+            text=chat,
+            add_special_tokens=not (start and chat.startswith(start)),
+            return_tensors="pt",
+        )["input_ids"]
+        found = int((ids == self._model.config.image_token_id).sum())
+        patches = self._features([blank]).shape[1]
+        if found != patches:
+            raise ValueError(
+                f"the processor of {self._settings.model!r} makes {found} placeholders of an "
+                f"image, but the model has {patches} patch tokens; set patch_size, "
+                "num_additional_image_tokens and vision_feature_select_strategy in its "
+                "processor_config.json to those of the model's vision tower"
+            )
+        return ids.to(self._device)
