@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from prefect import flow
@@ -19,6 +21,7 @@ from tasks.mapping_training import (
     read_captions,
     train_network,
 )
+from tasks.settings import Profile
 
 
 @flow(name="train-mapping", flow_run_name="train mapping network")
@@ -69,11 +72,37 @@ def train_mapping(
         noise=noise,
         seed=seed,
     )
-    job = MappingJob(
-        chosen.root, chosen.query_encoder, config, keywords, masking, captions_key(texts)
+    return _train(chosen, texts, config, keywords, masking)
+
+
+def train_mapping_for(profile: Profile, captions: str, steps: int) -> str:
+    """A mapping network for a profile's backbone, trained unless it is there; its folder.
+
+    Args:
+        profile: Backbone and where the network is published.
+        captions: Text or Parquet file of captions, or the name of a captioned collection.
+        steps: Optimiser steps.
+    """
+    is_file = Path(captions).is_file()
+    texts = (
+        read_captions(captions) if is_file else cached_captions(caption_stage(profile, captions))
     )
-    todo = 0 if job.is_published else steps
+    config = LinCirConfig(steps=steps)
+    return str(_train(profile, texts, config, "function_words", "offsets")["checkpoint"])
+
+
+def _train(
+    profile: Profile,
+    texts: Sequence[str],
+    config: LinCirConfig,
+    keywords: str,
+    masking: Literal["offsets", "substring"],
+) -> dict[str, Any]:
+    job = MappingJob(
+        profile.root, profile.query_encoder, config, keywords, masking, captions_key(texts)
+    )
+    todo = 0 if job.is_published else config.steps
     title = "train mapping network"
-    with watching(title, todo, steps - todo) as listener, progress.listening(listener):
+    with watching(title, todo, config.steps - todo) as listener, progress.listening(listener):
         result = train_network(job, Captions(texts))
     return result | {"captions": len(texts)}

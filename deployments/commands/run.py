@@ -40,6 +40,12 @@ FLOWS = {
     "score-benchmark": FlowEntry(
         "flows.score_benchmark", "score_benchmark", "rankings, metrics, submissions, report"
     ),
+    "rerun-backbone": FlowEntry(
+        "flows.rerun_backbones", "rerun_backbone", "evaluate again with another CLIP, texts reused"
+    ),
+    "evaluate-matrix": FlowEntry(
+        "flows.rerun_backbones", "evaluate_matrix", "methods x benchmarks x backbones"
+    ),
     "sweep-fusion": FlowEntry(
         "flows.sweep_fusion", "sweep_fusion", "CVSI's weights on a grid, from cached features"
     ),
@@ -94,12 +100,21 @@ def _values(arguments: argparse.Namespace, flow: Any) -> tuple[dict[str, Any], d
     from prefect.exceptions import ParameterTypeError
 
     from flows.profiles import parse_assignments, resolve_profile
+    from tasks.settings import Profile
 
     parameters = dict(inspect.signature(flow.fn).parameters)
     del parameters["profile"], parameters["settings"]  # these have options of their own
     values = parse_assignments(arguments.set)
-    own = {key: _fit(value, parameters[key]) for key, value in values.items() if key in parameters}
-    settings = {key: value for key, value in values.items() if key not in parameters}
+    own: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    for key, value in values.items():
+        group, dot, field = key.partition(".")
+        if key in parameters:
+            own[key] = _fit(value, parameters[key])
+        elif dot and group in parameters and group not in Profile.model_fields:
+            own.setdefault(group, {})[field] = value
+        else:
+            settings[key] = value
     _check(arguments.flow, parameters, own)
     try:
         resolve_profile(arguments.profile, settings)

@@ -1,0 +1,225 @@
+"""Evaluate again on other backbones: the texts are reused, only what CLIP computes is made.
+
+Captions, edited captions and added objects do not depend on the backbone. A new one costs its
+image and text features, a mapping network if a method needs one and none was named, and scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows.evaluation import runnable_methods
+from flows.forms import Backbone, BenchmarkChoice, MethodName
+from flows.profiles import resolve_profile
+from flows.score_benchmark import Outcome, evaluate
+from flows.train_mapping import train_mapping_for
+from models.methods import METHODS
+from models.paper_results import paper_results
+from tasks.artifacts import artifact_key, markdown_table, publish_markdown, stages_markdown
+from tasks.engines import backbone_name
+from tasks.ledger import MAIN_METRIC, read_ledger
+from tasks.query_sets import BenchmarkRef
+from tasks.settings import Profile
+
+LINCIR = "mapping:lincir"
+
+
+@dataclass(frozen=True)
+class MappingPlan:
+    """How a mapping network is trained where a backbone has none.
+
+    Attributes:
+        captions: Text or Parquet file of captions, or the name of a captioned collection.
+        steps: Optimiser steps.
+    """
+
+    captions: str
+    steps: int
+
+
+@flow(name="rerun-backbone", flow_run_name="rerun on {backbone.name}")
+def rerun_backbone(
+    backbone: Backbone,
+    benchmarks: list[BenchmarkChoice],
+    methods: list[MethodName] | None = None,
+    mapping_captions: str = "",
+    mapping_steps: int = 20_000,
+    profile: str = "tiny",
+    settings: dict[str, Any] | None = None,
+    out: str = "out/rerun",
+) -> dict[str, Any]:
+    """Score methods on benchmarks with another CLIP backbone.
+
+    Args:
+        backbone: The CLIP to evaluate.
+        benchmarks: On what.
+        methods: Which methods; none chosen means all that run.
+        mapping_captions: Captions that a mapping network for this backbone is trained on, if a
+            method needs one: a text or Parquet file, or the name of a captioned collection.
+        mapping_steps: Optimiser steps of that training.
+        profile: tiny, production, or a TOML file that extends one.
+        settings: Dotted setting names and values that replace the profile's.
+        out: Folder for the report and the submission files.
+    """
+    plan = MappingPlan(mapping_captions, mapping_steps)
+    made = rerun(backbone, benchmarks, methods or [], plan, profile, settings or {}, Path(out))
+    _show([made], benchmarks)
+    return made.outcome.as_json() | {"backbone": made.name}
+
+
+@flow(name="evaluate-matrix", flow_run_name="methods x benchmarks x backbones")
+def evaluate_matrix(
+    backbones: list[Backbone],
+    benchmarks: list[BenchmarkChoice],
+    methods: list[MethodName] | None = None,
+    mapping_captions: str = "",
+    mapping_steps: int = 20_000,
+    profile: str = "tiny",
+    settings: dict[str, Any] | None = None,
+    out: str = "out/matrix",
+) -> dict[str, Any]:
+    """Score every method on every benchmark with every backbone.
+
+    Args:
+        backbones: The CLIPs to evaluate, one after the other.
+        benchmarks: On what.
+        methods: Which methods; none chosen means all that run.
+        mapping_captions: Captions that mapping networks are trained on, where a backbone needs
+            one: a text or Parquet file, or the name of a captioned collection.
+        mapping_steps: Optimiser steps of that training.
+        profile: tiny, production, or a TOML file that extends one.
+        settings: Dotted setting names and values that replace the profile's.
+        out: Folder for the reports, one below it per backbone.
+    """
+    plan = MappingPlan(mapping_captions, mapping_steps)
+    made = [
+        rerun(
+            backbone,
+            benchmarks,
+            methods or [],
+            plan,
+            profile,
+            settings or {},
+            Path(out, artifact_key(backbone.name or profile, backbone.pretrained)),
+        )
+        for backbone in backbones
+    ]
+    _show(made, benchmarks)
+    return {
+        "reports": {rerun.name: str(rerun.outcome.report) for rerun in made},
+        "scores": {rerun.name: rerun.outcome.as_json()["scores"] for rerun in made},
+    }
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """What an evaluation on one backbone made."""
+
+    name: str
+    profile: Profile
+    refs: tuple[BenchmarkRef, ...]
+    outcome: Outcome
+
+
+def rerun(
+    backbone: Backbone,
+    benchmarks: Sequence[BenchmarkChoice],
+    methods: Sequence[str],
+    mapping: MappingPlan,
+    profile: str,
+    settings: dict[str, Any],
+    out: Path,
+) -> Rerun:
+    """Evaluate on one backbone; trains its mapping network first where one is needed.
+
+    Raises:
+        ValueError: a method needs a mapping network and nothing says what to train it on.
+    """
+    chosen = resolve_profile(profile, {**settings, **backbone.settings()})
+    refs = tuple(choice.ref(chosen) for choice in benchmarks)
+    asked = list(methods) or runnable_methods(chosen)
+    if backbone.name and not backbone.mapping and _needs_mapping(asked, refs):
+        if not mapping.captions:
+            raise ValueError(
+                f"{', '.join(_needing(asked, refs))} need a mapping network for {backbone.name}: "
+                "name one (backbone.mapping), or captions to train it on (mapping_captions: a "
+                "text or Parquet file, or a captioned collection), or choose other methods"
+            )
+        trained = train_mapping_for(chosen, mapping.captions, mapping.steps)
+        chosen = resolve_profile(
+            profile, {**settings, **backbone.settings(), "mapping.checkpoint": trained}
+        )
+    name = backbone_name(chosen.query_encoder)
+    outcome = evaluate(chosen, refs, asked, out, f"Evaluation on {name}")
+    return Rerun(name, chosen, refs, outcome)
+
+
+def _needing(methods: Sequence[str], refs: Sequence[BenchmarkRef]) -> list[str]:
+    styles = {ref.load().style for ref in refs}
+    return [name for name in methods if any(LINCIR in METHODS[name].needs(s) for s in styles)]
+
+
+def _needs_mapping(methods: Sequence[str], refs: Sequence[BenchmarkRef]) -> bool:
+    return bool(_needing(methods, refs))
+
+
+# --------------------------------------------------------------------------- what one sees
+
+
+def _show(made: Sequence[Rerun], benchmarks: Sequence[BenchmarkChoice]) -> None:
+    """Publish the comparison of backbones, one artifact per benchmark."""
+    for place, choice in enumerate(benchmarks):
+        ref = made[0].refs[place]
+        text = comparison(made[0].profile.root, ref, [rerun.name for rerun in made])
+        stages = stages_markdown([s.as_json() for rerun in made for s in rerun.outcome.log.stages])
+        reports = "\n".join(f"- {rerun.name}: `{rerun.outcome.report}`" for rerun in made)
+        publish_markdown(
+            artifact_key("backbones", ref.collection_name),
+            f"{text}\n\n### Full reports\n{reports}\n\n### What was made\n{stages}",
+            f"{choice.name} {choice.split}: methods by backbone",
+        )
+
+
+def comparison(root: str, ref: BenchmarkRef, new: Sequence[str]) -> str:
+    """Methods by backbone on one benchmark from the ledger, beside the papers' numbers."""
+    style = ref.load().style
+    main = MAIN_METRIC[style]
+    entries = [
+        entry
+        for entry in read_ledger(root)
+        if (entry["benchmark"], entry["split"]) == (ref.name, ref.split)
+        and main in entry["metrics"]
+    ]
+    backbones = list(dict.fromkeys(entry["backbone"] for entry in entries))
+    values = {(e["method"], e["backbone"]): e["metrics"][main]["value"] for e in entries}
+    methods = list(dict.fromkeys(entry["method"] for entry in entries))
+    methods.sort(key=lambda name: -max(values.get((name, b), 0.0) for b in backbones))
+    printed = _printed(style, main)
+    columns = ["method", *(f"**{b}**" if b in new else b for b in backbones), "papers"]
+    rows = [
+        (
+            METHODS[name].title if name in METHODS else name,
+            *(values.get((name, b), "") for b in backbones),
+            printed.get(name, ""),
+        )
+        for name in methods
+    ]
+    world = {entry["world"] for entry in entries}
+    note = " (embedded world: not comparable with papers)" if "embedded" in world else ""
+    return f"## {ref.collection_name}: {main}{note}\n\n{markdown_table(columns, rows)}"
+
+
+def _printed(style: str, main: str) -> dict[str, str]:
+    """Method -> its printed numbers of the metric, by backbone."""
+    shown: dict[str, list[str]] = {}
+    for result in paper_results(style):
+        if main in result.metrics:
+            shown.setdefault(result.method, []).append(
+                f"{result.metrics[main]:.2f} ({result.backbone})"
+            )
+    return {method: ", ".join(dict.fromkeys(values)) for method, values in shown.items()}

@@ -1,0 +1,49 @@
+"""What a run leaves in Prefect's UI: small tables, never the data behind them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from prefect.artifacts import create_markdown_artifact
+
+LARGEST: Final = 400_000
+"""Bytes of one artifact; the UI's list of artifacts goes blank when they are megabytes."""
+
+
+def artifact_key(*parts: str) -> str:
+    """A key that Prefect takes: lower case letters, digits and dashes; never empty."""
+    key = re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
+    if not key:
+        raise ValueError(f"no letter or digit in {parts!r} to make an artifact's key of")
+    return key
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table; pipes and line ends in cells are made harmless."""
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    lines += [f"| {' | '.join(_cell(value) for value in row)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    shown = f"{value:.2f}" if isinstance(value, float) else str(value)
+    return shown.replace("|", "\\|").replace("\n", " ")
+
+
+def publish_markdown(key: str, text: str, description: str) -> None:
+    """Show a page in the UI; a page that is too long is cut and says so."""
+    if len(text.encode()) > LARGEST:
+        text = text.encode()[:LARGEST].decode(errors="ignore")
+        text = text.rsplit("\n", 1)[0] + "\n\n*Cut here: the full table is in the report.*"
+    create_markdown_artifact(markdown=text, key=key, description=description)
+
+
+def stages_markdown(stages: Sequence[Mapping[str, Any]]) -> str:
+    """What each stage made, reused and failed to make."""
+    columns = ("stage", "made", "reused", "failed", "seconds")
+    rows = [
+        (s["title"], s["made"], s["reused"], s["failed"], f"{s['seconds']:.1f}") for s in stages
+    ]
+    return markdown_table(columns, rows)
