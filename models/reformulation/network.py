@@ -10,7 +10,7 @@ null text. Shape legend: B batch, L text tokens, T text width, W image width, d 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -103,9 +103,7 @@ class ReformulationNetwork(nn.Module):
         self.image.transformer.resblocks = _cross_attended(
             self.image.transformer.resblocks, self.text.width, settings
         )
-        self.predictor = _predictor(self.dim, settings.predictor_ratio)
-        if not settings.predictor:
-            self.predictor = None
+        self.predictor = _predictor(self.dim, settings) if settings.predictor else None
         self.null_sequence: nn.Parameter | None = None
         self.null_embedding: nn.Parameter | None = None
         if settings.null_text == "learned":
@@ -319,8 +317,10 @@ def _cross(block: nn.Module, text_width: int, settings: NetworkSettings) -> Cros
     return CrossAttention(width, text_width, int(block.attn.num_heads), settings.gate)
 
 
-def _predictor(dim: int, ratio: int) -> nn.Module | None:
-    return nn.Sequential(nn.Linear(2 * dim, ratio * dim), nn.GELU(), nn.Linear(ratio * dim, dim))
+def _predictor(dim: int, settings: NetworkSettings) -> nn.Module:
+    """g of (B, 2d) -> (B, d)."""
+    hidden = settings.predictor_ratio * dim
+    return nn.Sequential(nn.Linear(2 * dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
 
 def _decays(name: str, parameter: nn.Parameter) -> bool:
