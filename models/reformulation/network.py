@@ -109,7 +109,7 @@ class ReformulationNetwork(nn.Module):
         if settings.null_text == "learned":
             self.null_sequence = nn.Parameter(torch.zeros(2, self.text.width))
             self.null_embedding = nn.Parameter(torch.zeros(self.dim))
-        self._choose_trained()
+        self.choose_trained()
 
     @property
     def dim(self) -> int:
@@ -250,7 +250,7 @@ class ReformulationNetwork(nn.Module):
             v, pure = functional.normalize(v, dim=-1), functional.normalize(pure, dim=-1)
         return self.predictor(torch.cat([v, pure], dim=-1))
 
-    def _choose_trained(self) -> None:
+    def choose_trained(self) -> None:
         """Freeze what is constant by nature or by setting, and what no gradient reaches."""
         self.requires_grad_(True)
         vision = self.parts.architecture.get("vision_cfg", {})
