@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from storage.tables import require_complete
+from storage.tables import Shard, require_complete
 from tasks import progress
 from tasks.stage_tasks import plan_stage, run_shard
 from tasks.stages.base import Stage
@@ -87,8 +87,7 @@ def run_stage(
     broken: list[str] = []
     made = 0
     with watching(stage.title, todo, plan["present"]) as listener, progress.listening(listener):
-        # Workers that fill one table take its shards in orders of their own, and so share them.
-        for shard in random.sample(plan["shards"], len(plan["shards"])):
+        for shard in in_turn(stage, plan["shards"]):
             state = run_shard(stage, shard, return_state=True)
             result = state.result(raise_on_failure=False)
             if isinstance(result, dict):
@@ -119,6 +118,21 @@ def run_stage(
     if plan["shards"]:
         plan_stage(stage)  # leaves the record by which a rerun shows as cached
     return report
+
+
+def in_turn(stage: Any, shards: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Shards in an order of one's own, those that another worker has begun last.
+
+    Workers that fill one table share its shards that way, and what a dead one had begun is made
+    by the others in the end.
+    """
+    table, begun = stage.table(), []
+    for shard in random.sample(shards, len(shards)):
+        if table.begin(Shard(shard["key"], tuple(shard["members"]), shard["attempt"])):
+            yield shard
+        else:
+            begun.append(shard)
+    yield from begun
 
 
 def run_stages(stages: Sequence[Stage], log: RunLog, allow_gaps: float) -> None:

@@ -46,13 +46,17 @@ class CorruptPart(ValueError):
 
 @dataclass(frozen=True)
 class Footer:
-    """Provenance of a part: what made it, for which spec and shard, when, and how many rows."""
+    """Provenance of a part: what made it, for which spec and shard, when, and how many rows.
+
+    `seconds` is what making the rows took, 0 where nobody measured it.
+    """
 
     table: str
     spec_key: str
     shard_key: str
     attempt: int
     rows: int
+    seconds: float = 0.0
     producer: str = PRODUCER
     created: str = field(
         default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -169,15 +169,31 @@ class Table:
         todo = sum(len(shard.members) for shard in shards)
         return Plan(tuple(shards), len(planned) - todo, len(planned))
 
-    def publish(self, shard: Shard, rows: pa.Table) -> Part:
+    def begin(self, shard: Shard) -> bool:
+        """Mark a shard as begun; False if somebody has marked it before.
+
+        Workers that share a table take unmarked shards first, so that they seldom do the same
+        work. A mark is a hint and never a lock: whoever left it may be dead, and the shard is
+        still to be made.
+        """
+        return self.location.create(f"begun/{self.folder}/{shard.key}", b"")
+
+    def publish(self, shard: Shard, rows: pa.Table, seconds: float = 0.0) -> Part:
         """Check the rows of a shard and publish them as its part, unless another worker did.
+
+        Args:
+            shard: What the rows are for.
+            rows: One row for each member.
+            seconds: What making them took, for estimates.
 
         Raises:
             ValueError: the rows are not exactly those of the shard (see `parts.checked_rows`).
             CorruptPart: another part has the name and is broken.
         """
         rows = checked_rows(self.schema, rows, shard.members)
-        footer = Footer(self.name, self.spec_key, shard.key, shard.attempt, rows.num_rows)
+        footer = Footer(
+            self.name, self.spec_key, shard.key, shard.attempt, rows.num_rows, round(seconds, 3)
+        )
         data = encode_part(self.schema, rows, footer)
         name = f"part-{shard.key}.parquet"
         published = self.location.create(f"{self.folder}/{name}", data)
@@ -263,6 +279,18 @@ class Table:
         if rows_of:
             raise IncompleteTable(_incomplete(self, sorted(rows_of), len(set(keys))))
         return out
+
+    def pace(self, parts: int = 20) -> float | None:
+        """Rows a second, measured over the last parts made; None where nobody measured."""
+        footers = []
+        for entry in self._survey().parts:
+            with open_part(self.location, entry.path) as part:
+                footer = footer_of(part, entry.path)
+            if footer.seconds:
+                footers.append(footer)
+        last = sorted(footers, key=lambda footer: footer.created)[-parts:]
+        seconds = sum(footer.seconds for footer in last)
+        return sum(footer.rows for footer in last) / seconds if seconds else None
 
     def rows_by_status(self) -> dict[str, int]:
         """Count the unique rows of each status, most frequent first."""
