@@ -35,7 +35,12 @@ from peft import (
 )
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from models.checkpoints import loading_arguments, pick_device, pick_dtype
 from models.generators.prompt_tokens import prompt_texts, token_ids, uses_chat
@@ -93,6 +98,10 @@ class TuningConfig:
         if not (0 <= self.dropout < 1 and 0 <= self.warmup <= 1):
             raise ValueError(f"dropout lies in [0, 1) and warmup in [0, 1], not {self!r}")
 
+    def steps_on(self, pairs: int) -> int:
+        """Optimiser steps on that many pairs; an epoch's last batch may be smaller."""
+        return self.epochs * math.ceil(pairs / self.batch_size)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseModel:
@@ -119,6 +128,14 @@ class BaseModel:
         """What `auto` means here."""
         return str(pick_dtype(self.dtype, pick_device(self.device))).removeprefix("torch.")
 
+    def load_weights(self) -> PreTrainedModel:
+        """The model, on the CPU."""
+        return AutoModelForCausalLM.from_pretrained(
+            self.model,
+            dtype=pick_dtype(self.dtype, pick_device(self.device)),
+            **loading_arguments(self.model, self.revision),
+        )
+
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer."""
         return AutoTokenizer.from_pretrained(
@@ -127,7 +144,7 @@ class BaseModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class Example:
     """A complete prompt, already rendered, and the answer that the model shall give."""
 
     prompt: str
@@ -143,7 +160,7 @@ class TrainingTokens:
 
 
 def tokenise_pairs(
-    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair], is_chat: bool, context: int | None
+    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Example], is_chat: bool, context: int | None
 ) -> list[TrainingTokens]:
     """Token ids of every pair; the prompt's are exactly those that answering would put.
 
@@ -177,7 +194,9 @@ def _joined(prompt: str, answer: str) -> str:
     return prompt + answer if prompt[-1:].isspace() else f"{prompt} {answer}"
 
 
-def _refuse_overlong(rows: Sequence[TrainingTokens], pairs: Sequence[Pair], context: int) -> None:
+def _refuse_overlong(
+    rows: Sequence[TrainingTokens], pairs: Sequence[Example], context: int
+) -> None:
     overlong = [i for i, row in enumerate(rows) if len(row.ids) > context]
     if overlong:
         first = overlong[0]
@@ -191,7 +210,7 @@ def _refuse_overlong(rows: Sequence[TrainingTokens], pairs: Sequence[Pair], cont
 class RewriterTuning:
     """A tuning run: make it, `run` it, `save` and `load` it in between as you like."""
 
-    def __init__(self, config: TuningConfig, base: BaseModel, pairs: Sequence[Pair]) -> None:
+    def __init__(self, config: TuningConfig, base: BaseModel, pairs: Sequence[Example]) -> None:
         """Load the base model and prepare a run from step 0.
 
         Args:
@@ -207,17 +226,12 @@ class RewriterTuning:
         self.config = config
         self._device = pick_device(base.device)
         tokenizer = base.load_tokenizer()
-        model = AutoModelForCausalLM.from_pretrained(
-            base.model,
-            dtype=pick_dtype(base.dtype, self._device),
-            **loading_arguments(base.model, base.revision),
-        )
+        model = base.load_weights()
         context = getattr(model.config, "max_position_embeddings", None)
         self._rows = tokenise_pairs(tokenizer, pairs, uses_chat(tokenizer, base.chat), context)
         self.model: PeftModel = _with_adapters(model, config, self._device)
         self._optimizer = torch.optim.AdamW(self._trained(), lr=0.0, weight_decay=0.0)
-        self._per_epoch = math.ceil(len(self._rows) / config.batch_size)
-        self.steps = config.epochs * self._per_epoch
+        self.steps = config.steps_on(len(pairs))
         self.losses: list[float] = []
 
     @property
@@ -301,7 +315,7 @@ class RewriterTuning:
 
     def _members(self, step: int) -> list[int]:
         """Pairs of a step: each epoch a new order; its last batch may be smaller."""
-        epoch, place = divmod(step, self._per_epoch)
+        epoch, place = divmod(step, self.steps // self.config.epochs)
         order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self._rows))
         size = self.config.batch_size
         return [int(i) for i in order[place * size : (place + 1) * size]]
@@ -352,10 +366,6 @@ def learning_rate(config: TuningConfig, step: int, steps: int) -> float:
 
 def merge_adapter(base: BaseModel, adapter: str | Path, folder: str | Path) -> None:
     """Write the base model with an adapter merged into it, for servers that know no adapters."""
-    model = AutoModelForCausalLM.from_pretrained(
-        base.model,
-        dtype=pick_dtype(base.dtype, pick_device(base.device)),
-        **loading_arguments(base.model, base.revision),
-    )
-    PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().save_pretrained(folder)
+    merged = PeftModel.from_pretrained(base.load_weights(), str(adapter)).merge_and_unload()
+    merged.save_pretrained(folder)
     base.load_tokenizer().save_pretrained(folder)
