@@ -26,7 +26,9 @@ from tasks.stages.caption_features import CaptionFeatureStage
 from tasks.stages.captions import CaptionStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.query_features import QueryFeatureStage
+from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
 from tasks.stages.rewrites import RewriteStage
+from tasks.stages.triplets import TripletStage
 
 PLAIN_JSON = JSONSerializer(object_encoder=None, object_decoder=None)
 """Results as plain JSON: reading one imports and builds nothing."""
@@ -34,7 +36,16 @@ PLAIN_JSON = JSONSerializer(object_encoder=None, object_decoder=None)
 TRANSIENT = (ConnectionError, TimeoutError, S3ConnectionError, S3ClientError)
 """Lost connections and timeouts; those of the S3 client are no ConnectionErrors of Python's."""
 
-AnyStage = CaptionStage | ImageFeatureStage | CaptionFeatureStage | RewriteStage | QueryFeatureStage
+AnyStage = (
+    CaptionStage
+    | ImageFeatureStage
+    | CaptionFeatureStage
+    | RewriteStage
+    | QueryFeatureStage
+    | ReformulatedImageStage
+    | ReformulatedQueryStage
+    | TripletStage
+)
 
 
 def is_transient(task: Any, run: Any, state: Any) -> bool:

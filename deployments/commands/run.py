@@ -34,6 +34,9 @@ FLOWS = {
     "embed-gallery": FlowEntry(
         "flows.embed_gallery", "embed_gallery", "everything that searching a collection needs"
     ),
+    "generate-triplets": FlowEntry(
+        "flows.generate_triplets", "generate_triplets", "images -> training data for InstructCIR"
+    ),
     "train-mapping": FlowEntry(
         "flows.train_mapping", "train_mapping", "train a LinCIR mapping network from captions"
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.report import plots, text
@@ -104,7 +105,8 @@ def _section(section: Section, place: int, embedded_world: bool) -> SectionView:
     )
 
 
-def _stage(stage: Stage) -> StageView:
+def stage_view(stage: Stage) -> StageView:
+    """One stage with its meter."""
     counts = (stage.made, stage.reused, stage.failed)
     scale = plots.Scale(0.0, float(sum(counts) or 1))
     bars, start = [], 0.0
@@ -115,6 +117,13 @@ def _stage(stage: Stage) -> StageView:
     return StageView(stage, *bars)
 
 
+def run_totals(stages: Sequence[Stage]) -> dict[str, int]:
+    """Rows made, reused and failed of all stages together."""
+    return {
+        kind: sum(getattr(stage, kind) for stage in stages) for kind in ("made", "reused", "failed")
+    }
+
+
 def page(data: ReportData) -> Page:
     """Everything the template needs, in the order in which it is shown."""
     return Page(
@@ -123,9 +132,6 @@ def page(data: ReportData) -> Page:
             _section(section, place, data.embedded_world)
             for place, section in enumerate(data.sections, 1)
         ),
-        stages=tuple(_stage(stage) for stage in data.stages),
-        totals={
-            kind: sum(getattr(stage, kind) for stage in data.stages)
-            for kind in ("made", "reused", "failed")
-        },
+        stages=tuple(stage_view(stage) for stage in data.stages),
+        totals=run_totals(data.stages),
     )

@@ -1,4 +1,4 @@
-"""Lay a report out as one self-contained HTML file."""
+"""Lay a report, or another page, out as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -28,14 +28,39 @@ def render_report(data: ReportData) -> str:
     Returns:
         HTML, to be written as UTF-8.
     """
-    environment = _environment()
-    style, script = _source("style.css.j2"), _source("script.js.j2")
-    return environment.get_template("report.html.j2").render(
+    return render_page(
+        "report.html.j2",
+        title=data.title,
+        subtitle=data.subtitle,
+        created=data.created,
         page=page(data),
-        style=style,
-        script=script,
-        policy=_policy(style, script),
         first_captions=FIRST_CAPTIONS,
+    )
+
+
+def render_page(template: str, *, title: str, subtitle: str, created: str, **values: object) -> str:
+    """A template that extends `base.html.j2`, filled in, with styles and script inside it.
+
+    Args:
+        template: File name of the template.
+        title: Heading of the page.
+        subtitle: A sentence under it.
+        created: When, for people.
+        values: What else the template shows.
+    """
+    style, script = _source("style.css.j2"), _source("script.js.j2")
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            title=title,
+            subtitle=subtitle,
+            created=created,
+            style=style,
+            script=script,
+            policy=_policy(style, script),
+            **values,
+        )
     )
 
 
@@ -51,6 +76,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         clip=text.clip,
+        compare=text.compare,
         data_uri=_data_uri,
         duration=text.duration,
         label=text.label,

@@ -12,6 +12,7 @@ from models.protocols import CaptionReply, CaptionSampling
 from storage.images import ImageProblem
 from storage.schemas import OK
 from tasks.engines import captioner_fingerprint, load_captioner
+from tasks.pair_samples import PairSample
 from tasks.settings import CaptionerSettings
 from tasks.stages.base import ImageSet, Stage, Tick, decoded
 
@@ -22,7 +23,7 @@ class CaptionStage(Stage):
     table_name: ClassVar[str] = "captions"
     producer: ClassVar[str] = "cirflow/captions/1"
 
-    images: ImageSet
+    images: ImageSet | PairSample
     captioner: CaptionerSettings
     sampling: CaptionSampling
 
