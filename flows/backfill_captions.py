@@ -1,40 +1,242 @@
-"""Backfill captions: fill what is missing in the caption cache of a collection."""
+"""Backfill captions: fill what is missing in the caption caches of collections."""
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from prefect import flow
+from prefect import flow, runtime
+from prefect.states import Completed, Failed, State
+from pydantic import Field
 
-from flows.gallery import caption_stage
+from flows.fan_out import fan_out
+from flows.forms import Form
 from flows.profiles import resolve_profile
-from flows.running import RunLog, run_stage
+from flows.running import RunLog, StageFailed, run_stage, watching
+from storage.collections import list_collections
+from storage.locations import Location
+from storage.schemas import OK
+from storage.tables import IncompleteTable
+from tasks import progress
+from tasks.artifacts import artifact_key, markdown_table, publish_markdown, stages_markdown
+from tasks.selected_images import SelectedImages, Which
+from tasks.settings import Profile
+from tasks.stages.captions import CaptionStage
+
+DEPLOYMENT = "backfill-captions/backfill-captions"
+SHOWN = 50
+"""Failed rows that the artifact lists."""
+
+CaptionKind = Literal["ensemble", "single", "instructcir"]
+
+
+class Selector(Form):
+    """Which images."""
+
+    which: Which = Field(
+        "missing",
+        description="missing: no captions yet under these settings. failed: tried and failed, "
+        "try again. stale: captioned under other settings only.",
+    )
+    since: datetime.date | None = Field(None, description="Ingested on this day (UTC) or later.")
+    until: datetime.date | None = Field(None, description="Ingested on this day (UTC) or earlier.")
 
 
 @flow(name="backfill-captions", flow_run_name="captions of {collection}")
 def backfill_captions(
-    collection: str,
+    collection: str = "all",
+    kind: CaptionKind = "ensemble",
+    selector: Selector | None = None,
+    dry_run: bool = False,
+    runs: int = 1,
+    allow_gaps: float | None = None,
     profile: str = "tiny",
     settings: dict[str, Any] | None = None,
-    kind: Literal["ensemble", "single"] = "ensemble",
-    retry_failed: bool = False,
-) -> dict[str, Any]:
+) -> State[Any]:
     """Caption the images of a collection that have no captions yet.
 
+    Doing it again makes nothing that is there. The run ends Completed, CompletedWithGaps (some
+    images could not be captioned, but no more than is allowed) or Failed.
+
     Args:
-        collection: Name of an ingested collection.
+        collection: Name of an ingested collection, or all.
+        kind: ensemble: the N captions of CVSI. single: the one greedy caption. instructcir: the
+            one caption that modification texts are written from.
+        selector: Which images of it.
+        dry_run: Only say what would be done and what it would cost.
+        runs: Flow runs that share the work; each takes what no other has begun.
+        allow_gaps: Fraction of images that may remain without captions; empty: the profile's.
         profile: tiny, production, or a TOML file that extends one.
         settings: Dotted setting names and values that replace the profile's.
-        kind: N captions per image, or one greedy caption.
-        retry_failed: Try again the images whose captioning failed.
     """
     chosen = resolve_profile(profile, settings)
-    if kind == "single" and chosen.single_caption == "first":
+    picked = selector or Selector()
+    gaps = chosen.allow_gaps if allow_gaps is None else allow_gaps
+    names = list_collections(Location(chosen.root)) if collection == "all" else [collection]
+    stages = [captions_to_fill(chosen, name, kind, picked) for name in names]
+    retry = picked.which == "failed"
+    costs = [cost_of(n, stage, retry) for n, stage in zip(names, stages, strict=True)]
+    _show_costs(collection, costs)
+    if dry_run:
+        return Completed(message=_in_words(costs), data={"costs": [vars(c) for c in costs]})
+    log, outcomes = RunLog(), []
+    for stage, cost in zip(stages, costs, strict=True):
+        if runs > 1 and cost.images > stage.shard_size:
+            again = {
+                "collection": cost.collection,
+                "kind": kind,
+                "selector": picked.model_dump(mode="json"),
+                "allow_gaps": 1.0,
+                "profile": profile,
+                "settings": settings,
+            }
+            _share(stage, cost, again, runs)
+        outcomes.append(_fill(stage, log, gaps, retry))
+    return _end(collection, stages, log, outcomes)
+
+
+def captions_to_fill(
+    profile: Profile, collection: str, kind: CaptionKind, selector: Selector
+) -> CaptionStage:
+    """The stage whose missing rows a backfill makes.
+
+    Raises:
+        ValueError: the profile makes no such captions.
+    """
+    if kind == "single" and profile.single_caption == "first":
         raise ValueError(
             "under this profile the single caption is the first of the ensemble "
             "(single_caption=first); backfill kind=ensemble, or set single_caption=greedy"
         )
-    log = RunLog()
-    stage = caption_stage(chosen, collection, kind)
-    run_stage(stage, log, allow_gaps=chosen.allow_gaps, retry_failed=retry_failed)
-    return {"stages": [report.as_json() for report in log.stages]}
+    captioner, sampling = {
+        "ensemble": (profile.captioner, profile.ensemble),
+        "single": (profile.captioner, profile.single),
+        "instructcir": (profile.instructcir.captioner, profile.instructcir.captioning),
+    }[kind]
+    bare = CaptionStage(
+        root=profile.root,
+        shard_size=profile.shards.captions,
+        images=SelectedImages(collection=collection, captions_key=""),
+        captioner=captioner,
+        sampling=sampling,
+    )
+    images = SelectedImages(
+        collection=collection, captions_key=bare.spec_key, **selector.model_dump()
+    )
+    return bare.model_copy(update={"images": images})
+
+
+# --------------------------------------------------------------------------- what it costs
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a backfill of one collection would make.
+
+    Attributes:
+        collection: its name.
+        planned: images that the selector chooses.
+        images: those that would be captioned now.
+        captions: how many captions that is.
+        seconds: estimated time of one run, from the pace measured so far; None = not measured.
+    """
+
+    collection: str
+    planned: int
+    images: int
+    captions: int
+    seconds: float | None
+
+
+def cost_of(collection: str, stage: CaptionStage, retry_failed: bool) -> Cost:
+    """Count what is to be made, and estimate the time from what was made before."""
+    plan = stage.table().plan(stage.planned(), stage.shard_size, retry_failed)
+    images = plan.planned - plan.present
+    pace = stage.table().pace()
+    return Cost(
+        collection,
+        plan.planned,
+        images,
+        images * stage.sampling.n,
+        images / pace if pace else None,
+    )
+
+
+def _in_words(costs: Sequence[Cost]) -> str:
+    images = sum(cost.images for cost in costs)
+    captions = sum(cost.captions for cost in costs)
+    known = [cost.seconds for cost in costs if cost.seconds is not None]
+    about = f", about {_duration(sum(known))} in one run" if known else ""
+    return f"{images} images to caption ({captions} captions){about}" if images else "nothing to do"
+
+
+def _duration(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=max(1, round(seconds))))
+
+
+def _show_costs(collection: str, costs: Sequence[Cost]) -> None:
+    columns = ("collection", "chosen", "to caption", "captions", "time of one run")
+    rows = [
+        (
+            cost.collection,
+            cost.planned,
+            cost.images,
+            cost.captions,
+            "not measured yet" if cost.seconds is None else _duration(cost.seconds),
+        )
+        for cost in costs
+    ]
+    text = f"## {_in_words(costs)}\n\n{markdown_table(columns, rows)}"
+    publish_markdown(artifact_key("backfill plan", collection), text, "What a backfill would do")
+
+
+# --------------------------------------------------------------------------- doing it
+
+
+def _share(stage: CaptionStage, cost: Cost, parameters: Mapping[str, Any], runs: int) -> None:
+    key = artifact_key("backfill progress", cost.collection)
+    present = cost.planned - cost.images
+    with watching(stage.title, cost.images, present) as listener, progress.listening(listener):
+        fan_out(stage, DEPLOYMENT, parameters, runs, key)
+
+
+def _fill(stage: CaptionStage, log: RunLog, allow_gaps: float, retry: bool) -> str:
+    """Make what is left of a stage; returns why it may not be used, empty if it may."""
+    try:
+        run_stage(stage, log, allow_gaps=allow_gaps, retry_failed=retry)
+    except (StageFailed, IncompleteTable) as error:
+        return str(error)
+    return ""
+
+
+def _end(
+    collection: str, stages: Sequence[CaptionStage], log: RunLog, outcomes: Sequence[str]
+) -> State[Any]:
+    """The state that the run ends in, and the artifact that says why."""
+    reports = [report.as_json() for report in log.stages]
+    failed = [row for stage in stages for row in _failed_rows(stage)]
+    text = f"## Captions of {collection}\n\n{stages_markdown(reports)}"
+    if failed:
+        columns = ("collection", "image", "status", "reason")
+        text += f"\n\n### {len(failed)} without captions"
+        text += f" (first {SHOWN})" if len(failed) > SHOWN else ""
+        text += f"\n\n{markdown_table(columns, failed[:SHOWN])}"
+    publish_markdown(artifact_key("backfill", collection), text, f"Captions of {collection}")
+    data = {"stages": reports, "failed": len(failed), "run": str(runtime.flow_run.name or "")}
+    if problems := [outcome for outcome in outcomes if outcome]:
+        return Failed(message="; ".join(problems)[:2000], data=data)
+    if failed:
+        message = f"{len(failed)} images could not be captioned; that is within what is allowed"
+        return Completed(name="CompletedWithGaps", message=message, data=data)
+    return Completed(message="every chosen image has its captions", data=data)
+
+
+def _failed_rows(stage: CaptionStage) -> list[tuple[str, str, str, str]]:
+    rows = stage.table().read(["status", "reason"], stage.planned())
+    return [
+        (stage.images.title, key, status, reason)
+        for key, status, reason in rows.iter_rows()
+        if status != OK
+    ]

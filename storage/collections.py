@@ -26,7 +26,7 @@ from storage.images import MAX_PIXELS
 from storage.ingest_writer import IMAGES_SPEC, Examined, Known, Result, Writer, examine
 from storage.keys import content_key
 from storage.locations import Location
-from storage.parts import keys_by_group, open_part
+from storage.parts import footer_of, keys_by_group, open_part
 from storage.schemas import OK
 from storage.sources.candidates import Candidate, Limits
 from storage.sources.files import list_files
@@ -231,6 +231,24 @@ class Collection:
         rows = self.rows()
         return sorted(set(rows.filter(pl.col("status") == OK)["image_id"]))
 
+    def stored_between(
+        self, since: datetime.date | None, until: datetime.date | None
+    ) -> frozenset[str]:
+        """Return the images whose bytes were stored on a day (UTC) of a range, ends included.
+
+        An image that came in twice counts on the day on which it first came.
+        """
+        first: dict[str, datetime.date] = {}
+        for entry in self.images.parts():
+            day, keys = _stored(self.location, entry.path, entry.size)
+            for key in keys:
+                first[key] = min(day, first.get(key, day))
+        return frozenset(
+            key
+            for key, day in first.items()
+            if (since is None or day >= since) and (until is None or day <= until)
+        )
+
     def read_images(self, image_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """Stream (image id, bytes), each image once, in the order in which they are stored.
 
@@ -265,6 +283,15 @@ def _image_groups(location: Location, path: str, size: int) -> tuple[frozenset[s
     """Return the image ids of each row group. A part of a given name and size never changes."""
     with open_part(location, path) as part:
         return keys_by_group(part, location.join(path))
+
+
+@lru_cache(maxsize=4096)
+def _stored(location: Location, path: str, size: int) -> tuple[datetime.date, frozenset[str]]:
+    """Return the day on which a part was made and the ids of its images."""
+    with open_part(location, path) as part:
+        where = location.join(path)
+        day = datetime.datetime.fromisoformat(footer_of(part, where).created).date()
+        return day, frozenset().union(*keys_by_group(part, where))
 
 
 def _take_images(

@@ -114,7 +114,7 @@ def run_shard(stage: AnyStage, shard: dict[str, Any]) -> dict[str, Any]:
     published = False
     if not table.location.exists(f"{table.folder}/{name}"):
         rows = stage.rows(work.members, progress.tick)
-        published = table.publish(work, rows).published
+        published = table.publish(work, rows, time.monotonic() - started).published
         counts = Counter(rows["status"].to_pylist())
         failed = {status: count for status, count in counts.items() if status != OK}
     return {

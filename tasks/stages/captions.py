@@ -13,6 +13,7 @@ from storage.images import ImageProblem
 from storage.schemas import OK
 from tasks.engines import captioner_fingerprint, load_captioner
 from tasks.pair_samples import PairSample
+from tasks.selected_images import SelectedImages
 from tasks.settings import CaptionerSettings
 from tasks.stages.base import ImageSet, Stage, Tick, decoded
 
@@ -23,7 +24,7 @@ class CaptionStage(Stage):
     table_name: ClassVar[str] = "captions"
     producer: ClassVar[str] = "cirflow/captions/1"
 
-    images: ImageSet | PairSample
+    images: ImageSet | PairSample | SelectedImages
     captioner: CaptionerSettings
     sampling: CaptionSampling
 
