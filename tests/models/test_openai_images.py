@@ -1,0 +1,152 @@
+"""Captions through a server that misbehaves: every image ends as a reply that says why."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import time
+
+import pytest
+from PIL import Image
+
+from models.captioners.chat import DEFAULT_PROMPT
+from models.captioners.openai_images import OpenAIImageCaptioner
+from models.generators.openai_session import OpenAIServerSettings
+from models.protocols import Captioner, CaptionReply, CaptionSampling
+from tests.fakes.openai_server import MODEL, FakeOpenAIServer, Reply, chat, error
+from tests.fakes.pictures import pixels
+
+GREEDY = CaptionSampling(n=1, mode="greedy", max_new_tokens=128)
+THREE = CaptionSampling(n=3, seed=4)
+
+
+def captioner(server: FakeOpenAIServer, **changes: object) -> OpenAIImageCaptioner:
+    """A client that gives up soon."""
+    settings: dict[str, object] = {
+        "base_url": server.base_url,
+        "model": MODEL,
+        "transport_retries": 0,
+        "attempts": 2,
+        "read_seconds": 5.0,
+        "health_wait_seconds": 1.0,
+        "health_poll_seconds": 0.05,
+    }
+    return OpenAIImageCaptioner(OpenAIServerSettings(**settings | changes))  # type: ignore[arg-type]
+
+
+def one(server: FakeOpenAIServer, sampling: CaptionSampling = GREEDY, **changes) -> CaptionReply:
+    """What becomes of one image."""
+    (reply,) = captioner(server, **changes).caption([("k", pixels())], sampling)
+    return reply
+
+
+def test_fulfils_the_protocol() -> None:
+    with FakeOpenAIServer() as server:
+        assert isinstance(captioner(server), Captioner)
+
+
+def test_the_question_is_that_of_the_captioner_in_process() -> None:
+    with FakeOpenAIServer() as server:
+        one(server)
+        own = CaptionSampling(n=1, mode="greedy", prompt="what is it?")
+        one(server, own)
+    asked = [request["messages"][0]["content"] for request in server.requests]
+    assert [content[0]["text"] for content in asked] == [DEFAULT_PROMPT.template, "what is it?"]
+    assert [r["temperature"] for r in server.requests] == [0.0, 0.0]
+    assert [r["max_tokens"] for r in server.requests] == [128, 30]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK", "1"])
+def test_the_pixels_arrive_unchanged(mode: str) -> None:
+    image = pixels().convert(mode)
+    with FakeOpenAIServer() as server:
+        list(captioner(server).caption([("k", image)], GREEDY))
+    url = server.requests[0]["messages"][0]["content"][1]["image_url"]["url"]
+    sent = Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,"))))
+    assert sent.tobytes() == image.convert("RGB").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "reason"),
+    [
+        (Reply(body=b'{"id": "1", "choices": [{"ind'), "rejected", "not JSON"),
+        (Reply(body=b"<html>busy</html>", kind="text/html"), "rejected", "str, not a completion"),
+        (chat(), "rejected", "0 choices came back, 1 asked for"),
+        (chat(None), "rejected", "NoneType, not text"),
+        (chat(""), "rejected", "answered nothing"),
+        (chat(" \n "), "rejected", "answered nothing"),
+        (chat("a dog", "a cat"), "rejected", "2 choices came back, 1 asked for"),
+        (chat("a dog", finish="content_filter"), "rejected", "content_filter"),
+        (error(400, "maximum context length is 256 tokens"), "overlong", "256 tokens"),
+        (error(400, "cannot identify image file"), "engine_error", "cannot identify image file"),
+        (error(422, "image_url is not supported"), "engine_error", "image_url is not supported"),
+        (Reply(fault="half", body={"id": "1", "choices": []}), "engine_error", ""),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_answers_that_are_no_caption(answer: Reply, status: str, reason: str) -> None:
+    with FakeOpenAIServer(then=lambda request: answer) as server:
+        reply = one(server)
+    assert (reply.key, reply.status, reply.captions) == ("k", status, ())
+    assert reason in reply.reason
+    assert reply.reason
+
+
+def test_a_late_answer_is_a_timeout() -> None:
+    late = Reply(fault="hang", seconds=2.0)
+    started = time.monotonic()
+    with FakeOpenAIServer(then=lambda request: late) as server:
+        reply = one(server, read_seconds=0.3)
+        assert time.monotonic() - started < 2
+    assert (reply.status, reply.captions) == ("timeout", ())
+
+
+def test_an_answer_cut_at_the_limit_is_a_caption() -> None:
+    """Long captions are cut in process too."""
+    with FakeOpenAIServer(then=lambda request: chat("a dog  on\na", finish="length")) as server:
+        assert one(server) == CaptionReply("k", ("a dog on a",))
+
+
+def test_fewer_samples_than_asked_for_are_none() -> None:
+    with FakeOpenAIServer(chat("a", "b"), chat("a", "b", "c")) as server:
+        assert one(server, THREE).captions == ("a", "b", "c")
+    assert len(server.requests) == 2
+
+
+def test_one_bad_image_does_not_harm_the_others() -> None:
+    def answer(request):
+        url = request["messages"][0]["content"][1]["image_url"]["url"]
+        sent = Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))
+        name = "red" if sent.getpixel((0, 0)) == (255, 0, 0) else "other"
+        return error(400, "cannot be decoded") if name == "red" else chat(name)
+
+    broken = Image.open(io.BytesIO(b"P6 4 4 255 abc"))  # fails when its pixels are read
+    images = [
+        ("a", pixels(1)),
+        ("red", Image.new("RGB", (4, 4), "red")),
+        ("line", Image.new("RGB", (9000, 1))),
+        ("broken", broken),
+        ("b", pixels(2)),
+    ]
+    with FakeOpenAIServer(then=answer) as server:
+        replies = {r.key: r for r in captioner(server).caption(images, GREEDY)}
+    assert {key: reply.status for key, reply in replies.items()} == {
+        "a": "ok",
+        "b": "ok",
+        "red": "engine_error",
+        "line": "engine_error",
+        "broken": "engine_error",
+    }
+    assert "9000x1" in replies["line"].reason
+    assert len(server.requests) == 3
+
+
+def test_the_key_comes_from_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    with FakeOpenAIServer() as server:
+        engine = captioner(server)
+        list(engine.caption([("k", pixels())], GREEDY))
+    assert server.authorizations == ["Bearer sk-secret"]
+    assert "sk-secret" not in json.dumps(engine.fingerprint)
+    assert "127.0.0.1" not in json.dumps(engine.fingerprint)
