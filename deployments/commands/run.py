@@ -40,6 +40,9 @@ FLOWS = {
     "train-mapping": FlowEntry(
         "flows.train_mapping", "train_mapping", "train a LinCIR mapping network from captions"
     ),
+    "train-reformulation": FlowEntry(
+        "flows.train_reformulation", "train_reformulation", "triplets -> InstructCIR's network"
+    ),
     "score-benchmark": FlowEntry(
         "flows.score_benchmark", "score_benchmark", "rankings, metrics, submissions, report"
     ),

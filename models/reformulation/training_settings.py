@@ -44,14 +44,18 @@ class TrainingSettings:
         class_grouping: Pairs of one meta class that stand together in a batch, so that their
             targets are hard negatives; 0 shuffles freely, as the paper does.
         seed: Of new weights, order, crops and dropout.
-        validation: Triplets held out to choose the best step, the first of the sample, so that
-            nested samples are judged on the same ones; at most a tenth of what there is.
+        validation: Triplets held out to choose the best step: the first of the sample, so that
+            nested samples are judged by the same ones; at most a tenth of what there is.
+            Triplets that share an image with them are not trained on.
         validate_every: Steps between two validations; 0 is once an epoch.
         branch: Whose queries are validated: `online` weights or their moving average. OPEN ->
             online. [R]
         keep: Publish the step with the best validation, or the last one.
         gradient_checkpointing: Recompute activations instead of keeping them.
         compile: Run the network through `torch.compile`.
+        combiner_learning_rate: Of stage two. OPEN -> 1e-2. [R]
+        combiner_epochs: Passes of stage two. OPEN -> 1. [R]
+        saved_as: Precision of the published weights.
     """
 
     batch_size: int = 256
@@ -67,12 +71,15 @@ class TrainingSettings:
     augmentation: Augmentation = "clip"
     class_grouping: int = 0
     seed: int = 0
-    validation: int = 500
+    validation: int = 200
     validate_every: int = 0
     branch: Branch = "online"
     keep: Keep = "best"
     gradient_checkpointing: bool = False
     compile: bool = False
+    combiner_learning_rate: float = 1e-2
+    combiner_epochs: int = 1
+    saved_as: Literal["fp32", "fp16"] = "fp32"
 
     def __post_init__(self) -> None:
         """Refuse values without a meaning."""
@@ -82,7 +89,8 @@ class TrainingSettings:
             raise ValueError("batch_size is at least 2: a batch of one has no negatives")
         if self.max_steps is not None and self.max_steps < 1:
             raise ValueError(f"max_steps is at least 1, not {self.max_steps}")
-        if min(self.learning_rate, self.new_learning_rate) <= 0:
+        rates = (self.learning_rate, self.new_learning_rate, self.combiner_learning_rate)
+        if min(rates) <= 0:
             raise ValueError("learning rates are positive; freeze a tower by its network setting")
         if min(self.weight_decay, self.clip, self.class_grouping, self.validation) < 0:
             raise ValueError("weight_decay, clip, class_grouping and validation are not negative")
@@ -115,6 +123,7 @@ _CHOICES: Final = {
     "augmentation": Augmentation,
     "branch": Branch,
     "keep": Keep,
+    "saved_as": Literal["fp32", "fp16"],
 }
 
 

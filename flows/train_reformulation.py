@@ -1,0 +1,125 @@
+"""Train InstructCIR's reformulation network: generated triplets in, a checkpoint out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from flows.profiles import resolve_profile
+from flows.running import watching
+from models.reformulation.settings import (
+    CombinerSettings,
+    EmaSettings,
+    LossSettings,
+    NetworkSettings,
+)
+from models.reformulation.training_settings import TrainingSettings
+from tasks import progress
+from tasks.reformulation_job import ReformulationJob, RunSettings, group_of
+from tasks.reformulation_training import train_reformulation_network
+from tasks.triplet_sets import TripletSet, parse_triplet_set
+
+Values = dict[str, Any]
+
+
+def reformulation_job(
+    root: str,
+    triplets: TripletSet,
+    encoder: Any,
+    *,
+    network: Values | None = None,
+    loss: Values | None = None,
+    ema: Values | None = None,
+    combiner: Values | bool = True,
+    training: Values | None = None,
+) -> ReformulationJob:
+    """A job from plain values, each group checked by name and type."""
+    second = None
+    if combiner is not False:
+        second = group_of(CombinerSettings, {} if combiner is True else combiner, "combiner")
+    return ReformulationJob.of(
+        root,
+        triplets,
+        encoder,
+        network=group_of(NetworkSettings, network, "network"),
+        loss=group_of(LossSettings, loss, "loss"),
+        ema=group_of(EmaSettings, ema, "ema"),
+        combiner=second,
+        training=group_of(TrainingSettings, training, "training"),
+    )
+
+
+@flow(name="train-reformulation", flow_run_name="train reformulation network")
+def train_reformulation(
+    triplets: str | Values,
+    profile: str = "tiny",
+    settings: Values | None = None,
+    n: int | None = None,
+    epochs: int = 10,
+    batch_size: int = 256,
+    learning_rate: float = 1e-5,
+    new_learning_rate: float = 1e-4,
+    seed: int = 0,
+    devices: int = 1,
+    network: Values | None = None,
+    loss: Values | None = None,
+    ema: Values | None = None,
+    combiner: Values | bool = True,
+    training: Values | None = None,
+    run: Values | None = None,
+    notes: Values | None = None,
+) -> dict[str, Any]:
+    """Train the reformulation network and its combiner on the profile's backbone; publish both.
+
+    A stopped run goes on from its last saved state and ends with the weights of one that was
+    not stopped; a finished one is reused. The best step is chosen on held-out generated
+    triplets, never on a benchmark.
+
+    Args:
+        triplets: The file triplets.json that generate-triplets wrote, or its content.
+        profile: tiny, production, or a TOML file that extends one.
+        settings: Dotted setting names and values that replace the profile's.
+        n: Train on the first n pairs of the sample only; smaller sets are parts of larger ones.
+        epochs: Passes over the triplets.
+        batch_size: Triplets whose targets are each other's negatives, over all devices.
+        learning_rate: Highest rate of the pre-trained layers.
+        new_learning_rate: Highest rate of cross-attention and predictor.
+        seed: Of new weights, order, crops and dropout.
+        devices: GPUs, or processes on CPUs, that share each batch.
+        network: What is built, e.g. {"cross_attended_blocks": 0, "gate": "zero_init"}.
+        loss: Temperature, gathering, masking, e.g. {"temperature": 0.03}.
+        ema: The moving average, e.g. {"enabled": false}.
+        combiner: The second stage, e.g. {"kind": "clip4cir_mlp"}; false leaves it out.
+        training: Further choices of training, e.g. {"class_grouping": 8, "precision": "bf16"}.
+        run: Where and how it runs, e.g. {"strategy": "fsdp", "workers": 8, "cache_mb": 8192}.
+        notes: Further facts for the model card, by name; not_zero_shot=true labels the network.
+    """
+    chosen = resolve_profile(profile, settings)
+    found = parse_triplet_set(triplets)
+    own = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "new_learning_rate": new_learning_rate,
+        "seed": seed,
+    }
+    twice = sorted(set(own) & set(training or {}))
+    if twice:
+        raise ValueError(f"give {', '.join(twice)} as a parameter of its own, not in training")
+    job = reformulation_job(
+        chosen.root,
+        found if n is None else found.first(n),
+        chosen.encoder,
+        network=network,
+        loss=loss,
+        ema=ema,
+        combiner=combiner,
+        training={**(training or {}), **own},
+    )
+    place = RunSettings.model_validate({**(run or {}), "devices": devices})
+    _, steps = job.training.steps_of(len(job.split().training))
+    todo = 0 if job.is_published else steps
+    title = "train reformulation network"
+    with watching(title, todo, steps - todo) as listener, progress.listening(listener):
+        return train_reformulation_network(job, place, notes or {})

@@ -1,0 +1,170 @@
+"""Stage one as Lightning trains it: the query path against targets of the moving average.
+
+    z_i = network(reference_i, text_i)
+    t_i = average(target_i, null text), without gradient
+    loss = contrastive loss of z against the targets of all devices (eq. 2)
+
+After each optimiser step the average takes a step towards the network. Without EMA the network
+encodes the targets itself and learns through both sides. Dropout and whatever else is random in
+a step follows from (seed, step, rank) alone, so no random state has to be kept: a resumed run
+repeats what an undisturbed one does.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+
+from models.reformulation.ema import EmaTarget
+from models.reformulation.loss import Temperature, contrastive_loss
+from models.reformulation.network import ReformulationNetwork
+from models.reformulation.settings import EmaSettings, LossSettings
+from models.reformulation.training_settings import TrainingSettings, rate_factor
+
+_STREAMS_PER_SEED: Final = 1_000_000_007
+_RANKS: Final = 4_096
+
+
+class ReformulationModule(LightningModule):
+    """The network, its moving average and how both change in a step.
+
+    Attributes:
+        network: The network that is trained.
+        ema: Its moving average, or None for the ablation without.
+        step_loss: Loss of the last batch, without gradient.
+        step_norm: Norm of the last gradient before it was clipped.
+    """
+
+    def __init__(
+        self,
+        network: ReformulationNetwork,
+        *,
+        loss: LossSettings,
+        ema: EmaSettings,
+        training: TrainingSettings,
+        total_steps: int,
+    ) -> None:
+        """Prepare a run from step 0.
+
+        Args:
+            network: As built, on the CPU.
+            loss: Of the contrastive loss.
+            ema: Of the moving average.
+            training: Optimiser, schedule, precision.
+            total_steps: Optimiser steps in all.
+        """
+        super().__init__()
+        self.network = network.train()
+        self.temperature = Temperature(loss)
+        self.ema = EmaTarget(network, ema) if ema.enabled else None
+        self._loss_settings = loss
+        self._targets_learn = not ema.enabled and ema.without == "shared"
+        self.training_settings = training
+        self.total_steps = total_steps
+        network.set_gradient_checkpointing(training.gradient_checkpointing)
+        self._query = torch.compile(network.query) if training.compile else network.query
+        target = self.target_network.target
+        self._target = torch.compile(target) if training.compile else target
+        config = network.parts.preprocess.config
+        self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
+        self.step_loss = torch.tensor(0.0)
+        self.step_norm = torch.tensor(0.0)
+
+    @property
+    def target_network(self) -> ReformulationNetwork:
+        """The network that encodes targets."""
+        return self.network if self.ema is None else self.ema.network
+
+    def pixels(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, H, W, 3) uint8 -> normalised (B, 3, H, W) float32."""
+        values = images.permute(0, 3, 1, 2).float().div_(255)
+        return values.sub_(self.mean).div_(self.std).contiguous()
+
+    def on_train_batch_start(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+        """Seed whatever is random in this batch."""
+        seed = self.training_settings.seed * _STREAMS_PER_SEED + batch_idx * _RANKS
+        torch.manual_seed((seed + self.global_rank) % 2**63)
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """The loss of a batch; see `tasks.reformulation_data` for its parts."""
+        queries = self._query(self.pixels(batch["references"]), batch["texts"]).z
+        with torch.set_grad_enabled(self._targets_learn):
+            targets = self._target(self.pixels(batch["targets"]))
+        learned = self.temperature() if self._loss_settings.learnable_temperature else None
+        loss = contrastive_loss(queries, targets, batch["target_ids"], self._loss_settings, learned)
+        self.step_loss = loss.detach()
+        return loss
+
+    def validation_step(
+        self, batch: dict[str, torch.Tensor], batch_idx: int
+    ) -> dict[str, torch.Tensor]:
+        """Queries of both branches, and targets, each (B, d) float32."""
+        references = self.pixels(batch["references"])
+        found = {
+            "online": self.network.query(references, batch["texts"]).z.float(),
+            "target": self.target_network.target(self.pixels(batch["targets"])).float(),
+        }
+        if self.ema is not None:
+            found["ema"] = self.ema.network.query(references, batch["texts"]).z.float()
+        return found
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take the step, then let the average follow."""
+        super().optimizer_step(*args, **kwargs)
+        if self.ema is not None:
+            # Lightning counts the step after this hook.
+            self.ema.update(self.network, self.trainer.global_step, self.total_steps)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm of the whole gradient, also where it is sharded."""
+        limit = self.training_settings.clip or float("inf")
+        model = self.trainer.strategy.model
+        if isinstance(model, FullyShardedDataParallel):
+            self.step_norm = model.clip_grad_norm_(limit)
+        else:
+            trained = [p for group in optimizer.param_groups for p in group["params"]]
+            self.step_norm = nn.utils.clip_grad_norm_(trained, limit)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW with a rate for old and one for new layers, warm-up and cosine."""
+        settings = self.training_settings
+        optimizer = torch.optim.AdamW(self._parameter_groups())
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: rate_factor(step, self.total_steps, settings.warmup)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        settings = self.training_settings
+        groups = [
+            {
+                "name": group.name,
+                "params": list(group.parameters),
+                "lr": settings.new_learning_rate if group.new else settings.learning_rate,
+                "weight_decay": settings.weight_decay if group.decay else 0.0,
+            }
+            for group in self.network.parameter_groups()
+        ]
+        if self._loss_settings.learnable_temperature:
+            groups.append(
+                {
+                    "name": "temperature",
+                    "params": [self.temperature.log_scale],
+                    "lr": settings.new_learning_rate,
+                    "weight_decay": 0.0,
+                }
+            )
+        return groups

@@ -1,0 +1,111 @@
+"""What an unfinished training leaves on disk, so that another process can go on with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import safetensors.torch
+import torch
+
+from storage.locations import Location
+
+CHECKPOINT: Final = "state.ckpt"
+HISTORY: Final = "history.json"
+SLOTS: Final = ("weights-a.safetensors", "weights-b.safetensors")
+
+
+@dataclass
+class History:
+    """The curves of a run, and which weights are kept.
+
+    Attributes:
+        points: One row for each logged step.
+        validations: One row for each validation.
+        kept: Step of the kept weights, and the file they lie in.
+        done: Whether the last step was taken.
+    """
+
+    points: list[dict[str, float]] = field(default_factory=list)
+    validations: list[dict[str, float]] = field(default_factory=list)
+    kept: dict[str, Any] = field(default_factory=dict)
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingFolder:
+    """A folder of files that are replaced whole, kept below a root that may be on S3.
+
+    On a local root it is a folder of the root; for S3 a local copy, which `fetch` fills.
+
+    Attributes:
+        root: where training is kept.
+        folder: relative to the root.
+    """
+
+    root: str
+    folder: str
+
+    @property
+    def path(self) -> Path:
+        """The local folder; it may not exist yet."""
+        local = Location(self.root).local_path(self.folder)
+        return local or Path(tempfile.gettempdir(), "cirflow", self.folder)
+
+    def fetch(self) -> None:
+        """Bring what an earlier run left on S3 to this machine."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        location = Location(self.root)
+        if location.is_local:
+            return
+        for name in (*SLOTS, HISTORY, CHECKPOINT):
+            if location.exists(f"{self.folder}/{name}"):
+                self._put(name, location.read_bytes(f"{self.folder}/{name}"))
+
+    def file(self, name: str) -> Path | None:
+        """A file of the folder, or None if there is none."""
+        path = self.path / name
+        return path if path.is_file() else None
+
+    def commit(self, staged: Path, name: str) -> None:
+        """Move a file that was written beside it into the place of `name`, at once."""
+        with staged.open("rb") as file:
+            os.fsync(file.fileno())
+        staged.replace(self.path / name)
+        location = Location(self.root)
+        if not location.is_local:
+            location.replace(f"{self.folder}/{name}", (self.path / name).read_bytes())
+
+    def staged(self, name: str) -> Path:
+        """Where to write a file before `commit`."""
+        return self.path / f".{name}.new"
+
+    def write_weights(self, slot: str, state: dict[str, torch.Tensor]) -> None:
+        """Replace one of the two places for kept weights."""
+        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        staged = self.staged(slot)
+        safetensors.torch.save_file(whole, staged)
+        self.commit(staged, slot)
+
+    def write_history(self, history: History) -> None:
+        """Replace the history."""
+        staged = self.staged(HISTORY)
+        staged.write_text(json.dumps(asdict(history)) + "\n", encoding="utf-8")
+        self.commit(staged, HISTORY)
+
+    def finished(self) -> History | None:
+        """The history of a training that took its last step; None for any other."""
+        path = self.file(HISTORY)
+        if path is None:
+            return None
+        history = History(**json.loads(path.read_text(encoding="utf-8")))
+        return history if history.done else None
+
+    def _put(self, name: str, data: bytes) -> None:
+        staged = self.staged(name)
+        staged.write_bytes(data)
+        staged.replace(self.path / name)

@@ -1,0 +1,201 @@
+"""Train a reformulation network, resumably, and publish it once under its content key."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+import torch
+from prefect import task
+
+from storage.locations import Location
+from tasks.reformulation_card import model_card
+from tasks.reformulation_curves import ShownProgress, curves_csv, curves_page, show_curves
+from tasks.reformulation_job import ReformulationJob, RunSettings
+from tasks.stage_tasks import PLAIN_JSON
+
+if TYPE_CHECKING:
+    from models.reformulation.combiner import Combiner
+    from models.reformulation.combiner_training import FrozenFeatures
+    from models.reformulation.network import ReformulationNetwork
+    from tasks.reformulation_data import ReformulationData
+    from tasks.reformulation_loop import History
+
+
+def _job_key(context: Any, parameters: dict[str, Any]) -> str | None:
+    job: ReformulationJob = parameters["job"]
+    return f"reformulation-{job.key}" if job.is_published else None
+
+
+@task(
+    task_run_name="train reformulation network",
+    cache_key_fn=_job_key,
+    persist_result=True,
+    result_serializer=PLAIN_JSON,
+)
+def train_reformulation_network(
+    job: ReformulationJob, run: RunSettings, notes: dict[str, Any]
+) -> dict[str, Any]:
+    """Both stages, from the last saved state if there is one; does nothing if published.
+
+    Args:
+        job: What is trained on what.
+        run: Where.
+        notes: What else the model card should say, by name.
+    """
+    location = Location(job.root)
+    if not job.is_published:
+        _train_and_publish(job, run, notes)
+    config = json.loads(location.read_bytes(f"{job.folder}/config.json"))
+    summary: dict[str, Any] = config["provenance"]["summary"]
+    return {"checkpoint": location.join(job.folder), **summary}
+
+
+def _train_and_publish(job: ReformulationJob, run: RunSettings, notes: dict[str, Any]) -> None:
+    # Lightning takes seconds to import: a rerun that has nothing to do does without.
+    from models.reformulation.network import build_network
+    from tasks.reformulation_fit import fit, load_data, training_folder
+    from tasks.reformulation_worker import train_beside
+
+    folder = training_folder(job)
+    folder.fetch()
+    network = build_network(job.encoder, job.network, job.training.seed)
+    data = load_data(job, run, network)
+    history = folder.finished()
+    if history is None:
+        with ShownProgress(job.key) as shown:
+            if run.devices == 1:
+                fit(job, run, data, network, shown.report)
+            else:
+                train_beside(job, run, shown.report)
+        history = folder.finished()
+    if history is None:
+        raise RuntimeError(f"the training in {folder.path} stopped before its end; run it again")
+    kept = safetensors.torch.load_file(folder.path / history.kept["file"])
+    online, target = _branches(job, kept)
+    combiner, combined = _second_stage(job, run, data, online, target)
+    _publish(job, data, history, combined, notes, (online, target, combiner))
+
+
+def _branches(
+    job: ReformulationJob, kept: dict[str, torch.Tensor]
+) -> tuple[ReformulationNetwork, ReformulationNetwork]:
+    """The trained network and its moving average from kept weights."""
+    from models.reformulation.ema import EmaTarget
+    from models.reformulation.network import build_network
+
+    online = build_network(job.encoder, job.network, job.training.seed)
+    online.load_state_dict(_below("network.", kept))
+    if not job.ema.enabled:
+        return online.eval(), online
+    average = EmaTarget(online, job.ema)
+    average.load_state_dict(_below("ema.", kept))
+    return online.eval(), average.network
+
+
+def _below(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in state.items()
+        if name.startswith(prefix)
+    }
+
+
+def _second_stage(
+    job: ReformulationJob,
+    run: RunSettings,
+    data: ReformulationData,
+    online: ReformulationNetwork,
+    target: ReformulationNetwork,
+) -> tuple[Combiner | None, dict[str, Any]]:
+    """The trained combiner, and how it went: losses, and recall with and without it."""
+    from models.reformulation.combiner import new_combiner
+    from models.reformulation.combiner_training import train_combiner
+    from models.reformulation.recall import recall
+    from tasks.reformulation_features import frozen_features
+
+    if job.combiner is None:
+        return None, {}
+    combiner = new_combiner(online.dim, job.combiner, job.training.seed)
+    branch = online if job.training.branch == "online" else target
+    device = torch.device(
+        "cuda" if torch.cuda.is_available() and run.accelerator != "cpu" else "cpu"
+    )
+
+    def features(rows: Any) -> FrozenFeatures:
+        return frozen_features(data, rows, branch, target, combiner.needs_image, device)
+
+    losses = train_combiner(
+        combiner,
+        features(data.training),
+        job.loss,
+        learning_rate=job.training.combiner_learning_rate,
+        epochs=job.training.combiner_epochs,
+        batch_size=job.training.batch_size,
+        seed=job.training.seed,
+    )
+    found: dict[str, Any] = {"first_loss": losses[0], "last_loss": losses[-1]}
+    if data.validation.triplets:
+        held_out = features(data.validation)
+        with torch.no_grad():
+            combined = held_out.combined(combiner, torch.arange(len(held_out.z)))
+        for name, queries in (("alone", held_out.z), ("combined", combined)):
+            scores = recall(queries, held_out.targets, held_out.target_ids)
+            found |= {f"{name}_{key}": value for key, value in asdict(scores).items()}
+    return combiner, found
+
+
+def _publish(
+    job: ReformulationJob,
+    data: ReformulationData,
+    history: History,
+    combined: dict[str, Any],
+    notes: dict[str, Any],
+    networks: tuple[ReformulationNetwork, ReformulationNetwork, Combiner | None],
+) -> None:
+    """Write everything that belongs to the network below its key; its configuration last."""
+    from models.reformulation.checkpoint import save_network
+
+    online, target, combiner = networks
+    kept_step = int(history.kept["step"])
+    validation = next((v for v in history.validations if v["step"] == kept_step), {})
+    summary = {
+        "key": job.key,
+        "step": kept_step,
+        "steps": int(history.points[-1]["step"]),
+        "triplets": len(data.training.triplets),
+        "validation_triplets": len(data.validation.triplets),
+        "skipped_triplets": data.skipped,
+        "unreadable_images": len(data.left_out),
+        "validation": validation,
+        "combiner": combined,
+    }
+    provenance = {
+        "spec": job.spec,
+        "triplets": job.triplets.model_dump(mode="json", exclude={"root"}),
+        "notes": notes,
+        "summary": summary,
+    }
+    title = f"reformulation network {job.key}"
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, job.key)
+        save_network(
+            folder,
+            online=online,
+            target=target,
+            combiner=combiner,
+            provenance=provenance,
+            dtype=job.training.saved_as,
+        )
+        (folder / "curves.csv").write_text(curves_csv(history), encoding="utf-8")
+        (folder / "curves.html").write_text(curves_page(title, history), encoding="utf-8")
+        (folder / "README.md").write_text(model_card(job, history, summary, notes), "utf-8")
+        location = Location(job.root)
+        names = sorted(path.name for path in folder.iterdir())
+        for name in sorted(names, key=lambda name: name == "config.json"):
+            location.create(f"{job.folder}/{name}", (folder / name).read_bytes())
+    show_curves(job.key, title, history, location.join(job.folder))

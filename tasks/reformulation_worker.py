@@ -1,0 +1,66 @@
+"""Stage one in processes of its own, as several devices need it.
+
+Lightning starts one process for each device by running the program again. That must not be the
+command line with its Prefect flow, so it is this module: it reads a job from a file, trains, and
+prints a JSON line for each step.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from tasks.reformulation_fit import train_here, training_folder
+from tasks.reformulation_job import ReformulationJob, RunSettings
+from tasks.reformulation_loop import Report
+
+_JOB_FILE = "job.json"
+_JOB = TypeAdapter(ReformulationJob)
+
+
+def train_beside(job: ReformulationJob, run: RunSettings, report: Report) -> None:
+    """Stage one in other processes; this one waits and passes their reports on.
+
+    Raises:
+        RuntimeError: they failed; their own messages are on the error stream.
+    """
+    path = training_folder(job).path
+    path.mkdir(parents=True, exist_ok=True)
+    both = {"job": _JOB.dump_python(job, mode="json"), "run": run.model_dump(mode="json")}
+    (path / _JOB_FILE).write_text(json.dumps(both), encoding="utf-8")
+    command = [sys.executable, "-m", "tasks.reformulation_worker", str(path / _JOB_FILE)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if line.startswith('{"step"'):
+                    report(*json.loads(line).values())
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode:
+        raise RuntimeError(
+            f"training on {run.devices} devices ended with {process.returncode}; what went wrong "
+            "stands above. Run again: it goes on from its last saved state"
+        )
+
+
+def main(path: str) -> None:
+    """Train the job of a file."""
+    both = json.loads(Path(path).read_text(encoding="utf-8"))
+    job = _JOB.validate_python(both["job"])
+    run = RunSettings.model_validate(both["run"])
+    train_here(job, run, _print)
+
+
+def _print(step: int, total: int, loss: float) -> None:
+    # Only the first process is read; the others print the same.
+    print(json.dumps({"step": step, "total": total, "loss": loss}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

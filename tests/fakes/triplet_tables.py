@@ -1,0 +1,66 @@
+"""A small triplets table over drawn pictures, as generation would leave it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from random import Random
+
+import pyarrow as pa
+
+from models.triplet_records import triplet_id
+from storage.collections import Collection, ingest
+from storage.locations import Location
+from storage.tables import open_table
+from tasks.triplet_sets import TripletSet
+from tests.fakes.drawn import draw_folder
+
+COLLECTION = "drawn"
+WORDS = ("make it red", "a blue star instead", "add a small circle", "remove the square", "larger")
+
+
+def write_triplets(root: str, pairs: int = 60, pictures: int = 30, seed: int = 0) -> TripletSet:
+    """Draw pictures, ingest them, and write triplets with arbitrary texts among them.
+
+    Every tenth pair is a rejected row. Three meta classes.
+    """
+    location = Location(root)
+    with tempfile.TemporaryDirectory() as place:
+        draw_folder(Path(place), pictures, seed)
+        ingest(location, place, COLLECTION)
+    images = Collection.open(location, COLLECTION).image_ids()
+    rng = Random(seed)
+    ordered = [(a, b) for a in images for b in images if a != b]
+    rows = [
+        _row(position, *pair, rng.choice(WORDS))
+        for position, pair in enumerate(rng.sample(ordered, pairs))
+    ]
+    table = open_table(location, "triplets", {"test": "drawn", "seed": seed})
+    (shard,) = table.plan([row["triplet_id"] for row in rows], shard_size=pairs).shards
+    by_id = {row["triplet_id"]: row for row in rows}
+    table.publish(
+        shard,
+        pa.Table.from_pylist([by_id[key] for key in shard.members], table.schema.arrow),
+    )
+    return TripletSet(
+        root=root, spec_key=table.spec_key, collections=(COLLECTION,), count=len(rows)
+    )
+
+
+def _row(position: int, reference: str, target: str, text: str) -> dict[str, object]:
+    failed = position % 10 == 9
+    return {
+        "triplet_id": triplet_id(reference, target),
+        "position": position,
+        "reference": reference,
+        "target": target,
+        "source": COLLECTION,
+        "meta_class": f"class-{position % 3}",
+        "reference_caption": "a drawing",
+        "target_caption": "another drawing",
+        "text": None if failed else text,
+        "attempts": 3 if failed else 1,
+        "raw": text,
+        "status": "rejected" if failed else "ok",
+        "reason": "13 words" if failed else "",
+    }
