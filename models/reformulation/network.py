@@ -277,8 +277,8 @@ def build_network(
         EncoderNotFound: No such backbone, tag or weights.
         BackboneUnsupported: It cannot be given cross-attention; the message says why.
     """
-    backbone, parts = load_backbone(spec)
     with torch.random.fork_rng(devices=[]):
+        backbone, parts = load_backbone(spec)
         torch.manual_seed(seed)
         network = ReformulationNetwork(backbone, parts, settings or NetworkSettings())
     _start_null_text(network)
