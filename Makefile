@@ -10,7 +10,7 @@ OUT ?= out/demo
 export DO_NOT_TRACK := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo test check bench gates vllm-cpu lock clean
+.PHONY: help demo up down test check bench gates vllm-cpu lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -26,6 +26,12 @@ $(READY): requirements/lock.txt pyproject.toml
 
 demo: $(READY) ## Run the whole story on the embedded world; OUT=DIR chooses where
 	$(BIN)/cirflow demo --out $(OUT)
+
+up: $(READY) ## Start a Prefect server with deployments and workers, and say where to click
+	$(BIN)/cirflow up
+
+down: $(READY) ## Stop what `make up` started
+	$(BIN)/cirflow down
 
 test: $(READY) ## Run all tests
 	$(if $(wildcard $(VLLM)/.ready),CIRFLOW_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python )$(BIN)/python -m pytest

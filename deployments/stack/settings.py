@@ -104,6 +104,7 @@ class StackSettings:
             "PREFECT_HOME": str(self.home),
             "PREFECT_API_URL": self.api_url,
             "CIRFLOW_HOME": str(self.folder),
+            "CIRFLOW_HEAVY_POOL": "gpu" if self.gpus else "cpu",
             "PYTHONUNBUFFERED": "1",
         }
         auth = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")

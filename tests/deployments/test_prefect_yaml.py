@@ -1,0 +1,61 @@
+"""Every deployment of prefect.yaml can really be run with the parameters that it ships."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deployments.commands.run import FLOWS
+from deployments.stack.resources import POOLS
+
+FILE = Path(__file__).resolve().parents[2] / "prefect.yaml"
+CONTENT = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+DEPLOYMENTS: list[dict[str, Any]] = CONTENT["deployments"]
+
+
+def flow_of(deployment: dict[str, Any]) -> Any:
+    module, _, name = deployment["entrypoint"].rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda d: d["name"])
+def test_its_parameters_fit_the_flow(deployment: dict[str, Any]) -> None:
+    flow = flow_of(deployment)
+    given = deployment.get("parameters", {})
+    parameters = inspect.signature(flow.fn).parameters
+    assert set(given) <= set(parameters)
+    required = {n for n, p in parameters.items() if p.default is inspect.Parameter.empty}
+    assert required <= set(given)
+    flow.validate_parameters(given)
+    assert deployment["description"].endswith(".")
+    assert deployment["tags"]
+    assert deployment["enforce_parameter_schema"] is True
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda d: d["name"])
+def test_its_pool_is_made_and_its_schedules_are_off(deployment: dict[str, Any]) -> None:
+    assert deployment["work_pool"]["name"] in {*POOLS, "{{ $CIRFLOW_HEAVY_POOL }}"}
+    schedules = deployment.get("schedules", [])
+    assert [s["active"] for s in schedules] == [False] * len(schedules)
+    assert all(s["slug"] and s["timezone"] for s in schedules)
+
+
+def test_every_flow_of_the_command_line_has_a_deployment() -> None:
+    deployed = {d["entrypoint"] for d in DEPLOYMENTS}
+    assert {f"{entry.module}.{entry.function}" for entry in FLOWS.values()} <= deployed
+    names = [(d["entrypoint"], d["name"]) for d in DEPLOYMENTS]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda d: d["name"])
+def test_the_dialog_explains_every_parameter(deployment: dict[str, Any]) -> None:
+    """Prefect shows the docstring's `Args`; a parameter that is not in it has no text."""
+    flow = flow_of(deployment)
+    text = inspect.getdoc(flow.fn) or ""
+    missing = [n for n in inspect.signature(flow.fn).parameters if f"    {n}: " not in text]
+    assert missing == []
