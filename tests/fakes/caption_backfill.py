@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ from flows.gallery import caption_stage
 from tasks.engines import load_captioner
 from tasks.settings import Profile
 from tasks.stage_tasks import plan_stage, run_shard
-from tasks.stages.base import Tick
+from tasks.stages.base import Stage, Tick
 from tasks.stages.captions import CaptionStage
 
 
@@ -53,24 +53,24 @@ def without_prefect() -> None:
     )
 
 
-def note_shards(log: str) -> None:
-    """Append a line to `log` whenever a shard's captions are about to be made."""
-    rows = CaptionStage.rows
+def note_shards(log: str, kind: type[Stage]) -> None:
+    """Append a line to `log` whenever a shard of a kind of stage is about to be made."""
+    rows = kind.rows
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-    def noting(self: CaptionStage, members: Sequence[str], tick: Tick) -> pa.Table:
+    def noting(self: Stage, members: Sequence[str], tick: Tick) -> pa.Table:
         line = {"root": self.root, "pid": os.getpid(), "members": list(members)}
         os.write(file, (json.dumps(line) + "\n").encode())
         return rows(self, members, tick)
 
-    CaptionStage.rows = noting  # type: ignore[method-assign]
+    kind.rows = noting  # type: ignore[method-assign]
 
 
-def worker(profile: Profile, collection: str) -> None:
-    """The body of a forked process: caption what is missing, then leave without farewell."""
+def worker(work: Callable[[str], object], root: str) -> None:
+    """The body of a forked process: make what is missing, then leave without farewell."""
     status = 1
     try:
-        running.run_stage(caption_stage(profile, collection), running.RunLog())
+        work(root)
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -92,16 +92,22 @@ def wait_for_shards(log: str, size: int, count: int) -> None:
         time.sleep(0.002)
 
 
-def obey(profile: Profile, collection: str, log: str, command: dict[str, Any]) -> dict[str, Any]:
+def serve(work: Callable[[str], object], log: str) -> None:
+    """Obey commands until standard input ends; `work` fills the tables at a root."""
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(json.dumps(obey(work, log, json.loads(line))), flush=True)
+
+
+def obey(work: Callable[[str], object], log: str, command: dict[str, Any]) -> dict[str, Any]:
     """Run one command; the answer names the signal or exit status of each worker."""
-    own = profile.model_copy(update={"root": command["root"]})
     size = os.stat(log).st_size
     started = time.monotonic()
     pids = []
     for _ in range(command["workers"]):
         pid = os.fork()
         if pid == 0:
-            worker(own, collection)
+            worker(work, command["root"])
         pids.append(pid)
     if command["kill"] is not None:
         wait_for_shards(log, size, command["kill"]["shards"])
@@ -113,14 +119,17 @@ def obey(profile: Profile, collection: str, log: str, command: dict[str, Any]) -
 
 
 def main(profile_json: str, collection: str, log: str) -> None:
-    """Serve commands until standard input ends."""
+    """Backfill captions on command."""
     profile = Profile.model_validate_json(profile_json)
     without_prefect()
-    note_shards(log)
+    note_shards(log, CaptionStage)
     load_captioner(profile.captioner)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        print(json.dumps(obey(profile, collection, log, json.loads(line))), flush=True)
+
+    def backfill(root: str) -> None:
+        own = profile.model_copy(update={"root": root})
+        running.run_stage(caption_stage(own, collection), running.RunLog())
+
+    serve(backfill, log)
 
 
 if __name__ == "__main__":

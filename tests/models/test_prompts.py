@@ -34,6 +34,8 @@ def test_the_shipped_prompts_are_these() -> None:
         "edit_contextual",
         "edit_fashion",
         "edit_short",
+        "instructcir_difference",
+        "llava_caption",
         "objects",
         "objects_short",
     ]

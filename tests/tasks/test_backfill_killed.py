@@ -7,18 +7,13 @@ run, and no shard that was published may ever be captioned again.
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import polars as pl
@@ -30,60 +25,26 @@ from storage.locations import Entry, Location
 from storage.tables import Table, require_complete
 from tasks.settings import Profile
 from tests.fakes.drawn import draw_folder, small_profile
+from tests.fakes.workers import Workers
 
 IMAGES = 60
 SHARD = 2
 COLLECTION = "drawn"
 
 
-class Backfills:
-    """The forking process, and the log of all shards that its workers ever began."""
+class Backfills(Workers):
+    """Workers that caption, and the table that they fill."""
 
     def __init__(self, profile: Profile, log: Path, repository: Path) -> None:
         """Start it; it is ready when the captioner is loaded."""
         self._profile = profile
-        self._log = log
-        arguments = [profile.model_dump_json(), COLLECTION, str(log)]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fakes.caption_backfill", *arguments],
-            cwd=repository,
-            env=os.environ | {"PREFECT_LOGGING_LEVEL": "CRITICAL"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._answer() == "ready\n"
-
-    def run(
-        self, root: str, workers: int = 1, kill: dict[str, float] | None = None
-    ) -> dict[str, Any]:
-        """Let some workers backfill at once; kill them some shards and seconds on, if asked to."""
-        assert self._process.stdin is not None
-        command = {"root": root, "workers": workers, "kill": kill}
-        self._process.stdin.write(json.dumps(command) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._answer())
-
-    def begun(self, root: str) -> list[dict[str, Any]]:
-        """All shards that were begun at a root, in order: process and members."""
-        lines = [json.loads(line) for line in self._log.read_text().splitlines()]
-        return [line for line in lines if line["root"] == root]
+        super().__init__("tests.fakes.caption_backfill", profile, COLLECTION, log, repository)
 
     def stage_table(self, root: str) -> tuple[Table, list[str]]:
         """The captions table at a root, and the keys that it should hold."""
         profile = self._profile.model_copy(update={"root": root})
         stage = caption_stage(profile, COLLECTION)
         return stage.table(), stage.planned()
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        assert self._process.wait(30) == 0
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,42 @@
+"""A process that forks generations of triplets, so that a test can kill many of them cheaply.
+
+Run as ``python -m tests.fakes.triplet_generation PROFILE_JSON SAMPLE_JSON LOG``; see
+`tests.fakes.caption_backfill` for how it is spoken to. A worker is the flow's own code without
+Prefect: the captions and then the texts of the sample's pairs.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from flows import running
+from flows.generate_triplets import triplet_stage
+from tasks.engines import load_captioner, load_generator
+from tasks.pair_samples import PairSample
+from tasks.settings import Profile
+from tasks.stages.captions import CaptionStage
+from tasks.stages.triplets import TripletStage
+from tests.fakes.caption_backfill import note_shards, serve, without_prefect
+
+
+def main(profile_json: str, sample_json: str, log: str) -> None:
+    """Generate triplets on command."""
+    profile = Profile.model_validate_json(profile_json)
+    sample = PairSample.model_validate_json(sample_json)
+    without_prefect()
+    note_shards(log, CaptionStage)
+    note_shards(log, TripletStage)
+    load_captioner(profile.instructcir.captioner)
+    load_generator(profile.instructcir.rewriter)
+
+    def generate(root: str) -> None:
+        stage = triplet_stage(profile.model_copy(update={"root": root}), sample)
+        report = running.RunLog()
+        running.run_stage(stage.captions, report)
+        running.run_stage(stage, report, allow_gaps=1.0)
+
+    serve(generate, log)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
