@@ -40,6 +40,9 @@ FLOWS = {
     "train-mapping": FlowEntry(
         "flows.train_mapping", "train_mapping", "train a LinCIR mapping network from captions"
     ),
+    "finetune-rewriter": FlowEntry(
+        "flows.finetune_rewriter", "finetune_rewriter", "LoRA for the model that writes the texts"
+    ),
     "train-reformulation": FlowEntry(
         "flows.train_reformulation", "train_reformulation", "triplets -> InstructCIR's network"
     ),
@@ -54,6 +57,9 @@ FLOWS = {
     ),
     "sweep-fusion": FlowEntry(
         "flows.sweep_fusion", "sweep_fusion", "CVSI's weights on a grid, from cached features"
+    ),
+    "scaling": FlowEntry(
+        "flows.scaling", "scaling", "InstructCIR's quality against the number of triplets"
     ),
     "evaluate-world": FlowEntry(
         "flows.evaluate_world", "evaluate_world", "methods on several embedded worlds"
