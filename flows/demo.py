@@ -12,6 +12,7 @@ from flows.profiles import resolve_profile
 from flows.score_benchmark import evaluate
 from storage.world.benchmarks import WorldSize, write_world
 from tasks.query_sets import BenchmarkRef
+from tasks.settings import Profile
 
 SPLITS = {"cirr": ("val", "test1"), "circo": ("val", "test"), "fashioniq": ("val",)}
 LEFT_OUT = ("cvsi-code", "cvsi-instructcir")
@@ -24,9 +25,9 @@ def draw_world(folder: Path, size: WorldSize, seed: int) -> dict[str, str]:
     return {name: str(path) for name, path in write_world(folder, size, seed).items()}
 
 
-def demo_methods() -> list[str]:
+def demo_methods(profile: Profile) -> list[str]:
     """What the demo compares."""
-    return [name for name in runnable_methods() if name not in LEFT_OUT]
+    return [name for name in runnable_methods(profile) if name not in LEFT_OUT]
 
 
 @flow(name="demo", flow_run_name="demo")
@@ -53,7 +54,7 @@ def demo(
     outcome = evaluate(
         chosen,
         [BenchmarkRef(name=name, root=roots[name], split=split) for name, split in splits],
-        demo_methods(),
+        demo_methods(chosen),
         folder,
         "cirflow demo",
         hidden_methods=["cvsi"],

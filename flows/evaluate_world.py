@@ -15,7 +15,7 @@ from flows.profiles import resolve_profile
 from flows.score_benchmark import evaluate
 from storage.locations import Location
 from storage.world.benchmarks import WorldSize
-from tasks.ledger import MAIN_METRIC
+from tasks.ledger import MAIN_METRIC, not_zero_shot
 from tasks.query_sets import BenchmarkRef
 from tasks.scores import MethodScores
 
@@ -58,7 +58,7 @@ def evaluate_world(
         ]
         place = folder / f"seed-{seed}"
         title = f"embedded world, seed {seed}"
-        outcome = evaluate(chosen, refs, methods or demo_methods(), place, title)
+        outcome = evaluate(chosen, refs, methods or demo_methods(chosen), place, title)
         for item in outcome.benchmarks:
             for name, own in item.scores.items():
                 scores.setdefault(item.ref.name, {}).setdefault(name, []).append(own)
@@ -81,6 +81,7 @@ def sum_up(scores: Mapping[str, Sequence[MethodScores]], main: str) -> list[dict
         values = [each.metrics[main] for each in own]
         row: dict[str, Any] = {
             "method": name,
+            "label": not_zero_shot(own[0].protocol),
             "metric": main,
             "mean": round(float(np.mean(values)), 2),
             "interval": _interval(draws),
@@ -120,8 +121,9 @@ def as_markdown(tables: Mapping[str, Sequence[Mapping[str, Any]]], seeds: Sequen
                 low, high = row["behind_interval"]
                 behind = f"{row['behind']:+.2f} [{low:+.2f}, {high:+.2f}]"
             low, high = row["interval"]
+            label = f" ({row['label']})" if row["label"] else ""
             lines.append(
-                f"| {row['method']} | {row['mean']:.2f} | {low:.2f} to {high:.2f} | "
+                f"| {row['method']}{label} | {row['mean']:.2f} | {low:.2f} to {high:.2f} | "
                 f"{seeds_said} | {behind} |"
             )
     return "\n".join(lines) + "\n"

@@ -10,7 +10,8 @@ from models.cvsi_settings import CvsiSettings
 from models.features import QUERY_FEATURES
 from models.methods import METHODS
 from models.protocols import CaptionSampling
-from tasks.methods import configured_method, settings_of
+from models.reformulation.query_forms import GALLERY_FEATURE, QUERY_FORMS
+from tasks.methods import configured_method, settings_of, why_not_ready
 from tasks.query_sets import BenchmarkRef
 from tasks.settings import Profile
 from tasks.stages.base import ImageSet, Stage
@@ -18,7 +19,8 @@ from tasks.stages.caption_features import CaptionFeatureStage
 from tasks.stages.captions import CaptionStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.query_features import QueryFeatureStage
-from tasks.stages.rankings import RankingStage
+from tasks.stages.rankings import AnyGalleryFeature, AnyQueryFeature, RankingStage
+from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
 from tasks.stages.rewrites import RewriteStage
 
 StageT = TypeVar("StageT", bound=Stage)
@@ -33,9 +35,9 @@ class EvaluationPlan:
     rankings: tuple[RankingStage, ...]
 
 
-def runnable_methods() -> list[str]:
-    """Methods that need nothing but the profile."""
-    return [name for name, row in METHODS.items() if row.status == "ready"]
+def runnable_methods(profile: Profile) -> list[str]:
+    """Methods that need nothing but the profile, whose checkpoints are there."""
+    return [name for name in METHODS if not why_not_ready(name, profile)]
 
 
 def plan_evaluation(profile: Profile, ref: BenchmarkRef, methods: Sequence[str]) -> EvaluationPlan:
@@ -54,9 +56,11 @@ def plan_evaluation(profile: Profile, ref: BenchmarkRef, methods: Sequence[str])
     order: list[type[Stage]] = [
         CaptionStage,
         ImageFeatureStage,
+        ReformulatedImageStage,
         CaptionFeatureStage,
         RewriteStage,
         QueryFeatureStage,
+        ReformulatedQueryStage,
     ]
     stages = sorted(upstream.values(), key=lambda stage: order.index(type(stage)))
     return EvaluationPlan(tuple(stages), tuple(rankings))
@@ -72,9 +76,16 @@ class _Builder:
         self.stages: list[Stage] = []
 
     def ranking(self, name: str) -> RankingStage:
-        recipe = configured_method(name, self.profile.cvsi).recipe(self.style)
-        gallery: Mapping[str, ImageFeatureStage | CaptionFeatureStage] = {
+        weights = self.profile.instructcir.weights
+        recipe = configured_method(name, self.profile.cvsi, weights).recipe(self.style)
+        gallery: Mapping[str, AnyGalleryFeature] = {
             feature: self.gallery_feature(feature) for feature in recipe.gallery
+        }
+        queries: Mapping[str, AnyQueryFeature] = {
+            feature: self.reformulated(feature)
+            if feature in QUERY_FORMS
+            else self.query_feature(feature)
+            for feature in recipe.query
         }
         return RankingStage(
             root=self.profile.root,
@@ -82,7 +93,8 @@ class _Builder:
             benchmark=self.ref,
             method=name,
             cvsi=self.profile.cvsi,
-            query_features={feature: self.query_feature(feature) for feature in recipe.query},
+            weights=weights,
+            query_features=queries,
             gallery_features=gallery,
         )
 
@@ -113,15 +125,36 @@ class _Builder:
         )
         return self._keep(stage)
 
-    def gallery_feature(self, feature: str) -> ImageFeatureStage | CaptionFeatureStage:
+    def gallery_feature(self, feature: str) -> AnyGalleryFeature:
         if feature == "image":
             return self.image_features("gallery")
+        if feature == GALLERY_FEATURE:
+            return self.reformulated_images()
         stage = CaptionFeatureStage(
             root=self.profile.root,
             shard_size=self.profile.shards.features,
             captions=self.captions("gallery", self.profile.ensemble),
             encoder=self.profile.gallery_encoder,
             mean=self.profile.cvsi.stored_mean,
+        )
+        return self._keep(stage)
+
+    def reformulated_images(self) -> ReformulatedImageStage:
+        stage = ReformulatedImageStage(
+            root=self.profile.root,
+            shard_size=self.profile.shards.features,
+            images=self.images("gallery"),
+            network=self.profile.network,
+        )
+        return self._keep(stage)
+
+    def reformulated(self, feature: str) -> ReformulatedQueryStage:
+        stage = ReformulatedQueryStage(
+            root=self.profile.root,
+            shard_size=self.profile.shards.features,
+            feature=feature,
+            benchmark=self.ref,
+            network=self.profile.network,
         )
         return self._keep(stage)
 

@@ -14,7 +14,6 @@ from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stage, run_stages
 from storage.benchmarks.submissions import circo_submission, cirr_submission, write_submission
-from tasks.engines import backbone_name
 from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.report.build import EvaluatedBenchmark, build_report
 from tasks.scores import MethodScores, read_ranking, record_scores, score_ranking
@@ -86,8 +85,7 @@ def evaluate(
         for stage in plan.rankings:
             run_stage(stage, log, allow_gaps=profile.allow_gaps)
         if benchmark.has_targets:
-            backbone = backbone_name(profile.query_encoder)
-            scores = {s.method: score_method(s, backbone) for s in plan.rankings}
+            scores = {s.method: score_method(s) for s in plan.rankings}
         else:
             scores = {}
             files += [p for s in plan.rankings for p in write_submissions(s, out)]
@@ -97,10 +95,10 @@ def evaluate(
 
 
 @task(task_run_name="score {stage.method} on {stage.benchmark.collection_name}")
-def score_method(stage: RankingStage, backbone: str) -> MethodScores:
+def score_method(stage: RankingStage) -> MethodScores:
     """Score a ranking and keep the numbers in the ledger."""
     scores = score_ranking(stage)
-    record_scores(stage, scores, backbone)
+    record_scores(stage, scores)
     return scores
 
 
@@ -152,7 +150,7 @@ def score_benchmark(
     outcome = evaluate(
         chosen,
         [ref],
-        methods or runnable_methods(),
+        methods or runnable_methods(chosen),
         Path(out or f"out/score/{benchmark}-{split}"),
         f"{benchmark} {split}",
         commands=[

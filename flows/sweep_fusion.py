@@ -1,4 +1,7 @@
-"""Sweep the fusion weights alpha, beta and gamma from cached features: nothing is encoded again."""
+"""Sweep fusion weights from cached features: nothing is encoded again.
+
+CVSI's alpha, beta and gamma, or the weight of InstructCIR beside CVSI under weights that stay.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,20 @@ from models.cvsi_settings import CvsiWeights
 from storage.locations import Location
 from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.settings import Profile
-from tasks.sweeps import sweep_weights, weight_grid
+from tasks.sweeps import share_grid, sweep_shares, sweep_weights, weight_grid
 
 
 def every_part(profile: Profile, style: str) -> Profile:
     """The profile with a weight on every part of CVSI, so that every feature is made."""
     weights = {**profile.cvsi.weights, style: CvsiWeights(0.4, 0.4, 0.5)}
     return profile.model_copy(update={"cvsi": replace(profile.cvsi, weights=weights)})
+
+
+def both_methods(profile: Profile, style: str) -> Profile:
+    """The profile with a weight on CVSI and on InstructCIR."""
+    weights = {**profile.instructcir.weights, style: 0.5}
+    own = profile.instructcir.model_copy(update={"weights": weights})
+    return profile.model_copy(update={"instructcir": own})
 
 
 @flow(name="sweep-fusion", flow_run_name="sweep {benchmark} {split}")
@@ -36,8 +46,9 @@ def sweep_fusion(
     settings: dict[str, Any] | None = None,
     out: str = "out/sweep",
     collection: str = "",
+    method: Literal["cvsi", "cvsi-instructcir"] = "cvsi",
 ) -> dict[str, Any]:
-    """Try every combination of CVSI's weights on a grid; the best are printed and all are kept.
+    """Try fusion weights on a grid; the best are printed and all are kept.
 
     Choose weights on one split and report on another.
 
@@ -45,11 +56,12 @@ def sweep_fusion(
         benchmark: Which benchmark.
         folder: The benchmark's folder in its published layout, images included.
         split: A split with public targets.
-        step: Grid step of alpha, beta and gamma.
+        step: Grid step of the weights.
         profile: tiny, production, or a TOML file that extends one.
         settings: Dotted setting names and values that replace the profile's.
         out: Folder for the JSON file of all results.
         collection: Name of the image collection; empty: BENCHMARK-SPLIT.
+        method: cvsi: every alpha, beta and gamma. cvsi-instructcir: every weight of InstructCIR.
     """
     chosen = resolve_profile(profile, settings)
     ref = BenchmarkRef(
@@ -57,14 +69,23 @@ def sweep_fusion(
     )
     loaded = ref.load()
     run_ingest(chosen.root, image_folder(loaded), ref.collection_name)
-    plan = plan_evaluation(every_part(chosen, loaded.style), ref, ["cvsi"])
+    weighted = (every_part if method == "cvsi" else both_methods)(chosen, loaded.style)
+    plan = plan_evaluation(weighted, ref, [method])
     log = RunLog()
     run_stages(plan.upstream, log, chosen.allow_gaps)
-    results = sweep_weights(plan.rankings[0], weight_grid(step))
-    Location(out).replace(f"{ref.collection_name}.json", json.dumps(results, indent=1).encode())
+    if method == "cvsi":
+        results = sweep_weights(plan.rankings[0], weight_grid(step))
+    else:
+        results = sweep_shares(plan.rankings[0], share_grid(step))
+    file = (
+        f"{ref.collection_name}.json"
+        if method == "cvsi"
+        else f"{ref.collection_name}-{method}.json"
+    )
+    Location(out).replace(file, json.dumps(results, indent=1).encode())
     return {
         "stages": [stage.as_json() for stage in log.stages],
         "tried": len(results),
         "best": results[:5],
-        "all": str(Path(out, f"{ref.collection_name}.json").resolve()),
+        "all": str(Path(out, file).resolve()),
     }

@@ -102,10 +102,11 @@ _CVSI_PAPER: Final = (
 _INSTRUCTCIR_PAPER: Final = (
     "InstructCIR: Scaling Prompt Instructed Zero Shot CIR with Image-Only Data"
 )
-NO_NETWORK: Final = (
-    "no reformulation network is named; train one (cirflow run train-reformulation) or name one "
-    "of yours (instructcir.checkpoint=FOLDER)"
+TRAIN_OR_NAME: Final = (
+    "train one (cirflow run train-reformulation) or name one of yours "
+    "(instructcir.checkpoint=FOLDER)"
 )
+NO_NETWORK: Final = f"no reformulation network is named; {TRAIN_OR_NAME}"
 _ABLATIONS: Final = (
     ("visual", "visual information", ("fine_grained", "reference_image", "image")),
     ("semantic", "semantic information", ("edited_captions", "captions")),

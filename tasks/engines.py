@@ -147,8 +147,12 @@ def mapping_fingerprint(checkpoint: str) -> Mapping[str, Any]:
 
 
 def backbone_name(spec: EncoderSpec) -> str:
-    """A short name of a backbone for tables: model and weights, or a directory's hash."""
-    found = encoder_fingerprint(spec)
+    """A short name of a backbone for tables."""
+    return fingerprint_name(encoder_fingerprint(spec))
+
+
+def fingerprint_name(found: Fingerprint) -> str:
+    """The name of a backbone by its fingerprint: model and weights, or a directory's hash."""
     if found["model"] == "local-dir":
         return f"local {str(found['weights_sha256'])[:8]}"
     return " ".join(part for part in (str(found["model"]), str(found["pretrained"])) if part)

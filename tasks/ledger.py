@@ -19,7 +19,7 @@ def read_ledger(root: str) -> list[dict[str, Any]]:
 
     Returns:
         For each ranking its method, backbone, benchmark, split, world, queries, coverage,
-        protocol and metrics (name -> value, low, high).
+        protocol, whether it is zero-shot, and metrics (name -> value, low, high).
     """
     location = Location(root)
     entries: dict[str, dict[str, Any]] = {}
@@ -33,6 +33,13 @@ def read_ledger(root: str) -> list[dict[str, Any]]:
     return list(entries.values())
 
 
+def not_zero_shot(protocol: Mapping[str, Any]) -> str:
+    """The label of numbers that are not zero-shot, with the reason; empty for all others."""
+    if protocol.get("zero_shot", True):
+        return ""
+    return f"not zero-shot: {protocol['zero_shot_reason']}"
+
+
 def _entry(row: Mapping[str, Any]) -> dict[str, Any]:
     protocol = json.loads(row["protocol"])
     same = ("run", "method", "backbone", "benchmark", "split", "queries", "coverage", "created")
@@ -40,5 +47,6 @@ def _entry(row: Mapping[str, Any]) -> dict[str, Any]:
         **{name: row[name] for name in same},
         "world": protocol.get("world", "real"),
         "protocol": protocol,
+        "zero_shot": bool(protocol.get("zero_shot", True)),
         "metrics": {},
     }

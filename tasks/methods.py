@@ -8,6 +8,9 @@ from dataclasses import replace
 from models.cvsi_settings import CVSI, CvsiSettings
 from models.method_records import Method
 from models.methods import INSTRUCTCIR_WEIGHTS, METHODS, cvsi_recipes, late_fusion, method
+from tasks.ledger import not_zero_shot
+from tasks.networks import network_facts, network_problem
+from tasks.settings import Profile
 
 
 def settings_of(name: str, profile_settings: CvsiSettings) -> CvsiSettings:
@@ -34,6 +37,35 @@ def configured_method(
         return row
     left_out = without_of(row)
     return replace(row, settings=settings, recipes=cvsi_recipes(settings, left_out))
+
+
+def why_not_ready(name: str, profile: Profile) -> str:
+    """Why a method does not run under a profile; empty where it does.
+
+    A checkpoint that a profile names but that is not there is a reason too.
+    """
+    row = method(name)
+    if row.status != "needs_checkpoint":
+        return row.reason
+    for need in row.needs("cirr"):
+        kind, _, which = need.partition(":")
+        if kind == "mapping" and not profile.mapping.named[which]:
+            return row.reason
+        if kind == "reformulation":
+            return network_problem(profile.instructcir.checkpoint)
+    return ""
+
+
+def label_of(name: str, profile: Profile) -> str:
+    """What must be said wherever numbers of a method are shown; empty for most.
+
+    Raises:
+        CheckpointError: the method needs a network that is not there.
+    """
+    if "reformulation" not in method(name).needs("cirr"):
+        return ""
+    facts = network_facts(profile.network.checkpoint)
+    return not_zero_shot({"zero_shot": facts.zero_shot, "zero_shot_reason": facts.zero_shot_reason})
 
 
 def without_of(row: Method) -> tuple[str, ...]:

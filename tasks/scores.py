@@ -20,7 +20,7 @@ from storage.tables import Shard, open_table
 from tasks.benchmark_metrics import metrics_from_lists
 from tasks.ledger import RESULTS_SPEC
 from tasks.query_sets import load_query_set
-from tasks.stages.rankings import DEPTH, RankingStage, query_id, ranking_protocol
+from tasks.stages.rankings import DEPTH, RankingStage, backbone_of, query_id, ranking_protocol
 
 RESAMPLES = 400
 
@@ -167,7 +167,7 @@ def _one_query(
     return metrics_from_lists(benchmark, {category: alone}, lists, subsets or None)
 
 
-def record_scores(stage: RankingStage, scores: MethodScores, backbone: str) -> int:
+def record_scores(stage: RankingStage, scores: MethodScores) -> int:
     """Write a method's metrics to the ledger, once; returns how many rows were new.
 
     A row's identity is what was ranked and which metric: scoring the same ranking again adds
@@ -186,7 +186,7 @@ def record_scores(stage: RankingStage, scores: MethodScores, backbone: str) -> i
         same = {
             "run": run,
             "method": stage.method,
-            "backbone": backbone,
+            "backbone": backbone_of(stage),
             "benchmark": stage.benchmark.name,
             "split": stage.benchmark.split,
             "queries": scores.queries,

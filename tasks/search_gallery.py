@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from models.features import QUERY_FEATURES
-from models.method_records import Recipe
+from models.method_records import AnyRecipe
 from models.prompts.library import load_prompt
 from models.protocols import CaptionSampling
 from models.query_features import FeatureMaker, QueryInputs
+from models.reformulation.query_forms import QUERY_FORMS
 from models.rewriting import (
     RewriteInput,
     RewriteSettings,
@@ -31,9 +32,11 @@ from storage.schemas import OK
 from storage.tables import require_complete
 from tasks.engines import load_captioner, load_encoder, load_generator, load_mapping
 from tasks.methods import configured_method, settings_of
+from tasks.networks import encode_queries, query_form
 from tasks.settings import Profile
-from tasks.stages.caption_features import CaptionFeatureStage
-from tasks.stages.image_features import ImageFeatureStage
+from tasks.stages.rankings import AnyGalleryFeature
+
+_NO_IMAGE = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ class SearchResult:
 
 def search_gallery(
     profile: Profile,
-    gallery: tuple[ImageFeatureStage, CaptionFeatureStage],
+    collection: str,
+    gallery: Mapping[str, AnyGalleryFeature],
     image: bytes,
     text: str,
     *,
@@ -80,7 +84,8 @@ def search_gallery(
 
     Args:
         profile: engines and settings.
-        gallery: stages of the gallery's features, filled beforehand.
+        collection: name of the gallery's collection.
+        gallery: stages of the gallery features that the method weighs, filled beforehand.
         image: bytes of the reference image.
         text: modification text.
         method: a method that runs here.
@@ -95,7 +100,8 @@ def search_gallery(
     """
     settings = settings_of(method, profile.cvsi)
     profile = profile.model_copy(update={"cvsi": settings})
-    recipe = configured_method(method, settings).recipe(style)
+    weights = profile.instructcir.weights
+    recipe = configured_method(method, settings, weights).recipe(style)
     keys, features = _gallery(gallery, recipe, profile.allow_gaps)
     query = _Query(profile, recipe, style, image, text)
     vectors = query.vectors(features)
@@ -108,7 +114,7 @@ def search_gallery(
     excluded = np.array([hidden])
     top = top_k(vectors.astype(np.float32), images, left, excluded=excluded)
     found = [keys[i] for i in top.indices[0]]
-    paths = _paths(gallery[0], found)
+    paths = _paths(profile.root, collection, found)
     hits = tuple(
         Hit(rank, float(score), image_id, paths[image_id])
         for rank, (score, image_id) in enumerate(zip(top.scores[0], found, strict=True), 1)
@@ -117,12 +123,11 @@ def search_gallery(
 
 
 def _gallery(
-    stages: tuple[ImageFeatureStage, CaptionFeatureStage], recipe: Recipe, allow_gaps: float
+    stages: Mapping[str, AnyGalleryFeature], recipe: AnyRecipe, allow_gaps: float
 ) -> tuple[list[str], dict[str, np.ndarray]]:
     """Ids with all needed features, and those features in their order."""
-    named = dict(zip(("image", "captions"), stages, strict=True))
-    tables = {name: named[name].existing_table() for name in recipe.gallery}
-    planned = stages[0].planned()
+    tables = {name: stages[name].existing_table() for name in recipe.gallery}
+    planned = next(iter(stages.values())).planned()
     good = set(planned)
     for table in tables.values():
         require_complete(table, planned, allow_gaps=allow_gaps)
@@ -136,7 +141,7 @@ class _Query:
     """One query: asks the engines for what the recipe's features need."""
 
     def __init__(
-        self, profile: Profile, recipe: Recipe, style: str, image: bytes, text: str
+        self, profile: Profile, recipe: AnyRecipe, style: str, image: bytes, text: str
     ) -> None:
         self._profile = profile
         self._style = style
@@ -144,7 +149,8 @@ class _Query:
         self._text = text
         self._key = sha256_hex(image)
         self._picture = decode_image(image)
-        self._encoder = load_encoder(profile.query_encoder)
+        encoded = [name for name in recipe.query if name not in QUERY_FORMS]
+        self._encoder = load_encoder(profile.query_encoder) if encoded else None
         needs = {need for name in recipe.query for need in QUERY_FEATURES[name].needs}
         single = "greedy_caption" in needs
         captions = (
@@ -157,7 +163,7 @@ class _Query:
         self._mapping = profile.mapping.of(kinds[0]) if kinds else ""
         self.inputs = QueryInputs(
             texts=(text,),
-            image=self._encoder.encode_images([self._picture])[0],
+            image=self._encoder.encode_images([self._picture])[0] if self._encoder else _NO_IMAGE,
             captions=captions,
             edits=self._edits(captions, single) if needs & {"edits", "greedy_edit"} else (),
             objects=self._objects(captions) if "objects" in needs else None,
@@ -165,17 +171,27 @@ class _Query:
 
     def vectors(self, gallery: dict[str, np.ndarray]) -> np.ndarray:
         """The fused query (1, d)."""
+        made = {
+            name: self._reformulated(name) if name in QUERY_FORMS else self._feature(name)
+            for name in self._recipe.query
+        }
+        return self._recipe.query_vectors(made, gallery)
+
+    def _feature(self, name: str) -> np.ndarray:
+        assert self._encoder is not None
         mapping = load_mapping(self._mapping) if self._mapping else None
         maker = FeatureMaker(self._encoder, self._profile.cvsi, mapping)
-        made = {}
-        for name in self._recipe.query:
-            vectors, reasons = maker.make(name, [self.inputs])
-            if reasons[0]:
-                raise ValueError(f"the query has no {name}: {reasons[0]}")
-            made[name] = vectors
-            if QUERY_FEATURES[name].per_caption:
-                made[name] = vectors.reshape(1, self._profile.cvsi.captions_per_image, -1)
-        return self._recipe.query_vectors(made, gallery)
+        vectors, reasons = maker.make(name, [self.inputs])
+        if reasons[0]:
+            raise ValueError(f"the query has no {name}: {reasons[0]}")
+        if QUERY_FEATURES[name].per_caption:
+            return vectors.reshape(1, self._profile.cvsi.captions_per_image, -1)
+        return vectors
+
+    def _reformulated(self, name: str) -> np.ndarray:
+        network = self._profile.network
+        form = query_form(network, name)
+        return encode_queries(network, form, [self._picture], [self._text])
 
     def result(self, hits: tuple[Hit, ...], method: str, gallery_size: int) -> SearchResult:
         """The hits with the texts that were made for the query."""
@@ -214,8 +230,8 @@ class _Query:
         return tuple(answer.text for answer in answers if answer.status == OK)
 
 
-def _paths(stage: ImageFeatureStage, image_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    rows = Collection.open(Location(stage.root), stage.images.collection).rows()
+def _paths(root: str, collection: str, image_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    rows = Collection.open(Location(root), collection).rows()
     wanted = rows.filter(pl.col("image_id").is_in(list(image_ids)))
     paths: dict[str, tuple[str, ...]] = {}
     for image_id, source, path in wanted.select("image_id", "source", "path").iter_rows():

@@ -107,10 +107,14 @@ class MappingSettings(Settings):
         Raises:
             ValueError: none was named.
         """
-        named = {"lincir": self.checkpoint, "searle": self.searle, "pic2word": self.pic2word}
-        if not named[kind]:
+        if not self.named[kind]:
             raise ValueError(f"{kind} needs a checkpoint of its own; set mapping.{kind}=FILE")
-        return named[kind]
+        return self.named[kind]
+
+    @property
+    def named(self) -> Mapping[str, str]:
+        """Kind of network -> its checkpoint, empty where none was named."""
+        return {"lincir": self.checkpoint, "searle": self.searle, "pic2word": self.pic2word}
 
 
 class InstructCirSettings(Settings):

@@ -52,7 +52,7 @@ SHOWN = {
 
 
 def _print_group(rows: list[dict[str, Any]]) -> None:
-    from tasks.ledger import MAIN_METRIC
+    from tasks.ledger import MAIN_METRIC, not_zero_shot
 
     first = rows[0]
     main = MAIN_METRIC[first["benchmark"]]
@@ -69,4 +69,6 @@ def _print_group(rows: list[dict[str, Any]]) -> None:
     for row in sorted(rows, key=lambda row: -row["metrics"][main]["value"]):
         cells = "".join(f"{row['metrics'][name]['value']:8.2f}" for name in names)
         print(f"  {row['method']:{width}}  {row['backbone']:{place}}{cells}")
+        if label := not_zero_shot(row["protocol"]):
+            print(f"  {'':{width}}  {label}")
     print()

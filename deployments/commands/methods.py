@@ -8,27 +8,33 @@ import json
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
+    parser.add_argument("--profile", default="tiny", help="whose checkpoints are looked for")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the method table."""
+    from flows.profiles import parse_assignments, resolve_profile
     from models.methods import METHODS
+    from tasks.methods import label_of, why_not_ready
 
+    profile = resolve_profile(arguments.profile, parse_assignments(arguments.set))
+    reasons = {name: why_not_ready(name, profile) for name in METHODS}
+    labels = {name: "" if reasons[name] else label_of(name, profile) for name in METHODS}
+    status = {name: row.status if reasons[name] else "ready" for name, row in METHODS.items()}
     if arguments.json:
         rows = [
             {
                 "name": row.name,
                 "title": row.title,
                 "group": row.group,
-                "status": row.status,
-                "reason": row.reason,
+                "status": status[row.name],
+                "reason": reasons[row.name],
+                "label": labels[row.name],
                 "description": row.description,
                 "paper": row.paper,
-                "weights": {
-                    style: {"query": dict(r.query), "gallery": dict(r.gallery)}
-                    for style, r in row.recipes.items()
-                },
+                "weights": {style: recipe.as_json() for style, recipe in row.recipes.items()},
             }
             for row in METHODS.values()
         ]
@@ -41,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("name", "status", "what it is"):
         table.add_column(name, overflow="fold")
     for row in METHODS.values():
-        why = f" [dim]({row.reason})[/]" if row.reason else ""
-        table.add_row(row.name, row.status, row.description + why)
+        why = f" [dim]({reasons[row.name]})[/]" if reasons[row.name] else ""
+        label = f" [red]{labels[row.name]}[/]" if labels[row.name] else ""
+        table.add_row(row.name, status[row.name], row.description + why + label)
     Console().print(table)
     return 0

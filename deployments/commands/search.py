@@ -1,7 +1,8 @@
 """Search a gallery with a reference image and a modification text.
 
 The gallery must be ingested and embedded under the same profile
-(`cirflow run embed-gallery --set collection=NAME`). Nothing is written, Prefect is not started."""
+(`cirflow run embed-gallery --set collection=NAME`), for methods other than cvsi with
+`--set methods=METHOD`. Nothing is written, Prefect is not started."""
 
 from __future__ import annotations
 
@@ -43,10 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
     from tasks.search_gallery import search_gallery
 
     profile = resolve_profile(arguments.profile, parse_assignments(arguments.set))
-    stages = gallery_stages(profile, arguments.gallery)
+    stages = gallery_stages(profile, arguments.gallery, arguments.method)
     try:
         result = search_gallery(
             profile,
+            arguments.gallery,
             stages,
             image,
             arguments.text,
@@ -61,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(
             f"the gallery {arguments.gallery!r} is not embedded under profile {profile.name!r}: "
             f"cirflow run embed-gallery --profile {arguments.profile} --set "
-            f"collection={arguments.gallery}\n({error})"
+            f"collection={arguments.gallery} --set methods={arguments.method}\n({error})"
         ) from error
     if arguments.json:
         print(json.dumps(asdict(result)))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,12 +14,12 @@ import numpy as np
 from models.methods import METHODS
 from models.paper_results import PaperResult, paper_results
 from storage.collections import Collection
-from storage.images import decode_image
 from storage.locations import Location
 from storage.tables import Table
 from tasks.engines import backbone_name
-from tasks.ledger import MAIN_METRIC, RESULTS_SPEC
+from tasks.ledger import MAIN_METRIC, RESULTS_SPEC, not_zero_shot
 from tasks.query_sets import BenchmarkRef, QuerySet, is_embedded_world, load_query_set
+from tasks.report.pictures import thumbnail
 from tasks.report.records import (
     LeaderboardRow,
     Provenance,
@@ -35,7 +34,8 @@ from tasks.report.render import render_report
 from tasks.scores import MethodScores, RankedLists, read_ranking
 from tasks.settings import Profile
 from tasks.stages.base import Stage as TableStage
-from tasks.stages.rankings import RankingStage
+from tasks.stages.query_features import QueryFeatureStage
+from tasks.stages.rankings import REFORMULATED, RankingStage, backbone_of
 
 COLUMNS: Final = {
     "cirr": (
@@ -56,8 +56,6 @@ STRIPS = 6
 """Queries shown per benchmark: half found at rank one where there are as many, half not."""
 TOP = 6
 """Ranked images shown per query."""
-THUMBNAIL = 112
-"""Longest side of a picture in the report, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +107,8 @@ def _section(profile: Profile, item: EvaluatedBenchmark) -> Section:
         name=item.ref.collection_name,
         title=f"{TITLES[style]}{world}",
         main_metric=MAIN_METRIC[style],
-        rows=tuple(
-            _measured(item, style, name, backbone, item.scores.get("cvsi")) for name in item.scores
-        )
-        + tuple(_elsewhere(item.ref, style, backbone)),
+        rows=tuple(_measured(item, style, stage) for stage in item.rankings)
+        + tuple(_elsewhere(item, style, backbone)),
         protocol=_short(item.scores[shown].protocol),
         strips=_strips(ranking),
         summary=f"{len(item.ref.load().queries)} queries, split {item.ref.split}.",
@@ -121,19 +117,21 @@ def _section(profile: Profile, item: EvaluatedBenchmark) -> Section:
     )
 
 
-def _measured(
-    item: EvaluatedBenchmark, style: str, name: str, backbone: str, whole: MethodScores | None
-) -> LeaderboardRow:
-    row, scores = METHODS[name], item.scores[name]
+def _measured(item: EvaluatedBenchmark, style: str, stage: RankingStage) -> LeaderboardRow:
+    name = stage.method
+    row, scores, whole = METHODS[name], item.scores[name], item.scores.get("cvsi")
     paper = _published(name, style)
     deltas = {} if whole is None or name == "cvsi" else _paired(scores, whole, COLUMNS[style])
+    backbone, trained, _ = backbone_of(stage).partition(REFORMULATED)
+    caveat = not_zero_shot(scores.protocol)
     return LeaderboardRow(
         method=name,
-        title=row.title,
+        title=f"{row.title} (not zero-shot)" if caveat else row.title,
         group="preset" if name == "cvsi-code" else GROUPS.get(row.group, "method"),
         benchmark=item.ref.collection_name,
         split=item.ref.split,
         backbone=backbone,
+        on_top="reformulation" if trained else "",
         metrics=dict(scores.metrics),
         intervals=dict(scores.intervals),
         delta_intervals=deltas,
@@ -141,6 +139,7 @@ def _measured(
         paper=dict(paper.metrics) if paper else {},
         paper_source=_source(paper),
         note=row.description,
+        caveat=caveat,
     )
 
 
@@ -155,25 +154,24 @@ def _paired(
     }
 
 
-def _elsewhere(ref: BenchmarkRef, style: str, backbone: str) -> list[LeaderboardRow]:
-    """Systems of the papers' tables that do not run here."""
+def _elsewhere(item: EvaluatedBenchmark, style: str, backbone: str) -> list[LeaderboardRow]:
+    """Systems of the papers' tables that do not run here, or lack a checkpoint."""
     rows = []
     for name, row in METHODS.items():
         paper = _published(name, style)
-        if row.status == "ready" or paper is None:
+        if row.status == "ready" or name in item.scores or paper is None:
             continue
-        status = "numbers_only" if row.status == "numbers_only" else "not_implemented"
         rows.append(
             LeaderboardRow(
                 method=name,
                 title=row.title,
                 group="paper-only",
-                benchmark=ref.collection_name,
-                split=ref.split,
+                benchmark=item.ref.collection_name,
+                split=item.ref.split,
                 backbone=backbone,
                 paper=dict(paper.metrics),
                 paper_source=_source(paper),
-                status=status,
+                status=row.status,
                 note=row.reason,
             )
         )
@@ -183,7 +181,7 @@ def _elsewhere(ref: BenchmarkRef, style: str, backbone: str) -> list[Leaderboard
 def _published(method: str, style: str) -> PaperResult | None:
     """The published row of a method, of the backbone that most systems are published with."""
     own = [result for result in paper_results(style) if result.method == method]
-    own.sort(key=lambda result: (result.backbone != "ViT-L/14", result.supervised))
+    own.sort(key=lambda result: (result.variant, result.backbone != "ViT-L/14", result.supervised))
     return own[0] if own else None
 
 
@@ -250,12 +248,8 @@ def _thumbnails(stage: RankingStage, query_set: QuerySet, names: set[str]) -> di
     collection = Collection.open(Location(stage.root), stage.benchmark.collection_name)
     made = {}
     for image_id, data in collection.read_images(list(names_of)):
-        image = decode_image(data)
-        image.thumbnail((THUMBNAIL, THUMBNAIL))
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=85)
-        for name in names_of[image_id]:
-            made[name] = Thumbnail(buffer.getvalue(), *image.size, alt=f"image {name}")
+        small = thumbnail(data, "")
+        made |= {name: replace(small, alt=f"image {name}") for name in names_of[image_id]}
     return made
 
 
@@ -308,7 +302,11 @@ def _texts(
     item = query_set.items.get((category, query_id))
     if item is None:
         return (), (), ""
-    known = [feature.texts_of(item) for feature in stage.query_features.values()]
+    known = [
+        feature.texts_of(item)
+        for feature in stage.query_features.values()
+        if isinstance(feature, QueryFeatureStage)
+    ]
     return (
         next((each.captions for each in known if each.captions), ()),
         next((each.edits for each in known if each.edits), ()),
@@ -343,6 +341,8 @@ def _tables(stage: RankingStage) -> list[Table]:
     upstream: list[TableStage] = [*stage.gallery_features.values()]
     for feature in stage.query_features.values():
         upstream.append(feature)
+        if not isinstance(feature, QueryFeatureStage):
+            continue
         upstream += [s for s in (feature.captions, feature.edits, feature.objects) if s is not None]
         upstream += [s.captions for s in (feature.edits, feature.objects) if s is not None]
     return [each.table() for each in upstream]

@@ -26,6 +26,7 @@ GROUPS: Final[Mapping[str, str]] = {
 STATUSES: Final[Mapping[str, str]] = {
     "measured": "",
     "not_implemented": "not implemented here",
+    "needs_checkpoint": "needs a checkpoint",
     "numbers_only": "published numbers only",
 }
 """Row status -> what is said in place of a measurement."""
@@ -44,6 +45,7 @@ class LeaderboardRow:
         benchmark: Benchmark identifier, such as ``circo``.
         split: Split that was measured.
         backbone: Backbone that was measured; rows are compared within one backbone only.
+        on_top: What was trained on top of the backbone, such as ``reformulation``.
         metrics: Metric -> percent, measured here; empty unless the status is ``measured``.
         intervals: Metric -> (low, high) percent around the measured value.
         delta_intervals: Metric -> (low, high) of this row minus the section's reference method,
@@ -53,6 +55,8 @@ class LeaderboardRow:
         paper_source: Where the published numbers stand: table, backbone, split.
         status: One of `STATUSES`.
         note: One line under the name.
+        caveat: What nobody may overlook who reads the numbers, such as that they are not
+            zero-shot.
     """
 
     method: str
@@ -61,6 +65,7 @@ class LeaderboardRow:
     benchmark: str
     split: str
     backbone: str
+    on_top: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     delta_intervals: Mapping[str, Interval] = field(default_factory=dict)
@@ -69,6 +74,7 @@ class LeaderboardRow:
     paper_source: str = ""
     status: str = "measured"
     note: str = ""
+    caveat: str = ""
 
     def __post_init__(self) -> None:
         """Refuse rows that would show a number nobody measured or published."""

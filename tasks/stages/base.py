@@ -14,6 +14,7 @@ from storage.collections import Collection
 from storage.images import ImageProblem, decode_image
 from storage.keys import content_key
 from storage.locations import Location
+from storage.schemas import OK
 from storage.tables import IncompleteTable, Table, load_table, open_table
 from tasks.query_sets import BenchmarkRef, load_query_set
 from tasks.settings import Settings
@@ -116,3 +117,35 @@ def decoded(
             yield image_id, decode_image(data)
         except ImageProblem as problem:
             problems[image_id] = problem
+
+
+class Decoding(Sequence[Image.Image]):
+    """Images that are decoded when they are asked for, so that few are in memory at once."""
+
+    def __init__(self, data: Sequence[bytes], tick: Tick) -> None:
+        self._data = data
+        self._tick = tick
+        self._problems: dict[int, ImageProblem] = {}
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: Any) -> Any:
+        self._tick(1)
+        try:
+            return decode_image(self._data[index])
+        except ImageProblem as problem:
+            self._problems[index] = problem
+            return Image.new("RGB", (1, 1))  # keeps the batch whole; its vector is dropped
+
+    @property
+    def statuses(self) -> list[str]:
+        """`ok`, or what is wrong with the image, of each that was asked for."""
+        problems = [self._problems.get(index) for index in range(len(self))]
+        return [problem.status if problem else OK for problem in problems]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why, in words; empty where nothing is wrong."""
+        problems = [self._problems.get(index) for index in range(len(self))]
+        return [problem.reason if problem else "" for problem in problems]

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from models.open_clip_loading import EncoderSpec
-from storage.images import ImageProblem, decode_image
-from storage.schemas import OK
 from tasks.engines import encoder_fingerprint, encoder_shape, load_encoder
-from tasks.stages.base import ImageSet, Stage, Tick
+from tasks.stages.base import Decoding, ImageSet, Stage, Tick
 
 
 class ImageFeatureStage(Stage):
@@ -45,40 +41,8 @@ class ImageFeatureStage(Stage):
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Encode the members; an image that does not decode is a row with its status."""
         data = dict(self.images.read(self.root, members))
-        images = _Decoding([data[m] for m in members], tick)
+        images = Decoding([data[m] for m in members], tick)
         vectors = load_encoder(self.encoder).encode_images(images)
-        status = [images.status(i) for i in range(len(members))]
-        reason = [images.reason(i) for i in range(len(members))]
-        broken = [s != OK for s in status]
-        vectors = np.where(np.array(broken)[:, None], np.float32(0), vectors)
         return self.table().rows(
-            image_id=list(members), vector=vectors, status=status, reason=reason
+            image_id=list(members), vector=vectors, status=images.statuses, reason=images.reasons
         )
-
-
-class _Decoding(Sequence[Image.Image]):
-    """Images that are decoded when they are asked for, so that few are in memory at once."""
-
-    def __init__(self, data: Sequence[bytes], tick: Tick) -> None:
-        self._data = data
-        self._tick = tick
-        self._problems: dict[int, ImageProblem] = {}
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __getitem__(self, index: Any) -> Any:
-        self._tick(1)
-        try:
-            return decode_image(self._data[index])
-        except ImageProblem as problem:
-            self._problems[index] = problem
-            return Image.new("RGB", (1, 1))  # keeps the batch whole; its vector is dropped
-
-    def status(self, index: int) -> str:
-        problem = self._problems.get(index)
-        return problem.status if problem else OK
-
-    def reason(self, index: int) -> str:
-        problem = self._problems.get(index)
-        return problem.reason if problem else ""

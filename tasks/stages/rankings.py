@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,19 +14,28 @@ from pydantic import Field
 
 from models.cvsi_settings import CvsiSettings
 from models.features import QUERY_FEATURES
-from models.method_records import Recipe
+from models.method_records import AnyRecipe, Recipe
+from models.methods import INSTRUCTCIR_WEIGHTS
 from models.search import top_k
 from storage.benchmarks.indexing import IndexedCategory
 from storage.keys import content_key
 from storage.schemas import OK
 from storage.tables import Table
+from tasks.engines import backbone_name
 from tasks.methods import configured_method
+from tasks.networks import network_facts
 from tasks.query_sets import BenchmarkRef, QuerySet, load_query_set, protocol_of
 from tasks.stages.base import Stage, Tick
 from tasks.stages.caption_features import CaptionFeatureStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.query_features import QueryFeatureStage
+from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
 
+AnyQueryFeature: TypeAlias = QueryFeatureStage | ReformulatedQueryStage
+AnyGalleryFeature: TypeAlias = ImageFeatureStage | CaptionFeatureStage | ReformulatedImageStage
+
+REFORMULATED = " + reformulation"
+"""Follows the name of a backbone on which a reformulation network was trained."""
 DEPTH = 50
 """Images kept for each query: as many as the servers of CIRR and CIRCO ask for."""
 
@@ -40,8 +49,11 @@ class RankingStage(Stage):
     benchmark: BenchmarkRef
     method: str
     cvsi: CvsiSettings
-    query_features: Mapping[str, QueryFeatureStage]
-    gallery_features: Mapping[str, ImageFeatureStage | CaptionFeatureStage]
+    weights: Mapping[str, float] = Field(
+        INSTRUCTCIR_WEIGHTS, description="Style -> weight of the second method in a late fusion."
+    )
+    query_features: Mapping[str, AnyQueryFeature]
+    gallery_features: Mapping[str, AnyGalleryFeature]
     device: str = Field("cpu", description="Where features are multiplied.")
 
     @property
@@ -50,10 +62,10 @@ class RankingStage(Stage):
         return f"{self.method} on {self.benchmark.collection_name}"
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> AnyRecipe:
         """How the method ranks on this style of benchmark."""
         style = self.benchmark.load().style
-        return configured_method(self.method, self.cvsi).recipe(style)
+        return configured_method(self.method, self.cvsi, self.weights).recipe(style)
 
     @property
     def excludes_reference(self) -> bool:
@@ -69,6 +81,23 @@ class RankingStage(Stage):
         query_set = load_query_set(self.root, self.benchmark)
         return {
             "method": self.method,
+            **self._identity_of(recipe),
+            **self._label(),
+            "exclude_reference": self.excludes_reference,
+            "queries": content_key(_query_list(query_set)),
+            "galleries": content_key(_gallery_list(query_set)),
+            "depth": DEPTH,
+        }
+
+    def _label(self) -> dict[str, Any]:
+        """Nothing for zero-shot methods: a score that must be labelled is another score."""
+        said = {key: value for key, value in _trained_protocol(self).items() if "zero_shot" in key}
+        return {} if said["zero_shot"] else said
+
+    def _identity_of(self, recipe: AnyRecipe) -> dict[str, Any]:
+        if not isinstance(recipe, Recipe):
+            return {"parts": [[weight, self._identity_of(part)] for weight, part in recipe.parts]}
+        return {
             "query": {
                 name: [weight, self.query_features[name].spec_key]
                 for name, weight in recipe.query.items()
@@ -79,10 +108,6 @@ class RankingStage(Stage):
             },
             "norms": dict(recipe.norms),
             "similarity": recipe.similarity,
-            "exclude_reference": self.excludes_reference,
-            "queries": content_key(_query_list(query_set)),
-            "galleries": content_key(_gallery_list(query_set)),
-            "depth": DEPTH,
         }
 
     def planned(self) -> list[str]:
@@ -248,8 +273,39 @@ def ranking_protocol(stage: RankingStage) -> dict[str, Any]:
     return {
         **protocol_of(stage.benchmark, query_set),
         "exclude_reference": stage.excludes_reference,
-        "similarity": stage.recipe.similarity,
-        "query_weights": dict(stage.recipe.query),
-        "gallery_weights": dict(stage.recipe.gallery),
+        **stage.recipe.as_json(),
         "cvsi": stage.cvsi.as_json(),
+        **_trained_protocol(stage),
     }
+
+
+def _trained_protocol(stage: RankingStage) -> dict[str, Any]:
+    """What a trained network adds: how it is asked, and whether its numbers are zero-shot."""
+    for feature in stage.query_features.values():
+        if isinstance(feature, ReformulatedQueryStage):
+            facts = network_facts(feature.network.checkpoint)
+            return {
+                "zero_shot": facts.zero_shot,
+                "zero_shot_reason": facts.zero_shot_reason,
+                "instructcir": {
+                    "checkpoint": facts.name,
+                    "branch": feature.form.branch,
+                    "combiner": facts.combiner if feature.form.combined else "",
+                    "preprocess": dict(facts.preprocess),
+                    "dtype": feature.network.dtype,
+                },
+            }
+    return {"zero_shot": True}
+
+
+def backbone_of(stage: RankingStage) -> str:
+    """The backbones behind a ranking, and what was trained on top of them, for tables."""
+    names = []
+    for feature in stage.query_features.values():
+        if isinstance(feature, ReformulatedQueryStage):
+            names.append(f"{network_facts(feature.network.checkpoint).backbone}{REFORMULATED}")
+        else:
+            names.append(backbone_name(feature.encoder))
+    # A network on the very backbone that the other features are made with says it all.
+    shown = [name for name in dict.fromkeys(names) if f"{name}{REFORMULATED}" not in names]
+    return " & ".join(shown)

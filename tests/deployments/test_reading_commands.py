@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -11,17 +12,24 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
 from deployments.cli import main
 from flows.gallery import gallery_stages
 from models.methods import METHODS
+from models.reformulation.checkpoint import load_network
+from models.reformulation.encoder import ReformulationEncoder
 from storage.collections import ingest
 from storage.locations import Location
 from storage.tables import Shard, list_tables, open_table
 from tasks.ledger import RESULTS_SPEC
+from tasks.methods import configured_method
+from tasks.search_gallery import _Query
 from tasks.settings import Profile
 from tasks.stages.base import Stage
+from tasks.stages.caption_features import CaptionFeatureStage
 from tests.fakes.drawn import draw_folder, small_profile, small_settings
+from tests.fakes.networks import write_network
 
 IMAGES = 7
 
@@ -50,7 +58,9 @@ def embedded(tmp_path_factory: pytest.TempPathFactory, pictures: list[Path]) -> 
     for name in ("drawn", "bare"):
         source = pictures[0].parent if name == "drawn" else pictures[0]
         ingest(Location(profile.root), source, name)
-    images, captions = gallery_stages(profile, "drawn")
+    stages = gallery_stages(profile, "drawn")
+    images, captions = stages["image"], stages["captions"]
+    assert isinstance(captions, CaptionFeatureStage)
     for stage in (images, captions.captions, captions):
         fill(stage)
     return profile
@@ -104,7 +114,7 @@ def test_cvsi_search_shows_its_texts_and_fuses_as_the_equations_say(
     assert len(captions) == 2
     assert isinstance(edits, list)
     # Equation 9 for the best hit, from the published files; equation 8 is tested with the models.
-    images, texts = gallery_stages(embedded, "drawn")
+    stages = gallery_stages(embedded, "drawn")
     gamma = embedded.cvsi.weights["circo"].gamma
     best = hits[0]["image_id"]
     vectors = [
@@ -112,7 +122,7 @@ def test_cvsi_search_shows_its_texts_and_fuses_as_the_equations_say(
         .filter(pl.col("image_id") == best)["vector"]
         .to_numpy()[0]
         .astype(np.float64)
-        for stage in (texts, images)
+        for stage in (stages["captions"], stages["image"])
     ]
     target = sum(
         w * v / np.linalg.norm(v) for w, v in zip((gamma, 1 - gamma), vectors, strict=True)
@@ -123,6 +133,54 @@ def test_cvsi_search_shows_its_texts_and_fuses_as_the_equations_say(
     assert f"cvsi, {IMAGES} images searched" in page
     assert f"caption: {captions[0]}" in page
     assert "  1  " in page
+
+
+@pytest.mark.parametrize("method", ["instructcir", "cvsi-instructcir"])
+def test_a_network_answers_searches_in_its_own_space(
+    embedded: Profile,
+    pictures: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    method: str,
+) -> None:
+    folder = write_network(tmp_path / "network", combiner=False)
+    shutil.copytree(embedded.root, tmp_path / "tables")  # other tests count what is in theirs
+    named = embedded.instructcir.model_copy(update={"checkpoint": str(folder)})
+    own = embedded.model_copy(update={"root": str(tmp_path / "tables"), "instructcir": named})
+    asked = search(
+        own, "--gallery=drawn", f"--image={pictures[0]}", "--text=change the background to black",
+        f"--method={method}", f"--set=instructcir.checkpoint={folder}",
+    )  # fmt: skip
+    assert main(asked) == 2
+    assert f"--set collection=drawn --set methods={method}" in capsys.readouterr().err
+    for stage in gallery_stages(own, "drawn", method).values():
+        fill(stage)
+    hits = found(capsys, asked)["hits"]
+    encoder = ReformulationEncoder(load_network(folder), device="cpu")
+    query = encoder.encode_queries([Image.open(pictures[0])], ["change the background to black"]).z
+    gallery = encoder.encode_gallery([Image.open(path) for path in pictures[:IMAGES]])
+    cosines = (gallery / np.linalg.norm(gallery, axis=1, keepdims=True)) @ (
+        query[0] / np.linalg.norm(query[0])
+    )
+    ids = [hashlib.sha256(path.read_bytes()).hexdigest() for path in pictures[:IMAGES]]
+    trained = {name: float(score) for name, score in zip(ids, cosines, strict=True)}
+    scores = {hit["image_id"]: hit["score"] for hit in hits}
+    expected = {name: score for name, score in trained.items() if name != ids[0]}
+    if method == "cvsi-instructcir":
+        asked[asked.index(f"--method={method}")] = "--method=cvsi"
+        cvsi = {hit["image_id"]: hit["score"] for hit in found(capsys, asked)["hits"]}
+        # A plain search ranks by a query of any length; the fusion by the cosine of each part.
+        ratio = np.linalg.norm(cvsi_query(embedded, pictures[0]))
+        expected = {name: 0.5 * cvsi[name] / ratio + 0.5 * expected[name] for name in expected}
+    assert scores == pytest.approx(expected, abs=1e-5)
+
+
+def cvsi_query(profile: Profile, picture: Path) -> np.ndarray:
+    """The fused query of CVSI for that search, whose length a plain search leaves in its scores."""
+    settings = profile.cvsi
+    recipe = configured_method("cvsi", settings).recipe("circo")
+    query = _Query(profile, recipe, "circo", picture.read_bytes(), "change the background to black")
+    return query.vectors({})
 
 
 def test_a_gallery_that_is_not_embedded_is_refused_with_the_command_that_helps(
@@ -250,7 +308,7 @@ def test_cache_verify_finds_a_truncated_part_and_says_what_to_do(
 # --------------------------------------------------------------------------- ledger and methods
 
 
-def record(root: Path, run: str, method: str, value: float, world: str) -> None:
+def record(root: Path, run: str, method: str, value: float, world: str, **protocol: object) -> None:
     """Write one scored ranking with two metrics into the ledger."""
     ledger = open_table(Location(str(root)), "results", RESULTS_SPEC)
     metrics = {"map@10": value, "map@10/addition": value / 2}
@@ -264,7 +322,7 @@ def record(root: Path, run: str, method: str, value: float, world: str) -> None:
         "split": "val",
         "queries": 220,
         "coverage": 1.0,
-        "protocol": json.dumps({"world": world}),
+        "protocol": json.dumps({"world": world, **protocol}),
         "provenance": "{}",
         "created": "2026-01-01T00:00:00+00:00",
     }
@@ -302,6 +360,24 @@ def test_leaderboard_json_is_every_number_and_the_page_is_sorted(
     assert "31.25" in page
 
 
+def test_leaderboard_labels_what_is_not_zero_shot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(tmp_path, "a" * 8, "cvsi", 31.25, "real")  # as recorded before the label existed
+    record(tmp_path, "b" * 8, "instructcir", 40.0, "real", zero_shot=False,
+           zero_shot_reason="trained on CIRR")  # fmt: skip
+    record(tmp_path, "c" * 8, "lincir", 20.0, "real", zero_shot=True)
+    assert main(["leaderboard", "--root", str(tmp_path)]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    place = next(i for i, line in enumerate(lines) if line.startswith("instructcir"))
+    assert lines[place + 1] == "not zero-shot: trained on CIRR"
+    assert sum("not zero-shot" in line for line in lines) == 1
+    assert main(["leaderboard", "--root", str(tmp_path), "--json"]) == 0
+    entries = {entry["method"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert {name: entry["zero_shot"] for name, entry in entries.items()} == {
+        "cvsi": True, "instructcir": False, "lincir": True}  # fmt: skip
+
+
 def test_leaderboard_without_scores_says_how_to_make_some(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -315,14 +391,40 @@ def test_methods_json_is_the_method_table(capsys: pytest.CaptureFixture[str]) ->
     assert main(["methods", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert set(rows) == set(METHODS)
-    assert rows["cvsi"]["weights"]["circo"]["query"] == {
+    assert rows["cvsi"]["weights"]["circo"]["query_weights"] == {
         "edited_captions": 0.6,
         "fine_grained": 0.4,
     }
     assert all(row["reason"] for row in rows.values() if row["status"] != "ready")
+    parts = rows["cvsi-instructcir"]["weights"]["circo"]["parts"]
+    assert [part["weight"] for part in parts] == [0.5, 0.5]
+    assert parts[1]["query_weights"] == {"instructcir": 1.0}
     assert main(["methods"]) == 0
     page = capsys.readouterr().out
     assert all(name in page for name in METHODS)
+
+
+def test_methods_says_what_a_profile_can_run_and_what_is_not_zero_shot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = {"zero_shot": False, "zero_shot_reason": "trained on CIRR"}
+    tuned = write_network(tmp_path / "tuned", record)
+
+    def rows(*arguments: str) -> dict[str, dict[str, str]]:
+        assert main(["methods", "--json", *arguments]) == 0
+        return {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+
+    named = rows(f"--set=instructcir.checkpoint={tuned}")
+    for name in ("instructcir", "cvsi-instructcir"):
+        row = named[name]
+        assert (row["status"], row["reason"]) == ("ready", "")
+        assert row["label"] == "not zero-shot: trained on CIRR"
+    assert named["cvsi"]["label"] == ""
+    lacking = rows("--profile=production")["instructcir"]
+    assert (lacking["status"], lacking["label"]) == ("needs_checkpoint", "")
+    assert "cirflow run train-reformulation" in lacking["reason"]
+    assert main(["methods", f"--set=instructcir.checkpoint={tuned}"]) == 0
+    assert "not zero-shot: trained on CIRR" in " ".join(capsys.readouterr().out.split())
 
 
 def test_tables_listed_by_the_command_are_those_of_the_library(

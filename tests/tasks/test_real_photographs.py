@@ -18,6 +18,7 @@ from flows.gallery import gallery_stages
 from storage.collections import Collection, ingest
 from storage.locations import Location
 from storage.tables import require_complete
+from tasks.stages.caption_features import CaptionFeatureStage
 from tests.fakes.drawn import small_profile, small_settings
 from tests.fakes.pictures import broken_files
 
@@ -58,7 +59,9 @@ def test_real_photographs_go_through_without_a_lost_row(
         for each in (shared_data / "clothing" / "images").iterdir()
     }
 
-    images, captions = gallery_stages(profile, "clothing")
+    stages = gallery_stages(profile, "clothing")
+    images, captions = stages["image"], stages["captions"]
+    assert isinstance(captions, CaptionFeatureStage)
     for stage in (images, captions.captions, captions):
         table = stage.table()
         for shard in table.plan(stage.planned(), stage.shard_size).shards:

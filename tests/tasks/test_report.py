@@ -311,6 +311,22 @@ def two_decimals(value: float) -> str:
     return str(Decimal(value).quantize(Decimal("0.01"), ROUND_HALF_EVEN))
 
 
+def test_a_caveat_and_what_was_trained_stand_under_the_name():
+    label = "not zero-shot: trained on <CIRR>"
+    marked = row("instructcir", "method", 60.0, caveat=label, on_top="reformulation")
+    rows = tuple(each for each in ROWS if each.method != "instructcir")
+    section = replace(report().sections[0], rows=(*rows, marked))
+    root = read(report(sections=(section,)))
+    shown = board_rows(root)
+    assert [node.words for node in root.find("span", "caveat")] == [label]
+    assert shown["instructcir"].find("span", "caveat")
+    assert "ViT + reformulation" in shown["instructcir"].words
+    # It is compared with methods on the same backbone: bold, and the difference to CVSI is there.
+    assert shown["instructcir"].find("span", "best")
+    assert not shown["cvsi"].find("span", "best")
+    assert column(root, shown["instructcir"], "vs").words.startswith("+10.00")
+
+
 def test_every_measured_number_is_there_rounded():
     root = read(report())
     shown = board_rows(root)

@@ -1,0 +1,203 @@
+"""Trained reformulation networks: what their folders say, and the networks once loaded.
+
+A finished run asks only what a folder says (`network_facts`): the hashes of its files and its
+config. Weights are loaded when rows must be made.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.methods import NO_NETWORK, TRAIN_OR_NAME
+from models.reformulation.query_forms import QUERY_FORMS, QueryForm
+from storage.keys import content_key
+from storage.locations import Location
+from tasks.engines import fingerprint_name
+from tasks.settings import ReformulationSettings
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from models.protocols import FloatArray
+    from models.reformulation.checkpoint import LoadedNetwork
+    from models.reformulation.encoder import Branch, ReformulationEncoder
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """What is known of a network without loading it.
+
+    Attributes:
+        name: Short name for people.
+        identity: Fingerprint of its folder.
+        dim: Width of its embeddings.
+        backbone: Short name of the backbone that it was trained on.
+        combiner: Kind of its combiner; empty without one.
+        preprocess: From pictures to pixels.
+        zero_shot: Whether it saw nothing of a benchmark, images without annotations aside.
+        zero_shot_reason: Why not; empty where it is.
+    """
+
+    name: str
+    identity: Mapping[str, Any]
+    dim: int
+    backbone: str
+    combiner: str
+    preprocess: Mapping[str, Any]
+    zero_shot: bool
+    zero_shot_reason: str
+
+
+def network_problem(checkpoint: str) -> str:
+    """Why there is no network to use; empty where there is one."""
+    if not checkpoint:
+        return NO_NETWORK
+    if not Location(checkpoint).exists("config.json"):
+        return f"there is no network at {checkpoint} (instructcir.checkpoint); {TRAIN_OR_NAME}"
+    return ""
+
+
+def network_facts(checkpoint: str) -> NetworkFacts:
+    """What a network's folder says of it; no weights are loaded.
+
+    Raises:
+        CheckpointError: the folder holds no network.
+    """
+    from models.reformulation.checkpoint import network_fingerprint, read_config
+
+    folder = _folder(checkpoint)
+    config, identity = read_config(folder), network_fingerprint(folder)
+    reason = why_not_zero_shot(config["provenance"])
+    return NetworkFacts(
+        name=f"network {content_key(identity)[:8]}",
+        identity=identity,
+        dim=int(config["dim"]),
+        backbone=fingerprint_name(config["base"]),
+        combiner=(config["combiner"] or {}).get("kind", ""),
+        preprocess=config["preprocess"],
+        zero_shot=not reason,
+        zero_shot_reason=reason,
+    )
+
+
+def query_form(settings: ReformulationSettings, feature: str) -> QueryForm:
+    """Branch and combiner of a query feature; what the checkpoint lacks is not asked for."""
+    form = QUERY_FORMS[feature]
+    return replace(
+        form, combined=form.combined and bool(network_facts(settings.checkpoint).combiner)
+    )
+
+
+def features_identity(settings: ReformulationSettings, branch: Branch) -> dict[str, Any]:
+    """What the features of one branch depend on; no weights are loaded."""
+    from models.reformulation.encoder import encoder_fingerprint
+
+    facts = network_facts(settings.checkpoint)
+    return dict(encoder_fingerprint(facts.identity, branch, settings.dtype))
+
+
+def load_network(settings: ReformulationSettings, branch: Branch) -> ReformulationEncoder:
+    """The network as an encoder whose queries one branch answers; weights are loaded once."""
+    from models.reformulation.encoder import ReformulationEncoder
+
+    identity = content_key(network_facts(settings.checkpoint).identity)
+    return ReformulationEncoder(
+        _loaded(settings.checkpoint, identity),
+        branch,
+        settings.device,
+        settings.dtype,
+        settings.batch_size,
+    )
+
+
+def encode_queries(
+    settings: ReformulationSettings,
+    form: QueryForm,
+    images: Sequence[Image.Image],
+    texts: Sequence[str],
+    keys: Sequence[str] | None = None,
+) -> FloatArray:
+    """Reformulated queries (B, d).
+
+    Args:
+        settings: The network.
+        form: Branch, and whether its combiner has the last word.
+        images: B reference images.
+        texts: B modification texts.
+        keys: B names of the images, so that equal ones are looked at once by themselves.
+
+    Raises:
+        ValueError: A combiner is asked for and there is none.
+    """
+    from models.reformulation.encoder import combine_features
+
+    features = load_network(settings, form.branch).encode_queries(images, texts, keys)
+    if not form.combined:
+        return features.z
+    identity = content_key(network_facts(settings.checkpoint).identity)
+    combiner = _loaded(settings.checkpoint, identity).combiner
+    if combiner is None:
+        raise ValueError(f"the network at {settings.checkpoint} has no combiner")
+    return combine_features(combiner, features)
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(checkpoint: str, identity: str) -> LoadedNetwork:
+    """A network in memory; the identity is there so that a replaced one is read again."""
+    from models.reformulation.checkpoint import load_network as load
+
+    return load(_folder(checkpoint))
+
+
+def _folder(checkpoint: str) -> Path:
+    """The checkpoint on this machine."""
+    if not checkpoint.startswith("s3://"):
+        return Path(checkpoint)
+    return Path(_fetched(checkpoint).name)
+
+
+@functools.lru_cache(maxsize=4)
+def _fetched(checkpoint: str) -> tempfile.TemporaryDirectory[str]:
+    """A copy of a checkpoint on S3, which lives as long as the process."""
+    source = Location(checkpoint)
+    folder = tempfile.TemporaryDirectory(prefix="cirflow-network-")
+    for path in source.list():
+        target = Path(folder.name, path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes(path))
+    return folder
+
+
+def why_not_zero_shot(provenance: Mapping[str, Any]) -> str:
+    """Why results of a network must not be called zero-shot; empty where they may be.
+
+    A network says so itself (`zero_shot`, `zero_shot_reason`), and whatever is on record of its
+    data may: a rewriter that saw annotated texts of a benchmark leaves `saw_benchmark_texts`.
+    """
+    reasons = []
+    if provenance.get("zero_shot") is False:
+        reasons.append(str(provenance.get("zero_shot_reason") or "its own record says so"))
+    saw = dict.fromkeys(_benchmarks_seen(provenance))
+    if saw:
+        reasons.append(f"annotated texts of {' and '.join(saw)} were among its training data")
+    if not reasons and "zero_shot" not in provenance:
+        reasons.append("its record does not say what it was trained on")
+    return "; ".join(reasons)
+
+
+def _benchmarks_seen(record: Any) -> Iterator[str]:
+    """Every benchmark named under `saw_benchmark_texts`, however deep the record of it lies."""
+    if isinstance(record, Mapping):
+        for name, value in record.items():
+            if name == "saw_benchmark_texts":
+                yield from ([value] if isinstance(value, str) else map(str, value or ()))
+            else:
+                yield from _benchmarks_seen(value)
+    elif isinstance(record, list | tuple):
+        for value in record:
+            yield from _benchmarks_seen(value)

@@ -1,0 +1,106 @@
+"""InstructCIR's features: reformulated queries, and gallery images by the target path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from models.reformulation.query_forms import QueryForm
+from tasks.networks import (
+    encode_queries,
+    features_identity,
+    load_network,
+    network_facts,
+    query_form,
+)
+from tasks.query_sets import BenchmarkRef, load_query_set
+from tasks.settings import ReformulationSettings
+from tasks.stages.base import Decoding, ImageSet, Stage, Tick
+
+
+class ReformulatedImageStage(Stage):
+    """Un-normalised embeddings of images without a text, by the EMA branch."""
+
+    table_name: ClassVar[str] = "image_features"
+    producer: ClassVar[str] = "cirflow/reformulated_images/1"
+
+    images: ImageSet
+    network: ReformulationSettings
+
+    @property
+    def title(self) -> str:
+        """A few words for progress lines."""
+        return f"InstructCIR features of {self.images.title}"
+
+    def identity(self) -> dict[str, Any]:
+        """The network; its files are read for it, but no weights are loaded."""
+        return {
+            "network": features_identity(self.network, "ema"),
+            "dim": network_facts(self.network.checkpoint).dim,
+            "dtype": "float32",
+        }
+
+    def planned(self) -> list[str]:
+        """Image ids."""
+        return self.images.ids(self.root)
+
+    def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
+        """Encode the members; an image that does not decode is a row with its status."""
+        data = dict(self.images.read(self.root, members))
+        images = Decoding([data[m] for m in members], tick)
+        vectors = load_network(self.network, "ema").encode_gallery(images)
+        return self.table().rows(
+            image_id=list(members), vector=vectors, status=images.statuses, reason=images.reasons
+        )
+
+
+class ReformulatedQueryStage(Stage):
+    """One of InstructCIR's query features for a benchmark's queries, un-normalised.
+
+    A query's text is its first reading: for FashionIQ "caption one and caption two".
+    """
+
+    table_name: ClassVar[str] = "query_features"
+    producer: ClassVar[str] = "cirflow/reformulated_queries/1"
+
+    feature: str
+    benchmark: BenchmarkRef
+    network: ReformulationSettings
+
+    @property
+    def title(self) -> str:
+        """A few words for progress lines."""
+        return f"{self.feature} of {self.benchmark.collection_name} queries"
+
+    @property
+    def form(self) -> QueryForm:
+        """Branch and combiner; what the checkpoint lacks is not asked for."""
+        return query_form(self.network, self.feature)
+
+    def identity(self) -> dict[str, Any]:
+        """The network and how it is asked; two names for one way share a table."""
+        return {
+            "network": features_identity(self.network, self.form.branch),
+            "combined": self.form.combined,
+            "dim": network_facts(self.network.checkpoint).dim,
+            "dtype": "float32",
+        }
+
+    def planned(self) -> list[str]:
+        """Content keys of the queries."""
+        return sorted({i.key for i in load_query_set(self.root, self.benchmark).items.values()})
+
+    def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
+        """Encode the members; a query whose image does not decode is a row with its status."""
+        by_key = {i.key: i for i in load_query_set(self.root, self.benchmark).items.values()}
+        items = [by_key[member] for member in members]
+        references = ImageSet(collection=self.benchmark.collection_name)
+        data = dict(references.read(self.root, sorted({item.image_id for item in items})))
+        images = Decoding([data[item.image_id] for item in items], tick)
+        texts, keys = [item.texts[0] for item in items], [item.image_id for item in items]
+        vectors = encode_queries(self.network, self.form, images, texts, keys)
+        return self.table().rows(
+            query_key=list(members), vector=vectors, status=images.statuses, reason=images.reasons
+        )
