@@ -371,13 +371,16 @@ def refer(scene: Scene, cell: int, rng: Random | None = None) -> str:
     return full
 
 
-def modification_text(edit: Edit, scene: Scene, rng: Random | None = None) -> str:
+def modification_text(
+    edit: Edit, scene: Scene, rng: Random | None = None, *, position_first: float = 0.25
+) -> str:
     """Say an edit as an instruction, e.g. "turn the red circle into a square".
 
     Args:
         edit: What changes.
         scene: The scene before the edit.
         rng: Draws the template and the way of pointing at the thing; None = the plainest form.
+        position_first: Share of texts naming a place that begin with it.
     """
     it = "" if edit.cell is None or edit.kind == "add" else refer(scene, edit.cell, rng)
     forms = _forms(edit, scene, it)
@@ -385,7 +388,7 @@ def modification_text(edit: Edit, scene: Scene, rng: Random | None = None) -> st
         return forms[0]
     text = rng.choice(forms)
     place = next((at for at in sorted(AT, key=len, reverse=True) if at in text), None)
-    if place is not None and rng.random() < 0.25:  # position first
+    if place is not None and rng.random() < position_first:
         text = f"{place} {text.replace(' ' + place, '', 1)}"
     return text
 
