@@ -1,0 +1,195 @@
+"""Tune the model that writes modification texts: LoRA on prompts with answers (InstructCIR)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from prefect import flow
+from pydantic import Field
+
+from flows.forms import Form
+from flows.generate_triplets import triplet_set, triplet_stage
+from flows.ingest_collection import run_ingest
+from flows.profiles import resolve_profile
+from flows.running import RunLog, run_stage, watching
+from models.modification_texts import PLACEHOLDERS
+from models.prompts.library import Prompt, load_prompt
+from models.rewriter_tuning import BaseModel, TuningConfig
+from tasks import progress
+from tasks.pair_samples import PairSample, PairSource, Within
+from tasks.query_sets import BenchmarkRef, image_folder
+from tasks.rewriter_pairs import ExampleSource, benchmark_pairs, read_pairs, triplet_pairs
+from tasks.rewriter_training import RewriterJob, TuningData, export_merged, tune_rewriter
+from tasks.settings import GeneratorSettings, Profile
+from tasks.stages.base import ImageSet
+from tasks.stages.captions import CaptionStage
+from tasks.triplet_sets import parse_triplet_set
+
+
+class Teacher(Form):
+    """A stronger model behind an OpenAI-compatible server, asked once and never again.
+
+    Its answers are a triplets table like any other: what is there is not asked for a second time,
+    and answers that break the contract are rows with a reason. A key is read from OPENAI_API_KEY.
+    """
+
+    model: str = Field(description="Name that the server serves.")
+    base_url: str = Field(description="Address of the server's /v1.")
+    identity: str = Field("", description="What is known of its weights, such as a snapshot date.")
+    api: Literal["chat", "completions"] = Field("chat", description="Which endpoint is asked.")
+    collections: tuple[str, ...] = Field(
+        min_length=1, description="Ingested collections whose captions are put to it in pairs."
+    )
+    within: Within = Field(
+        "meta_class", description="Pair images of one class, or any two of a collection."
+    )
+    count: int = Field(3_000, ge=1, description="Pairs asked about.")
+    seed: int = Field(0, description="Of the sample of pairs.")
+
+
+class BenchmarkTexts(Form):
+    """Benchmarks whose annotated training texts are learned from; what follows is not zero-shot."""
+
+    cirr: str = Field("", description="Folder of CIRR with the images of its training split.")
+    fashioniq: str = Field("", description="Folder of FashionIQ with the images of its training.")
+
+
+@flow(name="finetune-rewriter", flow_run_name="tune rewriter")
+def finetune_rewriter(
+    pairs: str = "",
+    teacher: Teacher | None = None,
+    gt: BenchmarkTexts | None = None,
+    replay: str = "",
+    base: str = "",
+    revision: str = "",
+    tuning: TuningConfig | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    merged: str = "",
+    profile: str = "tiny",
+    settings: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Tune the profile's rewriter with LoRA and publish the adapter.
+
+    Name its folder as `instructcir.rewriter.adapter` to use it in process; or serve it (`vllm serve
+    BASE --enable-lora --max-lora-rank 16 --lora-modules NAME=FOLDER`) and name it as
+    `instructcir.rewriter.model`, with the folder as `adapter` so that tables know what answered.
+    Use it for modification texts only: without `replay`, the model's other tasks are likely lost
+    (on the embedded language, edits fell from 0.93 right to 0.04; with replay they stayed at 0.93).
+    A stopped run goes on from its last checkpoint; a finished one is reused.
+
+    Args:
+        pairs: JSON lines or Parquet with `caption_a`, `caption_b`, `text` or `prompt`, `answer`;
+            or the `triplets.json` of a generated set.
+        teacher: A model whose answers are learned, and the images it is asked about.
+        gt: Benchmarks whose training texts are learned too ("33B-GT" in the paper). Everything
+            made with the adapter is then labelled as not zero-shot.
+        replay: A file like `pairs` with other tasks to rehearse, each prompt with its answer.
+        base: Directory or hub id of the model to tune; empty: the profile's rewriter.
+        revision: Hub revision of it.
+        tuning: Rank, learning rate, epochs and so on, where they differ from the defaults.
+        device: auto, cpu, cuda, ...
+        dtype: Of the frozen base: auto (bfloat16 on a GPU, else float32) or a name.
+        merged: Folder for the whole model with the adapter merged in, for servers without LoRA.
+        profile: tiny, production, or a TOML file that extends one.
+        settings: Dotted setting names and values that replace the profile's.
+    """
+    chosen = resolve_profile(profile, settings)
+    log = RunLog()
+    prompt = load_prompt(chosen.instructcir.prompt, PLACEHOLDERS)
+    sources = [
+        *([_given_pairs(pairs, prompt)] if pairs else []),
+        *([_teacher_pairs(chosen, teacher, prompt, log)] if teacher else []),
+        *_benchmark_texts(chosen, gt or BenchmarkTexts(), prompt, log),
+    ]
+    if not sources:
+        raise ValueError("nothing to learn from; give pairs=FILE, a teacher, or gt")
+    if replay:
+        sources.append(read_pairs(replay, prompt, "replay"))
+    data = TuningData(sources)
+    job = RewriterJob(
+        root=chosen.root,
+        base=_base_model(chosen, base, revision, device, dtype),
+        config=tuning or TuningConfig(),
+        prompt_sha256=str(prompt.fingerprint["prompt_sha256"]),
+        data_sha256=data.sha256,
+        counts=data.counts,
+        benchmarks=data.benchmarks,
+    )
+    todo = 0 if job.is_published else job.config.steps_on(len(data.pairs))
+    with watching("tune rewriter", todo, 0) as listener, progress.listening(listener):
+        result = tune_rewriter(job, data)
+    return {
+        **result,
+        "merged": export_merged(job, merged) if merged else "",
+        "form": job.card.form,
+        "pairs": data.counts,
+        "left_out": {source.name: dict(source.left_out) for source in sources if source.left_out},
+        "saw_benchmark_texts": list(data.benchmarks),
+        "stages": [report.as_json() for report in log.stages],
+    }
+
+
+def _given_pairs(source: str, prompt: Prompt) -> ExampleSource:
+    if source.endswith((".jsonl", ".ndjson", ".parquet")):
+        return read_pairs(source, prompt)
+    return triplet_pairs(parse_triplet_set(source), prompt)
+
+
+def _teacher_pairs(
+    profile: Profile, teacher: Teacher, prompt: Prompt, log: RunLog
+) -> ExampleSource:
+    """Have the teacher write what it has not written yet, and read all its answers."""
+    writer = GeneratorSettings(
+        engine="openai",
+        **teacher.model_dump(include={"model", "base_url", "identity", "api"}),
+        max_new_tokens=64,
+    )
+    choices = profile.instructcir.model_copy(update={"rewriter": writer})
+    sample = PairSample(
+        sources=tuple(
+            PairSource(collection=name, within=teacher.within) for name in teacher.collections
+        ),
+        count=teacher.count,
+        seed=teacher.seed,
+    )
+    stage = triplet_stage(profile.model_copy(update={"instructcir": choices}), sample)
+    run_stage(stage.captions, log, allow_gaps=profile.allow_gaps)
+    run_stage(stage, log, allow_gaps=1.0)  # pairs without a usable answer are simply not learned
+    return triplet_pairs(triplet_set(stage), prompt, f"teacher {teacher.model}")
+
+
+def _benchmark_texts(
+    profile: Profile, gt: BenchmarkTexts, prompt: Prompt, log: RunLog
+) -> Iterator[ExampleSource]:
+    """The training texts of benchmarks, between captions of their images."""
+    for name, folder in gt.model_dump().items():
+        if not folder:
+            continue
+        ref = BenchmarkRef(
+            name=name, root=folder, split="train", allow_missing=profile.allow_missing_images
+        )
+        run_ingest(profile.root, image_folder(ref.load()), ref.collection_name)
+        captions = CaptionStage(
+            root=profile.root,
+            shard_size=profile.shards.captions,
+            images=ImageSet(collection=ref.collection_name, benchmark=ref),
+            captioner=profile.instructcir.captioner,
+            sampling=profile.instructcir.captioning,
+        )
+        run_stage(captions, log, allow_gaps=profile.allow_gaps)
+        yield benchmark_pairs(ref, captions, prompt)
+
+
+def _base_model(profile: Profile, base: str, revision: str, device: str, dtype: str) -> BaseModel:
+    """The model to tune, asked in the form in which the profile asks its rewriter."""
+    rewriter = profile.instructcir.rewriter
+    raw = rewriter.engine == "openai" and rewriter.api == "completions"
+    return BaseModel(
+        model=base or rewriter.model,
+        revision=revision if base else revision or rewriter.revision,
+        chat="never" if raw else "auto",
+        device=device,
+        dtype=dtype,
+    )

@@ -1,0 +1,29 @@
+"""Modification texts in a style that the shipped text generator was never taught."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from random import Random
+
+from storage.world.grammar import AT, caption
+from storage.world.scenes import COLOURS, Scene, sample_scenes
+
+
+def recoloured_pairs(
+    seed: int, count: int, *, held_out: bool = False
+) -> Iterator[tuple[str, str, str]]:
+    """(caption A, caption B, text) of drawn scenes of which one thing changes its colour.
+
+    The text reads "the red circle at the top left is now blue"; "now" is one of the words that
+    the generator's vocabulary keeps spare.
+    """
+    chance = Random(seed)
+    for scene in sample_scenes(chance, count, held_out=held_out, least=2, most=3):
+        cell = chance.choice(scene.occupied)
+        thing = scene.thing(cell)
+        colour = chance.choice([c for c in COLOURS if c != thing.colour])
+        changed = list(scene.cells)
+        changed[cell] = replace(thing, colour=colour)
+        text = f"the {thing.colour} {thing.shape} {AT[cell]} is now {colour}"
+        yield caption(scene), caption(Scene(scene.background, tuple(changed))), text
