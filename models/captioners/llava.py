@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers.utils import is_torchvision_available
 
 from models.captioners.chat import check_proportions, prompt_fingerprint, question
 from models.captioners.in_process import (
@@ -111,6 +112,8 @@ class LlavaCaptioner:
             "model": model_name(settings.model, identity),
             "files": dict(identity),
             "dtype": str(self._dtype).removeprefix("torch."),
+            # The two scale a photograph to pixels that differ by a grey level here and there.
+            "images_scaled_by": "torchvision" if is_torchvision_available() else "pillow",
             **prompt_fingerprint(),
         }
 
@@ -121,11 +124,11 @@ class LlavaCaptioner:
 
         Raises:
             ValueError: Before the first image, when the prompt or the checkpoint's processor
-                cannot be used.
+                cannot be used, or prompt and caption together are longer than the model reads.
         """
-        caption_batch = partial(
-            self._caption_batch, sampling=sampling, prefix=self._prefix(question(sampling))
-        )
+        prefix = self._prefix(question(sampling))
+        self._check_length(prefix.shape[1], sampling.max_new_tokens)
+        caption_batch = partial(self._caption_batch, sampling=sampling, prefix=prefix)
         yield from caption_in_batches(images, self._settings.batch_size, caption_batch)
 
     @torch.inference_mode()
@@ -198,3 +201,12 @@ class LlavaCaptioner:
                 "processor_config.json to those of the model's vision tower"
             )
         return ids.to(self._device)
+
+    def _check_length(self, prompt: int, answer: int) -> None:
+        """Refuse what would run past the positions that the language model knows."""
+        most = self._model.config.text_config.max_position_embeddings
+        if prompt + answer > most:
+            raise ValueError(
+                f"prompt and image take {prompt} tokens and a caption up to {answer}, but "
+                f"{self._settings.model!r} reads {most}; shorten the prompt or lower max_new_tokens"
+            )

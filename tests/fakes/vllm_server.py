@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-START_SECONDS = 420  # 40-80 s on a quiet machine; imports in three processes dominate
+START_SECONDS = 600  # 40-80 s on a quiet machine; imports in three processes dominate
 
 
 @contextlib.contextmanager

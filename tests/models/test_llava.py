@@ -188,6 +188,14 @@ def test_a_prompt_that_names_the_placeholder_is_refused(captioner: LlavaCaptione
         list(captioner.caption(noise_images(1), replace(GREEDY, prompt="what is in <image>?")))
 
 
+@pytest.mark.parametrize("changes", [{"prompt": "star " * 200}, {"max_new_tokens": 128}])
+def test_what_is_longer_than_the_model_reads_is_refused(
+    captioner: LlavaCaptioner, changes: dict[str, object]
+) -> None:
+    with pytest.raises(ValueError, match=r"reads 128; shorten the prompt"):
+        list(captioner.caption(noise_images(1), replace(GREEDY, **changes)))
+
+
 def test_images_are_streamed(folder: Path) -> None:
     taken: list[str] = []
 

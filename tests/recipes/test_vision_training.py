@@ -8,27 +8,29 @@ import pytest
 import torch
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
-from transformers import Blip2VisionConfig, Blip2VisionModel
+from transformers import Blip2VisionConfig, Blip2VisionModel, CLIPVisionModel
 
 from flows.recipes import vision_measures
 from flows.recipes.caption_scores import attribute_accuracy, is_free_of_error
 from flows.recipes.captioner import blip2_config, varied_share
 from flows.recipes.captioner_tokenizer import build_tokenizer
+from flows.recipes.captioner_training import token_batch
 from flows.recipes.clip import contrastive_loss, encode_texts, new_clip
 from flows.recipes.clip_tokenizer import write_merges
+from flows.recipes.llava import llava_config, llava_tokenizer
 from flows.recipes.pictures import SLOTS, cell_means, labels, to_tensor
 from flows.recipes.tower_conversion import blip2_vision_state, clip_vision_state
 from flows.recipes.training import Schedule, Training, half_precision
-from flows.recipes.vision_tower import new_tower
+from flows.recipes.vision_tower import KINDS, new_tower, read_tower
 from storage.world.drawing import draw_batch
 from storage.world.grammar import caption
 from storage.world.scenes import Thing, make_scene, sample_scenes
 
 
-def random_tower(seed: int) -> nn.Module:
+def random_tower(seed: int, kind: str = "shared") -> nn.Module:
     """A tower whose every weight is random, those that start at zero or one included."""
     torch.manual_seed(seed)
-    tower = new_tower()
+    tower = new_tower(KINDS[kind].vision)
     for parameter in tower.parameters():
         nn.init.normal_(parameter, std=0.2)
     return tower.eval()
@@ -45,6 +47,36 @@ def test_converted_tower_gives_open_clips_tokens() -> None:
         ours = converted(images).last_hidden_state[:, 1:]
     assert torch.allclose(ours, tokens, atol=1e-5)
     assert tokens.std() > 0.1, "a constant output would agree with anything"
+
+
+def test_llavas_tower_gives_the_tokens_of_the_block_that_was_trained() -> None:
+    tower = random_tower(1, "llava")
+    config = llava_config(llava_tokenizer())
+    converted = CLIPVisionModel(config.vision_config).eval()
+    converted.load_state_dict(clip_vision_state(tower.state_dict()))
+    images = torch.randn(3, 3, 96, 96)
+    with torch.no_grad():
+        pooled, tokens = read_tower(tower, KINDS["llava"].tokens_of, images)
+        out = converted(images, output_hidden_states=True)
+        naive = tower._embeds(images)
+        for block in tower.transformer.resblocks[:4]:
+            naive = block(naive)
+        whole, _ = tower(images)
+    theirs = out.hidden_states[config.vision_feature_layer][:, 1:]
+    assert torch.allclose(theirs, tokens, atol=1e-4 * float(tokens.abs().max()))
+    assert torch.allclose(naive[:, 1:], tokens, atol=1e-4 * float(tokens.abs().max()))
+    assert torch.allclose(
+        out.pooler_output @ tower.proj, whole, atol=1e-4 * float(whole.abs().max())
+    )
+    assert torch.equal(pooled, whole)
+    assert tokens.std() > 0.1, "a constant output would agree with anything"
+
+
+def test_only_the_caption_and_its_end_are_predicted() -> None:
+    batch = token_batch([7, 7, 1], [[5, 6], [4]], pad=0, end=2)
+    assert batch["input_ids"].tolist() == [[7, 7, 1, 5, 6, 2], [7, 7, 1, 4, 2, 0]]
+    assert batch["labels"].tolist() == [[-100] * 3 + [5, 6, 2], [-100] * 3 + [4, 2, -100]]
+    assert batch["attention_mask"].tolist() == [[1] * 6, [1] * 5 + [0]]
 
 
 def test_cell_means_are_means_of_four_patches() -> None:

@@ -79,10 +79,11 @@ def test_drawn_pictures_get_the_captions_of_this_process(
     assert min(accuracy.values()) > 0.8, "two that are wrong alike would also be equal"
 
 
-def test_a_photograph_gets_the_caption_of_this_process(
+def test_photographs_get_the_captions_of_this_process(
     remote: Captioner, local: Captioner, shared_data: Path
 ) -> None:
-    files = sorted((shared_data / "clothing" / "images" / "dress").glob("*.jpg"))[:4]
+    """Scaled and cut by either side's image processor; the words mean nothing."""
+    files = sorted((shared_data / "clothing" / "images" / "dress").glob("*.jpg"))[:8]
     photographs = [(file.stem, Image.open(file)) for file in files]
     assert any(photo.size != (96, 96) for _, photo in photographs)
     served = captions(remote, photographs, GREEDY)
@@ -93,12 +94,13 @@ def test_a_photograph_gets_the_caption_of_this_process(
 def test_samples_come_by_the_number_asked_for(remote: Captioner) -> None:
     nucleus = CaptionSampling(n=5, temperature=2.0, max_new_tokens=40, seed=1)
     replies = captions(remote, drawn()[:3], nucleus)
-    assert all(len(reply.captions) == 5 for reply in replies.values() if reply.status == "ok")
+    assert [len(reply.captions) for reply in replies.values()] == [5, 5, 5]
+    assert len({text for reply in replies.values() for text in reply.captions}) > 3
     assert replies == captions(remote, drawn()[:3], nucleus)
 
 
-def test_an_answer_too_long_for_the_context_is_a_row(remote: Captioner) -> None:
-    endless = CaptionSampling(n=1, mode="greedy", max_new_tokens=1000)
+def test_a_question_too_long_for_the_context_is_a_row(remote: Captioner) -> None:
+    endless = CaptionSampling(n=1, mode="greedy", prompt="star " * 300)
     (reply,) = captions(remote, drawn()[:1], endless).values()
     assert (reply.status, reply.captions) == ("overlong", ())
     assert "256" in reply.reason
