@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.profiles import EMBEDDED
 from models.prompts.library import load_prompt
 from models.protocols import CaptionReply, CaptionSampling
 from storage.collections import ingest
@@ -31,8 +32,6 @@ PROMPT = load_prompt("instructcir_difference", ("caption_a", "caption_b"))
 
 def captioned(tmp_path: Path, ref: BenchmarkRef, silent: str) -> CaptionStage:
     """Captions "this is NAME" of the benchmark's images, but none of one of them."""
-    from flows.profiles import EMBEDDED
-
     root = Location(str(tmp_path / "tables"))
     benchmark = ref.load()
     ingest(root, next(iter(Path(p).parent for p in benchmark.image_paths.values())), ref.collection)
