@@ -91,6 +91,16 @@ EMBEDDED_INSTRUCTCIR_WEIGHTS: Mapping[str, float] = {"cirr": 0.5, "circo": 0.5, 
 """Weight of InstructCIR in CVSI + InstructCIR for the small models, not swept yet."""
 
 
+EMBEDDED_TRAINING: Mapping[str, Any] = {
+    "batch_size": 128,
+    "learning_rate": 5e-4,
+    "new_learning_rate": 1e-3,
+    "loss": {"temperature": 0.03},
+    "training": {"class_grouping": 8, "saved_as": "fp16", "keep": "last"},
+}
+"""Parameters of `train-reformulation` that fit the small network; all others are its defaults."""
+
+
 def production() -> Profile:
     """The papers' models: ViT-L/14, BLIP-2 OPT-6.7b, and an LLM behind a vLLM server."""
     return Profile(
