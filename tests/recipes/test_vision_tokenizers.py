@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from flows.recipes.captioner_tokenizer import LONGEST, build_tokenizer
 from flows.recipes.clip_texts import composite
 from flows.recipes.clip_tokenizer import merges, write_merges
+from flows.recipes.llava import caption_prompt, llava_tokenizer
 from storage.world.grammar import caption, leave_open, phrases, varied_caption
 from storage.world.scenes import sample_scenes
 
@@ -49,6 +50,19 @@ def test_captions_round_trip_exactly(captioner_tokenizer: PreTrainedTokenizerFas
         assert captioner_tokenizer.unk_token_id not in ids
         assert captioner_tokenizer.decode(ids, skip_special_tokens=True) == text
         assert len(ids) < LONGEST
+
+
+def test_llavas_captions_round_trip_and_its_chat_is_known() -> None:
+    tokenizer = llava_tokenizer()
+    for text in texts(50):
+        ids = tokenizer(text)["input_ids"]
+        assert tokenizer.unk_token_id not in ids
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text
+    chat = tokenizer(f"<s>USER: <image><image>\n{caption_prompt()} ASSISTANT:")["input_ids"]
+    assert tokenizer.unk_token_id not in chat
+    tokens = tokenizer.convert_ids_to_tokens(chat)
+    assert tokens[:5] == ["<s>", " USER:", "<image>", "<image>", " Describe"]
+    assert "".join(tokens[4:]) == f" {caption_prompt()} ASSISTANT:"
 
 
 def test_phrases_are_single_tokens(captioner_tokenizer: PreTrainedTokenizerFast) -> None:
