@@ -16,7 +16,7 @@ from typing import Literal
 from botocore.exceptions import BotoCoreError
 
 from storage.locations import Location
-from tasks.settings import Profile
+from tasks.settings import CaptionerSettings, GeneratorSettings, Profile
 
 PINS = {
     "prefect": "3.7.",
@@ -55,7 +55,7 @@ def all_checks(profile: Profile) -> Iterator[Finding]:
     yield check_disk(profile.root)
     yield check_storage(profile.root)
     yield from check_checkpoints(profile)
-    yield check_llm_server(profile)
+    yield from check_servers(profile)
     yield check_vllm()
 
 
@@ -125,41 +125,61 @@ def check_storage(root: str) -> Finding:
 
 def check_checkpoints(profile: Profile) -> Iterator[Finding]:
     """Checkpoints that are directories must exist; hub ids are looked up when used."""
-    named = {
-        "encoder": profile.encoder.name,
-        "captioner": profile.captioner.model,
-        "mapping network": profile.mapping.checkpoint,
-    }
-    if profile.generator.engine == "transformers":
-        named["text generator"] = profile.generator.model
+    own = profile.instructcir
+    named = {"encoder": profile.encoder.name, "mapping network": profile.mapping.checkpoint}
+    if own.checkpoint:
+        named["reformulation network"] = own.checkpoint
+    for what, captioner in (("captioner", profile.captioner), ("LLaVA", own.captioner)):
+        if captioner.engine != "openai":
+            named[what] = captioner.model
+    for what, generator in (("text generator", profile.generator), ("rewriter", own.rewriter)):
+        if generator.engine == "transformers":
+            named[what] = generator.model
     for what, place in named.items():
         path = Path(place)
         if path.exists():
             yield Finding(what, "ok", path.name)
-        elif what == "mapping network" or path.is_absolute() or place.startswith("."):
+        elif what.endswith("network") or path.is_absolute() or place.startswith("."):
             yield Finding(what, "broken", f"{place} does not exist", "set its path in the profile")
         else:
             yield Finding(what, "note", place, "fetched from its hub at first use")
 
 
-def check_llm_server(profile: Profile) -> Finding:
-    """Whether the profile's LLM server answers and serves the model."""
-    settings = profile.generator
-    if settings.engine != "openai":
-        return Finding("LLM server", "ok", "not needed: text is generated in process")
-    url = settings.base_url.rstrip("/") + "/models"
+def check_servers(profile: Profile) -> Iterator[Finding]:
+    """Whether every model that is behind a server answers there."""
+    own = profile.instructcir
+    named: dict[str, CaptionerSettings | GeneratorSettings] = {
+        "text generator": profile.generator,
+        "rewriter": own.rewriter,
+        "captioner": profile.captioner,
+        "LLaVA": own.captioner,
+    }
+    asked = {what: served for what, served in named.items() if served.engine == "openai"}
+    if not asked:
+        yield Finding("model servers", "ok", "not needed: every model runs in process")
+    found: dict[tuple[str, str], Finding] = {}
+    for what, served in asked.items():
+        place = (served.base_url, served.model)
+        if place not in found:
+            found[place] = _check_server(what, *place)
+            yield found[place]
+
+
+def _check_server(what: str, base_url: str, model: str) -> Finding:
+    name = f"server of the {what}"
+    url = base_url.rstrip("/") + "/models"
     if not url.startswith(("http://", "https://")):
-        return Finding("LLM server", "broken", f"base_url is {url!r}", "set generator.base_url")
+        return Finding(name, "broken", f"base_url is {url!r}", "set its base_url in the profile")
     try:
         with urllib.request.urlopen(url, timeout=5) as reply:
             served = reply.read(100_000).decode(errors="replace")
     except (urllib.error.URLError, OSError) as error:
-        remedy = f"start it: vllm serve {settings.model} (docs/production.md)"
-        return Finding("LLM server", "broken", f"{url}: {error}", remedy)
-    if settings.model not in served:
-        remedy = "start it with --served-model-name, or set generator.model to what it serves"
-        return Finding("LLM server", "broken", f"{url} does not list {settings.model}", remedy)
-    return Finding("LLM server", "ok", f"{url} serves {settings.model}")
+        remedy = f"start it: vllm serve {model} (docs/production.md)"
+        return Finding(name, "broken", f"{url}: {error}", remedy)
+    if model not in served:
+        remedy = "start it with --served-model-name, or set the model to what it serves"
+        return Finding(name, "broken", f"{url} does not list {model}", remedy)
+    return Finding(name, "ok", f"{url} serves {model}")
 
 
 def check_vllm() -> Finding:

@@ -30,7 +30,7 @@ def test_all_is_well_with_the_tiny_profile(
     broken = {name for name, each in found.items() if each["state"] == "broken"}
     assert (status, broken) == (0, set())
     assert found["storage"]["state"] == "ok"
-    assert found["LLM server"]["found"].startswith("not needed")
+    assert found["model servers"]["found"].startswith("not needed")
     assert {"torch", "prefect", "GPU", "disk", "vllm", "encoder", "captioner"} <= set(found)
     assert {"text generator", "mapping network"} <= set(found)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []  # the probe is gone
@@ -100,8 +100,8 @@ def test_an_llm_server_that_does_not_answer(
     address = "http://127.0.0.1:9/v1"
     status, found = diagnose(capsys, **options, **{"generator.base_url": address})
     assert status == 1
-    assert address in found["LLM server"]["found"]
-    assert "vllm serve vicuna" in found["LLM server"]["remedy"]
+    assert address in found["server of the text generator"]["found"]
+    assert "vllm serve vicuna" in found["server of the text generator"]["remedy"]
     status, found = diagnose(capsys, **options)
     assert status == 1
     assert "generator.base_url" in found["LLM server"]["remedy"]
