@@ -246,7 +246,7 @@ def _thumbnails(stage: RankingStage, query_set: QuerySet, names: set[str]) -> di
     for name in names & query_set.image_ids.keys():
         names_of.setdefault(query_set.image_ids[name], []).append(name)
     collection = Collection.open(Location(stage.root), stage.benchmark.collection_name)
-    made = {}
+    made: dict[str, Thumbnail] = {}
     for image_id, data in collection.read_images(list(names_of)):
         small = thumbnail(data, "")
         made |= {name: replace(small, alt=f"image {name}") for name in names_of[image_id]}

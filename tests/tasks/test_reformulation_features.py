@@ -28,6 +28,7 @@ from tasks.ledger import MAIN_METRIC, not_zero_shot, read_ledger
 from tasks.methods import label_of, why_not_ready
 from tasks.networks import network_facts, network_problem, why_not_zero_shot
 from tasks.query_sets import BenchmarkRef, image_folder
+from tasks.report.build import _published
 from tasks.scores import record_scores, score_ranking
 from tasks.settings import Profile
 from tasks.stages.base import Stage
@@ -326,6 +327,23 @@ def test_the_label_is_in_protocol_ledger_and_method_table(
     backbone = network_facts(feature.network.checkpoint).backbone
     assert [backbone_of(stage) for stage in stages] == [backbone, f"{backbone} + reformulation"]
     assert backbone.startswith("local ")
+
+
+@pytest.mark.parametrize(
+    ("style", "metric", "value", "source"),
+    [
+        ("cirr", "recall@1", 39.28, "Fashion200k/NLVR-300k"),  # and not LAION's or Table IV's
+        ("circo", "map@10", 13.84, "ViT-L/14"),
+        ("fashioniq", "recall@10/average", 37.32, "Fashion200k/NLVR-300k"),
+    ],
+)
+def test_the_papers_main_zero_shot_row_stands_beside_ours(
+    style: str, metric: str, value: float, source: str
+) -> None:
+    row = _published("instructcir", style)
+    assert row is not None
+    assert (row.metrics[metric], row.supervised) == (value, False)
+    assert source in (row.backbone, row.note)
 
 
 def test_methods_run_where_the_profile_names_a_network(profile: Profile, tmp_path: Path) -> None:
