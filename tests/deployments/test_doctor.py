@@ -104,7 +104,7 @@ def test_an_llm_server_that_does_not_answer(
     assert "vllm serve vicuna" in found["server of the text generator"]["remedy"]
     status, found = diagnose(capsys, **options)
     assert status == 1
-    assert "generator.base_url" in found["LLM server"]["remedy"]
+    assert "base_url" in found["server of the text generator"]["remedy"]
 
 
 def test_an_llm_server_with_and_without_the_model(
@@ -117,11 +117,11 @@ def test_an_llm_server_with_and_without_the_model(
             "generator.base_url": server.base_url,
         }
         status, found = diagnose(capsys, **options, **{"generator.model": "edit-model"})
-        assert (status, found["LLM server"]["state"]) == (0, "ok")
+        assert (status, found["server of the text generator"]["state"]) == (0, "ok")
         status, found = diagnose(capsys, **options, **{"generator.model": "vicuna"})
     assert status == 1
-    assert "does not list vicuna" in found["LLM server"]["found"]
-    assert "--served-model-name" in found["LLM server"]["remedy"]
+    assert "does not list vicuna" in found["server of the text generator"]["found"]
+    assert "--served-model-name" in found["server of the text generator"]["remedy"]
 
 
 def test_libraries_of_another_version_and_libraries_that_are_not_there(
