@@ -17,10 +17,9 @@ from __future__ import annotations
 import io
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,11 +28,10 @@ from torch.nn import functional
 
 from models.mapping import MappingNetwork, MappingShape, new_module
 from models.masking import TrainingRow
+from models.random_streams import random_stream
 from models.text_tower import TextTower, pad_rows
 
 logger = logging.getLogger(__name__)
-
-_STREAMS_PER_SEED: Final = 1_000_000_007
 
 Progress = Callable[[int, int, float], None]
 """Called after each step with steps done, steps in all, and the step's loss."""
@@ -92,7 +90,7 @@ class LinCirTraining:
         self._device = tower.positional.device
         self._batch = min(config.batch_size, len(rows))
         self.shape = MappingShape.phi(self._features.shape[1], tower.width, config.dropout)
-        with _random_stream(config.seed, 0, self._device):
+        with random_stream(config.seed, 0, self._device):
             self.module: nn.Module = new_module(self.shape).to(self._device)
         self.optimizer = torch.optim.AdamW(
             self.module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -170,7 +168,7 @@ class LinCirTraining:
         chosen = self._members(self.step)
         wanted = self._features[chosen].to(self._device)
         ids, lengths, holes = (part.to(self._device) for part in self._padded(chosen))
-        with _random_stream(self.config.seed, self.step + 1, self._device):
+        with random_stream(self.config.seed, self.step + 1, self._device):
             factor = torch.rand(len(chosen), 1, device=self._device) * self.config.noise
             noisy = wanted + factor * torch.randn_like(wanted)
             if self.config.normalise_input:
@@ -196,11 +194,3 @@ class LinCirTraining:
                 len(self._masked)
             )
         return self._order[place * self._batch : (place + 1) * self._batch]
-
-
-@contextmanager
-def _random_stream(seed: int, step: int, device: torch.device) -> Iterator[None]:
-    """Torch's default random streams, seeded by (seed, step) inside and untouched outside."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed((seed * _STREAMS_PER_SEED + step) % 2**63)
-        yield
