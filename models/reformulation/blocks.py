@@ -42,7 +42,8 @@ class CrossAttention(nn.Module):
         self.key = nn.Linear(text_width, width)
         self.value = nn.Linear(text_width, width)
         self.out = nn.Linear(width, width)
-        self.gate = nn.Parameter(torch.zeros(())) if gate == "zero_init" else None
+        # One number; of one axis, for FSDP shards no scalars.
+        self.gate = nn.Parameter(torch.zeros(1)) if gate == "zero_init" else None
         for layer in (self.query, self.key, self.value, self.out):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)

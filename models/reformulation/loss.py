@@ -21,17 +21,22 @@ from models.reformulation.settings import LARGEST_SCALE, LossSettings
 class Temperature(nn.Module):
     """tau: a constant, or trained as log(1 / tau) with 1 / tau at most 100."""
 
+    log_scale: torch.Tensor
+
     def __init__(self, settings: LossSettings) -> None:
         """Start at the settings' temperature."""
         super().__init__()
         scale = torch.tensor(math.log(1.0 / settings.temperature))
-        self.log_scale = nn.Parameter(scale, requires_grad=settings.learnable_temperature)
+        if settings.learnable_temperature:
+            self.log_scale = nn.Parameter(scale[None])  # FSDP shards no scalars
+        else:
+            self.register_buffer("log_scale", scale)
 
     def forward(self) -> torch.Tensor:
         """1 / tau, a scalar."""
         if not self.log_scale.requires_grad:
             return self.log_scale.exp()
-        return self.log_scale.clamp(max=math.log(LARGEST_SCALE)).exp()
+        return self.log_scale.clamp(max=math.log(LARGEST_SCALE)).exp().squeeze(0)
 
 
 def image_numbers(image_ids: Sequence[str]) -> torch.Tensor:

@@ -104,6 +104,7 @@ class ReformulationNetwork(nn.Module):
             self.image.transformer.resblocks, self.text.width, settings
         )
         self.predictor = _predictor(self.dim, settings) if settings.predictor else None
+        self._null_ids: list[int] = self.text_ids([""])[0].tolist()
         self.null_sequence: nn.Parameter | None = None
         self.null_embedding: nn.Parameter | None = None
         if settings.null_text == "learned":
@@ -198,7 +199,7 @@ class ReformulationNetwork(nn.Module):
         """The null text, one row for every image; with gradients where it has any."""
         if self.null_sequence is not None and self.null_embedding is not None:
             return TextContext(self.null_sequence[None], None, self.null_embedding[None])
-        ids = self.text_ids([""]).to(self.text.positional.device)
+        ids = torch.tensor([self._null_ids], device=self.text.positional.device)
         sequence, _, pooled = self.text(ids)
         return TextContext(sequence, None, pooled)
 
