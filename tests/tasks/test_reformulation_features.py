@@ -87,7 +87,7 @@ def direct(folder: Path, ref: BenchmarkRef, query: Query) -> dict[str, np.ndarra
     """One query by the encoder itself, and equation 3 written out."""
     image = Image.open(ref.load().image_paths[query.reference])
     loaded = load_network(folder / "network")
-    made = {}
+    made: dict[str, np.ndarray] = {}
     for branch in ("online", "ema"):
         z, text, _ = ReformulationEncoder(loaded, branch, device="cpu").encode_queries(
             [image], [query.texts[0]]
@@ -202,22 +202,19 @@ def similarities(profile: Profile, stage: RankingStage, query: Query) -> dict[st
     """Image name -> similarity of a weighted-sum method, from its features on disk."""
     ref = stage.benchmark
     key = content_key({"image": sha(ref, query.reference), "texts": list(query.texts)})
-    q = sum(
+    parts = [
         weight * n(stored(profile, stage.query_features[name], key).astype(np.float64))
         for name, weight in stage.recipe.query.items()
-    )
-    return {
-        image: float(
-            n(q)
-            @ n(
-                sum(
-                    weight * n(stored(profile, stage.gallery_features[name], sha(ref, image)))
-                    for name, weight in stage.recipe.gallery.items()
-                )
-            )
-        )
-        for image in ref.load().galleries[""]
-    }
+    ]
+    q = n(np.sum(parts, axis=0))
+    found = {}
+    for image in ref.load().galleries[""]:
+        parts = [
+            weight * n(stored(profile, stage.gallery_features[name], sha(ref, image)))
+            for name, weight in stage.recipe.gallery.items()
+        ]
+        found[image] = float(q @ n(np.sum(parts, axis=0)))
+    return found
 
 
 def naive_order(profile: Profile, fused: list[RankingStage], query: Query, w: float) -> list[str]:
