@@ -76,7 +76,7 @@ def finetune_rewriter(
     BASE --enable-lora --max-lora-rank 16 --lora-modules NAME=FOLDER`) and name it as
     `instructcir.rewriter.model`, with the folder as `adapter` so that tables know what answered.
     Use it for modification texts only: without `replay`, the model's other tasks are likely lost
-    (on the embedded language, edits fell from 0.93 right to 0.04; with replay they stayed at 0.93).
+    (in a trial with a small model, edits fell from 0.93 right to 0.04; with replay they did not).
     A stopped run goes on from its last checkpoint; a finished one is reused.
 
     Args:
