@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python -m flows.recipes.text_gates --model models/embedded/llama
 
 Prints a table with sample sizes and standard errors and then one JSON line; ends with 1 when a
-gate is missed. With `--captioner DIR` (a BLIP-2) it also says what generated captions give.
+gate is missed. Texts that tell a difference are judged by `storage.world.instructions`. With
+`--captioner DIR` (a BLIP-2) it also says what generated captions give.
 """
 
 import argparse
@@ -20,8 +21,16 @@ from typing import Any
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from flows.recipes.text_differences import (
+    DIFFERENCE,
+    MOST_WORDS,
+    UNRELATED,
+    DifferenceMix,
+    changes,
+    draw_difference,
+)
 from flows.recipes.text_language import added_prompt, edit_prompt
-from flows.recipes.text_model import answer, load
+from flows.recipes.text_model import answer, load, sampled_answers
 from flows.recipes.text_samples import (
     ADDED,
     HELD_OUT,
@@ -35,14 +44,27 @@ from models.captioners.blip2 import Blip2Captioner, Blip2Settings
 from models.protocols import CaptionSampling
 from storage.world.drawing import draw
 from storage.world.grammar import ONE_EDIT, join_added, parse_caption
+from storage.world.instructions import apply_instruction, read_instruction
 
 MODEL = Path("models/embedded/llama")
 CAPTIONER = Path("models/embedded/blip2")
-GATES: Mapping[str, float] = {"edited": 0.92, "added": 0.98}
-"""Least share of right answers, given true captions, one edit, everything held out."""
+GATES: Mapping[str, float] = {
+    "edited": 0.92,
+    "added": 0.98,
+    "difference": 0.97,
+    "difference, two to four edits": 0.85,
+    "difference, unrelated scenes": 0.85,
+}
+"""Least share of right answers, given true captions and held-out scenes.
+
+The first three are about one edit whose combination is held out, too.
+"""
 
 _ADDING = (*ONE_EDIT, "add", "add", "add", "add", "replace", "replace", "replace")
 """Kinds for the question of what is added: a good half of the answers are not "none"."""
+
+
+_ONE_APART = DifferenceMix(apart=(1,), kinds=ONE_EDIT, varied=0.5)
 
 
 @dataclass(frozen=True)
@@ -50,9 +72,14 @@ class TestSet:
     """A kind of question: how samples are drawn, and from which side of the split."""
 
     name: str
-    mix: Mix
+    mix: Mix | DifferenceMix
     split: Split
     share: float = 1.0  # of the asked sample size
+
+    @property
+    def whole(self) -> bool:
+        """Whether an answer must tell the whole difference: where that is one edit."""
+        return isinstance(self.mix, DifferenceMix) and self.mix.apart == (1,)
 
 
 TEST_SETS = (
@@ -67,8 +94,14 @@ TEST_SETS = (
     TestSet("edited, two edits, seen combinations", Mix(two=1.0), HELD_OUT_SCENES),
     TestSet("added, two edits", Mix(tasks=(ADDED,), kinds=_ADDING, two=1.0), HELD_OUT, 0.5),
     TestSet("edited, caption wrong there", Mix(mismatched=1.0), HELD_OUT_SCENES, 0.5),
+    TestSet("difference", _ONE_APART, HELD_OUT),
+    TestSet("difference, seen combinations", _ONE_APART, HELD_OUT_SCENES),
+    TestSet("difference, canonical captions", replace(_ONE_APART, varied=0.0), HELD_OUT),
+    TestSet("difference, open attributes", replace(_ONE_APART, open_scenes=1.0), HELD_OUT, 0.5),
+    TestSet("difference, two to four edits", DifferenceMix(apart=(2, 3, 4)), HELD_OUT_SCENES),
+    TestSet("difference, unrelated scenes", DifferenceMix(apart=(UNRELATED,)), HELD_OUT_SCENES),
 )
-"""The first two are the gates; the others say where the model is weaker or stronger."""
+"""Those named in GATES are gates; the others say where the model is weaker or stronger."""
 
 
 @dataclass
@@ -110,8 +143,33 @@ class Score:
         }
 
 
-def is_right(sample: Sample, text: str) -> bool:
-    """Whether an answer is exactly right or, for captions, says the very same scene."""
+def tells_true_changes(sample: Sample, text: str) -> bool:
+    """Whether a text of at most twelve words states changes of caption A, all of them true."""
+    stated = read_instruction(text, sample.said)
+    if stated is None or len(text.split()) > MOST_WORDS:
+        return False
+    return all(change.agrees(sample.wanted) for change in stated)
+
+
+def tells_everything(sample: Sample, text: str) -> bool:
+    """Whether a text of at most twelve words makes what caption B says of what caption A says.
+
+    Attributes that caption B alone leaves open may stay as they are in A.
+    """
+    after = apply_instruction(text, sample.said)
+    return (
+        after is not None and not changes(after, sample.wanted) and tells_true_changes(sample, text)
+    )
+
+
+def is_right(sample: Sample, text: str, whole: bool = False) -> bool:
+    """Whether an answer is right.
+
+    Objects added: exactly; edited captions: exactly, or the very same scene; differences: all
+    that is told is true, and with `whole` nothing is missing.
+    """
+    if sample.task == DIFFERENCE:
+        return tells_everything(sample, text) if whole else tells_true_changes(sample, text)
     if sample.task == ADDED:
         return text == sample.answer
     return text == sample.answer or parse_caption(text) == sample.wanted
@@ -122,7 +180,10 @@ def draw_samples(test: TestSet, count: int) -> list[Sample]:
     rng = Random(f"gate/{test.name}")
     samples: dict[str, Sample] = {}
     while len(samples) < count:
-        sample = draw_sample(rng, test.mix, test.split)
+        if isinstance(test.mix, DifferenceMix):
+            sample = draw_difference(rng, test.mix, test.split)
+        else:
+            sample = draw_sample(rng, test.mix, test.split)
         samples.setdefault(sample.prompt, sample)
     return list(samples.values())
 
@@ -135,7 +196,7 @@ def score(
     result = Score(test.name)
     texts = answer(model, tokenizer, [s.prompt for s in samples])
     for sample, text in zip(samples, texts, strict=True):
-        result.count(sample, is_right(sample, text))
+        result.count(sample, is_right(sample, text, test.whole))
     return result
 
 
@@ -143,7 +204,10 @@ def quick_look(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, count: int = 100
 ) -> dict[str, float]:
     """Shares of right answers on a few samples of the main test sets, for progress lines."""
-    names = ("edited", "added", "edited, two edits")
+    names = (
+        *("edited", "added", "edited, two edits", "difference"),
+        *("difference, two to four edits", "difference, unrelated scenes"),
+    )
     tests = [test for test in TEST_SETS if test.name in names]
     return {test.name: score(model, tokenizer, test, count).share for test in tests}
 
@@ -173,11 +237,37 @@ def score_generated(
     return scores
 
 
+def sampled(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, count: int, times: int = 8
+) -> dict[str, dict[str, float]]:
+    """Differences drawn at temperature 1.0: share right, and distinct texts out of `times`."""
+    told = {}
+    for test in TEST_SETS:
+        if test.name in GATES and isinstance(test.mix, DifferenceMix):
+            samples = draw_samples(test, count)
+            prompts = [sample.prompt for sample in samples for _ in range(times)]
+            texts = sampled_answers(model, tokenizer, prompts, seed=0)
+            groups = [texts[i : i + times] for i in range(0, len(texts), times)]
+            right = [
+                is_right(sample, text, test.whole)
+                for sample, group in zip(samples, groups, strict=True)
+                for text in group
+            ]
+            told[test.name] = {
+                "right": round(sum(right) / len(right), 4),
+                "distinct": round(sum(len(set(group)) for group in groups) / count, 2),
+                "times": times,
+                "n": count,
+                "most_words": max(len(text.split()) for text in texts),
+            }
+    return told
+
+
 def throughput(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, count: int = 500
 ) -> dict[str, float]:
     """Greedy answers and answer tokens per CPU second, batch 100."""
-    prompts = [s.prompt for s in draw_samples(TEST_SETS[2], count)]
+    prompts = [s.prompt for s in draw_samples(TEST_SETS[2], count)]  # edited descriptions
     began = time.process_time()
     texts = answer(model, tokenizer, prompts)
     spent = time.process_time() - began
@@ -205,6 +295,7 @@ def run_gates(path: Path, count: int, captioner: Path | None) -> dict[str, Any]:
         "passed": all(shares[name] >= least for name, least in GATES.items()),
         "gates": {name: [round(shares[name], 4), least] for name, least in GATES.items()},
         "sets": {s.name: s.as_json() for s in scores},
+        "sampled": sampled(model, tokenizer, min(count, 200)),
         "throughput": throughput(model, tokenizer),
     }
 

@@ -1,8 +1,8 @@
-"""Train and ship the embedded text generator: edited captions and added objects.
+"""Train and ship the embedded text generator: edited captions, added objects, differences.
 
     OMP_NUM_THREADS=1 python -m flows.recipes.text_generator --out models/embedded/llama
 
-One CPU thread, about 25 minutes. Interrupted runs continue from `--work`; the result depends on
+One CPU thread, about 40 minutes. Interrupted runs continue from `--work`; the result depends on
 the settings only. Gates: `python -m flows.recipes.text_gates`.
 """
 

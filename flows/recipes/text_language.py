@@ -27,6 +27,16 @@ SPARE_WORDS = (
 )
 """Words that no training text uses yet: room for other styles of text (adapters)."""
 
+DIFFERENCE_TASK = (
+    "You have two captions for two images, image A and image B, you are supposed to write a "
+    "reformulation text describing changing from image A to image B"
+)
+DIFFERENCE_RULES = (
+    "answer should be concise and within 12 words, only contain normal words, "
+    "do not use special characters"
+)
+"""The prose of InstructCIR's reformulation prompt: one token each, like every fixed phrase."""
+
 CHAT_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """One user message becomes the raw prompt, so a chat server and raw text give the same tokens."""
 
@@ -46,6 +56,20 @@ def copy_prompt(caption: str) -> str:
     return f"{IMAGE_CONTENT} {caption}\n{EDITED}"
 
 
+def difference_prompt(before: str, after: str, *, prose: bool = True) -> str:
+    """InstructCIR's reformulation prompt; the answer is what changes from one caption to the other.
+
+    Args:
+        before: Caption of image A.
+        after: Caption of image B.
+        prose: False leaves nothing but the captions and their labels.
+    """
+    captions = f"{CAPTION_A} {before} {CAPTION_B} {after}"
+    if not prose:
+        return f"{captions} {DIFFERENCE}"
+    return f"{DIFFERENCE_TASK}. {captions} {DIFFERENCE_RULES}. {DIFFERENCE}"
+
+
 def with_synonyms(words: Iterable[str]) -> list[str]:
     """The words, each followed by its synonyms."""
     return [form for word in words for form in (word, *grammar.SYNONYMS.get(word, ()))]
@@ -56,6 +80,7 @@ def vocabulary() -> list[str]:
     sized = [f"a {size}" for size in with_synonyms(SIZES)]
     tokens = [*SPECIALS, *(label.lower() for label in LABELS), *sized, *grammar.phrases()]
     tokens += [*with_synonyms(BACKGROUNDS), *SPARE_WORDS]
+    tokens += [DIFFERENCE_TASK.lower(), DIFFERENCE_RULES.lower()]  # after the others: ids stay
     return list(dict.fromkeys(token for token in tokens if token != "."))
 
 
@@ -70,7 +95,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     fixed = [t for t in tokens if t not in SPECIALS and not re.fullmatch("[a-z]+", t)]
     longest_first = "|".join(re.escape(t) for t in sorted(fixed, key=len, reverse=True))
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNK))
-    tokenizer.normalizer = normalizers.Lowercase()
+    blanks = normalizers.Replace(Regex(r"\s+"), " ")
+    tokenizer.normalizer = normalizers.Sequence([blanks, normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Split(
         Regex(rf"(?:{longest_first})(?![a-z])|[a-z0-9]+"), behavior="removed", invert=True
     )

@@ -34,7 +34,6 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausal
     return LlamaForCausalLM(config)
 
 
-@torch.inference_mode()
 def answer(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
@@ -42,6 +41,31 @@ def answer(
     batch: int = 100,
 ) -> list[str]:
     """Greedy answers, in the order of the prompts; prompts of a batch are of similar length."""
+    return _answer(model, tokenizer, prompts, batch, sample=False)
+
+
+def sampled_answers(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: Sequence[str],
+    seed: int,
+    batch: int = 100,
+) -> list[str]:
+    """Answers drawn at temperature 1.0 from the whole distribution, in the prompts' order."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return _answer(model, tokenizer, prompts, batch, sample=True)
+
+
+@torch.inference_mode()
+def _answer(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: Sequence[str],
+    batch: int,
+    *,
+    sample: bool,
+) -> list[str]:
     was_training = model.training
     model.eval()
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -52,7 +76,7 @@ def answer(
         output = model.generate(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
-            do_sample=False,
+            **({"do_sample": True, "top_k": 0} if sample else {"do_sample": False}),
             max_new_tokens=MAX_NEW_TOKENS,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,

@@ -19,7 +19,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from flows.recipes.text_language import INSTRUCTION, with_synonyms
+from flows.recipes.text_differences import (
+    DIFFERENCE,
+    UNRELATED,
+    DifferenceMix,
+    draw_difference,
+)
+from flows.recipes.text_language import CAPTION_B, INSTRUCTION, with_synonyms
 from flows.recipes.text_samples import ADDED, COPY, EDIT, Mix, Sample, draw_sample
 from storage.world import grammar
 from storage.world.scenes import ATTRIBUTES, BACKGROUNDS, NUM_CELLS, SHAPES, Scene
@@ -44,9 +50,25 @@ class Settings:
         flat: Steps before the rate begins to fall linearly to 1 % of its peak.
         restart: Step at which the rate has fallen and starts again at `restart_lr`, to fall
             linearly until the end; from then on the aim probe helps and harder samples prevail.
-        restart_lr: Peak of the second fall.
+        restart_lr: Peak of the second fall, which ends at `third`.
+        third: Step at which the rate starts again at `third_lr`, to fall until `fourth`; from
+            then on differences are asked for too.
+        third_lr: Peak of the third fall.
+        fourth: Step at which the rate starts again at `fourth_lr`, to fall until `fifth`; from
+            then on more pairs differ in several ways and facts weigh more than wordings.
+        fourth_lr: Peak of the fourth fall.
+        fifth: Step at which the rate starts again at `fifth_lr`, to fall until the end.
+        fifth_lr: Peak of the fifth fall.
+        difference_share: Share of the samples that ask for a difference, from `third` on ...
+        late_difference_share: ... and from `fourth` on.
+        fact_weight: Weight in the loss of the words of a difference that are facts (places,
+            attributes, backgrounds), from `fourth` on.
+        settled: Step from which pairs differ in several ways and captions vary.
         weight_decay: Decoupled decay of the matrices.
         change_weight: Weight of the change probe's loss.
+        contrast_weight: Weight of the losses of the contrast and the target probe, from `third` on.
+        contrast_layer: Layer after which caption B's words know whether caption A says otherwise.
+        target_layer: Layer after which a difference's words know the cell that they speak about.
         change_layer: Layer whose output tells whether the next token is a change ...
         late_change_layer: ... and from `restart` on.
         aim_weight: Weight of the losses of the aim and the spread probe, from `restart` on.
@@ -58,7 +80,7 @@ class Settings:
         save_every: Steps between checkpoints.
     """
 
-    steps: int = 11200
+    steps: int = 19000
     seed: int = 0
     batch: int = 32
     pool: int = 12
@@ -67,6 +89,16 @@ class Settings:
     flat: int = 2400
     restart: int = 7600
     restart_lr: float = 3e-3
+    third: int = 11200
+    third_lr: float = 3e-3
+    fourth: int = 14800
+    fourth_lr: float = 2e-3
+    fifth: int = 17300
+    fifth_lr: float = 1.5e-3
+    difference_share: float = 0.55
+    late_difference_share: float = 0.7
+    fact_weight: float = 4.0
+    settled: int = 12000
     weight_decay: float = 0.02
     change_weight: float = 1.0
     change_layer: int = 3
@@ -74,6 +106,9 @@ class Settings:
     aim_weight: float = 0.5
     aim_layer: int = 2
     spread_layer: int = 3
+    contrast_weight: float = 1.0
+    contrast_layer: int = 3
+    target_layer: int = 4
     first: int = 400
     second: int = 1200
     full_prompt: int = 4200
@@ -81,10 +116,11 @@ class Settings:
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
-        if step < self.restart:
-            peak, begin, fall, end = self.lr, 0, self.flat, self.restart
-        else:
-            peak, begin, fall, end = self.restart_lr, self.restart, self.restart, self.steps
+        starts = (0, self.restart, self.third, self.fourth, self.fifth, self.steps)
+        peaks = (self.lr, self.restart_lr, self.third_lr, self.fourth_lr, self.fifth_lr)
+        cycle = max(i for i in range(len(peaks)) if step >= starts[i])
+        begin, end, peak = starts[cycle], starts[cycle + 1], peaks[cycle]
+        fall = begin if cycle else self.flat
         left = (end - step) / max(1, end - fall)
         return peak * min(1.0, (step - begin + 1) / self.warm_up, max(0.01, left))
 
@@ -108,6 +144,17 @@ class Settings:
             open_edits=0.15,
             mismatched=0.12,
         )
+
+    def difference_mix(self, step: int) -> DifferenceMix:
+        """What differences are asked for: one edit apart in canonical words first, then all."""
+        if step < self.settled:
+            return DifferenceMix(apart=(1,), position_first=0.7)
+        every = DifferenceMix(varied=0.35, open_scenes=0.15, bare=0.05)
+        if step < self.fourth:
+            return every
+        apart = (1, 1, 1, 1, 2, 2, 2, 3, 4, UNRELATED, UNRELATED)
+        kinds = (*every.kinds, "background", "background" if step < self.fifth else "replace")
+        return replace(every, apart=apart, kinds=kinds)
 
     def prompt_weight(self, step: int) -> float:
         """Weight of the prompt's tokens in the loss; answers weigh 1."""
@@ -201,8 +248,9 @@ class ChangeLabels:
                 learn(word, slot, grammar.PLAIN.get(word, word))
                 if slot == "size":
                     learn(f"a {word}", slot, grammar.PLAIN.get(word, word))
-        for ground in BACKGROUNDS:
-            learn(f"on a {ground} background", "ground", ground)
+        for word in with_synonyms(BACKGROUNDS):
+            for phrase in (f"on a {word} background", f"with a {word} backdrop"):
+                learn(phrase, "ground", grammar.PLAIN.get(word, word))
 
     def __call__(self, answer: Sequence[int], said: Scene) -> list[int]:
         """One label per answer token: 1 = not what the caption says next, 0 = is, -1 = neither."""
@@ -225,12 +273,51 @@ class ChangeLabels:
         return labels
 
 
+class DifferenceLabels:
+    """Labels of the probes of the difference task.
+
+    Contrast: does caption A say otherwise than this token of caption B? Target: which cell is the
+    change in that this part of the answer tells?
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, changes: ChangeLabels) -> None:
+        self.meaning = changes.meaning
+        self.caption_b = tokenizer.convert_tokens_to_ids(CAPTION_B.lower())
+        self.joint = tokenizer.convert_tokens_to_ids("and")
+        words = [*grammar.TO, *BACKGROUNDS, "bigger", "smaller"]
+        self.facts = {*changes.meaning, *tokenizer.convert_tokens_to_ids(words)}
+
+    def contrast(self, prompt: Sequence[int], before: Scene) -> list[int]:
+        """One label per token of the prompt: 1 = A says otherwise, 0 = not, -1 = neither."""
+        labels = [-1] * len(prompt)
+        old = None
+        for i in range(prompt.index(self.caption_b), len(prompt)):
+            slot, value = self.meaning.get(prompt[i], ("", None))
+            if slot == "place":
+                old = before.cells[int(str(value))]
+                labels[i] = int(old is None)
+            elif slot == "ground":
+                labels[i] = int(before.background not in (None, value))
+            elif slot:
+                labels[i] = int(old is None or getattr(old, slot) not in (None, value))
+        return labels
+
+    def target(self, answer: Sequence[int], aims: Sequence[int | None]) -> list[int]:
+        """The cell that each token of the answer is about, -1 where it is about none."""
+        labels, clause = [], 0
+        for token in answer:
+            clause += token == self.joint
+            aim = aims[clause]
+            labels.append(-1 if aim is None or token == self.joint else aim)
+        return labels
+
+
 @dataclass(frozen=True)
 class Batch:
     """Token ids, loss weights and probe labels, each (B, T), padded on the right.
 
     `changes[b, t]` is about the token at t + 1, `aims[b, t]` and `spread[b, t]` about the one at
-    t; -1 = no label.
+    t; `contrast[b, t]` about the one at t, `target[b, t]` about the one at t + 1; -1 = no label.
     """
 
     ids: Tensor
@@ -238,6 +325,8 @@ class Batch:
     changes: Tensor
     aims: Tensor
     spread: Tensor
+    contrast: Tensor
+    target: Tensor
 
 
 class BatchMaker:
@@ -248,40 +337,58 @@ class BatchMaker:
         self.tokenizer = tokenizer
         self.changes = ChangeLabels(tokenizer)
         self.aims = AimLabels(tokenizer)
+        self.differences = DifferenceLabels(tokenizer, self.changes)
+
+    def _sample(self, rng: Random, step: int) -> Sample:
+        s = self.settings
+        share = s.difference_share if step < s.fourth else s.late_difference_share
+        if step >= s.third and rng.random() < share:
+            return draw_difference(rng, s.difference_mix(step))
+        return draw_sample(rng, s.mix(step))
 
     def pool(self, number: int) -> list[Batch]:
         """The batches of steps `number * pool` onwards: sorted by length, in random order."""
         s = self.settings
         rng = Random(f"{s.seed}/{number}")
         first = number * s.pool
-        samples = [draw_sample(rng, s.mix(first)) for _ in range(s.batch * s.pool)]
+        samples = [self._sample(rng, first) for _ in range(s.batch * s.pool)]
         prompts = self.tokenizer([x.prompt for x in samples])["input_ids"]
         answers = self.tokenizer([x.answer for x in samples], add_special_tokens=False)["input_ids"]
         rows = list(zip(samples, prompts, answers, strict=True))
         rows.sort(key=lambda row: len(row[1]) + len(row[2]) + 4 * rng.random())
         batches = [rows[i : i + s.batch] for i in range(0, len(rows), s.batch)]
         rng.shuffle(batches)
-        return [self._batch(b, s.prompt_weight(first)) for b in batches]
+        return [self._batch(b, first) for b in batches]
 
-    def _batch(self, rows: Sequence[tuple[Sample, list[int], list[int]]], weight: float) -> Batch:
+    def _batch(self, rows: Sequence[tuple[Sample, list[int], list[int]]], step: int) -> Batch:
+        weight = self.settings.prompt_weight(step)
+        fact = self.settings.fact_weight if step >= self.settings.fourth else 1.0
         eos = self.tokenizer.eos_token_id
         length = max(len(prompt) + len(answer) for _, prompt, answer in rows) + 1
         ids = torch.full((len(rows), length), self.tokenizer.pad_token_id)
         weights = torch.zeros(len(rows), length)
         changes = torch.full((len(rows), length), -1.0)
-        aims, spread = torch.full((2, len(rows), length), -1)
+        contrast = torch.full((len(rows), length), -1.0)
+        aims, spread, target = torch.full((3, len(rows), length), -1)
         for i, (sample, prompt, answer) in enumerate(rows):
             start, end = len(prompt), len(prompt) + len(answer) + 1
             ids[i, :end] = torch.tensor([*prompt, *answer, eos])
             weights[i, :start] = weight
             weights[i, start:end] = 1.0
-            if sample.task != ADDED:
+            if sample.task in (EDIT, COPY):
                 marks = self.changes(answer, sample.said)
                 changes[i, start - 1 : end - 2] = torch.tensor(marks, dtype=torch.float)
             if sample.task == EDIT:
                 found, told = self.aims(prompt, sample.aims)
                 aims[i, :start], spread[i, :start] = torch.tensor(found), torch.tensor(told)
-        return Batch(ids, weights, changes, aims, spread)
+            if sample.task == DIFFERENCE:
+                told = self.differences.contrast(prompt, sample.said)
+                contrast[i, :start] = torch.tensor(told, dtype=torch.float)
+                found = self.differences.target(answer, sample.aims)
+                target[i, start - 1 : end - 2] = torch.tensor(found)
+                for j, token in enumerate(answer, start):
+                    weights[i, j] = fact if token in self.differences.facts else 1.0
+        return Batch(ids, weights, changes, aims, spread, contrast, target)
 
     def from_step(self, step: int) -> Iterator[Batch]:
         """Batches from a step on."""
@@ -309,6 +416,8 @@ class Trainer:
                 "change": nn.Linear(model.config.hidden_size, 1),
                 "aim": nn.Linear(model.config.hidden_size, NUM_CELLS),
                 "spread": nn.Linear(model.config.hidden_size, NUM_CELLS),
+                "contrast": nn.Linear(model.config.hidden_size, 1),
+                "target": nn.Linear(model.config.hidden_size, NUM_CELLS),
             }
         )
         for parameter in self.probes.parameters():
@@ -333,12 +442,20 @@ class Trainer:
         change_layer = s.late_change_layer if late else s.change_layer
         change = self._probe_loss("change", hidden[change_layer], batch.changes)
         loss = (each * weights).sum() / weights.sum() + s.change_weight * change
-        parts = {"answer": each.detach()[weights == 1].mean(), "change": change.detach()}
+        parts = {"answer": each.detach()[weights >= 1].mean(), "change": change.detach()}
         if late:
             aim = self._probe_loss("aim", hidden[s.aim_layer], batch.aims)
             spread = self._probe_loss("spread", hidden[s.spread_layer], batch.spread)
             loss = loss + s.aim_weight * (aim + spread)
             parts |= {"aim": aim.detach(), "spread": spread.detach()}
+        if self.done >= s.third:
+            contrast = self._probe_loss("contrast", hidden[s.contrast_layer], batch.contrast)
+            target = self._probe_loss("target", hidden[s.target_layer], batch.target)
+            loss = loss + s.contrast_weight * (contrast + 0.5 * target)
+            asked = weights[batch.contrast.amax(1) >= 0] >= 1
+            told = each.detach()[batch.contrast.amax(1) >= 0][asked]
+            parts |= {"contrast": contrast.detach(), "target": target.detach()}
+            parts |= {"difference": told.sum() / max(1, len(told))}
         return loss, parts
 
     def _probe_loss(self, name: str, hidden: Tensor, labels: Tensor) -> Tensor:
@@ -346,7 +463,7 @@ class Trainer:
         told = labels >= 0
         chosen = hidden[told]
         guess = self.probes[name](chosen * torch.rsqrt(chosen.pow(2).mean(-1, keepdim=True) + 1e-6))
-        if name == "change":
+        if labels.is_floating_point():
             total = F.binary_cross_entropy_with_logits(
                 guess.squeeze(-1), labels[told], pos_weight=torch.tensor(4.0), reduction="sum"
             )

@@ -7,6 +7,7 @@ writer. It reads canonical words only and refuses whatever is not wholly clear.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from storage.world.scenes import ATTRIBUTES, BACKGROUNDS, Scene, Thing
 
@@ -96,7 +97,8 @@ class Change:
             return replace(scene, background=self.value)
         assert self.cell is not None
         if self.slot in ATTRIBUTES:
-            return scene.put(self.cell, replace(scene.thing(self.cell), **{self.slot: self.value}))
+            named: dict[str, Any] = {self.slot: self.value}
+            return scene.put(self.cell, replace(scene.thing(self.cell), **named))
         return scene.put(self.cell, self.thing)
 
     def collides(self, other: "Change") -> bool:

@@ -6,6 +6,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from flows.recipes import text_language as language
+from models.prompts.library import load_prompt
 from storage.world import grammar
 from storage.world.scenes import (
     BACKGROUNDS,
@@ -92,3 +93,32 @@ def test_a_chat_message_is_the_raw_prompt(tokenizer: PreTrainedTokenizerFast) ->
 def test_labels_of_all_three_tasks_are_single_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
     for label in language.LABELS:
         assert len(tokenizer(label, add_special_tokens=False)["input_ids"]) == 1
+
+
+def test_tokens_of_a_hand_worked_difference_prompt(tokenizer: PreTrainedTokenizerFast) -> None:
+    prompt = load_prompt("instructcir_difference", ("caption_a", "caption_b")).render(
+        caption_a="at the top a small red star", caption_b="at the top a small red heart"
+    )
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer(prompt)["input_ids"])
+    assert tokens == [
+        *("<s>", language.DIFFERENCE_TASK.lower()),
+        *("caption a:", "at the top", "a small", "red", "star"),
+        *("caption b:", "at the top", "a small", "red", "heart"),
+        *(language.DIFFERENCE_RULES.lower(), "difference:"),
+    ]
+
+
+def test_the_difference_prompt_is_the_one_that_ships() -> None:
+    captions = ("in the center a large star", "in the center a small star, on a white background")
+    shipped = load_prompt("instructcir_difference", ("caption_a", "caption_b"))
+    rendered = shipped.render(caption_a=captions[0], caption_b=captions[1])
+    assert language.difference_prompt(*captions) == rendered
+    bare = language.difference_prompt(*captions, prose=False)
+    assert bare == f"caption A: {captions[0]} caption B: {captions[1]} Difference:"
+
+
+def test_tokens_that_older_weights_know_keep_their_ids() -> None:
+    vocabulary = language.vocabulary()
+    assert len(vocabulary) == 156
+    assert vocabulary[:6] == ["<pad>", "<s>", "</s>", "<unk>", "image content:", "instruction:"]
+    assert vocabulary[153] == "it's"  # the last of the 154 of the first two training cycles

@@ -11,6 +11,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from flows.recipes.text_gates import GATES, TEST_SETS, Score, score
 from flows.recipes.text_language import build_tokenizer, edit_prompt
 from flows.recipes.text_model import answer, load, ship
+from models.generators.transformers_local import LocalGeneratorSettings, TransformersGenerator
+from models.prompts.library import load_prompt
+from models.protocols import TextRequest
+from storage.world.instructions import apply_instruction
+from storage.world.scenes import Thing, make_scene
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +51,18 @@ def test_plain_generate_answers_greedily_and_stops(shipped: Path) -> None:
     text = tokenizer.decode(output[0], skip_special_tokens=True)
     assert text.endswith("at the top a small solid blue star, on a white background")
     assert output[0, -1] == tokenizer.eos_token_id
+
+
+def test_the_generator_tells_a_difference_from_the_prompt_that_ships(shipped: Path) -> None:
+    generator = TransformersGenerator(LocalGeneratorSettings(model=str(shipped), device="cpu"))
+    prompt = load_prompt("instructcir_difference", ("caption_a", "caption_b")).render(
+        caption_a="at the top a small solid red star, on a white background",
+        caption_b="at the top a small solid blue star, on a white background",
+    )
+    [reply] = generator.generate([TextRequest(key="one", prompt=prompt)])
+    before = make_scene("white", {1: Thing("small", "solid", "red", "star")})
+    after = make_scene("white", {1: Thing("small", "solid", "blue", "star")})
+    assert apply_instruction(reply.text, before) == after
 
 
 @pytest.mark.parametrize("name", GATES)

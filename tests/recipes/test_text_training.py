@@ -1,15 +1,19 @@
 """The text generator's training: resuming, the optimiser, the loss weights."""
 
+from collections import Counter
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
 from torch import nn
 
+from flows.recipes.text_differences import DIFFERENCE
 from flows.recipes.text_language import build_tokenizer
 from flows.recipes.text_model import build_model
+from flows.recipes.text_samples import ADDED, COPY, EDIT
 from flows.recipes.text_training import BatchMaker, Muon, Settings, Trainer
 
 SMALL = Settings(steps=8, batch=4, pool=2, warm_up=2, seed=3)
@@ -49,6 +53,25 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
         new_trainer(replace(SMALL, lr=0.1)).resume(path)
 
 
+def test_the_third_cycle_keeps_every_task() -> None:
+    settings = replace(SMALL, third=2, settled=4, steps=10)
+    maker = BatchMaker(settings, build_tokenizer())
+    assert not any((batch.contrast >= 0).any() for batch in maker.pool(0))
+    rng = Random(0)
+    tasks: Counter[str] = Counter(maker._sample(rng, step=4).task for _ in range(400))
+    assert set(tasks) == {EDIT, ADDED, COPY, DIFFERENCE}
+    assert abs(tasks[DIFFERENCE] / 400 - settings.difference_share) < 0.1
+    # The new probes train from `third` on, and not before.
+    trainer = new_trainer(settings)
+    batches = maker.from_step(0)
+    for _ in range(2):
+        assert "difference" not in trainer.step(next(batches))
+    assert trainer.probes["contrast"].weight.abs().sum() == 0
+    for _ in range(2):
+        assert "difference" in trainer.step(next(batches))
+    assert trainer.probes["contrast"].weight.abs().sum() > 0
+
+
 def test_muon_moves_along_the_nearest_orthogonal_matrix() -> None:
     torch.manual_seed(0)
     wide, tall = nn.Parameter(torch.zeros(8, 24)), nn.Parameter(torch.zeros(24, 8))
@@ -64,14 +87,33 @@ def test_muon_moves_along_the_nearest_orthogonal_matrix() -> None:
 
 
 def test_rate_and_curriculum_by_hand() -> None:
-    settings = Settings(steps=2000, lr=1.0, warm_up=10, flat=500, restart=1000, restart_lr=0.5)
+    settings = Settings(
+        steps=5000,
+        lr=1.0,
+        warm_up=10,
+        flat=500,
+        restart=1000,
+        restart_lr=0.5,
+        third=2000,
+        third_lr=0.1,
+        settled=2500,
+        fourth=3000,
+        fourth_lr=0.2,
+        fifth=4000,
+        fifth_lr=0.4,
+    )
     assert [settings.rate(s) for s in (0, 9, 500, 750)] == pytest.approx([0.1, 1.0, 1.0, 0.5])
     assert [settings.rate(s) for s in (999, 1000, 1500)] == pytest.approx([0.01, 0.05, 0.25])
     assert settings.rate(1999) == pytest.approx(0.005)
+    assert [settings.rate(s) for s in (2000, 2500)] == pytest.approx([0.01, 0.05])
+    assert [settings.rate(s) for s in (2999, 3000, 3500)] == pytest.approx([0.001, 0.02, 0.1])
+    assert [settings.rate(s) for s in (4500, 4999)] == pytest.approx([0.2, 0.004])
     assert settings.mix(0).most == 2
     assert settings.mix(0).two == settings.mix(0).varied == 0.0
     assert settings.mix(1200).most == 3
     assert settings.mix(1200).mismatched > 0
+    assert settings.difference_mix(2499).apart == (1,)
+    assert {0, 1, 2, 3, 4} == set(settings.difference_mix(2500).apart)
 
 
 def test_only_real_tokens_weigh_and_answers_weigh_most() -> None:
