@@ -11,7 +11,7 @@ import sys
 
 from flows import running
 from flows.generate_triplets import triplet_stage
-from tasks.engines import load_captioner, load_generator
+from tasks.engines import captioner_fingerprint, generator_fingerprint, load_captioner
 from tasks.pair_samples import PairSample
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
@@ -26,8 +26,9 @@ def main(profile_json: str, sample_json: str, log: str) -> None:
     without_prefect()
     note_shards(log, CaptionStage)
     note_shards(log, TripletStage)
-    load_captioner(profile.instructcir.captioner)
-    load_generator(profile.instructcir.rewriter)
+    load_captioner(profile.instructcir.captioner)  # loaded and hashed once, for all workers
+    captioner_fingerprint(profile.instructcir.captioner)
+    generator_fingerprint(profile.instructcir.rewriter)
 
     def generate(root: str) -> None:
         stage = triplet_stage(profile.model_copy(update={"root": root}), sample)
