@@ -104,7 +104,7 @@ class ReformulationNetwork(nn.Module):
             self.image.transformer.resblocks, self.text.width, settings
         )
         self.predictor = _predictor(self.dim, settings) if settings.predictor else None
-        self._null_ids: list[int] = self.text_ids([""])[0].tolist()
+        self._null_ids = _null_ids(parts, settings)
         self.null_sequence: nn.Parameter | None = None
         self.null_embedding: nn.Parameter | None = None
         if settings.null_text == "learned":
@@ -284,6 +284,14 @@ def build_network(
         network = ReformulationNetwork(backbone, parts, settings or NetworkSettings())
     _start_null_text(network)
     return network
+
+
+def _null_ids(parts: NetworkParts, settings: NetworkSettings) -> list[int]:
+    """Token ids of the empty string, as `ReformulationNetwork.text_ids` pads it."""
+    ids = list(parts.tokens.row("").ids)
+    if settings.text_mask == "full":
+        ids += [0] * (parts.tokens.context_length - len(ids))
+    return ids
 
 
 def _start_null_text(network: ReformulationNetwork) -> None:

@@ -60,7 +60,10 @@ def same(network: ReformulationNetwork, other: ReformulationNetwork) -> bool:
     ids=str,
 )
 def test_comes_back_without_its_backbone(tmp_path: Path, settings: dict[str, Any]) -> None:
-    base = write_small_clip(tmp_path / "x", merges=["r e"]) if not settings else tmp_path / "clip"
+    base = tmp_path / "clip"
+    if not settings:  # with a tokenizer of its own
+        base.mkdir()
+        write_small_clip(base, merges=["r e"])
     online, average = trained(base, **settings)
     combiner = new_combiner(online.dim, CombinerSettings(start=0.7))
     save_network(
