@@ -14,11 +14,12 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from flows.profiles import EMBEDDED_TRAINING
 from flows.recipes.training import one_thread, write_recipe
 from models.reformulation.checkpoint import LoadedNetwork, load_network
 from models.reformulation.encoder import ReformulationEncoder
@@ -41,14 +42,6 @@ WORLDS = (101, 102)
 WORLD_SIZE = WorldSize(subsets=200, circo_queries=150, fashion_queries=40)
 MAIN_METRICS = {"cirr": "recall@1", "circo": "map@10", "fashioniq": "recall@10/average"}
 
-TRAINING: Final[Mapping[str, Any]] = {
-    "batch_size": 128,
-    "learning_rate": 5e-4,
-    "new_learning_rate": 1e-3,
-    "loss": {"temperature": 0.03},
-    "training": {"class_grouping": 8, "saved_as": "fp16"},
-}
-"""Values of `train-reformulation` that fit the small network; all others are its defaults."""
 SHIPPED = ("config.json", "model.safetensors", "target.safetensors", "combiner.safetensors")
 SHIPPED_TOO = ("bpe.txt.gz", "curves.csv")
 
@@ -82,7 +75,7 @@ def train(work: Path, triplets: Mapping[str, Any], epochs: int, seed: int) -> di
         settings={"root": str(work / "tables")},
         epochs=epochs,
         seed=seed,
-        **TRAINING,
+        **EMBEDDED_TRAINING,
     )
 
 
@@ -162,7 +155,7 @@ def main() -> None:
         COMMAND,
         steps=trained["steps"],
         cpu_seconds=spent,
-        settings={**vars(args), **TRAINING},
+        settings={**vars(args), **EMBEDDED_TRAINING},
         gates={"triplets": made["statuses"], **gates(args.out, args.work)},
     )
 
