@@ -12,8 +12,7 @@ from tasks.reformulation_job import ReformulationJob
 from tasks.reformulation_state import History
 
 NOT_ZERO_SHOT = (
-    "**Not zero-shot.** The model that wrote the modification texts was tuned on texts of the "
-    "benchmarks. Results of this network must not stand beside zero-shot ones."
+    "**Not zero-shot**: {}. Results of this network must not stand beside zero-shot ones."
 )
 
 
@@ -22,6 +21,7 @@ def model_card(
     history: History,
     summary: Mapping[str, Any],
     notes: Mapping[str, Any],
+    not_zero_shot: str,
 ) -> str:
     """The README of a published network.
 
@@ -29,7 +29,8 @@ def model_card(
         job: What was trained on what.
         history: How it went.
         summary: Numbers of the run.
-        notes: Further facts by name; `not_zero_shot` adds the label.
+        notes: Further facts by name.
+        not_zero_shot: Why results must not be called zero-shot; empty where they may be.
     """
     base = job.spec["encoder"]
     lines = [
@@ -39,7 +40,7 @@ def model_card(
         "the answer. Architecture and training after InstructCIR; every choice that the paper "
         "leaves open is listed below with its value.",
         "",
-        *([NOT_ZERO_SHOT, ""] if notes.get("not_zero_shot") else []),
+        *([NOT_ZERO_SHOT.format(not_zero_shot), ""] if not_zero_shot else []),
         "| | |",
         "|---|---|",
         f"| backbone | {base['model']} {base['pretrained']} |",

@@ -13,6 +13,7 @@ import torch
 from prefect import task
 
 from storage.locations import Location
+from tasks.networks import why_not_zero_shot
 from tasks.reformulation_card import model_card
 from tasks.reformulation_curves import ShownProgress, curves_csv, curves_page, show_curves
 from tasks.reformulation_job import ReformulationJob, RunSettings
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from models.reformulation.network import ReformulationNetwork
     from tasks.reformulation_data import ReformulationData
     from tasks.reformulation_loop import History
+
+NOT_ZERO_SHOT_BY_NOTE = "whoever trained it said so"
 
 
 def _job_key(context: Any, parameters: dict[str, Any]) -> str | None:
@@ -177,9 +180,13 @@ def _publish(
     provenance = {
         "spec": job.spec,
         "triplets": job.triplets.model_dump(mode="json", exclude={"root"}),
+        "triplets_spec": dict(job.triplets.table().spec),
+        "zero_shot": not notes.get("not_zero_shot"),
+        "zero_shot_reason": NOT_ZERO_SHOT_BY_NOTE if notes.get("not_zero_shot") else "",
         "notes": notes,
         "summary": summary,
     }
+    label = why_not_zero_shot(provenance)
     title = f"reformulation network {job.key}"
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, job.key)
@@ -193,7 +200,7 @@ def _publish(
         )
         (folder / "curves.csv").write_text(curves_csv(history), encoding="utf-8")
         (folder / "curves.html").write_text(curves_page(title, history), encoding="utf-8")
-        (folder / "README.md").write_text(model_card(job, history, summary, notes), "utf-8")
+        (folder / "README.md").write_text(model_card(job, history, summary, notes, label), "utf-8")
         location = Location(job.root)
         names = sorted(path.name for path in folder.iterdir())
         for name in sorted(names, key=lambda name: name == "config.json"):
