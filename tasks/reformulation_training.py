@@ -177,7 +177,7 @@ def _publish(
         "validation": validation,
         "combiner": combined,
     }
-    provenance = {
+    provenance: dict[str, Any] = {
         "spec": job.spec,
         "triplets": job.triplets.model_dump(mode="json", exclude={"root"}),
         "triplets_spec": dict(job.triplets.table().spec),
