@@ -187,7 +187,7 @@ main {{ display: grid; gap: 1.5rem 2rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }}
 figure {{ margin: 0; }}
 figcaption {{ font-weight: 600; margin-bottom: .3rem; }}
-.key {{ font-weight: 400; font-size: .85rem; margin-left: .8rem; white-space: nowrap; }}
+.key {{ font-weight: 400; font-size: .85rem; margin-right: .9rem; white-space: nowrap; }}
 .key svg {{ width: 1.6rem; height: .6rem; vertical-align: middle; margin-right: .3rem; }}
 svg {{ display: block; width: 100%; height: auto; }}
 .key svg {{ display: inline; }}
@@ -211,7 +211,7 @@ def _legend(plot: Plot) -> str:
             f'stroke="{colour}" stroke-width="2.5" stroke-dasharray="{dashes}"/></svg>'
             f"{escape(line.name)}</span>"
         )
-    return "".join(keys)
+    return f"<div>{''.join(keys)}</div>"
 
 
 def _sentence(history: History) -> str:

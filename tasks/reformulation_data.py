@@ -166,7 +166,9 @@ def _unreadable(image_id: str, why: str) -> str:
 
 
 def random_crop(pixels: Pixels, size: tuple[int, int], key: Sequence[int]) -> Pixels:
-    """A random resized crop: 0.8 to 1.0 of the area, sides 3:4 to 4:3, bicubic.
+    """A random resized crop: 0.8 to 1.0 of the area, bicubic.
+
+    Its sides are 3:4 to 4:3, or as near to that as a part of that area can be.
 
     Args:
         pixels: (H, W, 3) of a whole picture.
@@ -177,6 +179,7 @@ def random_crop(pixels: Pixels, size: tuple[int, int], key: Sequence[int]) -> Pi
     height, width = pixels.shape[:2]
     area = height * width * chance.uniform(_SMALLEST_CROP, 1.0)
     ratio = np.exp(chance.uniform(*np.log(_CROP_RATIOS)))
+    ratio = np.clip(ratio, area / height**2, width**2 / area)  # what fits into the picture
     across = min(width, max(1, round((area * ratio) ** 0.5)))
     down = min(height, max(1, round((area / ratio) ** 0.5)))
     left, top = chance.integers(0, width - across + 1), chance.integers(0, height - down + 1)

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import Logger
 from models.reformulation.ema import momentum
 from models.reformulation.lightning_module import ReformulationModule
 from models.reformulation.recall import Recall, recall
-from models.reformulation.training_settings import TrainingSettings
+from models.reformulation.training_settings import TrainingSettings, rate_factor
 from tasks.reformulation_data import ReformulationData
 from tasks.reformulation_state import CHECKPOINT, SLOTS, History, TrainingFolder
 
@@ -92,8 +92,10 @@ class StepKeeper(Callback):
         last = self.history.done = step == pl_module.total_steps
         if step % self._pace.log_steps == 0 or step == 1 or last:
             self._log(trainer, pl_module)
-        self._report(step, pl_module.total_steps, self._loss)
-        judged = last or step % self._every == 0
+        if trainer.is_global_zero:
+            self._report(step, pl_module.total_steps, self._loss)
+        held_out = bool(self._data.validation.triplets)
+        judged = last or (held_out and step % self._every == 0)
         if judged:
             _finite(float(trainer.strategy.reduce(pl_module.step_loss)), step)
             self._judge(trainer, pl_module, last)
@@ -102,8 +104,10 @@ class StepKeeper(Callback):
 
     def _log(self, trainer: Trainer, module: ReformulationModule) -> None:
         self._loss = _finite(float(trainer.strategy.reduce(module.step_loss)), trainer.global_step)
+        # The schedule has moved on already: these are the rates that the step was taken with.
+        factor = rate_factor(trainer.global_step - 1, module.total_steps, self._settings.warmup)
         rates = {
-            f"lr_{group['name'].split('_')[0]}": group["lr"]
+            f"lr_{group['name'].split('_')[0]}": group["initial_lr"] * factor
             for group in trainer.optimizers[0].param_groups
         }
         point: dict[str, float] = {

@@ -8,8 +8,10 @@ prints a JSON line for each step.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -33,15 +35,12 @@ def train_beside(job: ReformulationJob, run: RunSettings, report: Report) -> Non
     both = {"job": _JOB.dump_python(job, mode="json"), "run": run.model_dump(mode="json")}
     (path / _JOB_FILE).write_text(json.dumps(both), encoding="utf-8")
     command = [sys.executable, "-m", "tasks.reformulation_worker", str(path / _JOB_FILE)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                if line.startswith('{"step"'):
-                    report(*json.loads(line).values())
-        except BaseException:
-            process.terminate()
-            raise
+        for line in process.stdout:
+            if line.startswith('{"step"'):
+                report(*json.loads(line).values())
     if process.returncode:
         raise RuntimeError(
             f"training on {run.devices} devices ended with {process.returncode}; what went wrong "
@@ -50,15 +49,22 @@ def train_beside(job: ReformulationJob, run: RunSettings, report: Report) -> Non
 
 
 def main(path: str) -> None:
-    """Train the job of a file."""
+    """Train the job of a file, for as long as the process that asked for it lives."""
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     both = json.loads(Path(path).read_text(encoding="utf-8"))
     job = _JOB.validate_python(both["job"])
     run = RunSettings.model_validate(both["run"])
     train_here(job, run, _print)
 
 
+def _leave_with_parent() -> None:
+    """End this process, whatever it waits for, when the standard input that all share closes."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
 def _print(step: int, total: int, loss: float) -> None:
-    # Only the first process is read; the others print the same.
     print(json.dumps({"step": step, "total": total, "loss": loss}), flush=True)
 
 

@@ -91,7 +91,10 @@ class TrainingSettings:
             raise ValueError(f"max_steps is at least 1, not {self.max_steps}")
         rates = (self.learning_rate, self.new_learning_rate, self.combiner_learning_rate)
         if min(rates) <= 0:
-            raise ValueError("learning rates are positive; freeze a tower by its network setting")
+            raise ValueError(
+                "learning_rate, new_learning_rate and combiner_learning_rate are positive; freeze "
+                "a tower by its network setting"
+            )
         if min(self.weight_decay, self.clip, self.class_grouping, self.validation) < 0:
             raise ValueError("weight_decay, clip, class_grouping and validation are not negative")
         if self.validate_every < 0 or not 0 <= self.warmup < 1:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pyarrow as pa
 
+from flows.train_reformulation import reformulation_job
+from models.open_clip_loading import EncoderSpec
 from models.triplet_records import triplet_id
 from storage.collections import Collection, ingest
 from storage.locations import Location
 from storage.tables import open_table
+from tasks.reformulation_job import ReformulationJob
 from tasks.triplet_sets import TripletSet
 from tests.fakes.drawn import draw_folder
+from tests.fakes.small_clip import write_small_clip
 
 COLLECTION = "drawn"
 WORDS = ("make it red", "a blue star instead", "add a small circle", "remove the square", "larger")
@@ -64,3 +69,27 @@ def _row(position: int, reference: str, target: str, text: str) -> dict[str, obj
         "status": "rejected" if failed else "ok",
         "reason": "13 words" if failed else "",
     }
+
+
+def small_job(root: str, triplets: TripletSet, **changes: Any) -> ReformulationJob:
+    """A job that trains a random CLIP of 32 pixels for a few steps; `training` is merged in."""
+    clip = Path(triplets.root, "clip")
+    if not clip.exists():
+        clip.mkdir(parents=True)
+        write_small_clip(clip, {"layers": 2}, merges=["r e", "re d</w>", "b l", "a d"])
+    training = {
+        "batch_size": 8,
+        "max_steps": 10,
+        "validation": 5,
+        "validate_every": 4,
+        "learning_rate": 1e-3,
+        "new_learning_rate": 3e-3,
+        "seed": 3,
+    }
+    return reformulation_job(
+        root,
+        triplets,
+        EncoderSpec(str(clip), device="cpu"),
+        loss={"temperature": 0.1},
+        **{**changes, "training": training | changes.get("training", {})},
+    )

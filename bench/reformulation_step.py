@@ -1,0 +1,163 @@
+"""A training step of the reformulation network against the same modules in a bare loop.
+
+Ours is what `cirflow run train-reformulation` runs: Lightning's loop with batches made from
+pictures and texts, schedule, clipping, moving average and logs. The bare loop has the same
+batches, network, loss, optimiser, clipping and average and nothing else. One step of each is
+taken in turn, so that both see the same machine.
+
+    python -m bench.reformulation_step            # ViT-B/32 with random weights
+    python -m bench.reformulation_step embedded   # the shipped small backbone
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from flows.profiles import tiny
+from models.open_clip_loading import EncoderSpec
+from models.reformulation.ema import EmaTarget
+from models.reformulation.lightning_module import ReformulationModule
+from models.reformulation.loss import contrastive_loss
+from models.reformulation.network import ReformulationNetwork, build_network
+from models.reformulation.training_settings import TrainingSettings
+from models.triplet_records import Triplet
+from tasks.reformulation_data import ReformulationData, StepDataset
+from tasks.reformulation_fit import fit
+from tasks.reformulation_job import ReformulationJob, RunSettings
+from tasks.triplet_sets import TripletSet, TripletSplit
+
+LARGE: Final = EncoderSpec("ViT-B-32", "random:0", preprocess="clip", device="cpu")
+SIZES: Final = {"large": (LARGE, 8, 10, 1.15), "embedded": (tiny().encoder, 64, 30, 1.3)}
+"""Backbone, batch size, steps, and the largest ratio that is accepted."""
+
+WARM_UP: Final = 2
+_IMAGES: Final = 24
+
+
+def make_data(network: ReformulationNetwork, settings: TrainingSettings) -> ReformulationData:
+    """Triplets with random pictures and short texts."""
+    rng = np.random.default_rng(0)
+    count = 2 * settings.batch_size
+    ids = [f"{i:064x}" for i in range(_IMAGES)]
+    triplets = tuple(
+        Triplet(str(i), i, *rng.choice(ids, 2, replace=False), "bench", "", "", "", text)
+        for i, text in enumerate(["make it red and larger", "add a small dog"] * (count // 2))
+    )
+    data = ReformulationData(
+        TripletSplit(triplets, (), 0),
+        lambda names: ((name, _picture(int(name, 16))) for name in names),
+        preprocess=network.parts.preprocess,
+        text_ids=network.text_ids,
+        settings=settings,
+    )
+    return data
+
+
+class BareLoop:
+    """The same step without a framework."""
+
+    def __init__(self, module: ReformulationModule, data: ReformulationData) -> None:
+        self._module = copy.deepcopy(module)
+        self._optimizer = torch.optim.AdamW(self._module._parameter_groups())
+        loader = data.train_dataloader()
+        self._dataset: StepDataset = loader._dataset
+        self._number = 0
+
+    def step(self) -> None:
+        """One step on the next batch."""
+        module, batch = self._module, self._dataset[self._number]
+        assert isinstance(module.ema, EmaTarget)
+        queries = module.network.query(module.pixels(batch["references"]), batch["texts"]).z
+        with torch.no_grad():
+            targets = module.ema.network.target(module.pixels(batch["targets"]))
+        loss = contrastive_loss(queries, targets, batch["target_ids"], module._loss_settings)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(list(module.network.parameters()), 1.0)
+        self._optimizer.step()
+        module.ema.update(module.network, self._number, module.total_steps)
+        self._number += 1
+
+
+def measure(spec: EncoderSpec, batch_size: int, steps: int) -> tuple[float, float]:
+    """Median seconds of a step: ours, and the bare loop's."""
+    settings = TrainingSettings(batch_size=batch_size, max_steps=steps + WARM_UP, validation=0)
+    network = build_network(replace(spec, preprocess="clip"))
+    data = make_data(network, settings)
+    ours: list[float] = []
+    bare: list[float] = []
+    with tempfile.TemporaryDirectory() as root:
+        triplets = TripletSet(root=root, spec_key="bench", collections=("bench",), count=1)
+        job = ReformulationJob(root, triplets, "bench", spec, training=settings)
+        module = ReformulationModule(
+            network,
+            loss=job.loss,
+            ema=job.ema,
+            training=settings,
+            total_steps=settings.max_steps or 0,
+        )
+        loop = BareLoop(module, data)
+        del module
+        since = time.perf_counter()
+
+        def report(step: int, total: int, loss: float) -> None:
+            nonlocal since
+            ours.append(time.perf_counter() - since)
+            since = time.perf_counter()
+            loop.step()
+            bare.append(time.perf_counter() - since)
+            since = time.perf_counter()
+
+        fit(job, RunSettings(accelerator="cpu"), data, network, report)
+    return statistics.median(ours[WARM_UP:]), statistics.median(bare[WARM_UP:])
+
+
+def _picture(seed: int) -> bytes:
+    import io
+
+    pixels = np.random.default_rng(seed).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, "PNG")
+    return sink.getvalue()
+
+
+def main(size: str = "large") -> None:
+    """Measure, print one line and one JSON line, and fail where the bound is missed."""
+    spec, batch_size, steps, allowed = SIZES[size]
+    ours, bare = measure(spec, batch_size, steps)
+    passed = ours / bare <= allowed
+    print(
+        f"reformulation step ({size}, batch {batch_size}): {ours:.3f} s, {ours / bare:.3f}x a bare "
+        f"loop (allowed {allowed}x): {'ok' if passed else 'MISSED'}"
+    )
+    print(
+        json.dumps(
+            {
+                "bench": f"reformulation_step_{size}",
+                "ratio": ours / bare,
+                "allowed": allowed,
+                "baseline_seconds": bare,
+                "seconds": ours,
+                "batch_size": batch_size,
+                "passed": passed,
+            }
+        )
+    )
+    if not passed:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])

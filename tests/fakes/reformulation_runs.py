@@ -1,0 +1,43 @@
+"""A process that forks trainings, so that a test can kill many of them cheaply.
+
+Run as ``python -m tests.fakes.reformulation_runs JOB_JSON LOG``; it obeys the commands of
+`tests.fakes.caption_backfill`, where a shard is a step: each appends a line to LOG. A training
+is the job at the command's root, from its last saved state to its published end.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+
+from pydantic import TypeAdapter
+
+from tasks import reformulation_training
+from tasks.reformulation_curves import ShownProgress
+from tasks.reformulation_job import ReformulationJob, RunSettings
+from tests.fakes.caption_backfill import serve
+
+RUN = RunSettings(accelerator="cpu", save_steps=3, log_steps=1, loggers=())
+
+
+def main(job_json: str, log: str) -> None:
+    """Train on command."""
+    job = TypeAdapter(ReformulationJob).validate_json(job_json)
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    # Whatever is imported late is imported here, once for all forks.
+    import tasks.reformulation_worker  # noqa: F401
+
+    def report(self: ShownProgress, step: int, total: int, loss: float) -> None:
+        os.write(file, f"{step}\n".encode())
+
+    ShownProgress.report = report  # type: ignore[method-assign]
+
+    def train(root: str) -> None:
+        reformulation_training._train_and_publish(replace(job, root=root), RUN, {})
+
+    serve(train, log)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,61 @@
+"""The training flow under a real Prefect server: it trains once, shows how, and is then reused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flows.train_reformulation import train_reformulation
+from models.reformulation.checkpoint import load_network
+from tests.fakes.triplet_tables import write_triplets
+
+pytestmark = pytest.mark.prefect
+
+NAME = "train reformulation network"
+"""Of the flow run and of its one task."""
+
+
+def test_trains_once_and_is_reused(
+    tmp_path: Path, task_states: Callable[[str], dict[str, str]]
+) -> None:
+    from prefect.client.orchestration import get_client
+
+    triplets = write_triplets(str(tmp_path))
+
+    def run() -> dict[str, object]:
+        return train_reformulation(
+            triplets.model_dump(mode="json"),
+            settings={"root": str(tmp_path)},
+            n=50,
+            batch_size=8,
+            learning_rate=1e-4,
+            training={"max_steps": 3, "validation": 4},
+            network={"cross_attended_blocks": 1},
+            run={"accelerator": "cpu", "log_steps": 1},
+            notes={"rewriter": "small"},
+        )
+
+    first = run()
+    assert first["steps"] == 3
+    assert task_states("train reformulation network") == {
+        "train reformulation network": "Completed"
+    }
+    loaded = load_network(str(first["checkpoint"]))
+    assert loaded.online.settings.cross_attended_blocks == 1
+    logs = Path(tmp_path, "training", "reformulation", str(first["key"]), "logs")
+    assert (logs / "csv" / "start-1" / "metrics.csv").is_file()
+    assert list((logs / "tensorboard" / "start-1").glob("events.out.tfevents.*"))
+    with get_client(sync_client=True) as client:
+        artifacts = {artifact.key: artifact for artifact in client.read_artifacts()}
+    assert artifacts[f"training-{first['key']}"].data == 100.0
+    assert "data:image/svg+xml" in artifacts[f"curves-{first['key']}"].data
+    assert run() == first
+    assert task_states(NAME) == {NAME: "Cached"}
+
+
+def test_a_parameter_is_given_in_one_place(tmp_path: Path) -> None:
+    triplets = {"root": str(tmp_path), "spec_key": "0" * 20, "collections": ["c"], "count": 9}
+    with pytest.raises(ValueError, match="give batch_size as a parameter of its own"):
+        train_reformulation.fn(triplets, training={"batch_size": 4})

@@ -1,0 +1,177 @@
+"""Batches: their order, their shares, their pixels, and what is kept of pictures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.open_clip_encoder import OpenClipEncoder
+from models.open_clip_loading import EncoderSpec, load_encoder
+from models.reformulation.text_sequence import TextIds
+from models.reformulation.training_settings import TrainingSettings
+from models.triplet_records import Triplet
+from tasks.reformulation_data import (
+    PictureCache,
+    ReformulationData,
+    StepDataset,
+    StepLoader,
+    TripletRows,
+    epoch_order,
+    random_crop,
+)
+from tasks.triplet_sets import TripletSplit
+from tests.fakes import pictures
+from tests.fakes.small_clip import write_small_clip
+
+TEXTS = ("make it red", "a large blue star on top", "larger")
+
+
+def triplet(number: int) -> Triplet:
+    reference, target = f"{number % 7:064x}", f"{(number + 1) % 7:064x}"
+    text = TEXTS[number % 3]
+    return Triplet(str(number), number, reference, target, "s", f"c{number % 4}", "", "", text)
+
+
+class Images:
+    """Pictures by id, and how often each was read."""
+
+    def __init__(self) -> None:
+        self.read: Counter[str] = Counter()
+
+    def __call__(self, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        for name in sorted(ids):
+            self.read[name] += 1
+            yield name, pictures.encoded(picture(name), "PNG")
+
+
+def picture(name: str) -> Image.Image:
+    return pictures.pixels(int(name, 16), width=50, height=40)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> OpenClipEncoder:
+    folder = write_small_clip(tmp_path_factory.mktemp("clip"), merges=["r e", "re d</w>"])
+    return load_encoder(EncoderSpec(str(folder), preprocess="clip", device="cpu"))
+
+
+def make_data(
+    encoder: OpenClipEncoder, images: Images, count: int = 20, **changes: object
+) -> ReformulationData:
+    settings = TrainingSettings(**{"batch_size": 4, "epochs": 3, **changes})  # type: ignore[arg-type]
+    return ReformulationData(
+        TripletSplit(tuple(triplet(i) for i in range(count)), (), 0),
+        images,
+        preprocess=encoder.preprocess,
+        text_ids=TextIds(encoder.tower.tokens),
+        settings=settings,
+    )
+
+
+def test_every_epoch_has_an_order_of_its_own() -> None:
+    orders = [epoch_order([""] * 50, 0, 1, epoch).tolist() for epoch in (0, 1)]
+    assert [sorted(order) for order in orders] == [list(range(50))] * 2
+    assert orders[0] != orders[1]
+    assert epoch_order([""] * 50, 0, 1, 1).tolist() == orders[1]
+    assert epoch_order([""] * 50, 0, 2, 1).tolist() != orders[1]
+
+
+def test_grouped_orders_put_pairs_of_a_class_together() -> None:
+    classes = [f"c{i % 5}" for i in range(40)]
+    order = epoch_order(classes, 4, 0, 0)
+    assert sorted(order.tolist()) == list(range(40))
+    groups = [[classes[row] for row in order[start : start + 4]] for start in range(0, 40, 4)]
+    assert all(len(set(group)) == 1 for group in groups)
+    assert len({tuple(group) for group in groups[:5]}) > 1  # groups of a class are not in a row
+    # Classes that do not divide evenly lose nothing.
+    uneven = epoch_order(["a"] * 7 + ["b"] * 2, 4, 0, 0)
+    assert sorted(uneven.tolist()) == list(range(9))
+
+
+def test_batches_are_those_of_the_library_and_the_tokenizer(encoder: OpenClipEncoder) -> None:
+    data = make_data(encoder, Images())
+    dataset = data.train_dataloader()._dataset
+    batch = dataset[3]
+    rows = [data.training.triplets[row] for row in dataset.members(3)]
+    preprocess = encoder.preprocess
+    for side, name in (("references", "reference"), ("targets", "target")):
+        wanted = next(preprocess.batches([picture(getattr(t, name)) for t in rows], 4))
+        torch.testing.assert_close(data.normalised(batch[side]), wanted)
+    ids = encoder.tokenize([t.text for t in rows])
+    assert torch.equal(batch["texts"], ids[:, : batch["texts"].shape[1]])
+    assert not ids[:, batch["texts"].shape[1] :].any()
+    same = [[a.target == b.target for b in rows] for a in rows]
+    assert torch.equal(batch["target_ids"][:, None] == batch["target_ids"], torch.tensor(same))
+
+
+def test_each_picture_is_decoded_once_where_memory_allows(encoder: OpenClipEncoder) -> None:
+    images = Images()
+    data = make_data(encoder, images)
+    list(data.train_dataloader())
+    assert images.read == {f"{i:064x}": 1 for i in range(7)}
+
+
+def test_memory_is_bounded_and_pixels_do_not_depend_on_it() -> None:
+    images, names = Images(), [f"{i:064x}" for i in range(7)]
+    size = 50 * 40 * 3
+    small, large = (PictureCache(images, np.asarray, n * size) for n in (2, 7))
+    assert small.fill(names, threads=2) == large.fill(names) == {}
+    assert sum(each.nbytes for each in small._kept.values()) == 2 * size
+    for mine, theirs in zip(small.get(names), large.get(names), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_processes_share_a_batch_in_order(encoder: OpenClipEncoder) -> None:
+    data = make_data(encoder, Images())
+    whole, *shares = (
+        StepDataset(data.training, data._pictures, data.settings, size=(32, 32), **place)
+        for place in ({}, {"rank": 0, "world_size": 2}, {"rank": 1, "world_size": 2})
+    )
+    for number in range(whole.batches):
+        assert whole.members(number) == shares[0].members(number) + shares[1].members(number)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_goes_on_at_any_position(encoder: OpenClipEncoder, workers: int) -> None:
+    data = make_data(encoder, Images(), augmentation="random_resized_crop")
+    dataset = data.train_dataloader()._dataset
+    batches = list(StepLoader(dataset, 0))
+    assert len(batches) == len(StepLoader(dataset, 0)) == 15
+    later = StepLoader(dataset, workers)
+    later.load_state_dict({"position": 6})
+    rest = list(later)
+    assert later.state_dict() == {"position": 15}
+    assert len(rest) == 9
+    for mine, theirs in zip(rest, batches[6:], strict=True):
+        assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_crops_take_most_of_a_picture_and_differ_by_epoch() -> None:
+    y, x = np.mgrid[0:60, 0:80]
+    ramp = np.stack([3 * x, 4 * y, 0 * x], axis=-1).astype(np.uint8)
+    crops = [random_crop(ramp, (24, 24), (0, epoch, 5, 1)) for epoch in range(40)]
+    assert crops[0].shape == (24, 24, 3)
+    np.testing.assert_array_equal(random_crop(ramp, (24, 24), (0, 0, 5, 1)), crops[0])
+    assert len({crop.tobytes() for crop in crops}) > 30
+    # The ramp tells which part was taken: its sides in pixels, a little less at the edges.
+    for crop in crops:
+        across = (int(crop[12, -1, 0]) - int(crop[12, 0, 0])) / 3 * 24 / 23
+        down = (int(crop[-1, 12, 1]) - int(crop[0, 12, 1])) / 4 * 24 / 23
+        assert 0.74 < across * down / (60 * 80) < 1.03
+
+
+def test_full_context_where_the_network_looks_at_padding(encoder: OpenClipEncoder) -> None:
+    tokens = encoder.tower.tokens
+    rows = TripletRows([triplet(0)], TextIds(tokens, whole_context=True))
+    assert rows.text_and_targets([0])["texts"].shape == (1, 77)
+
+
+def test_too_few_triplets(encoder: OpenClipEncoder) -> None:
+    with pytest.raises(ValueError, match="3 training triplets do not fill a batch of 4"):
+        make_data(encoder, Images(), count=3)
+    with pytest.raises(ValueError, match="no triplet to train on"):
+        make_data(encoder, Images(), count=0)

@@ -1,0 +1,453 @@
+"""The training of the reformulation network: by hand, resumed, killed, on two processes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import polars as pl
+import pytest
+import safetensors.torch
+import torch
+from pydantic import TypeAdapter
+from torch import nn
+
+from flows.train_reformulation import reformulation_job
+from models.reformulation.checkpoint import load_network
+from models.reformulation.ema import EmaTarget
+from models.reformulation.network import build_network
+from models.reformulation.training_settings import rate_factor
+from storage.locations import Location
+from tasks.reformulation_data import ReformulationData
+from tasks.reformulation_fit import fit, load_data, training_folder
+from tasks.reformulation_job import ReformulationJob, RunSettings
+from tasks.reformulation_state import CHECKPOINT, History
+from tasks.reformulation_training import _train_and_publish
+from tasks.reformulation_worker import train_beside
+from tasks.triplet_sets import TripletSet
+from tests.fakes.triplet_tables import small_job, write_triplets
+
+RUN = RunSettings(accelerator="cpu", log_steps=1, save_steps=3, loggers=())
+
+
+def silent(step: int, total: int, loss: float) -> None:
+    """Report nothing."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in one order, so that equal runs are equal to the bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def triplets(tmp_path_factory: pytest.TempPathFactory) -> TripletSet:
+    return write_triplets(str(tmp_path_factory.mktemp("triplets")))
+
+
+Train = Callable[..., tuple[History, dict[str, torch.Tensor]]]
+
+
+@pytest.fixture
+def train(tmp_path: Path, triplets: TripletSet) -> Train:
+    """Run stage one of a job; returns its history and kept weights."""
+
+    def run(job: ReformulationJob, run: RunSettings = RUN, report: Any = silent) -> Any:
+        network = build_network(job.encoder, job.network, job.training.seed)
+        fit(job, run, load_data(job, run, network), network, report)
+        folder = training_folder(job)
+        history = folder.finished()
+        assert history is not None
+        return history, safetensors.torch.load_file(folder.path / history.kept["file"])
+
+    return run
+
+
+def job_at(root: Path, triplets: TripletSet, **changes: Any) -> ReformulationJob:
+    return small_job(str(root), triplets, **changes)
+
+
+def naive_run(job: ReformulationJob, steps: int) -> tuple[list[float], nn.Module, nn.Module]:
+    """The first steps written down plainly: losses, the network, its moving average."""
+    settings = job.training
+    total = settings.max_steps or 0
+    network = build_network(job.encoder, job.network, settings.seed).train()
+    average = build_network(job.encoder, job.network, settings.seed)
+    data = load_data(job, RUN, network)
+    dataset = data.train_dataloader()._dataset
+    fresh = {id(p) for _, p in network.new_parameters()}
+    optimizers = []
+    for name, p in network.named_parameters():
+        if not p.requires_grad:
+            continue
+        plain = p.ndim < 2 or "positional" in name
+        rate = settings.new_learning_rate if id(p) in fresh else settings.learning_rate
+        decay = 0.0 if plain else settings.weight_decay
+        optimizers.append((torch.optim.AdamW([p], lr=rate, weight_decay=decay), rate))
+    losses = []
+    for step in range(steps):
+        batch = dataset[step]
+        queries = network.query(data.normalised(batch["references"]), batch["texts"]).z
+        with torch.no_grad():
+            targets = average.target(data.normalised(batch["targets"]))
+        unit_q = queries / queries.norm(dim=1, keepdim=True)
+        unit_t = targets / targets.norm(dim=1, keepdim=True)
+        loss = torch.zeros(())
+        ids = batch["target_ids"].tolist()
+        for i in range(len(ids)):
+            scores = [
+                unit_q[i] @ unit_t[j] / job.loss.temperature
+                for j in range(len(ids))
+                if j == i or ids[j] != ids[i]
+            ]
+            own = unit_q[i] @ unit_t[i] / job.loss.temperature
+            loss = loss + (torch.logsumexp(torch.stack(scores), 0) - own) / len(ids)
+        network.zero_grad()
+        loss.backward()
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        norm = math.sqrt(sum(float((g**2).sum()) for g in gradients))
+        for gradient in gradients:
+            gradient.mul_(min(1.0, settings.clip / (norm + 1e-6)))
+        for optimizer, rate in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * rate_factor(step, total, settings.warmup)
+            optimizer.step()
+        momentum = 0.996 + 0.004 * step / total
+        with torch.no_grad():
+            for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
+                slow.copy_(momentum * slow + (1 - momentum) * fast)
+        losses.append(float(loss.detach()))
+    return losses, network, average
+
+
+def test_a_run_is_the_one_written_down_plainly(
+    tmp_path: Path, triplets: TripletSet, train: Train
+) -> None:
+    """Losses, clipping, rates, decay, moving average and its momentum against a naive loop."""
+    job = job_at(
+        tmp_path, triplets, training={"max_steps": 4, "warmup": 0.5, "keep": "last", "clip": 0.5}
+    )
+    history, weights = train(job)
+    losses, network, average = naive_run(job, 4)
+    assert [point["loss"] for point in history.points] == pytest.approx(losses, rel=1e-4)
+    for prefix, plain in (("network.", network), ("ema.network.", average)):
+        for name, parameter in plain.named_parameters():
+            if name.endswith(("in_proj_bias", "key.bias")):
+                continue  # a shift of all keys changes nothing: its gradient is rounding noise
+            torch.testing.assert_close(
+                weights[prefix + name], parameter.detach(), rtol=2e-3, atol=2e-5
+            )
+    moved = weights["network.text.embedding.weight"] - weights["ema.network.text.embedding.weight"]
+    assert moved.abs().max() > 1e-4
+    assert [point["momentum"] for point in history.points] == pytest.approx(
+        [0.996, 0.997, 0.998, 0.999]
+    )
+    assert [point["lr_new"] / 3e-3 for point in history.points] == pytest.approx(
+        [0.5, 1.0, 1.0, 0.5]
+    )
+
+
+class Interrupted(Exception):
+    """Stands for whatever ends a process."""
+
+
+def stop_after(steps: int) -> Callable[[int, int, float], None]:
+    def report(step: int, total: int, loss: float) -> None:
+        if step == steps:
+            raise Interrupted
+
+    return report
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training": {"augmentation": "random_resized_crop", "class_grouping": 2}},
+        {"training": {"accumulate": 2, "max_steps": 7}, "ema": {"enabled": False}},
+    ],
+)
+def test_resumed_runs_end_with_the_same_weights(
+    tmp_path: Path, triplets: TripletSet, train: Train, changes: dict[str, Any]
+) -> None:
+    undisturbed, weights = train(job_at(tmp_path / "a", triplets, **changes))
+    job = job_at(tmp_path / "b", triplets, **changes)
+    for last in (2, 5, 6):  # before the first save, after one, after another
+        torch.manual_seed(last)  # whatever else happens in a process must not matter
+        with pytest.raises(Interrupted):
+            train(job, report=stop_after(last))
+    history, again = train(job)
+    assert history == undisturbed
+    assert again.keys() == weights.keys()
+    assert all(torch.equal(again[name], weights[name]) for name in weights)
+    assert [point["step"] for point in history.points] == list(range(1, job.training.max_steps + 1))
+
+
+def test_what_is_saved_can_be_read_without_running_anything(
+    tmp_path: Path, triplets: TripletSet, train: Train
+) -> None:
+    job = job_at(tmp_path, triplets)
+    with pytest.raises(Interrupted):
+        train(job, report=stop_after(5))
+    path = training_folder(job).path / CHECKPOINT
+    assert torch.load(path, weights_only=True)["global_step"] == 4  # saved with the validation
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises((RuntimeError, OSError)):
+        train(job)
+
+
+@pytest.mark.parametrize(("keep", "step"), [("best", None), ("last", 10)])
+def test_the_kept_weights_are_those_of_the_best_validation(
+    tmp_path: Path, triplets: TripletSet, train: Train, keep: str, step: int | None
+) -> None:
+    job = job_at(tmp_path, triplets, training={"keep": keep, "validate_every": 2})
+    history, weights = train(job)
+    scores = {row["step"]: row["score"] for row in history.validations}
+    assert list(scores) == [2, 4, 6, 8, 10]
+    best = max(s for s, score in scores.items() if score == max(scores.values()))
+    assert history.kept["step"] == (best if step is None else step)
+    # The weights are really that step's: a run that stops there ends with them.
+    short = job_at(tmp_path / "short", triplets, training={"keep": "last", "max_steps": 10})
+    until = RUN.model_copy(update={"save_steps": 1})
+    if history.kept["step"] < 10:
+        with pytest.raises(Interrupted):
+            train(short, until, stop_after(int(history.kept["step"]) + 1))
+        state = torch.load(training_folder(short).path / CHECKPOINT, weights_only=True)
+        assert state["global_step"] == history.kept["step"]
+        assert all(torch.equal(state["state_dict"][name], weights[name]) for name in weights)
+
+
+def test_validation_counts_what_a_person_would(
+    tmp_path: Path, triplets: TripletSet, train: Train
+) -> None:
+    job = job_at(tmp_path, triplets, training={"keep": "last", "max_steps": 2})
+    history, weights = train(job)
+    network = build_network(job.encoder, job.network)
+    network.load_state_dict(
+        {k.removeprefix("network."): v for k, v in weights.items() if k.startswith("network.")}
+    )
+    average = EmaTarget(network)
+    average.load_state_dict(
+        {k.removeprefix("ema."): v for k, v in weights.items() if k.startswith("ema.")}
+    )
+    data = load_data(job, RUN, network)
+    (batch,) = data.still_batches(data.validation, range(5), 5)
+    with torch.no_grad():
+        z = network.query(data.normalised(batch["references"]), batch["texts"]).z
+        t = average.network.target(data.normalised(batch["targets"]))
+    similar = nn.functional.cosine_similarity(z[:, None], t[None], dim=-1)
+    ids = batch["target_ids"].tolist()
+    ranks = []
+    for i in range(5):
+        others = {ids[j]: float(similar[i, j]) for j in range(5) if ids[j] != ids[i]}
+        ranks.append(sum(value >= float(similar[i, i]) for value in others.values()))
+    (row,) = history.validations
+    assert row["online_recall_1"] == pytest.approx(np.mean([rank < 1 for rank in ranks]))
+    assert row["online_recall_5"] == pytest.approx(np.mean([rank < 5 for rank in ranks]))
+
+
+def test_published_once_with_everything_that_belongs_to_it(
+    tmp_path: Path, triplets: TripletSet
+) -> None:
+    job = job_at(tmp_path, triplets)
+    assert not job.is_published
+    _train_and_publish(job, RUN, {"rewriter": "small", "not_zero_shot": True})
+    folder = tmp_path / job.folder
+    loaded = load_network(folder)
+    history = training_folder(job).finished()
+    assert history is not None
+    kept = safetensors.torch.load_file(training_folder(job).path / history.kept["file"])
+    for name, tensor in loaded.online.state_dict().items():
+        assert torch.equal(tensor, kept[f"network.{name}"])
+    for name, tensor in loaded.target.state_dict().items():
+        assert torch.equal(tensor, kept[f"ema.network.{name}"])
+    assert loaded.combiner is not None
+    card = (folder / "README.md").read_text()
+    assert "Not zero-shot" in card
+    assert "| rewriter | small |" in card
+    curves = pl.read_csv(folder / "curves.csv")
+    assert curves["step"].to_list() == list(range(1, 11))
+    assert curves["validation_score"].drop_nulls().len() == len(history.validations) == 3
+    assert json.loads((folder / "config.json").read_text())["provenance"]["spec"] == json.loads(
+        json.dumps(job.spec)
+    )
+    written = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    shutil.rmtree(tmp_path / "training")
+    _train_and_publish(job, RUN, {})  # a racing worker: it may train again, but writes nothing
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == written
+
+
+def test_a_root_on_s3_keeps_state_and_network(
+    s3_environment: None, triplets: TripletSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = f"training-{uuid.uuid4().hex}"
+    fsspec.filesystem("s3", use_listings_cache=False).mkdir(bucket)
+    job = replace(job_at(tmp_path, triplets), root=f"s3://{bucket}/root")
+    network = build_network(job.encoder, job.network, job.training.seed)
+    data = load_data(job, RUN, network)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "one-machine"))
+    (tmp_path / "one-machine").mkdir()
+    training_folder(job).fetch()
+    with pytest.raises(Interrupted):
+        fit(job, RUN, data, network, stop_after(5))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "another"))
+    (tmp_path / "another").mkdir()
+    training_folder(job).fetch()
+    network = build_network(job.encoder, job.network, job.training.seed)
+    steps: list[int] = []
+    fit(job, RUN, data, network, lambda step, total, loss: steps.append(step))
+    assert steps == [5, 6, 7, 8, 9, 10]
+    _train_and_publish(job, RUN, {})
+    assert job.is_published
+    assert "README.md" in [Path(path).name for path in Location(job.root).list(job.folder)]
+
+
+def test_a_loss_that_is_no_number_says_what_to_do(
+    tmp_path: Path, triplets: TripletSet, train: Train
+) -> None:
+    job = job_at(tmp_path, triplets, training={"learning_rate": 1e30, "clip": 0.0})
+    with pytest.raises(FloatingPointError, match=r"step [2-9].*new_learning_rate"):
+        train(job)
+
+
+def test_two_processes_train_like_one(tmp_path: Path, triplets: TripletSet, train: Train) -> None:
+    """Gathered negatives, averaged gradients, validation shares and resuming over gloo."""
+    changes: dict[str, Any] = {"training": {"max_steps": 6, "validate_every": 3}}
+    wanted, weights = train(job_at(tmp_path / "one", triplets, **changes))
+    job = job_at(tmp_path / "two", triplets, **changes)
+    two = RUN.model_copy(update={"devices": 2})
+    with pytest.raises(Interrupted):
+        train_beside(job, two, stop_after(4))
+    steps: list[int] = []
+    train_beside(job, two, lambda step, total, loss: steps.append(step))
+    assert sorted(set(steps)) == [4, 5, 6]  # it went on from the state of step 3
+    folder = training_folder(job)
+    history = folder.finished()
+    assert history is not None
+    again = safetensors.torch.load_file(folder.path / history.kept["file"])
+    for name, tensor in weights.items():
+        torch.testing.assert_close(again[name], tensor, rtol=1e-2, atol=2e-4)
+    for mine, theirs in zip(history.points, wanted.points, strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+    assert history.validations == wanted.validations
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_and_resumed(
+    tmp_path: Path, triplets: TripletSet, repository: Path
+) -> None:
+    """SIGKILL while steps, validations, saves and publishing go on; the end is always the same."""
+    job = job_at(tmp_path / "undisturbed", triplets, training={"max_steps": 24})
+    log = tmp_path / "log"
+    log.touch()
+    chance = random.Random(seed := random.SystemRandom().randrange(2**32))
+    print(f"seed {seed}")  # shown when the test fails
+    arguments = [TypeAdapter(ReformulationJob).dump_json(job).decode(), str(log)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.fakes.reformulation_runs", *arguments],
+        cwd=repository,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PREFECT_LOGGING_LEVEL": "CRITICAL"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+
+        def run(root: str, kill: dict[str, float] | None) -> dict[str, Any]:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            command = {"root": root, "workers": 1, "kill": kill}
+            process.stdin.write(json.dumps(command) + "\n")
+            process.stdin.flush()
+            return json.loads(process.stdout.readline())
+
+        outcome = run(job.root, None)
+        assert outcome["ends"] == [0]
+        killed = replace(job, root=str(tmp_path / "killed"))
+        for _ in range(8):
+            if killed.is_published:
+                break
+            step_seconds = outcome["seconds"] / 24
+            kill = {
+                "shards": chance.choice((0, 1, 3, 4)),
+                "seconds": chance.random() * step_seconds,
+            }
+            assert run(killed.root, kill)["ends"] in ([-signal.SIGKILL], [0])
+        assert run(killed.root, None)["ends"] == [0]
+        process.stdin.close()
+    first, second = (Path(each.root, each.folder) for each in (job, killed))
+    for name in ("model.safetensors", "target.safetensors", "combiner.safetensors", "curves.csv"):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+    taken = [int(line) for line in log.read_text().split()]
+    assert len(taken) > 2 * 24  # some steps were taken again
+
+
+def test_settings_and_triplets_that_cannot_be_trained(tmp_path: Path, triplets: TripletSet) -> None:
+    for changes, message in (
+        ({"network": {"gates": 1}}, "network has no setting 'gates'; it has cross_attended_blocks"),
+        ({"training": {"batch_size": "many"}}, r"training.batch_size: .*integer"),
+        ({"training": {"batch_size": 500}}, "do not fill a batch of 500"),
+        ({"training": {"precision": "fp8"}}, "precision"),
+        ({"network": {"null_text": "learned"}}, "null_text='learned'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            job_at(tmp_path, triplets, **changes)
+    with pytest.raises(ValueError, match="generate"):
+        reformulation_job(str(tmp_path), triplets.first(2), job_at(tmp_path, triplets).encoder)
+
+
+def test_the_key_follows_texts_and_settings_but_not_places(
+    tmp_path: Path, triplets: TripletSet
+) -> None:
+    job = job_at(tmp_path / "a", triplets)
+    assert job.key == job_at(tmp_path / "b", triplets).key
+    assert job.key != job_at(tmp_path / "a", triplets, ema={"enabled": False}).key
+    assert job.key != job_at(tmp_path / "a", triplets.first(50)).key
+    assert (
+        TypeAdapter(ReformulationJob).validate_json(TypeAdapter(ReformulationJob).dump_json(job))
+        == job
+    )
+    assert asdict(job.training)["max_steps"] == 10
+
+
+def test_data_says_what_it_left_out(tmp_path: Path, triplets: TripletSet) -> None:
+    job = job_at(tmp_path, triplets, training={"batch_size": 2})
+    network = build_network(job.encoder, job.network)
+    split = job.split()
+    bad, gone = split.training[0].reference, split.training[1].target
+
+    def read(ids: Any) -> Iterator[tuple[str, bytes]]:
+        for name, data in triplets.read_images([i for i in ids if i != gone]):
+            yield name, b"no picture" if name == bad else data
+
+    data = ReformulationData(
+        split,
+        read,
+        preprocess=network.parts.preprocess,
+        text_ids=network.text_ids,
+        settings=job.training,
+    )
+    assert data.left_out.keys() == {bad, gone}
+    assert "not_an_image" in data.left_out[bad]
+    rows = (*data.training.triplets, *data.validation.triplets)
+    assert all({t.reference, t.target}.isdisjoint({bad, gone}) for t in rows)
+    everything = (*split.training, *split.validation)
+    lost = [t for t in everything if {t.reference, t.target} & {bad, gone}]
+    assert data.skipped == len(lost) > 0
