@@ -1,6 +1,6 @@
 """Run every benchmark, one after the other: `python -m bench`, or `make bench`."""
 
-from bench import caption_encoding, image_embedding, scoring, search
+from bench import caption_encoding, image_embedding, reformulation_step, scoring, search
 
-for each in (scoring, search, caption_encoding, image_embedding):
+for each in (scoring, search, caption_encoding, image_embedding, reformulation_step):
     each.main()

@@ -52,7 +52,7 @@ class OpenClipEncoder:
         """
         self.model = model
         self.preprocess = preprocess
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._identity = dict(identity)
         self._device = device
         self._image_batch = image_batch
@@ -139,7 +139,7 @@ class OpenClipEncoder:
 
     def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
         """Token ids (B, context length) as the library pads them; for comparisons."""
-        return self._tokenizer(list(texts)).to(self._device)
+        return self.tokenizer(list(texts)).to(self._device)
 
     def overlong(self, texts: Sequence[str | SplicedText]) -> list[bool]:
         """Which texts are cut at the context length; for the counts that reports carry."""

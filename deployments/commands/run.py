@@ -56,7 +56,7 @@ FLOWS = {
         "flows.rerun_backbones", "evaluate_matrix", "methods x benchmarks x backbones"
     ),
     "sweep-fusion": FlowEntry(
-        "flows.sweep_fusion", "sweep_fusion", "CVSI's weights on a grid, from cached features"
+        "flows.sweep_fusion", "sweep_fusion", "fusion weights on a grid, from cached features"
     ),
     "scaling": FlowEntry(
         "flows.scaling", "scaling", "InstructCIR's quality against the number of triplets"

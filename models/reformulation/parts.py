@@ -61,7 +61,7 @@ def load_backbone(spec: EncoderSpec) -> tuple[nn.Module, NetworkParts]:
         BackboneUnsupported: It cannot be given cross-attention; the message says why.
     """
     encoder = load_encoder(replace(spec, dtype="fp32", device="cpu"))
-    tokenizer = encoder._tokenizer
+    tokenizer = encoder.tokenizer
     check_backbone(encoder.model, tokenizer, spec.name)
     config = open_clip.get_model_config(spec.source)
     architecture = {**config, "quick_gelu": encoder.fingerprint["quick_gelu"]}
