@@ -1,0 +1,82 @@
+"""The numbers behind a scaling plot, against sums done by hand."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from flows.scaling import WITHOUT, Variant, _trained, panel_of
+from tasks.report.scaling import Measured, Panel, draw, scaling_page
+from tasks.scores import MethodScores
+
+
+def scores(value: float, draws: list[float]) -> MethodScores:
+    return MethodScores(
+        metrics={"recall@1": value},
+        intervals={},
+        draws={"recall@1": np.array(draws)},
+        queries=10,
+        coverage=1.0,
+        protocol={},
+    )
+
+
+def test_a_panel_holds_means_over_worlds_and_paired_differences() -> None:
+    spread = [48.0, 49.0, 50.0, 51.0, 52.0]
+    measured = {
+        Variant(100): {"cirr": [scores(40, [40] * 5), scores(50, [50] * 5)]},
+        Variant(200): {"cirr": [scores(50, spread), scores(70, [v + 20 for v in spread])]},
+        Variant(200, "ema"): {
+            "cirr": [scores(49, [v - 1 for v in spread]), scores(66, [v + 16 for v in spread])]
+        },
+    }
+    lines = {"lincir": {"cirr": [scores(10, [10] * 5), scores(30, [30] * 5)]}}
+    panel = panel_of("cirr", measured, lines, embedded=True)
+    assert [(m.triplets, m.mean) for m in panel.curve] == [(100, 45.0), (200, 60.0)]
+    assert (panel.curve[0].low, panel.curve[0].high) == (45.0, 45.0)
+    # Means of the draws are 58 to 62; their 2.5 % quantile lies a tenth into the first step.
+    assert panel.curve[1].low == pytest.approx(58.1)
+    assert panel.curve[1].high == pytest.approx(61.9)
+    (without,) = panel.comparisons
+    assert without.name == "without ema"
+    # -1 and -4 in every draw: paired, the difference has no spread although its parts have.
+    assert (without.difference, without.low, without.high) == (-2.5, -2.5, -2.5)
+    assert panel.others == (("lincir", 20.0),)
+
+
+def test_doubling_the_set_is_the_same_step_everywhere_on_the_axis() -> None:
+    curve = tuple(Measured(n, 50.0 + i, 49.0 + i, 51.0 + i) for i, n in enumerate((1, 2, 4, 8)))
+    drawing = draw(Panel("CIRR", "recall@1", curve, (("lincir", 20.0),), ()))
+    places = [point.x for point in drawing.points]
+    assert np.allclose(np.diff(places), places[1] - places[0])
+    # A better value lies higher, that is, has a smaller y.
+    heights = [point.y for point in drawing.points]
+    assert heights == sorted(heights, reverse=True)
+    assert all(p.high < p.y < p.low for p in drawing.points)
+    assert drawing.levels[0].y > max(heights)
+
+
+def test_the_page_is_complete_and_says_where_its_numbers_come_from() -> None:
+    panel = Panel("CIRR", "recall@1", (Measured(1000, 50.0, 48.0, 52.0),), (), ())
+    page = scaling_page("Quality", "of nothing", [panel], embedded=True)
+    assert "Embedded world" in page
+    assert "50.00" in page
+    assert "48.00 to 52.00" in page
+    assert not re.search(r'(?:src|href)="http', page)
+    assert "Embedded world" not in scaling_page("Quality", "of nothing", [panel], embedded=False)
+
+
+def test_unknown_groups_of_training_are_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"optimizer; it has training, loss, network, ema"):
+        _trained(None, None, {"optimizer": {}}, "x")  # type: ignore[arg-type]
+
+
+def test_what_is_left_out_is_a_setting_of_its_group() -> None:
+    from models.reformulation.settings import EmaSettings, NetworkSettings
+
+    groups = {"network": NetworkSettings, "ema": EmaSettings}
+    for changes in WITHOUT.values():
+        for group, values in changes.items():
+            assert groups[group](**values) != groups[group]()
