@@ -15,8 +15,9 @@ def recoloured_pairs(
 ) -> Iterator[tuple[str, str, str]]:
     """(caption A, caption B, text) of drawn scenes of which one thing changes its colour.
 
-    The text reads "the red circle at the top left is now blue"; "now" is one of the words that
-    the generator's vocabulary keeps spare.
+    The text reads "the red circle at the top left into blue": thing first, and no verb. Its words
+    are ones that the generator was trained on, because the embeddings of those that it was not are
+    all alike, and an adapter of linear layers cannot tell them apart.
     """
     chance = Random(seed)
     for scene in sample_scenes(chance, count, held_out=held_out, least=2, most=3):
@@ -25,5 +26,5 @@ def recoloured_pairs(
         colour = chance.choice([c for c in COLOURS if c != thing.colour])
         changed = list(scene.cells)
         changed[cell] = replace(thing, colour=colour)
-        text = f"the {thing.colour} {thing.shape} {AT[cell]} is now {colour}"
+        text = f"the {thing.colour} {thing.shape} {AT[cell]} into {colour}"
         yield caption(scene), caption(Scene(scene.background, tuple(changed))), text

@@ -68,7 +68,9 @@ def answers(generator: TextGenerator, count: int = 100) -> list[TextReply]:
 
 
 def in_new_style(replies: list[TextReply]) -> float:
-    return sum(" is now " in reply.text for reply in replies) / len(replies)
+    return sum(reply.text.startswith("the ") and " into " in reply.text for reply in replies) / len(
+        replies
+    )
 
 
 @pytest.mark.slow
