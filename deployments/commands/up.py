@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     for kind, names in (("work pool", made.pools), ("limit", made.limits)):
         for name in names:
             _say(f"made the {kind} {name}")
-    deploy(stack, _say)
+    deploy(stack.client_environment(), _say)
     start_workers(stack, _say)
     console.print(f"\n[bold]{stack.url}/deployments[/]  choose a deployment, then Run > Custom run")
     console.print(f"from a terminal: export PREFECT_API_URL={stack.api_url}", highlight=False)

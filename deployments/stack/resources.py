@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deployments.stack.job_templates import Images, job_template
+
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
@@ -30,12 +32,21 @@ class Made:
     limits: tuple[str, ...]
 
 
-def ensure_resources(client: SyncPrefectClient, pool_type: str = "process") -> Made:
+NO_IMAGES = Images()
+
+
+def ensure_resources(
+    client: SyncPrefectClient, pool_type: str = "process", images: Images = NO_IMAGES
+) -> Made:
     """Make the work pools and limits that are missing.
 
     Args:
         client: A client of the server.
         pool_type: Kind of the pools that are made: process, docker or kubernetes.
+        images: Container images of the pools' runs; process pools need none.
+
+    Raises:
+        ValueError: another kind of pool, or runs in containers without an image.
     """
     from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
     from prefect.utilities.asyncutils import run_coro_as_sync
@@ -45,7 +56,8 @@ def ensure_resources(client: SyncPrefectClient, pool_type: str = "process") -> M
     limits = {limit.name for limit in client.read_global_concurrency_limits(limit=200, offset=0)}
     new_pools = tuple(name for name in POOLS if name not in pools)
     new_limits = tuple(name for name in LIMITS if name not in limits)
-    template = new_pools and run_coro_as_sync(
+    templates = {name: job_template(pool_type, name, images) for name in new_pools}
+    own = new_pools and run_coro_as_sync(
         get_default_base_job_template_for_infrastructure_type(pool_type)
     )
     for name in new_pools:
@@ -54,7 +66,7 @@ def ensure_resources(client: SyncPrefectClient, pool_type: str = "process") -> M
                 name=name,
                 type=pool_type,
                 description=POOLS[name],
-                base_job_template=template or {},
+                base_job_template=templates[name] or own or {},
             )
         )
     for name in new_limits:

@@ -7,7 +7,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from deployments.errors import UserError
@@ -66,8 +66,12 @@ def as_client(stack: StackSettings) -> Iterator[None]:
         os.environ.update(before)
 
 
-def deploy(stack: StackSettings, say: Say) -> None:
+def deploy(environment: Mapping[str, str], say: Say) -> None:
     """Register every deployment of `prefect.yaml`; schedules changed in the UI stay changed.
+
+    Args:
+        environment: Names the server, CIRFLOW_HOME and CIRFLOW_HEAVY_POOL.
+        say: Is told what happens.
 
     Raises:
         UserError: Prefect refused one of them.
@@ -76,7 +80,7 @@ def deploy(stack: StackSettings, say: Say) -> None:
     say(f"registering the deployments of {PREFECT_YAML}")
     done = subprocess.run(
         prefect_command("--no-prompt", "deploy", "--all", "--prefect-file", str(file)),
-        env=stack.client_environment(),
+        env=dict(environment),
         cwd=file.parent,
         capture_output=True,
         text=True,

@@ -1,0 +1,88 @@
+"""Make what flow runs need on a server that runs elsewhere: the bucket, work pools, limits, the
+rule for dead runs, and the deployments of prefect.yaml. Doing it again adds what is missing and
+leaves the rest, so containers run it whenever they start.
+
+    python -m deployments.stack.register --pool-type process --root s3://cirflow/data
+
+Needs PREFECT_API_URL, and PREFECT_API_AUTH_STRING where the server asks for it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from deployments.errors import UserError
+from deployments.prefect_session import QUIET
+from deployments.stack.job_templates import POOL_TYPES, Images
+from deployments.stack.stack import deploy
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Register everything; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        register(arguments)
+    except (UserError, ValueError) as error:
+        print(f"register: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def register(arguments: argparse.Namespace) -> None:
+    """Make what is missing, in the order in which it is needed.
+
+    Raises:
+        UserError: no server is named, the storage does not publish once, or Prefect refused.
+        ValueError: runs in containers without an image.
+    """
+    if not os.environ.get("PREFECT_API_URL"):
+        raise UserError("PREFECT_API_URL is not set: name the server, http://HOST:4200/api")
+    os.environ.update(QUIET)
+    if arguments.root:
+        from deployments.stack.bucket import ensure_bucket
+
+        _say("made", "bucket of", [arguments.root] if ensure_bucket(arguments.root) else [])
+    _make_resources(arguments.pool_type, Images(arguments.image, arguments.gpu_image))
+    places = {"CIRFLOW_HOME": arguments.home, "CIRFLOW_HEAVY_POOL": arguments.heavy_pool}
+    deploy({**os.environ, **places}, print)
+
+
+def _make_resources(pool_type: str, images: Images) -> None:
+    from prefect.client.orchestration import get_client
+
+    from deployments.stack.resources import ensure_resources
+    from deployments.stack.unresponsive_runs import NAME, ensure_crash_rule
+
+    with get_client(sync_client=True) as client:
+        made = ensure_resources(client, pool_type, images)
+        rules = [NAME] if ensure_crash_rule(client) else []
+    for kind, names in (("work pool", made.pools), ("limit", made.limits), ("rule", rules)):
+        _say("made", kind, names)
+
+
+def _say(verb: str, kind: str, names: Sequence[str]) -> None:
+    for name in names:
+        print(f"{verb} the {kind} {name}", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m deployments.stack.register",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--pool-type", choices=POOL_TYPES, default="process")
+    parser.add_argument("--image", default="", help="image of the cpu pool's runs")
+    parser.add_argument("--gpu-image", default="", help="image of the gpu pool's runs")
+    parser.add_argument("--root", default="", help="where tables lie: its bucket is made and tried")
+    parser.add_argument("--home", default="/work", help="folder in which runs work")
+    parser.add_argument(
+        "--heavy-pool", choices=("cpu", "gpu"), default="cpu", help="pool of what wants a GPU"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
