@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,15 +11,14 @@ from prefect import flow, runtime
 from prefect.states import Completed, Failed, State
 from pydantic import Field
 
-from flows.fan_out import fan_out
+from flows.fan_out import start_helpers
 from flows.forms import Form
 from flows.profiles import resolve_profile
-from flows.running import RunLog, StageFailed, run_stage, watching
+from flows.running import RunLog, StageFailed, run_stage
 from storage.collections import list_collections
 from storage.locations import Location
 from storage.schemas import OK
 from storage.tables import IncompleteTable
-from tasks import progress
 from tasks.artifacts import artifact_key, markdown_table, publish_markdown, stages_markdown
 from tasks.selected_images import SelectedImages, Which
 from tasks.settings import Profile
@@ -66,7 +65,8 @@ def backfill_captions(
             one caption that modification texts are written from.
         selector: Which images of it.
         dry_run: Only say what would be done and what it would cost.
-        runs: Flow runs that share the work; each takes what no other has begun.
+        runs: Flow runs that share the work, this one included; each takes what no other has
+            begun. The others are runs of the deployment backfill-captions.
         allow_gaps: Fraction of images that may remain without captions; empty: the profile's.
         profile: tiny, production, or a TOML file that extends one.
         settings: Dotted setting names and values that replace the profile's.
@@ -77,6 +77,8 @@ def backfill_captions(
     names = list_collections(Location(chosen.root)) if collection == "all" else [collection]
     stages = [captions_to_fill(chosen, name, kind, picked) for name in names]
     retry = picked.which == "failed"
+    if retry and runs > 1:
+        raise ValueError("failed images are tried again in one run; choose runs=1")
     costs = [cost_of(n, stage, retry) for n, stage in zip(names, stages, strict=True)]
     _show_costs(collection, costs)
     if dry_run:
@@ -92,7 +94,7 @@ def backfill_captions(
                 "profile": profile,
                 "settings": settings,
             }
-            _share(stage, cost, again, runs)
+            start_helpers(DEPLOYMENT, again, runs - 1)
         outcomes.append(_fill(stage, log, gaps, retry))
     return _end(collection, stages, log, outcomes)
 
@@ -193,13 +195,6 @@ def _show_costs(collection: str, costs: Sequence[Cost]) -> None:
 
 
 # --------------------------------------------------------------------------- doing it
-
-
-def _share(stage: CaptionStage, cost: Cost, parameters: Mapping[str, Any], runs: int) -> None:
-    key = artifact_key("backfill progress", cost.collection)
-    present = cost.planned - cost.images
-    with watching(stage.title, cost.images, present) as listener, progress.listening(listener):
-        fan_out(stage, DEPLOYMENT, parameters, runs, key)
 
 
 def _fill(stage: CaptionStage, log: RunLog, allow_gaps: float, retry: bool) -> str:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from flows.shown_progress import progress_artifact
 from storage.tables import Shard, require_complete
 from tasks import progress
 from tasks.stage_tasks import plan_stage, run_shard
@@ -86,8 +87,13 @@ def run_stage(
     todo = sum(len(shard["members"]) for shard in plan["shards"])
     broken: list[str] = []
     made = 0
-    with watching(stage.title, todo, plan["present"]) as listener, progress.listening(listener):
-        for shard in in_turn(stage, plan["shards"]):
+    with (
+        watching(stage.title, todo, plan["present"]) as listener,
+        progress.listening(listener),
+        progress_artifact(stage.title, todo) as bar,
+    ):
+        for number, shard in enumerate(in_turn(stage, plan["shards"])):
+            bar.show(100.0 * number / len(plan["shards"]))
             state = run_shard(stage, shard, return_state=True)
             result = state.result(raise_on_failure=False)
             if isinstance(result, dict):
