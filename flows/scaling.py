@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from prefect import flow
+from prefect import flow, task
 
 from flows.demo import SPLITS, draw_world
 from flows.evaluation import plan_evaluation
@@ -21,8 +21,8 @@ from flows.forms import BenchmarkChoice
 from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stage, run_stages, watching
-from flows.score_benchmark import score_method
 from flows.train_reformulation import Values, reformulation_job
+from models.methods import method as known_method
 from storage.locations import Location
 from storage.world.benchmarks import WorldSize
 from tasks import progress
@@ -32,8 +32,9 @@ from tasks.query_sets import BenchmarkRef, image_folder, is_embedded_world
 from tasks.reformulation_job import RunSettings
 from tasks.reformulation_training import train_reformulation_network
 from tasks.report.scaling import Comparison, Measured, Panel, scaling_page
-from tasks.scores import MethodScores
+from tasks.scores import MethodScores, score_ranking
 from tasks.settings import Profile
+from tasks.stages.rankings import RankingStage
 from tasks.triplet_sets import TripletSet, parse_triplet_set
 
 LeftOut = Literal["cross-attention", "ema", "predictor", "text tower training"]
@@ -119,10 +120,24 @@ def scaling(
     found = parse_triplet_set(triplets)
     variants = [Variant(n) for n in sorted(set(sizes))]
     variants += [Variant(max(sizes), part) for part in without or []]
+    _check(found, variants, training or {}, others or [])
     log = RunLog()
     scores = {v: _scored(chosen, found, v, training or {}, method, refs, log) for v in variants}
     lines = {name: _score(chosen, refs, name, log) for name in others or []}
     return _publish(folder, refs, scores, lines)
+
+
+def _check(
+    triplets: TripletSet, variants: Sequence[Variant], training: Values, others: Sequence[str]
+) -> None:
+    """Refuse what cannot be done before hours are spent on what can."""
+    unknown = sorted(set(training) - set(GROUPS))
+    if unknown:
+        raise ValueError(f"training has no group {', '.join(unknown)}; it has {', '.join(GROUPS)}")
+    for variant in variants:
+        triplets.first(variant.triplets)
+    for name in others:
+        known_method(name)
 
 
 def _drawn(folder: Path, size: WorldSize, seed: int) -> list[BenchmarkRef]:
@@ -153,9 +168,6 @@ def _scored(
 
 def _trained(profile: Profile, triplets: TripletSet, groups: Values, name: str) -> str:
     """Folder of a network, trained unless it is there."""
-    unknown = sorted(set(groups) - set(GROUPS))
-    if unknown:
-        raise ValueError(f"training has no group {', '.join(unknown)}; it has {', '.join(GROUPS)}")
     run = RunSettings.model_validate(groups.get("run", {}))
     own = {group: values for group, values in groups.items() if group != "run"}
     job = reformulation_job(profile.root, triplets, profile.encoder, **own)
@@ -174,9 +186,15 @@ def _score(profile: Profile, refs: Sequence[BenchmarkRef], method: str, log: Run
         run_stages(plan.upstream, log, profile.allow_gaps)
         ranking = plan.rankings[0]
         run_stage(ranking, log, allow_gaps=profile.allow_gaps)
-        own = score_method(ranking)
+        own = score_network(ranking)
         scores.setdefault(ref.name, []).append(own)
     return scores
+
+
+@task(task_run_name="score {stage.method} on {stage.benchmark.collection_name}")
+def score_network(stage: RankingStage) -> MethodScores:
+    """Score a ranking; networks made to be compared do not enter the ledger."""
+    return score_ranking(stage)
 
 
 # --------------------------------------------------------------------------- what one sees

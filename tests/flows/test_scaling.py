@@ -7,9 +7,10 @@ import re
 import numpy as np
 import pytest
 
-from flows.scaling import WITHOUT, Variant, _trained, panel_of
+from flows.scaling import WITHOUT, Variant, _check, panel_of
 from tasks.report.scaling import Measured, Panel, draw, scaling_page
 from tasks.scores import MethodScores
+from tasks.triplet_sets import TripletSet
 
 
 def scores(value: float, draws: list[float]) -> MethodScores:
@@ -68,9 +69,14 @@ def test_the_page_is_complete_and_says_where_its_numbers_come_from() -> None:
     assert "Embedded world" not in scaling_page("Quality", "of nothing", [panel], embedded=False)
 
 
-def test_unknown_groups_of_training_are_refused_with_the_known_ones() -> None:
+def test_what_cannot_be_done_is_refused_before_anything_is_trained() -> None:
+    triplets = TripletSet(root="x", spec_key="y", collections=("z",), count=100)
     with pytest.raises(ValueError, match=r"optimizer; it has training, loss, network, ema"):
-        _trained(None, None, {"optimizer": {}}, "x")  # type: ignore[arg-type]
+        _check(triplets, [], {"optimizer": {}}, [])
+    with pytest.raises(ValueError, match="100 pairs has 1 to as many, not 200"):
+        _check(triplets, [Variant(50), Variant(200)], {}, [])
+    with pytest.raises(ValueError, match="no method 'lincr'"):
+        _check(triplets, [Variant(50)], {}, ["lincr"])
 
 
 def test_what_is_left_out_is_a_setting_of_its_group() -> None:
