@@ -45,6 +45,14 @@ class ProcessFolder:
         except (OSError, ValueError, KeyError, TypeError, psutil.Error):
             return None
 
+    def command(self, name: str) -> list[str]:
+        """What was started under that name; empty if nothing was."""
+        try:
+            record = json.loads(self._record(name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        return [str(word) for word in record.get("command", [])]
+
     def start(
         self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path
     ) -> bool:
@@ -69,7 +77,11 @@ class ProcessFolder:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        record = {"pid": child.pid, "began": psutil.Process(child.pid).create_time()}
+        try:
+            began = psutil.Process(child.pid).create_time()
+        except psutil.NoSuchProcess as error:
+            raise OSError(f"{name} ended at once; see {self.log(name)}") from error
+        record = {"pid": child.pid, "began": began, "command": list(command)}
         temporary = self._record(name).with_suffix(".tmp")
         temporary.write_text(json.dumps(record), encoding="utf-8")
         temporary.replace(self._record(name))

@@ -58,7 +58,7 @@ class StackSettings:
     @property
     def url(self) -> str:
         """Where a browser on this machine finds the UI."""
-        shown = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(self.host, self.host)
         return f"http://{shown}:{self.port}"
 
     @property

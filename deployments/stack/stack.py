@@ -31,10 +31,14 @@ def start_server(stack: StackSettings, say: Say) -> None:
             f"something already answers at {stack.url}, and it was not started here. Choose "
             "another port (--port), or stop it first"
         )
-    arguments = ("server", "start", "--host", stack.host, "--port", str(stack.port))
-    if processes.start(
-        "server", prefect_command(*arguments), stack.server_environment(), stack.folder
-    ):
+    command = prefect_command(*("server", "start", "--host", stack.host, "--port", str(stack.port)))
+    if processes.running("server") is not None and processes.command("server") != command:
+        there = " ".join(processes.command("server")[-4:])
+        raise UserError(
+            f"the server of {stack.folder} runs already, started with {there}. Stop it first "
+            "(cirflow down), or give the same address"
+        )
+    if processes.start("server", command, stack.server_environment(), stack.folder):
         say(f"starting the server at {stack.url} (the first time it also makes its database)")
     deadline = time.monotonic() + START_SECONDS
     while not _answers(stack):
