@@ -1,0 +1,1 @@
+"""vLLM, started under a name that says which weights answer."""
