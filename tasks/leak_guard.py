@@ -35,11 +35,13 @@ class Ward:
         name: Of the benchmark and split, or of the collection.
         image_ids: By content; None where the images are not at hand.
         stems: By file name.
+        not_at_hand: Images whose content is not known, because their files are not there.
     """
 
     name: str
     image_ids: frozenset[str] | None
     stems: frozenset[str]
+    not_at_hand: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Exclusion:
         content_known: False where the guarded images were not at hand, so names alone were
             compared.
         guarded: Number of names under guard.
+        not_at_hand: Guarded images that were compared by name only.
     """
 
     guard: str
@@ -62,6 +65,7 @@ class Exclusion:
     by_name: int
     content_known: bool
     guarded: int
+    not_at_hand: int = 0
 
 
 def parse_guard(text: str) -> Guarded:
@@ -112,7 +116,9 @@ def ward_of(root: str, guarded: Guarded) -> Ward:
     content = None
     if benchmark.image_paths and listing_of(root, guarded):
         content = frozenset(load_query_set(root, guarded).all_ids())
-    return Ward(f"{guarded.name} {guarded.split}", content, frozenset(map(stem, files)))
+    absent = len(benchmark.image_candidates) - (len(benchmark.image_paths) if content else 0)
+    name = f"{guarded.name} {guarded.split}"
+    return Ward(name, content, frozenset(map(stem, files)), absent)
 
 
 def usable_rows(root: str, collection: str) -> pl.DataFrame:
@@ -141,9 +147,8 @@ def without_guarded(
         named = {image_id for name, image_id in stems if by_name and name in ward.stems} - equal
         taken |= equal | named
         known = ward.image_ids is not None
-        account.append(
-            Exclusion(ward.name, collection, len(equal), len(named), known, len(ward.stems))
-        )
+        counts = len(equal), len(named), known, len(ward.stems), ward.not_at_hand
+        account.append(Exclusion(ward.name, collection, *counts))
     return rows.filter(~pl.col("image_id").is_in(list(taken))), account
 
 
@@ -159,6 +164,8 @@ def _flat(groups: Iterable[Sequence[str]]) -> list[str]:
 def describe(exclusion: Exclusion) -> str:
     """What a guard did, in words."""
     compared = "content and names" if exclusion.content_known else "names only, images not at hand"
+    if exclusion.content_known and exclusion.not_at_hand:
+        compared += f", {exclusion.not_at_hand:,} of the images not at hand"
     return (
         f"guard {exclusion.guard} ({exclusion.guarded:,} names, compared by {compared}): left out "
         f"of {exclusion.collection}: {exclusion.by_content:,} images of equal content, "

@@ -49,13 +49,18 @@ def stage_quality(stage: TripletStage) -> TripletQuality:
 def notes_on(stage: TripletStage, quality: TripletQuality) -> list[str]:
     """What deserves attention, in words."""
     guards = stage.pairs.pools(stage.root).exclusions
-    blind = sorted({each.guard for each in guards if not each.content_known})
+    blind = {each.guard: each.not_at_hand for each in guards if each.not_at_hand}
     notes = attention(quality, {s.collection: s.weight for s in stage.pairs.sources})
-    if blind:
+    if not stage.pairs.guard:
         notes.append(
-            f"The images of {', '.join(blind)} were not at hand: the leak guard compared file "
-            "names only."
+            "No benchmark was guarded: its images may be among the pairs. Name those that you will "
+            "score on, such as guard=cirr:test1:data/cirr."
         )
+    notes += [
+        f"{count:,} images of {name} were not at hand: the leak guard compared them by file name "
+        "only."
+        for name, count in sorted(blind.items())
+    ]
     return notes
 
 
