@@ -80,15 +80,25 @@ def demo(
     )
     if not training:
         return outcome.as_json()
-    trained = train_from_images(folder, profile, changes, seed)
     refs = [BenchmarkRef(name=name, root=roots[name], split="val") for name in SPLITS]
+    trained = train_from_images(
+        folder, profile, changes, seed, [ref.collection_name for ref in refs]
+    )
     return outcome.as_json() | {"trained": _score_trained(chosen, refs, trained, folder)}
 
 
 def train_from_images(
-    folder: Path, profile: str, settings: Mapping[str, Any], seed: int
+    folder: Path, profile: str, settings: Mapping[str, Any], seed: int, guard: Sequence[str]
 ) -> dict[str, Any]:
-    """InstructCIR from pictures alone: pairs, captions, texts, network; each stage resumable."""
+    """InstructCIR from pictures alone: pairs, captions, texts, network; each stage resumable.
+
+    Args:
+        folder: Where pictures and the report on the triplets lie.
+        profile: Name of the profile.
+        settings: What replaces its values.
+        seed: Of pictures, pairs and network.
+        guard: Collections whose images must not be trained on.
+    """
     root = resolve_profile(profile, settings).root
     drawn = draw_pictures(folder / "pictures", PICTURES, seed)
     for name, place in drawn.items():
@@ -99,6 +109,8 @@ def train_from_images(
         profile=profile,
         settings=dict(settings),
         seed=seed,
+        guard=list(guard),
+        guard_names=False,  # drawn files are merely numbered
         out=str(folder / "triplets"),
     )
     network = train_reformulation(
