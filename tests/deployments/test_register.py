@@ -1,0 +1,102 @@
+"""Registering twice makes everything once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from deployments.stack import register
+from deployments.stack.job_templates import Images
+from deployments.stack.resources import LIMITS, POOLS, ensure_resources
+from deployments.stack.unresponsive_runs import NAME, crash_rule, ensure_crash_rule
+
+
+class Server:
+    """Stand-in for a server's client: keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.pools: list[Any] = []
+        self.limits: list[Any] = []
+        self.automations: list[Any] = []
+
+    def read_work_pools(self, limit: int) -> list[Any]:
+        return self.pools
+
+    def read_global_concurrency_limits(self, limit: int, offset: int) -> list[Any]:
+        return self.limits
+
+    def create_work_pool(self, pool: Any) -> None:
+        self.pools.append(pool)
+
+    def create_global_concurrency_limit(self, limit: Any) -> None:
+        self.limits.append(limit)
+
+    def read_automations_by_name(self, name: str) -> list[Any]:
+        return [automation for automation in self.automations if automation.name == name]
+
+    def create_automation(self, automation: Any) -> None:
+        self.automations.append(automation)
+
+
+def test_pools_of_pods_are_made_once_with_our_templates() -> None:
+    server: Any = Server()
+    images = Images("a:1.0", "b:1.0")
+    made = ensure_resources(server, "kubernetes", images)
+    assert made.pools == tuple(POOLS)
+    assert made.limits == tuple(LIMITS)
+    for pool in server.pools:
+        assert pool.type == "kubernetes"
+        image = pool.base_job_template["variables"]["properties"]["image"]["default"]
+        assert image == ("b:1.0" if pool.name == "gpu" else "a:1.0")
+    again = ensure_resources(server, "kubernetes", images)
+    assert again.pools == again.limits == ()
+    assert len(server.pools) == len(POOLS)
+
+
+def test_the_rule_for_dead_runs_is_made_once_and_waits_for_three_heartbeats() -> None:
+    server: Any = Server()
+    assert ensure_crash_rule(server) is True
+    assert ensure_crash_rule(server) is False
+    assert [automation.name for automation in server.automations] == [NAME]
+    rule: Any = crash_rule()
+    assert rule.trigger.within >= timedelta(seconds=3 * 180)
+    assert rule.trigger.for_each == {"prefect.resource.id"}
+    assert "prefect.flow-run.CompletedWithGaps" in rule.trigger.expect
+    assert rule.actions[0].state.value == "CRASHED"
+
+
+def test_a_server_must_be_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    assert register.main([]) == 2
+    assert "PREFECT_API_URL" in capsys.readouterr().err
+
+
+def test_the_order_is_storage_then_resources_then_deployments(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[Any] = []
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    monkeypatch.setattr(register, "_make_resources", lambda *given: done.append(given))
+    monkeypatch.setattr(register, "deploy", lambda environment, say: done.append(environment))
+    root = str(tmp_path / "root")
+    assert register.main(["--root", root, "--heavy-pool", "gpu", "--home", "/runs"]) == 0
+    resources, environment = done
+    assert resources == ("process", Images())
+    assert environment["CIRFLOW_HEAVY_POOL"] == "gpu"
+    assert environment["CIRFLOW_HOME"] == "/runs"
+    assert environment["DO_NOT_TRACK"] == "1"
+
+
+def test_storage_that_publishes_twice_stops_everything(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    fault = SimpleNamespace(is_local=True, root="/r", probe=lambda: "/r lets a second writer win")
+    monkeypatch.setattr("deployments.stack.bucket.Location", lambda root: fault)
+    assert register.main(["--root", "/r"]) == 2
+    assert "If-None-Match" in capsys.readouterr().err
