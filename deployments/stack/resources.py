@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deployments.stack.job_templates import Images, job_template
 
@@ -49,24 +49,19 @@ def ensure_resources(
         ValueError: another kind of pool, or runs in containers without an image.
     """
     from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
-    from prefect.utilities.asyncutils import run_coro_as_sync
-    from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 
     pools = {pool.name for pool in client.read_work_pools(limit=200)}
     limits = {limit.name for limit in client.read_global_concurrency_limits(limit=200, offset=0)}
     new_pools = tuple(name for name in POOLS if name not in pools)
     new_limits = tuple(name for name in LIMITS if name not in limits)
-    templates = {name: job_template(pool_type, name, images) for name in new_pools}
-    own = new_pools and run_coro_as_sync(
-        get_default_base_job_template_for_infrastructure_type(pool_type)
-    )
+    templates = {name: _template(pool_type, name, images) for name in new_pools}
     for name in new_pools:
         client.create_work_pool(
             WorkPoolCreate(
                 name=name,
                 type=pool_type,
                 description=POOLS[name],
-                base_job_template=templates[name] or own or {},
+                base_job_template=templates[name],
             )
         )
     for name in new_limits:
@@ -74,3 +69,16 @@ def ensure_resources(
             GlobalConcurrencyLimitCreate(name=name, limit=LIMITS[name], active=True)
         )
     return Made(new_pools, new_limits)
+
+
+def _template(pool_type: str, pool: str, images: Images) -> dict[str, Any]:
+    """Ours, or Prefect's where we have none."""
+    from prefect.utilities.asyncutils import run_coro_as_sync
+    from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
+
+    ours = job_template(pool_type, pool, images)
+    return (
+        ours
+        or run_coro_as_sync(get_default_base_job_template_for_infrastructure_type(pool_type))
+        or {}
+    )
