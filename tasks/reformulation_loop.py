@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 
 from models.reformulation.ema import momentum
 from models.reformulation.lightning_module import ReformulationModule
+from models.reformulation.loss import gather
 from models.reformulation.recall import Recall, recall
 from models.reformulation.training_settings import TrainingSettings, rate_factor
 from tasks.reformulation_data import ReformulationData
@@ -198,10 +199,7 @@ def validate(
                 parts.setdefault(name, []).append(values)
         whole = {name: torch.cat(values) for name, values in parts.items()}
         if world > 1:
-            whole = {
-                name: trainer.strategy.all_gather(values).flatten(0, 1)
-                for name, values in whole.items()
-            }
+            whole = {name: gather(values) for name, values in whole.items()}
     module.train()
     ids = torch.tensor([rows.numbers[t.target] for t in rows.triplets])
     found = {name: values[:count].float().cpu() for name, values in whole.items()}
