@@ -3,6 +3,8 @@ it."""
 
 from __future__ import annotations
 
+from botocore.exceptions import BotoCoreError
+
 from deployments.errors import UserError
 from storage.locations import Location
 
@@ -17,8 +19,14 @@ def ensure_bucket(root: str) -> bool:
         UserError: the storage lets a second writer overwrite a published file, or cannot be used.
     """
     location = Location(root)
-    made = not location.is_local and _make(location.root.removeprefix("s3://").split("/")[0])
-    if fault := location.probe():
+    try:
+        made = not location.is_local and _make(location.root.removeprefix("s3://").split("/")[0])
+        fault = location.probe()
+    except (BotoCoreError, OSError) as error:
+        raise UserError(
+            f"{root} cannot be used: {error}. Check AWS_ENDPOINT_URL and the keys"
+        ) from error
+    if fault:
         raise UserError(
             f"{fault}. Tables need a store that honours `If-None-Match: *` on PUT, also when two "
             "writers come at once"
@@ -29,8 +37,11 @@ def ensure_bucket(root: str) -> bool:
 def _make(bucket: str) -> bool:
     import s3fs
 
-    system = s3fs.S3FileSystem()
+    system = s3fs.S3FileSystem(use_listings_cache=False)
     if system.exists(bucket):
         return False
-    system.mkdir(bucket)
+    try:
+        system.mkdir(bucket)
+    except FileExistsError:  # somebody else's, which the keys may write to: the probe tells
+        return False
     return True
