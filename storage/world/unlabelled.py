@@ -5,14 +5,15 @@ the paper mixes product photographs and NLVR:
 
 - `ranges`: a class is a product range, one scene of which one or two slots vary, so that two
   pictures of a class differ in one or two things. All kinds of edit lie between them.
-- `sets`: a class is a larger set of similar scenes in which two or three slots vary.
+- `sets`: a class is a set of relatives, one scene and others that are one edit away from it or from
+  one another. Any of their details may differ, so that nothing of a picture can be ignored.
 
 A *slot* is a choice of which every picture shows one: the colours of one thing, the places it may
 stand at, the backgrounds, a thing that is there or not. No scene is held out.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from math import prod
@@ -23,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from storage.world.drawing import draw_batch
-from storage.world.grammar import ONE_EDIT, Edit
+from storage.world.grammar import ONE_EDIT, Edit, random_edit
 from storage.world.scenes import (
     ATTRIBUTES,
     BACKGROUNDS,
@@ -52,20 +53,14 @@ REPLACEMENTS = 5
 """Things that may stand in place of one thing."""
 
 
-@dataclass(frozen=True)
-class ClassShape:
-    """How large the classes of a collection are, and how much varies in them.
-
-    Attributes:
-        pictures: Most pictures of a class.
-        slots: Numbers of slots, drawn from for each class; raised for slots of few choices.
-    """
-
-    pictures: int
-    slots: tuple[int, ...]
-
-
-COLLECTIONS = {"ranges": ClassShape(8, (1, 1, 2)), "sets": ClassShape(24, (2, 3))}
+RANGE = 8
+"""Most pictures of a product range."""
+RANGE_SLOTS = (1, 1, 2)
+"""Numbers of slots of a range, drawn from for each; raised for slots of few choices."""
+SET = 12
+"""Pictures of a set."""
+NEAR = 0.6
+"""Share of a set's pictures that are an edit of its first one; the others, of any."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +106,11 @@ def draw_slot(scene: Scene, kind: str, rng: Random, avoid: frozenset[int | None]
     return None, *(Edit(kind, cell, replace(thing, **{kind: value})) for value in values)
 
 
-def draw_class(rng: Random, shape: ClassShape) -> list[Scene]:
-    """Different scenes of one class, none of them held out, in random order."""
+def draw_range(rng: Random) -> list[Scene]:
+    """Different scenes of one product range, none of them held out, in random order."""
     while True:
         base = sample_scenes(rng, 1, held_out=False)[0]
-        wanted = rng.choice(shape.slots)
+        wanted = rng.choice(RANGE_SLOTS)
         slots: list[Slot] = []
         avoid: frozenset[int | None] = frozenset()
         for kind in rng.choices(KINDS, k=TRIES):
@@ -128,7 +123,25 @@ def draw_class(rng: Random, shape: ClassShape) -> list[Scene]:
                 avoid = avoid.union(*(edit.touched for edit in slot if edit is not None))
         scenes = [scene for scene in combinations(base, slots) if _fits(scene)]
         if len(scenes) >= LEAST:
-            return rng.sample(scenes, min(shape.pictures, len(scenes)))
+            return rng.sample(scenes, min(RANGE, len(scenes)))
+
+
+def draw_set(rng: Random) -> list[Scene]:
+    """A scene and its relatives, one edit apart from it or from another, none held out."""
+    relatives = sample_scenes(rng, 1, held_out=False)
+    while len(relatives) < SET:
+        origin = relatives[0] if rng.random() < NEAR else rng.choice(relatives)
+        scene = random_edit(origin, rng, KINDS, most=MAX_THINGS).apply(origin)
+        if _fits(scene) and scene not in relatives:
+            relatives.append(scene)
+    return relatives
+
+
+COLLECTIONS: Mapping[str, Callable[[Random], list[Scene]]] = {
+    "ranges": draw_range,
+    "sets": draw_set,
+}
+"""Collection -> what draws one of its classes."""
 
 
 def combinations(base: Scene, slots: Sequence[Slot]) -> list[Scene]:
@@ -158,7 +171,7 @@ def draw_classes(name: str, images: int, seed: int) -> list[list[Scene]]:
     classes: list[list[Scene]] = []
     count = 0
     while count < images:
-        classes.append(draw_class(rng, COLLECTIONS[name]))
+        classes.append(COLLECTIONS[name](rng))
         count += len(classes[-1])
     return classes
 
