@@ -29,7 +29,7 @@ LEFT_OUT = ("cvsi-code",)
 
 PICTURES: Final = UnlabelledSize(ranges=500, sets=500)
 TRIPLETS: Final = 2000
-EPOCHS: Final = 4
+STEPS: Final = 40
 COMPARED: Final = ("image-only", "text-only", "image-text-sum", "lincir", "instructcir")
 """What the network that the demo trains is compared with."""
 
@@ -118,7 +118,7 @@ def train_from_images(
         profile=profile,
         settings=dict(settings),
         seed=seed,
-        **{**EMBEDDED_TRAINING, "epochs": EPOCHS},
+        **{**EMBEDDED_TRAINING, "training": {**EMBEDDED_TRAINING["training"], "max_steps": STEPS}},
     )
     return {"triplets": made, "network": network}
 

@@ -92,13 +92,15 @@ EMBEDDED_INSTRUCTCIR_WEIGHTS: Mapping[str, float] = {"cirr": 0.5, "circo": 0.5, 
 
 
 EMBEDDED_TRAINING: Mapping[str, Any] = {
-    "batch_size": 128,
+    "batch_size": 256,
     "learning_rate": 5e-4,
     "new_learning_rate": 1e-3,
     "loss": {"temperature": 0.03},
-    "training": {"class_grouping": 8, "saved_as": "fp16", "keep": "last"},
+    "training": {"class_grouping": 8, "max_steps": 250, "saved_as": "fp16", "keep": "last"},
 }
-"""Parameters of `train-reformulation` that fit the small network; all others are its defaults."""
+"""Parameters of `train-reformulation` that fit the small network; all others are its defaults.
+Longer runs did worse (docs/benchmarks.md): what never tells two pictures of a class apart is
+forgotten."""
 
 
 def production() -> Profile:
