@@ -66,14 +66,13 @@ def make_triplets(work: Path, size: UnlabelledSize, pairs: int, seed: int) -> di
     )
 
 
-def train(work: Path, triplets: Mapping[str, Any], epochs: int, seed: int) -> dict[str, Any]:
+def train(work: Path, triplets: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Train on the triplets; returns what the flow `train-reformulation` says."""
     from flows.train_reformulation import train_reformulation
 
     return train_reformulation(
         dict(triplets),
         settings={"root": str(work / "tables")},
-        epochs=epochs,
         seed=seed,
         **EMBEDDED_TRAINING,
     )
@@ -131,9 +130,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of all that is made")
     parser.add_argument("--out", type=Path, help="folder of the model")
     parser.add_argument("--scores", type=Path, help="score this network instead")
-    parser.add_argument("--images", type=int, default=10_000, help="of each collection")
+    parser.add_argument("--images", type=int, default=8_000, help="of each collection")
     parser.add_argument("--pairs", type=int, default=32_000)
-    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
     one_thread()
@@ -147,7 +145,7 @@ def main() -> None:
     size = UnlabelledSize(ranges=args.images, sets=args.images)
     made = make_triplets(args.work, size, args.pairs, args.seed)
     started = time.process_time()
-    trained = train(args.work, made["triplets"], args.epochs, args.seed)
+    trained = train(args.work, made["triplets"], args.seed)
     spent = time.process_time() - started
     ship(Path(trained["checkpoint"]), args.out)
     write_recipe(
