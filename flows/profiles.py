@@ -87,8 +87,9 @@ EMBEDDED_WEIGHTS: Mapping[str, CvsiWeights] = {
 leave the reference image out, as the paper does, 0.3 points behind the best of all. FashionIQ-like
 queries were not swept."""
 
-EMBEDDED_INSTRUCTCIR_WEIGHTS: Mapping[str, float] = {"cirr": 0.5, "circo": 0.5, "fashioniq": 0.5}
-"""Weight of InstructCIR in CVSI + InstructCIR for the small models, not swept yet."""
+EMBEDDED_INSTRUCTCIR_WEIGHTS: Mapping[str, float] = {"cirr": 0.3, "circo": 0.3, "fashioniq": 0.3}
+"""Weight of InstructCIR in CVSI + InstructCIR for the small models: the best for CIRR-like on the
+embedded world of the seed 101 (97.5 against CVSI's 97.25); not swept for the other two."""
 
 
 EMBEDDED_TRAINING: Mapping[str, Any] = {
