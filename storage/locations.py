@@ -119,6 +119,13 @@ class Location:
         """Give a file another, unused name (to put a broken part aside)."""
         self._store.rename(_checked(path), _checked(new_path))
 
+    def remove(self, path: str) -> None:
+        """Delete a file that only its own run reads, such as a finished training's state, if any.
+
+        Nothing published is ever deleted.
+        """
+        self._store.remove(_checked(path))
+
     def remove_staged(self, older_than_s: float = 86_400.0) -> int:
         """Remove what killed writers left in staging; readers never saw it. Return the count."""
         return self._store.remove_staged(older_than_s)

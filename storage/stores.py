@@ -74,7 +74,7 @@ class Store(Protocol):
         """Give a file another name."""
 
     def remove(self, path: str) -> None:
-        """Delete a file that was made as a probe; nothing else is ever deleted."""
+        """Delete a probe or a run's own working state, if it is there; nothing published is."""
 
     def remove_staged(self, older_than_s: float) -> int:
         """Remove unfinished files of writers that died; return how many."""
@@ -152,8 +152,8 @@ class LocalStore:
         (self.root / path).rename(target)
 
     def remove(self, path: str) -> None:
-        """Delete a probe."""
-        (self.root / path).unlink()
+        """Delete a file."""
+        (self.root / path).unlink(missing_ok=True)
 
     def remove_staged(self, older_than_s: float) -> int:
         """Remove temporary files that no living writer can still own."""
@@ -271,7 +271,7 @@ class S3Store:
         self._files.mv(self.url(path), self.url(new_path))
 
     def remove(self, path: str) -> None:
-        """Delete a probe."""
+        """Delete a file."""
         self._files.rm_file(self.url(path))
 
     def remove_staged(self, older_than_s: float) -> int:

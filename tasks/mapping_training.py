@@ -103,7 +103,9 @@ def captions_key(captions: Sequence[str]) -> str:
 
 def _job_key(context: Any, parameters: dict[str, Any]) -> str | None:
     job: MappingJob = parameters["job"]
-    return f"mapping-{content_key(job.spec)}" if job.is_published else None
+    # The result names a folder, so the same network at another root is another result.
+    place = content_key(str(Location(job.root)))
+    return f"mapping-{content_key(job.spec)}-{place}" if job.is_published else None
 
 
 class Captions:
@@ -135,6 +137,7 @@ def train_network(job: MappingJob, captions: Captions) -> dict[str, Any]:
         files = dump_mapping(training.network(), job.spec)
         for name in sorted(files, reverse=True):  # config.json last: it says that all is there
             location.create(f"{job.folder}/{name}", files[name])
+        location.remove(state)
     return {"checkpoint": location.join(job.folder), "steps": job.config.steps}
 
 

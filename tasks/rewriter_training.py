@@ -115,7 +115,9 @@ class RewriterJob:
 
 def _job_key(context: Any, parameters: dict[str, Any]) -> str | None:
     job: RewriterJob = parameters["job"]
-    return f"rewriter-{content_key(job.spec)}" if job.is_published else None
+    # The result names a folder, so the same adapter at another root is another result.
+    place = content_key(str(Location(job.root)))
+    return f"rewriter-{content_key(job.spec)}-{place}" if job.is_published else None
 
 
 @task(
@@ -140,6 +142,7 @@ def tune_rewriter(job: RewriterJob, data: TuningData) -> dict[str, Any]:
             progress.tick(training.step - before)
         for name, content in adapter_folder(training, job.card).items():
             location.create(f"{job.folder}/{name}", content)
+        location.remove(state)
     losses = location.read_bytes(f"{job.folder}/losses.csv").decode().split()
     return {
         "adapter": location.join(job.folder),
