@@ -11,9 +11,14 @@ import torch
 _STREAMS_PER_SEED: Final = 1_000_000_007
 
 
+def stream_seed(seed: int, step: int) -> int:
+    """Torch's seed for a step of a run: other steps and other seeds have others."""
+    return (seed * _STREAMS_PER_SEED + step) % 2**63
+
+
 @contextmanager
 def random_stream(seed: int, step: int, device: torch.device) -> Iterator[None]:
     """Torch's default random streams, seeded by (seed, step) inside and untouched outside."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed((seed * _STREAMS_PER_SEED + step) % 2**63)
+        torch.manual_seed(stream_seed(seed, step))
         yield

@@ -45,6 +45,7 @@ from transformers import (
 from models.checkpoints import loading_arguments, pick_device, pick_dtype
 from models.generators.prompt_tokens import prompt_texts, token_ids, uses_chat
 from models.random_streams import random_stream
+from models.schedules import rate_factor
 
 ALL_PROJECTIONS: Final = (
     *("q_proj", "k_proj", "v_proj", "o_proj"),
@@ -307,8 +308,9 @@ class RewriterTuning:
                 share.backward()
                 loss += float(share.detach())
         torch.nn.utils.clip_grad_norm_(self._trained(), self.config.clip)
+        factor = rate_factor(self.step, self.steps, self.config.warmup)
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, self.step, self.steps)
+            group["lr"] = self.config.learning_rate * factor
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return loss
@@ -353,15 +355,6 @@ def answer_loss(
     wanted = labels[:, 1:].to(device)
     answered = wanted != _NO_LABEL
     return functional.cross_entropy(logits[answered].float(), wanted[answered], reduction="sum")
-
-
-def learning_rate(config: TuningConfig, step: int, steps: int) -> float:
-    """The rate of a step, counted from 0: a linear rise to the peak, then a cosine to zero."""
-    rise = math.ceil(config.warmup * steps)
-    if step < rise:
-        return config.learning_rate * (step + 1) / rise
-    progress = (step - rise) / max(1, steps - rise)
-    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
 def merge_adapter(base: BaseModel, adapter: str | Path, folder: str | Path) -> None:

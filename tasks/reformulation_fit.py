@@ -20,7 +20,7 @@ from models.reformulation.network import build_network
 from tasks.reformulation_data import ReformulationData
 from tasks.reformulation_job import ReformulationJob, RunSettings
 from tasks.reformulation_loop import Pace, Report, StepKeeper
-from tasks.reformulation_state import CHECKPOINT, TrainingFolder
+from tasks.reformulation_state import CHECKPOINT, training_folder
 
 _PRECISIONS: Final = {"fp32": "32-true", "bf16": "bf16-mixed"}
 _LOGGERS: Final = {
@@ -39,16 +39,11 @@ _MEANT_SO: Final = (
 )
 
 
-def training_folder(job: ReformulationJob) -> TrainingFolder:
-    """Where the state of a job is kept while it is trained."""
-    return TrainingFolder(job.root, f"training/reformulation/{job.key}")
-
-
 def load_data(job: ReformulationJob, run: RunSettings, network: Any) -> ReformulationData:
     """The job's triplets with their images, for a network's tokenizer and pixels."""
     return ReformulationData(
         job.split(),
-        job.triplets.read_images,
+        job.triplets.images().read_images,
         preprocess=network.parts.preprocess,
         text_ids=network.text_ids,
         settings=job.training,
@@ -96,6 +91,10 @@ def fit(
             default_root_dir=folder.path,
         )
         trainer.fit(module, datamodule=data, ckpt_path=folder.file(CHECKPOINT), weights_only=True)
+    # The history comes with the state, also where its last step had been taken and nothing but
+    # this line was left to do.
+    if trainer.is_global_zero:
+        folder.write_history(keeper.history)
 
 
 def train_here(job: ReformulationJob, run: RunSettings, report: Report) -> None:

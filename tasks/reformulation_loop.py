@@ -15,7 +15,8 @@ from models.reformulation.ema import momentum
 from models.reformulation.lightning_module import ReformulationModule
 from models.reformulation.loss import gather
 from models.reformulation.recall import Recall, recall
-from models.reformulation.training_settings import TrainingSettings, rate_factor
+from models.reformulation.training_settings import TrainingSettings
+from models.schedules import rate_factor
 from tasks.reformulation_data import ReformulationData
 from tasks.reformulation_state import CHECKPOINT, SLOTS, History, TrainingFolder
 
@@ -117,7 +118,7 @@ class StepKeeper(Callback):
             "loss": self._loss,
             **rates,
             "gradient_norm": float(module.step_norm),
-            "temperature": 1.0 / float(module.temperature()),
+            "temperature": 1.0 / float(module.temperature().detach()),
         }
         if module.ema is not None:
             point["momentum"] = momentum(
@@ -171,7 +172,6 @@ class StepKeeper(Callback):
         trainer.save_checkpoint(staged)
         if trainer.is_global_zero:
             self._folder.commit(staged, CHECKPOINT)
-            self._folder.write_history(self.history)
             for logger in trainer.loggers:
                 logger.save()
         self._saved = (trainer.global_step, time.monotonic())

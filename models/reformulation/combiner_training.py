@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 
+from models.random_streams import random_stream
 from models.reformulation.combiner import Combiner
 from models.reformulation.loss import contrastive_loss
 from models.reformulation.settings import LossSettings
-
-_STREAMS_PER_SEED: Final = 1_000_000_007
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,7 @@ def train_combiner(
     size = min(batch_size, len(features.z))
     losses: list[float] = []
     combiner.train()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed((seed * _STREAMS_PER_SEED) % 2**63)
+    with random_stream(seed, 0, torch.device("cpu")):
         for _ in range(epochs):
             order = torch.randperm(len(features.z))
             for start in range(0, len(order) - size + 1, size):

@@ -19,13 +19,14 @@ from lightning.pytorch import LightningModule
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from models.random_streams import stream_seed
 from models.reformulation.ema import EmaTarget
 from models.reformulation.loss import Temperature, contrastive_loss
 from models.reformulation.network import ReformulationNetwork
 from models.reformulation.settings import EmaSettings, LossSettings
-from models.reformulation.training_settings import TrainingSettings, rate_factor
+from models.reformulation.training_settings import TrainingSettings
+from models.schedules import rate_factor
 
-_STREAMS_PER_SEED: Final = 1_000_000_007
 _RANKS: Final = 4_096
 
 
@@ -87,8 +88,8 @@ class ReformulationModule(LightningModule):
 
     def on_train_batch_start(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
         """Seed whatever is random in this batch."""
-        seed = self.training_settings.seed * _STREAMS_PER_SEED + batch_idx * _RANKS
-        torch.manual_seed((seed + self.global_rank) % 2**63)
+        stream = batch_idx * _RANKS + self.global_rank
+        torch.manual_seed(stream_seed(self.training_settings.seed, stream))
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """The loss of a batch; see `tasks.reformulation_data` for its parts."""
@@ -114,8 +115,9 @@ class ReformulationModule(LightningModule):
         return found
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Take the step, then let the average follow."""
+        """Take the step, keep the temperature in its bounds, and let the average follow."""
         super().optimizer_step(*args, **kwargs)
+        self.temperature.keep_in_bounds()
         if self.ema is not None:
             # Lightning counts the step after this hook.
             self.ema.update(self.network, self.trainer.global_step, self.total_steps)

@@ -8,7 +8,6 @@ where j runs over the targets of all processes except those that are the same im
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,14 +33,16 @@ class Temperature(nn.Module):
 
     def forward(self) -> torch.Tensor:
         """1 / tau, a scalar."""
-        if not self.log_scale.requires_grad:
-            return self.log_scale.exp()
-        return self.log_scale.clamp(max=math.log(LARGEST_SCALE)).exp().squeeze(0)
+        return self.log_scale.exp().squeeze()
 
+    @torch.no_grad()
+    def keep_in_bounds(self) -> None:
+        """Bring a trained 1 / tau back to at most 100, after each optimiser step.
 
-def image_numbers(image_ids: Sequence[str]) -> torch.Tensor:
-    """Numbers (B,) int64 of image ids that are hashes in hexadecimal: their first 60 bits."""
-    return torch.tensor([int(image[:15], 16) for image in image_ids], dtype=torch.int64)
+        Not in `forward`: at the bound that would take the gradient, and the way back, away.
+        """
+        if self.log_scale.requires_grad:
+            self.log_scale.clamp_(max=math.log(LARGEST_SCALE))
 
 
 def contrastive_loss(

@@ -1,4 +1,4 @@
-"""How the reformulation network is trained: one named value for each choice, and the schedule.
+"""How the reformulation network is trained: one named value for each choice.
 
 The paper prints the optimiser, the weight decay and a batch of 32 on eight devices; most other
 values are gaps of its text (tagged OPEN in the method specification, section 1.5) with the
@@ -7,7 +7,6 @@ default that the specification recommends.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
@@ -15,9 +14,6 @@ Precision: TypeAlias = Literal["fp32", "bf16"]
 Augmentation: TypeAlias = Literal["clip", "targetpad", "random_resized_crop"]
 Branch: TypeAlias = Literal["online", "ema"]
 Keep: TypeAlias = Literal["best", "last"]
-
-PAD_RATIO: Final = 1.25
-"""Ratio of sides from which `targetpad` pads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,20 +124,3 @@ _CHOICES: Final = {
     "keep": Keep,
     "saved_as": Literal["fp32", "fp16"],
 }
-
-
-def rate_factor(step: int, total: int, warmup: float) -> float:
-    """The learning rate of a step as a share of its highest value.
-
-    It rises linearly over the first `ceil(warmup * total)` steps, which ends at 1, then falls as
-    half a cosine that reaches 0 behind the last step.
-
-    Args:
-        step: Optimiser steps taken so far.
-        total: Optimiser steps in all.
-        warmup: Share of the steps with a rising rate.
-    """
-    rising = math.ceil(warmup * total)
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - rising) / max(1, total - rising))))

@@ -12,7 +12,7 @@ from torch import distributed, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 from models.reformulation.ema import EmaTarget
-from models.reformulation.loss import Temperature, contrastive_loss, image_numbers
+from models.reformulation.loss import Temperature, contrastive_loss
 from models.reformulation.settings import LossSettings
 from tests.fakes.small_networks import pixels, small_network, write_clip
 
@@ -86,19 +86,27 @@ def test_learned_temperature() -> None:
     assert float(loss.detach()) == pytest.approx(expected, abs=1e-5)
     loss.backward()
     assert temperature.log_scale.grad.abs() > 0
-    with torch.no_grad():
-        temperature.log_scale.fill_(9.0)
-    assert float(temperature().detach()) == pytest.approx(100.0)
     fixed = Temperature(LossSettings(temperature=0.002))
+    fixed.keep_in_bounds()
     assert not fixed.log_scale.requires_grad
     assert float(fixed()) == pytest.approx(500.0)
 
 
-def test_image_numbers_tell_hashes_apart() -> None:
-    first, second = "0f" * 32, "0f" * 7 + "1" + "0" * 49
-    numbers = image_numbers([first, second, first, "f" * 64])
-    one, other = int("0f" * 7 + "0", 16), int("0f" * 7 + "1", 16)
-    assert numbers.tolist() == [one, other, one, 2**60 - 1]
+def test_a_learned_temperature_comes_back_from_its_bound() -> None:
+    """Two queries that are each nearer to the other's target: a smaller 1 / tau is better."""
+    settings = LossSettings(temperature=0.01, learnable_temperature=True)
+    temperature = Temperature(settings)
+    optimizer = torch.optim.SGD(temperature.parameters(), lr=1.0)
+    with torch.no_grad():
+        temperature.log_scale.fill_(9.0)  # a step beyond the bound
+    temperature.keep_in_bounds()
+    assert float(temperature().detach()) == pytest.approx(100.0)
+    queries = torch.tensor([[1.0, 0.1], [0.1, 1.0]])
+    loss = contrastive_loss(queries, queries.flip(0), torch.arange(2), settings, temperature())
+    loss.backward()
+    optimizer.step()
+    temperature.keep_in_bounds()
+    assert float(temperature().detach()) < 99.0
 
 
 CASES: list[tuple[bool, LossSettings]] = [

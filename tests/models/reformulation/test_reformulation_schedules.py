@@ -13,7 +13,8 @@ from models.reformulation.combiner_training import FrozenFeatures, train_combine
 from models.reformulation.loss import contrastive_loss
 from models.reformulation.recall import recall
 from models.reformulation.settings import CombinerSettings, LossSettings
-from models.reformulation.training_settings import TrainingSettings, rate_factor
+from models.reformulation.training_settings import TrainingSettings
+from models.schedules import rate_factor
 
 
 def test_rates_by_hand() -> None:
