@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from models.methods import NO_NETWORK, TRAIN_OR_NAME
 from models.reformulation.query_forms import QUERY_FORMS, QueryForm
 from storage.keys import content_key
-from storage.locations import Location
+from storage.locations import Entry, Location
 from tasks.engines import fingerprint_name
 from tasks.settings import ReformulationSettings
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from models.protocols import FloatArray
     from models.reformulation.checkpoint import LoadedNetwork
-    from models.reformulation.encoder import Branch, ReformulationEncoder
+    from models.reformulation.encoder import ReformulationEncoder
+    from models.reformulation.training_settings import Branch
 
 
 @dataclass(frozen=True)
@@ -136,13 +137,14 @@ def encode_queries(
     """
     from models.reformulation.encoder import combine_features
 
-    features = load_network(settings, form.branch).encode_queries(images, texts, keys)
+    encoder = load_network(settings, form.branch)
     if not form.combined:
-        return features.z
+        return encoder.encode_queries(images, texts, keys, with_image=False).z
     identity = content_key(network_facts(settings.checkpoint).identity)
     combiner = _loaded(settings.checkpoint, identity).combiner
     if combiner is None:
         raise ValueError(f"the network at {settings.checkpoint} has no combiner")
+    features = encoder.encode_queries(images, texts, keys, with_image=combiner.needs_image)
     return combine_features(combiner, features)
 
 
@@ -158,18 +160,19 @@ def _folder(checkpoint: str) -> Path:
     """The checkpoint on this machine."""
     if not checkpoint.startswith("s3://"):
         return Path(checkpoint)
-    return Path(_fetched(checkpoint).name)
+    listing = tuple(Location(checkpoint).entries())
+    return Path(_fetched(checkpoint, listing).name)
 
 
 @functools.lru_cache(maxsize=4)
-def _fetched(checkpoint: str) -> tempfile.TemporaryDirectory[str]:
-    """A copy of a checkpoint on S3, which lives as long as the process."""
+def _fetched(checkpoint: str, listing: tuple[Entry, ...]) -> tempfile.TemporaryDirectory[str]:
+    """A copy of a checkpoint on S3 as listed, so that a replaced one is fetched again."""
     source = Location(checkpoint)
     folder = tempfile.TemporaryDirectory(prefix="cirflow-network-")
-    for path in source.list():
-        target = Path(folder.name, path)
+    for entry in listing:
+        target = Path(folder.name, entry.path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(source.read_bytes(path))
+        target.write_bytes(source.read_bytes(entry.path))
     return folder
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args, overload
+from typing import TYPE_CHECKING, NamedTuple, get_args, overload
 
 import numpy as np
 import open_clip
@@ -13,6 +13,7 @@ from torch.nn import functional
 from models.checkpoints import pick_device
 from models.protocols import DTYPES, Dtype
 from models.reformulation.network import TextContext
+from models.reformulation.training_settings import Branch
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from models.protocols import Fingerprint, FloatArray
     from models.reformulation.checkpoint import LoadedNetwork
     from models.reformulation.combiner import Combiner
-
-Branch: TypeAlias = Literal["online", "ema"]
 
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -33,12 +32,12 @@ class QueryFeatures(NamedTuple):
         z: (B, d) what is retrieved with.
         text: (B, d) e_T, the pure text embedding.
         image: (B, d) the reference image with the null text, by the queries' branch; what
-            combiners call `image_null`.
+            combiners call `image_null`. None where it was not asked for.
     """
 
     z: FloatArray
     text: FloatArray
-    image: FloatArray
+    image: FloatArray | None
 
 
 class ReformulationEncoder:
@@ -105,6 +104,8 @@ class ReformulationEncoder:
         images: Sequence[Image.Image],
         texts: Sequence[str],
         keys: Sequence[str] | None = None,
+        *,
+        with_image: bool = True,
     ) -> QueryFeatures:
         """Embed reference images under modification texts.
 
@@ -116,6 +117,8 @@ class ReformulationEncoder:
             texts: B modification texts; an empty one is the null text.
             keys: B names of the images: the null-text embedding of images with one name is
                 computed once. Left out, every image is its own.
+            with_image: Whether the null-text embedding is computed, a further pass of the image
+                tower for each image.
 
         Raises:
             ValueError: The arguments are of different lengths.
@@ -128,7 +131,7 @@ class ReformulationEncoder:
         tokens = self._queries.parts.tokens
         order = sorted(range(len(texts)), key=lambda i: len(tokens.row(texts[i]).ids))
         shape = (len(texts), self.dim)
-        out = QueryFeatures(*(np.zeros(shape, dtype=np.float32) for _ in range(3)))
+        z, text = (np.zeros(shape, dtype=np.float32) for _ in range(2))
         plain: dict[int | str, FloatArray] = {}
         with torch.inference_mode(), self._precision():
             null = self._queries.constant_null_text()
@@ -138,15 +141,16 @@ class ReformulationEncoder:
                 done += len(pixels)
                 pixels = pixels.to(self._device)
                 encoded = self._queries.attend(pixels, self._read([texts[i] for i in rows]))
-                out.z[rows] = encoded.z.float().cpu().numpy()
-                out.text[rows] = encoded.text.float().cpu().numpy()
+                z[rows] = encoded.z.float().cpu().numpy()
+                text[rows] = encoded.text.float().cpu().numpy()
                 fresh = {names[i]: place for place, i in enumerate(rows) if names[i] not in plain}
-                if fresh:
+                if with_image and fresh:
                     found = self._queries.target(pixels[list(fresh.values())], null)
                     plain.update(zip(fresh, found.float().cpu().numpy(), strict=True))
-        if texts:
-            out.image[:] = np.stack([plain[name] for name in names])
-        return out
+        if not with_image:
+            return QueryFeatures(z, text, None)
+        image = np.array([plain[name] for name in names], dtype=np.float32).reshape(shape)
+        return QueryFeatures(z, text, image)
 
     def _read(self, texts: Sequence[str]) -> TextContext:
         """The texts of a batch, each distinct one read once."""
@@ -184,8 +188,11 @@ def encoder_fingerprint(network: Fingerprint, branch: Branch, dtype: Dtype) -> F
 def combine_features(combiner: Combiner, features: QueryFeatures) -> FloatArray:
     """The combiner's (B, d) float32 vectors of encoded queries, L2-normalised."""
     with torch.inference_mode():
-        z, text, image = (torch.from_numpy(np.ascontiguousarray(each)) for each in features)
-        return combiner.combine(z, text, image).numpy()
+        tensors = (
+            None if each is None else torch.from_numpy(np.ascontiguousarray(each))
+            for each in features
+        )
+        return combiner.combine(*tensors).numpy()
 
 
 class _Reordered(Sequence["Image.Image"]):

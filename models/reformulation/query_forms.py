@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from models.reformulation.encoder import Branch
+    from models.reformulation.training_settings import Branch
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,8 @@ class TextSequence(nn.Module):
         at_end = sequence[torch.arange(len(ends), device=ends.device), ends]
         if self.projection is None:
             return at_end
-        if isinstance(self.projection, nn.Linear):
-            return self.projection(at_end)
-        return at_end @ self.projection
+        # Like the image tower's head: small, and never in half precision.
+        with torch.autocast(sequence.device.type, enabled=False):
+            if isinstance(self.projection, nn.Linear):
+                return self.projection(at_end.to(self.projection.weight.dtype))
+            return at_end.to(self.projection.dtype) @ self.projection

@@ -84,9 +84,11 @@ def test_queries_equal_one_by_one(loaded: LoadedNetwork, branch: str) -> None:
             plain = network.target(pixels)
         np.testing.assert_allclose(got.z[row], expected.z[0], atol=1e-5)
         np.testing.assert_allclose(got.text[row], expected.text[0], atol=1e-5)
+        assert got.image is not None
         np.testing.assert_allclose(got.image[row], plain[0], atol=1e-5)
     unnamed = one.encode_queries(queries, texts)
     for named, other in zip(got, unnamed, strict=True):
+        assert named is not None
         np.testing.assert_allclose(other, named, atol=1e-5)
 
 
@@ -112,6 +114,9 @@ def test_an_image_is_decoded_once_per_query_and_null_texts_once_per_image(
     encoder(loaded, batch_size=3).encode_queries(images, TEXTS, ["a", "b", "a", "b"])
     assert sorted(decoded) == [0, 1, 2, 3]
     assert sum(encoded) == 2
+    bare = encoder(loaded, batch_size=3).encode_queries(images, TEXTS, with_image=False)
+    assert bare.image is None
+    assert sum(encoded) == 2  # and none where nobody asks
 
 
 def test_lower_precision_is_near(loaded: LoadedNetwork) -> None:
@@ -137,7 +142,8 @@ def test_fingerprint_names_what_changes_features(loaded: LoadedNetwork) -> None:
 
 def test_nothing_gives_nothing(loaded: LoadedNetwork) -> None:
     assert encoder(loaded).encode_gallery([]).shape == (0, 24)
-    assert [each.shape for each in encoder(loaded).encode_queries([], [])] == [(0, 24)] * 3
+    nothing = encoder(loaded).encode_queries([], [])
+    assert [each.shape for each in nothing if each is not None] == [(0, 24)] * 3
 
 
 def test_wrong_arguments(loaded: LoadedNetwork) -> None:

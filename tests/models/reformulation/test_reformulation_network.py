@@ -391,6 +391,18 @@ def test_bf16_autocast_keeps_head_and_weights_in_fp32(small: Path) -> None:
     assert {p.grad.dtype for p in network.parameters() if p.grad is not None} == {torch.float32}
 
 
+def test_the_text_head_is_exact_under_autocast(small: Path) -> None:
+    """e_T is the fp32 projection of whatever the tower below it gave."""
+    tower = small_network(small).text
+    ids = small_network(small).text_ids(TEXTS)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        read = tower(ids)
+    at_end = read.sequence[torch.arange(len(TEXTS)), read.ends].float()
+    projection = tower.projection
+    assert isinstance(projection, torch.nn.Parameter)
+    torch.testing.assert_close(read.pooled, at_end @ projection.detach(), atol=0, rtol=0)
+
+
 def test_more_blocks_than_there_are(small: Path) -> None:
     with pytest.raises(ValueError, match="has 2 blocks"):
         small_network(small, cross_attended_blocks=3)
