@@ -42,6 +42,7 @@ Batch: TypeAlias = dict[str, torch.Tensor]
 _SMALLEST_CROP: Final = 0.8
 _CROP_RATIOS: Final = (3 / 4, 4 / 3)
 _AHEAD: Final = 64
+_THREADS: Final = 4
 
 
 def epoch_order(classes: Sequence[str], grouping: int, seed: int, epoch: int) -> np.ndarray:
@@ -90,7 +91,7 @@ class PictureCache:
         self._room = memory_bytes
         self._kept: dict[str, Pixels] = {}
 
-    def fill(self, image_ids: Sequence[str], threads: int = 4) -> dict[str, str]:
+    def fill(self, image_ids: Sequence[str], threads: int = _THREADS) -> dict[str, str]:
         """Decode images until the memory is full; returns those that cannot be read, and why."""
         problems: dict[str, str] = {}
         wanted = sorted(set(image_ids) - set(self._kept))
@@ -111,12 +112,11 @@ class PictureCache:
         """
         found = {name: self._kept[name] for name in image_ids if name in self._kept}
         missing = [name for name in dict.fromkeys(image_ids) if name not in found]
-        for image_id, data in self._stored(missing):
-            try:
-                found[image_id] = self._prepare(decode_image(data))
-            except ImageProblem as problem:
-                raise ValueError(_unreadable(image_id, str(problem))) from problem
-            self._keep(image_id, found[image_id])
+        for image_id, outcome in self._decoded(missing, _THREADS):
+            if isinstance(outcome, ImageProblem):
+                raise ValueError(_unreadable(image_id, str(outcome))) from outcome
+            found[image_id] = outcome
+            self._keep(image_id, outcome)
         for name in missing:
             if name not in found:
                 raise ValueError(_unreadable(name, "not stored"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,13 +91,13 @@ class TripletSet(Settings):
             )
         return split
 
-    def read_images(self, image_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        """Stream (image id, bytes), each image once, in the order in which they are stored.
+    def images(self) -> Collection:
+        """Where the images are read from: any of the collections, as all share one store.
 
         Raises:
-            IncompleteTable: after all others, if some are not stored.
+            UnknownCollection: it is not there.
         """
-        return Collection.open(Location(self.root), self.collections[0]).read_images(image_ids)
+        return Collection.open(Location(self.root), self.collections[0])
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +14,12 @@ from PIL import Image
 
 from models.open_clip_encoder import OpenClipEncoder
 from models.open_clip_loading import EncoderSpec, load_encoder
+from models.reformulation.network import build_network
 from models.reformulation.text_sequence import TextIds
 from models.reformulation.training_settings import TrainingSettings
 from models.triplet_records import Triplet
+from storage.collections import Collection
+from storage.locations import Location
 from tasks.reformulation_data import (
     PictureCache,
     ReformulationData,
@@ -24,9 +29,12 @@ from tasks.reformulation_data import (
     epoch_order,
     random_crop,
 )
+from tasks.reformulation_fit import load_data
+from tasks.reformulation_job import RunSettings
 from tasks.triplet_sets import TripletSplit
 from tests.fakes import pictures
 from tests.fakes.small_clip import write_small_clip
+from tests.fakes.triplet_tables import COLLECTION, small_job, write_triplets
 
 TEXTS = ("make it red", "a large blue star on top", "larger")
 
@@ -123,6 +131,46 @@ def test_memory_is_bounded_and_pixels_do_not_depend_on_it() -> None:
     assert sum(each.nbytes for each in small._kept.values()) == 2 * size
     for mine, theirs in zip(small.get(names), large.get(names), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_misses_are_read_at_once_and_decoded_in_threads() -> None:
+    images, names = Images(), [f"{i:064x}" for i in range(7)]
+    asked: list[list[str]] = []
+    threads: set[str] = set()
+
+    def read(ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        asked.append(sorted(ids))
+        yield from images(ids)
+
+    def prepare(image: Image.Image) -> np.ndarray:
+        threads.add(threading.current_thread().name)
+        return np.asarray(image)
+
+    cache = PictureCache(read, prepare, 0)
+    first, *_, last = cache.get(names)
+    assert asked == [names]
+    assert all(name.startswith("decode") for name in threads)
+    np.testing.assert_array_equal(first, np.asarray(picture(names[0])))
+    np.testing.assert_array_equal(last, np.asarray(picture(names[-1])))
+    broken = PictureCache(lambda ids: iter([(ids[0], b"no picture")]), np.asarray, 0)
+    with pytest.raises(ValueError, match=r"cannot be read: .*not_an_image"):
+        broken.get(names[:1])
+
+
+def test_the_collection_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = small_job(str(tmp_path), write_triplets(str(tmp_path)))
+    network = build_network(job.encoder, job.network)
+    opened: list[str] = []
+    plain = Collection.open
+
+    def counted(location: Location, name: str) -> Collection:
+        opened.append(name)
+        return plain(location, name)
+
+    monkeypatch.setattr(Collection, "open", counted)
+    data = load_data(job, RunSettings(cache_mb=0), network)
+    assert len(list(data.train_dataloader())) == 10
+    assert opened == [COLLECTION]
 
 
 def test_processes_share_a_batch_in_order(encoder: OpenClipEncoder) -> None:

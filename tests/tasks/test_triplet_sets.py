@@ -94,7 +94,7 @@ def retold(triplet: Triplet) -> Triplet:
 
 def test_images_come_by_id(whole: TripletSet) -> None:
     ids = Random(0).sample(whole.split(2).image_ids(), 9)
-    read = dict(whole.read_images(ids))
+    read = dict(whole.images().read_images(ids))
     assert set(read) == set(ids)
     assert all(sha256(data).hexdigest() == image_id for image_id, data in read.items())
 
