@@ -33,6 +33,7 @@ def reformulation_job(
     ema: Values | None = None,
     combiner: Values | bool = True,
     training: Values | None = None,
+    not_zero_shot: bool = False,
 ) -> ReformulationJob:
     """A job from plain values, each group checked by name and type."""
     second = None
@@ -47,6 +48,7 @@ def reformulation_job(
         ema=group_of(EmaSettings, ema, "ema"),
         combiner=second,
         training=group_of(TrainingSettings, training, "training"),
+        not_zero_shot=not_zero_shot,
     )
 
 
@@ -68,6 +70,7 @@ def train_reformulation(
     combiner: Values | bool = True,
     training: Values | None = None,
     run: Values | None = None,
+    not_zero_shot: bool = False,
     notes: Values | None = None,
 ) -> dict[str, Any]:
     """Train the reformulation network and its combiner on the profile's backbone; publish both.
@@ -93,7 +96,9 @@ def train_reformulation(
         combiner: The second stage, e.g. {"kind": "clip4cir_mlp"}; false leaves it out.
         training: Further choices of training, e.g. {"class_grouping": 8, "precision": "bf16"}.
         run: Where and how it runs, e.g. {"strategy": "fsdp", "workers": 8, "cache_mb": 8192}.
-        notes: Further facts for the model card, by name; not_zero_shot=true labels the network.
+        not_zero_shot: Label the network and all its results: what it learns from owes something
+            to a benchmark's annotations. A rewriter tuned on them brings its label by itself.
+        notes: Further facts for the model card, by name.
     """
     chosen = resolve_profile(profile, settings)
     found = parse_triplet_set(triplets)
@@ -107,6 +112,8 @@ def train_reformulation(
     twice = sorted(set(own) & set(training or {}))
     if twice:
         raise ValueError(f"give {', '.join(twice)} as a parameter of its own, not in training")
+    if "not_zero_shot" in (notes or {}):
+        raise ValueError("give not_zero_shot as a parameter of its own, not in notes")
     job = reformulation_job(
         chosen.root,
         found if n is None else found.first(n),
@@ -116,6 +123,7 @@ def train_reformulation(
         ema=ema,
         combiner=combiner,
         training={**(training or {}), **own},
+        not_zero_shot=not_zero_shot,
     )
     place = RunSettings.model_validate({**(run or {}), "devices": devices})
     _, steps = job.training.steps_of(len(job.split().training))

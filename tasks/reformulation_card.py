@@ -52,11 +52,7 @@ def model_card(
         "with the others; no benchmark was looked at |",
         f"| left out | {summary['skipped_triplets']:,} triplets with unreadable images |",
         f"| weights of step | {summary['step']:,} of {summary['steps']:,} ({job.training.keep}) |",
-        *(
-            f"| {name.replace('_', ' ')} | {value} |"
-            for name, value in notes.items()
-            if name != "not_zero_shot"
-        ),
+        *(f"| {name.replace('_', ' ')} | {value} |" for name, value in notes.items()),
         "",
         "## Validation",
         "",

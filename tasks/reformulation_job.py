@@ -20,7 +20,7 @@ from models.reformulation.settings import (
 )
 from models.reformulation.training_settings import TrainingSettings
 from storage.keys import content_key
-from storage.locations import Location
+from storage.locations import Entry, Location
 from tasks.engines import encoder_fingerprint
 from tasks.settings import Settings
 from tasks.triplet_sets import TripletSet, TripletSplit, split_triplets
@@ -62,6 +62,7 @@ class ReformulationJob:
         ema: of the moving average.
         combiner: of stage two; None leaves it out.
         training: of both stages.
+        not_zero_shot: whether what is trained on owes something to a benchmark's annotations.
     """
 
     root: str
@@ -73,6 +74,7 @@ class ReformulationJob:
     ema: EmaSettings = field(default_factory=EmaSettings)
     combiner: CombinerSettings | None = field(default_factory=CombinerSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    not_zero_shot: bool = False
 
     @classmethod
     def of(
@@ -103,6 +105,8 @@ class ReformulationJob:
             "ema": asdict(self.ema),
             "combiner": None if self.combiner is None else asdict(self.combiner),
             "training": asdict(self.training),
+            # The label is published with the network: a labelled one is another network.
+            **({"not_zero_shot": True} if self.not_zero_shot else {}),
         }
 
     @functools.cached_property
@@ -121,12 +125,24 @@ class ReformulationJob:
         return Location(self.root).exists(f"{self.folder}/config.json")
 
     def split(self) -> TripletSplit:
-        """Training and validation triplets."""
-        return _split(self.triplets, self.training.validation)
+        """Training and validation triplets.
+
+        Raises:
+            ValueError: there are none, or they are no longer those that the job was made of.
+        """
+        parts = tuple(self.triplets.table().parts())
+        split = _split(self.triplets, self.training.validation, parts)
+        if self.content not in ("", split.content):
+            raise ValueError(
+                f"triplets/{self.triplets.spec_key} has changed since this training was planned; "
+                "start it again, so that it goes by what the table holds now"
+            )
+        return split
 
 
 @functools.lru_cache(maxsize=2)
-def _split(triplets: TripletSet, validation: int) -> TripletSplit:
+def _split(triplets: TripletSet, validation: int, parts: tuple[Entry, ...]) -> TripletSplit:
+    """The split of a table's parts; they are there so that a table that grew is read again."""
     rows = triplets.triplets()
     if not rows:
         raise ValueError(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import platform
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -13,10 +17,16 @@ import safetensors.torch
 import torch
 
 from storage.locations import Location
+from tasks.reformulation_job import ReformulationJob
 
 CHECKPOINT: Final = "state.ckpt"
 HISTORY: Final = "history.json"
 SLOTS: Final = ("weights-a.safetensors", "weights-b.safetensors")
+_LOCK: Final = "lock"
+
+
+class TrainingHeld(RuntimeError):
+    """Another process trains in the folder; the message says which, and what to do."""
 
 
 @dataclass
@@ -66,6 +76,36 @@ class TrainingFolder:
             if location.exists(f"{self.folder}/{name}"):
                 self._put(name, location.read_bytes(f"{self.folder}/{name}"))
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes out; the system lets go of it for a process that is killed.
+
+        Raises:
+            TrainingHeld: another process holds the folder.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / _LOCK).open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):  # POSIX allows either
+                file.seek(0)
+                raise TrainingHeld(
+                    f"{file.read() or 'another process'} is training in {self.path}. Wait for "
+                    "its end, then run again to reuse the network; or end that process first: "
+                    "this one then goes on from its last saved state"
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+            yield
+
+    def clear(self) -> None:
+        """Remove the state and the kept weights, which are large; history and logs stay."""
+        location = Location(self.root)
+        for name in (CHECKPOINT, *SLOTS):
+            (self.path / name).unlink(missing_ok=True)
+            location.remove(f"{self.folder}/{name}")
+
     def file(self, name: str) -> Path | None:
         """A file of the folder, or None if there is none."""
         path = self.path / name
@@ -98,14 +138,19 @@ class TrainingFolder:
         self.commit(staged, HISTORY)
 
     def finished(self) -> History | None:
-        """The history of a training that took its last step; None for any other."""
+        """The history of a training that took its last step and whose weights are there."""
         path = self.file(HISTORY)
         if path is None:
             return None
         history = History(**json.loads(path.read_text(encoding="utf-8")))
-        return history if history.done else None
+        return history if history.done and self.file(history.kept["file"]) else None
 
     def _put(self, name: str, data: bytes) -> None:
         staged = self.staged(name)
         staged.write_bytes(data)
         staged.replace(self.path / name)
+
+
+def training_folder(job: ReformulationJob) -> TrainingFolder:
+    """Where the state of a job is kept while it is trained."""
+    return TrainingFolder(job.root, f"training/reformulation/{job.key}")

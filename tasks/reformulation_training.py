@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,26 +13,30 @@ import safetensors.torch
 import torch
 from prefect import task
 
+from storage.keys import content_key
 from storage.locations import Location
 from tasks.networks import why_not_zero_shot
 from tasks.reformulation_card import model_card
 from tasks.reformulation_curves import ShownProgress, curves_csv, curves_page, show_curves
 from tasks.reformulation_job import ReformulationJob, RunSettings
+from tasks.reformulation_state import History, TrainingFolder, training_folder
 from tasks.stage_tasks import PLAIN_JSON
 
 if TYPE_CHECKING:
     from models.reformulation.combiner import Combiner
     from models.reformulation.combiner_training import FrozenFeatures
     from models.reformulation.network import ReformulationNetwork
+    from models.reformulation.settings import LossSettings
     from tasks.reformulation_data import ReformulationData
-    from tasks.reformulation_loop import History
 
-NOT_ZERO_SHOT_BY_NOTE = "whoever trained it said so"
+NOT_ZERO_SHOT_AS_GIVEN = "whoever trained it said so"
 
 
 def _job_key(context: Any, parameters: dict[str, Any]) -> str | None:
     job: ReformulationJob = parameters["job"]
-    return f"reformulation-{job.key}" if job.is_published else None
+    # The result names a folder, so the same network at another root is another result.
+    place = content_key(str(Location(job.root)))
+    return f"reformulation-{job.key}-{place}" if job.is_published else None
 
 
 @task(
@@ -59,12 +64,25 @@ def train_reformulation_network(
 
 
 def _train_and_publish(job: ReformulationJob, run: RunSettings, notes: dict[str, Any]) -> None:
+    """Both stages, by no more than one process of a machine at a time.
+
+    Raises:
+        TrainingHeld: another process is at it.
+    """
+    folder = training_folder(job)
+    with folder.held():
+        if not job.is_published:  # by a process that held the folder until now
+            _train_in(folder, job, run, notes)
+
+
+def _train_in(
+    folder: TrainingFolder, job: ReformulationJob, run: RunSettings, notes: dict[str, Any]
+) -> None:
     # Lightning takes seconds to import: a rerun that has nothing to do does without.
     from models.reformulation.network import build_network
-    from tasks.reformulation_fit import fit, load_data, training_folder
+    from tasks.reformulation_fit import fit, load_data
     from tasks.reformulation_worker import train_beside
 
-    folder = training_folder(job)
     folder.fetch()
     network = build_network(job.encoder, job.network, job.training.seed)
     data = load_data(job, run, network)
@@ -80,8 +98,10 @@ def _train_and_publish(job: ReformulationJob, run: RunSettings, notes: dict[str,
         raise RuntimeError(f"the training in {folder.path} stopped before its end; run it again")
     kept = safetensors.torch.load_file(folder.path / history.kept["file"])
     online, target = _branches(job, kept)
-    combiner, combined = _second_stage(job, run, data, online, target)
+    loss = _learned_loss(job, kept)
+    combiner, combined = _second_stage(job, run, data, loss, online, target)
     _publish(job, data, history, combined, notes, (online, target, combiner))
+    folder.clear()
 
 
 def _branches(
@@ -93,6 +113,9 @@ def _branches(
 
     online = build_network(job.encoder, job.network, job.training.seed)
     online.load_state_dict(_below("network.", kept))
+    if job.training.augmentation == "targetpad":  # who uses it must pad as training did
+        padded = replace(online.parts.preprocess, mode="targetpad")
+        online.parts = replace(online.parts, preprocess=padded)
     if not job.ema.enabled:
         return online.eval(), online
     average = EmaTarget(online, job.ema)
@@ -108,10 +131,19 @@ def _below(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
     }
 
 
+def _learned_loss(job: ReformulationJob, kept: dict[str, torch.Tensor]) -> LossSettings:
+    """The loss with the temperature of the kept weights, where that was trained."""
+    if not job.loss.learnable_temperature:
+        return job.loss
+    learned = math.exp(-float(kept["temperature.log_scale"]))
+    return replace(job.loss, temperature=learned, learnable_temperature=False)
+
+
 def _second_stage(
     job: ReformulationJob,
     run: RunSettings,
     data: ReformulationData,
+    loss: LossSettings,
     online: ReformulationNetwork,
     target: ReformulationNetwork,
 ) -> tuple[Combiner | None, dict[str, Any]]:
@@ -135,13 +167,17 @@ def _second_stage(
     losses = train_combiner(
         combiner,
         features(data.training),
-        job.loss,
+        loss,
         learning_rate=job.training.combiner_learning_rate,
         epochs=job.training.combiner_epochs,
         batch_size=job.training.batch_size,
         seed=job.training.seed,
     )
-    found: dict[str, Any] = {"first_loss": losses[0], "last_loss": losses[-1]}
+    found: dict[str, Any] = {
+        "branch": job.training.branch,
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+    }
     if data.validation.triplets:
         held_out = features(data.validation)
         with torch.no_grad():
@@ -181,8 +217,8 @@ def _publish(
         "spec": job.spec,
         "triplets": job.triplets.model_dump(mode="json", exclude={"root"}),
         "triplets_spec": dict(job.triplets.table().spec),
-        "zero_shot": not notes.get("not_zero_shot"),
-        "zero_shot_reason": NOT_ZERO_SHOT_BY_NOTE if notes.get("not_zero_shot") else "",
+        "zero_shot": not job.not_zero_shot,
+        "zero_shot_reason": NOT_ZERO_SHOT_AS_GIVEN if job.not_zero_shot else "",
         "notes": notes,
         "summary": summary,
     }

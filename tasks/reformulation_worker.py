@@ -16,9 +16,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from tasks.reformulation_fit import train_here, training_folder
+from tasks.reformulation_fit import train_here
 from tasks.reformulation_job import ReformulationJob, RunSettings
 from tasks.reformulation_loop import Report
+from tasks.reformulation_state import training_folder
 
 _JOB_FILE = "job.json"
 _JOB = TypeAdapter(ReformulationJob)

@@ -29,12 +29,12 @@ from flows.train_reformulation import reformulation_job
 from models.reformulation.checkpoint import load_network
 from models.reformulation.ema import EmaTarget
 from models.reformulation.network import build_network
-from models.reformulation.training_settings import rate_factor
+from models.schedules import rate_factor
 from storage.locations import Location
 from tasks.reformulation_data import ReformulationData
-from tasks.reformulation_fit import fit, load_data, training_folder
+from tasks.reformulation_fit import fit, load_data
 from tasks.reformulation_job import ReformulationJob, RunSettings
-from tasks.reformulation_state import CHECKPOINT, History
+from tasks.reformulation_state import CHECKPOINT, History, training_folder
 from tasks.reformulation_training import _train_and_publish
 from tasks.reformulation_worker import train_beside
 from tasks.triplet_sets import TripletSet
@@ -262,16 +262,14 @@ def test_validation_counts_what_a_person_would(
 
 
 def test_published_once_with_everything_that_belongs_to_it(
-    tmp_path: Path, triplets: TripletSet
+    tmp_path: Path, triplets: TripletSet, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = job_at(tmp_path, triplets)
+    job = job_at(tmp_path, triplets, not_zero_shot=True)
+    history, kept = train(job)
     assert not job.is_published
-    _train_and_publish(job, RUN, {"rewriter": "small", "not_zero_shot": True})
+    _train_and_publish(job, RUN, {"rewriter": "small"})
     folder = tmp_path / job.folder
     loaded = load_network(folder)
-    history = training_folder(job).finished()
-    assert history is not None
-    kept = safetensors.torch.load_file(training_folder(job).path / history.kept["file"])
     for name, tensor in loaded.online.state_dict().items():
         assert torch.equal(tensor, kept[f"network.{name}"])
     for name, tensor in loaded.target.state_dict().items():
@@ -288,7 +286,8 @@ def test_published_once_with_everything_that_belongs_to_it(
     )
     written = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     shutil.rmtree(tmp_path / "training")
-    _train_and_publish(job, RUN, {})  # a racing worker: it may train again, but writes nothing
+    monkeypatch.setattr(ReformulationJob, "is_published", False)
+    _train_and_publish(job, RUN, {})  # a racing machine: it trains again, but writes nothing
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == written
 
 
@@ -434,7 +433,7 @@ def test_data_says_what_it_left_out(tmp_path: Path, triplets: TripletSet) -> Non
     bad, gone = split.training[0].reference, split.training[1].target
 
     def read(ids: Any) -> Iterator[tuple[str, bytes]]:
-        for name, data in triplets.read_images([i for i in ids if i != gone]):
+        for name, data in triplets.images().read_images([i for i in ids if i != gone]):
             yield name, b"no picture" if name == bad else data
 
     data = ReformulationData(

@@ -1,0 +1,272 @@
+"""What a training publishes, for whom, and what it leaves behind."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from flows.train_reformulation import train_reformulation
+from models.reformulation import combiner_training
+from models.reformulation.checkpoint import LoadedNetwork, load_network
+from models.reformulation.encoder import ReformulationEncoder
+from models.reformulation.network import build_network
+from models.reformulation.settings import LossSettings
+from storage.images import decode_image
+from tasks import mapping_training, reformulation_training, rewriter_training
+from tasks.networks import network_facts
+from tasks.reformulation_features import frozen_features
+from tasks.reformulation_fit import fit, load_data
+from tasks.reformulation_job import ReformulationJob, RunSettings
+from tasks.reformulation_state import (
+    CHECKPOINT,
+    HISTORY,
+    SLOTS,
+    TrainingFolder,
+    TrainingHeld,
+    training_folder,
+)
+from tasks.reformulation_training import _learned_loss, _train_and_publish
+from tasks.triplet_sets import TripletSet, TripletSplit
+from tests.fakes.triplet_tables import small_job, write_triplets
+
+RUN = RunSettings(accelerator="cpu", loggers=())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def triplets(tmp_path_factory: pytest.TempPathFactory) -> TripletSet:
+    return write_triplets(str(tmp_path_factory.mktemp("triplets")))
+
+
+def short_job(root: Path, triplets: TripletSet, **changes: Any) -> ReformulationJob:
+    """Two steps of eight triplets."""
+    training = {"max_steps": 2, **changes.pop("training", {})}
+    return small_job(str(root), triplets, training=training, **changes)
+
+
+def first_stage(job: ReformulationJob) -> None:
+    network = build_network(job.encoder, job.network, job.training.seed)
+    fit(job, RUN, load_data(job, RUN, network), network, lambda step, total, loss: None)
+
+
+@pytest.mark.parametrize(("augmentation", "mode"), [("targetpad", "targetpad"), ("clip", "clip")])
+def test_a_network_prepares_pictures_as_it_was_trained(
+    tmp_path: Path, triplets: TripletSet, augmentation: str, mode: str
+) -> None:
+    job = short_job(tmp_path, triplets, training={"augmentation": augmentation})
+    _train_and_publish(job, RUN, {})
+    loaded = load_network(tmp_path / job.folder)
+    assert loaded.online.parts.preprocess.mode == loaded.target.parts.preprocess.mode == mode
+    # Retrieval sees the pixels that training saw.
+    data = load_data(job, RUN, loaded.online)
+    (batch,) = data.still_batches(data.validation, [0], 1)
+    reference = data.validation.triplets[0].reference
+    ((_, stored),) = triplets.images().read_images([reference])
+    (pixels,) = loaded.online.parts.preprocess.batches([decode_image(stored)], 1)
+    torch.testing.assert_close(data.normalised(batch["references"]), pixels)
+
+
+def test_a_label_makes_another_network_and_stays_with_it(
+    tmp_path: Path, triplets: TripletSet
+) -> None:
+    job = short_job(tmp_path, triplets)
+    labelled = short_job(tmp_path, triplets, not_zero_shot=True)
+    assert "not_zero_shot" not in job.spec  # or every key of the past would change
+    assert labelled.key != job.key
+    for each in (job, labelled):
+        _train_and_publish(each, RUN, {})
+        facts = network_facts(str(tmp_path / each.folder))
+        assert facts.zero_shot is (each is job)
+        assert ("Not zero-shot" in (tmp_path / each.folder / "README.md").read_text()) is (
+            each is labelled
+        )
+
+
+def test_a_label_is_no_note(tmp_path: Path) -> None:
+    triplets = {"root": str(tmp_path), "spec_key": "0" * 20, "collections": ["c"], "count": 9}
+    with pytest.raises(ValueError, match="give not_zero_shot as a parameter of its own"):
+        train_reformulation.fn(triplets, notes={"not_zero_shot": "false"})
+
+
+def test_a_training_killed_after_its_last_step_is_finished(
+    tmp_path: Path, triplets: TripletSet
+) -> None:
+    job = short_job(tmp_path, triplets)
+    first_stage(job)
+    folder = training_folder(job)
+    whole = folder.finished()
+    assert whole is not None
+    (folder.path / HISTORY).unlink()
+    first_stage(job)
+    assert folder.finished() == whole
+
+
+def test_state_goes_with_the_last_file_and_what_people_read_stays(
+    tmp_path: Path, triplets: TripletSet
+) -> None:
+    job = short_job(tmp_path, triplets)
+    first_stage(job)
+    path = training_folder(job).path
+    assert {CHECKPOINT, SLOTS[0]} <= {each.name for each in path.iterdir()}
+    _train_and_publish(job, RUN, {})
+    left = {each.name for each in path.iterdir()}
+    assert HISTORY in left
+    assert left.isdisjoint({CHECKPOINT, *SLOTS})
+    (tmp_path / job.folder / "config.json").unlink()  # somebody wants it anew
+    assert training_folder(job).finished() is None
+    _train_and_publish(job, RUN, {})
+    assert job.is_published
+
+
+def test_a_second_process_is_told_who_trains(tmp_path: Path) -> None:
+    folder = TrainingFolder(str(tmp_path), "training/job")
+    code = (
+        "import sys; from tasks.reformulation_state import TrainingFolder\n"
+        "with TrainingFolder(sys.argv[1], 'training/job').held():\n"
+        "    print('held', flush=True); sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        told = rf"process {process.pid} on .*run again"
+        with pytest.raises(TrainingHeld, match=told), folder.held():
+            pass
+        process.kill()
+    with folder.held():  # a killed process holds nothing
+        pass
+
+
+def test_a_job_is_trained_by_one_process_at_a_time(
+    tmp_path: Path, triplets: TripletSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is held while both stages run, and a job published meanwhile is left alone."""
+    job = short_job(tmp_path, triplets)
+    seen: list[bool] = []
+
+    def refused(self: TrainingFolder) -> Any:
+        seen.append(True)
+        raise TrainingHeld("process 1")
+
+    monkeypatch.setattr(TrainingFolder, "held", refused)
+    with pytest.raises(TrainingHeld):
+        reformulation_training.train_reformulation_network.fn(job, RUN, {})
+    assert seen
+    assert not job.is_published
+
+
+def test_combiners_learn_from_the_embeddings_that_encoders_give(
+    tmp_path: Path, triplets: TripletSet
+) -> None:
+    job = short_job(tmp_path, triplets)
+    online = build_network(job.encoder, job.network, 0)
+    average = build_network(job.encoder, job.network, 1)
+    data = load_data(job, RUN, online)
+    found = frozen_features(
+        data, data.validation, online, average, with_image=True, device=torch.device("cpu")
+    )
+    assert found.image_null is not None
+    references = [t.reference for t in data.validation.triplets]
+    stored = dict(triplets.images().read_images(references))
+    pictures: list[Image.Image] = [decode_image(stored[name]) for name in references]
+    loaded = LoadedNetwork(online, average, None, {"network": "test"}, {})
+    texts = [t.text for t in data.validation.triplets]
+    for_queries = ReformulationEncoder(loaded, "online", "cpu").encode_queries(pictures, texts)
+    assert for_queries.image is not None
+    for mine, theirs in (
+        (found.z, for_queries.z),
+        (found.text, for_queries.text),
+        (found.image_null, for_queries.image),
+    ):
+        np.testing.assert_allclose(mine.numpy(), theirs, atol=1e-4)
+    gallery = ReformulationEncoder(loaded, "online", "cpu").encode_gallery(pictures)
+    assert not np.allclose(found.image_null.numpy(), gallery, atol=1e-2)  # the test can fail
+
+
+def test_the_second_stage_goes_on_with_the_temperature_of_the_first(
+    tmp_path: Path, triplets: TripletSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = {"temperature": 0.1, "learnable_temperature": True}
+    job = replace(
+        short_job(tmp_path, triplets, training={"new_learning_rate": 0.1}),
+        loss=LossSettings(**loss),  # type: ignore[arg-type]
+    )
+    first_stage(job)
+    history = training_folder(job).finished()
+    assert history is not None
+    kept = safetensors.torch.load_file(training_folder(job).path / history.kept["file"])
+    learned = math.exp(-float(kept["temperature.log_scale"]))
+    assert abs(learned - 0.1) > 0.001
+    used: list[float] = []
+    plain = combiner_training.contrastive_loss
+
+    def watched(queries: Any, targets: Any, ids: Any, settings: LossSettings) -> torch.Tensor:
+        used.append(settings.temperature)
+        return plain(queries, targets, ids, settings)
+
+    monkeypatch.setattr(combiner_training, "contrastive_loss", watched)
+    _train_and_publish(job, RUN, {})
+    assert used == pytest.approx([learned] * len(used))
+    at_bound = {"temperature.log_scale": torch.tensor([math.log(100)])}
+    assert _learned_loss(job, at_bound).temperature == pytest.approx(0.01)
+    assert used
+
+
+@pytest.mark.parametrize("module", [mapping_training, reformulation_training, rewriter_training])
+def test_results_of_one_root_are_not_those_of_another(module: Any, tmp_path: Path) -> None:
+    """Prefect's record of a task holds an absolute path."""
+
+    def key(root: str) -> str | None:
+        job = SimpleNamespace(root=root, key="k", spec={"a": 1}, is_published=True)
+        return module._job_key(None, {"job": job})
+
+    one = str(tmp_path / "one")
+    assert key(one) == key(f"file://{one}")
+    assert key(one) != key(str(tmp_path / "other"))
+
+
+def test_triplets_made_again_are_seen(tmp_path: Path) -> None:
+    """A process that lives long reads a table that has changed anew, and trains no stale job."""
+    triplets = write_triplets(str(tmp_path), pairs=40)
+    job = short_job(tmp_path, triplets)
+    before = job.split()
+    assert job.split() is before  # read once
+    table = triplets.table()
+    good = {"status": "ok", "text": "make it green", "reason": ""}
+    failed = table.read().filter(pl.col("status") != "ok")
+    by_id = {row["triplet_id"]: row | good for row in failed.to_dicts()}
+    for shard in table.plan(sorted(by_id), 100, retry_failed=True).shards:
+        part = pa.Table.from_pylist([by_id[k] for k in shard.members], table.schema.arrow)
+        table.publish(shard, part)
+    again = short_job(tmp_path, triplets)
+    assert [_pairs(each) for each in (before, again.split())] == [36, 40]
+    assert again.key != job.key
+    with pytest.raises(ValueError, match="has changed since"):
+        job.split()
+
+
+def _pairs(split: TripletSplit) -> int:
+    return len(split.training) + len(split.validation) + split.left_out
