@@ -39,7 +39,7 @@ from tasks.reformulation_job import ReformulationJob, RunSettings
 from tasks.triplet_sets import TripletSet, TripletSplit
 
 LARGE: Final = EncoderSpec("ViT-B-32", "random:0", preprocess="clip", device="cpu")
-SIZES: Final = {"large": (LARGE, 8, 10, 1.15), "embedded": (tiny().encoder, 64, 30, 1.3)}
+SIZES: Final = {"large": (LARGE, 8, 4, 1.15), "embedded": (tiny().encoder, 64, 30, 1.3)}
 """Backbone, batch size, steps, and the largest ratio that is accepted."""
 
 WARM_UP: Final = 2
