@@ -113,6 +113,7 @@ def test_the_folder_is_whole_and_a_rerun_does_nothing(
     base: str, pairs: str, published: Path
 ) -> None:
     assert sorted(path.name for path in published.iterdir()) == PUBLISHED
+    assert [path.name for path in published.parent.iterdir()] == [published.name]  # no state
     before = {path.name: path.stat().st_mtime_ns for path in published.iterdir()}
     job, data = job_of(str(published.parents[2]), base, pairs)
     assert job.is_published
