@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from prefect import flow, runtime
-from prefect.states import Completed, Failed, State
+from prefect.states import Completed, State
 from pydantic import Field
 
 from flows.fan_out import start_helpers
@@ -197,19 +197,30 @@ def _show_costs(collection: str, costs: Sequence[Cost]) -> None:
 # --------------------------------------------------------------------------- doing it
 
 
-def _fill(stage: CaptionStage, log: RunLog, allow_gaps: float, retry: bool) -> str:
-    """Make what is left of a stage; returns why it may not be used, empty if it may."""
+Problem = StageFailed | IncompleteTable
+
+
+def _fill(stage: CaptionStage, log: RunLog, allow_gaps: float, retry: bool) -> Problem | None:
+    """Make what is left of a stage; returns why it may not be used, None if it may."""
     try:
         run_stage(stage, log, allow_gaps=allow_gaps, retry_failed=retry)
     except (StageFailed, IncompleteTable) as error:
-        return str(error)
-    return ""
+        return error
+    return None
 
 
 def _end(
-    collection: str, stages: Sequence[CaptionStage], log: RunLog, outcomes: Sequence[str]
+    collection: str,
+    stages: Sequence[CaptionStage],
+    log: RunLog,
+    outcomes: Sequence[Problem | None],
 ) -> State[Any]:
-    """The state that the run ends in, and the artifact that says why."""
+    """The state that the run ends in, and the artifact that says why.
+
+    Raises:
+        StageFailed: shards raised; the run then ends as Failed.
+        IncompleteTable: more images than allowed lack captions; likewise.
+    """
     reports = [report.as_json() for report in log.stages]
     failed = [row for stage in stages for row in _failed_rows(stage)]
     text = f"## Captions of {collection}\n\n{stages_markdown(reports)}"
@@ -220,8 +231,8 @@ def _end(
         text += f"\n\n{markdown_table(columns, failed[:SHOWN])}"
     publish_markdown(artifact_key("backfill", collection), text, f"Captions of {collection}")
     data = {"stages": reports, "failed": len(failed), "run": str(runtime.flow_run.name or "")}
-    if problems := [outcome for outcome in outcomes if outcome]:
-        return Failed(message="; ".join(problems)[:2000], data=data)
+    if problems := [outcome for outcome in outcomes if outcome is not None]:
+        raise problems[0]
     if failed:
         message = f"{len(failed)} images could not be captioned; that is within what is allowed"
         return Completed(name="CompletedWithGaps", message=message, data=data)

@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from flows.backfill_captions import backfill_captions
+from flows.backfill_captions import Selector, backfill_captions
 from flows.gallery import caption_stage
 from flows.running import StageFailed
 from models.protocols import Captioner, CaptionReply
@@ -254,7 +254,7 @@ def test_failed_rows_are_kept_counted_refused_and_retried_when_asked(
         backfill(root)
     assert len(calls) == IMAGES / SHARD
 
-    mended = backfill(root, retry_failed=True)
+    mended = backfill(root, selector=Selector(which="failed"))
     assert (mended["made"], mended["reused"], mended["failed"]) == (1, IMAGES - 1, 0)
     assert calls[-1] == (victim,)
     assert backfill(root)["failed"] == 0
