@@ -231,7 +231,8 @@ def test_the_fusion_ranks_by_the_weighted_sum_of_both_cosines(
     query = both.benchmark.load().queries[0]
     row = rows.filter(pl.col("query_id") == query.query_id).to_dicts()[0]
     cvsi, trained = (similarities(profile, stage, query) for stage in fused[:2])
-    sums = {image: 0.5 * cvsi[image] + 0.5 * trained[image] for image in cvsi}
+    share = profile.instructcir.weights["circo"]
+    sums = {image: (1 - share) * cvsi[image] + share * trained[image] for image in cvsi}
     assert row["scores"] == pytest.approx([sums[name] for name in row["names"]], abs=1e-5)
     assert row["scores"] == sorted(row["scores"], reverse=True)
     assert row["names"][0] == max(sums, key=lambda image: sums[image])
