@@ -171,7 +171,10 @@ def test_a_network_answers_searches_in_its_own_space(
         cvsi = {hit["image_id"]: hit["score"] for hit in found(capsys, asked)["hits"]}
         # A plain search ranks by a query of any length; the fusion by the cosine of each part.
         ratio = np.linalg.norm(cvsi_query(embedded, pictures[0]))
-        expected = {name: 0.5 * cvsi[name] / ratio + 0.5 * expected[name] for name in expected}
+        share = embedded.instructcir.weights["circo"]
+        expected = {
+            name: (1 - share) * cvsi[name] / ratio + share * expected[name] for name in expected
+        }
     assert scores == pytest.approx(expected, abs=1e-5)
 
 
