@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image", default="", help="image of the cpu pool's runs")
     parser.add_argument("--gpu-image", default="", help="image of the gpu pool's runs")
     parser.add_argument("--root", default="", help="where tables lie: its bucket is made and tried")
-    parser.add_argument("--home", default="/work", help="folder in which runs work")
+    parser.add_argument("--home", default="/srv/cirflow", help="folder in which runs work")
     parser.add_argument(
         "--heavy-pool", choices=("cpu", "gpu"), default="cpu", help="pool of what wants a GPU"
     )

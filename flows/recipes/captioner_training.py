@@ -1,6 +1,7 @@
 """What the recipes of both captioners share: batches of tokens, the run and its options."""
 
 import argparse
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
@@ -15,14 +16,14 @@ from flows.recipes.training import Schedule, Training, streams
 from storage.world.scenes import Scene, sample_scenes
 
 
-class Trainee(nn.Module):
+class Trainee(nn.Module, ABC):
     """A captioner and what else is trained with it."""
 
+    @abstractmethod
     def losses(
         self, images: Tensor, texts: Sequence[str], scenes: Sequence[Scene]
     ) -> dict[str, Tensor]:
         """Losses by name for pictures (B, 3, 96, 96), their captions and what they show."""
-        raise NotImplementedError
 
 
 def token_batch(
