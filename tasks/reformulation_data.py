@@ -7,6 +7,7 @@ side): the position in the data is a number, and a run goes on exactly where it 
 from __future__ import annotations
 
 import functools
+import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,6 @@ import torch
 from lightning.pytorch import LightningDataModule
 from PIL import Image
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
 
 from models.preprocess import ImagePreprocess
 from models.reformulation.text_sequence import TextIds
@@ -42,6 +42,7 @@ Batch: TypeAlias = dict[str, torch.Tensor]
 _SMALLEST_CROP: Final = 0.8
 _CROP_RATIOS: Final = (3 / 4, 4 / 3)
 _AHEAD: Final = 64
+_BATCHES_AHEAD: Final = 2
 _THREADS: Final = 4
 
 
@@ -90,6 +91,7 @@ class PictureCache:
         self._prepare = prepare
         self._room = memory_bytes
         self._kept: dict[str, Pixels] = {}
+        self._lock = threading.Lock()
 
     def fill(self, image_ids: Sequence[str], threads: int = _THREADS) -> dict[str, str]:
         """Decode images until the memory is full; returns those that cannot be read, and why."""
@@ -129,10 +131,12 @@ class PictureCache:
             return  # the callers see which ones did not come
 
     def _keep(self, image_id: str, pixels: Pixels) -> bool:
-        if pixels.nbytes > self._room:
-            return False
-        self._room -= pixels.nbytes
-        self._kept[image_id] = pixels
+        with self._lock:
+            if image_id not in self._kept:
+                if pixels.nbytes > self._room:
+                    return False
+                self._room -= pixels.nbytes
+                self._kept[image_id] = pixels
         return True
 
     def _decoded(
@@ -196,21 +200,19 @@ class TripletRows:
         triplets: The rows, in their order.
         text_ids: How texts become token ids.
         numbers: Target image id -> a number, the same in every process.
+        texts: The triplets' tokenised texts, each tokenised once.
     """
 
     triplets: Sequence[Triplet]
     text_ids: TextIds
     numbers: Mapping[str, int] = field(init=False)
+    texts: Sequence[Any] = field(init=False)
 
     def __post_init__(self) -> None:
         targets = sorted({triplet.target for triplet in self.triplets})
         object.__setattr__(self, "numbers", {name: i for i, name in enumerate(targets)})
-
-    @functools.cached_property
-    def texts(self) -> list[Any]:
-        """Tokenised texts, each tokenised once."""
         row = functools.lru_cache(maxsize=None)(self.text_ids.tokens.row)
-        return [row(triplet.text) for triplet in self.triplets]
+        object.__setattr__(self, "texts", [row(triplet.text) for triplet in self.triplets])
 
     def text_and_targets(self, rows: Sequence[int]) -> Batch:
         """Token ids cropped to the longest text (B, L), and the targets' numbers (B,)."""
@@ -221,8 +223,8 @@ class TripletRows:
         return {"texts": ids, "target_ids": torch.tensor(targets)}
 
 
-class StepDataset(Dataset[Batch]):
-    """The batches of a run by their number."""
+class StepDataset:
+    """The batches of a run by their number; any number of threads may ask at once."""
 
     def __init__(
         self,
@@ -252,18 +254,18 @@ class StepDataset(Dataset[Batch]):
         self._size = size
         self._rank, self._world_size = rank, world_size
         self._classes = [f"{t.source}\n{t.meta_class}" for t in rows.triplets]
-        self._order: tuple[int, np.ndarray] = (-1, np.arange(0))
+        self._order = functools.lru_cache(maxsize=2)(self._order_of)  # this epoch's and the next
+
+    def _order_of(self, epoch: int) -> np.ndarray:
+        settings = self._settings
+        return epoch_order(self._classes, settings.class_grouping, settings.seed, epoch)
 
     def members(self, number: int) -> list[int]:
         """Rows of batch `number` that this process trains on."""
         epoch, place = divmod(number, self.per_epoch)
-        if self._order[0] != epoch:
-            settings = self._settings
-            order = epoch_order(self._classes, settings.class_grouping, settings.seed, epoch)
-            self._order = (epoch, order)
         share = self._settings.batch_size // self._world_size
         start = place * self._settings.batch_size + self._rank * share
-        return self._order[1][start : start + share].tolist()
+        return self._order(epoch)[start : start + share].tolist()
 
     def __getitem__(self, number: int) -> Batch:
         """`references` and `targets` (B, H, W, 3) uint8, `texts` (B, L), `target_ids` (B,)."""
@@ -284,9 +286,19 @@ class StepDataset(Dataset[Batch]):
 
 
 class StepLoader:
-    """Batches from a position on. Lightning keeps the position in its checkpoints."""
+    """Batches from a position on. Lightning keeps the position in its checkpoints.
+
+    Threads make the batches ahead, not processes: decoding and resizing release the interpreter's
+    lock, the pictures are kept once, and a flow run, which has threads of its own, is never forked.
+    """
 
     def __init__(self, dataset: StepDataset, workers: int) -> None:
+        """Start at the first batch.
+
+        Args:
+            dataset: The batches.
+            workers: Threads that make batches ahead; 0 makes each when it is asked for.
+        """
         self._dataset = dataset
         self._workers = workers
         self.position = 0
@@ -295,16 +307,30 @@ class StepLoader:
         return self._dataset.batches
 
     def __iter__(self) -> Iterator[Batch]:
-        loader = DataLoader(
-            self._dataset,
-            batch_size=None,
-            sampler=range(self.position, len(self)),
-            num_workers=self._workers,
-            pin_memory=torch.cuda.is_available(),
-        )
-        for batch in loader:
+        numbers = range(self.position, len(self))
+        for batch in self._ahead(numbers) if self._workers else map(self._batch, numbers):
             self.position += 1
             yield batch
+
+    def _batch(self, number: int) -> Batch:
+        batch = self._dataset[number]
+        if torch.cuda.is_available():
+            return {name: tensor.pin_memory() for name, tensor in batch.items()}
+        return batch
+
+    def _ahead(self, numbers: Sequence[int]) -> Iterator[Batch]:
+        """Batches in order, two for each thread begun before they are asked for."""
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="batches")
+        try:
+            begun: deque[Future[Batch]] = deque()
+            for number in numbers:
+                begun.append(pool.submit(self._batch, number))
+                if len(begun) >= _BATCHES_AHEAD * self._workers:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def state_dict(self) -> dict[str, int]:
         """Where the run is."""
@@ -346,7 +372,7 @@ class ReformulationData(LightningDataModule):
             text_ids: The network's, from texts to token ids.
             settings: Of the training.
             cache_bytes: Most memory for decoded pictures, in each process.
-            workers: Processes that make batches; 0 makes them in the training process.
+            workers: Threads that make batches ahead; 0 makes each when it is asked for.
 
         Raises:
             ValueError: There is no triplet, or too few for one batch.
