@@ -76,7 +76,7 @@ class ImagePreprocess:
         Yields:
             (b, 3, H, W) float32 tensors, normalised.
         """
-        geometry = self._geometry()
+        geometry = self.geometry()
 
         def pixels(index: int) -> np.ndarray:
             return np.asarray(geometry(images[index]))
@@ -87,16 +87,16 @@ class ImagePreprocess:
             for start in starts:
                 current = ahead or _submit(pool, pixels, start, size, len(images))
                 ahead = _submit(pool, pixels, start + size, size, len(images))
-                yield self._normalise(np.stack([future.result() for future in current]))
+                yield self.normalised(np.stack([future.result() for future in current]))
 
-    def _normalise(self, pixels: np.ndarray) -> torch.Tensor:
+    def normalised(self, pixels: np.ndarray) -> torch.Tensor:
         """Pixels (b, H, W, 3) uint8 -> normalised (b, 3, H, W) float32."""
         batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(255)
         mean = torch.tensor(self.config.mean).view(1, 3, 1, 1)
         std = torch.tensor(self.config.std).view(1, 3, 1, 1)
         return batch.sub_(mean).div_(std)
 
-    def _geometry(self) -> Compose:
+    def geometry(self) -> Compose:
         """Everything before normalisation, as PIL in and PIL out."""
         # open_clip's own steps but the last two, ToTensor and Normalize.
         own = image_transform_v2(self.config, is_train=False).transforms[:-2]

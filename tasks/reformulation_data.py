@@ -386,7 +386,7 @@ class ReformulationData(LightningDataModule):
         padded = settings.augmentation == "targetpad"
         geometry = ImagePreprocess(
             "targetpad" if padded else "clip", preprocess.pad_ratio, preprocess.config
-        )._geometry()
+        ).geometry()
         whole = settings.augmentation == "random_resized_crop"
         self._size = _height_and_width(preprocess.config.size)
         self._still = PictureCache(read, lambda image: np.asarray(geometry(image)), cache_bytes)
@@ -431,7 +431,7 @@ class ReformulationData(LightningDataModule):
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
         """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 as the vision tower reads them."""
-        return self._preprocess._normalise(images.numpy())
+        return self._preprocess.normalised(images.numpy())
 
 
 def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
