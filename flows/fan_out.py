@@ -13,6 +13,8 @@ from typing import Any
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 
+from tasks.patience import while_server_restarts
+
 
 def start_helpers(deployment: str, parameters: Mapping[str, Any], count: int) -> None:
     """Start runs of a deployment and do not wait for them.
@@ -27,7 +29,7 @@ def start_helpers(deployment: str, parameters: Mapping[str, Any], count: int) ->
     """
     with get_client(sync_client=True) as client:
         try:
-            found = client.read_deployment_by_name(deployment)
+            found = while_server_restarts()(client.read_deployment_by_name, deployment)
         except ObjectNotFound as error:
             raise ValueError(
                 f"there is no deployment {deployment} to start more runs of: bring the "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 from uuid import UUID
 
@@ -43,7 +43,8 @@ def progress_artifact(title: str, todo: int) -> Iterator[Bar]:
     artifact: Any = None
     if todo and FlowRunContext.get() is not None:
         key = artifact_key("progress", title)
-        artifact = create_progress_artifact(0.0, key=key, description=title)
+        with suppress(httpx.HTTPError, OSError):  # no stage fails for the lack of a bar
+            artifact = create_progress_artifact(0.0, key=key, description=title)
     bar = Bar(artifact)
     yield bar
     bar.show(100.0, now=True)

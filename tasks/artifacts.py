@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from prefect.artifacts import create_markdown_artifact
 
+from tasks.patience import while_server_restarts
+
 LARGEST: Final = 400_000
 """Bytes of one artifact; the UI's list of artifacts goes blank when they are megabytes."""
 
@@ -33,11 +35,17 @@ def _cell(value: Any) -> str:
 
 
 def publish_markdown(key: str, text: str, description: str) -> None:
-    """Show a page in the UI; a page that is too long is cut and says so."""
+    """Show a page in the UI; a page that is too long is cut and says so.
+
+    Raises:
+        httpx.HTTPError: the server did not take it, or could not be reached for minutes.
+    """
     if len(text.encode()) > LARGEST:
         text = text.encode()[:LARGEST].decode(errors="ignore")
         text = text.rsplit("\n", 1)[0] + "\n\n*Cut here: the full table is in the report.*"
-    create_markdown_artifact(markdown=text, key=key, description=description)
+    while_server_restarts()(
+        create_markdown_artifact, markdown=text, key=key, description=description
+    )
 
 
 def stages_markdown(stages: Sequence[Mapping[str, Any]]) -> str:

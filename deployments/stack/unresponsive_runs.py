@@ -19,16 +19,16 @@ SILENCE = timedelta(minutes=10)
 """Three heartbeats and some patience."""
 
 
-def ensure_crash_rule(client: SyncPrefectClient) -> bool:
+def ensure_crash_rule(client: SyncPrefectClient, silence: timedelta = SILENCE) -> bool:
     """Make the rule unless there is one of its name; True if it was made."""
     if client.read_automations_by_name(NAME):
         return False
-    client.create_automation(crash_rule())
+    client.create_automation(crash_rule(silence))
     return True
 
 
-def crash_rule() -> AutomationCore:
-    """The automation: after a heartbeat, nothing for `SILENCE`, neither another nor an end."""
+def crash_rule(silence: timedelta = SILENCE) -> AutomationCore:
+    """The automation: after a heartbeat, nothing for `silence`, neither another nor an end."""
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
@@ -42,8 +42,9 @@ def crash_rule() -> AutomationCore:
         for_each={"prefect.resource.id"},
         posture=Posture.Proactive,
         threshold=1,
-        within=SILENCE,
+        within=silence,
     )
-    message = "No heartbeat for ten minutes: its worker is gone. Run it again; it goes on."
+    minutes = f"{silence.total_seconds() / 60:g} minutes"
+    message = f"No heartbeat for {minutes}: its worker is gone. Run it again; it goes on."
     action = ChangeFlowRunState(state=StateType.CRASHED, message=message)
     return AutomationCore(name=NAME, trigger=trigger, actions=[action])
