@@ -79,10 +79,13 @@ def worker(work: Callable[[str], object], root: str) -> None:
         os._exit(status)
 
 
-def wait_for_shards(log: str, size: int, count: int) -> None:
-    """Wait until a log has grown by some lines; it is an error if that takes a minute."""
-    deadline = time.monotonic() + 60
-    while count:
+def wait_for_shards(log: str, size: int, count: int, pids: Sequence[int]) -> None:
+    """Wait until a log has grown by some lines, or all workers have ended by themselves.
+
+    It is an error if that takes five minutes.
+    """
+    deadline = time.monotonic() + 300
+    while count and not all(has_ended(pid) for pid in pids):
         with open(log, "rb") as file:
             file.seek(size)
             if file.read().count(b"\n") >= count:
@@ -90,6 +93,11 @@ def wait_for_shards(log: str, size: int, count: int) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"the workers have not begun {count} shards")
         time.sleep(0.002)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a child has ended; it is left for `waitpid`."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def serve(work: Callable[[str], object], log: str) -> None:
@@ -110,7 +118,7 @@ def obey(work: Callable[[str], object], log: str, command: dict[str, Any]) -> di
             worker(work, command["root"])
         pids.append(pid)
     if command["kill"] is not None:
-        wait_for_shards(log, size, command["kill"]["shards"])
+        wait_for_shards(log, size, command["kill"]["shards"], pids)
         time.sleep(command["kill"]["seconds"])
         for pid in pids:
             os.kill(pid, signal.SIGKILL)

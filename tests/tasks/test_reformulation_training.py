@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -38,6 +33,7 @@ from tasks.reformulation_state import CHECKPOINT, History, training_folder
 from tasks.reformulation_training import _train_and_publish
 from tasks.reformulation_worker import train_beside
 from tasks.triplet_sets import TripletSet
+from tests.fakes.killed_trainings import assert_kills_change_nothing
 from tests.fakes.triplet_tables import small_job, write_triplets
 
 RUN = RunSettings(accelerator="cpu", log_steps=1, save_steps=3, loggers=())
@@ -347,55 +343,10 @@ def test_two_processes_train_like_one(tmp_path: Path, triplets: TripletSet, trai
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_and_resumed(
-    tmp_path: Path, triplets: TripletSet, repository: Path
-) -> None:
+def test_killed_at_random_moments_and_resumed(tmp_path: Path, triplets: TripletSet) -> None:
     """SIGKILL while steps, validations, saves and publishing go on; the end is always the same."""
-    job = job_at(tmp_path / "undisturbed", triplets, training={"max_steps": 24})
-    log = tmp_path / "log"
-    log.touch()
-    chance = random.Random(seed := random.SystemRandom().randrange(2**32))
-    print(f"seed {seed}")  # shown when the test fails
-    arguments = [TypeAdapter(ReformulationJob).dump_json(job).decode(), str(log)]
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.fakes.reformulation_runs", *arguments],
-        cwd=repository,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PREFECT_LOGGING_LEVEL": "CRITICAL"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-
-        def run(root: str, kill: dict[str, float] | None) -> dict[str, Any]:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            command = {"root": root, "workers": 1, "kill": kill}
-            process.stdin.write(json.dumps(command) + "\n")
-            process.stdin.flush()
-            return json.loads(process.stdout.readline())
-
-        outcome = run(job.root, None)
-        assert outcome["ends"] == [0]
-        killed = replace(job, root=str(tmp_path / "killed"))
-        for _ in range(8):
-            if killed.is_published:
-                break
-            step_seconds = outcome["seconds"] / 24
-            kill = {
-                "shards": chance.choice((0, 1, 3, 4)),
-                "seconds": chance.random() * step_seconds,
-            }
-            assert run(killed.root, kill)["ends"] in ([-signal.SIGKILL], [0])
-        assert run(killed.root, None)["ends"] == [0]
-        process.stdin.close()
-    first, second = (Path(each.root, each.folder) for each in (job, killed))
-    for name in ("model.safetensors", "target.safetensors", "combiner.safetensors", "curves.csv"):
-        assert (first / name).read_bytes() == (second / name).read_bytes(), name
-    taken = [int(line) for line in log.read_text().split()]
-    assert len(taken) > 2 * 24  # some steps were taken again
+    job = job_at(tmp_path, triplets, training={"max_steps": 24})
+    assert_kills_change_nothing(job, tmp_path, steps=24, kills=8, longest=4)
 
 
 def test_settings_and_triplets_that_cannot_be_trained(tmp_path: Path, triplets: TripletSet) -> None:

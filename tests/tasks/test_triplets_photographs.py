@@ -1,8 +1,8 @@
-"""1,565 real photographs to 2,000 same-class triplets, with the shipped LLaVA and text generator.
+"""1,565 real photographs to 2,000 same-class triplets and a network trained on them.
 
 The small models know drawn things only, so captions and texts mean nothing; every pair must have
-its row, and enough texts must keep the contract for a training run, with nothing put in their
-place.
+its row, enough texts must keep the contract for a training run, with nothing put in their place,
+and a training that is killed again and again must end with the weights of an undisturbed one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pytest
 
 from flows.generate_triplets import triplet_set, triplet_stage
 from flows.profiles import resolve_profile
+from flows.train_reformulation import reformulation_job
 from models.modification_texts import read_answer
 from models.protocols import TextReply
 from storage.collections import Collection, ingest
@@ -21,13 +22,15 @@ from storage.locations import Location
 from storage.tables import require_complete
 from tasks.pair_samples import PairSample, PairSource
 from tasks.report.triplets import notes_on, stage_quality
+from tests.fakes.killed_trainings import assert_kills_change_nothing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 PAIRS = 2000
+STEPS = 300
 
 
-def test_real_photographs_become_a_finished_triplet_table(
+def test_real_photographs_become_triplets_and_a_trained_network(
     shared_data: Path, tmp_path: Path
 ) -> None:
     profile = resolve_profile(
@@ -67,4 +70,9 @@ def test_real_photographs_become_a_finished_triplet_table(
     for text, raw in good.select("text", "raw").iter_rows():
         assert read_answer(TextReply("", raw)) == (text, "")  # what the model said, nothing else
     assert rows.filter(pl.col("status") != "ok")["text"].null_count() == PAIRS - len(good)
-    assert len(triplet_set(stage).split(32).training) >= 0.4 * PAIRS
+
+    triplets = triplet_set(stage)
+    assert len(triplets.split(32).training) >= 0.4 * PAIRS
+    training = {"batch_size": 8, "max_steps": STEPS, "validation": 32, "validate_every": 100}
+    job = reformulation_job(profile.root, triplets, profile.encoder, training=training)
+    assert_kills_change_nothing(job, tmp_path, steps=STEPS, kills=5, longest=80)
