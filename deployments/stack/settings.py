@@ -14,6 +14,9 @@ from deployments.stack.processes import ProcessFolder
 
 PREFECT_YAML = "prefect.yaml"
 
+PATIENCE = {"PREFECT_CLIENT_MAX_RETRIES": "8"}
+"""Runs and workers outlive a server that is away for eight minutes (2 + 4 + ... + 256 seconds)."""
+
 
 @dataclass(frozen=True)
 class StackSettings:
@@ -99,7 +102,7 @@ class StackSettings:
 
     def client_environment(self) -> dict[str, str]:
         """Environment of workers and of whoever starts flow runs."""
-        environment = {**os.environ, **QUIET}
+        environment = {**PATIENCE, **os.environ, **QUIET}
         environment |= {
             "PREFECT_HOME": str(self.home),
             "PREFECT_API_URL": self.api_url,
