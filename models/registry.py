@@ -24,8 +24,8 @@ class Engine:
 
 
 CAPTIONERS: Final[Mapping[str, Engine]] = {
-    "blip2": Engine("models.captioners.blip2", "Blip2Captioner", "Blip2Settings"),
-    "llava": Engine("models.captioners.llava", "LlavaCaptioner", "LlavaSettings"),
+    "blip2": Engine("models.captioners.blip2", "Blip2Captioner", "InProcessSettings"),
+    "llava": Engine("models.captioners.llava", "LlavaCaptioner", "InProcessSettings"),
     "openai_images": Engine(
         "models.captioners.openai_images", "OpenAIImageCaptioner", "OpenAIServerSettings"
     ),

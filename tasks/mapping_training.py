@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
-from prefect import task
 
 from models.keywords import extractor
 from models.mapping import dump_mapping
@@ -20,7 +19,7 @@ from storage.locations import Location
 from storage.schemas import OK
 from tasks import progress
 from tasks.engines import encoder_fingerprint, load_encoder
-from tasks.stage_tasks import PLAIN_JSON
+from tasks.publishing_once import publishing_once
 from tasks.stages.captions import CaptionStage
 
 PRODUCER = "cirflow/mapping/1"
@@ -101,13 +100,6 @@ def captions_key(captions: Sequence[str]) -> str:
     return sha256_hex("\n".join(captions).encode())[:20]
 
 
-def _job_key(context: Any, parameters: dict[str, Any]) -> str | None:
-    job: MappingJob = parameters["job"]
-    # The result names a folder, so the same network at another root is another result.
-    place = content_key(str(Location(job.root)))
-    return f"mapping-{content_key(job.spec)}-{place}" if job.is_published else None
-
-
 class Captions:
     """Captions on their way into the task: Prefect does not look inside."""
 
@@ -115,12 +107,7 @@ class Captions:
         self.texts = texts
 
 
-@task(
-    task_run_name="train mapping network",
-    cache_key_fn=_job_key,
-    persist_result=True,
-    result_serializer=PLAIN_JSON,
-)
+@publishing_once("train mapping network")
 def train_network(job: MappingJob, captions: Captions) -> dict[str, Any]:
     """Train, from the last checkpoint if there is one, and publish; does nothing if published."""
     location = Location(job.root)

@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
-from prefect import task
 
-from storage.keys import content_key
 from storage.locations import Location
 from tasks.networks import why_not_zero_shot
+from tasks.publishing_once import publishing_once
 from tasks.reformulation_card import model_card
 from tasks.reformulation_curves import ShownProgress, curves_csv, curves_page, show_curves
 from tasks.reformulation_job import ReformulationJob, RunSettings
 from tasks.reformulation_state import History, TrainingFolder, training_folder
-from tasks.stage_tasks import PLAIN_JSON
 
 if TYPE_CHECKING:
     from models.reformulation.combiner import Combiner
@@ -32,19 +30,7 @@ if TYPE_CHECKING:
 NOT_ZERO_SHOT_AS_GIVEN = "whoever trained it said so"
 
 
-def _job_key(context: Any, parameters: dict[str, Any]) -> str | None:
-    job: ReformulationJob = parameters["job"]
-    # The result names a folder, so the same network at another root is another result.
-    place = content_key(str(Location(job.root)))
-    return f"reformulation-{job.key}-{place}" if job.is_published else None
-
-
-@task(
-    task_run_name="train reformulation network",
-    cache_key_fn=_job_key,
-    persist_result=True,
-    result_serializer=PLAIN_JSON,
-)
+@publishing_once("train reformulation network")
 def train_reformulation_network(
     job: ReformulationJob, run: RunSettings, notes: dict[str, Any]
 ) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from models.checkpoints import identity_or_load, model_name
 from models.generators.adapter_card import CARD_FILE, AdapterCard, read_card, weights_hash
@@ -19,8 +20,8 @@ from models.rewriter_tuning import BaseModel, Example, RewriterTuning, TuningCon
 from storage.keys import content_key
 from storage.locations import Location
 from tasks import progress
+from tasks.publishing_once import publishing_once
 from tasks.rewriter_pairs import ExampleSource
-from tasks.stage_tasks import PLAIN_JSON
 
 PRODUCER = "cirflow/rewriter-adapter/1"
 SAVE_EVERY = 25
@@ -113,19 +114,7 @@ class RewriterJob:
         return Location(self.root).exists(f"{self.folder}/{CARD_FILE}")
 
 
-def _job_key(context: Any, parameters: dict[str, Any]) -> str | None:
-    job: RewriterJob = parameters["job"]
-    # The result names a folder, so the same adapter at another root is another result.
-    place = content_key(str(Location(job.root)))
-    return f"rewriter-{content_key(job.spec)}-{place}" if job.is_published else None
-
-
-@task(
-    task_run_name="tune rewriter",
-    cache_key_fn=_job_key,
-    persist_result=True,
-    result_serializer=PLAIN_JSON,
-)
+@publishing_once("tune rewriter")
 def tune_rewriter(job: RewriterJob, data: TuningData) -> dict[str, Any]:
     """Tune, from the last checkpoint if there is one, and publish; does nothing if published."""
     location = Location(job.root)
@@ -163,7 +152,7 @@ def adapter_folder(training: RewriterTuning, card: AdapterCard) -> dict[str, byt
     }
 
 
-@task(task_run_name="merge rewriter")
+@task(task_run_name="merge rewriter", cache_policy=NO_CACHE)
 def export_merged(job: RewriterJob, folder: str) -> str:
     """Write the base model with the published adapter merged into it; does nothing if it is there.
 

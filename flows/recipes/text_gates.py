@@ -40,7 +40,7 @@ from flows.recipes.text_samples import (
     Split,
     draw_sample,
 )
-from models.captioners.blip2 import Blip2Captioner, Blip2Settings
+from models.captioners.blip2 import Blip2Captioner, InProcessSettings
 from models.protocols import CaptionSampling
 from storage.world.drawing import draw
 from storage.world.grammar import ONE_EDIT, join_added, parse_caption
@@ -221,7 +221,7 @@ def score_generated(
     """
     test = replace(TEST_SETS[0], name="generated captions")
     samples = draw_samples(test, count)
-    engine = Blip2Captioner(Blip2Settings(model=str(captioner), device="cpu", dtype="float32"))
+    engine = Blip2Captioner(InProcessSettings(model=str(captioner), device="cpu", dtype="float32"))
     pictures = ((str(i), draw(sample.scene, seed=i)) for i, sample in enumerate(samples))
     sampling = CaptionSampling(n=1, mode="greedy", max_new_tokens=60)
     captions = {r.key: "".join(r.captions) for r in engine.caption(pictures, sampling)}

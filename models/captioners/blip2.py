@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch import Tensor
 from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
 from models.captioners.in_process import (
+    InProcessSettings,
     as_list,
     caption_in_batches,
     draw_captions,
@@ -39,34 +39,10 @@ VERSION = 1
 """Raised when the code draws other captions from the same checkpoint and sampling."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blip2Settings:
-    """Which BLIP-2 checkpoint runs, and where.
-
-    Attributes:
-        model: Local directory or hub id of a BLIP-2 with an OPT (decoder-only) language model.
-        revision: Hub revision; ignored for a directory.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
-        dtype: `auto` (bfloat16 on a GPU, else float32), `float32`, `bfloat16` or `float16`.
-        batch_size: Images run at once; does not change a caption.
-    """
-
-    model: str
-    revision: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    batch_size: int = 16
-
-    def __post_init__(self) -> None:
-        """Refuse a batch that holds nothing."""
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
-
-
 class Blip2Captioner:
     """Captions images with a BLIP-2 checkpoint; fulfils `models.protocols.Captioner`."""
 
-    def __init__(self, settings: Blip2Settings) -> None:
+    def __init__(self, settings: InProcessSettings) -> None:
         """Remember the settings; the checkpoint is loaded when the first image comes."""
         self._settings = settings
         self._device = pick_device(settings.device)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
-from models.captioners.blip2 import Blip2Captioner, Blip2Settings
+from models.captioners.blip2 import Blip2Captioner, InProcessSettings
 from models.protocols import Captioner, CaptionSampling
 from tests.fakes.checkpoints import NUM_QUERIES, save_blip2
 
@@ -31,7 +31,7 @@ def captioner(folder: Path) -> Blip2Captioner:
 
 def load(folder: Path, batch_size: int) -> Blip2Captioner:
     return Blip2Captioner(
-        Blip2Settings(model=str(folder), device="cpu", dtype="float32", batch_size=batch_size)
+        InProcessSettings(model=str(folder), device="cpu", dtype="float32", batch_size=batch_size)
     )
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from models.captioners.chat import DEFAULT_PROMPT
-from models.captioners.llava import LlavaCaptioner, LlavaSettings
+from models.captioners.llava import InProcessSettings, LlavaCaptioner
 from models.protocols import Captioner, CaptionSampling
 from storage.world.drawing import draw
 from storage.world.scenes import sample_scenes
@@ -40,7 +40,7 @@ def captioner(folder: Path) -> LlavaCaptioner:
 
 def load(folder: Path, batch_size: int = 16) -> LlavaCaptioner:
     return LlavaCaptioner(
-        LlavaSettings(model=str(folder), device="cpu", dtype="float32", batch_size=batch_size)
+        InProcessSettings(model=str(folder), device="cpu", dtype="float32", batch_size=batch_size)
     )
 
 

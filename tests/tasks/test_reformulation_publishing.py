@@ -26,7 +26,7 @@ from models.reformulation.encoder import ReformulationEncoder
 from models.reformulation.network import build_network
 from models.reformulation.settings import LossSettings
 from storage.images import decode_image
-from tasks import mapping_training, reformulation_training, rewriter_training
+from tasks import publishing_once, reformulation_training
 from tasks.networks import network_facts
 from tasks.reformulation_features import frozen_features
 from tasks.reformulation_fit import fit, load_data
@@ -235,17 +235,17 @@ def test_the_second_stage_goes_on_with_the_temperature_of_the_first(
     assert used
 
 
-@pytest.mark.parametrize("module", [mapping_training, reformulation_training, rewriter_training])
-def test_results_of_one_root_are_not_those_of_another(module: Any, tmp_path: Path) -> None:
+def test_results_of_one_root_are_not_those_of_another(tmp_path: Path) -> None:
     """Prefect's record of a task holds an absolute path."""
 
-    def key(root: str) -> str | None:
-        job = SimpleNamespace(root=root, key="k", spec={"a": 1}, is_published=True)
-        return module._job_key(None, {"job": job})
+    def key(root: str, published: bool = True) -> str | None:
+        job = SimpleNamespace(root=root, folder="checkpoints/a/key", is_published=published)
+        return publishing_once._key(None, {"job": job})
 
     one = str(tmp_path / "one")
     assert key(one) == key(f"file://{one}")
     assert key(one) != key(str(tmp_path / "other"))
+    assert key(one, published=False) is None
 
 
 def test_triplets_made_again_are_seen(tmp_path: Path) -> None:
