@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
 
 from flows.evaluation import runnable_methods
 from flows.generate_triplets import generate_triplets
@@ -34,7 +35,7 @@ COMPARED: Final = ("image-only", "text-only", "image-text-sum", "lincir", "instr
 """What the network that the demo trains is compared with."""
 
 
-@task
+@task(cache_policy=NO_CACHE)
 def draw_world(folder: Path, size: WorldSize, seed: int) -> dict[str, str]:
     """Draw the three embedded benchmarks, unless they are there."""
     return {name: str(path) for name, path in write_world(folder, size, seed).items()}
@@ -123,7 +124,7 @@ def train_from_images(
     return {"triplets": made, "network": network}
 
 
-@task
+@task(cache_policy=NO_CACHE)
 def draw_pictures(folder: Path, size: UnlabelledSize, seed: int) -> dict[str, str]:
     """Draw the unlabelled collections, unless they are there."""
     return {name: str(path) for name, path in write_unlabelled(folder, size, seed).items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
 
 from flows.profiles import resolve_profile
 from flows.running import watching
@@ -13,7 +14,7 @@ from storage.locations import Location
 from tasks import progress
 
 
-@task(task_run_name="ingest {name}")
+@task(task_run_name="ingest {name}", cache_policy=NO_CACHE)
 def ingest_source(
     root: str, source: str, name: str, class_field: str = "meta_class"
 ) -> dict[str, Any]:

@@ -14,13 +14,13 @@ from typing import Any
 from botocore.exceptions import ConnectionError as S3ConnectionError
 from botocore.exceptions import HTTPClientError as S3ClientError
 from prefect import task
-from prefect.serializers import JSONSerializer
 from prefect.tasks import exponential_backoff
 
 from storage.keys import content_key
 from storage.schemas import OK
 from storage.tables import Shard
 from tasks import progress
+from tasks.plain_results import PLAIN_JSON
 from tasks.stages.base import Stage
 from tasks.stages.caption_features import CaptionFeatureStage
 from tasks.stages.captions import CaptionStage
@@ -29,9 +29,6 @@ from tasks.stages.query_features import QueryFeatureStage
 from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
 from tasks.stages.rewrites import RewriteStage
 from tasks.stages.triplets import TripletStage
-
-PLAIN_JSON = JSONSerializer(object_encoder=None, object_decoder=None)
-"""Results as plain JSON: reading one imports and builds nothing."""
 
 TRANSIENT = (ConnectionError, TimeoutError, S3ConnectionError, S3ClientError)
 """Lost connections and timeouts; those of the S3 client are no ConnectionErrors of Python's."""
