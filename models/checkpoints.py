@@ -51,7 +51,7 @@ def checkpoint_identity(model: str, revision: str | None = None) -> Mapping[str,
     else:
         folder = Path(snapshot_download(model, revision=revision, local_files_only=True))
     files = {
-        path.relative_to(folder).as_posix(): _sha256(path)
+        path.relative_to(folder).as_posix(): file_sha256(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name.endswith(_IDENTITY_SUFFIXES)
         if path.name not in _NOT_IDENTITY
@@ -101,7 +101,7 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return _DTYPES[dtype]
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """Digest of a file; the hub's cache names large files by it, which saves reading them."""
     target = path.resolve()
     if path.is_symlink() and target.parent.name == "blobs" and _HUB_BLOB.fullmatch(target.name):

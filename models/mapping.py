@@ -127,8 +127,7 @@ class MappingNetwork:
     @property
     def fingerprint(self) -> Mapping[str, Json]:
         """Architecture and a hash of the weights."""
-        digest = _weights_sha256(self.module.state_dict())
-        return {"mapping": self.shape.kind, **asdict(self.shape), "weights_sha256": digest}
+        return _fingerprint(self.shape, self.module.state_dict())
 
     def tokens(self, features: FloatArray, device: str = "cpu") -> FloatArray:
         """Pseudo tokens (B, dt) of image features (B, d), not normalised on either side.
@@ -164,26 +163,21 @@ def load_mapping(path: str | Path) -> MappingNetwork:
     Raises:
         MappingError: The file is missing, unreadable, or holds something else; it says what.
     """
-    path = Path(path)
-    if path.is_dir():
-        return _load_directory(path)
-    try:
-        if path.suffix == ".safetensors":
-            content: Any = safetensors.torch.load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise MappingError(f"there is no mapping network at {path}") from None
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise MappingError(f"{path} cannot be read as weights: {error}") from error
-    return mapping_from_checkpoint(content, str(path))
+    return _filled(*_read(Path(path)), str(path))
+
+
+def mapping_fingerprint(path: str | Path) -> Mapping[str, Json]:
+    """The fingerprint of a mapping network; its weights are hashed, no network is built.
+
+    Raises:
+        MappingError: As `load_mapping`, for what the file tells.
+    """
+    return _fingerprint(*_read(Path(path)))
 
 
 def mapping_from_checkpoint(content: Any, where: str = "the checkpoint") -> MappingNetwork:
     """The mapping network inside a loaded checkpoint of any known form."""
-    state = _unwrap(content, where)
-    shape = _recognise(state, where)
-    return _filled(shape, state, where)
+    return _filled(*_parsed(content, where), where)
 
 
 def dump_mapping(network: MappingNetwork, recipe: Mapping[str, Json]) -> dict[str, bytes]:
@@ -201,7 +195,31 @@ def dump_mapping(network: MappingNetwork, recipe: Mapping[str, Json]) -> dict[st
     }
 
 
-def _load_directory(path: Path) -> MappingNetwork:
+Weights = Mapping[str, torch.Tensor]
+
+
+def _read(path: Path) -> tuple[MappingShape, Weights]:
+    """Architecture and weights of any known form."""
+    if path.is_dir():
+        return _read_directory(path)
+    try:
+        if path.suffix == ".safetensors":
+            content: Any = safetensors.torch.load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise MappingError(f"there is no mapping network at {path}") from None
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise MappingError(f"{path} cannot be read as weights: {error}") from error
+    return _parsed(content, str(path))
+
+
+def _parsed(content: Any, where: str) -> tuple[MappingShape, Weights]:
+    state = _unwrap(content, where)
+    return _recognise(state, where), state
+
+
+def _read_directory(path: Path) -> tuple[MappingShape, Weights]:
     try:
         config = json.loads((path / CONFIG_FILE).read_bytes())
         state = safetensors.torch.load_file(path / WEIGHTS_FILE)
@@ -217,7 +235,7 @@ def _load_directory(path: Path) -> MappingNetwork:
         shape = MappingShape(**config["shape"])
     except (KeyError, TypeError) as error:
         raise MappingError(f"{path / CONFIG_FILE} has no complete `shape`: {error}") from error
-    return _filled(shape, state, str(path))
+    return shape, state
 
 
 def _unwrap(content: Any, where: str) -> dict[str, torch.Tensor]:
@@ -251,7 +269,7 @@ def _recognise(state: Mapping[str, torch.Tensor], where: str) -> MappingShape:
     )
 
 
-def _filled(shape: MappingShape, state: Mapping[str, torch.Tensor], where: str) -> MappingNetwork:
+def _filled(shape: MappingShape, state: Weights, where: str) -> MappingNetwork:
     module = new_module(shape)
     try:
         module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
@@ -260,12 +278,12 @@ def _filled(shape: MappingShape, state: Mapping[str, torch.Tensor], where: str) 
     return MappingNetwork(shape, module.eval().requires_grad_(False))
 
 
-def _weights_sha256(state: Mapping[str, torch.Tensor]) -> str:
+def _fingerprint(shape: MappingShape, state: Weights) -> Mapping[str, Json]:
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return {"mapping": shape.kind, **asdict(shape), "weights_sha256": digest.hexdigest()}
 
 
 def _some(names: Sequence[str], limit: int = 8) -> str:

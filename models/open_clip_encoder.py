@@ -27,6 +27,15 @@ TEXTS_PER_BATCH: Final = 256
 """Texts in one forward pass of a tower that cannot be cropped."""
 
 
+def fingerprint_of(identity: Mapping[str, Json], preprocess: ImagePreprocess) -> Fingerprint:
+    """What features depend on: a backbone's identity, its preprocessing and the library."""
+    return {
+        "engine": f"open_clip {open_clip.__version__}",
+        **identity,
+        "preprocess": dict(preprocess.fingerprint),
+    }
+
+
 class OpenClipEncoder:
     """An open_clip model that encodes pictures, texts and texts with a pseudo token."""
 
@@ -85,11 +94,7 @@ class OpenClipEncoder:
     @property
     def fingerprint(self) -> Fingerprint:
         """Model, weights, tokenizer, preprocessing, precision and library version."""
-        return {
-            "engine": f"open_clip {open_clip.__version__}",
-            **self._identity,
-            "preprocess": dict(self.preprocess.fingerprint),
-        }
+        return fingerprint_of(self._identity, self.preprocess)
 
     def encode_images(self, images: Sequence[Image.Image]) -> FloatArray:
         """Encode pictures; returns (B, d) float32, not normalised.

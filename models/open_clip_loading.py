@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,15 +19,16 @@ import open_clip
 import torch
 from open_clip.factory import parse_model_name
 from open_clip.tokenizer import SimpleTokenizer
-from open_clip.transform import PreprocessCfg
+from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import nn
 
-from models.open_clip_encoder import OpenClipEncoder
+from models.checkpoints import file_sha256
+from models.open_clip_encoder import OpenClipEncoder, fingerprint_of
 from models.preprocess import ImagePreprocess
 from models.protocols import DTYPES, Dtype, PreprocessMode
 
 if TYPE_CHECKING:
-    from models.protocols import Json
+    from models.protocols import Fingerprint, Json
 
 logger = logging.getLogger(__name__)
 
@@ -117,30 +118,70 @@ def load_encoder(spec: EncoderSpec) -> OpenClipEncoder:
     model.eval().requires_grad_(False)
     tokenizer, tokenizer_hash = _tokenizer(spec)
     _check_vocabulary(spec, model, tokenizer)
-    config = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
-    identity: dict[str, Json] = {
-        "model": "local-dir" if spec.directory else spec.source,
-        "pretrained": "" if spec.directory or weights == Path(spec.pretrained) else spec.pretrained,
-        "quick_gelu": quick_gelu or bool(_config(spec).get("quick_gelu", False)),
-        "config_sha256": _sha256(json.dumps(_config(spec), sort_keys=True).encode()),
-        "weights_sha256": file_sha256(weights) if weights else state_sha256(model),
-        "tokenizer_sha256": tokenizer_hash,
-        "dtype": spec.dtype,
-    }
+    preprocess = _preprocess(spec)
+    _check_preprocess(spec, model, preprocess)
+    weights_hash = file_sha256(weights) if weights else state_sha256(model)
     return OpenClipEncoder(
         model,
         tokenizer,
-        ImagePreprocess(spec.preprocess, spec.pad_ratio, config),
-        identity=identity,
+        preprocess,
+        identity=_identity(spec, quick_gelu, weights, weights_hash, tokenizer_hash),
         device=device,
         image_batch=spec.image_batch,
     )
 
 
-def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+@dataclass(frozen=True, slots=True)
+class EncoderFacts:
+    """What is known of a backbone from its files alone.
+
+    Attributes:
+        fingerprint: As the loaded encoder's.
+        dim: Width d of the joint space.
+    """
+
+    fingerprint: Fingerprint
+    dim: int
+
+
+def encoder_facts(spec: EncoderSpec) -> EncoderFacts:
+    """Fingerprint and width of a backbone; its files are hashed, no network is built.
+
+    An untrained network has no file: it is made, to be told apart by its weights.
+
+    Raises:
+        EncoderNotFound: As `load_encoder`, for what the files tell.
+    """
+    quick_gelu = _activation(spec)
+    weights = _weights(spec)
+    if weights is None:
+        encoder = load_encoder(spec)
+        return EncoderFacts(encoder.fingerprint, encoder.dim)
+    _, tokenizer_hash = _tokenizer(spec)
+    identity = _identity(spec, quick_gelu, weights, file_sha256(weights), tokenizer_hash)
+    return EncoderFacts(
+        fingerprint_of(identity, _preprocess(spec)), int(_config(spec)["embed_dim"])
+    )
+
+
+def _identity(
+    spec: EncoderSpec,
+    quick_gelu: bool,
+    weights: Path | None,
+    weights_hash: str,
+    tokenizer_hash: str,
+) -> dict[str, Json]:
+    """Everything but the preprocessing that features depend on."""
+    named = spec.directory is not None or weights == Path(spec.pretrained)
+    return {
+        "model": "local-dir" if spec.directory else spec.source,
+        "pretrained": "" if named else spec.pretrained,
+        "quick_gelu": quick_gelu or bool(_config(spec).get("quick_gelu", False)),
+        "config_sha256": _sha256(json.dumps(_config(spec), sort_keys=True).encode()),
+        "weights_sha256": weights_hash,
+        "tokenizer_sha256": tokenizer_hash,
+        "dtype": spec.dtype,
+    }
 
 
 def state_sha256(model: nn.Module) -> str:
@@ -228,6 +269,32 @@ def _weights(spec: EncoderSpec) -> Path | None:
         ) from error
 
 
+def _preprocess(spec: EncoderSpec) -> ImagePreprocess:
+    """What is done to pictures: the backbone's own settings, then its tag's.
+
+    As open_clip sets it on a model that it made, read from the same places.
+    """
+    kind, place = parse_model_name(spec.source)
+    own: dict[str, Json] = {}
+    if spec.directory:
+        own = json.loads((spec.directory / CONFIG_FILE).read_bytes()).get("preprocess_cfg", {})
+    elif kind == "hf-hub":
+        own = open_clip.factory._get_hf_config(place).get("preprocess_cfg", {})
+    config = merge_preprocess_dict(asdict(PreprocessCfg()), own)
+    config["size"] = _image_size(_config(spec)["vision_cfg"])
+    config = merge_preprocess_dict(config, _preprocess_of_tag(spec))
+    return ImagePreprocess(spec.preprocess, spec.pad_ratio, PreprocessCfg(**config))
+
+
+def _image_size(vision: dict[str, Any]) -> int | tuple[int, ...]:
+    """Height and width of the vision tower's pictures; a ResNet of CLIP's has one number."""
+    size = vision.get("image_size", 224)
+    is_resnet = isinstance(vision.get("layers"), list | tuple)
+    if isinstance(size, int):
+        return size if is_resnet else (size, size)
+    return tuple(size)
+
+
 def _preprocess_of_tag(spec: EncoderSpec) -> dict[str, Json]:
     """The tag's mean, std and resize mode: open_clip forgets them for weights given as a file."""
     if spec.directory or not spec.pretrained:
@@ -261,6 +328,16 @@ def _check_vocabulary(spec: EncoderSpec, model: nn.Module, tokenizer: object) ->
         raise EncoderNotFound(
             f"{spec.name!r}: the tokenizer knows {words} tokens, the text tower only {rows}; "
             f"put the {BPE_FILE} it was trained with beside {CONFIG_FILE}"
+        )
+
+
+def _check_preprocess(spec: EncoderSpec, model: nn.Module, found: ImagePreprocess) -> None:
+    made = replace(found, config=PreprocessCfg(**open_clip.get_model_preprocess_cfg(model)))
+    if made.fingerprint != found.fingerprint:
+        raise EncoderNotFound(
+            f"{spec.name!r}: open_clip prepares pictures as {dict(made.fingerprint)}, its files "
+            f"say {dict(found.fingerprint)}; state `preprocess_cfg` and `image_size` in "
+            f"{CONFIG_FILE}"
         )
 
 

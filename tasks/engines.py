@@ -2,15 +2,15 @@
 
 Fingerprints are asked for far more often than engines are used: a rerun that reuses everything
 must not load a seven-billion-parameter captioner to find out. They are computed from the
-checkpoint's files where the engine allows it, and remembered.
+checkpoint's files, and remembered.
 """
 
 from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from tasks.settings import CaptionerSettings, GeneratorSettings
 if TYPE_CHECKING:
     from models.mapping import MappingNetwork
     from models.open_clip_encoder import OpenClipEncoder
-    from models.open_clip_loading import EncoderSpec
+    from models.open_clip_loading import EncoderFacts, EncoderSpec
     from models.protocols import Captioner, Fingerprint, TextGenerator
 
 
@@ -100,32 +100,39 @@ def load_mapping(checkpoint: str) -> MappingNetwork:
     """The mapping network of a checkpoint: a local path, or a folder on S3."""
     from models.mapping import load_mapping as load
 
+    with _on_disk(checkpoint) as place:
+        return load(place)
+
+
+@contextmanager
+def _on_disk(checkpoint: str) -> Iterator[str]:
+    """A mapping network's files on this machine."""
     if not checkpoint.startswith("s3://"):
-        return load(checkpoint)
+        yield checkpoint
+        return
     source = Location(checkpoint)
     with tempfile.TemporaryDirectory() as folder:
         for name in ("config.json", "model.safetensors"):
             Path(folder, name).write_bytes(source.read_bytes(name))
-        return load(folder)
-
-
-@dataclass(frozen=True)
-class EncoderShape:
-    """Widths of an encoder: joint space and token embeddings."""
-
-    dim: int
+        yield folder
 
 
 @functools.lru_cache(maxsize=16)
+def encoder_facts(spec: EncoderSpec) -> EncoderFacts:
+    """What the files of an encoder tell of it."""
+    from models.open_clip_loading import encoder_facts as read
+
+    return read(spec)
+
+
 def encoder_fingerprint(spec: EncoderSpec) -> Fingerprint:
     """What the features of an encoder depend on."""
-    return load_encoder(spec).fingerprint
+    return encoder_facts(spec).fingerprint
 
 
-@functools.lru_cache(maxsize=16)
-def encoder_shape(spec: EncoderSpec) -> EncoderShape:
-    """The widths of an encoder."""
-    return EncoderShape(load_encoder(spec).dim)
+def encoder_dim(spec: EncoderSpec) -> int:
+    """Width of an encoder's joint space."""
+    return encoder_facts(spec).dim
 
 
 @functools.lru_cache(maxsize=16)
@@ -143,7 +150,10 @@ def generator_fingerprint(settings: GeneratorSettings) -> Fingerprint:
 @functools.lru_cache(maxsize=16)
 def mapping_fingerprint(checkpoint: str) -> Mapping[str, Any]:
     """What the pseudo tokens of a mapping network depend on."""
-    return load_mapping(checkpoint).fingerprint
+    from models.mapping import mapping_fingerprint as read
+
+    with _on_disk(checkpoint) as place:
+        return read(place)
 
 
 def backbone_name(spec: EncoderSpec) -> str:

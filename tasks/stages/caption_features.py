@@ -11,7 +11,7 @@ import pyarrow as pa
 from models.caption_features import caption_means
 from models.open_clip_loading import EncoderSpec
 from storage.schemas import OK
-from tasks.engines import encoder_fingerprint, encoder_shape, load_encoder
+from tasks.engines import encoder_dim, encoder_fingerprint, load_encoder
 from tasks.stages.base import Stage, Tick
 from tasks.stages.captions import CaptionStage
 
@@ -37,7 +37,7 @@ class CaptionFeatureStage(Stage):
             "encoder": dict(encoder_fingerprint(self.encoder)),
             "captions": self.captions.spec_key,
             "mean": self.mean,
-            "dim": encoder_shape(self.encoder).dim,
+            "dim": encoder_dim(self.encoder),
             "dtype": "float32",
         }
 
@@ -50,7 +50,7 @@ class CaptionFeatureStage(Stage):
         texts = captions_of(self.captions, members)
         good = [m for m in members if m in texts]
         means = caption_means(load_encoder(self.encoder), [texts[m] for m in good], self.mean)
-        vectors = np.zeros((len(members), encoder_shape(self.encoder).dim), np.float32)
+        vectors = np.zeros((len(members), encoder_dim(self.encoder)), np.float32)
         place = {m: i for i, m in enumerate(members)}
         vectors[[place[m] for m in good]] = means
         tick(len(members))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from models.open_clip_loading import EncoderSpec
-from tasks.engines import encoder_fingerprint, encoder_shape, load_encoder
+from tasks.engines import encoder_dim, encoder_fingerprint, load_encoder
 from tasks.stages.base import Decoding, ImageSet, Stage, Tick
 
 
@@ -30,7 +30,7 @@ class ImageFeatureStage(Stage):
         """The encoder."""
         return {
             "encoder": dict(encoder_fingerprint(self.encoder)),
-            "dim": encoder_shape(self.encoder).dim,
+            "dim": encoder_dim(self.encoder),
             "dtype": "float32",
         }
 

@@ -16,8 +16,8 @@ from models.open_clip_loading import EncoderSpec
 from models.query_features import FeatureMaker, QueryInputs
 from storage.schemas import OK
 from tasks.engines import (
+    encoder_dim,
     encoder_fingerprint,
-    encoder_shape,
     load_encoder,
     load_mapping,
     mapping_fingerprint,
@@ -75,7 +75,7 @@ class QueryFeatureStage(Stage):
                 "fashion_captions": self.cvsi.fashion_captions,
                 "mean": self.cvsi.stored_mean,
             },
-            "dim": encoder_shape(self.encoder).dim * width,
+            "dim": encoder_dim(self.encoder) * width,
             "dtype": "float32",
         }
 

@@ -17,6 +17,7 @@ from models.mapping import (
     MappingShape,
     dump_mapping,
     load_mapping,
+    mapping_fingerprint,
     new_module,
 )
 
@@ -97,6 +98,18 @@ def test_own_form_round_trip(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.tokens(features()), network.tokens(features()))
     safetensors.torch.save_file(dict(phi_state()), folder / "bare.safetensors")
     assert load_mapping(folder / "bare.safetensors").fingerprint == network.fingerprint
+    for place in (tmp_path / "phi.pt", folder, folder / "bare.safetensors"):
+        assert mapping_fingerprint(place) == network.fingerprint
+
+
+def test_the_fingerprint_is_read_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = {name: tensor.half() for name, tensor in phi_state().items()}
+    torch.save({"Phi": half}, tmp_path / "phi.pt")
+    expected = load_mapping(tmp_path / "phi.pt").fingerprint
+    monkeypatch.setattr("models.mapping.new_module", None)
+    assert mapping_fingerprint(tmp_path / "phi.pt") == expected
 
 
 def test_fingerprint_follows_the_weights() -> None:

@@ -12,7 +12,7 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from models.open_clip_loading import EncoderNotFound, EncoderSpec, load_encoder
+from models.open_clip_loading import EncoderNotFound, EncoderSpec, encoder_facts, load_encoder
 from models.protocols import ImageTextEncoder, SplicedText
 from models.text_tower import SpliceUnsupported, TextTower
 from tests.fakes.small_clip import write_small_clip
@@ -166,6 +166,57 @@ def test_openai_weights_run_with_quick_gelu(
         expected = trained.encode_text(ids).numpy()
     np.testing.assert_allclose(encoder.encode_texts(TEXTS), expected, atol=5e-6)
     assert encoder.fingerprint["quick_gelu"] is True
+    bare = EncoderSpec("ViT-B-32", str(file), device="cpu")
+    expected = encoder.fingerprint, load_encoder(bare).fingerprint
+    refuse_models(monkeypatch)
+    tagged = encoder_facts(EncoderSpec("ViT-B/32", "openai"))
+    assert (tagged.fingerprint, encoder_facts(bare).fingerprint) == expected
+    assert tagged.dim == 512
+
+
+def refuse_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on no network can be made."""
+
+    def refuse(*args: Any, **options: Any) -> None:
+        raise AssertionError("a network was made")
+
+    monkeypatch.setattr(open_clip, "create_model", refuse)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"preprocess": "clip", "dtype": "bf16"},
+        {"pad_ratio": 1.5, "image_batch": 3},
+    ],
+)
+def test_a_directory_is_known_without_a_network(
+    small: Path, spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec_of = EncoderSpec(str(small), device="cpu", **spec)
+    encoder = load_encoder(spec_of)
+    refuse_models(monkeypatch)
+    facts = encoder_facts(spec_of)
+    assert facts.fingerprint == encoder.fingerprint
+    assert facts.dim == encoder.dim == 24
+
+
+def test_an_untrained_network_is_known_by_its_weights() -> None:
+    one, other = (encoder_facts(EncoderSpec("ViT-B-32", f"random:{i}")) for i in (1, 2))
+    assert one.fingerprint["weights_sha256"] != other.fingerprint["weights_sha256"]
+    assert one.dim == other.dim == 512
+
+
+def test_pictures_that_open_clip_would_prepare_otherwise_are_refused(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = open_clip.get_model_preprocess_cfg
+    monkeypatch.setattr(
+        open_clip, "get_model_preprocess_cfg", lambda model: theirs(model) | {"size": (7, 7)}
+    )
+    with pytest.raises(EncoderNotFound, match="prepares pictures"):
+        load_encoder(EncoderSpec(str(small), device="cpu"))
 
 
 def test_fingerprint_follows_weights_and_not_the_place(small: Path, tmp_path: Path) -> None:
