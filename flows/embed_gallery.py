@@ -6,6 +6,16 @@ from typing import Any
 
 from prefect import flow
 
+from flows.forms import (
+    PROFILE_CAPTIONING,
+    PROFILE_CLIP,
+    PROFILE_WORK,
+    Captioning,
+    Clip,
+    MethodName,
+    Work,
+    with_choices,
+)
 from flows.gallery import gallery_stages
 from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stages
@@ -15,23 +25,27 @@ from tasks.stages.caption_features import CaptionFeatureStage
 @flow(name="embed-gallery", flow_run_name="embed {collection}")
 def embed_gallery(
     collection: str,
+    methods: tuple[MethodName, ...] = ("cvsi",),
+    backbone: Clip = PROFILE_CLIP,
+    captioning: Captioning = PROFILE_CAPTIONING,
+    work: Work = PROFILE_WORK,
     profile: str = "tiny",
     settings: dict[str, Any] | None = None,
-    methods: list[str] | None = None,
 ) -> dict[str, Any]:
     """Make everything that searching a collection needs.
 
     Args:
         collection: Name of an ingested collection.
+        methods: Methods that it will be searched by.
+        backbone: The CLIP whose features are made.
+        captioning: Captioner and number of captions.
+        work: Shards, and what may be missing.
         profile: tiny, production, or a TOML file that extends one.
         settings: Dotted setting names and values that replace the profile's.
-        methods: Methods that it will be searched by; cvsi if empty.
     """
-    chosen = resolve_profile(profile, settings)
+    chosen = resolve_profile(profile, with_choices(settings, backbone, captioning, work))
     features = [
-        stage
-        for method in methods or ["cvsi"]
-        for stage in gallery_stages(chosen, collection, method).values()
+        stage for method in methods for stage in gallery_stages(chosen, collection, method).values()
     ]
     captions = [each.captions for each in features if isinstance(each, CaptionFeatureStage)]
     log = RunLog()

@@ -11,6 +11,7 @@ import numpy as np
 from prefect import flow
 
 from flows.demo import SPLITS, demo_methods, draw_world
+from flows.forms import BenchmarkName, MethodName
 from flows.profiles import resolve_profile
 from flows.score_benchmark import evaluate
 from storage.locations import Location
@@ -25,8 +26,8 @@ def evaluate_world(
     seeds: list[int],
     profile: str = "tiny",
     settings: dict[str, Any] | None = None,
-    methods: list[str] | None = None,
-    benchmarks: list[str] | None = None,
+    methods: tuple[MethodName, ...] = (),
+    benchmarks: tuple[BenchmarkName, ...] = (),
     subsets: int = 250,
     circo_queries: int = 300,
     fashion_queries: int = 100,
@@ -38,8 +39,8 @@ def evaluate_world(
         seeds: Seeds of the worlds.
         profile: tiny, production, or a TOML file that extends one.
         settings: Dotted setting names and values that replace the profile's.
-        methods: Names from `cirflow methods`; the demo's if empty.
-        benchmarks: cirr, circo, fashioniq; all if empty.
+        methods: Which methods; none chosen means the demo's.
+        benchmarks: Which benchmarks; none chosen means all.
         subsets: CIRR-like groups of six; each gives two queries.
         circo_queries: CIRCO-like queries.
         fashion_queries: FashionIQ-like queries per category.

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from prefect import flow
 from pydantic import Field
 
-from flows.forms import Form
+from flows.forms import Dtype, Form
 from flows.generate_triplets import triplet_set, triplet_stage
 from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stage, watching
+from flows.setting_groups import AS_RECORDED, Group, Values
 from models.modification_texts import PLACEHOLDERS
 from models.prompts.library import Prompt, load_prompt
 from models.rewriter_tuning import BaseModel, TuningConfig
 from tasks import progress
 from tasks.pair_samples import PairSample, PairSource, Within
 from tasks.query_sets import BenchmarkRef, image_folder
+from tasks.reformulation_job import group_of
 from tasks.rewriter_pairs import ExampleSource, benchmark_pairs, read_pairs, triplet_pairs
 from tasks.rewriter_training import RewriterJob, TuningData, export_merged, tune_rewriter
 from tasks.settings import GeneratorSettings, Profile
@@ -55,17 +57,20 @@ class BenchmarkTexts(Form):
     fashioniq: str = Field("", description="Folder of FashionIQ with the images of its training.")
 
 
+NO_BENCHMARK = BenchmarkTexts()
+
+
 @flow(name="finetune-rewriter", flow_run_name="tune rewriter")
 def finetune_rewriter(
     pairs: str = "",
     teacher: Teacher | None = None,
-    gt: BenchmarkTexts | None = None,
+    gt: BenchmarkTexts = NO_BENCHMARK,
     replay: str = "",
     base: str = "",
     revision: str = "",
-    tuning: TuningConfig | None = None,
+    tuning: Annotated[Values, Group(TuningConfig, "tuning")] = AS_RECORDED,
     device: str = "auto",
-    dtype: str = "auto",
+    dtype: Dtype = "auto",
     merged: str = "",
     profile: str = "tiny",
     settings: dict[str, Any] | None = None,
@@ -88,9 +93,9 @@ def finetune_rewriter(
         replay: A file like `pairs` with other tasks to rehearse, each prompt with its answer.
         base: Directory or hub id of the model to tune; empty: the profile's rewriter.
         revision: Hub revision of it.
-        tuning: Rank, learning rate, epochs and so on, where they differ from the defaults.
+        tuning: Rank, learning rate, epochs and so on.
         device: auto, cpu, cuda, ...
-        dtype: Of the frozen base: auto (bfloat16 on a GPU, else float32) or a name.
+        dtype: Of the frozen base; auto is bfloat16 on a GPU and float32 elsewhere.
         merged: Folder for the whole model with the adapter merged in, for servers without LoRA.
         profile: tiny, production, or a TOML file that extends one.
         settings: Dotted setting names and values that replace the profile's.
@@ -101,7 +106,7 @@ def finetune_rewriter(
     sources = [
         *([_given_pairs(pairs, prompt)] if pairs else []),
         *([_teacher_pairs(chosen, teacher, prompt, log)] if teacher else []),
-        *_benchmark_texts(chosen, gt or BenchmarkTexts(), prompt, log),
+        *_benchmark_texts(chosen, gt, prompt, log),
     ]
     if not sources:
         raise ValueError("nothing to learn from; give pairs=FILE, a teacher, or gt")
@@ -111,7 +116,7 @@ def finetune_rewriter(
     job = RewriterJob(
         root=chosen.root,
         base=_base_model(chosen, base, revision, device, dtype),
-        config=tuning or TuningConfig(),
+        config=group_of(TuningConfig, tuning, "tuning"),
         prompt_sha256=str(prompt.fingerprint["prompt_sha256"]),
         data_sha256=data.sha256,
         counts=data.counts,

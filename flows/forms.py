@@ -6,9 +6,18 @@ The run dialog of Prefect's UI makes them from the types; the command line takes
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 from models.methods import METHODS, method
 from tasks.query_sets import BenchmarkRef
@@ -31,6 +40,12 @@ MethodName = Annotated[
 
 BenchmarkName = Literal["cirr", "circo", "fashioniq"]
 Split = Literal["val", "test1", "test"]
+SPLITS: Final[Mapping[BenchmarkName, tuple[Split, ...]]] = {
+    "cirr": ("val", "test1"),
+    "circo": ("val", "test"),
+    "fashioniq": ("val",),
+}
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class Form(BaseModel):
@@ -39,7 +54,7 @@ class Form(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Backbone(Form):
+class Clip(Form):
     """Which CLIP. Captions, edits and added objects do not depend on it."""
 
     name: str = Field(
@@ -52,6 +67,29 @@ class Backbone(Form):
         description="Tag of the weights (openai, laion2b_s34b_b79k) or a weight file. Empty for "
         "hubs and directories.",
     )
+
+    @model_validator(mode="after")
+    def _weights_need_a_name(self) -> Clip:
+        if self.pretrained and not self.name:
+            raise ValueError(f"pretrained={self.pretrained} needs the backbone's name beside it")
+        return self
+
+    @property
+    def title(self) -> str:
+        """A few words for the names of runs."""
+        name = Path(self.name).name if Path(self.name).is_dir() else self.name
+        return f"{name} {self.pretrained}".strip() or "the profile's backbone"
+
+    def settings(self) -> dict[str, Any]:
+        """The profile's settings that this choice replaces."""
+        if not self.name:
+            return {}
+        return {"encoder.name": self.name, "encoder.pretrained": self.pretrained}
+
+
+class Backbone(Clip):
+    """Which CLIP, and the mapping network that was trained for it."""
+
     mapping: str = Field(
         "",
         description="Checkpoint of a LinCIR mapping network for this backbone. Empty: trained if "
@@ -60,10 +98,97 @@ class Backbone(Form):
 
     def settings(self) -> dict[str, Any]:
         """The profile's settings that this choice replaces."""
-        if not self.name:
+        return super().settings() | ({"mapping.checkpoint": self.mapping} if self.mapping else {})
+
+
+Engine = Literal["profile", "blip2", "llava", "openai"]
+
+
+class Captioner(Form):
+    """Which captioner. What another one writes lies in a table of its own."""
+
+    engine: Engine = Field(
+        "profile",
+        description="profile: the profile's captioner. blip2, llava: in process. openai: a server "
+        "that takes images, such as vLLM.",
+    )
+    model: str = Field("", description="Directory or hub id; for a server, the name it serves.")
+    base_url: str = Field("", description="Address of the server's /v1 (openai only).")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Captioner:
+        if (self.engine == "profile") != (not self.model):
+            others = ", ".join(get_args(Engine)[1:])
+            raise ValueError(
+                f"a model goes with an engine ({others}), and the profile's captioner with none; "
+                f"engine is {self.engine}, model is {self.model!r}"
+            )
+        if (self.engine == "openai") != bool(self.base_url):
+            raise ValueError("base_url is the address of an openai server: give both or neither")
+        return self
+
+    def settings(self, captioner: str = "captioner") -> dict[str, Any]:
+        """The profile's settings that this choice replaces.
+
+        Args:
+            captioner: Where the profile keeps the captioner in question.
+        """
+        if self.engine == "profile":
             return {}
-        chosen: dict[str, Any] = {"encoder.name": self.name, "encoder.pretrained": self.pretrained}
-        return chosen | ({"mapping.checkpoint": self.mapping} if self.mapping else {})
+        own = self.model_dump(include={"engine", "model", "base_url"})
+        own |= {"revision": "", "identity": ""}
+        return {f"{captioner}.{name}": value for name, value in own.items()}
+
+
+class Captioning(Captioner):
+    """Which captioner, and how many captions an image gets."""
+
+    per_image: int = Field(
+        0, ge=0, le=100, description="N, captions of one image; 0: the profile's."
+    )
+
+    def settings(self, captioner: str = "captioner") -> dict[str, Any]:
+        """The profile's settings that this choice replaces."""
+        count = {"cvsi.captions_per_image": self.per_image} if self.per_image else {}
+        return super().settings(captioner) | count
+
+
+class Work(Form):
+    """How the work is cut, and what may be missing."""
+
+    shard_size: int = Field(
+        0,
+        ge=0,
+        description="Rows that are made and published together; a crash loses at most so many. "
+        "0: the profile's sizes.",
+    )
+    allow_gaps: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Fraction of a table's rows that may lack a usable value; empty: as in the "
+        "profile.",
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """The profile's settings that this choice replaces."""
+        kinds = ("captions", "features", "rewrites")
+        sizes = {f"shards.{kind}": self.shard_size for kind in kinds if self.shard_size}
+        return sizes | ({} if self.allow_gaps is None else {"allow_gaps": self.allow_gaps})
+
+
+PROFILE_CLIP: Final = Clip()
+PROFILE_CAPTIONER: Final = Captioner()
+PROFILE_CAPTIONING: Final = Captioning()
+PROFILE_WORK: Final = Work()
+"""Forms in which nothing is chosen: everything is as the profile says."""
+
+
+def with_choices(
+    settings: Mapping[str, Any] | None, *forms: Clip | Captioner | Work
+) -> dict[str, Any]:
+    """Settings with what was chosen in forms on top."""
+    return {**(settings or {}), **{k: v for form in forms for k, v in form.settings().items()}}
 
 
 class BenchmarkChoice(Form):
@@ -76,11 +201,18 @@ class BenchmarkChoice(Form):
         "", description="Name of the collection of its images; empty: NAME-SPLIT."
     )
 
+    @model_validator(mode="after")
+    def _split_exists(self) -> BenchmarkChoice:
+        known = SPLITS[self.name]
+        if self.split not in known:
+            raise ValueError(f"{self.name} has the splits {', '.join(known)}, not {self.split}")
+        return self
+
     def ref(self, profile: Profile, options: dict[str, Any] | None = None) -> BenchmarkRef:
         """The benchmark as stages know it."""
         return BenchmarkRef(
             name=self.name,
-            root=self.folder,
+            root=str(Path(self.folder).resolve()),
             split=self.split,
             options=options or {},
             collection=self.collection,

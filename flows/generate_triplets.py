@@ -13,6 +13,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
+from flows.forms import PROFILE_CAPTIONER, Captioner
 from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stage
@@ -64,6 +65,7 @@ def triplet_set(stage: TripletStage) -> TripletSet:
 def generate_triplets(
     collections: list[str],
     count: int,
+    captioning: Captioner = PROFILE_CAPTIONER,
     profile: str = "tiny",
     settings: dict[str, Any] | None = None,
     within: Within | dict[str, Within] = "meta_class",
@@ -90,6 +92,7 @@ def generate_triplets(
     Args:
         collections: Names of ingested collections.
         count: Number of pairs, from all collections together.
+        captioning: Who captions the images.
         profile: tiny, production, or a TOML file that extends one.
         settings: Dotted setting names and values that replace the profile's.
         within: Pair images of one meta_class, or any two of a collection; one rule for all
@@ -104,7 +107,8 @@ def generate_triplets(
         retry_failed: Try again what failed before: captions, late answers, rejected texts.
         out: Folder for the report and triplets.json; empty: out/triplets.
     """
-    chosen = resolve_profile(profile, settings)
+    own = captioning.settings("instructcir.captioner")
+    chosen = resolve_profile(profile, {**(settings or {}), **own})
     guarded = tuple(parse_guard(each) for each in guard or ())
     for ref in guarded:
         ingest_guarded(chosen.root, ref)

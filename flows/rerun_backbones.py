@@ -6,15 +6,24 @@ image and text features, a mapping network if a method needs one and none was na
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
+from prefect import flow, runtime
 
 from flows.evaluation import runnable_methods
-from flows.forms import Backbone, BenchmarkChoice, MethodName
+from flows.forms import (
+    PROFILE_CAPTIONING,
+    PROFILE_WORK,
+    Backbone,
+    BenchmarkChoice,
+    Captioning,
+    MethodName,
+    Work,
+    with_choices,
+)
 from flows.profiles import resolve_profile
 from flows.score_benchmark import Outcome, evaluate
 from flows.train_mapping import train_mapping_for
@@ -23,7 +32,7 @@ from models.paper_results import paper_results
 from tasks.artifacts import artifact_key, markdown_table, publish_markdown, stages_markdown
 from tasks.engines import backbone_name
 from tasks.ledger import MAIN_METRIC, read_ledger
-from tasks.query_sets import BenchmarkRef
+from tasks.query_sets import BenchmarkRef, is_embedded_world
 from tasks.settings import Profile
 
 LINCIR = "mapping:lincir"
@@ -42,13 +51,24 @@ class MappingPlan:
     steps: int
 
 
-@flow(name="rerun-backbone", flow_run_name="rerun on {backbone.name}")
+def _run_name() -> str:
+    """Such as `ViT-B-32 openai on cirr val, circo val`."""
+    given = runtime.flow_run.parameters
+    backbones = given.get("backbones") or [given["backbone"]]
+    names = [Backbone.model_validate(each).title for each in backbones]
+    benchmarks = [BenchmarkChoice.model_validate(each) for each in given["benchmarks"]]
+    return f"{', '.join(names)} on {', '.join(f'{b.name} {b.split}' for b in benchmarks)}"
+
+
+@flow(name="rerun-backbone", flow_run_name=_run_name)
 def rerun_backbone(
     backbone: Backbone,
     benchmarks: list[BenchmarkChoice],
-    methods: list[MethodName] | None = None,
+    methods: tuple[MethodName, ...] = (),
+    captioning: Captioning = PROFILE_CAPTIONING,
     mapping_captions: str = "",
     mapping_steps: int = 20_000,
+    work: Work = PROFILE_WORK,
     profile: str = "tiny",
     settings: dict[str, Any] | None = None,
     out: str = "out/rerun",
@@ -59,26 +79,31 @@ def rerun_backbone(
         backbone: The CLIP to evaluate.
         benchmarks: On what.
         methods: Which methods; none chosen means all that run.
+        captioning: Captioner and number of captions.
         mapping_captions: Captions that a mapping network for this backbone is trained on, if a
             method needs one: a text or Parquet file, or the name of a captioned collection.
         mapping_steps: Optimiser steps of that training.
+        work: Shards, and what may be missing.
         profile: tiny, production, or a TOML file that extends one.
         settings: Dotted setting names and values that replace the profile's.
         out: Folder for the report and the submission files.
     """
     plan = MappingPlan(mapping_captions, mapping_steps)
-    made = rerun(backbone, benchmarks, methods or [], plan, profile, settings or {}, Path(out))
+    chosen = with_choices(settings, captioning, work)
+    made = rerun(backbone, benchmarks, methods, plan, profile, chosen, Path(out))
     _show([made], benchmarks)
     return made.outcome.as_json() | {"backbone": made.name}
 
 
-@flow(name="evaluate-matrix", flow_run_name="methods x benchmarks x backbones")
+@flow(name="evaluate-matrix", flow_run_name=_run_name)
 def evaluate_matrix(
     backbones: list[Backbone],
     benchmarks: list[BenchmarkChoice],
-    methods: list[MethodName] | None = None,
+    methods: tuple[MethodName, ...] = (),
+    captioning: Captioning = PROFILE_CAPTIONING,
     mapping_captions: str = "",
     mapping_steps: int = 20_000,
+    work: Work = PROFILE_WORK,
     profile: str = "tiny",
     settings: dict[str, Any] | None = None,
     out: str = "out/matrix",
@@ -89,22 +114,25 @@ def evaluate_matrix(
         backbones: The CLIPs to evaluate, one after the other.
         benchmarks: On what.
         methods: Which methods; none chosen means all that run.
+        captioning: Captioner and number of captions.
         mapping_captions: Captions that mapping networks are trained on, where a backbone needs
             one: a text or Parquet file, or the name of a captioned collection.
         mapping_steps: Optimiser steps of that training.
+        work: Shards, and what may be missing.
         profile: tiny, production, or a TOML file that extends one.
         settings: Dotted setting names and values that replace the profile's.
         out: Folder for the reports, one below it per backbone.
     """
     plan = MappingPlan(mapping_captions, mapping_steps)
+    chosen = with_choices(settings, captioning, work)
     made = [
         rerun(
             backbone,
             benchmarks,
-            methods or [],
+            methods,
             plan,
             profile,
-            settings or {},
+            chosen,
             Path(out, artifact_key(backbone.name or profile, backbone.pretrained)),
         )
         for backbone in backbones
@@ -140,7 +168,7 @@ def rerun(
     Raises:
         ValueError: a method needs a mapping network and nothing says what to train it on.
     """
-    chosen = resolve_profile(profile, {**settings, **backbone.settings()})
+    chosen = resolve_profile(profile, with_choices(settings, backbone))
     refs = tuple(choice.ref(chosen) for choice in benchmarks)
     asked = list(methods) or runnable_methods(chosen)
     if backbone.name and not backbone.mapping and _needs_mapping(asked, refs):
@@ -151,9 +179,8 @@ def rerun(
                 "text or Parquet file, or a captioned collection), or choose other methods"
             )
         trained = train_mapping_for(chosen, mapping.captions, mapping.steps)
-        chosen = resolve_profile(
-            profile, {**settings, **backbone.settings(), "mapping.checkpoint": trained}
-        )
+        with_mapping = backbone.model_copy(update={"mapping": trained})
+        chosen = resolve_profile(profile, with_choices(settings, with_mapping))
     name = backbone_name(chosen.query_encoder)
     outcome = evaluate(chosen, refs, asked, out, f"Evaluation on {name}")
     return Rerun(name, chosen, refs, outcome)
@@ -173,20 +200,38 @@ def _needs_mapping(methods: Sequence[str], refs: Sequence[BenchmarkRef]) -> bool
 
 def _show(made: Sequence[Rerun], benchmarks: Sequence[BenchmarkChoice]) -> None:
     """Publish the comparison of backbones, one artifact per benchmark."""
+    stages = stages_markdown([s.as_json() for rerun in made for s in rerun.outcome.log.stages])
+    reports = "\n".join(
+        f"- {rerun.name}: [{path.name}]({path.as_uri()}), `{path}`"
+        for rerun in made
+        for path in [rerun.outcome.report.resolve()]
+    )
     for place, choice in enumerate(benchmarks):
+        items = {rerun.name: rerun.outcome.benchmarks[place] for rerun in made}
+        if not all(item.scores for item in items.values()):
+            continue  # hidden targets: there are submission files instead
         ref = made[0].refs[place]
-        text = comparison(made[0].profile.root, ref, [rerun.name for rerun in made])
-        stages = stages_markdown([s.as_json() for rerun in made for s in rerun.outcome.log.stages])
-        reports = "\n".join(f"- {rerun.name}: `{rerun.outcome.report}`" for rerun in made)
+        main = MAIN_METRIC[ref.load().style]
+        new = {
+            name: {method: scores.metrics[main] for method, scores in item.scores.items()}
+            for name, item in items.items()
+        }
         publish_markdown(
             artifact_key("backbones", ref.collection_name),
-            f"{text}\n\n### Full reports\n{reports}\n\n### What was made\n{stages}",
+            f"{comparison(made[0].profile.root, ref, new)}\n\n### Full reports\n{reports}"
+            f"\n\n### What was made\n{stages}",
             f"{choice.name} {choice.split}: methods by backbone",
         )
 
 
-def comparison(root: str, ref: BenchmarkRef, new: Sequence[str]) -> str:
-    """Methods by backbone on one benchmark from the ledger, beside the papers' numbers."""
+def comparison(root: str, ref: BenchmarkRef, new: Mapping[str, Mapping[str, float]]) -> str:
+    """Methods by backbone on one benchmark, beside the papers' numbers.
+
+    Args:
+        root: Whose ledger knows earlier backbones.
+        ref: The benchmark.
+        new: Backbone -> method -> main metric, of this run.
+    """
     style = ref.load().style
     main = MAIN_METRIC[style]
     entries = [
@@ -195,9 +240,10 @@ def comparison(root: str, ref: BenchmarkRef, new: Sequence[str]) -> str:
         if (entry["benchmark"], entry["split"]) == (ref.name, ref.split)
         and main in entry["metrics"]
     ]
-    backbones = list(dict.fromkeys(entry["backbone"] for entry in entries))
     values = {(e["method"], e["backbone"]): e["metrics"][main]["value"] for e in entries}
-    methods = list(dict.fromkeys(entry["method"] for entry in entries))
+    values |= {(m, name): value for name, own in new.items() for m, value in own.items()}
+    backbones = list(dict.fromkeys(name for _, name in values))
+    methods = list(dict.fromkeys(name for name, _ in values))
     methods.sort(key=lambda name: -max(values.get((name, b), 0.0) for b in backbones))
     printed = _printed(style, main)
     columns = ["method", *(f"**{b}**" if b in new else b for b in backbones), "papers"]
@@ -209,8 +255,8 @@ def comparison(root: str, ref: BenchmarkRef, new: Sequence[str]) -> str:
         )
         for name in methods
     ]
-    world = {entry["world"] for entry in entries}
-    note = " (embedded world: not comparable with papers)" if "embedded" in world else ""
+    embedded = is_embedded_world(ref.root)
+    note = " (embedded world: not comparable with papers)" if embedded else ""
     return f"## {ref.collection_name}: {main}{note}\n\n{markdown_table(columns, rows)}"
 
 

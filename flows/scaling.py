@@ -14,14 +14,16 @@ from typing import Any, Literal
 
 import numpy as np
 from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
 
 from flows.demo import SPLITS, draw_world
 from flows.evaluation import plan_evaluation
-from flows.forms import BenchmarkChoice
+from flows.forms import BenchmarkChoice, MethodName
 from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stage, run_stages, watching
-from flows.train_reformulation import Values, reformulation_job
+from flows.setting_groups import Values
+from flows.train_reformulation import reformulation_job
 from models.methods import method as known_method
 from storage.locations import Location
 from storage.world.benchmarks import WorldSize
@@ -78,7 +80,7 @@ def scaling(
     without: list[LeftOut] | None = None,
     benchmarks: list[BenchmarkChoice] | None = None,
     seeds: list[int] | None = None,
-    others: list[str] | None = None,
+    others: tuple[MethodName, ...] = (),
     method: Literal["instructcir", "instructcir-no-combiner", "instructcir-ema"] = "instructcir",
     training: Values | None = None,
     profile: str = "tiny",
@@ -120,10 +122,10 @@ def scaling(
     found = parse_triplet_set(triplets)
     variants = [Variant(n) for n in sorted(set(sizes))]
     variants += [Variant(max(sizes), part) for part in without or []]
-    _check(found, variants, training or {}, others or [])
+    _check(found, variants, training or {}, others)
     log = RunLog()
     scores = {v: _scored(chosen, found, v, training or {}, method, refs, log) for v in variants}
-    lines = {name: _score(chosen, refs, name, log) for name in others or []}
+    lines = {name: _score(chosen, refs, name, log) for name in others}
     return _publish(folder, refs, scores, lines)
 
 
@@ -191,7 +193,9 @@ def _score(profile: Profile, refs: Sequence[BenchmarkRef], method: str, log: Run
     return scores
 
 
-@task(task_run_name="score {stage.method} on {stage.benchmark.collection_name}")
+@task(
+    task_run_name="score {stage.method} on {stage.benchmark.collection_name}", cache_policy=NO_CACHE
+)
 def score_network(stage: RankingStage) -> MethodScores:
     """Score a ranking; networks made to be compared do not enter the ledger."""
     return score_ranking(stage)

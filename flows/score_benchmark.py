@@ -5,17 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
 
 from flows.evaluation import plan_evaluation, runnable_methods
+from flows.forms import (
+    PROFILE_CAPTIONING,
+    PROFILE_WORK,
+    BenchmarkChoice,
+    BenchmarkName,
+    Captioning,
+    MethodName,
+    Split,
+    Work,
+    with_choices,
+)
 from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stage, run_stages
 from storage.benchmarks.submissions import circo_submission, cirr_submission, write_submission
+from tasks.artifacts import artifact_key, publish_markdown, stages_markdown
+from tasks.engines import backbone_name
 from tasks.query_sets import BenchmarkRef, image_folder
-from tasks.report.build import EvaluatedBenchmark, build_report
+from tasks.report.artifact import section_markdown
+from tasks.report.build import EvaluatedBenchmark, report_data, write_report
+from tasks.report.records import ReportData
 from tasks.scores import MethodScores, read_ranking, record_scores, score_ranking
 from tasks.settings import Profile
 from tasks.stages.rankings import RankingStage
@@ -90,11 +106,28 @@ def evaluate(
             scores = {}
             files += [p for s in plan.rankings for p in write_submissions(s, out)]
         evaluated.append(EvaluatedBenchmark(ref, plan.rankings, scores))
-    report = build_report(profile, evaluated, log.stages, out, title, commands)
-    return Outcome(tuple(evaluated), log, tuple(files), report)
+    data = report_data(profile, evaluated, log.stages, title, commands)
+    outcome = Outcome(tuple(evaluated), log, tuple(files), write_report(data, out))
+    _show(data, outcome, backbone_name(profile.query_encoder))
+    return outcome
 
 
-@task(task_run_name="score {stage.method} on {stage.benchmark.collection_name}")
+def _show(data: ReportData, outcome: Outcome, backbone: str) -> None:
+    """Leave a page for each benchmark in Prefect's UI, and one on what the run did."""
+    report = outcome.report.resolve()
+    for section in data.sections:
+        text = section_markdown(section, report, data.embedded_world)
+        key = artifact_key("scores", section.name, backbone)
+        publish_markdown(key, text, f"{section.title} on {backbone}")
+    files = "".join(f"\n- `{path.resolve()}`" for path in outcome.submissions)
+    text = f"## {data.title}\n\n{stages_markdown([s.as_json() for s in outcome.log.stages])}"
+    text += f"\n\n### Submission files\n{files}" if files else ""
+    publish_markdown(artifact_key("run", data.title), text, f"What was made: {data.title}")
+
+
+@task(
+    task_run_name="score {stage.method} on {stage.benchmark.collection_name}", cache_policy=NO_CACHE
+)
 def score_method(stage: RankingStage) -> MethodScores:
     """Score a ranking and keep the numbers in the ledger."""
     scores = score_ranking(stage)
@@ -102,7 +135,10 @@ def score_method(stage: RankingStage) -> MethodScores:
     return scores
 
 
-@task(task_run_name="submission {stage.method} on {stage.benchmark.collection_name}")
+@task(
+    task_run_name="submission {stage.method} on {stage.benchmark.collection_name}",
+    cache_policy=NO_CACHE,
+)
 def write_submissions(stage: RankingStage, out: Path) -> list[Path]:
     """Write the validated files for a benchmark's server, one folder per method."""
     benchmark = stage.benchmark.load()
@@ -118,35 +154,35 @@ def write_submissions(stage: RankingStage, out: Path) -> list[Path]:
 
 @flow(name="score-benchmark", flow_run_name="score {benchmark} {split}")
 def score_benchmark(
-    benchmark: Literal["cirr", "circo", "fashioniq"],
+    benchmark: BenchmarkName,
     folder: str,
-    split: str = "val",
-    methods: list[str] | None = None,
+    split: Split = "val",
+    methods: tuple[MethodName, ...] = (),
+    captioning: Captioning = PROFILE_CAPTIONING,
+    work: Work = PROFILE_WORK,
     profile: str = "tiny",
     settings: dict[str, Any] | None = None,
     out: str = "",
     options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Rank and score methods on a benchmark.
+    """Rank and score methods on a benchmark; on another CLIP: rerun-backbone.
 
     Args:
         benchmark: Which benchmark.
         folder: The benchmark's folder in its published layout, images included.
-        split: The split's published name; without public targets, submission files are written.
-        methods: Names from `cirflow methods`; all that run if empty.
+        split: cirr: val, test1. circo: val, test. fashioniq: val. Where targets are hidden,
+            submission files are written.
+        methods: Which methods; none chosen means all that run.
+        captioning: Captioner and number of captions.
+        work: Shards, and what may be missing.
         profile: tiny, production, or a TOML file that extends one.
         settings: Dotted setting names and values that replace the profile's.
         out: Folder for the report and the submission files; empty: out/score/BENCHMARK-SPLIT.
         options: Protocol switches of the benchmark's loader.
     """
-    chosen = resolve_profile(profile, settings)
-    ref = BenchmarkRef(
-        name=benchmark,
-        root=str(Path(folder).resolve()),
-        split=split,
-        options=options or {},
-        allow_missing=chosen.allow_missing_images,
-    )
+    choice = BenchmarkChoice(name=benchmark, folder=folder, split=split)
+    chosen = resolve_profile(profile, with_choices(settings, captioning, work))
+    ref = choice.ref(chosen, options)
     outcome = evaluate(
         chosen,
         [ref],

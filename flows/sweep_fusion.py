@@ -13,12 +13,22 @@ from typing import Any, Literal
 from prefect import flow
 
 from flows.evaluation import plan_evaluation
+from flows.forms import (
+    PROFILE_CAPTIONING,
+    PROFILE_WORK,
+    BenchmarkChoice,
+    BenchmarkName,
+    Captioning,
+    Split,
+    Work,
+    with_choices,
+)
 from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stages
 from models.cvsi_settings import CvsiWeights
 from storage.locations import Location
-from tasks.query_sets import BenchmarkRef, image_folder
+from tasks.query_sets import image_folder
 from tasks.settings import Profile
 from tasks.sweeps import share_grid, sweep_shares, sweep_weights, weight_grid
 
@@ -38,10 +48,12 @@ def both_methods(profile: Profile, style: str) -> Profile:
 
 @flow(name="sweep-fusion", flow_run_name="sweep {benchmark} {split}")
 def sweep_fusion(
-    benchmark: Literal["cirr", "circo", "fashioniq"],
+    benchmark: BenchmarkName,
     folder: str,
-    split: str = "val",
+    split: Split = "val",
     step: float = 0.1,
+    captioning: Captioning = PROFILE_CAPTIONING,
+    work: Work = PROFILE_WORK,
     profile: str = "tiny",
     settings: dict[str, Any] | None = None,
     out: str = "out/sweep",
@@ -57,16 +69,17 @@ def sweep_fusion(
         folder: The benchmark's folder in its published layout, images included.
         split: A split with public targets.
         step: Grid step of the weights.
+        captioning: Captioner and number of captions.
+        work: Shards, and what may be missing.
         profile: tiny, production, or a TOML file that extends one.
         settings: Dotted setting names and values that replace the profile's.
         out: Folder for the JSON file of all results.
         collection: Name of the image collection; empty: BENCHMARK-SPLIT.
         method: cvsi: every alpha, beta and gamma. cvsi-instructcir: every weight of InstructCIR.
     """
-    chosen = resolve_profile(profile, settings)
-    ref = BenchmarkRef(
-        name=benchmark, root=str(Path(folder).resolve()), split=split, collection=collection
-    )
+    choice = BenchmarkChoice(name=benchmark, folder=folder, split=split, collection=collection)
+    chosen = resolve_profile(profile, with_choices(settings, captioning, work))
+    ref = choice.ref(chosen)
     loaded = ref.load()
     run_ingest(chosen.root, image_folder(loaded), ref.collection_name)
     weighted = (every_part if method == "cvsi" else both_methods)(chosen, loaded.style)

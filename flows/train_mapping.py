@@ -8,6 +8,13 @@ from typing import Any, Literal
 
 from prefect import flow
 
+from flows.forms import (
+    PROFILE_CAPTIONING,
+    PROFILE_CLIP,
+    Captioning,
+    Clip,
+    with_choices,
+)
 from flows.gallery import caption_stage
 from flows.profiles import resolve_profile
 from flows.running import watching
@@ -28,6 +35,8 @@ from tasks.settings import Profile
 def train_mapping(
     captions: str = "",
     collection: str = "",
+    backbone: Clip = PROFILE_CLIP,
+    captioning: Captioning = PROFILE_CAPTIONING,
     profile: str = "tiny",
     settings: dict[str, Any] | None = None,
     steps: int = 20_000,
@@ -39,7 +48,7 @@ def train_mapping(
     keywords: Literal["function_words", "spacy"] = "function_words",
     masking: Literal["offsets", "substring"] = "offsets",
 ) -> dict[str, Any]:
-    """Train a mapping network for the profile's backbone and publish it.
+    """Train a mapping network for a backbone and publish it.
 
     Name its folder as `mapping.checkpoint` to use it. A stopped run goes on from its last
     checkpoint; a finished one is reused.
@@ -47,6 +56,8 @@ def train_mapping(
     Args:
         captions: Text file (one caption a line) or Parquet file (column `caption`).
         collection: Instead of a file: use the cached captions of this collection.
+        backbone: The CLIP that it is for.
+        captioning: Whose captions of the collection, and how many.
         profile: tiny, production, or a TOML file that extends one.
         settings: Dotted setting names and values that replace the profile's.
         steps: Optimiser steps.
@@ -60,7 +71,7 @@ def train_mapping(
     """
     if bool(captions) == bool(collection):
         raise ValueError("give either captions=FILE or collection=NAME")
-    chosen = resolve_profile(profile, settings)
+    chosen = resolve_profile(profile, with_choices(settings, backbone, captioning))
     texts = (
         read_captions(captions) if captions else cached_captions(caption_stage(chosen, collection))
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Final
 
 from prefect import flow
 
 from flows.profiles import resolve_profile
 from flows.running import watching
+from flows.setting_groups import AS_RECORDED, Group, Values
 from models.reformulation.settings import (
     CombinerSettings,
     EmaSettings,
@@ -20,7 +21,8 @@ from tasks.reformulation_job import ReformulationJob, RunSettings, group_of
 from tasks.reformulation_training import train_reformulation_network
 from tasks.triplet_sets import TripletSet, parse_triplet_set
 
-Values = dict[str, Any]
+OWN: Final = ("epochs", "batch_size", "learning_rate", "new_learning_rate", "seed")
+"""Settings of training that are parameters of their own."""
 
 
 def reformulation_job(
@@ -64,12 +66,12 @@ def train_reformulation(
     new_learning_rate: float = 1e-4,
     seed: int = 0,
     devices: int = 1,
-    network: Values | None = None,
-    loss: Values | None = None,
-    ema: Values | None = None,
-    combiner: Values | bool = True,
-    training: Values | None = None,
-    run: Values | None = None,
+    network: Annotated[Values, Group(NetworkSettings, "network")] = AS_RECORDED,
+    loss: Annotated[Values, Group(LossSettings, "loss")] = AS_RECORDED,
+    ema: Annotated[Values, Group(EmaSettings, "ema")] = AS_RECORDED,
+    combiner: Annotated[Values, Group(CombinerSettings, "combiner")] | bool = True,
+    training: Annotated[Values, Group(TrainingSettings, "training", OWN)] = AS_RECORDED,
+    run: Annotated[Values, Group(RunSettings, "run", ("devices",))] = AS_RECORDED,
     not_zero_shot: bool = False,
     notes: Values | None = None,
 ) -> dict[str, Any]:
@@ -109,9 +111,6 @@ def train_reformulation(
         "new_learning_rate": new_learning_rate,
         "seed": seed,
     }
-    twice = sorted(set(own) & set(training or {}))
-    if twice:
-        raise ValueError(f"give {', '.join(twice)} as a parameter of its own, not in training")
     if "not_zero_shot" in (notes or {}):
         raise ValueError("give not_zero_shot as a parameter of its own, not in notes")
     job = reformulation_job(
@@ -122,10 +121,10 @@ def train_reformulation(
         loss=loss,
         ema=ema,
         combiner=combiner,
-        training={**(training or {}), **own},
+        training={**training, **own},
         not_zero_shot=not_zero_shot,
     )
-    place = RunSettings.model_validate({**(run or {}), "devices": devices})
+    place = RunSettings.model_validate({**run, "devices": devices})
     _, steps = job.training.steps_of(len(job.split().training))
     todo = 0 if job.is_published else steps
     title = "train reformulation network"

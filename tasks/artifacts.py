@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from tasks.patience import while_server_restarts
 
-LARGEST: Final = 400_000
+LARGEST: Final = 150_000
 """Bytes of one artifact; the UI's list of artifacts goes blank when they are megabytes."""
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from deployments.display import console, show_stages, stage_display
 from deployments.errors import UserError
+from deployments.flow_fields import field_lines
 from deployments.prefect_session import configure_prefect, prefect_session
 
 
@@ -71,7 +72,9 @@ FLOWS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     names = "\n".join(f"  {name:18} {entry.help}" for name, entry in FLOWS.items())
-    parser.epilog = f"flows:\n{names}\n\nparameters of one flow: cirflow run FLOW --list"
+    parser.epilog = (
+        f"flows:\n{names}\n\nparameters of one flow and their choices: cirflow run FLOW --list"
+    )
     parser.add_argument("flow", choices=FLOWS, metavar="FLOW", help="name of a flow, see below")
     parser.add_argument("--profile", default="tiny", help="tiny, production or a TOML file")
     parser.add_argument(
@@ -152,7 +155,7 @@ def _sum_up(result: dict[str, Any]) -> None:
 def _fit(value: Any, parameter: inspect.Parameter) -> Any:
     """`a,b` for a list parameter means ["a", "b"]; numbers for text parameters stay text."""
     kind = str(parameter.annotation)
-    if kind.startswith("list") and isinstance(value, str):
+    if kind.startswith(("list", "tuple")) and isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     if kind.startswith("str") and not isinstance(value, str):
         return str(value)
@@ -173,6 +176,9 @@ def _check(name: str, parameters: Any, given: dict[str, Any]) -> None:
 def _list_parameters(entry: FlowEntry) -> int:
     flow = getattr(importlib.import_module(entry.module), entry.function)
     print(inspect.getdoc(flow.fn))
+    print("\nchoices and groups:")
+    for line in field_lines(flow):
+        print(f"  {line}")
     print("\nsettings of the profile (dotted names):")
     from flows.profiles import tiny
 

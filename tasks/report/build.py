@@ -67,17 +67,16 @@ class EvaluatedBenchmark:
     scores: Mapping[str, MethodScores]
 
 
-def build_report(
+def report_data(
     profile: Profile,
     evaluated: Sequence[EvaluatedBenchmark],
     stages: Sequence[Any],
-    out: Path,
     title: str,
     commands: Sequence[str] = (),
-) -> Path:
-    """Write `report.html` below `out`; returns its path."""
+) -> ReportData:
+    """Everything that a report shows."""
     embedded = any(is_embedded_world(item.ref.root) for item in evaluated)
-    data = ReportData(
+    return ReportData(
         title=title,
         subtitle="Composed image retrieval: a reference image and a modification text find a "
         "target image.",
@@ -89,6 +88,10 @@ def build_report(
         ),
         provenance=_provenance(profile, evaluated, commands),
     )
+
+
+def write_report(data: ReportData, out: Path) -> Path:
+    """Write `report.html` below `out`; returns its path."""
     out.mkdir(parents=True, exist_ok=True)
     Location(str(out)).replace("report.html", render_report(data).encode())
     return out / "report.html"

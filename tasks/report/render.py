@@ -77,7 +77,7 @@ def _environment() -> Environment:
     environment.filters.update(
         clip=text.clip,
         compare=text.compare,
-        data_uri=_data_uri,
+        data_uri=data_uri,
         duration=text.duration,
         label=text.label,
         plain=text.plain,
@@ -98,7 +98,8 @@ def _source(name: str) -> Markup:
     return Markup(environment.loader.get_source(environment, name)[0].strip())
 
 
-def _data_uri(picture: Thumbnail) -> str:
+def data_uri(picture: Thumbnail) -> str:
+    """A picture as an address that holds it."""
     return f"data:image/jpeg;base64,{base64.b64encode(picture.jpeg).decode('ascii')}"
 
 

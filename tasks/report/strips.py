@@ -52,7 +52,7 @@ _OUTCOMES = {
 }
 
 
-def _verdict(strip: Strip) -> tuple[str, str]:
+def verdict(strip: Strip) -> tuple[str, str]:
     """Outcome and its wording."""
     if not strip.judged:
         return "open", "not judged"
@@ -72,12 +72,12 @@ def _pairs(strip: Strip) -> tuple[text.Pair, ...]:
 
 
 def _strip(strip: Strip) -> StripView:
-    outcome, verdict = _verdict(strip)
+    outcome, wording = verdict(strip)
     pairs = _pairs(strip)
     return StripView(
         strip=strip,
         outcome=outcome,
-        verdict=verdict,
+        verdict=wording,
         pairs=pairs,
         captions=() if pairs else tuple(text.clip(caption) for caption in strip.captions),
         edits=() if pairs else tuple(text.clip(edit) for edit in strip.edits),

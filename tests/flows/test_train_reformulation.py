@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from prefect.exceptions import ParameterTypeError
 
 from flows.train_reformulation import train_reformulation
 from models.reformulation.checkpoint import load_network
@@ -57,5 +58,7 @@ def test_trains_once_and_is_reused(
 
 def test_a_parameter_is_given_in_one_place(tmp_path: Path) -> None:
     triplets = {"root": str(tmp_path), "spec_key": "0" * 20, "collections": ["c"], "count": 9}
-    with pytest.raises(ValueError, match="give batch_size as a parameter of its own"):
-        train_reformulation.fn(triplets, training={"batch_size": 4})
+    with pytest.raises(ParameterTypeError, match="give batch_size as a parameter of its own"):
+        train_reformulation.validate_parameters(
+            {"triplets": triplets, "training": {"batch_size": 4}}
+        )

@@ -1,0 +1,101 @@
+"""An evaluation as Prefect's UI shows it: a table, a few answered queries, and where the rest is.
+
+The pictures are the report's own thumbnails, inside the page as data URIs; the whole stays small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from tasks.artifacts import markdown_table
+from tasks.report.records import LeaderboardRow, Result, Section, Strip, Thumbnail
+from tasks.report.render import data_uri
+from tasks.report.strips import verdict
+
+STRIPS: Final = 3
+"""Queries shown at most."""
+TOP: Final = 5
+"""Ranked images shown of each."""
+PICTURES: Final = 100_000
+"""Bytes of all pictures of one page."""
+
+
+def section_markdown(section: Section, report: Path, embedded: bool) -> str:
+    """One benchmark: what each method reached, a few queries, and the full report.
+
+    Args:
+        section: The benchmark as the report shows it.
+        report: The full report.
+        embedded: Whether the numbers come from drawn scenes.
+    """
+    world = " Embedded world: not comparable with papers." if embedded else ""
+    return "\n\n".join(
+        [
+            f"## {section.title}\n\n{section.summary}{world}",
+            f"Full report, on the machine that made it: [{report.name}]({report.as_uri()}), "
+            f"`{report}`",
+            _scores(section),
+            *_strips(section.strips),
+        ]
+    )
+
+
+def _scores(section: Section) -> str:
+    metrics = (section.main_metric, *(n for n in section.columns if n != section.main_metric))
+    rows = [
+        (
+            row.title,
+            *(row.metrics.get(name, "") for name in metrics),
+            _interval(row, section.main_metric),
+            row.paper.get(section.main_metric, ""),
+        )
+        for row in sorted(section.rows, key=lambda row: -row.metrics.get(section.main_metric, -1))
+        if row.metrics
+    ]
+    return markdown_table(("method", *metrics, "95 % interval", "paper"), rows)
+
+
+def _interval(row: LeaderboardRow, metric: str) -> str:
+    if metric not in row.intervals:
+        return ""
+    low, high = row.intervals[metric]
+    return f"{low:.2f} to {high:.2f}"
+
+
+def _strips(strips: Sequence[Strip]) -> Iterator[str]:
+    """A table of queries with their results, as many as there is room for."""
+    rows, room = [], PICTURES
+    for strip in _mixed(strips):
+        row = _row(strip)
+        size = sum(map(len, row))
+        if size <= room:
+            rows.append(row)
+            room -= size
+    if rows:
+        columns = ("query", "reference", *(f"#{rank}" for rank in range(1, TOP + 1)))
+        yield f"### Queries of {strips[0].method}\n\n{markdown_table(columns, rows)}"
+
+
+def _mixed(strips: Sequence[Strip]) -> list[Strip]:
+    """A found query, a missed one, and so on."""
+    found = [strip for strip in strips if strip.target_rank == 1]
+    other = [strip for strip in strips if strip.target_rank != 1]
+    mixed = [strip for pair in zip(found, other, strict=False) for strip in pair]
+    rest = found[len(other) :] + other[len(found) :]
+    return (mixed + rest)[:STRIPS]
+
+
+def _row(strip: Strip) -> tuple[str, ...]:
+    places = [_place(result) for result in strip.results[:TOP]]
+    query = f"**{strip.text}** ({verdict(strip)[1]})"
+    return (query, _picture(strip.reference), *places, *[""] * (TOP - len(places)))
+
+
+def _place(result: Result) -> str:
+    return _picture(result.thumbnail) + (" **target**" if result.is_target else "")
+
+
+def _picture(picture: Thumbnail) -> str:
+    return f"![{picture.alt}]({data_uri(picture)})"
