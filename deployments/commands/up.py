@@ -1,9 +1,9 @@
 """Start a Prefect server with everything that cirflow needs, and say where to click: the server,
 its work pools and limits, the deployments of prefect.yaml, and the workers that run them.
 
-Doing it again changes nothing that runs and adds what is missing. The state (runs, schedules,
-results) lies in FOLDER/.cirflow/prefect and survives `cirflow down`. Relative paths in the forms
-start at FOLDER."""
+Doing it again adds what is missing; what runs and what was changed in the UI stays. The state
+(runs, schedules, results) lies in FOLDER/.cirflow/prefect and survives `cirflow down`. Relative
+paths in the forms start at FOLDER."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import os
 from pathlib import Path
 
 from deployments.display import console
+from deployments.stack.auth import CLIENT_VARIABLE
+from deployments.stack.secret_blocks import add_secret_argument
 from deployments.stack.settings import StackSettings
-from deployments.stack.stack import as_client, deploy, start_server, start_workers
+from deployments.stack.stack import as_client, refuse_other_settings, start_server, start_workers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpus", default="auto", help="workers of the gpu pool: auto (one per GPU) or a number"
     )
+    add_secret_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -39,22 +42,23 @@ def run(arguments: argparse.Namespace) -> int:
         gpus=count_gpus() if arguments.gpus == "auto" else int(arguments.gpus),
     )
     stack.check()
+    refuse_other_settings(stack)
     start_server(stack, _say)
     with as_client(stack):
-        from prefect.client.orchestration import get_client
-
+        from deployments.stack.connection import server_client
+        from deployments.stack.registration import register_deployments
         from deployments.stack.resources import ensure_resources
 
-        with get_client(sync_client=True) as client:
-            made = ensure_resources(client)
-    for kind, names in (("work pool", made.pools), ("limit", made.limits)):
-        for name in names:
-            _say(f"made the {kind} {name}")
-    deploy(stack.client_environment(), _say)
-    start_workers(stack, _say)
+        with server_client(stack.api_url) as client:
+            for line in ensure_resources(client, secrets=arguments.secret).lines():
+                _say(line)
+            start_workers(stack, _say)  # they come up while deployments are registered
+            register_deployments(client, stack.client_environment(), _say)
     console.print(f"\n[bold]{stack.url}/deployments[/]  choose a deployment, then Run > Custom run")
-    console.print(f"from a terminal: export PREFECT_API_URL={stack.api_url}", highlight=False)
-    console.print(f"logs: {stack.processes.path}; stop: cirflow down", highlight=False)
+    _say(f"from a terminal: export PREFECT_API_URL={stack.api_url}")
+    if not stack.is_loopback and stack.auth_file.is_file():
+        _say(f'and: export {CLIENT_VARIABLE}="$(cat {stack.auth_file})"')
+    _say(f"logs: {stack.processes.path}; stop: cirflow down")
     return 0
 
 
@@ -67,4 +71,4 @@ def count_gpus() -> int:
 
 
 def _say(line: str) -> None:
-    console.print(line, highlight=False)
+    console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,16 +1,19 @@
 """Background processes by name: started once, found again, and stopped by whoever asks.
 
 A record on disk holds the process id and the moment the process began, so that a process id that
-was given to somebody else in the meantime is never mistaken for ours.
+was given to somebody else in the meantime is never mistaken for ours. Each process leads a session
+of its own: what it started is found by that, even when it was killed and they were not.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -24,8 +27,15 @@ class ProcessFolder:
 
     path: Path
 
-    def _record(self, name: str) -> Path:
+    def _file(self, name: str) -> Path:
         return self.path / f"{name}.json"
+
+    def _record(self, name: str) -> dict[str, Any]:
+        try:
+            record = json.loads(self._file(name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
 
     def log(self, name: str) -> Path:
         """Where the output of a process goes."""
@@ -37,32 +47,38 @@ class ProcessFolder:
 
     def running(self, name: str) -> psutil.Process | None:
         """The process of that name, if it is alive and ours."""
+        record = self._record(name)
         try:
-            record = json.loads(self._record(name).read_text(encoding="utf-8"))
             process = psutil.Process(int(record["pid"]))
             same = abs(process.create_time() - float(record["began"])) < 1.0
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+            return process if same and _is_alive(process) else None
+        except (ValueError, KeyError, TypeError, psutil.Error):
             return None
 
     def command(self, name: str) -> list[str]:
         """What was started under that name; empty if nothing was."""
-        try:
-            record = json.loads(self._record(name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return []
-        return [str(word) for word in record.get("command", [])]
+        return [str(word) for word in self._record(name).get("command", [])]
+
+    def settings(self, name: str) -> dict[str, str]:
+        """Settings that were noted at its start."""
+        return dict(self._record(name).get("settings", {}))
 
     def start(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        settings: Mapping[str, str] | None = None,
     ) -> bool:
         """Start a process in a session of its own, unless it runs already; True if it was started.
 
         Args:
             name: Name of its record and log.
             command: What to run.
-            environment: Its whole environment.
+            environment: Its whole environment; not recorded.
             folder: Its working directory.
+            settings: What to note beside the command: no secrets.
         """
         if self.running(name) is not None:
             return False
@@ -82,22 +98,52 @@ class ProcessFolder:
         except psutil.NoSuchProcess as error:
             raise OSError(f"{name} ended at once; see {self.log(name)}") from error
         record = {"pid": child.pid, "began": began, "command": list(command)}
-        temporary = self._record(name).with_suffix(".tmp")
+        record["settings"] = dict(settings or {})
+        temporary = self._file(name).with_suffix(".tmp")
         temporary.write_text(json.dumps(record), encoding="utf-8")
-        temporary.replace(self._record(name))
+        temporary.replace(self._file(name))
         return True
 
     def stop(self, name: str) -> bool:
-        """End a process and everything below it; True if it was running."""
-        process = self.running(name)
-        if process is not None:
-            _end([process, *process.children(recursive=True)])
-        self._record(name).unlink(missing_ok=True)
-        return process is not None
+        """End a process and everything that it started; True if any of it was running."""
+        processes = self._session(name)
+        _end(processes)
+        self._file(name).unlink(missing_ok=True)
+        return bool(processes)
+
+    def _session(self, name: str) -> list[psutil.Process]:
+        """What is alive of a process and its session, the leader first.
+
+        No process id is given away while a session bears it. So if the id belongs to a process
+        that began later, nothing of the session is left.
+        """
+        record = self._record(name)
+        try:
+            leader, began = int(record["pid"]), float(record["began"])
+        except (ValueError, KeyError, TypeError):
+            return []
+        members = [process for process in psutil.process_iter() if _session_of(process) == leader]
+        if any(p.pid == leader and p.create_time() > began + 1.0 for p in members):
+            return []
+        return sorted(filter(_is_alive, members), key=lambda process: process.pid != leader)
+
+
+def _session_of(process: psutil.Process) -> int:
+    try:
+        return os.getsid(process.pid)
+    except OSError:  # it ended, or is not ours to look at
+        return 0
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _end(processes: Sequence[psutil.Process]) -> None:
-    """Ask all to end, parents first, then kill what is left."""
+    """Ask all to end, then kill what is left."""
     for process in processes:
         _signal(process, kill=False)
     _, left = psutil.wait_procs(processes, timeout=STOP_SECONDS)

@@ -1,6 +1,6 @@
 """Make what flow runs need on a server that runs elsewhere: the bucket, work pools, limits, the
-rule for dead runs, and the deployments of prefect.yaml. Doing it again adds what is missing and
-leaves the rest, so containers run it whenever they start.
+rule for dead runs, Secret blocks, and the deployments of prefect.yaml. Doing it again adds what is
+missing and leaves what people changed in the UI, so containers run it whenever they start.
 
     python -m deployments.stack.register --pool-type process --root s3://cirflow/data
 
@@ -15,8 +15,11 @@ from collections.abc import Sequence
 
 from deployments.errors import UserError
 from deployments.prefect_session import QUIET
+from deployments.stack.connection import server_client
 from deployments.stack.job_templates import POOL_TYPES, Images
-from deployments.stack.stack import deploy
+from deployments.stack.registration import register_deployments
+from deployments.stack.resources import ensure_resources
+from deployments.stack.secret_blocks import add_secret_argument
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +37,8 @@ def register(arguments: argparse.Namespace) -> None:
     """Make what is missing, in the order in which it is needed.
 
     Raises:
-        UserError: no server is named, the storage does not publish once, or Prefect refused.
+        UserError: no server is named or answers, the storage does not publish once, a secret has
+            no value, or Prefect refused.
         ValueError: runs in containers without an image.
     """
     if not os.environ.get("PREFECT_API_URL"):
@@ -43,28 +47,19 @@ def register(arguments: argparse.Namespace) -> None:
     if arguments.root:
         from deployments.stack.bucket import ensure_bucket
 
-        _say("made", "bucket of", [arguments.root] if ensure_bucket(arguments.root) else [])
-    _make_resources(arguments.pool_type, Images(arguments.image, arguments.gpu_image))
+        if ensure_bucket(arguments.root):
+            _say(f"made the bucket of {arguments.root}")
     places = {"CIRFLOW_HOME": arguments.home, "CIRFLOW_HEAVY_POOL": arguments.heavy_pool}
-    deploy({**os.environ, **places}, print)
+    images = Images(arguments.image, arguments.gpu_image)
+    with server_client(os.environ["PREFECT_API_URL"]) as client:
+        made = ensure_resources(client, arguments.pool_type, images, arguments.secret)
+        for line in made.lines():
+            _say(line)
+        register_deployments(client, {**os.environ, **places}, _say)
 
 
-def _make_resources(pool_type: str, images: Images) -> None:
-    from prefect.client.orchestration import get_client
-
-    from deployments.stack.resources import ensure_resources
-    from deployments.stack.unresponsive_runs import NAME, ensure_crash_rule
-
-    with get_client(sync_client=True) as client:
-        made = ensure_resources(client, pool_type, images)
-        rules = [NAME] if ensure_crash_rule(client) else []
-    for kind, names in (("work pool", made.pools), ("limit", made.limits), ("rule", rules)):
-        _say("made", kind, names)
-
-
-def _say(verb: str, kind: str, names: Sequence[str]) -> None:
-    for name in names:
-        print(f"{verb} the {kind} {name}", flush=True)
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--heavy-pool", choices=("cpu", "gpu"), default="cpu", help="pool of what wants a GPU"
     )
+    add_secret_argument(parser)
     return parser
 
 

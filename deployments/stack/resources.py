@@ -1,15 +1,17 @@
-"""Work pools, limits and variables that the deployments count on, made once and left as they are.
+"""Work pools, limits, blocks and the rule that runs count on, made once and left as they are.
 
 What somebody changed in the UI stays changed: only what is missing is made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deployments.stack.job_templates import Images, job_template
+from deployments.stack.secret_blocks import ensure_secret_blocks
+from deployments.stack.unresponsive_runs import NAME, ensure_crash_rule
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -30,45 +32,73 @@ class Made:
 
     pools: tuple[str, ...]
     limits: tuple[str, ...]
+    rules: tuple[str, ...]
+    secrets: tuple[str, ...]
+
+    def lines(self) -> Iterator[str]:
+        """One line of text for each."""
+        kinds = {"work pool": self.pools, "limit": self.limits}
+        kinds |= {"rule": self.rules, "secret block": self.secrets}
+        for kind, names in kinds.items():
+            for name in names:
+                yield f"made the {kind} {name}"
 
 
 NO_IMAGES = Images()
 
 
 def ensure_resources(
-    client: SyncPrefectClient, pool_type: str = "process", images: Images = NO_IMAGES
+    client: SyncPrefectClient,
+    pool_type: str = "process",
+    images: Images = NO_IMAGES,
+    secrets: Sequence[str] = (),
 ) -> Made:
-    """Make the work pools and limits that are missing.
+    """Make the work pools, limits, blocks and the rule for dead runs that are missing.
 
     Args:
         client: A client of the server.
         pool_type: Kind of the pools that are made: process, docker or kubernetes.
         images: Container images of the pools' runs; process pools need none.
+        secrets: Environment variables that runs get from Secret blocks.
 
     Raises:
         ValueError: another kind of pool, or runs in containers without an image.
+        UserError: a secret without a value.
     """
-    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
+    pools = _make_pools(client, pool_type, images)
+    limits = _make_limits(client)
+    rules = (NAME,) if ensure_crash_rule(client) else ()
+    return Made(pools, limits, rules, ensure_secret_blocks(client, secrets, tuple(POOLS)))
 
-    pools = {pool.name for pool in client.read_work_pools(limit=200)}
-    limits = {limit.name for limit in client.read_global_concurrency_limits(limit=200, offset=0)}
-    new_pools = tuple(name for name in POOLS if name not in pools)
-    new_limits = tuple(name for name in LIMITS if name not in limits)
-    templates = {name: _template(pool_type, name, images) for name in new_pools}
-    for name in new_pools:
+
+def _make_pools(client: SyncPrefectClient, pool_type: str, images: Images) -> tuple[str, ...]:
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    there = {pool.name for pool in client.read_work_pools(limit=200)}
+    missing = tuple(name for name in POOLS if name not in there)
+    templates = {name: _template(pool_type, name, images) for name in missing}
+    for name, template in templates.items():
         client.create_work_pool(
             WorkPoolCreate(
                 name=name,
                 type=pool_type,
                 description=POOLS[name],
-                base_job_template=templates[name],
+                base_job_template=template,
             )
         )
-    for name in new_limits:
+    return missing
+
+
+def _make_limits(client: SyncPrefectClient) -> tuple[str, ...]:
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+
+    there = {limit.name for limit in client.read_global_concurrency_limits(limit=200, offset=0)}
+    missing = tuple(name for name in LIMITS if name not in there)
+    for name in missing:
         client.create_global_concurrency_limit(
             GlobalConcurrencyLimitCreate(name=name, limit=LIMITS[name], active=True)
         )
-    return Made(new_pools, new_limits)
+    return missing
 
 
 def _template(pool_type: str, pool: str, images: Images) -> dict[str, Any]:

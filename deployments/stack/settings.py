@@ -10,6 +10,7 @@ from pathlib import Path
 
 from deployments.errors import UserError
 from deployments.prefect_session import QUIET
+from deployments.stack.auth import CLIENT_VARIABLE, SERVER_VARIABLE, read_auth_file
 from deployments.stack.processes import ProcessFolder
 
 PREFECT_YAML = "prefect.yaml"
@@ -59,40 +60,60 @@ class StackSettings:
             return False
 
     @property
+    def reached(self) -> str:
+        """Address at which this machine reaches the server."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+
+    @property
     def url(self) -> str:
         """Where a browser on this machine finds the UI."""
-        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(self.host, self.host)
-        return f"http://{shown}:{self.port}"
+        host = f"[{self.reached}]" if ":" in self.reached else self.reached
+        return f"http://{host}:{self.port}"
 
     @property
     def api_url(self) -> str:
         """Where clients find the API."""
         return f"{self.url}/api"
 
+    @property
+    def auth_file(self) -> Path:
+        """Where the auth string lies that was made for a server that others can reach."""
+        return self.home / "auth-string"
+
+    @property
+    def auth_string(self) -> str:
+        """What clients must send: the environment's, or the one that was made; else empty."""
+        given = os.environ.get(SERVER_VARIABLE, "")
+        return given if given or self.is_loopback else read_auth_file(self.auth_file)
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """Settings of a running server that its command does not show; no secrets."""
+        return {"origin": self.origin}
+
     def check(self) -> None:
-        """Refuse a server that others can reach and that asks them nothing.
+        """Refuse what cannot be served safely.
 
         Raises:
-            UserError: no authentication string, or no origin, for an address that is not loopback.
+            UserError: no origin for an address that is not loopback, or an auth string that is
+                not user:password.
         """
-        if self.is_loopback:
-            return
-        if not os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
-            raise UserError(
-                f"{self.host} can be reached from other machines, and anyone who reaches the API "
-                "can start flows. Put PREFECT_SERVER_API_AUTH_STRING=user:password into the "
-                "environment (not on the command line), or stay on 127.0.0.1"
-            )
-        if not self.origin:
+        if not self.is_loopback and not self.origin:
             raise UserError(
                 f"{self.host} can be reached from other machines: name the one address that "
-                "browsers will open, for example --origin https://prefect.example.org"
+                "browsers will open, for example --origin https://prefect.example.org, or stay on "
+                "127.0.0.1"
             )
+        given = os.environ.get(SERVER_VARIABLE)
+        if given is not None and not all(given.partition(":")):
+            raise UserError(f"{SERVER_VARIABLE} is to be user:password, with both of them")
 
     def server_environment(self) -> dict[str, str]:
         """Environment of the server: quiet, closed, and with its state in this folder."""
+        auth = self.auth_string
         return {
             **self.client_environment(),
+            **({SERVER_VARIABLE: auth} if auth else {}),
             "PREFECT_SERVER_API_HOST": self.host,
             "PREFECT_SERVER_API_PORT": str(self.port),
             "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": str(not self.is_loopback).lower(),
@@ -110,9 +131,9 @@ class StackSettings:
             "CIRFLOW_HEAVY_POOL": "gpu" if self.gpus else "cpu",
             "PYTHONUNBUFFERED": "1",
         }
-        auth = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+        auth = self.auth_string
         if auth:
-            environment.setdefault("PREFECT_API_AUTH_STRING", auth)
+            environment[CLIENT_VARIABLE] = auth
         return environment
 
 

@@ -1,17 +1,19 @@
-"""Bring a Prefect server with pools, limits, deployments and workers up, and down again."""
+"""Bring a Prefect server and its workers up, and down again."""
 
 from __future__ import annotations
 
+import http.client
 import os
-import subprocess
+import socket
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from deployments.errors import UserError
-from deployments.stack.settings import PREFECT_YAML, StackSettings, prefect_command, project_file
+from deployments.stack.auth import make_auth_file
+from deployments.stack.settings import StackSettings, prefect_command
 
 START_SECONDS = 180.0
 """Longest wait for the server: the first start also makes its database."""
@@ -19,27 +21,86 @@ START_SECONDS = 180.0
 Say = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Part:
+    """A process of the stack.
+
+    Attributes:
+        command: What is started.
+        environment: What its environment has beyond the stack's.
+        settings: What else distinguishes it from one that was started otherwise.
+    """
+
+    command: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+def server_part(stack: StackSettings) -> Part:
+    """The server."""
+    command = prefect_command(*("server", "start", "--host", stack.host, "--port", str(stack.port)))
+    return Part(command, settings=stack.shown)
+
+
+def worker_parts(stack: StackSettings) -> dict[str, Part]:
+    """The cpu pool's worker and one worker for each GPU, by name."""
+    parts = {"worker-cpu": Part(_worker_command("cpu", "worker-cpu", stack.workers))}
+    for gpu in range(stack.gpus):
+        name = f"worker-gpu-{gpu}"
+        command = _worker_command("gpu", name, 1)
+        parts[name] = Part(command, {"CUDA_VISIBLE_DEVICES": str(gpu)})
+    return parts
+
+
+def _worker_command(pool: str, name: str, limit: int) -> list[str]:
+    return prefect_command(
+        *("worker", "start", "--pool", pool, "--name", name, "--limit", str(limit))
+    )
+
+
+def refuse_other_settings(stack: StackSettings) -> None:
+    """See that what runs already is what is asked for: a running process keeps its settings.
+
+    Raises:
+        UserError: it was started otherwise.
+    """
+    for name, part in {"server": server_part(stack), **worker_parts(stack)}.items():
+        _refuse_other(stack, name, part)
+
+
+def _refuse_other(stack: StackSettings, name: str, part: Part) -> None:
+    processes = stack.processes
+    if processes.running(name) is None:
+        return
+    there, asked = processes.command(name), part.command
+    noted = processes.settings(name)
+    if there == asked and noted == part.settings:
+        return
+    words = [*there[3:], *(f"--{key} {value}" for key, value in noted.items() if value)]
+    raise UserError(
+        f"{name} of {stack.folder} runs already, started with other settings: "
+        f"{' '.join(words)}. Stop it first (cirflow down), or give the same ones"
+    )
+
+
 def start_server(stack: StackSettings, say: Say) -> None:
     """Start the server, unless it runs, and wait until it answers.
 
     Raises:
-        UserError: something else listens there, or the server ended or stayed silent.
+        UserError: something else listens there, the server runs with other settings, or it ended
+            or stayed silent.
     """
-    processes = stack.processes
-    if processes.running("server") is None and _answers(stack):
-        raise UserError(
-            f"something already answers at {stack.url}, and it was not started here. Choose "
-            "another port (--port), or stop it first"
-        )
-    command = prefect_command(*("server", "start", "--host", stack.host, "--port", str(stack.port)))
-    if processes.running("server") is not None and processes.command("server") != command:
-        there = " ".join(processes.command("server")[-4:])
-        raise UserError(
-            f"the server of {stack.folder} runs already, started with {there}. Stop it first "
-            "(cirflow down), or give the same address"
-        )
-    if processes.start("server", command, stack.server_environment(), stack.folder):
+    part, processes = server_part(stack), stack.processes
+    _refuse_other(stack, "server", part)
+    if processes.running("server") is None:
+        _refuse_taken_port(stack)
+        stack.home.mkdir(parents=True, exist_ok=True)
+        stack.home.chmod(0o700)  # run history and parameters are nobody else's business
+        if not stack.is_loopback and not stack.auth_string and make_auth_file(stack.auth_file):
+            say(f"made an auth string: {stack.auth_file}")
         say(f"starting the server at {stack.url} (the first time it also makes its database)")
+        environment = stack.server_environment()
+        processes.start("server", part.command, environment, stack.folder, part.settings)
     deadline = time.monotonic() + START_SECONDS
     while not _answers(stack):
         if processes.running("server") is None or time.monotonic() > deadline:
@@ -47,14 +108,26 @@ def start_server(stack: StackSettings, say: Say) -> None:
                 f"the server does not answer at {stack.url}; its last words are in "
                 f"{processes.log('server')}"
             )
-        time.sleep(0.5)
+        time.sleep(0.2)
+
+
+def _refuse_taken_port(stack: StackSettings) -> None:
+    try:
+        socket.create_connection((stack.reached, stack.port), timeout=2).close()
+    except OSError:
+        return
+    what = "a Prefect server" if _answers(stack) else "another program"
+    raise UserError(
+        f"port {stack.port} is taken: {what} that was not started in {stack.folder} listens at "
+        f"{stack.url}. Choose another port (--port), or stop it first"
+    )
 
 
 def _answers(stack: StackSettings) -> bool:
     try:
         with urllib.request.urlopen(f"{stack.api_url}/health", timeout=2) as reply:
             return bool(reply.status == 200)
-    except (urllib.error.URLError, OSError):
+    except (OSError, http.client.HTTPException):  # nobody there, or no web server
         return False
 
 
@@ -70,42 +143,12 @@ def as_client(stack: StackSettings) -> Iterator[None]:
         os.environ.update(before)
 
 
-def deploy(environment: Mapping[str, str], say: Say) -> None:
-    """Register every deployment of `prefect.yaml`; schedules changed in the UI stay changed.
-
-    Args:
-        environment: Names the server, CIRFLOW_HOME and CIRFLOW_HEAVY_POOL.
-        say: Is told what happens.
-
-    Raises:
-        UserError: Prefect refused one of them.
-    """
-    file = project_file(PREFECT_YAML)
-    say(f"registering the deployments of {PREFECT_YAML}")
-    done = subprocess.run(
-        prefect_command("--no-prompt", "deploy", "--all", "--prefect-file", str(file)),
-        env=dict(environment),
-        cwd=file.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise UserError(f"prefect deploy failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-
-
 def start_workers(stack: StackSettings, say: Say) -> None:
-    """Start the cpu pool's worker and one worker for each GPU, where they do not run yet."""
-    workers: dict[str, tuple[str, int, dict[str, str]]] = {"worker-cpu": ("cpu", stack.workers, {})}
-    for gpu in range(stack.gpus):
-        workers[f"worker-gpu-{gpu}"] = ("gpu", 1, {"CUDA_VISIBLE_DEVICES": str(gpu)})
-    for name, (pool, limit, extra) in workers.items():
-        command = prefect_command(
-            *("worker", "start", "--pool", pool, "--name", name, "--limit", str(limit))
-        )
-        environment = {**stack.client_environment(), **extra}
-        if stack.processes.start(name, command, environment, stack.folder):
-            say(f"started {name}: pool {pool}, {limit} at once")
+    """Start the workers that do not run yet."""
+    for name, part in worker_parts(stack).items():
+        environment = {**stack.client_environment(), **part.environment}
+        if stack.processes.start(name, part.command, environment, stack.folder, part.settings):
+            say(f"started {name}: {' '.join(part.command[5:])}")
 
 
 def stop(stack: StackSettings, say: Say) -> int:
