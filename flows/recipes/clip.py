@@ -1,6 +1,7 @@
-"""The embedded CLIP: open_clip's own model, from the warmed-up vision tower.
+"""The embedded CLIPs: open_clip's own model, from the warmed-up vision tower.
 
-`python -m flows.recipes.clip --tower DIR/tower.safetensors --work DIR2 --out DIR3`
+`python -m flows.recipes.clip --tower DIR/tower.safetensors --work DIR2 --out DIR3`;
+`--preset small` makes a second, smaller backbone from a tower of `vision_tower --kind small`.
 
 A batch is made of families: a scene and pictures that differ from it by one edit each, so that
 the hard negatives of composed retrieval are there from the first step.
@@ -9,7 +10,8 @@ the hard negatives of composed retrieval are there from the first step.
 import argparse
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -33,39 +35,69 @@ from flows.recipes.training import (
     write_recipe,
 )
 from flows.recipes.vision_measures import as_json, clip_measures
-from flows.recipes.vision_tower import EMBED, VISION, load_tower
+from flows.recipes.vision_tower import KINDS, TowerKind, load_tower
 from models.open_clip_loading import EncoderSpec, load_encoder
 from storage.world.grammar import caption, random_edit, varied_caption
 from storage.world.scenes import Scene, is_held_out, is_held_out_edit, sample_scenes
 
-COMMAND = (
-    "OMP_NUM_THREADS=1 python -m flows.recipes.clip --tower TOWER/tower.safetensors "
-    "--work DIR --out models/embedded/clip"
-)
 CONTEXT = 77
 HIGHEST_SCALE = math.log(100)
 LENGTH_GROUPS = 3
 """Texts of a batch are encoded in this many groups of like length."""
 
 
-def text_config(vocabulary: int) -> dict[str, object]:
+@dataclass(frozen=True)
+class Preset:
+    """One of the shipped CLIPs.
+
+    Attributes:
+        folder: Its folder below models/embedded.
+        tower: Kind of the vision tower.
+        width: Width of the text tower; heads are 32 wide.
+        layers: Blocks of the text tower.
+        steps: Optimiser steps.
+    """
+
+    folder: str
+    tower: TowerKind
+    width: int
+    layers: int
+    steps: int
+
+    def command(self, name: str) -> str:
+        """What makes it again."""
+        chosen = "" if name == FIRST else f"--preset {name} "
+        return (
+            f"OMP_NUM_THREADS=1 python -m flows.recipes.clip {chosen}"
+            f"--tower TOWER/tower.safetensors --work DIR --out models/embedded/{self.folder}"
+        )
+
+
+FIRST = "first"
+PRESETS: Mapping[str, Preset] = {
+    FIRST: Preset("clip", KINDS["shared"], width=128, layers=3, steps=1800),
+    "small": Preset("clip_small", KINDS["small"], width=96, layers=2, steps=1300),
+}
+
+
+def text_config(vocabulary: int, preset: Preset) -> dict[str, object]:
     """open_clip's `text_cfg`."""
     return {
         "context_length": CONTEXT,
         "vocab_size": vocabulary,
-        "width": 128,
-        "heads": 4,
-        "layers": 3,
+        "width": preset.width,
+        "heads": preset.width // 32,
+        "layers": preset.layers,
         "mlp_ratio": 2.0,
         # open_clip does not resolve this name against the model's folder; loaders must.
         "tokenizer_kwargs": {"bpe_path": BPE_FILE},
     }
 
 
-def new_clip(vocabulary: int, tower: dict[str, Tensor]) -> CLIP:
+def new_clip(vocabulary: int, tower: dict[str, Tensor], preset: Preset = PRESETS[FIRST]) -> CLIP:
     """A CLIP with a trained vision tower and an untrained text tower."""
-    text = CLIPTextCfg(**text_config(vocabulary))
-    model = CLIP(EMBED, CLIPVisionCfg(**VISION), text)
+    text = CLIPTextCfg(**text_config(vocabulary, preset))
+    model = CLIP(preset.tower.embed, CLIPVisionCfg(**preset.tower.vision), text)
     model.visual.load_state_dict(tower)
     return model
 
@@ -163,14 +195,14 @@ def balance_norms(
     model.visual.proj.mul_(texts / images)
 
 
-def save_clip(model: CLIP, vocabulary: int, folder: Path) -> None:
+def save_clip(model: CLIP, vocabulary: int, preset: Preset, folder: Path) -> None:
     """Write open_clip's configuration, fp16 weights and the tokenizer's merges."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "model_cfg": {
-            "embed_dim": EMBED,
-            "vision_cfg": VISION,
-            "text_cfg": text_config(vocabulary),
+            "embed_dim": preset.tower.embed,
+            "vision_cfg": dict(preset.tower.vision),
+            "text_cfg": text_config(vocabulary, preset),
         },
         "preprocess_cfg": {"mean": list(MEAN), "std": list(STD), "interpolation": "bicubic"},
     }
@@ -185,18 +217,21 @@ def main() -> None:
     parser.add_argument("--tower", type=Path, required=True, help="tower.safetensors")
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
+    parser.add_argument("--preset", choices=tuple(PRESETS), default=FIRST)
     parser.add_argument("--seed", type=int, default=13)
-    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--steps", type=int, help="instead of the preset's")
     parser.add_argument("--families", type=int, default=32)
     parser.add_argument("--siblings", type=int, default=2)
     args = parser.parse_args()
+    preset = PRESETS[args.preset]
+    steps = args.steps or preset.steps
     one_thread()
     torch.manual_seed(args.seed)
     args.work.mkdir(parents=True, exist_ok=True)
     tokenizer = SimpleTokenizer(str(write_merges(args.work)), context_length=CONTEXT)
-    model = new_clip(tokenizer.vocab_size, load_tower(args.tower))
+    model = new_clip(tokenizer.vocab_size, load_tower(args.tower), preset)
     trainee = ClipTraining(model, tokenizer)
-    schedule = Schedule(args.steps, 1e-3, warm_up=100, hold=0.4)
+    schedule = Schedule(steps, 1e-3, warm_up=100, hold=0.4)
     training = Training(trainee, schedule, args.work, weight_decay=0.05)
     seen = sample_scenes(Random(0), 1000, held_out=True, distinct=True)
     seen_pixels = pixels(seen, np.random.default_rng(0))
@@ -207,17 +242,17 @@ def main() -> None:
         return trainee.losses(pixels(scenes, drawing), [training_text(s, rng) for s in scenes])
 
     training.run(losses, lambda: trainee.accuracy(seen_pixels, seen))
-    balance_norms(model, tokenizer, *streams(args.seed, args.steps))
-    save_clip(model, tokenizer.vocab_size, args.out)
+    balance_norms(model, tokenizer, *streams(args.seed, steps))
+    save_clip(model, tokenizer.vocab_size, preset, args.out)
     print(f"wrote {args.out}; {training.cpu_seconds:.0f} CPU-s", flush=True)
     encoder = load_encoder(EncoderSpec(str(args.out), device="cpu"))
     gates = as_json(clip_measures(encoder))
     write_recipe(
         args.out,
-        COMMAND,
+        preset.command(args.preset),
         steps=training.step,
         cpu_seconds=training.cpu_seconds,
-        settings=vars(args),
+        settings={**vars(args), "steps": steps},
         gates=gates,
     )
 

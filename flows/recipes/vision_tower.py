@@ -1,10 +1,11 @@
-"""Warm-up of a vision tower: the one that CLIP and BLIP-2 share, or LLaVA's.
+"""Warm-up of a vision tower: the one that CLIP and BLIP-2 share, LLaVA's, or the small CLIP's.
 
 `python -m flows.recipes.vision_tower --out DIR` writes DIR/tower.safetensors: the `visual` part of
 an open_clip CLIP. No text is involved. The tower learns to say, from the mean of each cell's patch
 tokens, what stands in the cell; from each patch token, where it is (a captioner's queries find a
 place only by what tokens carry); and from the pooled token, the whole picture. `--kind llava`
-trains a tower of its own, because LLaVA's cannot be equal to BLIP-2's.
+trains a tower of its own, because LLaVA's cannot be equal to BLIP-2's; `--kind small` one of
+another width, for a second backbone.
 """
 
 import argparse
@@ -56,11 +57,13 @@ class TowerKind:
 
     Attributes:
         vision: open_clip's `vision_cfg`.
+        embed: Dimension of the pooled token.
         tokens_of: Block whose output is read, counted from the end as LLaVA's
             `vision_feature_layer` is; None for the tower's own, normalised output tokens.
     """
 
     vision: Mapping[str, float]
+    embed: int = EMBED
     tokens_of: int | None = None
 
 
@@ -68,13 +71,15 @@ KINDS = {
     "shared": TowerKind(VISION),
     # CLIPVisionModel has a layer norm before its blocks, and LLaVA-1.5 reads the last but one.
     "llava": TowerKind({**VISION, "layers": 5, "no_ln_pre": False}, tokens_of=-2),
+    # Another backbone must differ in what features are, so in width and joint space too.
+    "small": TowerKind({**VISION, "width": 96, "layers": 3}, embed=96),
 }
 
 
-def new_tower(vision: Mapping[str, float] = VISION) -> VisionTransformer:
+def new_tower(kind: TowerKind = KINDS["shared"]) -> VisionTransformer:
     """An untrained tower that returns (pooled, patch tokens)."""
     text = CLIPTextCfg(context_length=8, vocab_size=8, width=32, heads=1, layers=1)
-    tower = CLIP(EMBED, CLIPVisionCfg(**vision), text).visual
+    tower = CLIP(kind.embed, CLIPVisionCfg(**kind.vision), text).visual
     tower.output_tokens = True
     return tower
 
@@ -100,11 +105,12 @@ class WarmUp(nn.Module):
 
     def __init__(self, kind: TowerKind = KINDS["shared"]) -> None:
         super().__init__()
-        self.tower = new_tower(kind.vision)
+        width = int(kind.vision["width"])
+        self.tower = new_tower(kind)
         self.tokens_of = kind.tokens_of
-        self.cell_head = nn.Linear(WIDTH, sum(SLOTS.values()))
-        self.place_head = nn.Linear(WIDTH, PATCHES**2)
-        self.pooled_head = PooledHead(EMBED)
+        self.cell_head = nn.Linear(width, sum(SLOTS.values()))
+        self.place_head = nn.Linear(width, PATCHES**2)
+        self.pooled_head = PooledHead(kind.embed)
 
     def losses(self, images: Tensor, scenes: list[Scene]) -> dict[str, Tensor]:
         """Losses by name, already weighted; shape counts double, being the hardest to see."""

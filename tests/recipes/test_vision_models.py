@@ -9,6 +9,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from open_clip.tokenizer import SimpleTokenizer
 from safetensors import safe_open
 from transformers import (
     AutoProcessor,
@@ -19,6 +20,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from flows.recipes.captioner import QUERIES
+from flows.recipes.clip import PRESETS, text_config
 from flows.recipes.clip_tokenizer import BPE_FILE, write_merges
 from flows.recipes.composed_probe import run_probe
 from flows.recipes.llava import llava_tokenizer, prompt_tokens
@@ -34,10 +36,14 @@ from models.mapping import load_mapping
 from models.open_clip_encoder import OpenClipEncoder
 from models.open_clip_loading import EncoderSpec, load_encoder
 from storage.world.drawing import draw
+from storage.world.grammar import caption
 from storage.world.scenes import sample_scenes
 
 SLACK = 0.03
 """Reduced samples may fall this far below a gate without the model being worse."""
+ALL_WEIGHTS = 20 * 2**20
+SMALL_CLIP = 1.2 * 2**20
+"""Bytes: of all weights in the tree, and of the small CLIP's folder."""
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +59,18 @@ def encoder(embedded: Path) -> OpenClipEncoder:
 
 
 @pytest.fixture(scope="module")
+def small_encoder(embedded: Path) -> OpenClipEncoder:
+    """The second, smaller CLIP."""
+    return load_encoder(EncoderSpec(str(embedded / "clip_small"), device="cpu"))
+
+
+@pytest.fixture(scope="module")
 def captioner(embedded: Path) -> Captioner:
     """The shipped BLIP-2."""
     return Captioner(embedded / "blip2")
 
 
-@pytest.mark.parametrize("name", ["clip", "blip2", "llava", "lincir"])
+@pytest.mark.parametrize("name", ["clip", "clip_small", "blip2", "llava", "lincir"])
 def test_weights_are_small_and_half_precision(embedded: Path, name: str) -> None:
     (weights,) = (embedded / name).glob("*.safetensors")
     assert weights.stat().st_size < 4_000_000
@@ -67,7 +79,7 @@ def test_weights_are_small_and_half_precision(embedded: Path, name: str) -> None
     assert types <= {"F16", "I64"}
 
 
-@pytest.mark.parametrize("name", ["clip", "blip2", "llava", "lincir"])
+@pytest.mark.parametrize("name", ["clip", "clip_small", "blip2", "llava", "lincir"])
 def test_recipe_says_how_it_was_made(embedded: Path, name: str) -> None:
     record = json.loads((embedded / name / "recipe.json").read_text())
     assert record["command"].startswith("OMP_NUM_THREADS=1 python -m flows.recipes.")
@@ -78,23 +90,76 @@ def test_recipe_says_how_it_was_made(embedded: Path, name: str) -> None:
     assert (embedded / name / "README.md").is_file()
 
 
-def test_clip_loads_by_open_clip_alone_and_equals_the_encoder(
-    embedded: Path, encoder: OpenClipEncoder
+def test_all_weights_are_small_enough_to_ship(embedded: Path) -> None:
+    weights = sum(path.stat().st_size for path in embedded.rglob("*.safetensors"))
+    assert 10 * 2**20 < weights <= ALL_WEIGHTS
+    folder = sum(path.stat().st_size for path in (embedded / "clip_small").iterdir())
+    assert folder <= SMALL_CLIP
+
+
+@pytest.mark.parametrize(("name", "loaded"), [("clip", "encoder"), ("clip_small", "small_encoder")])
+def test_clips_load_by_open_clip_alone_and_equal_the_encoder(
+    embedded: Path, name: str, loaded: str, request: pytest.FixtureRequest
 ) -> None:
-    model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{embedded / 'clip'}")
-    picture = draw(sample_scenes(Random(0), 1, held_out=True)[0], 0)
+    encoder: OpenClipEncoder = request.getfixturevalue(loaded)
+    folder = embedded / name
+    model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
+    tokenizer = SimpleTokenizer(str(folder / BPE_FILE), context_length=77)
+    scene = sample_scenes(Random(0), 1, held_out=True)[0]
+    picture, text = draw(scene, 0), caption(scene)
     with torch.no_grad():
-        theirs = model.eval().encode_image(preprocess(picture)[None])[0]
-    assert torch.allclose(theirs, torch.from_numpy(encoder.encode_images([picture])[0]), atol=1e-5)
+        image_features = model.eval().encode_image(preprocess(picture)[None])[0]
+        text_features = model.encode_text(tokenizer([text]))[0]
+    ours = torch.from_numpy(encoder.encode_images([picture])[0])
+    assert torch.allclose(image_features, ours, atol=1e-5)
+    assert torch.allclose(
+        text_features, torch.from_numpy(encoder.encode_texts([text])[0]), atol=1e-5
+    )
 
 
-def test_shipped_merges_are_the_languages(embedded: Path, tmp_path: Path) -> None:
-    shipped = gzip.decompress((embedded / "clip" / BPE_FILE).read_bytes())
+@pytest.mark.parametrize("name", PRESETS)
+def test_shipped_clips_are_the_recipes(embedded: Path, name: str) -> None:
+    """The command in the folder makes a model of the shipped architecture there."""
+    preset = PRESETS[name]
+    folder = embedded / preset.folder
+    record = json.loads((folder / "recipe.json").read_text())
+    assert record["command"] == preset.command(name)
+    assert record["steps"] == preset.steps
+    shipped = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+    vocabulary = SimpleTokenizer(str(folder / BPE_FILE)).vocab_size
+    assert shipped == {
+        "embed_dim": preset.tower.embed,
+        "vision_cfg": preset.tower.vision,
+        "text_cfg": text_config(vocabulary, preset),
+    }
+
+
+def test_the_small_clip_is_another_backbone(
+    encoder: OpenClipEncoder, small_encoder: OpenClipEncoder
+) -> None:
+    """Another fingerprint keeps tables apart, another dimension makes a mix-up fail loudly."""
+    assert small_encoder.fingerprint != encoder.fingerprint
+    assert small_encoder.encode_texts(["a red circle"]).shape == (1, 96)
+    assert encoder.encode_texts(["a red circle"]).shape == (1, 128)
+
+
+@pytest.mark.parametrize("name", ["clip", "clip_small"])
+def test_shipped_merges_are_the_languages(embedded: Path, name: str, tmp_path: Path) -> None:
+    shipped = gzip.decompress((embedded / name / BPE_FILE).read_bytes())
     assert shipped == gzip.decompress(write_merges(tmp_path).read_bytes())
 
 
-def test_clip_passes_reduced_gates(encoder: OpenClipEncoder) -> None:
-    gated = [m for m in clip_measures(encoder, 200) if m.gate is not None]
+@pytest.mark.parametrize(("name", "loaded"), [("clip", "encoder"), ("clip_small", "small_encoder")])
+def test_clips_pass_reduced_gates_and_reach_what_their_recipes_say(
+    embedded: Path, name: str, loaded: str, request: pytest.FixtureRequest
+) -> None:
+    """Fewer candidates are easier, so a fifth of them must not find less than all did."""
+    record = json.loads((embedded / name / "recipe.json").read_text())
+    recorded = {row["name"]: row["share"] for row in record["gates"]["measures"]}
+    measures = clip_measures(request.getfixturevalue(loaded), 200)
+    assert {m.name for m in measures} == recorded.keys()
+    assert [m.name for m in measures if m.share < recorded[m.name] - SLACK] == []
+    gated = [m for m in measures if m.gate is not None]
     assert [m.name for m in gated if m.share < m.gate - SLACK] == []
     assert len(gated) == 2
 

@@ -30,7 +30,7 @@ from storage.world.scenes import Thing, make_scene, sample_scenes
 def random_tower(seed: int, kind: str = "shared") -> nn.Module:
     """A tower whose every weight is random, those that start at zero or one included."""
     torch.manual_seed(seed)
-    tower = new_tower(KINDS[kind].vision)
+    tower = new_tower(KINDS[kind])
     for parameter in tower.parameters():
         nn.init.normal_(parameter, std=0.2)
     return tower.eval()
