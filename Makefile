@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 VLLM := .venv-vllm
 OUT ?= out/demo
+COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --python-version 3.11 --no-header --no-annotate --no-emit-index-url
+POOLS_HEADER = \# What the extras docker, kubernetes and ray add to lock.txt; a constraint beside it, never alone.
 # Prefect and model libraries phone home or look for hubs by default; nothing here needs either.
 export DO_NOT_TRACK := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -59,8 +61,11 @@ gates: $(READY) ## Measure the shipped small models on held-out scenes
 	$(BIN)/python -m flows.recipes.text_gates
 
 lock: $(READY) ## Resolve the lock files again (keeps pins that still fit)
-	$(BIN)/uv pip compile pyproject.toml --group dev --extra vllm --python-version 3.11 --no-header --no-annotate --no-emit-index-url -o requirements/lock-vllm.txt
-	$(BIN)/uv pip compile pyproject.toml --group dev --python-version 3.11 -c requirements/lock-vllm.txt --no-header --no-annotate --no-emit-index-url -o requirements/lock.txt
+	$(COMPILE) --group dev --extra vllm -o requirements/lock-vllm.txt
+	$(COMPILE) --group dev -c requirements/lock-vllm.txt -o requirements/lock.txt
+	$(COMPILE) --extra docker --extra kubernetes --extra ray -c requirements/lock.txt -o requirements/lock-pools.txt
+	added=$$(grep -vxFf requirements/lock.txt requirements/lock-pools.txt) && \
+		printf '%s\n' "$(POOLS_HEADER)" "$$added" > requirements/lock-pools.txt
 
 clean: ## Remove the environment and the demo's output
 	rm -rf $(VENV) out
