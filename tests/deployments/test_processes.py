@@ -1,0 +1,98 @@
+"""Processes by name: what is ours is found and ended, what is not is left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deployments.stack.processes import ProcessFolder
+
+SLEEP = ["sleep", "600"]
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[ProcessFolder]:
+    folder = ProcessFolder(tmp_path / "processes")
+    yield folder
+    for name in folder.names():
+        folder.stop(name)
+
+
+def wait_until(happened: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_process_is_started_once_and_found_again(
+    processes: ProcessFolder, tmp_path: Path
+) -> None:
+    noted = {"origin": "https://a.example"}
+    assert processes.start("a", SLEEP, os.environ, tmp_path, noted) is True
+    running = processes.running("a")
+    assert running is not None
+    assert processes.start("a", SLEEP, os.environ, tmp_path) is False
+    assert processes.running("a") == running
+    assert (processes.command("a"), processes.settings("a")) == (SLEEP, noted)
+    assert processes.names() == ["a"]
+    assert processes.stop("a") is True
+    assert not is_alive(running)
+    assert processes.names() == []
+    assert processes.stop("a") is False
+
+
+def test_what_a_killed_process_left_behind_is_ended_and_nothing_else(
+    processes: ProcessFolder, tmp_path: Path
+) -> None:
+    script = "sleep 600 & echo $! > left; wait"
+    processes.start("worker", ["sh", "-c", script], os.environ, tmp_path)
+    processes.start("other", SLEEP, os.environ, tmp_path)
+    wait_until((tmp_path / "left").exists)
+    wait_until((tmp_path / "left").read_text)
+    left = psutil.Process(int((tmp_path / "left").read_text()))
+    worker, other = processes.running("worker"), processes.running("other")
+    assert worker is not None
+    assert other is not None
+    worker.kill()
+    wait_until(lambda: processes.running("worker") is None)
+    assert is_alive(left)
+    assert processes.stop("worker") is True
+    assert not is_alive(left)
+    assert is_alive(other)
+
+
+def test_a_process_id_that_somebody_else_got_is_left_alone(
+    processes: ProcessFolder, tmp_path: Path
+) -> None:
+    foreign = psutil.Popen(SLEEP, start_new_session=True)
+    try:
+        record = {"pid": foreign.pid, "began": foreign.create_time() - 100, "command": SLEEP}
+        processes.path.mkdir()
+        (processes.path / "a.json").write_text(json.dumps(record))
+        assert processes.running("a") is None
+        assert processes.stop("a") is False
+        assert is_alive(foreign)
+        assert processes.names() == []
+    finally:
+        foreign.kill()
+        foreign.wait()
+
+
+@pytest.mark.parametrize("record", ["", "[]", '{"pid": "x"}', '{"pid": 1}'])
+def test_a_broken_record_is_no_process(processes: ProcessFolder, record: str) -> None:
+    processes.path.mkdir()
+    (processes.path / "a.json").write_text(record)
+    assert processes.running("a") is None
+    assert processes.stop("a") is False
+    assert processes.names() == []
