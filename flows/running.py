@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from prefect.states import State
+
 from flows.shown_progress import progress_artifact
 from storage.tables import Shard, require_complete
 from tasks import progress
@@ -71,12 +73,35 @@ Display = Callable[[str, int, int], AbstractContextManager[Listener]]
 """Called with a stage's title, the rows to make and the rows present; listens while it is open."""
 
 
+Made = tuple[dict[str, Any], State[Any]]
+ShardRunner = Callable[[Any, Iterator[dict[str, Any]]], Iterator[Made]]
+"""Makes the shards of a stage: gives each that is done with the state in which it ended."""
+
+
+def one_by_one(stage: Any, shards: Iterator[dict[str, Any]]) -> Iterator[Made]:
+    """Make shards in this process."""
+    for shard in shards:
+        yield shard, run_shard(stage, shard, return_state=True)
+
+
 def run_stage(
-    stage: Any, log: RunLog, *, allow_gaps: float = 0.0, retry_failed: bool = False
+    stage: Any,
+    log: RunLog,
+    *,
+    allow_gaps: float = 0.0,
+    retry_failed: bool = False,
+    runner: ShardRunner = one_by_one,
 ) -> StageReport:
     """Make what a stage's table lacks, shard by shard; one listing when nothing does.
 
     A shard that raises does not stop the others. Everything that was finished stays published.
+
+    Args:
+        stage: What is to be made.
+        log: Gains the report.
+        allow_gaps: Fraction of rows that may lack a usable value.
+        retry_failed: Make rows again that have failed before.
+        runner: Where shards are made.
 
     Raises:
         StageFailed: shards raised.
@@ -92,9 +117,9 @@ def run_stage(
         progress.listening(listener),
         progress_artifact(stage.title, todo) as bar,
     ):
-        for number, shard in enumerate(in_turn(stage, plan["shards"])):
-            bar.show(100.0 * number / len(plan["shards"]))
-            state = run_shard(stage, shard, return_state=True)
+        shards = in_turn(stage, plan["shards"])
+        for done, (shard, state) in enumerate(runner(stage, shards), start=1):
+            bar.show(100.0 * done / len(plan["shards"]))
             result = state.result(raise_on_failure=False)
             if isinstance(result, dict):
                 made += result["rows"] if result["published"] else 0

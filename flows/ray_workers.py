@@ -1,0 +1,116 @@
+"""The shards of a stage on Ray workers: optional, for those who have a Ray cluster.
+
+Each shard is a task of the flow run, made and published by whatever worker is free. A worker
+process loads the captioner once. Ray carries a stage and a shard there and a few numbers back, by
+cloudpickle: whoever can connect to a cluster can run code on it. Prefect's records stay JSON.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from pydantic import Field, model_validator
+
+from flows.forms import Form
+from flows.running import Made, ShardRunner
+from tasks import progress
+from tasks.stage_tasks import run_shard
+
+OBJECT_STORE: Final = 100_000_000
+"""Bytes; next to nothing goes through it."""
+
+LOOPBACK_ONLY: Final = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+"""Ray has no other switch for a cluster that listens on loopback alone, on Linux too."""
+
+
+class RayWorkers(Form):
+    """Worker processes of Ray."""
+
+    address: str = Field(
+        "", description="HOST:PORT of a Ray cluster. Empty: one on this host, for this run alone."
+    )
+    workers: int = Field(
+        0, ge=0, description="Shards at once, each in a process of its own. 0: without Ray."
+    )
+    cpus: int = Field(1, ge=1, description="CPU cores for each worker.")
+    gpus: float = Field(0.0, ge=0, description="GPUs for each worker; 0.5 lets two share one.")
+
+    @model_validator(mode="after")
+    def _is_installed(self) -> RayWorkers:
+        if self.workers and importlib.util.find_spec("prefect_ray") is None:
+            raise ValueError("Ray is not installed here: pip install 'cirflow[ray]'")
+        return self
+
+    def connection(self) -> dict[str, Any]:
+        """Arguments of `ray.init`."""
+        if self.address:
+            return {"log_to_driver": False}
+        return {
+            "address": "local",  # never a cluster that happens to be there
+            "num_cpus": self.workers * self.cpus,
+            "object_store_memory": OBJECT_STORE,
+            "include_dashboard": False,
+            "log_to_driver": False,
+        }
+
+
+NO_RAY: Final = RayWorkers()
+
+
+@contextmanager
+def on_ray(chosen: RayWorkers) -> Iterator[ShardRunner]:
+    """What makes shards on Ray; a cluster of the run's own ends with it.
+
+    Raises:
+        ConnectionError: nothing answers at the address.
+        ValueError: this host has fewer GPUs than one worker wants.
+    """
+    if not chosen.address:
+        os.environ.setdefault(*LOOPBACK_ONLY)  # read when ray is imported
+    import ray
+    from prefect_ray import RayTaskRunner
+    from prefect_ray.context import remote_options
+
+    # max_calls=0 keeps a worker for further shards; Ray ends those with GPUs after one otherwise.
+    options = {"num_cpus": chosen.cpus, "num_gpus": chosen.gpus, "max_calls": 0}
+    with (
+        temporary_settings({PREFECT_API_URL: _api_url()}),
+        RayTaskRunner(chosen.address or None, init_kwargs=chosen.connection()) as runner,
+        remote_options(**options),
+    ):
+        found = ray.cluster_resources().get("GPU", 0)
+        if not chosen.address and found < chosen.gpus:
+            raise ValueError(f"a worker is to have {chosen.gpus:g} GPUs, and this host has {found}")
+
+        def run(stage: Any, shards: Iterator[dict[str, Any]]) -> Iterator[Made]:
+            waiting: dict[Any, tuple[dict[str, Any], Any]] = {}
+
+            def first() -> Made:
+                (done,), _ = ray.wait(list(waiting), num_returns=1)
+                shard, future = waiting.pop(done)
+                future.wait()
+                progress.tick(len(shard["members"]))
+                return shard, future.state
+
+            # No more at once than can be worked on: other flow runs may take the rest.
+            for shard in shards:
+                future = runner.submit(run_shard, {"stage": stage, "shard": shard})
+                waiting[future.wrapped_future] = (shard, future)
+                if len(waiting) == chosen.workers:
+                    yield first()
+            while waiting:
+                yield first()
+
+        yield run
+
+
+def _api_url() -> str:
+    """The server that this run talks to, a temporary one too: workers are to ask the same."""
+    with get_client(sync_client=True) as client:
+        return str(client.api_url)
