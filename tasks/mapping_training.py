@@ -19,6 +19,7 @@ from storage.locations import Location
 from storage.schemas import OK
 from tasks import progress
 from tasks.engines import encoder_fingerprint, load_encoder
+from tasks.loss_curves import show_losses
 from tasks.publishing_once import publishing_once
 from tasks.stages.captions import CaptionStage
 
@@ -116,15 +117,18 @@ def train_network(job: MappingJob, captions: Captions) -> dict[str, Any]:
         state = f"{job.folder}/state.pt"
         if location.exists(state):
             training.load(location.read_bytes(state))
+        first, losses = training.step + 1, list[float]()
         while not training.done:
             before = training.step
-            training.run(before + SAVE_EVERY)
+            training.run(before + SAVE_EVERY, lambda step, steps, loss: losses.append(loss))
             location.replace(state, training.save())
             progress.tick(training.step - before)
         files = dump_mapping(training.network(), job.spec)
         for name in sorted(files, reverse=True):  # config.json last: it says that all is there
             location.create(f"{job.folder}/{name}", files[name])
         location.remove(state)
+        key, place = content_key(job.spec), location.join(job.folder)
+        show_losses(f"mapping {key}", "mapping network", first, losses, place)
     return {"checkpoint": location.join(job.folder), "steps": job.config.steps}
 
 

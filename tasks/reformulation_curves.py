@@ -281,17 +281,20 @@ def show_curves(key: str, title: str, history: History, place: str) -> None:
     """Leave a summary with curves in Prefect's UI, where a task runs."""
     if TaskRunContext.get() is None:
         return
-    pictures = "\n\n".join(
-        f"**{plot.title}** ({', '.join(line.name for line in plot.lines)})\n\n"
-        f"![{plot.title}](data:image/svg+xml;base64,{_encoded(plot)})"
-        for plot in plots_of(history)
-    )
+    pictures = "\n\n".join(plot_markdown(plot) for plot in plots_of(history))
     head = f"# {title}\n\n{_sentence(history)}\n\n`{place}`"
     create_markdown_artifact(
         f"{head}\n\n{validation_table(history)}\n{pictures}\n",
         key=f"curves-{key}",
         description="curves of the training",
     )
+
+
+def plot_markdown(plot: Plot) -> str:
+    """A plot with its title and the names of its lines."""
+    names = ", ".join(line.name for line in plot.lines)
+    picture = f"data:image/svg+xml;base64,{_encoded(plot)}"
+    return f"**{plot.title}** ({names})\n\n![{plot.title}]({picture})"
 
 
 def _encoded(plot: Plot) -> str:

@@ -20,6 +20,7 @@ from models.rewriter_tuning import BaseModel, Example, RewriterTuning, TuningCon
 from storage.keys import content_key
 from storage.locations import Location
 from tasks import progress
+from tasks.loss_curves import show_losses
 from tasks.publishing_once import publishing_once
 from tasks.rewriter_pairs import ExampleSource
 
@@ -132,6 +133,9 @@ def tune_rewriter(job: RewriterJob, data: TuningData) -> dict[str, Any]:
         for name, content in adapter_folder(training, job.card).items():
             location.create(f"{job.folder}/{name}", content)
         location.remove(state)
+        place = location.join(job.folder)
+        key = f"rewriter {content_key(job.spec)}"
+        show_losses(key, "rewriter", 1, training.losses, place)
     losses = location.read_bytes(f"{job.folder}/losses.csv").decode().split()
     return {
         "adapter": location.join(job.folder),

@@ -1,0 +1,227 @@
+"""Run dialogs: what is chosen from lists, and that anything else is refused before a run exists.
+
+`validate` is what Prefect's server calls on the parameters of a run that somebody asks for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from typing import Any
+
+import pytest
+from prefect.exceptions import ParameterTypeError
+from prefect.utilities.schema_tools.validation import ValidationError, validate
+
+from deployments.cli import main
+from deployments.commands.run import FLOWS
+from deployments.flow_fields import field_lines
+from flows.forms import Backbone, BenchmarkChoice, Captioning, Clip, Work, with_choices
+from flows.profiles import resolve_profile
+from models.methods import METHODS
+
+CIRR = {"benchmark": "cirr", "folder": "x"}
+RERUN = {"backbone": {}, "benchmarks": [{"name": "cirr", "folder": "x"}]}
+MATRIX = {"backbones": [{}], "benchmarks": RERUN["benchmarks"]}
+TRIPLETS = {"triplets": "t.json"}
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "ingest": {"source": "photos", "name": "photos"},
+    "embed-gallery": {"collection": "photos"},
+    "generate-triplets": {"collections": ["photos"], "count": 9},
+    "train-reformulation": TRIPLETS,
+    "score-benchmark": CIRR,
+    "rerun-backbone": RERUN,
+    "evaluate-matrix": MATRIX,
+    "sweep-fusion": CIRR,
+    "scaling": {**TRIPLETS, "sizes": [10]},
+    "evaluate-world": {"seeds": [0]},
+}
+"""What a person must fill in."""
+
+
+def flow_of(name: str) -> Any:
+    entry = FLOWS[name]
+    return getattr(importlib.import_module(entry.module), entry.function)
+
+
+def server_check(name: str, given: dict[str, Any]) -> None:
+    validate(given, flow_of(name).parameters.model_dump_for_openapi(), raise_on_error=True)
+
+
+def changed(base: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {**base, **changes}
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_no_choice_hides_in_a_free_text(name: str) -> None:
+    """Whoever reads the dialog's schema finds the choices that the flow's code knows."""
+    lines = list(field_lines(flow_of(name)))
+    fields = {line.partition(": one of ")[0]: line for line in lines if ": one of " in line}
+    parameters = flow_of(name).parameters.properties
+    for key, choices in {
+        "benchmark": "cirr, circo, fashioniq",
+        "split": "val, test1, test",
+        "keywords": "function_words, spacy",
+        "kind": "ensemble, single, instructcir",
+        "dtype": "auto, float32, bfloat16, float16",
+    }.items():
+        if key in parameters:
+            assert fields[key].endswith(f"one of {choices}")
+    for key in ("methods", "others"):
+        if key in parameters:
+            listed = fields[f"{key}[]"].partition("one of ")[2].split(", ")
+            assert listed == [method for method, row in METHODS.items() if row.runs]
+    if "captioning" in parameters:
+        assert fields["captioning.engine"].endswith("one of profile, blip2, llava, openai")
+    if "benchmarks" in parameters and name != "evaluate-world":
+        assert fields["benchmarks[].name"].endswith("one of cirr, circo, fashioniq")
+        assert fields["benchmarks[].split"].endswith("one of val, test1, test")
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_the_dialog_starts_from_values_that_are_accepted(name: str) -> None:
+    """A form that is sent as it opens: every default that the schema shows, as JSON."""
+    schema = flow_of(name).parameters.model_dump_for_openapi()
+    shown = {k: field["default"] for k, field in schema["properties"].items() if "default" in field}
+    given = json.loads(json.dumps(shown)) | EXAMPLES.get(name, {})
+    validate(given, schema, raise_on_error=True, allow_none_with_default=True)
+    flow_of(name).validate_parameters(given)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "allowed"),
+    [
+        ("score-benchmark", changed(CIRR, benchmark="cir"), "'cirr', 'circo', 'fashioniq'"),
+        ("score-benchmark", changed(CIRR, split="dev"), "'val', 'test1', 'test'"),
+        ("score-benchmark", changed(CIRR, methods=["cvs"]), "'cvsi', 'cvsi-code'"),
+        ("score-benchmark", changed(CIRR, captioning={"engine": "x"}), "'blip2', 'llava'"),
+        ("score-benchmark", changed(CIRR, captioning={"per_image": -1}), "minimum of 0"),
+        ("score-benchmark", changed(CIRR, work={"shard_size": -1}), "minimum of 0"),
+        ("rerun-backbone", changed(RERUN, backbone={"nam": "ViT-B-32"}), "nam"),
+        ("rerun-backbone", changed(RERUN, benchmarks=[{"name": "a", "folder": "x"}]), "'cirr'"),
+        ("evaluate-matrix", changed(MATRIX, methods=["palavra"]), "'image-only'"),
+        ("sweep-fusion", changed(CIRR, method="lincir"), "'cvsi', 'cvsi-instructcir'"),
+        ("embed-gallery", {"collection": "a", "methods": ["cvs"]}, "'lincir'"),
+        ("backfill-captions", {"kind": "both"}, "'ensemble', 'single', 'instructcir'"),
+        ("backfill-captions", {"selector": {"which": "old"}}, "'missing', 'failed', 'stale'"),
+        ("train-mapping", {"masking": "random"}, "'offsets', 'substring'"),
+        ("train-reformulation", changed(TRIPLETS, network={"gate": "open"}), "'zero_init'"),
+        ("train-reformulation", changed(TRIPLETS, training={"epoch": 1}), "epoch"),
+        ("train-reformulation", changed(TRIPLETS, run={"strategy": "dp"}), "'ddp', 'fsdp'"),
+        ("finetune-rewriter", {"dtype": "int8"}, "'bfloat16'"),
+        ("finetune-rewriter", {"tuning": {"ranks": 4}}, "ranks"),
+        ("evaluate-world", {"seeds": [0], "benchmarks": ["cir"]}, "'cirr'"),
+    ],
+)
+def test_the_server_refuses_and_says_what_is_allowed(
+    name: str, given: dict[str, Any], allowed: str
+) -> None:
+    with pytest.raises(ValidationError) as refused:
+        server_check(name, given)
+    assert allowed in str(refused.value)
+    with pytest.raises(ParameterTypeError):
+        flow_of(name).validate_parameters(given)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        (
+            "rerun-backbone",
+            changed(RERUN, benchmarks=[{"name": "circo", "folder": "x", "split": "test1"}]),
+            "circo has the splits val, test, not test1",
+        ),
+        ("rerun-backbone", changed(RERUN, backbone={"pretrained": "openai"}), "needs the backbone"),
+        ("score-benchmark", changed(CIRR, methods=["palavra"]), "does not run here"),
+        ("score-benchmark", changed(CIRR, captioning={"engine": "blip2"}), "a model goes with"),
+        (
+            "train-reformulation",
+            changed(TRIPLETS, network={"gaet": "none"}),
+            "network has no setting 'gaet'; it has cross_attended_blocks, gate",
+        ),
+        (
+            "train-reformulation",
+            changed(TRIPLETS, training={"seed": 1}),
+            "give seed as a parameter of its own, not in training",
+        ),
+        ("train-reformulation", changed(TRIPLETS, loss={"temperature": 0}), "is positive"),
+    ],
+)
+def test_what_no_list_can_say_is_refused_before_the_flow_begins(
+    name: str, given: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ParameterTypeError, match=said):
+        flow_of(name).validate_parameters(given)
+
+
+def test_a_run_with_a_wrong_value_is_not_created(prefect_api: None) -> None:
+    """Once with a real server: a deployment as `prefect.yaml` makes it, and a run asked of it."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    flow = flow_of("backfill-captions")
+    with get_client(sync_client=True) as client:
+        made = client.create_deployment(
+            flow_id=client.create_flow(flow),
+            name="refusals",
+            entrypoint="flows.backfill_captions.backfill_captions",
+            parameter_openapi_schema=flow.parameters.model_dump_for_openapi(),
+            enforce_parameter_schema=True,
+        )
+        for given, allowed in (
+            ({"kind": "both"}, "'ensemble', 'single', 'instructcir'"),
+            ({"captioning": {"per_image": 1000}}, "maximum of 100"),
+            ({"selector": {"wich": "failed"}}, "wich"),
+        ):
+            with pytest.raises(PrefectHTTPStatusError) as refused:
+                client.create_flow_run_from_deployment(made, parameters=given)
+            assert allowed in refused.value.response.text
+        assert client.read_flow_runs(deployment_filter={"id": {"any_": [made]}}) == []
+        run = client.create_flow_run_from_deployment(made, parameters={"kind": "single"})
+        assert run.parameters["kind"] == "single"
+
+
+# --------------------------------------------------------------------------- what a choice changes
+
+
+def test_choices_lie_on_top_of_settings() -> None:
+    settings = {"encoder.name": "ViT-L-14", "allow_gaps": 0.5, "shards.captions": 7}
+    forms = (
+        Backbone(name="ViT-B-32", pretrained="openai", mapping="phi.pt"),
+        Captioning(engine="llava", model="org/llava", per_image=5),
+        Work(shard_size=32, allow_gaps=0.1),
+    )
+    profile = resolve_profile("tiny", with_choices(settings, *forms))
+    assert (profile.encoder.name, profile.encoder.pretrained) == ("ViT-B-32", "openai")
+    assert profile.mapping.checkpoint == "phi.pt"
+    assert (profile.captioner.engine, profile.captioner.model) == ("llava", "org/llava")
+    assert profile.captioner.device == "cpu"  # where it runs stays as it was
+    assert profile.ensemble.n == 5
+    assert (profile.shards.captions, profile.shards.features, profile.allow_gaps) == (32, 32, 0.1)
+
+
+def test_nothing_chosen_changes_nothing() -> None:
+    settings = {"encoder.name": "ViT-L-14", "encoder.pretrained": "openai", "allow_gaps": 0.5}
+    assert with_choices(settings, Clip(), Backbone(), Captioning(), Work()) == settings
+
+
+def test_a_benchmark_is_found_from_anywhere(tmp_path: Any, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    ref = BenchmarkChoice(name="circo", folder="data/circo").ref(resolve_profile("tiny"))
+    assert ref.root == str(tmp_path / "data" / "circo")
+
+
+# --------------------------------------------------------------------------- the command line
+
+
+def test_the_command_line_lists_choices_and_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "rerun-backbone", "--list"]) == 0
+    page = capsys.readouterr().out
+    assert "  backbone.name: open_clip name (ViT-B-32)" in page
+    assert "  benchmarks[].split: one of val, test1, test\n" in page
+    assert "  captioning.engine: one of profile, blip2, llava, openai\n" in page
+    assert main(["run", "train-reformulation", "--list"]) == 0
+    page = capsys.readouterr().out
+    assert "  network.gate: one of none, zero_init\n" in page
+    assert "  training.keep: Publish the step with the best validation, or the last one." in page
+    assert "training.epochs" not in page  # a parameter of its own
