@@ -15,6 +15,7 @@ from typing import Literal
 
 from botocore.exceptions import BotoCoreError
 
+from deployments.stack.settings import StackSettings
 from storage.locations import Location
 from tasks.settings import CaptionerSettings, GeneratorSettings, Profile
 
@@ -57,6 +58,7 @@ def all_checks(profile: Profile) -> Iterator[Finding]:
     yield from check_checkpoints(profile)
     yield from check_servers(profile)
     yield check_vllm()
+    yield check_stack(Path.cwd())
 
 
 def check_libraries() -> Iterator[Finding]:
@@ -191,3 +193,16 @@ def check_vllm() -> Finding:
             continue
     remedy = "only where the LLM server runs: install requirements/lock-vllm.txt there"
     return Finding("vllm", "note", "not installed", remedy)
+
+
+def check_stack(folder: Path) -> Finding:
+    """What of `cirflow up` runs in a folder; the other commands need none of it."""
+    name, processes = "Prefect stack", StackSettings(folder).processes
+    ended = [process for process in processes.names() if processes.running(process) is None]
+    if not processes.names():
+        return Finding(name, "note", f"not up in {folder}", "cirflow up, for the Prefect UI")
+    if ended:
+        remedy = f"cirflow up starts it again; its last words are in {processes.log(ended[0])}"
+        return Finding(name, "note", f"{', '.join(ended)} ended by itself", remedy)
+    place = " ".join(processes.command("server")[-4:])
+    return Finding(name, "ok", f"{', '.join(processes.names())} up ({place})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from deployments import checks
 from deployments.cli import main
+from deployments.stack.settings import StackSettings
 from tests.fakes.openai_server import FakeOpenAIServer
 
 Findings = dict[str, dict[str, Any]]
@@ -143,3 +145,24 @@ def test_the_page_for_people_shows_each_remedy(
     broken = next(i for i, line in enumerate(lines) if line.startswith("broken"))
     assert "/gone does not exist" in lines[broken]
     assert lines[broken + 1].strip().startswith("->")
+
+
+def test_what_of_the_stack_runs(tmp_path: Path) -> None:
+    command = ["sh", "-c", "sleep 600", "--host", "127.0.0.1", "--port", "4200"]
+    processes = StackSettings(tmp_path).processes
+    assert checks.check_stack(tmp_path).found == f"not up in {tmp_path}"
+    try:
+        for name in ("server", "worker-cpu"):
+            processes.start(name, command, os.environ, tmp_path)
+        finding = checks.check_stack(tmp_path)
+        assert finding.found == "server, worker-cpu up (--host 127.0.0.1 --port 4200)"
+        worker = processes.running("worker-cpu")
+        assert worker is not None
+        worker.kill()
+        worker.wait()
+        finding = checks.check_stack(tmp_path)
+        assert (finding.state, finding.found) == ("note", "worker-cpu ended by itself")
+        assert str(processes.log("worker-cpu")) in finding.remedy
+    finally:
+        for name in processes.names():
+            processes.stop(name)
