@@ -151,7 +151,8 @@ class ReformulationNetwork(nn.Module):
             (B, d), not normalised.
         """
         output = self.attend(pixels, self.null_text() if null is None else null)
-        return output.z if self.settings.target_predictor else output.image
+        predicted = self.predictor is not None and self.settings.target_predictor
+        return output.z if predicted else output.image
 
     def attend(self, pixels: torch.Tensor, text: TextContext) -> QueryOutput:
         """Embed images (B, 3, H, W) under texts that were read before."""
@@ -245,10 +246,10 @@ class ReformulationNetwork(nn.Module):
 
     def _predicted(self, v: torch.Tensor, pure: torch.Tensor) -> torch.Tensor:
         """g([v ; e_T]), (B, d)."""
-        if self.predictor is None:
-            return v
-        if self.settings.predictor_inputs == "normalised":
+        if self.settings.sums or self.settings.predictor_inputs == "normalised":
             v, pure = functional.normalize(v, dim=-1), functional.normalize(pure, dim=-1)
+        if self.predictor is None:
+            return v + pure if self.settings.sums else v
         return self.predictor(torch.cat([v, pure], dim=-1))
 
     def choose_trained(self) -> None:
@@ -259,8 +260,9 @@ class ReformulationNetwork(nn.Module):
             self.image.positional_embedding.requires_grad_(False)
         if self.settings.text_tower == "frozen":
             self.text.requires_grad_(False)
-        if not self.settings.predictor and self.text.projection is not None:
-            # Without a predictor nothing trained reads e_T, and DDP waits for every gradient.
+        reads_pure = self.settings.predictor or self.settings.sums
+        if not reads_pure and self.text.projection is not None:
+            # Nothing trained reads e_T, and DDP waits for every gradient.
             self.text.projection.requires_grad_(False)
 
 

@@ -27,14 +27,16 @@ class NetworkSettings:
 
     Attributes:
         cross_attended_blocks: How many image blocks, counted from the last, attend to the text;
-            None is every block (the paper), 0 none (its ablation "the original CLIP model").
+            None is every block (the paper), 0 none.
         gate: `zero_init` multiplies the cross-attention by a scalar trained from 0, so that
             training starts at CLIP's own features; `none` is the paper.
         text_mask: Which text tokens image tokens see: up to the end-of-text token (`eot`), or
             all positions of the context, padding included (`full`).
         null_text: What stands for "no text": the empty string (`empty`), or a trained sequence
             that starts as the empty string's (`learned`).
-        predictor: Whether an MLP joins image and text; without it z = v.
+        predictor: Whether an MLP joins image and text; without it z = v. With neither predictor
+            nor cross-attention z is the sum of both normalised embeddings: Table V's "original
+            CLIP model".
         predictor_inputs: Whether v and e_T are L2-normalised before the predictor.
         predictor_ratio: Width of the predictor's hidden layer in units of d.
         target_predictor: Whether the target path has the predictor too.
@@ -65,11 +67,11 @@ class NetworkSettings:
             )
         if self.predictor_ratio < 1:
             raise ValueError(f"predictor_ratio is at least 1, not {self.predictor_ratio}")
-        if self.cross_attended_blocks == 0 and not self.predictor:
-            raise ValueError(
-                "without cross-attention and without predictor no text reaches the embedding; "
-                "leave out one of the two"
-            )
+
+    @property
+    def sums(self) -> bool:
+        """Whether image and text meet in a sum only."""
+        return self.cross_attended_blocks == 0 and not self.predictor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,6 +93,19 @@ def test_without_cross_attention_output_vit_b_32_is_open_clip() -> None:
     assert sum(p.numel() for name, p in network.new_parameters() if ".cross." in name) == 23_648_256
 
 
+def test_with_neither_cross_attention_nor_predictor_it_is_the_original_clip(small: Path) -> None:
+    network = small_network(small, cross_attended_blocks=0, predictor=False)
+    theirs, images = reference(small), pixels(len(TEXTS))
+    with torch.no_grad():
+        image = theirs.encode_image(images)
+        text = theirs.encode_text(open_clip.get_tokenizer(f"local-dir:{small}")(TEXTS))
+        query = network.query(images, network.text_ids(TEXTS)).z
+        target = network.target(images)
+    sums = image / image.norm(dim=1, keepdim=True) + text / text.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(query, sums, atol=1e-5, rtol=0)
+    torch.testing.assert_close(target, image, atol=1e-5, rtol=0)
+
+
 def naive_query(
     network: ReformulationNetwork, theirs: Any, image: torch.Tensor, text: str
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -337,6 +350,7 @@ def test_parameter_groups(small: Path) -> None:
         {"text_tower": "frozen"},
         {"predictor": False},
         {"cross_attended_blocks": 0},
+        {"cross_attended_blocks": 0, "predictor": False},
         {"cross_attended_blocks": 1, "text_mask": "full"},
     ],
     ids=str,

@@ -29,7 +29,6 @@ def test_settings_survive_json(kind: Any) -> None:
         (lambda: NetworkSettings(text_mask="77"), "eot, full"),  # type: ignore[arg-type]
         (lambda: NetworkSettings(cross_attended_blocks=-1), "None for every block"),
         (lambda: NetworkSettings(predictor_ratio=0), "at least 1"),
-        (lambda: NetworkSettings(cross_attended_blocks=0, predictor=False), "no text reaches"),
         (lambda: LossSettings(temperature=0.0), "positive"),
         (lambda: LossSettings(temperature=0.001, learnable_temperature=True), "0.01 or above"),
         (lambda: EmaSettings(start=1.0, end=0.9), "1.0 to 0.9"),
