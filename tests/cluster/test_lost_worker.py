@@ -1,0 +1,215 @@
+"""Backfills on a cluster that loses a worker half-way, and whose server is restarted.
+
+Postgres, the server, the S3 store and both workers are real; nothing leaves this machine.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import polars as pl
+import pytest
+
+from flows.backfill_captions import DEPLOYMENT
+from flows.gallery import caption_stage
+from storage.collections import ingest
+from storage.locations import Location
+from storage.tables import Shard, Table
+from tests.cluster.conftest import ROOT, SILENCE
+from tests.fakes.cluster import Cluster
+from tests.fakes.drawn import draw_folder, small_profile, small_settings
+from tests.fakes.workers import Workers
+
+pytestmark = [pytest.mark.slow, pytest.mark.prefect, pytest.mark.timeout(3600)]
+
+COLLECTION = "drawn"
+IMAGES, SHARD = 5000, 100
+SHARDS = IMAGES // SHARD
+PATIENCE = 900.0
+"""Seconds that a step may take on a very busy machine; a quiet one needs a tenth."""
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of drawn pictures."""
+    folder = tmp_path_factory.mktemp("pictures")
+    draw_folder(folder, IMAGES, seed=44)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    pictures: Path, tmp_path_factory: pytest.TempPathFactory, repository: Path
+) -> Iterator[Future[pl.DataFrame]]:
+    """Two captions of each, by one process and on a local disk, made while the cluster comes up."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    profile = small_profile(folder / "root", 2, SHARD)
+    ingest(Location(profile.root), pictures, COLLECTION)
+
+    def make() -> pl.DataFrame:
+        log = folder / "log.jsonl"
+        process = Workers("tests.fakes.caption_backfill", profile, COLLECTION, log, repository)
+        assert process.run(profile.root)["ends"] == [0]
+        process.close()
+        return caption_stage(profile, COLLECTION).table().read()
+
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(make)
+
+
+@pytest.fixture(scope="module")
+def loaded(pictures: Path, undisturbed: Future[pl.DataFrame], cluster: Cluster) -> Cluster:
+    """The cluster with the pictures in its store; its backfills note what they do."""
+    ingest(Location(ROOT), pictures, COLLECTION)
+    cluster.set_entrypoint(DEPLOYMENT, "tests.fakes.noted_backfill.backfill_captions")
+    return cluster
+
+
+@pytest.fixture
+def workers(loaded: Cluster, request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """Two workers, each on a host of its own; what is left of them ends with the test."""
+    test = request.node.name
+    names = (f"alpha-{test}", f"beta-{test}")
+    for name in names:
+        loaded.start_worker(name)
+    yield names
+    for name in names:
+        loaded.stop_worker(name)
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """A backfill by two runs of one deployment, seen from outside.
+
+    Attributes:
+        cluster: Where it runs.
+        captions: How many of each image; says which table is filled.
+        first: The run that somebody started; it starts the other.
+    """
+
+    cluster: Cluster
+    captions: int
+    first: UUID
+
+    @classmethod
+    def start(cls, cluster: Cluster, captions: int) -> Backfill:
+        """Start it as the form in the UI does."""
+        return cls(cluster, captions, cluster.start_run(DEPLOYMENT, cls.form(captions)))
+
+    @staticmethod
+    def form(captions: int) -> Mapping[str, Any]:
+        """What is filled in."""
+        settings = small_settings(ROOT, captions, SHARD)
+        return {"collection": COLLECTION, "runs": 2, "profile": "tiny", "settings": settings}
+
+    @property
+    def table(self) -> Table:
+        """The table that it fills."""
+        return caption_stage(small_profile(ROOT, self.captions, SHARD), COLLECTION).table()
+
+    def published(self) -> set[str]:
+        """Names of the parts."""
+        return {entry.path.rpartition("/")[2] for entry in self.table.parts()}
+
+    def begun(self, worker: str) -> list[str]:
+        """Names of the parts that a worker was about to make, in order."""
+        notes = [shard for shard in self.cluster.begun() if shard.worker == worker]
+        return [f"part-{Shard.of(note.members).key}.parquet" for note in notes]
+
+    def run_on(self, worker: str) -> UUID:
+        """The run that a worker took."""
+        (run,) = {shard.run for shard in self.cluster.begun() if shard.worker == worker}
+        return run
+
+    def wait_until_half_way(self, workers: Sequence[str]) -> None:
+        """Wait until half the parts are there and all workers are at work."""
+        self.cluster.wait_until(
+            lambda: len(self.published()) >= SHARDS / 2 and all(map(self.begun, workers)),
+            "half the shards are made, and some by each worker",
+            PATIENCE,
+        )
+
+    def wait_for_end(self, run: UUID) -> str:
+        """Wait until a run ends; returns the name of its state."""
+        self.cluster.wait_until(
+            lambda: self.cluster.state(run).is_final(), f"flow run {run} ends", PATIENCE
+        )
+        return self.cluster.state(run).name
+
+
+def test_every_row_is_made_once(
+    loaded: Cluster, workers: tuple[str, str], undisturbed: Future[pl.DataFrame]
+) -> None:
+    """The helper's worker dies and the server goes away for a while; nobody has to do anything."""
+    backfill = Backfill.start(loaded, captions=2)
+    backfill.wait_until_half_way(workers)
+    left, lost = sorted(workers, key=lambda name: backfill.run_on(name) != backfill.first)
+
+    lose_in_the_middle_of_a_shard(backfill, lost)
+    made_before = backfill.published()
+    loaded.stop_server()
+    loaded.start_server()
+    assert made_before < backfill.published()  # nobody waited for the server
+    assert backfill.wait_for_end(backfill.first) == "Completed"
+
+    check_taken_over(backfill, lost, left, made_before)
+    assert backfill.table.read().equals(undisturbed.result())
+
+    again = Backfill.start(loaded, captions=2)
+    assert again.wait_for_end(again.first) == "Completed"
+    assert not [note for note in loaded.begun() if note.run == again.first]
+    assert again.wait_for_end(backfill.run_on(lost)) == "Crashed"
+    message = loaded.state(backfill.run_on(lost)).message
+    assert f"No heartbeat for {SILENCE.total_seconds() / 60:g} minutes" in str(message)
+
+
+def test_the_run_that_was_started_may_die(loaded: Cluster, workers: tuple[str, str]) -> None:
+    """Its helper makes the whole table, just as it would itself."""
+    backfill = Backfill.start(loaded, captions=1)
+    backfill.wait_until_half_way(workers)
+    lost, left = sorted(workers, key=lambda name: backfill.run_on(name) != backfill.first)
+
+    lose_in_the_middle_of_a_shard(backfill, lost)
+    made_before = backfill.published()
+    assert backfill.wait_for_end(backfill.run_on(left)) == "Completed"
+    check_taken_over(backfill, lost, left, made_before)
+
+
+def lose_in_the_middle_of_a_shard(backfill: Backfill, worker: str) -> None:
+    """Kill a host while the shard that it makes is not published."""
+
+    def in_the_middle() -> bool:
+        with backfill.cluster.standing_still(worker):
+            if backfill.begun(worker)[-1] in backfill.published():
+                return False
+            backfill.cluster.lose_host(worker)
+        return True
+
+    backfill.cluster.wait_until(in_the_middle, f"{worker} makes a shard", PATIENCE)
+
+
+def check_taken_over(backfill: Backfill, lost: str, left: str, made_before: set[str]) -> None:
+    """Every row is there once; only what was lost was made again, and by the other worker."""
+    table = backfill.table
+    rows = pl.concat(
+        pl.read_parquet(table.location.open_read(entry.path), columns=["image_id", "status"])
+        for entry in table.parts()
+    )
+    assert len(rows) == rows["image_id"].n_unique() == IMAGES
+    assert set(rows["status"]) == {"ok"}
+    assert len(backfill.published()) == SHARDS
+    assert table.verify() == []
+
+    begun = Counter(backfill.begun(lost) + backfill.begun(left))
+    again = {name for name, times in begun.items() if times > 1}
+    assert set(begun) == backfill.published()
+    assert again == {backfill.begun(lost)[-1]}  # it was in the middle of this one
+    assert not again & made_before
+    assert again < set(backfill.begun(left))
+    assert set(backfill.begun(lost)) - again <= made_before  # what it had finished, stands
