@@ -1,6 +1,13 @@
 """Run every benchmark, one after the other: `python -m bench`, or `make bench`."""
 
-from bench import caption_encoding, image_embedding, reformulation_step, scoring, search
+from bench import (
+    caption_encoding,
+    image_embedding,
+    orchestration,
+    reformulation_step,
+    scoring,
+    search,
+)
 
-for each in (scoring, search, caption_encoding, image_embedding, reformulation_step):
+for each in (scoring, search, caption_encoding, image_embedding, reformulation_step, orchestration):
     each.main()
