@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -24,9 +25,6 @@ from tasks.stage_tasks import run_shard
 
 OBJECT_STORE: Final = 100_000_000
 """Bytes; next to nothing goes through it."""
-
-LOOPBACK_ONLY: Final = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-"""Ray has no other switch for a cluster that listens on loopback alone, on Linux too."""
 
 
 class RayWorkers(Form):
@@ -72,7 +70,7 @@ def on_ray(chosen: RayWorkers) -> Iterator[ShardRunner]:
         ValueError: this host has fewer GPUs than one worker wants.
     """
     if not chosen.address:
-        os.environ.setdefault(*LOOPBACK_ONLY)  # read when ray is imported
+        _keep_to_this_user()
     import ray
     from prefect_ray import RayTaskRunner
     from prefect_ray.context import remote_options
@@ -108,6 +106,18 @@ def on_ray(chosen: RayWorkers) -> Iterator[ShardRunner]:
                 yield first()
 
         yield run
+
+
+def _keep_to_this_user() -> None:
+    """Let a cluster that is started here listen on loopback, and answer to nobody else.
+
+    Ray reads the environment when it is imported; its workers inherit it.
+    """
+    # Ray has no other switch for loopback, on Linux too.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    # Ray would leave a token in the home folder that others may read there.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def _api_url() -> str:
