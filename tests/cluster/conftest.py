@@ -17,8 +17,8 @@ from tests.storage.conftest import s3_environment, s3_server
 __all__ = ["s3_environment", "s3_server"]
 
 ROOT = "s3://cluster/tables"
-SILENCE = timedelta(seconds=90)
-"""Three heartbeats; ten minutes on a real cluster, whose heart beats every three."""
+SILENCE = timedelta(seconds=75)
+"""Two heartbeats and some patience; ten minutes on a real cluster, where they come every three."""
 
 
 @pytest.fixture(scope="module")

@@ -135,12 +135,15 @@ class Backfill:
             PATIENCE,
         )
 
-    def wait_for_end(self, run: UUID) -> str:
-        """Wait until a run ends; returns the name of its state."""
+    def wait_for_end(self, run: UUID, state: str) -> None:
+        """Wait until a run ended in a state.
+
+        On a very busy machine a run that lives may be called Crashed for a while, when the server
+        was away for longer than the silence that the rule allows; its own end overrules that.
+        """
         self.cluster.wait_until(
-            lambda: self.cluster.state(run).is_final(), f"flow run {run} ends", PATIENCE
+            lambda: self.cluster.state(run).name == state, f"flow run {run} is {state}", PATIENCE
         )
-        return self.cluster.state(run).name
 
 
 def test_every_row_is_made_once(
@@ -156,15 +159,15 @@ def test_every_row_is_made_once(
     loaded.stop_server()
     loaded.start_server()
     assert made_before < backfill.published()  # nobody waited for the server
-    assert backfill.wait_for_end(backfill.first) == "Completed"
+    backfill.wait_for_end(backfill.first, "Completed")
 
     check_taken_over(backfill, lost, left, made_before)
     assert backfill.table.read().equals(undisturbed.result())
 
     again = Backfill.start(loaded, captions=2)
-    assert again.wait_for_end(again.first) == "Completed"
+    again.wait_for_end(again.first, "Completed")
     assert not [note for note in loaded.begun() if note.run == again.first]
-    assert again.wait_for_end(backfill.run_on(lost)) == "Crashed"
+    backfill.wait_for_end(backfill.run_on(lost), "Crashed")
     message = loaded.state(backfill.run_on(lost)).message
     assert f"No heartbeat for {SILENCE.total_seconds() / 60:g} minutes" in str(message)
 
@@ -177,7 +180,7 @@ def test_the_run_that_was_started_may_die(loaded: Cluster, workers: tuple[str, s
 
     lose_in_the_middle_of_a_shard(backfill, lost)
     made_before = backfill.published()
-    assert backfill.wait_for_end(backfill.run_on(left)) == "Completed"
+    backfill.wait_for_end(backfill.run_on(left), "Completed")
     check_taken_over(backfill, lost, left, made_before)
 
 

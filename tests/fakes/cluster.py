@@ -188,7 +188,7 @@ class Cluster:
             if time.monotonic() - started > seconds:
                 words = [f"--- {n}\n{self.log_end(n)}" for n in self.stack.processes.names()]
                 raise TimeoutError(f"not within {seconds:.0f} s: {what}\n" + "\n".join(words))
-            time.sleep(0.2)
+            time.sleep(0.5)
         return time.monotonic() - started
 
     def _notes(self, worker: str) -> Path:
