@@ -116,7 +116,8 @@ class StackSettings:
             **({SERVER_VARIABLE: auth} if auth else {}),
             "PREFECT_SERVER_API_HOST": self.host,
             "PREFECT_SERVER_API_PORT": str(self.port),
-            "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": str(not self.is_loopback).lower(),
+            # On loopback, too: the server takes JSON of no content type, which any page may post.
+            "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
             "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": self.origin or _origins(self.port),
             "PREFECT_SERVER_UI_API_URL": f"{self.origin or self.url}/api",
         }
