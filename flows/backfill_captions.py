@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from prefect import flow, runtime
 from prefect.states import Completed, State
 from pydantic import Field
 
 from flows.fan_out import start_helpers
-from flows.forms import Form
+from flows.forms import PROFILE_CAPTIONING, Captioning, Form, Work
 from flows.profiles import resolve_profile
-from flows.running import RunLog, StageFailed, run_stage
+from flows.ray_workers import NO_RAY, RayWorkers, on_ray
+from flows.running import RunLog, ShardRunner, StageFailed, one_by_one, run_stage
 from storage.collections import list_collections
 from storage.locations import Location
 from storage.schemas import OK
@@ -43,14 +45,20 @@ class Selector(Form):
     until: datetime.date | None = Field(None, description="Ingested on this day (UTC) or earlier.")
 
 
+WITHOUT_CAPTIONS: Final = Selector()
+
+
 @flow(name="backfill-captions", flow_run_name="captions of {collection}")
 def backfill_captions(
     collection: str = "all",
     kind: CaptionKind = "ensemble",
-    selector: Selector | None = None,
+    selector: Selector = WITHOUT_CAPTIONS,
+    captioning: Captioning = PROFILE_CAPTIONING,
     dry_run: bool = False,
-    runs: int = 1,
-    allow_gaps: float | None = None,
+    runs: Annotated[int, Field(ge=1)] = 1,
+    shard_size: Annotated[int, Field(ge=0)] = 0,
+    ray: RayWorkers = NO_RAY,
+    allow_gaps: Annotated[float, Field(ge=0, le=1)] | None = None,
     profile: str = "tiny",
     settings: dict[str, Any] | None = None,
 ) -> State[Any]:
@@ -64,39 +72,68 @@ def backfill_captions(
         kind: ensemble: the N captions of CVSI. single: the one greedy caption. instructcir: the
             one caption that modification texts are written from.
         selector: Which images of it.
+        captioning: Captioner and number of captions.
         dry_run: Only say what would be done and what it would cost.
         runs: Flow runs that share the work, this one included; each takes what no other has
             begun. The others are runs of the deployment backfill-captions.
+        ray: Caption on the workers of a Ray cluster instead.
+        shard_size: Images captioned and published together; 0: the profile's.
         allow_gaps: Fraction of images that may remain without captions; empty: the profile's.
         profile: tiny, production, or a TOML file that extends one.
         settings: Dotted setting names and values that replace the profile's.
     """
-    chosen = resolve_profile(profile, settings)
-    picked = selector or Selector()
+    chosen = _chosen_profile(profile, settings, kind, captioning, shard_size)
     gaps = chosen.allow_gaps if allow_gaps is None else allow_gaps
     names = list_collections(Location(chosen.root)) if collection == "all" else [collection]
-    stages = [captions_to_fill(chosen, name, kind, picked) for name in names]
-    retry = picked.which == "failed"
+    stages = [captions_to_fill(chosen, name, kind, selector) for name in names]
+    retry = selector.which == "failed"
     if retry and runs > 1:
         raise ValueError("failed images are tried again in one run; choose runs=1")
+    if ray.workers and runs > 1:
+        raise ValueError("the workers of Ray share the work of one run; choose runs=1")
     costs = [cost_of(n, stage, retry) for n, stage in zip(names, stages, strict=True)]
     _show_costs(collection, costs)
     if dry_run:
         return Completed(message=_in_words(costs), data={"costs": [vars(c) for c in costs]})
     log, outcomes = RunLog(), []
-    for stage, cost in zip(stages, costs, strict=True):
-        if runs > 1 and cost.images > stage.shard_size:
-            again = {
-                "collection": cost.collection,
-                "kind": kind,
-                "selector": picked.model_dump(mode="json"),
-                "allow_gaps": 1.0,
-                "profile": profile,
-                "settings": settings,
-            }
-            start_helpers(DEPLOYMENT, again, runs - 1)
-        outcomes.append(_fill(stage, log, gaps, retry))
+    work = any(cost.images for cost in costs)
+    with on_ray(ray) if ray.workers and work else nullcontext(one_by_one) as runner:
+        for stage, cost in zip(stages, costs, strict=True):
+            if runs > 1 and cost.images > stage.shard_size:
+                again = {
+                    "collection": cost.collection,
+                    "kind": kind,
+                    "selector": selector.model_dump(mode="json"),
+                    "captioning": captioning.model_dump(mode="json"),
+                    "shard_size": shard_size,
+                    "allow_gaps": 1.0,
+                    "profile": profile,
+                    "settings": settings,
+                }
+                start_helpers(DEPLOYMENT, again, runs - 1)
+            outcomes.append(_fill(stage, log, gaps, retry, runner))
     return _end(collection, stages, log, outcomes)
+
+
+def _chosen_profile(
+    profile: str,
+    settings: dict[str, Any] | None,
+    kind: CaptionKind,
+    captioning: Captioning,
+    shard_size: int,
+) -> Profile:
+    """The profile with what the form says on top.
+
+    Raises:
+        ValueError: several captions are asked for where there is one.
+    """
+    if captioning.per_image and kind != "ensemble":
+        raise ValueError(
+            f"kind={kind} is one caption an image; captioning.per_image goes with kind=ensemble"
+        )
+    place = "instructcir.captioner" if kind == "instructcir" else "captioner"
+    own = captioning.settings(place) | Work(shard_size=shard_size).settings()
+    return resolve_profile(profile, {**(settings or {}), **own})
 
 
 def captions_to_fill(
@@ -153,13 +190,20 @@ class Cost:
 
 
 def cost_of(collection: str, stage: CaptionStage, retry_failed: bool) -> Cost:
-    """Count what is to be made, and estimate the time from what was made before."""
-    plan = stage.table().plan(stage.planned(), stage.shard_size, retry_failed)
-    images = plan.planned - plan.present
-    pace = stage.table().pace()
+    """Count what is to be made, and estimate the time from what was made before.
+
+    Nothing is written, not even the table's spec.
+    """
+    planned = stage.planned()
+    try:
+        table = stage.existing_table()
+    except IncompleteTable:
+        return Cost(collection, len(planned), len(planned), len(planned) * stage.sampling.n, None)
+    images = len(planned) - table.plan(planned, stage.shard_size, retry_failed).present
+    pace = table.pace()
     return Cost(
         collection,
-        plan.planned,
+        len(planned),
         images,
         images * stage.sampling.n,
         images / pace if pace else None,
@@ -200,10 +244,12 @@ def _show_costs(collection: str, costs: Sequence[Cost]) -> None:
 Problem = StageFailed | IncompleteTable
 
 
-def _fill(stage: CaptionStage, log: RunLog, allow_gaps: float, retry: bool) -> Problem | None:
+def _fill(
+    stage: CaptionStage, log: RunLog, allow_gaps: float, retry: bool, runner: ShardRunner
+) -> Problem | None:
     """Make what is left of a stage; returns why it may not be used, None if it may."""
     try:
-        run_stage(stage, log, allow_gaps=allow_gaps, retry_failed=retry)
+        run_stage(stage, log, allow_gaps=allow_gaps, retry_failed=retry, runner=runner)
     except (StageFailed, IncompleteTable) as error:
         return error
     return None

@@ -140,15 +140,20 @@ def evaluate_matrix(
     _show(made, benchmarks)
     return {
         "reports": {rerun.name: str(rerun.outcome.report) for rerun in made},
-        "scores": {rerun.name: rerun.outcome.as_json()["scores"] for rerun in made},
+        "scores": {
+            f"{collection} on {rerun.name}": scores
+            for rerun in made
+            for collection, scores in rerun.outcome.as_json()["scores"].items()
+        },
     }
 
 
 @dataclass(frozen=True)
 class Rerun:
-    """What an evaluation on one backbone made."""
+    """What an evaluation on one backbone made: the backbone by content, and as it was asked for."""
 
     name: str
+    title: str
     profile: Profile
     refs: tuple[BenchmarkRef, ...]
     outcome: Outcome
@@ -183,7 +188,7 @@ def rerun(
         chosen = resolve_profile(profile, with_choices(settings, with_mapping))
     name = backbone_name(chosen.query_encoder)
     outcome = evaluate(chosen, refs, asked, out, f"Evaluation on {name}")
-    return Rerun(name, chosen, refs, outcome)
+    return Rerun(name, backbone.title, chosen, refs, outcome)
 
 
 def _needing(methods: Sequence[str], refs: Sequence[BenchmarkRef]) -> list[str]:
@@ -202,7 +207,7 @@ def _show(made: Sequence[Rerun], benchmarks: Sequence[BenchmarkChoice]) -> None:
     """Publish the comparison of backbones, one artifact per benchmark."""
     stages = stages_markdown([s.as_json() for rerun in made for s in rerun.outcome.log.stages])
     reports = "\n".join(
-        f"- {rerun.name}: [{path.name}]({path.as_uri()}), `{path}`"
+        f"- {rerun.name} ({rerun.title}): [{path.name}]({path.as_uri()}), `{path}`"
         for rerun in made
         for path in [rerun.outcome.report.resolve()]
     )
