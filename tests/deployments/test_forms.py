@@ -157,6 +157,7 @@ def test_what_no_list_can_say_is_refused_before_the_flow_begins(
 def test_a_run_with_a_wrong_value_is_not_created(prefect_api: None) -> None:
     """Once with a real server: a deployment as `prefect.yaml` makes it, and a run asked of it."""
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
     from prefect.exceptions import PrefectHTTPStatusError
 
     flow = flow_of("backfill-captions")
@@ -176,7 +177,8 @@ def test_a_run_with_a_wrong_value_is_not_created(prefect_api: None) -> None:
             with pytest.raises(PrefectHTTPStatusError) as refused:
                 client.create_flow_run_from_deployment(made, parameters=given)
             assert allowed in refused.value.response.text
-        assert client.read_flow_runs(deployment_filter={"id": {"any_": [made]}}) == []
+        only = DeploymentFilter(id=DeploymentFilterId(any_=[made]))
+        assert client.read_flow_runs(deployment_filter=only) == []
         run = client.create_flow_run_from_deployment(made, parameters={"kind": "single"})
         assert run.parameters["kind"] == "single"
 
