@@ -112,9 +112,8 @@ def test_a_second_backbone_asks_no_captioner_and_no_language_model(ran: Ran) -> 
     assert ran.passes[1]["models.reformulation"] == 0
     tables = ("/captions/", "/rewrites/")
     texts = [s for s in ran.results[1]["stages"] if any(name in s["where"] for name in tables)]
-    assert len(texts) == 3  # captions, edits, objects
-    assert [stage["made"] for stage in texts] == [0, 0, 0]
-    assert all(stage["reused"] == stage["planned"] > 0 for stage in texts)
+    assert {stage["where"].split("/")[-2] for stage in texts} == {"captions", "rewrites"}
+    assert all(stage["made"] == 0 < stage["reused"] == stage["planned"] for stage in texts)
 
 
 def test_a_finished_evaluation_loads_no_model_and_makes_nothing(
@@ -155,7 +154,7 @@ def test_a_matrix_scores_every_method_on_every_backbone(
         assert set(before["scores"]["cirr-val"]) == set(METHODS)
         assert Path(made["reports"][name]).is_file()
     show_scores(made["scores"])  # what the command line prints
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().err.split())  # a narrow table breaks its title
     assert all(f"cirr-val on {name}" in shown for name in names)
     assert len({made["reports"][name] for name in names}) == 2
     entries = read_ledger(ran.root)
