@@ -1,0 +1,186 @@
+"""`cirflow up` in a folder of its own, and what a user and an intruder do with it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import psutil
+
+from deployments.stack.settings import StackSettings
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+PATIENCE_SECONDS = 900.0
+"""Longest wait for a command or a run; busy machines take minutes for the imports alone."""
+
+PROBE = '''\
+"""A flow that says what it is and what it was given."""
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+from prefect import flow
+
+
+@flow(name="probe")
+def probe(seconds: float, variable: str) -> None:
+    secret = hashlib.sha256(os.environ[variable].encode()).hexdigest()
+    Path("probe.new").write_text(json.dumps({"pid": os.getpid(), "secret": secret}))
+    Path("probe.new").rename("probe.json")
+    time.sleep(seconds)
+'''
+
+
+@dataclass(frozen=True)
+class LiveStack:
+    """A stack that is up.
+
+    Attributes:
+        folder: Where its runs work.
+        environment: Environment of whoever types commands.
+        port: Where the server listens.
+    """
+
+    folder: Path
+    environment: Mapping[str, str]
+    port: int
+
+    @property
+    def settings(self) -> StackSettings:
+        """Where things lie; as if on loopback."""
+        return StackSettings(self.folder, port=self.port)
+
+    def cirflow(self, *arguments: str, status: int = 0) -> str:
+        """Type a command in the folder; returns what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "deployments.cli", *arguments],
+            cwd=self.folder,
+            env=dict(self.environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+        )
+        assert done.returncode == status, done.stdout
+        return done.stdout
+
+    def up(self, *arguments: str, status: int = 0) -> str:
+        """Type `cirflow up` as for this stack, and more arguments."""
+        return self.cirflow(
+            "up", "--port", str(self.port), "--gpus", "0", *arguments, status=status
+        )
+
+    @contextmanager
+    def client(self, auth: str | None = None) -> Iterator[SyncPrefectClient]:
+        """A client of the server, whatever this process speaks to otherwise."""
+        from prefect.client.orchestration import get_client
+        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+        server = {PREFECT_API_URL: self.settings.api_url, PREFECT_API_AUTH_STRING: auth}
+        with temporary_settings(server), get_client(sync_client=True) as client:
+            yield client
+
+    def make_probe(self, client: SyncPrefectClient) -> UUID:
+        """A deployment of a flow that sleeps: one run at a time, others are cancelled."""
+        from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
+
+        (self.folder / "probe.py").write_text(PROBE)
+        step = "prefect.deployments.steps.set_working_directory"
+        return client.create_deployment(
+            flow_id=client.create_flow_from_name("probe"),
+            name="probe",
+            entrypoint="probe.py:probe",
+            work_pool_name="cpu",
+            pull_steps=[{step: {"directory": str(self.folder)}}],
+            concurrency_limit=1,
+            concurrency_options=ConcurrencyOptions(
+                collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
+            ),
+        )
+
+    def wait_for(self, client: SyncPrefectClient, run: UUID) -> FlowRun:
+        """Wait until a run has ended."""
+        found: list[FlowRun] = []
+
+        def ended() -> bool:
+            found.append(client.read_flow_run(run))
+            state = found[-1].state
+            return state is not None and state.is_final()
+
+        self.wait_until(ended, f"the end of run {run}")
+        return found[-1]
+
+    def wait_until(self, happened: Callable[[], Any], what: str) -> None:
+        """Wait for something.
+
+        Raises:
+            TimeoutError: it did not happen; with the last words of all processes.
+        """
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not happened():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{what} did not come\n{self.logs()[-6000:]}")
+            time.sleep(0.2)
+
+    def logs(self) -> str:
+        """All that the processes wrote."""
+        files = sorted(self.settings.processes.path.glob("*.log"))
+        return "\n".join(f"--- {file.stem}\n{file.read_text(errors='replace')}" for file in files)
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that runs with this stack's state, whoever started it."""
+        home = str(self.settings.home)
+        return [p for p in psutil.process_iter() if environment_of(p).get("PREFECT_HOME") == home]
+
+
+def environment_of(process: psutil.Process) -> dict[str, str]:
+    """Environment of a process; empty if it is gone or somebody else's."""
+    try:
+        return dict(process.environ())
+    except (psutil.Error, OSError):
+        return {}
+
+
+@contextmanager
+def listening_proxy() -> Iterator[tuple[str, list[bytes]]]:
+    """A web proxy that lets nothing through: its address, and the first line of all it was asked.
+
+    Whoever calls home asks it, where the environment says so.
+    """
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            while True:
+                try:
+                    caller, _ = server.accept()
+                except OSError:
+                    return
+                with caller:
+                    asked.append(caller.recv(4096).partition(b"\r\n")[0])
+                    caller.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
+
+
+def clean_environment(repository: Path) -> dict[str, str]:
+    """This process's environment without Prefect's settings, which are none of the stack's."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "DO_NOT_TRACK"))}
+    return kept | {"PYTHONPATH": str(repository)}

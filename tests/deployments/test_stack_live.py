@@ -1,0 +1,383 @@
+"""`cirflow up` and `cirflow down` against the real thing: one stack, used and abused in turn.
+
+The tests follow each other as days do: each finds what the ones before it left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import stat
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from deployments.stack.resources import LIMITS, POOLS
+from deployments.stack.unresponsive_runs import NAME as RULE
+from deployments.stack.unresponsive_runs import crash_rule
+from storage.collections import list_collections
+from storage.locations import Location
+from tests.deployments.live_stack import (
+    LiveStack,
+    clean_environment,
+    environment_of,
+    listening_proxy,
+)
+from tests.fakes.pictures import jpeg
+from tests.fakes.postgres import free_port
+
+pytestmark = [pytest.mark.slow, pytest.mark.prefect, pytest.mark.timeout(1800)]
+
+SECRET = "sk-a-key-that-nobody-shall-see"
+VARIABLE = "SOME_LLM_KEY"
+BLOCK = "some-llm-key"
+ORIGIN = "https://prefect.example.org"
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+
+@pytest.fixture(scope="module")
+def calls_home() -> Iterator[tuple[str, list[bytes]]]:
+    """A proxy that everything of the stack would call home through."""
+    with listening_proxy() as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def stack(
+    calls_home: tuple[str, list[bytes]],
+    tmp_path_factory: pytest.TempPathFactory,
+    repository: Path,
+) -> Iterator[LiveStack]:
+    """A stack on loopback. Pictures lie where the deployment `ingest` looks for them."""
+    folder = tmp_path_factory.mktemp("stack")
+    for name, seeds in {"photos": range(3), "asked": range(3, 5)}.items():
+        (folder / name).mkdir()
+        for seed in seeds:
+            (folder / name / f"{seed}.jpg").write_bytes(jpeg(seed))
+    environment = clean_environment(repository) | {
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "3",
+        "HTTP_PROXY": calls_home[0],
+        "HTTPS_PROXY": calls_home[0],
+        "ALL_PROXY": calls_home[0],
+        "NO_PROXY": "127.0.0.1,localhost",
+    }
+    live = LiveStack(folder, environment, free_port())
+    try:
+        said = LiveStack(folder, environment | {VARIABLE: SECRET}, live.port).up(
+            "--secret", VARIABLE
+        )
+        assert f"{live.settings.url}/deployments" in said
+        yield live
+    finally:
+        live.cirflow("down")
+
+
+@pytest.fixture(scope="module")
+def asked_run(stack: LiveStack) -> UUID:
+    """A run that somebody starts in the UI, while the other tests go on."""
+    with stack.client() as client:
+        ingest = client.read_deployment_by_name("ingest/ingest")
+        parameters = {"source": "asked", "name": "asked"}
+        return client.create_flow_run_from_deployment(ingest.id, parameters=parameters).id
+
+
+def everything(client: Any) -> dict[str, Any]:
+    """All that `up` makes, as the server knows it, less what changes by itself."""
+    deployments = {}
+    for found in client.read_deployments():
+        kept = found.model_dump(mode="json")
+        changing = ("updated", "last_polled", "status", "version_id", "labels")
+        deployments[found.name] = {k: v for k, v in kept.items() if k not in changing}
+        for schedule in deployments[found.name]["schedules"]:
+            del schedule["updated"]
+    return {
+        "deployments": deployments,
+        "pools": {p.name: (p.id, p.base_job_template) for p in client.read_work_pools()},
+        "limits": {
+            limit.name: (limit.id, limit.limit)
+            for limit in client.read_global_concurrency_limits(limit=100, offset=0)
+            if limit.name in LIMITS
+        },
+        "rules": [rule.id for rule in client.read_automations_by_name(RULE)],
+        "block": client.read_block_document_by_name(BLOCK, "secret").id,
+    }
+
+
+def test_up_makes_what_runs_need(stack: LiveStack, asked_run: UUID, repository: Path) -> None:
+    shipped = yaml.safe_load((repository / "prefect.yaml").read_text())["deployments"]
+    with stack.client() as client:
+        made = everything(client)
+        worker = client.read_workers_for_work_pool("cpu")
+    assert set(made["pools"]) == set(POOLS)
+    assert {name: limit for name, (_, limit) in made["limits"].items()} == dict(LIMITS)
+    assert len(made["rules"]) == 1
+    assert set(made["deployments"]) == {entry["name"] for entry in shipped}
+    for entry in shipped:
+        found = made["deployments"][entry["name"]]
+        assert found["parameters"] == entry.get("parameters", {})
+        assert found["description"] == entry["description"]
+        assert found["version"].startswith(entry["version"])
+        assert found["work_pool_name"] == "cpu"  # no GPU was offered
+        assert [s["slug"] for s in found["schedules"]] == [
+            s["slug"] for s in entry.get("schedules", [])
+        ]
+        assert not any(schedule["active"] for schedule in found["schedules"])
+        (step,) = found["pull_steps"]
+        assert list(step.values()) == [{"directory": str(stack.folder)}]
+    assert [w.name for w in worker] == ["worker-cpu"]
+
+
+def test_the_server_listens_on_loopback_and_lets_no_other_page_in(stack: LiveStack) -> None:
+    server = stack.settings.processes.running("server")
+    assert server is not None
+    listening = {c.laddr for c in server.net_connections() if c.status == psutil.CONN_LISTEN}
+    assert listening == {("127.0.0.1", stack.port)}
+    assert stat.S_IMODE(stack.settings.home.stat().st_mode) == 0o700
+    url = f"{stack.settings.api_url}/csrf-token?client=x"
+    for origin, allowed in {"http://evil.example": None, stack.settings.url: True}.items():
+        reply = httpx.get(url, headers={"Origin": origin})
+        assert reply.status_code == 200
+        assert reply.headers.get("access-control-allow-origin") == (origin if allowed else None)
+        asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        reply = httpx.options(url, headers=asked)
+        assert reply.is_success == bool(allowed)
+    # What a page may post without asking first: nothing of it is taken without a token.
+    planted = b'{"name": "planted"}'
+    for headers in ({}, {"Content-Type": "text/plain"}, {"Content-Type": "application/json"}):
+        reply = httpx.post(f"{stack.settings.api_url}/flows/", content=planted, headers=headers)
+        assert reply.status_code == 403
+
+
+def test_scheduled_runs_appear_and_are_run(stack: LiveStack) -> None:
+    from prefect.client.schemas.schedules import IntervalSchedule
+
+    with stack.client() as client:
+        nightly = client.read_deployment_by_name("backfill-captions/nightly")
+        client.update_deployment_schedule(nightly.id, nightly.schedules[0].id, active=True)
+        stack.wait_until(lambda: scheduled(client, nightly.id), "a scheduled run")
+        at = {run["expected_start_time"][11:19] for run in scheduled(client, nightly.id)}
+        assert at == {"02:00:00"}
+        assert not scheduled(client, client.read_deployment_by_name("ingest/ingest").id)
+
+        ingest = client.read_deployment_by_name("ingest/ingest")
+        # A machine that is too slow for the first time is given the next one.
+        soon = datetime.now(UTC) + timedelta(seconds=10)
+        schedule = IntervalSchedule(interval=timedelta(minutes=5), anchor_date=soon)
+        update_schedule = client.update_deployment_schedule
+        update_schedule(ingest.id, ingest.schedules[0].id, active=True, schedule=schedule)
+        stack.wait_until(lambda: scheduled(client, ingest.id), "a scheduled run")
+        first = min(scheduled(client, ingest.id), key=lambda run: run["expected_start_time"])
+        ended = stack.wait_for(client, UUID(first["id"]))
+        update_schedule(ingest.id, ingest.schedules[0].id, active=False)
+    assert ended.auto_scheduled
+    assert ended.state_name == "Completed"
+    assert ended.start_time is not None
+    assert ended.start_time >= soon - timedelta(seconds=1)
+    assert "photos" in list_collections(Location(str(stack.folder / ".cirflow")))
+
+
+def scheduled(client: Any, deployment: UUID) -> list[dict[str, Any]]:
+    asked = {"deployments": {"id": {"any_": [str(deployment)]}}}
+    reply = client._client.post("/flow_runs/filter", json=asked)
+    reply.raise_for_status()
+    return [run for run in reply.json() if run["auto_scheduled"]]
+
+
+def test_a_run_that_somebody_starts_completes(stack: LiveStack, asked_run: UUID) -> None:
+    with stack.client() as client:
+        assert stack.wait_for(client, asked_run).state_name == "Completed"
+    assert "asked" in list_collections(Location(str(stack.folder / ".cirflow")))
+
+
+def test_up_again_makes_nothing_twice_and_leaves_what_people_changed(stack: LiveStack) -> None:
+    from prefect.client.schemas.actions import (
+        DeploymentScheduleCreate,
+        DeploymentUpdate,
+        GlobalConcurrencyLimitUpdate,
+    )
+    from prefect.client.schemas.schedules import CronSchedule
+
+    with stack.client() as client:
+        client.update_global_concurrency_limit("llm-server", GlobalConcurrencyLimitUpdate(limit=7))
+        nightly = client.read_deployment_by_name("backfill-captions/nightly")
+        mine = CronSchedule(cron="30 5 * * *", timezone="UTC")
+        client.create_deployment_schedules(nightly.id, [DeploymentScheduleCreate(schedule=mine)])
+        # As an older version of the code left it, and as somebody then edited it.
+        edited = {"parameters": {"collection": "photos"}, "tags": ["mine"], "paused": True}
+        update = DeploymentUpdate(version="0.0.1", concurrency_limit=3, **edited)
+        client.update_deployment(nightly.id, update)
+        before = everything(client)
+        assert before["limits"]["llm-server"][1] == 7
+
+        said = stack.up("--secret", VARIABLE)  # the value is on the server now
+        after = everything(client)
+    assert "made" not in said
+    assert "started" not in said
+    assert "registering nightly\n" in said
+    now = after["deployments"]["nightly"]
+    assert now.items() >= edited.items()
+    assert now["global_concurrency_limit"]["limit"] == 3
+    assert {s["schedule"]["cron"]: s["active"] for s in now["schedules"]} == {
+        "0 2 * * *": True,
+        "30 5 * * *": True,
+    }
+    assert now["version"].startswith("0.1.0+")
+    before["deployments"]["nightly"]["version"] = now["version"]
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--workers", "5"), "worker-cpu of .* runs already"),
+        (("--origin", ORIGIN), "server of .* runs already"),
+        (("--host", "0.0.0.0"), "--origin"),
+    ],
+)
+def test_other_settings_than_those_that_run_are_refused(
+    stack: LiveStack, arguments: tuple[str, ...], words: str
+) -> None:
+    assert re.search(words, stack.up(*arguments, status=2))
+
+
+def test_a_second_stack_says_that_the_port_is_taken(stack: LiveStack, tmp_path: Path) -> None:
+    other = LiveStack(tmp_path, stack.environment, stack.port)
+    assert f"port {stack.port} is taken: a Prefect server" in other.up(status=2)
+    assert not (tmp_path / ".cirflow").exists()
+
+
+def test_a_run_gets_a_secret_that_is_nowhere_to_be_seen_and_crashes_when_its_host_dies(
+    stack: LiveStack,
+) -> None:
+    with stack.client() as client:
+        rule = crash_rule(timedelta(seconds=10)).model_copy(update={"name": "soon"})
+        automation = client.create_automation(rule)
+        probe = stack.make_probe(client)
+        parameters = {"seconds": 600, "variable": VARIABLE}
+        run = client.create_flow_run_from_deployment(probe, parameters=parameters).id
+        said = stack.folder / "probe.json"
+        stack.wait_until(said.exists, "the probe")
+        found = json.loads(said.read_text())
+        assert found["secret"] == hashlib.sha256(SECRET.encode()).hexdigest()
+        assert_nobody_sees(SECRET, stack, client)
+        for process in stack.processes():
+            assert environment_of(process).items() >= QUIET.items(), process
+
+        worker = stack.settings.processes.running("worker-cpu")
+        assert worker is not None
+        worker.suspend()  # a host dies at once: its worker does not see the run die
+        for process in (psutil.Process(found["pid"]), worker):
+            process.kill()
+        ended = stack.wait_for(client, run)
+        assert ended.state_name == "Crashed"
+        assert ended.state is not None
+        assert "heartbeat" in str(ended.state.message)
+        client.delete_automation(automation)
+        assert "started worker-cpu" in stack.up()
+        # The dead run holds no slot of its deployment: a new one is not cancelled.
+        parameters = {"seconds": 0, "variable": VARIABLE}
+        again = client.create_flow_run_from_deployment(probe, parameters=parameters).id
+        assert stack.wait_for(client, again).state_name == "Completed"
+
+
+def assert_nobody_sees(secret: str, stack: LiveStack, client: Any) -> None:
+    """Look where people and programs look: command lines, logs, and what the server tells."""
+    lines = [" ".join(process.cmdline()) for process in stack.processes()]
+    assert len(lines) >= 3
+    told = [json.dumps(everything(client), default=str), stack.logs()]
+    for kind in ("flow_runs", "logs", "task_runs", "artifacts", "variables", "block_documents"):
+        reply = client._client.post(f"/{kind}/filter", json={})
+        reply.raise_for_status()
+        told.append(reply.text)
+    told += [file.read_text() for file in stack.settings.processes.path.glob("*.json")]
+    assert not [text for text in (*lines, *told) if secret in text]
+
+
+def test_down_ends_what_was_started_and_up_finds_all_again(
+    stack: LiveStack, asked_run: UUID
+) -> None:
+    foreign = psutil.Popen(
+        ["sleep", "600"], env={"PREFECT_HOME": str(stack.settings.home)}, cwd=stack.folder
+    )
+    try:
+        with stack.client() as client:
+            before = everything(client)
+        assert len(stack.processes()) >= 3
+        assert stack.cirflow("down").splitlines() == ["stopped worker-cpu", "stopped server"]
+        assert [process.pid for process in stack.processes()] == [foreign.pid]
+        assert "nothing" in stack.cirflow("down")
+    finally:
+        foreign.kill()
+        foreign.wait()
+
+    said = stack.up("--host", "0.0.0.0", "--origin", ORIGIN)
+    assert "made an auth string" in said
+    assert "registering" not in said
+    auth = stack.settings.auth_file.read_text().strip()
+    assert auth not in said
+    with stack.client(auth) as client:
+        assert everything(client) == before
+        assert client.read_flow_run(asked_run).state_name == "Completed"
+
+
+def test_a_server_for_others_asks_who_is_there(stack: LiveStack) -> None:
+    file = stack.settings.auth_file
+    auth = file.read_text().strip()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    user, _, password = auth.partition(":")
+    assert len(password) >= 32
+    url = f"{stack.settings.api_url}/flows/filter"
+    assert httpx.post(url, json={}).status_code == 403
+    for path in ("admin/version", "csrf-token?client=x"):
+        for guess in (None, (user, "guess"), ("", "")):
+            reply = httpx.get(f"{stack.settings.api_url}/{path}", auth=guess)
+            assert reply.status_code == 401
+
+    with httpx.Client(auth=(user, password)) as browser:
+        reply = browser.post(url, json={})
+        assert reply.status_code == 403
+        assert "CSRF" in reply.text
+        token = browser.get(f"{stack.settings.api_url}/csrf-token?client=x").json()["token"]
+        headers = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "x"}
+        for origin, allowed in (("http://evil.example", None), (ORIGIN, ORIGIN)):
+            reply = browser.post(url, json={}, headers=headers | {"Origin": origin})
+            assert reply.status_code == 200
+            assert reply.headers.get("access-control-allow-origin") == allowed
+
+
+def test_workers_and_runs_know_the_auth_string_and_do_not_tell_it(stack: LiveStack) -> None:
+    auth = stack.settings.auth_file.read_text().strip()
+    with stack.client(auth) as client:
+        probe = client.read_deployment_by_name("probe/probe").id
+        parameters = {"seconds": 0, "variable": VARIABLE}
+        run = client.create_flow_run_from_deployment(probe, parameters=parameters).id
+        assert stack.wait_for(client, run).state_name == "Completed"
+        for secret in (auth, auth.partition(":")[2], SECRET):
+            assert_nobody_sees(secret, stack, client)
+    stranger = LiveStack(
+        stack.folder, {**stack.environment, "PREFECT_SERVER_API_AUTH_STRING": "a:b"}, stack.port
+    )
+    said = stranger.up("--host", "0.0.0.0", "--origin", ORIGIN, status=2)
+    assert "wants another auth string" in said
+
+
+def test_nothing_called_home(stack: LiveStack, calls_home: tuple[str, list[bytes]]) -> None:
+    proxy, asked = calls_home
+    assert environment_of(stack.processes()[0])["HTTPS_PROXY"] == proxy
+    assert asked == []
+    with pytest.raises(httpx.ProxyError):  # the proxy does hear those who call
+        httpx.get("https://api.prefect.io", proxy=proxy)
+    assert asked == [b"CONNECT api.prefect.io:443 HTTP/1.1"]
