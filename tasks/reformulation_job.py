@@ -38,7 +38,9 @@ class RunSettings(Settings):
     strategy: Literal["ddp", "fsdp"] = Field(
         "ddp", description="How several devices share the work: copies, or sharded weights (GPUs)."
     )
-    workers: int = Field(0, ge=0, description="Threads that prepare batches ahead, for each device.")
+    workers: int = Field(
+        0, ge=0, description="Threads that prepare batches ahead, for each device."
+    )
     cache_mb: int = Field(2048, ge=0, description="Memory for decoded pictures, in each process.")
     log_steps: int = Field(10, ge=1, description="Steps between two points of the curves.")
     save_steps: int = Field(1000, ge=1, description="Most steps between two saved states.")
