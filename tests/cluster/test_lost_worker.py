@@ -47,9 +47,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(
     pictures: Path, tmp_path_factory: pytest.TempPathFactory, repository: Path
 ) -> Iterator[Future[pl.DataFrame]]:
-    """Two captions of each, by one process and on a local disk, made while the cluster comes up."""
+    """Three captions of each, by one process on a local disk, made while the cluster comes up."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    profile = small_profile(folder / "root", 2, SHARD)
+    profile = small_profile(folder / "root", 3, SHARD)
     ingest(Location(profile.root), pictures, COLLECTION)
 
     def make() -> pl.DataFrame:
@@ -128,9 +128,12 @@ class Backfill:
         return run
 
     def wait_until_half_way(self, workers: Sequence[str]) -> None:
-        """Wait until half the parts are there and all workers are at work."""
+        """Wait until half the parts are there and each worker made some of them."""
         self.cluster.wait_until(
-            lambda: len(self.published()) >= SHARDS / 2 and all(map(self.begun, workers)),
+            lambda: (
+                len(self.published()) >= SHARDS / 2
+                and all(len(self.begun(worker)) > 2 for worker in workers)
+            ),
             "half the shards are made, and some by each worker",
             PATIENCE,
         )
@@ -150,7 +153,7 @@ def test_every_row_is_made_once(
     loaded: Cluster, workers: tuple[str, str], undisturbed: Future[pl.DataFrame]
 ) -> None:
     """The helper's worker dies and the server goes away for a while; nobody has to do anything."""
-    backfill = Backfill.start(loaded, captions=2)
+    backfill = Backfill.start(loaded, captions=3)
     backfill.wait_until_half_way(workers)
     left, lost = sorted(workers, key=lambda name: backfill.run_on(name) != backfill.first)
 
@@ -164,7 +167,7 @@ def test_every_row_is_made_once(
     check_taken_over(backfill, lost, left, made_before)
     assert backfill.table.read().equals(undisturbed.result())
 
-    again = Backfill.start(loaded, captions=2)
+    again = Backfill.start(loaded, captions=3)
     again.wait_for_end(again.first, "Completed")
     assert not [note for note in loaded.begun() if note.run == again.first]
     backfill.wait_for_end(backfill.run_on(lost), "Crashed")
