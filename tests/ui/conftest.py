@@ -1,0 +1,83 @@
+"""A stack with something in it, and a browser in front of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from storage.world.benchmarks import WorldSize, write_world
+from tests.fakes.drawn import draw_folder
+from tests.ui.running_stack import EVALUATED, RunningStack, running_stack
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+REQUIRED = "CIRFLOW_REQUIRE_BROWSER"
+"""Where this is set, a machine without Chromium fails the tests that want one."""
+QUIET = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+"""Root in a container has no sandbox; nothing but the loopback server is to be asked."""
+PATIENCE_MS = 180_000
+"""Longest wait for anything on a page but the end of a run."""
+SMALL = WorldSize(6, 2, 2, distractors=4, siblings=2, fashion_siblings=2)
+PHOTOS = 6
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser's executable."""
+    for name in BROWSERS:
+        if found := shutil.which(name):
+            return found
+    lacking = (
+        f"no browser: none of {', '.join(BROWSERS)} is installed "
+        "(Debian: apt-get install --no-install-recommends chromium)"
+    )
+    if os.environ.get(REQUIRED):
+        pytest.fail(f"{lacking}, and {REQUIRED} is set")
+    pytest.skip(lacking)
+
+
+@pytest.fixture(scope="module")
+def stack(
+    chromium: str, repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningStack]:
+    """A team's stack: a benchmark that was evaluated, and photographs that have captions."""
+    home = tmp_path_factory.mktemp("home")
+    write_world(home / "benchmarks", SMALL, seed=5)
+    draw_folder(home / "photos", PHOTOS, seed=41)
+    with running_stack(home, repository) as made:
+        made.cirflow("ingest", "photos", "--name", "photos")
+        evaluation = {"benchmark": "cirr", "folder": "benchmarks/cirr", "methods": EVALUATED}
+        runs = [
+            made.start("score-benchmark/score-benchmark", evaluation),
+            made.start("backfill-captions/backfill-captions", {"collection": "photos"}),
+        ]
+        for run in runs:
+            made.wait(run)
+        yield made
+
+
+@pytest.fixture
+def page(chromium: str, tmp_path: Path) -> Iterator[Page]:
+    """An empty browser's window; what it shows at the end is kept in `tmp_path`/last.png."""
+    expect.set_options(timeout=PATIENCE_MS)
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            tmp_path / "browser",
+            executable_path=chromium,
+            args=list(QUIET),
+            viewport={"width": 1400, "height": 1000},
+        )
+        context.set_default_timeout(PATIENCE_MS)
+        window = context.pages[0]
+        try:
+            yield window
+        finally:
+            window.screenshot(path=tmp_path / "last.png")
+            context.close()

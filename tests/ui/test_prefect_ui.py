@@ -1,0 +1,122 @@
+"""What a person does at a screen: a new backbone from a form, and a backfill by schedule.
+
+The server is real, and so is the browser. Everything that is clicked or read is on a page; only
+what must have happened behind it is looked up in the tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+import pytest
+from playwright.sync_api import Page
+
+from flows.gallery import caption_stage
+from flows.profiles import resolve_profile
+from models.methods import METHODS
+from tasks.ledger import read_ledger
+from tests.fakes.drawn import draw_folder
+from tests.ui.prefect_pages import DeploymentPage
+from tests.ui.running_stack import EVALUATED, RunningStack
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(2400)]
+
+NEW_BACKBONE = Path(__file__).resolve().parents[2] / "models" / "embedded" / "clip_small"
+NEW_PHOTOS = 3
+TEXTS = ("captions of", "edited captions of", "added objects of")
+"""Stages that no backbone has a part in."""
+
+
+def contents(pictures: Sequence[Path]) -> set[str]:
+    """Ids of images: what their bytes hash to."""
+    return {hashlib.sha256(picture.read_bytes()).hexdigest() for picture in pictures}
+
+
+def test_a_new_backbone_is_evaluated_from_its_form(
+    stack: RunningStack, page: Page, tmp_path: Path
+) -> None:
+    form = DeploymentPage(page).open(stack.url, "rerun-backbone").custom_run()
+    form.field("backbone", "Name").write(str(NEW_BACKBONE))
+    form.field("backbone", "Pretrained").write("")
+    form.field("methods").choose(*EVALUATED)
+    form.field("mapping_captions").write("photos")
+    form.field("mapping_steps").write(20)
+    page.screenshot(path=tmp_path / "form.png")
+    run = form.submit()
+    assert run.wait_for_end() == "Completed", run.log()
+    page.screenshot(path=tmp_path / "run.png")
+
+    shown = run.artifact("backbones-cirr-val")
+    page.screenshot(path=tmp_path / "artifact.png")
+    entries = read_ledger(str(stack.root))
+    backbones = list(dict.fromkeys(entry["backbone"] for entry in entries))
+    assert len(backbones) == 2
+    rows = {row["method"]: row for row in shown.table("papers")}
+    assert {row["method"] for row in rows.values()} == {METHODS[name].title for name in EVALUATED}
+    for entry in entries:
+        value = rows[METHODS[entry["method"]].title][entry["backbone"]]
+        assert value == f"{entry['metrics']['recall@1']['value']:.2f}"
+    stages = shown.table("reused")
+    texts = [row for row in stages if row["stage"].startswith(TEXTS)]
+    assert {row["stage"].split(" of ")[0] for row in texts} == {t[: -len(" of")] for t in TEXTS}
+    assert {row["made"] for row in texts} == {"0"}
+    features = next(row for row in stages if row["stage"] == "image features of cirr-val gallery")
+    assert int(features["made"]) > 0
+
+
+def test_the_form_offers_what_is_allowed_and_refuses_the_rest(
+    stack: RunningStack, page: Page, tmp_path: Path
+) -> None:
+    before = stack.run_names()
+    form = DeploymentPage(page).open(stack.url, "rerun-backbone").custom_run()
+    assert form.field("benchmarks", "Name").choices() == ["cirr", "circo", "fashioniq"]
+    assert form.field("benchmarks", "Split").choices() == ["val", "test1", "test"]
+    runnable = {name for name, method in METHODS.items() if method.runs}
+    assert set(form.field("methods").choices()) == runnable
+
+    editor = form.use_json()
+    given = json.loads(editor.input_value())
+    given["benchmarks"][0]["split"] = "valid"
+    editor.fill(json.dumps(given, indent=2))
+    complaint = form.submit_in_vain()
+    page.screenshot(path=tmp_path / "refused.png")
+    assert "'valid' is not one of ['val', 'test1', 'test']" in complaint
+    assert stack.run_names() == before
+
+
+def test_a_scheduled_backfill_picks_up_just_the_new_images(
+    stack: RunningStack, page: Page, tmp_path: Path
+) -> None:
+    table = caption_stage(resolve_profile("tiny", {"root": str(stack.root)}), "photos").table()
+    before = table.read()
+    parts = {part.path: part.stamp for part in table.parts()}
+
+    nightly = DeploymentPage(page).open(stack.url, "nightly")
+    nightly.switch_schedule_on()
+    drawn = draw_folder(stack.home / "photos" / "of today", NEW_PHOTOS, seed=77)
+    stack.cirflow("ingest", "photos", "--name", "photos")
+    nightly.edit_schedule("* * * * *")  # night falls
+    page.screenshot(path=tmp_path / "schedule.png")
+    run = nightly.first_run("captions of all")
+    assert run.wait_for_end() == "Completed", run.log()
+    page.screenshot(path=tmp_path / "run.png")
+    assert "auto-scheduled" in run.tags()
+    assert run.detail("Created By") == "nightly"
+
+    shown = run.artifact("backfill-all")
+    page.screenshot(path=tmp_path / "artifact.png")
+    made = {row["stage"]: (row["made"], row["reused"]) for row in shown.table("reused")}
+    assert made.pop("captions of photos")[0] == str(NEW_PHOTOS)
+    assert {numbers[0] for numbers in made.values()} == {"0"}
+    DeploymentPage(page).open(stack.url, "nightly").switch_schedule_off()
+
+    after = table.read()
+    assert len(after) == len(before) + NEW_PHOTOS
+    known = before["image_id"].implode()
+    assert after.filter(pl.col("image_id").is_in(known)).equals(before)
+    assert set(after.filter(~pl.col("image_id").is_in(known))["image_id"]) == contents(drawn)
+    assert parts.items() <= {part.path: part.stamp for part in table.parts()}.items()
