@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_markdown_artifact
 
 from flows.forms import PROFILE_CAPTIONER, Captioner
 from flows.ingest_collection import run_ingest
@@ -19,6 +18,7 @@ from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stage
 from storage.locations import Location
 from storage.tables import IncompleteTable, require_complete
+from tasks.artifacts import publish_markdown
 from tasks.leak_guard import Guarded, describe, located, parse_guard
 from tasks.pair_samples import PairSample, PairSource, Within
 from tasks.query_sets import BenchmarkRef, image_folder
@@ -167,11 +167,8 @@ def write_report(stage: TripletStage, log: RunLog, out: Path) -> dict[str, Any]:
     Location(str(out)).replace(
         "triplets.json", (reference.model_dump_json(indent=2) + "\n").encode()
     )
-    create_markdown_artifact(
-        markdown=markdown(quality, notes_on(stage, quality)),
-        key=f"triplets-{stage.spec_key}",
-        description=f"Quality of {stage.title}",
-    )
+    text = markdown(quality, notes_on(stage, quality))
+    publish_markdown(f"triplets-{stage.spec_key}", text, f"Quality of {stage.title}")
     return {
         "report": str(report),
         "triplets": reference.model_dump(mode="json"),

@@ -7,19 +7,21 @@ import csv
 import io
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import (
-    create_markdown_artifact,
     create_progress_artifact,
     update_progress_artifact,
 )
 from prefect.context import TaskRunContext
 
 from tasks import progress
+from tasks.artifacts import publish_markdown
 from tasks.reformulation_state import History
 from tasks.report.plots import nice_ceiling
 
@@ -253,9 +255,11 @@ class ShownProgress:
 
     def __enter__(self) -> ShownProgress:
         if TaskRunContext.get() is not None:
-            made = create_progress_artifact(
-                0.0, key=f"training-{self._key}", description="steps of the training"
-            )
+            made = None
+            with suppress(httpx.HTTPError, OSError):  # no training fails for the lack of a bar
+                made = create_progress_artifact(
+                    0.0, key=f"training-{self._key}", description="steps of the training"
+                )
             self._artifact = made if isinstance(made, UUID) else None  # sync inside a sync task
         return self
 
@@ -270,11 +274,12 @@ class ShownProgress:
         if self._artifact is None or (now < self._next and step < total):
             return
         self._next = now + _SECONDS_BETWEEN_UPDATES
-        update_progress_artifact(
-            self._artifact,
-            progress=100.0 * step / total,
-            description=f"step {step:,} of {total:,}, loss {loss:.3f}",
-        )
+        with suppress(httpx.HTTPError, OSError):
+            update_progress_artifact(
+                self._artifact,
+                progress=100.0 * step / total,
+                description=f"step {step:,} of {total:,}, loss {loss:.3f}",
+            )
 
 
 def show_curves(key: str, title: str, history: History, place: str) -> None:
@@ -283,11 +288,8 @@ def show_curves(key: str, title: str, history: History, place: str) -> None:
         return
     pictures = "\n\n".join(plot_markdown(plot) for plot in plots_of(history))
     head = f"# {title}\n\n{_sentence(history)}\n\n`{place}`"
-    create_markdown_artifact(
-        f"{head}\n\n{validation_table(history)}\n{pictures}\n",
-        key=f"curves-{key}",
-        description="curves of the training",
-    )
+    text = f"{head}\n\n{validation_table(history)}\n{pictures}\n"
+    publish_markdown(f"curves-{key}", text, "curves of the training")
 
 
 def plot_markdown(plot: Plot) -> str:
