@@ -22,6 +22,7 @@ def test_trains_once_and_is_reused(
     tmp_path: Path, task_states: Callable[[str], dict[str, str]]
 ) -> None:
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
     triplets = write_triplets(str(tmp_path))
 
@@ -48,10 +49,12 @@ def test_trains_once_and_is_reused(
     logs = Path(tmp_path, "training", "reformulation", str(first["key"]), "logs")
     assert (logs / "csv" / "start-1" / "metrics.csv").is_file()
     assert list((logs / "tensorboard" / "start-1").glob("events.out.tfevents.*"))
+    shown = [f"training-{first['key']}", f"curves-{first['key']}"]
     with get_client(sync_client=True) as client:
-        artifacts = {artifact.key: artifact for artifact in client.read_artifacts()}
-    assert artifacts[f"training-{first['key']}"].data == 100.0
-    assert "data:image/svg+xml" in artifacts[f"curves-{first['key']}"].data
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=shown))
+        found = {each.key: each.data for each in client.read_artifacts(artifact_filter=wanted)}
+    assert found[shown[0]] == 100.0
+    assert "data:image/svg+xml" in found[shown[1]]
     assert run() == first
     assert task_states(NAME) == {NAME: "Cached"}
 
