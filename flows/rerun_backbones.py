@@ -270,7 +270,6 @@ def _printed(style: str, main: str) -> dict[str, str]:
     shown: dict[str, list[str]] = {}
     for result in paper_results(style):
         if main in result.metrics:
-            shown.setdefault(result.method, []).append(
-                f"{result.metrics[main]:.2f} ({result.backbone})"
-            )
+            backbone = f" ({result.backbone})" if result.backbone else ""
+            shown.setdefault(result.method, []).append(f"{result.metrics[main]:.2f}{backbone}")
     return {method: ", ".join(dict.fromkeys(values)) for method, values in shown.items()}
