@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from storage.world.benchmarks import WorldSize, write_world
 from tests.fakes.drawn import draw_folder
-from tests.ui.running_stack import EVALUATED, RunningStack, running_stack
+from tests.ui.running_stack import EVALUATED, PHOTOS, RunningStack, running_stack
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 REQUIRED = "CIRFLOW_REQUIRE_BROWSER"
@@ -25,7 +25,6 @@ QUIET = (
 PATIENCE_MS = 180_000
 """Longest wait for anything on a page but the end of a run."""
 SMALL = WorldSize(6, 2, 2, distractors=4, siblings=2, fashion_siblings=2)
-PHOTOS = 6
 
 
 @pytest.fixture(scope="session")

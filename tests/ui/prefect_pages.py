@@ -150,18 +150,9 @@ class RunForm:
 
     def use_json(self) -> Locator:
         """Parameters > Use JSON input; returns the editor."""
-        return self._change_input("Use JSON input", self._page.locator(".p-code-input textarea"))
-
-    def use_form(self) -> None:
-        """Parameters > Use form input."""
-        fields = self._page.locator(".schema-form-property")
-        self._change_input("Use form input", fields.first)
-
-    def _change_input(self, choice: str, appears: Locator) -> Locator:
         self._page.locator(".flow-run-create-form-v2__header button").click()
-        self._page.get_by_text(choice, exact=True).click()
-        expect(appears).to_be_visible()
-        return appears
+        self._page.get_by_text("Use JSON input", exact=True).click()
+        return self._page.locator(".p-code-input textarea")
 
     def submit_in_vain(self) -> str:
         """Submit what is wrong; returns what the form says against it."""

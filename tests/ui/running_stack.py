@@ -20,6 +20,8 @@ PATIENCE_SECONDS = 900
 """Longest wait for a command or a flow run; busy machines take a minute for the imports alone."""
 EVALUATED = ("image-text-sum", "cvsi")
 """Methods that the team has scored."""
+PHOTOS = 6
+"""Images that it has captioned."""
 ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
