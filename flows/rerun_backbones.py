@@ -179,7 +179,8 @@ def rerun(
     if backbone.name and not backbone.mapping and _needs_mapping(asked, refs):
         if not mapping.captions:
             raise ValueError(
-                f"{', '.join(_needing(asked, refs))} need a mapping network for {backbone.name}: "
+                f"a mapping network for {backbone.name} is missing, which "
+                f"{', '.join(_needing(asked, refs))} cannot do without: "
                 "name one (backbone.mapping), or captions to train it on (mapping_captions: a "
                 "text or Parquet file, or a captioned collection), or choose other methods"
             )

@@ -115,7 +115,7 @@ def run_stage(
     with (
         watching(stage.title, todo, plan["present"]) as listener,
         progress.listening(listener),
-        progress_artifact(stage.title, todo) as bar,
+        progress_artifact(stage.title) as bar,
     ):
         shards = in_turn(stage, plan["shards"])
         for done, (shard, state) in enumerate(runner(stage, shards), start=1):

@@ -18,33 +18,40 @@ SECONDS_BETWEEN: Final = 10.0
 
 
 class Bar:
-    """The artifact of one stage; what the server does not take is told the next time."""
+    """The artifact of one stage, made once it has gone on for a while: short stages leave none."""
 
-    def __init__(self, artifact: UUID | None) -> None:
-        self._artifact = artifact
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._artifact: UUID | None = None
         self._last = time.monotonic()
 
-    def show(self, percent: float, *, now: bool = False) -> None:
+    def show(self, percent: float) -> None:
         """Update it, unless that was done a moment ago."""
-        if self._artifact is None:
-            return
-        if not now and time.monotonic() - self._last < SECONDS_BETWEEN:
-            return
-        self._last = time.monotonic()
-        try:
-            update_progress_artifact(self._artifact, min(100.0, percent))
-        except (httpx.HTTPError, OSError):
-            return
+        due = time.monotonic() - self._last >= SECONDS_BETWEEN
+        if due and FlowRunContext.get() is not None:
+            self._last = time.monotonic()
+            self._send(percent)
+
+    def end(self) -> None:
+        """Leave a full bar where there is one."""
+        if self._artifact is not None:
+            self._send(100.0)
+
+    def _send(self, percent: float) -> None:
+        """Tell the server; what it does not take is told the next time, and no stage fails."""
+        shown = min(100.0, percent)
+        with suppress(httpx.HTTPError, OSError):
+            if self._artifact is None:
+                key = artifact_key("progress", self._title)
+                made: Any = create_progress_artifact(shown, key=key, description=self._title)
+                self._artifact = made
+            else:
+                update_progress_artifact(self._artifact, shown)
 
 
 @contextmanager
-def progress_artifact(title: str, todo: int) -> Iterator[Bar]:
-    """A bar for a stage that has something to do, inside a flow run; a silent one elsewhere."""
-    artifact: Any = None
-    if todo and FlowRunContext.get() is not None:
-        key = artifact_key("progress", title)
-        with suppress(httpx.HTTPError, OSError):  # no stage fails for the lack of a bar
-            artifact = create_progress_artifact(0.0, key=key, description=title)
-    bar = Bar(artifact)
+def progress_artifact(title: str) -> Iterator[Bar]:
+    """A bar for a stage; outside a flow run it stays silent."""
+    bar = Bar(title)
     yield bar
-    bar.show(100.0, now=True)
+    bar.end()
