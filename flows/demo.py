@@ -25,8 +25,6 @@ from tasks.query_sets import BenchmarkRef
 from tasks.settings import Profile
 
 SPLITS = {"cirr": ("val", "test1"), "circo": ("val", "test"), "fashioniq": ("val",)}
-LEFT_OUT = ("cvsi-code",)
-"""The released code joins all captions into one prompt, which the small text generator cannot."""
 
 PICTURES: Final = UnlabelledSize(ranges=500, sets=500)
 TRIPLETS: Final = 2000
@@ -39,11 +37,6 @@ COMPARED: Final = ("image-only", "text-only", "image-text-sum", "lincir", "instr
 def draw_world(folder: Path, size: WorldSize, seed: int) -> dict[str, str]:
     """Draw the three embedded benchmarks, unless they are there."""
     return {name: str(path) for name, path in write_world(folder, size, seed).items()}
-
-
-def demo_methods(profile: Profile) -> list[str]:
-    """What the demo compares."""
-    return [name for name in runnable_methods(profile) if name not in LEFT_OUT]
 
 
 @flow(name="demo", flow_run_name="demo")
@@ -73,7 +66,7 @@ def demo(
     outcome = evaluate(
         chosen,
         [BenchmarkRef(name=name, root=roots[name], split=split) for name, split in splits],
-        demo_methods(chosen),
+        runnable_methods(chosen),
         folder,
         "cirflow demo",
         hidden_methods=["cvsi"],

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from prefect import flow
 
-from flows.demo import SPLITS, demo_methods, draw_world
+from flows.demo import SPLITS, draw_world
+from flows.evaluation import runnable_methods
 from flows.forms import BenchmarkName, MethodName
 from flows.profiles import resolve_profile
 from flows.score_benchmark import evaluate
@@ -59,7 +60,7 @@ def evaluate_world(
         ]
         place = folder / f"seed-{seed}"
         title = f"embedded world, seed {seed}"
-        outcome = evaluate(chosen, refs, methods or demo_methods(chosen), place, title)
+        outcome = evaluate(chosen, refs, methods or runnable_methods(chosen), place, title)
         for item in outcome.benchmarks:
             for name, own in item.scores.items():
                 scores.setdefault(item.ref.name, {}).setdefault(name, []).append(own)

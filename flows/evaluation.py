@@ -36,8 +36,9 @@ class EvaluationPlan:
 
 
 def runnable_methods(profile: Profile) -> list[str]:
-    """Methods that need nothing but the profile, whose checkpoints are there."""
-    return [name for name in METHODS if not why_not_ready(name, profile)]
+    """Methods that need nothing but the profile, and whose models can serve them."""
+    suited = (name for name in METHODS if name not in profile.unsuited)
+    return [name for name in suited if not why_not_ready(name, profile)]
 
 
 def plan_evaluation(profile: Profile, ref: BenchmarkRef, methods: Sequence[str]) -> EvaluationPlan:

@@ -73,6 +73,8 @@ def tiny() -> Profile:
         # Fifteen captions of the small captioner leave nothing unsaid, and then the parts of CVSI
         # cannot be told apart (docs/benchmarks.md).
         cvsi=CvsiSettings(captions_per_image=2, preprocess="clip", weights=EMBEDDED_WEIGHTS),
+        # It joins all captions into one prompt, which is longer than the small generator reads.
+        unsuited=("cvsi-code",),
         shards=ShardSizes(captions=128, features=1024, rewrites=1024),
     )
 

@@ -130,7 +130,7 @@ class CvsiSettings:
     exclude_reference: Literal["cirr_only", "always", "never"] = "cirr_only"
     temperature: float = 0.0
     answer_parsing: Literal["strict", "verbatim"] = "strict"
-    weights: Mapping[str, CvsiWeights] = field(default_factory=lambda: PAPER_WEIGHTS)
+    weights: Mapping[str, CvsiWeights] = field(default_factory=lambda: dict(PAPER_WEIGHTS))
     no_objects: NoObjects = "drop"
 
     def __post_init__(self) -> None:

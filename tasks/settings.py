@@ -185,6 +185,11 @@ class Profile(Settings):
         "the ensemble.",
     )
     cvsi: CvsiSettings = Field(default_factory=lambda: CvsiSettings(weights=dict(PAPER_WEIGHTS)))
+    unsuited: tuple[str, ...] = Field(
+        (),
+        description="Methods that these models cannot serve: where no methods are named, all but "
+        "these run.",
+    )
     shards: ShardSizes = ShardSizes()
     allow_gaps: float = Field(
         0.02, ge=0, le=1, description="Fraction of a table's rows that may lack a usable value."

@@ -157,8 +157,7 @@ def test_every_row_is_made_once(
     backfill.wait_until_half_way(workers)
     left, lost = sorted(workers, key=lambda name: backfill.run_on(name) != backfill.first)
 
-    lose_in_the_middle_of_a_shard(backfill, lost)
-    made_before = backfill.published()
+    made_before = lose_in_the_middle_of_a_shard(backfill, lost)
     loaded.stop_server()
     loaded.start_server()
     assert made_before < backfill.published()  # nobody waited for the server
@@ -181,23 +180,26 @@ def test_the_run_that_was_started_may_die(loaded: Cluster, workers: tuple[str, s
     backfill.wait_until_half_way(workers)
     lost, left = sorted(workers, key=lambda name: backfill.run_on(name) != backfill.first)
 
-    lose_in_the_middle_of_a_shard(backfill, lost)
-    made_before = backfill.published()
+    made_before = lose_in_the_middle_of_a_shard(backfill, lost)
     backfill.wait_for_end(backfill.run_on(left), "Completed")
     check_taken_over(backfill, lost, left, made_before)
 
 
-def lose_in_the_middle_of_a_shard(backfill: Backfill, worker: str) -> None:
-    """Kill a host while the shard that it makes is not published."""
+def lose_in_the_middle_of_a_shard(backfill: Backfill, worker: str) -> set[str]:
+    """Kill a host while the shard that it makes is not published; returns what is."""
+    made: set[str] = set()
 
     def in_the_middle() -> bool:
         with backfill.cluster.standing_still(worker):
-            if backfill.begun(worker)[-1] in backfill.published():
+            found = backfill.published()
+            if backfill.begun(worker)[-1] in found:
                 return False
             backfill.cluster.lose_host(worker)
+        made.update(found)
         return True
 
     backfill.cluster.wait_until(in_the_middle, f"{worker} makes a shard", PATIENCE)
+    return made
 
 
 def check_taken_over(backfill: Backfill, lost: str, left: str, made_before: set[str]) -> None:

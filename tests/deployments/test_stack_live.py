@@ -305,7 +305,7 @@ def test_a_run_gets_a_secret_that_is_nowhere_to_be_seen_and_crashes_when_its_hos
 def assert_nobody_sees(secret: str, stack: LiveStack, client: Any) -> None:
     """Look where people and programs look: command lines, logs, and what the server tells."""
     lines = [" ".join(process.cmdline()) for process in stack.processes()]
-    assert len(lines) >= 3
+    assert len(lines) >= 2  # the server and a worker, and a run while there is one
     told = [json.dumps(everything(client), default=str), stack.logs()]
     for kind in ("flow_runs", "logs", "task_runs", "artifacts", "variables", "block_documents"):
         reply = client._client.post(f"/{kind}/filter", json={})

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from flows.evaluation import runnable_methods
 from flows.profiles import (
     EMBEDDED,
     PROFILES,
@@ -152,3 +153,10 @@ def test_where_tables_lie_and_where_engines_run_do_not_enter_what_they_make(
     one, same, changed = (caption_stage(p, "c").identity() for p in (here, there, other))
     assert one == same
     assert one != changed
+
+
+def test_all_methods_leaves_out_what_the_small_models_cannot_serve() -> None:
+    tiny, production = resolve_profile("tiny", {}), resolve_profile("production", {})
+    assert "cvsi-code" not in runnable_methods(tiny)
+    assert "cvsi" in runnable_methods(tiny)
+    assert production.unsuited == ()

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from models.cvsi_settings import BENCHMARK_STYLES, CVSI, CVSI_CODE, DIFFERENCES, CvsiSettings
 from models.fusion import similarities
@@ -267,3 +268,12 @@ def test_image_text_sum_weighs_both_alike() -> None:
     gallery = np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
     fused = METHODS["image-text-sum"].recipe("cirr").query_vectors(query, {"image": gallery})
     assert similarities(fused, gallery).argmax() == 0
+
+
+def test_the_settings_of_every_row_can_be_written() -> None:
+    """Stages carry them as JSON."""
+    own = {name: row.settings for name, row in METHODS.items() if row.settings is not None}
+    assert "cvsi-code" in own
+    for settings in own.values():
+        adapter = TypeAdapter(CvsiSettings)
+        assert adapter.validate_json(adapter.dump_json(settings)) == settings
