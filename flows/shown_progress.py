@@ -1,4 +1,4 @@
-"""A stage's progress in Prefect's UI: one progress artifact for each stage of a run."""
+"""A stage's progress in Prefect's UI: an artifact for each stage of a run that takes a while."""
 
 from __future__ import annotations
 
