@@ -17,10 +17,12 @@ from pathlib import Path
 
 import torch
 
+from flows.recipes.text_batches import BatchMaker
 from flows.recipes.text_gates import quick_look
 from flows.recipes.text_language import build_tokenizer
 from flows.recipes.text_model import build_model, ship
-from flows.recipes.text_training import BatchMaker, Settings, Trainer
+from flows.recipes.text_settings import Settings
+from flows.recipes.text_training import Trainer
 
 LOG_EVERY = 96
 

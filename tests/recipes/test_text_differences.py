@@ -15,9 +15,10 @@ from flows.recipes.text_differences import (
     draw_difference,
 )
 from flows.recipes.text_gates import tells_everything, tells_true_changes
+from flows.recipes.text_labels import ChangeLabels, DifferenceLabels
 from flows.recipes.text_language import build_tokenizer, difference_prompt
 from flows.recipes.text_samples import HELD_OUT, Sample
-from flows.recipes.text_training import ChangeLabels, DifferenceLabels, Settings
+from flows.recipes.text_settings import Settings
 from storage.world.grammar import ONE_EDIT, Edit, caption, parse_caption
 from storage.world.instructions import apply_instruction, read_instruction
 from storage.world.scenes import Scene, Thing, is_held_out, is_held_out_edit, make_scene

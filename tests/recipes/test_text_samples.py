@@ -6,6 +6,7 @@ from random import Random
 import pytest
 
 from flows.recipes.text_gates import TEST_SETS, draw_samples
+from flows.recipes.text_labels import AimLabels, ChangeLabels
 from flows.recipes.text_language import build_tokenizer, edit_prompt
 from flows.recipes.text_samples import (
     ADDED,
@@ -18,7 +19,7 @@ from flows.recipes.text_samples import (
     draw_sample,
     read_pointer,
 )
-from flows.recipes.text_training import KIND_WEIGHTS, AimLabels, ChangeLabels, Settings
+from flows.recipes.text_settings import KIND_WEIGHTS, Settings
 from storage.world import grammar
 from storage.world.grammar import ONE_EDIT, Edit
 from storage.world.scenes import Scene, Thing, content, is_held_out, is_held_out_edit, make_scene

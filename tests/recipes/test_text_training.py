@@ -10,11 +10,14 @@ import pytest
 import torch
 from torch import nn
 
+from flows.recipes.muon import Muon
+from flows.recipes.text_batches import BatchMaker
 from flows.recipes.text_differences import DIFFERENCE
 from flows.recipes.text_language import build_tokenizer
 from flows.recipes.text_model import build_model
 from flows.recipes.text_samples import ADDED, COPY, EDIT
-from flows.recipes.text_training import BatchMaker, Muon, Settings, Trainer
+from flows.recipes.text_settings import Settings
+from flows.recipes.text_training import Trainer
 
 SMALL = Settings(steps=8, batch=4, pool=2, warm_up=2, seed=3)
 
