@@ -264,19 +264,21 @@ def _reformulation() -> list[Method]:
 
 
 def _fusions() -> list[Method]:
-    first, second = _complementary()[0], _reformulation()[0]
+    cvsi = _complementary()[0]
     return [
         Method(
-            name="cvsi-instructcir",
-            title="CVSI + InstructCIR",
+            name=f"cvsi-{trained.name}",
+            title=f"CVSI + {trained.title}",
             group="complementary",
             paper="this project",
             description="The weighted sum of both methods' similarities.",
-            recipes=late_fusion(first, second, INSTRUCTCIR_WEIGHTS),
+            recipes=late_fusion(cvsi, trained, INSTRUCTCIR_WEIGHTS),
             status="needs_checkpoint",
             reason=NO_NETWORK,
-            blends=(first.name, second.name),
+            blends=(cvsi.name, trained.name),
         )
+        for trained in _reformulation()
+        if trained.name != "instructcir-no-combiner"
     ]
 
 
