@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,20 +42,9 @@ from tasks.reformulation_training import _learned_loss, _train_and_publish
 from tasks.triplet_sets import TripletSet, TripletSplit
 from tests.fakes.triplet_tables import small_job, write_triplets
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RUN = RunSettings(accelerator="cpu", loggers=())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def triplets(tmp_path_factory: pytest.TempPathFactory) -> TripletSet:
-    return write_triplets(str(tmp_path_factory.mktemp("triplets")))
 
 
 def short_job(root: Path, triplets: TripletSet, **changes: Any) -> ReformulationJob:

@@ -34,27 +34,15 @@ from tasks.reformulation_training import _train_and_publish
 from tasks.reformulation_worker import train_beside
 from tasks.triplet_sets import TripletSet
 from tests.fakes.killed_trainings import assert_kills_change_nothing
-from tests.fakes.triplet_tables import small_job, write_triplets
+from tests.fakes.triplet_tables import small_job
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 RUN = RunSettings(accelerator="cpu", log_steps=1, save_steps=3, loggers=())
 
 
 def silent(step: int, total: int, loss: float) -> None:
     """Report nothing."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums in one order, so that equal runs are equal to the bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def triplets(tmp_path_factory: pytest.TempPathFactory) -> TripletSet:
-    return write_triplets(str(tmp_path_factory.mktemp("triplets")))
 
 
 Train = Callable[..., tuple[History, dict[str, torch.Tensor]]]
