@@ -39,6 +39,17 @@ def draw_world(folder: Path, size: WorldSize, seed: int) -> dict[str, str]:
     return {name: str(path) for name, path in write_world(folder, size, seed).items()}
 
 
+USUAL: Final = WorldSize(subsets=250, circo_queries=300, fashion_queries=100)
+"""The size of drawn worlds that are compared over several seeds."""
+
+
+def drawn_name(benchmark: str, seed: int, size: WorldSize) -> str:
+    """Name of the collection of a drawn benchmark; one of another size has another name."""
+    count = {"cirr": "subsets", "circo": "circo_queries", "fashioniq": "fashion_queries"}[benchmark]
+    own, usual = vars(size)[count], vars(USUAL)[count]
+    return f"{benchmark}-val-seed-{seed}" + ("" if own == usual else f"-of-{own}")
+
+
 @flow(name="demo", flow_run_name="demo")
 def demo(
     out: str = "out/demo",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from prefect import flow
 
-from flows.demo import SPLITS, draw_world
+from flows.demo import SPLITS, draw_world, drawn_name
 from flows.evaluation import runnable_methods
 from flows.forms import BenchmarkName, MethodName
 from flows.profiles import resolve_profile
@@ -54,7 +54,7 @@ def evaluate_world(
     for seed in seeds:
         roots = draw_world(folder / f"world-{seed}", size, seed)
         refs = [
-            BenchmarkRef(name=n, root=roots[n], split="val", collection=f"{n}-val-seed-{seed}")
+            BenchmarkRef(name=n, root=roots[n], split="val", collection=drawn_name(n, seed, size))
             for n in SPLITS
             if n in (benchmarks or SPLITS)
         ]

@@ -6,17 +6,23 @@ from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, State
 
 from flows.profiles import resolve_profile
 from flows.running import watching
-from storage.collections import IngestSummary, ingest
+from storage.collection_names import IfTaken
+from storage.collections import ingest
 from storage.locations import Location
 from tasks import progress
 
 
 @task(task_run_name="ingest {name}", cache_policy=NO_CACHE)
 def ingest_source(
-    root: str, source: str, name: str, class_field: str = "meta_class"
+    root: str,
+    source: str,
+    name: str,
+    class_field: str = "meta_class",
+    if_taken: IfTaken = "refuse",
 ) -> dict[str, Any]:
     """Read what is new of a source; costs a listing where nothing is."""
     done = 0
@@ -26,14 +32,27 @@ def ingest_source(
         progress.tick(count - done)
         done = count
 
-    summary = ingest(Location(root), source, name, class_field=class_field, progress=report)
-    return vars(summary) | {"failed": dict(summary.failed)}
+    summary = ingest(
+        Location(root),
+        source,
+        name,
+        if_taken=if_taken,
+        class_field=class_field,
+        progress=report,
+    )
+    return summary.as_json() | {"said": summary.change.in_words() or "a new collection"}
 
 
-def run_ingest(root: str, source: str, name: str, class_field: str = "meta_class") -> IngestSummary:
-    """Ingest with progress; returns what was found."""
+def run_ingest(
+    root: str,
+    source: str,
+    name: str,
+    class_field: str = "meta_class",
+    if_taken: IfTaken = "refuse",
+) -> dict[str, Any]:
+    """Ingest with progress; returns what was found as plain JSON."""
     with watching(f"ingest {name}", 0, 0) as listener, progress.listening(listener):
-        return IngestSummary(**ingest_source(root, source, name, class_field))
+        return ingest_source(root, source, name, class_field, if_taken)
 
 
 @flow(name="ingest", flow_run_name="ingest {name}")
@@ -43,8 +62,9 @@ def ingest_collection(
     profile: str = "tiny",
     settings: dict[str, Any] | None = None,
     class_field: str = "meta_class",
-) -> dict[str, Any]:
-    """Ingest images into a named collection.
+    if_taken: IfTaken = "refuse",
+) -> State[Any]:
+    """Ingest images into a named collection; again from the same place refreshes it.
 
     Args:
         source: A folder, one file, webdataset tars, Parquet with a bytes column, or s3://.
@@ -52,5 +72,10 @@ def ingest_collection(
         profile: tiny, production, or a TOML file that extends one; says where tables are kept.
         settings: Dotted setting names and values that replace the profile's.
         class_field: Column or JSON key of an image's meta class, where the source has one.
+        if_taken: Where the name stands for other images already: refuse, replace (stand for these
+            alone; the others stay stored) or add (stand for both).
     """
-    return vars(run_ingest(resolve_profile(profile, settings).root, source, name, class_field))
+    root = resolve_profile(profile, settings).root
+    made = run_ingest(root, source, name, class_field, if_taken)
+    message = f"{made['files']} inputs, {made['images']} images: {made['said']}"
+    return Completed(message=message, data=made)

@@ -16,7 +16,7 @@ import numpy as np
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.demo import SPLITS, draw_world
+from flows.demo import SPLITS, draw_world, drawn_name
 from flows.evaluation import plan_evaluation
 from flows.forms import BenchmarkChoice, MethodName
 from flows.ingest_collection import run_ingest
@@ -152,7 +152,7 @@ def _check(
 def _drawn(folder: Path, size: WorldSize, seed: int) -> list[BenchmarkRef]:
     roots = draw_world(folder / f"world-{seed}", size, seed)
     return [
-        BenchmarkRef(name=n, root=roots[n], split="val", collection=f"{n}-val-seed-{seed}")
+        BenchmarkRef(name=n, root=roots[n], split="val", collection=drawn_name(n, seed, size))
         for n in SPLITS
     ]
 

@@ -1,30 +1,39 @@
 """Collections: named, content-addressed listings of images, whatever they were ingested from.
 
-``collections/{name}.json`` points to ``collections/listings/{key}.parquet``, the keys of the rows
-of the `sources` table that make up the collection: one row for each input, readable or not. Image
-bytes lie in the `images` table, once for each distinct image of all collections.
+A name points to ``collections/listings/{key}.parquet``, the keys of the rows of the `sources`
+table that make up the collection: one row for each input, readable or not. When a name may point
+elsewhere is said in `storage.collection_names`. Image bytes lie in the `images` table, once for
+each distinct image of all collections.
 """
 
 from __future__ import annotations
 
 import datetime
-import io
-import json
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from storage.collection_names import (
+    Change,
+    Found,
+    IfTaken,
+    Listing,
+    check_name,
+    give_name,
+    list_names,
+    read_listing,
+    read_place,
+    read_pointer,
+    refuse_other_files,
+)
 from storage.images import MAX_PIXELS
 from storage.ingest_writer import IMAGES_SPEC, Examined, Known, Result, Writer, examine
-from storage.keys import content_key
 from storage.locations import Location
 from storage.parts import footer_of, keys_by_group, open_part
 from storage.schemas import OK
@@ -45,12 +54,12 @@ class IngestSummary:
     """What an ingest found and did.
 
     Attributes:
-        files: inputs, each with one row.
+        files: inputs of the source, each with one row.
         images: distinct images that decode.
         duplicates: further inputs with the bytes of one of those.
         failed: status -> number of inputs without an image.
         new_files, new_images, new_bytes: what this run had to add to the tables.
-        listing: key of the content-addressed listing that the name now points to.
+        change: what that changed in what the name stands for.
     """
 
     name: str
@@ -62,7 +71,19 @@ class IngestSummary:
     new_files: int
     new_images: int
     new_bytes: int
-    listing: str
+    change: Change
+
+    @property
+    def listing(self) -> str:
+        """Key of the content-addressed listing that the name now points to."""
+        return self.change.listing
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain JSON."""
+        change = asdict(self.change)
+        change |= {key: list(change[key]) for key in ("places", "places_before")}
+        own = {key: value for key, value in vars(self).items() if key != "change"}
+        return {**own, "failed": dict(self.failed), **change}
 
 
 def ingest(
@@ -70,6 +91,7 @@ def ingest(
     source: str | os.PathLike[str],
     name: str,
     *,
+    if_taken: IfTaken = "refuse",
     class_field: str = "meta_class",
     part_bytes: int = 64 * 2**20,
     part_rows: int = 4096,
@@ -87,11 +109,15 @@ def ingest(
     repeating an ingest costs a listing. It may be killed and started again at any time; the
     collection appears, or changes, as a whole at the end.
 
+    A name that is in use is refreshed from its own source (or a folder around it). It follows the
+    same images, path by path, to another place. Anything else needs `if_taken`.
+
     Args:
         location: where the collection is kept.
         source: the folder, file or S3 prefix.
-        name: letters, digits, ``.``, ``_`` and ``-``; a collection that has the name already then
-            points to the new listing.
+        name: letters, digits, ``.``, ``_`` and ``-``.
+        if_taken: where the name stands for other images: "refuse", "add" these to them, or let the
+            name stand for these alone ("replace").
         class_field: column (Parquet) or key (``.json`` beside an image in a tar) of the class;
             without it the class is the first folder level.
         part_bytes: image bytes in a part; memory stays within a few times that.
@@ -104,10 +130,14 @@ def ingest(
     Raises:
         FileNotFoundError: there is no such source.
         ValueError: the name is not allowed.
+        NameTaken: the name stands for other images.
     """
-    _check_name(name)
+    check_name(name)
     origin = Location(os.fspath(source))
     files = list_files(origin, exclude=location)
+    if not has_containers(files):
+        paths = [file.path for file in files]
+        refuse_other_files(location, name, origin.root, paths, if_taken)
     limits = Limits(max_pixels, max_file_bytes)
     writer = Writer(location, origin.root, limits, part_bytes, part_rows)
     events = scan(files, origin.root, limits, class_field, writer.knows_container)
@@ -119,7 +149,8 @@ def ingest(
         if progress is not None:
             progress(done, total)
     writer.flush()
-    return _name_listing(location, name, writer)
+    found = Found(location, name, writer.source, writer.sources, sorted(writer.listing))
+    return _summary(writer, found, give_name(found, if_taken))
 
 
 def _examined(
@@ -149,19 +180,14 @@ def _settled(event: ContainerEnd | ContainerKnown) -> Future[Result]:
     return future
 
 
-def _name_listing(location: Location, name: str, writer: Writer) -> IngestSummary:
-    keys = sorted(writer.listing)
-    listing = content_key(keys)
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table({"source_key": pa.array(keys, pa.string())}), sink, compression="zstd")
-    location.create(_listing_path(listing), sink.getvalue().to_pybytes())
-    rows = writer.sources.read(["image_id", "status"], keys)
+def _summary(writer: Writer, found: Found, change: Change) -> IngestSummary:
+    rows = found.rows()
     good = rows.filter(pl.col("status") == OK)
     images = good["image_id"].n_unique()
     failed = Counter(rows.filter(pl.col("status") != OK)["status"])
-    summary = IngestSummary(
-        name=name,
-        source=writer.source,
+    return IngestSummary(
+        name=found.name,
+        source=found.source,
         files=len(rows),
         images=images,
         duplicates=len(good) - images,
@@ -169,19 +195,8 @@ def _name_listing(location: Location, name: str, writer: Writer) -> IngestSummar
         new_files=writer.new_files,
         new_images=writer.new_images,
         new_bytes=writer.new_bytes,
-        listing=listing,
+        change=change,
     )
-    pointer = {
-        "name": name,
-        "listing": listing,
-        "sources": writer.sources.spec_key,
-        "source": writer.source,
-        "files": summary.files,
-        "images": summary.images,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-    location.replace(_pointer_path(name), (json.dumps(pointer, indent=2) + "\n").encode())
-    return summary
 
 
 @dataclass(frozen=True)
@@ -195,29 +210,41 @@ class Collection:
     images: Table
 
     @classmethod
-    def open(cls, location: Location, name: str) -> Collection:
+    def open(cls, location: Location, name: str, source: str = "") -> Collection:
         """Open the collection that a name points to now.
+
+        Args:
+            location: where it is kept.
+            name: of the collection.
+            source: the place whose images are wanted. Where the name follows the same images
+                from place to place, this finds them by the paths that they have there.
 
         Raises:
             UnknownCollection: there is none; the message lists those that exist.
         """
-        _check_name(name)
-        try:
-            pointer: dict[str, Any] = json.loads(location.read_bytes(_pointer_path(name)))
-        except FileNotFoundError as error:
+        check_name(name)
+        pointer = read_pointer(location, name)
+        if pointer is None:
             known = ", ".join(list_collections(location)) or "none yet"
             raise UnknownCollection(
                 f"there is no collection {name!r} at {location}; there are: {known}. Make it with"
                 f" `cirflow ingest SOURCE --name {name}`"
-            ) from error
-        sources = load_table(location, "sources", pointer["sources"])
+            )
+        listing = pointer.listing
+        if source and not pointer.covers(source):
+            listing = read_place(location, name, source) or listing
+        return cls.listed(location, name, listing)
+
+    @classmethod
+    def listed(cls, location: Location, name: str, listing: Listing) -> Collection:
+        """Open a listing, whatever its name points to now."""
+        sources = load_table(location, "sources", listing.sources)
         images = open_table(location, "images", IMAGES_SPEC)
-        return cls(location, name, pointer["listing"], sources, images)
+        return cls(location, name, listing.key, sources, images)
 
     def rows(self) -> pl.DataFrame:
         """Return one row for each input, sorted by path, with its status and reason."""
-        data = self.location.read_bytes(_listing_path(self.listing))
-        keys = pl.read_parquet(io.BytesIO(data))["source_key"].to_list()
+        keys = read_listing(self.location, self.listing)
         rows = self.sources.read(keys=keys)
         if len(rows) != len(keys):
             raise IncompleteTable(
@@ -274,8 +301,7 @@ class Collection:
 
 def list_collections(location: Location) -> list[str]:
     """Return the names of all collections, sorted."""
-    paths = [path.removeprefix("collections/") for path in location.list("collections")]
-    return [path[: -len(".json")] for path in paths if "/" not in path and path.endswith(".json")]
+    return list_names(location)
 
 
 @lru_cache(maxsize=4096)
@@ -304,20 +330,3 @@ def _take_images(
                 if image_id.as_py() in wanted:
                     wanted.remove(image_id.as_py())
                     yield image_id.as_py(), data.as_py()
-
-
-def _check_name(name: str) -> None:
-    letters = name.replace("-", "").replace("_", "").replace(".", "")
-    if not (letters.isalnum() and name.isascii() and name[0].isalnum() and len(name) <= 128):
-        raise ValueError(
-            f"{name!r} is no name for a collection: use up to 128 letters, digits, '.', '_' and"
-            " '-', beginning with a letter or digit"
-        )
-
-
-def _pointer_path(name: str) -> str:
-    return f"collections/{name}.json"
-
-
-def _listing_path(key: str) -> str:
-    return f"collections/listings/{key}.parquet"

@@ -15,6 +15,7 @@ from pydantic import Field
 from storage.benchmarks.indexing import IndexedCategory, index_category
 from storage.benchmarks.records import Benchmark, Query
 from storage.benchmarks.registry import load_benchmark
+from storage.collection_names import Listing
 from storage.collections import Collection
 from storage.keys import content_key
 from storage.locations import Location
@@ -140,15 +141,18 @@ def load_query_set(root: str, ref: BenchmarkRef) -> QuerySet:
         ValueError: some of its images were not ingested (run the ingest flow first), or are
             unreadable and missing images are not allowed.
     """
-    collection = Collection.open(Location(root), ref.collection_name)
-    return _load_query_set(root, ref.model_dump_json(), collection.listing)
+    benchmark = ref.load()
+    folder = Location(image_folder(benchmark)).root if benchmark.image_paths else ""
+    collection = Collection.open(Location(root), ref.collection_name, folder)
+    listing = Listing(collection.listing, collection.sources.spec_key)
+    return _load_query_set(root, ref.model_dump_json(), listing)
 
 
 @functools.lru_cache(maxsize=8)
-def _load_query_set(root: str, ref_json: str, listing: str) -> QuerySet:
+def _load_query_set(root: str, ref_json: str, listing: Listing) -> QuerySet:
     ref = BenchmarkRef.model_validate_json(ref_json)
     benchmark = ref.load()
-    rows = Collection.open(Location(root), ref.collection_name).rows()
+    rows = Collection.listed(Location(root), ref.collection_name, listing).rows()
     ids = {
         os.path.join(source, path): image_id
         for source, path, image_id, status in rows.select(

@@ -1,8 +1,9 @@
 """Bring images into a named collection: a folder, webdataset tars, Parquet with a bytes column,
 or an s3:// prefix. Every input gets a row, readable or not; equal bytes are one image.
 
-Repeating it costs a listing and reads only what is new. It does not start Prefect
-(`cirflow run ingest` does the same as a flow)."""
+Repeating it costs a listing and reads only what is new. A name that stands for other images is
+refused, unless you say --add or --replace. It does not start Prefect (`cirflow run ingest` does
+the same as a flow)."""
 
 from __future__ import annotations
 
@@ -19,6 +20,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--class-field", default="meta_class", help="column or JSON key of the meta class"
     )
+    taken = parser.add_mutually_exclusive_group()
+    for choice, meaning in (("add", "both"), ("replace", "these alone; the others stay stored")):
+        taken.add_argument(
+            f"--{choice}",
+            dest="if_taken",
+            action="store_const",
+            const=choice,
+            default="refuse",
+            help=f"where the name stands for other images: stand for {meaning}",
+        )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
             Location(arguments.root),
             arguments.source,
             arguments.name,
+            if_taken=arguments.if_taken,
             class_field=arguments.class_field,
             progress=report,
         )
@@ -49,7 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(f"  {status}: {count}")
     if summary.failed:
         _name_failures(arguments)
-    print(f"collection {summary.name} at {Location(arguments.root)}")
+    said = summary.change.in_words()
+    print(
+        f"collection {summary.name} at {Location(arguments.root)}" + (f": {said}" if said else "")
+    )
     return 0
 
 

@@ -415,6 +415,27 @@ def test_ingest_names_each_of_thirty_broken_files(
     assert "0 images were new" in " ".join(capsys.readouterr().err.split())
 
 
+def test_ingest_does_not_give_a_name_away_unless_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place, seeds in (("a", (1, 2)), ("b", (3,))):
+        (tmp_path / place).mkdir()
+        for seed in seeds:
+            (tmp_path / place / f"{seed}.jpg").write_bytes(jpeg(seed))
+    given = ["--name", "pets", "--root", str(tmp_path / "tables")]
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    assert main(["ingest", a, *given]) == 0
+    capsys.readouterr()
+    assert f"cirflow ingest {b} --name pets" in refusal(capsys, "ingest", b, *given)
+    (tmp_path / "a" / "4.jpg").write_bytes(jpeg(4))
+    assert main(["ingest", a, *given]) == 0
+    assert "tables: 1 added, 0 changed, 0 gone, 2 unchanged" in capsys.readouterr().out
+    assert main(["ingest", b, *given, "--add"]) == 0
+    assert "1 added, 0 changed, 0 gone, 3 unchanged" in capsys.readouterr().out
+    assert main(["ingest", b, *given, "--replace"]) == 0
+    assert f"3 gone, 1 unchanged; the name stands for {b} now" in capsys.readouterr().out
+
+
 def test_ingest_refuses_what_is_not_there_and_names_that_are_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,6 +45,24 @@ def test_its_pool_is_made_and_its_schedules_are_off(deployment: dict[str, Any]) 
     assert all(s["slug"] and s["timezone"] for s in schedules)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("ingest", "every day, 01:00 UTC."), ("nightly", "every day, 02:00 UTC."),
+     ("evaluate-matrix", "Sundays, 04:00 UTC.")],
+)  # fmt: skip
+def test_a_schedule_says_when_it_fires(name: str, said: str) -> None:
+    """The UI's list shows names and descriptions, no hours."""
+    (deployment,) = [d for d in DEPLOYMENTS if d["name"] == name]
+    assert deployment["description"].endswith(f"Schedule: {said}")
+    (schedule,) = deployment["schedules"]
+    minute, hour, *_, weekday = schedule["cron"].split()
+    assert f"{int(hour):02}:{int(minute):02} {schedule['timezone']}." in said
+    assert {"*": "every day", "0": "Sundays"}[weekday] in said
+    assert {d["name"] for d in DEPLOYMENTS if "schedules" in d} == {
+        "ingest", "nightly", "evaluate-matrix"
+    }  # fmt: skip
+
+
 def test_every_flow_of_the_command_line_has_a_deployment() -> None:
     deployed = {d["entrypoint"] for d in DEPLOYMENTS}
     assert {f"{entry.module}.{entry.function}" for entry in FLOWS.values()} <= deployed

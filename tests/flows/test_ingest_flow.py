@@ -1,0 +1,47 @@
+"""Ingest as a flow: its state says what changed, and a name in use is not given away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.states import State
+
+from flows.demo import USUAL, drawn_name
+from flows.ingest_collection import ingest_collection
+from storage.world.benchmarks import WorldSize
+from tests.fakes.drawn import draw_folder
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_results")]
+
+
+def run(root: Path, source: Path, **options: Any) -> State[Any]:
+    state = ingest_collection(
+        str(source), "drawn", settings={"root": str(root)}, return_state=True, **options
+    )
+    assert isinstance(state, State)
+    return state
+
+
+def test_the_state_says_what_changed(tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    draw_folder(mine, 3, seed=1)
+    draw_folder(other, 2, seed=2)
+    assert run(tmp_path / "root", mine).message == "3 inputs, 3 images: a new collection"
+    draw_folder(mine, 4, seed=1)[0].unlink()
+    said = "3 inputs, 3 images: 1 added, 0 changed, 1 gone, 2 unchanged"
+    assert run(tmp_path / "root", mine).message == said
+    refused = run(tmp_path / "root", other)
+    assert refused.is_failed()
+    assert f"stands for {mine} (3 inputs, 3 images" in str(refused.message)
+    both = run(tmp_path / "root", other, if_taken="add").result()
+    assert (both["files"], both["added"], both["unchanged"]) == (2, 2, 3)
+    assert both["places"] == [str(mine), str(other)]
+
+
+def test_drawn_worlds_of_other_sizes_have_other_names() -> None:
+    assert drawn_name("cirr", 0, USUAL) == "cirr-val-seed-0"
+    small = WorldSize(subsets=9, circo_queries=300, fashion_queries=100)
+    names = [drawn_name(name, 0, small) for name in ("cirr", "circo", "fashioniq")]
+    assert names == ["cirr-val-seed-0-of-9", "circo-val-seed-0", "fashioniq-val-seed-0"]
