@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from typing import Annotated, Any, Final, Literal
 
 from prefect import flow, runtime
@@ -29,6 +29,7 @@ from tasks.stages.captions import CaptionStage
 DEPLOYMENT = "backfill-captions/backfill-captions"
 SHOWN = 50
 """Failed rows that the artifact lists."""
+FAILED: Final = ("collection", "image", "status", "reason")
 
 CaptionKind = Literal["ensemble", "single", "instructcir"]
 
@@ -112,7 +113,8 @@ def backfill_captions(
                 }
                 start_helpers(DEPLOYMENT, again, runs - 1)
             outcomes.append(_fill(stage, log, gaps, retry, runner))
-    return _end(collection, stages, log, outcomes)
+    counts = [counted(stage, cost) for stage, cost in zip(stages, costs, strict=True)]
+    return _end(collection, stages, counts, log, outcomes)
 
 
 def _chosen_profile(
@@ -177,6 +179,7 @@ class Cost:
     Attributes:
         collection: its name.
         planned: images that the selector chooses.
+        ready: those that have usable captions already.
         images: those that would be captioned now.
         captions: how many captions that is.
         seconds: estimated time of one run, from the pace measured so far; None = not measured.
@@ -184,6 +187,7 @@ class Cost:
 
     collection: str
     planned: int
+    ready: int
     images: int
     captions: int
     seconds: float | None
@@ -198,12 +202,14 @@ def cost_of(collection: str, stage: CaptionStage, retry_failed: bool) -> Cost:
     try:
         table = stage.existing_table()
     except IncompleteTable:
-        return Cost(collection, len(planned), len(planned), len(planned) * stage.sampling.n, None)
+        captions = len(planned) * stage.sampling.n
+        return Cost(collection, len(planned), 0, len(planned), captions, None)
     images = len(planned) - table.plan(planned, stage.shard_size, retry_failed).present
     pace = table.pace()
     return Cost(
         collection,
         len(planned),
+        table.completeness(planned).ok,
         images,
         images * stage.sampling.n,
         images / pace if pace else None,
@@ -255,9 +261,58 @@ def _fill(
     return None
 
 
+@dataclass(frozen=True)
+class Counts:
+    """What became of the chosen images of one collection.
+
+    Attributes:
+        collection: its name.
+        captioner: engine and model.
+        per_image: captions of one image.
+        captioned: images that got usable captions since the run began, by it and its helpers.
+        reused: images that had them before.
+        failed: images that were tried and have none.
+        missing: images that were not tried, because their shard raised.
+    """
+
+    collection: str
+    captioner: str
+    per_image: int
+    captioned: int
+    reused: int
+    failed: int
+    missing: int
+
+    @property
+    def in_words(self) -> str:
+        """Such as `photos by blip2 opt-2.7b (15 captions an image): 3 captioned, ...`."""
+        each = "1 caption" if self.per_image == 1 else f"{self.per_image} captions"
+        missing = f", {self.missing} not tried" if self.missing else ""
+        return (
+            f"{self.collection} by {self.captioner} ({each} an image): {self.captioned} captioned,"
+            f" {self.reused} reused, {self.failed} failed{missing}"
+        )
+
+
+def counted(stage: CaptionStage, before: Cost) -> Counts:
+    """Count what a backfill of one collection came to."""
+    found = stage.table().completeness(stage.planned())
+    model = stage.captioner.model.rstrip("/").rpartition("/")[2]
+    return Counts(
+        collection=before.collection,
+        captioner=f"{stage.captioner.engine} {model}",
+        per_image=stage.sampling.n,
+        captioned=found.ok - before.ready,
+        reused=before.ready,
+        failed=found.failed,
+        missing=found.missing,
+    )
+
+
 def _end(
     collection: str,
     stages: Sequence[CaptionStage],
+    counts: Sequence[Counts],
     log: RunLog,
     outcomes: Sequence[Problem | None],
 ) -> State[Any]:
@@ -269,20 +324,28 @@ def _end(
     """
     reports = [report.as_json() for report in log.stages]
     failed = [row for stage in stages for row in _failed_rows(stage)]
-    text = f"## Captions of {collection}\n\n{stages_markdown(reports)}"
+    columns = tuple(field.name.replace("_", " ") for field in fields(Counts))
+    table = markdown_table(columns, [astuple(each) for each in counts])
+    text = f"## Captions of {collection}\n\n{table}\n\n{stages_markdown(reports)}"
     if failed:
-        columns = ("collection", "image", "status", "reason")
         text += f"\n\n### {len(failed)} without captions"
         text += f" (first {SHOWN})" if len(failed) > SHOWN else ""
-        text += f"\n\n{markdown_table(columns, failed[:SHOWN])}"
+        text += f"\n\n{markdown_table(FAILED, failed[:SHOWN])}"
     publish_markdown(artifact_key("backfill", collection), text, f"Captions of {collection}")
-    data = {"stages": reports, "failed": len(failed), "run": str(runtime.flow_run.name or "")}
+    summary = "; ".join(each.in_words for each in counts)
+    data = {
+        "stages": reports,
+        "failed": len(failed),
+        "run": str(runtime.flow_run.name or ""),
+        "summary": summary,
+    }
     if problems := [outcome for outcome in outcomes if outcome is not None]:
         raise problems[0]
     if failed:
-        message = f"{len(failed)} images could not be captioned; that is within what is allowed"
+        message = f"{len(failed)} images could not be captioned; that is within what is allowed."
+        message += f" {summary}"
         return Completed(name="CompletedWithGaps", message=message, data=data)
-    return Completed(message="every chosen image has its captions", data=data)
+    return Completed(message=f"every chosen image has its captions. {summary}", data=data)
 
 
 def _failed_rows(stage: CaptionStage) -> list[tuple[str, str, str, str]]:

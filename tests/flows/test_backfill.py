@@ -220,13 +220,17 @@ def test_the_end_says_which_rows_failed(root: Path, monkeypatch: pytest.MonkeyPa
 
     gaps = backfill(root, allow_gaps=0.5)
     assert (gaps.type.value, gaps.name) == ("COMPLETED", "CompletedWithGaps")
-    assert gaps.message == "1 images could not be captioned; that is within what is allowed"
+    assert gaps.message == (
+        "1 images could not be captioned; that is within what is allowed."
+        " drawn by blip2 blip2 (1 caption an image): 0 captioned, 3 reused, 1 failed"
+    )
     assert (gaps.result()["failed"], gaps.result()["stages"][0]["made"]) == (1, 0)
     assert failed_row in page("backfill-drawn")
 
     monkeypatch.undo()
     whole = backfill(root, selector=Selector(which="failed"))
     assert (whole.type.value, whole.name) == ("COMPLETED", "Completed")
+    assert "1 captioned, 3 reused, 0 failed" in str(whole.message)
     assert "not_an_image" not in page("backfill-drawn")
     assert captioned(root) == [set(images)]
 
@@ -241,6 +245,23 @@ def test_again_is_a_no_op(root: Path) -> None:
     assert {p: d for p, d in files(root).items() if p not in complete} == {
         p: d for p, d in before.items() if p not in complete
     }
+
+
+def test_the_end_counts_by_collection_and_captioner(root: Path) -> None:
+    add(root, 2, seed=21)
+    backfill(root, n=2)
+    add(root, 1, seed=22)
+    add(root, 3, seed=23, name="other")
+    state = backfill(root, "all", n=2)
+    said = (
+        "drawn by blip2 blip2 (2 captions an image): 1 captioned, 2 reused, 0 failed; "
+        "other by blip2 blip2 (2 captions an image): 3 captioned, 0 reused, 0 failed"
+    )
+    assert state.message == f"every chosen image has its captions. {said}"
+    assert state.result()["summary"] == said  # what the terminal prints
+    for row in ("| drawn | blip2 blip2 | 2 | 1 | 2 | 0 | 0 |",
+                "| other | blip2 blip2 | 2 | 3 | 0 | 0 | 0 |"):  # fmt: skip
+        assert row in page("backfill-all")
 
 
 # --------------------------------------------------------------------------- several runs
