@@ -33,9 +33,10 @@ from flows.recipes.captioner_training import (
     train_captioner,
 )
 from flows.recipes.pictures import MEAN, SLOTS, STD, labels, slot_losses
+from flows.recipes.shipped_captioners import ShippedBlip2
 from flows.recipes.tower_conversion import blip2_vision_state
-from flows.recipes.training import half_precision, one_thread, write_recipe
-from flows.recipes.vision_measures import Captioner, as_json, captioner_measures
+from flows.recipes.training import conclude, half_precision, one_thread
+from flows.recipes.vision_measures import as_json, captioner_measures
 from flows.recipes.vision_tower import VISION, WIDTH, load_tower
 from storage.world.drawing import SIDE
 from storage.world.grammar import caption, leave_open, varied_caption
@@ -229,16 +230,11 @@ def main() -> None:
         lambda images: greedy_captions(model, tokenizer, images),
     )
     save_captioner(model, tokenizer, args.out)
-    print(f"wrote {args.out}; {training.cpu_seconds:.0f} CPU-s", flush=True)
-    gates = as_json(captioner_measures(Captioner(args.out)))
-    write_recipe(
-        args.out,
-        COMMAND,
-        steps=training.step,
-        cpu_seconds=training.cpu_seconds,
-        settings=vars(args),
-        gates=gates,
-    )
+
+    def measure() -> dict[str, object]:
+        return as_json(captioner_measures(ShippedBlip2(args.out)))
+
+    conclude(training, args.out, COMMAND, vars(args), measure)
 
 
 if __name__ == "__main__":

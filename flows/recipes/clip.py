@@ -29,10 +29,10 @@ from flows.recipes.pictures import MEAN, STD, pixels
 from flows.recipes.training import (
     Schedule,
     Training,
+    conclude,
     half_precision,
     one_thread,
     streams,
-    write_recipe,
 )
 from flows.recipes.vision_measures import as_json, clip_measures
 from flows.recipes.vision_tower import KINDS, TowerKind, load_tower
@@ -244,17 +244,12 @@ def main() -> None:
     training.run(losses, lambda: trainee.accuracy(seen_pixels, seen))
     balance_norms(model, tokenizer, *streams(args.seed, steps))
     save_clip(model, tokenizer.vocab_size, preset, args.out)
-    print(f"wrote {args.out}; {training.cpu_seconds:.0f} CPU-s", flush=True)
-    encoder = load_encoder(EncoderSpec(str(args.out), device="cpu"))
-    gates = as_json(clip_measures(encoder))
-    write_recipe(
-        args.out,
-        preset.command(args.preset),
-        steps=training.step,
-        cpu_seconds=training.cpu_seconds,
-        settings={**vars(args), "steps": steps},
-        gates=gates,
-    )
+
+    def measure() -> dict[str, object]:
+        return as_json(clip_measures(load_encoder(EncoderSpec(str(args.out), device="cpu"))))
+
+    settings = {**vars(args), "steps": steps}
+    conclude(training, args.out, preset.command(args.preset), settings, measure)
 
 
 if __name__ == "__main__":

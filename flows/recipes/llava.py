@@ -33,9 +33,10 @@ from flows.recipes.captioner_training import (
     train_captioner,
 )
 from flows.recipes.pictures import MEAN, PATCH, PATCHES, STD
+from flows.recipes.shipped_captioners import ShippedLlava
 from flows.recipes.tower_conversion import clip_vision_state
-from flows.recipes.training import half_precision, one_thread, write_recipe
-from flows.recipes.vision_measures import LlavaCaptioner, as_json, llava_measures
+from flows.recipes.training import conclude, half_precision, one_thread
+from flows.recipes.vision_measures import as_json, llava_measures
 from flows.recipes.vision_tower import EMBED, KINDS, WIDTH, load_tower
 from models.prompts.library import load_prompt
 from storage.world.drawing import SIDE
@@ -246,16 +247,11 @@ def main() -> None:
 
     training = train_captioner(trainee, args, texts_of, trainee.captions)
     save_llava(model, processor, args.out)
-    print(f"wrote {args.out}; {training.cpu_seconds:.0f} CPU-s", flush=True)
-    gates = as_json(llava_measures(LlavaCaptioner(args.out)))
-    write_recipe(
-        args.out,
-        COMMAND,
-        steps=training.step,
-        cpu_seconds=training.cpu_seconds,
-        settings=vars(args),
-        gates=gates,
-    )
+
+    def measure() -> dict[str, object]:
+        return as_json(llava_measures(ShippedLlava(args.out)))
+
+    conclude(training, args.out, COMMAND, vars(args), measure)
 
 
 if __name__ == "__main__":

@@ -195,3 +195,30 @@ def write_recipe(
         "gates": dict(gates),
     }
     (folder / "recipe.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def conclude(
+    training: Training,
+    folder: Path,
+    command: str,
+    settings: Mapping[str, object],
+    measure: Callable[[], Mapping[str, object]],
+) -> None:
+    """Say that a model is written, measure it as it is shipped, and record how it was made.
+
+    Args:
+        training: The run that made it.
+        folder: Where it lies.
+        command: As for `write_recipe`.
+        settings: As for `write_recipe`.
+        measure: Loads the folder and measures what it holds.
+    """
+    print(f"wrote {folder}; {training.cpu_seconds:.0f} CPU-s", flush=True)
+    write_recipe(
+        folder,
+        command,
+        steps=training.step,
+        cpu_seconds=training.cpu_seconds,
+        settings=settings,
+        gates=measure(),
+    )

@@ -11,14 +11,13 @@ import json
 import sys
 from pathlib import Path
 
+from flows.recipes.shipped_captioners import ShippedBlip2, ShippedLlava
 from flows.recipes.training import one_thread
 from flows.recipes.vision_measures import (
     CAPTIONED_SCENES,
     RETRIEVAL_SCENES,
     SAMPLED_SCENES,
     SAMPLES_EACH,
-    Captioner,
-    LlavaCaptioner,
     Measure,
     as_json,
     captioner_measures,
@@ -47,10 +46,13 @@ def main() -> int:
         measures += clip_measures(encoder, RETRIEVAL_SCENES // share)
     if args.only in (None, "blip2"):
         measures += captioner_measures(
-            Captioner(args.blip2), CAPTIONED_SCENES // share, SAMPLED_SCENES // share, SAMPLES_EACH
+            ShippedBlip2(args.blip2),
+            CAPTIONED_SCENES // share,
+            SAMPLED_SCENES // share,
+            SAMPLES_EACH,
         )
     if args.only in (None, "llava"):
-        measures += llava_measures(LlavaCaptioner(args.llava), CAPTIONED_SCENES // share)
+        measures += llava_measures(ShippedLlava(args.llava), CAPTIONED_SCENES // share)
     print("Embedded world, held-out scenes")
     for measure in measures:
         print(measure.line)

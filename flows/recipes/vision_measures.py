@@ -3,25 +3,16 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
-from typing import Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from transformers import (
-    Blip2ForConditionalGeneration,
-    Blip2Processor,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-)
 
 from flows.recipes.caption_scores import ASPECTS, attribute_accuracy, is_free_of_error
-from flows.recipes.captioner_tokenizer import LONGEST
 from flows.recipes.clip_texts import composite, full_caption, full_varied, partial_caption
-from models.prompts.library import load_prompt
+from flows.recipes.shipped_captioners import ShippedBlip2, ShippedCaptioner, ShippedLlava
 from models.protocols import ImageTextEncoder
 from storage.world.drawing import draw
 from storage.world.scenes import Scene, sample_scenes
@@ -101,71 +92,8 @@ def clip_measures(encoder: ImageTextEncoder, count: int = RETRIEVAL_SCENES) -> l
     return measures
 
 
-class Captioner:
-    """The shipped BLIP-2, loaded and run by the library alone."""
-
-    def __init__(self, folder: Path):
-        self.processor = Blip2Processor.from_pretrained(folder)
-        self.model = Blip2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-        self.model.eval()
-
-    @torch.no_grad()
-    def captions(self, scenes: Sequence[Scene], **sampling: object) -> list[str]:
-        """Captions of drawings of the scenes, greedy unless `sampling` says otherwise."""
-        texts: list[str] = []
-        for start in range(0, len(scenes), 50):
-            part = scenes[start : start + 50]
-            pictures = [draw(scene, start + i) for i, scene in enumerate(part)]
-            tokens = self.model.generate(
-                **self.processor(images=pictures, return_tensors="pt"),
-                max_new_tokens=LONGEST,
-                **{"do_sample": False, **sampling},
-            )
-            texts += self.processor.batch_decode(tokens, skip_special_tokens=True)
-        return texts
-
-
-class LlavaCaptioner:
-    """The shipped LLaVA, loaded and run by the library alone."""
-
-    def __init__(self, folder: Path):
-        self.processor = LlavaProcessor.from_pretrained(folder)
-        self.model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-        self.model.eval()
-        question = load_prompt("llava_caption", ()).template
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        self.chat = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True
-        )
-
-    @torch.no_grad()
-    def captions(self, scenes: Sequence[Scene], **sampling: object) -> list[str]:
-        """Captions of drawings of the scenes, greedy unless `sampling` says otherwise."""
-        texts: list[str] = []
-        for start in range(0, len(scenes), 50):
-            part = scenes[start : start + 50]
-            pictures = [draw(scene, start + i) for i, scene in enumerate(part)]
-            inputs = self.processor(
-                images=pictures, text=[self.chat] * len(part), return_tensors="pt"
-            )
-            tokens = self.model.generate(
-                **inputs, max_new_tokens=LONGEST, **{"do_sample": False, **sampling}
-            )
-            new = tokens[:, inputs["input_ids"].shape[1] :]
-            texts += self.processor.batch_decode(new, skip_special_tokens=True)
-        return texts
-
-
-class SceneCaptioner(Protocol):
-    """A shipped captioner."""
-
-    def captions(self, scenes: Sequence[Scene], **sampling: object) -> list[str]:
-        """Captions of drawings of the scenes."""
-        ...
-
-
 def greedy_measures(
-    model: str, captioner: SceneCaptioner, scenes: Sequence[Scene], gate: float
+    model: str, captioner: ShippedCaptioner, scenes: Sequence[Scene], gate: float
 ) -> list[Measure]:
     """Accuracy of each attribute, gated, and of whole captions."""
     things = sum(len(scene.occupied) for scene in scenes)
@@ -179,14 +107,14 @@ def greedy_measures(
     return measures
 
 
-def llava_measures(captioner: LlavaCaptioner, scene_count: int = CAPTIONED_SCENES) -> list[Measure]:
+def llava_measures(captioner: ShippedLlava, scene_count: int = CAPTIONED_SCENES) -> list[Measure]:
     """Greedy attribute accuracy on the scenes that BLIP-2 is measured on."""
     scenes = sample_scenes(Random("captioner gates"), scene_count, held_out=True)
     return greedy_measures("llava", captioner, scenes, LLAVA_GATE)
 
 
 def captioner_measures(
-    captioner: Captioner,
+    captioner: ShippedBlip2,
     scene_count: int = CAPTIONED_SCENES,
     sampled_scenes: int = SAMPLED_SCENES,
     each: int = SAMPLES_EACH,

@@ -25,6 +25,7 @@ from models.captioners.in_process import (
     caption_in_batches,
     draw_captions,
     grouped,
+    images_in_place,
 )
 from models.checkpoints import (
     identity_or_load,
@@ -113,10 +114,10 @@ class Blip2Captioner:
         pixels = self._processor.image_processor(
             images=[image for _, image in batch], return_tensors="pt"
         )["pixel_values"].to(self._device, self._dtype)
-        prompt = self._embed(pixels, prefix)
+        queries = self._model.get_image_features(pixels, return_dict=True).pooler_output
         token_rows = draw_captions(
             self._model.language_model,
-            prompt,
+            images_in_place(self._model, prefix, queries),
             [key for key, _ in batch],
             sampling,
             end_tokens=self._end_tokens,
@@ -124,17 +125,6 @@ class Blip2Captioner:
         )
         texts = self._processor.tokenizer.batch_decode(token_rows, skip_special_tokens=True)
         return grouped(texts, sampling.n)
-
-    def _embed(self, pixels: Tensor, prefix: Tensor) -> dict[str, Tensor]:
-        """The language model's input for every image: query outputs, then the prompt, (B, L, H)."""
-        features = self._model.get_image_features(pixels, return_dict=True).pooler_output
-        input_ids = prefix.expand(len(pixels), -1)
-        embeds = self._model.get_input_embeddings()(input_ids)
-        is_image = (input_ids == self._image_token)[..., None]
-        return {
-            "inputs_embeds": embeds.masked_scatter(is_image, features.to(embeds.dtype)),
-            "attention_mask": torch.ones_like(input_ids),
-        }
 
     def _prefix(self, prompt: str) -> Tensor:
         """Token ids (1, L) that stand before a caption: image placeholders, then the prompt.

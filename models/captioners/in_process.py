@@ -167,6 +167,26 @@ def _beam_sample(
     return token_rows
 
 
+def images_in_place(model: PreTrainedModel, prefix: Tensor, features: Tensor) -> dict[str, Tensor]:
+    """What the language model reads: the prompt with each image in the place of its placeholders.
+
+    Args:
+        model: Its embeddings are those of the words.
+        prefix: Tokens of the prompt (1, L), P image placeholders among them.
+        features: What stands for each image (B, P, H).
+
+    Returns:
+        `inputs_embeds` (B, L, H) and `attention_mask` (B, L).
+    """
+    input_ids = prefix.expand(len(features), -1)
+    embeds = model.get_input_embeddings()(input_ids)
+    is_image = (input_ids == model.config.image_token_id)[..., None]
+    return {
+        "inputs_embeds": embeds.masked_scatter(is_image, features.to(embeds.dtype)),
+        "attention_mask": torch.ones_like(input_ids),
+    }
+
+
 def grouped(texts: Sequence[str], n: int) -> list[list[str]]:
     """Image-major captions, stripped, as one list of `n` per image."""
     stripped = [text.strip() for text in texts]

@@ -28,6 +28,7 @@ from models.captioners.in_process import (
     caption_in_batches,
     draw_captions,
     grouped,
+    images_in_place,
 )
 from models.checkpoints import (
     identity_or_load,
@@ -112,9 +113,10 @@ class LlavaCaptioner:
         self, batch: Sequence[tuple[str, Image.Image]], sampling: CaptionSampling, prefix: Tensor
     ) -> list[list[str]]:
         """N stripped captions for each image of the batch."""
+        features = self._features([image for _, image in batch])
         token_rows = draw_captions(
             self._model,
-            self._embed(self._features([image for _, image in batch]), prefix),
+            images_in_place(self._model, prefix, features),
             [key for key, _ in batch],
             sampling,
             end_tokens=as_list(self._model.generation_config.eos_token_id),
@@ -131,16 +133,6 @@ class LlavaCaptioner:
             pixels["pixel_values"].to(self._device, self._dtype), return_dict=True
         )
         return torch.stack(list(found.pooler_output))
-
-    def _embed(self, features: Tensor, prefix: Tensor) -> dict[str, Tensor]:
-        """The language model's input: the prompt with each image in its place, (B, L, H)."""
-        input_ids = prefix.expand(len(features), -1)
-        embeds = self._model.get_input_embeddings()(input_ids)
-        is_image = (input_ids == self._model.config.image_token_id)[..., None]
-        return {
-            "inputs_embeds": embeds.masked_scatter(is_image, features.to(embeds.dtype)),
-            "attention_mask": torch.ones_like(input_ids),
-        }
 
     @torch.inference_mode()
     def _prefix(self, prompt: str) -> Tensor:

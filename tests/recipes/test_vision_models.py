@@ -25,9 +25,8 @@ from flows.recipes.clip_tokenizer import BPE_FILE, write_merges
 from flows.recipes.composed_probe import run_probe
 from flows.recipes.llava import llava_tokenizer, prompt_tokens
 from flows.recipes.pictures import to_tensor
+from flows.recipes.shipped_captioners import ShippedBlip2, ShippedLlava
 from flows.recipes.vision_measures import (
-    Captioner,
-    LlavaCaptioner,
     captioner_measures,
     clip_measures,
     llava_measures,
@@ -65,9 +64,9 @@ def small_encoder(embedded: Path) -> OpenClipEncoder:
 
 
 @pytest.fixture(scope="module")
-def captioner(embedded: Path) -> Captioner:
+def captioner(embedded: Path) -> ShippedBlip2:
     """The shipped BLIP-2."""
-    return Captioner(embedded / "blip2")
+    return ShippedBlip2(embedded / "blip2")
 
 
 @pytest.mark.parametrize("name", ["clip", "clip_small", "blip2", "llava", "lincir"])
@@ -164,13 +163,13 @@ def test_clips_pass_reduced_gates_and_reach_what_their_recipes_say(
     assert len(gated) == 2
 
 
-def test_captioner_passes_reduced_gates(captioner: Captioner) -> None:
+def test_captioner_passes_reduced_gates(captioner: ShippedBlip2) -> None:
     gated = [m for m in captioner_measures(captioner, 200, 20, 10) if m.gate is not None]
     assert [m.name for m in gated if m.share < m.gate - SLACK] == []
     assert len(gated) == 7
 
 
-def test_captioner_prompts_like_the_library(embedded: Path, captioner: Captioner) -> None:
+def test_captioner_prompts_like_the_library(embedded: Path, captioner: ShippedBlip2) -> None:
     """With and without an (empty) text, the processor makes the prompt of training."""
     processor = Blip2Processor.from_pretrained(embedded / "blip2")
     picture = draw(sample_scenes(Random(0), 1, held_out=True)[0], 0)
@@ -186,12 +185,12 @@ def test_captioner_prompts_like_the_library(embedded: Path, captioner: Captioner
 
 
 @pytest.fixture(scope="module")
-def llava(embedded: Path) -> LlavaCaptioner:
+def llava(embedded: Path) -> ShippedLlava:
     """The shipped LLaVA."""
-    return LlavaCaptioner(embedded / "llava")
+    return ShippedLlava(embedded / "llava")
 
 
-def test_llava_passes_reduced_gates(llava: LlavaCaptioner) -> None:
+def test_llava_passes_reduced_gates(llava: ShippedLlava) -> None:
     gated = [m for m in llava_measures(llava, 200) if m.gate is not None]
     assert [m.name for m in gated if m.share < m.gate - SLACK] == []
     assert len(gated) == 6
@@ -217,7 +216,7 @@ def test_llava_has_the_published_layout_and_loads_whole(embedded: Path) -> None:
     assert (model.config.vision_feature_layer, model.config.text_config.head_dim) == (-2, 32)
 
 
-def test_llava_prompts_as_in_training(embedded: Path, llava: LlavaCaptioner) -> None:
+def test_llava_prompts_as_in_training(embedded: Path, llava: ShippedLlava) -> None:
     """Whichever way the chat becomes tokens: in one go, or the text first."""
     processor = AutoProcessor.from_pretrained(embedded / "llava")
     picture = draw(sample_scenes(Random(0), 1, held_out=True)[0], 0)
