@@ -17,9 +17,10 @@ import torch
 
 from bench.interleaved import best_of_interleaved
 from models.caption_features import caption_means
+from models.encoder_spec import EncoderSpec
 from models.fusion import unit
 from models.open_clip_encoder import OpenClipEncoder
-from models.open_clip_loading import EncoderSpec, load_encoder
+from models.open_clip_loading import load_encoder
 
 IMAGES: Final = 8
 CAPTIONS: Final = 15

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from bench.interleaved import best_of_interleaved
-from models.open_clip_loading import EncoderSpec, load_encoder
+from models.encoder_spec import EncoderSpec
+from models.open_clip_loading import load_encoder
 
 IMAGES: Final = 64
 SIZE: Final = (500, 375)

@@ -26,7 +26,7 @@ from PIL import Image
 from torch import nn
 
 from flows.profiles import tiny
-from models.open_clip_loading import EncoderSpec
+from models.encoder_spec import EncoderSpec
 from models.reformulation.ema import EmaTarget
 from models.reformulation.lightning_module import ReformulationModule
 from models.reformulation.loss import contrastive_loss

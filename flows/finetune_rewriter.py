@@ -16,7 +16,7 @@ from flows.running import RunLog, run_stage, watching
 from flows.setting_groups import AS_RECORDED, Group, Values
 from models.modification_texts import PLACEHOLDERS
 from models.prompts.library import Prompt, load_prompt
-from models.rewriter_tuning import BaseModel, TuningConfig
+from models.rewriter_settings import BaseModel, TuningConfig
 from tasks import progress
 from tasks.pair_samples import PairSample, PairSource, Within
 from tasks.query_sets import BenchmarkRef, image_folder

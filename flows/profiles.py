@@ -19,7 +19,7 @@ from typing import Any
 
 import models
 from models.cvsi_settings import CvsiSettings, CvsiWeights
-from models.open_clip_loading import EncoderSpec
+from models.encoder_spec import EncoderSpec
 from tasks.settings import (
     CaptionerSettings,
     GeneratorSettings,

@@ -18,7 +18,7 @@ from flows.forms import (
 from flows.gallery import caption_stage
 from flows.profiles import resolve_profile
 from flows.running import watching
-from models.mapping_training import LinCirConfig
+from models.mapping_settings import LinCirConfig
 from tasks import progress
 from tasks.mapping_training import (
     Captions,

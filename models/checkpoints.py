@@ -13,18 +13,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 _IDENTITY_SUFFIXES: Final = (".safetensors", ".bin", ".json", ".jinja", ".txt", ".model", ".gz")
 _NOT_IDENTITY: Final = ("recipe.json", "trainer_state.json", "requirements.txt")
 _HUB_BLOB: Final = re.compile(r"[0-9a-f]{64}")
-_DTYPES: Final = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 
 
 def loading_arguments(model: str, revision: str | None = None) -> dict[str, Any]:
@@ -81,24 +75,6 @@ def model_name(model: str, identity: Mapping[str, str]) -> str:
         return model
     whole = hashlib.sha256("\n".join(f"{k} {v}" for k, v in sorted(identity.items())).encode())
     return f"local-{whole.hexdigest()[:12]}"
-
-
-def pick_device(device: str) -> torch.device:
-    """The device named, where `auto` means the GPU if there is one."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r} was asked for, but torch sees no GPU; use 'cpu'")
-    return torch.device(device)
-
-
-def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """The dtype named, where `auto` means bfloat16 on a GPU and float32 elsewhere."""
-    if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if dtype not in _DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r}; known: auto, {', '.join(_DTYPES)}")
-    return _DTYPES[dtype]
 
 
 def file_sha256(path: Path) -> str:

@@ -17,77 +17,25 @@ from typing import TYPE_CHECKING, Any, Final
 
 import open_clip
 import torch
-from open_clip.factory import parse_model_name
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import nn
 
 from models.checkpoints import file_sha256
+from models.encoder_spec import BPE_FILE, CONFIG_FILE, EncoderSpec, schema_and_place
 from models.open_clip_encoder import OpenClipEncoder, fingerprint_of
 from models.preprocess import ImagePreprocess
-from models.protocols import DTYPES, Dtype, PreprocessMode
 
 if TYPE_CHECKING:
     from models.protocols import Fingerprint, Json
 
 logger = logging.getLogger(__name__)
 
-CONFIG_FILE: Final = "open_clip_config.json"
-BPE_FILE: Final = "bpe.txt.gz"
 RANDOM: Final = "random:"
 
 
 class EncoderNotFound(ValueError):
     """The named backbone or its weights do not exist, or do not fit each other."""
-
-
-@dataclass(frozen=True, slots=True)
-class EncoderSpec:
-    """A backbone as a value.
-
-    Attributes:
-        name: open_clip's name (`ViT-L-14`), `hf-hub:org/repo`, `local-dir:PATH`, or a directory.
-        pretrained: open_clip's tag of the weights (`openai`, `laion2b_s39b_b160k`), a weight
-            file, or `random:SEED` for an untrained network. Empty for hubs and directories.
-        preprocess: `targetpad` or `clip`; see `models.preprocess`.
-        pad_ratio: Ratio of sides from which `targetpad` pads.
-        dtype: Precision of the towers; features come out in float32 in any case.
-        device: `auto`, or a torch device.
-        image_batch: Images in one forward pass.
-    """
-
-    name: str
-    pretrained: str = ""
-    preprocess: PreprocessMode = "targetpad"
-    pad_ratio: float = 1.25
-    dtype: Dtype = "fp32"
-    device: str = "auto"
-    image_batch: int = 64
-
-    def __post_init__(self) -> None:
-        """Refuse what no backbone can honour."""
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype is {self.dtype!r}; one of {', '.join(DTYPES)}")
-        if self.image_batch < 1:
-            raise ValueError(f"image_batch is at least 1, not {self.image_batch}")
-        if self.pretrained and parse_model_name(self.source)[0] is not None:
-            raise ValueError(
-                f"{self.name!r} brings its own weights; leave `pretrained` empty, "
-                f"not {self.pretrained!r}"
-            )
-
-    @property
-    def source(self) -> str:
-        """The name as open_clip understands it."""
-        if parse_model_name(self.name)[0] is None and Path(self.name, CONFIG_FILE).is_file():
-            return f"local-dir:{self.name}"
-        return self.name.replace("/", "-") if parse_model_name(self.name)[0] is None else self.name
-
-    @property
-    def directory(self) -> Path | None:
-        """The local directory the backbone lies in, if it does."""
-        kind, place = parse_model_name(self.source)
-        return Path(place) if kind == "local-dir" else None
 
 
 def load_encoder(spec: EncoderSpec) -> OpenClipEncoder:
@@ -249,8 +197,8 @@ def _weights(spec: EncoderSpec) -> Path | None:
                 f"{spec.directory} holds {CONFIG_FILE} but no weights (*.safetensors)"
             )
         return Path(found)
-    kind, place = parse_model_name(spec.source)
-    if kind == "hf-hub":
+    schema, place = schema_and_place(spec.source)
+    if schema == "hf-hub":
         return Path(open_clip.pretrained.download_pretrained_from_hf(place))
     if Path(spec.pretrained).is_file():
         return Path(spec.pretrained)
@@ -274,11 +222,11 @@ def _preprocess(spec: EncoderSpec) -> ImagePreprocess:
 
     As open_clip sets it on a model that it made, read from the same places.
     """
-    kind, place = parse_model_name(spec.source)
+    schema, place = schema_and_place(spec.source)
     own: dict[str, Json] = {}
     if spec.directory:
         own = json.loads((spec.directory / CONFIG_FILE).read_bytes()).get("preprocess_cfg", {})
-    elif kind == "hf-hub":
+    elif schema == "hf-hub":
         own = open_clip.factory._get_hf_config(place).get("preprocess_cfg", {})
     config = merge_preprocess_dict(asdict(PreprocessCfg()), own)
     config["size"] = _image_size(_config(spec)["vision_cfg"])

@@ -15,7 +15,6 @@ import numpy as np
 from models.caption_features import caption_features, caption_means
 from models.cvsi_settings import CvsiSettings
 from models.fusion import unit
-from models.mapping import MappingNetwork
 from models.protocols import SplicedText
 from models.query_texts import (
     captioning_text,
@@ -25,6 +24,7 @@ from models.query_texts import (
 )
 
 if TYPE_CHECKING:
+    from models.mapping import MappingNetwork
     from models.protocols import FloatArray, ImageTextEncoder
 
 

@@ -18,9 +18,10 @@ from storage.locations import Location
 from tasks.settings import CaptionerSettings, GeneratorSettings
 
 if TYPE_CHECKING:
+    from models.encoder_spec import EncoderSpec
     from models.mapping import MappingNetwork
     from models.open_clip_encoder import OpenClipEncoder
-    from models.open_clip_loading import EncoderFacts, EncoderSpec
+    from models.open_clip_loading import EncoderFacts
     from models.protocols import Captioner, Fingerprint, TextGenerator
 
 

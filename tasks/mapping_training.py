@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
-from models.keywords import extractor
-from models.mapping import dump_mapping
-from models.mapping_training import LinCirConfig, LinCirTraining
-from models.masking import training_rows
-from models.open_clip_loading import EncoderSpec
+from models.encoder_spec import EncoderSpec
+from models.mapping_settings import LinCirConfig
 from storage.keys import content_key, sha256_hex
 from storage.locations import Location
 from storage.schemas import OK
@@ -22,6 +19,9 @@ from tasks.engines import encoder_fingerprint, load_encoder
 from tasks.loss_curves import show_losses
 from tasks.publishing_once import publishing_once
 from tasks.stages.captions import CaptionStage
+
+if TYPE_CHECKING:
+    from models.mapping_training import LinCirTraining
 
 PRODUCER = "cirflow/mapping/1"
 SAVE_EVERY = 500
@@ -111,6 +111,8 @@ class Captions:
 @publishing_once("train mapping network")
 def train_network(job: MappingJob, captions: Captions) -> dict[str, Any]:
     """Train, from the last checkpoint if there is one, and publish; does nothing if published."""
+    from models.mapping import dump_mapping
+
     location = Location(job.root)
     if not job.is_published:
         training = _training(job, captions.texts)
@@ -133,6 +135,10 @@ def train_network(job: MappingJob, captions: Captions) -> dict[str, Any]:
 
 
 def _training(job: MappingJob, captions: Sequence[str]) -> LinCirTraining:
+    from models.keywords import extractor
+    from models.mapping_training import LinCirTraining
+    from models.masking import training_rows
+
     tower = load_encoder(job.encoder).tower
     rows = training_rows(captions, tower.tokens, extractor(job.keywords), job.masking)
     return LinCirTraining(job.config, tower, rows)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.methods import NO_NETWORK, TRAIN_OR_NAME
+from models.reformulation.folder import network_fingerprint, read_config
 from models.reformulation.query_forms import QUERY_FORMS, QueryForm
 from storage.keys import content_key
 from storage.locations import Entry, Location
@@ -69,8 +70,6 @@ def network_facts(checkpoint: str) -> NetworkFacts:
     Raises:
         CheckpointError: the folder holds no network.
     """
-    from models.reformulation.checkpoint import network_fingerprint, read_config
-
     folder = _folder(checkpoint)
     config, identity = read_config(folder), network_fingerprint(folder)
     reason = why_not_zero_shot(config["provenance"])

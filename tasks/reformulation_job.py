@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from models.open_clip_loading import EncoderSpec
+from models.encoder_spec import EncoderSpec
 from models.reformulation.settings import (
     CombinerSettings,
     EmaSettings,

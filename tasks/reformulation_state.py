@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
-
-import safetensors.torch
-import torch
+from typing import TYPE_CHECKING, Any, Final
 
 from storage.locations import Location
 from tasks.reformulation_job import ReformulationJob
+
+if TYPE_CHECKING:
+    import torch
 
 CHECKPOINT: Final = "state.ckpt"
 HISTORY: Final = "history.json"
@@ -126,9 +126,11 @@ class TrainingFolder:
 
     def write_weights(self, slot: str, state: dict[str, torch.Tensor]) -> None:
         """Replace one of the two places for kept weights."""
+        from safetensors.torch import save_file
+
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         staged = self.staged(slot)
-        safetensors.torch.save_file(whole, staged)
+        save_file(whole, staged)
         self.commit(staged, slot)
 
     def write_history(self, history: History) -> None:

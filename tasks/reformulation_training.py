@@ -9,9 +9,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import safetensors.torch
-import torch
-
 from storage.locations import Location
 from tasks.networks import why_not_zero_shot
 from tasks.publishing_once import publishing_once
@@ -21,6 +18,8 @@ from tasks.reformulation_job import ReformulationJob, RunSettings
 from tasks.reformulation_state import History, TrainingFolder, training_folder
 
 if TYPE_CHECKING:
+    import torch
+
     from models.reformulation.combiner import Combiner
     from models.reformulation.combiner_training import FrozenFeatures
     from models.reformulation.network import ReformulationNetwork
@@ -64,7 +63,9 @@ def _train_and_publish(job: ReformulationJob, run: RunSettings, notes: dict[str,
 def _train_in(
     folder: TrainingFolder, job: ReformulationJob, run: RunSettings, notes: dict[str, Any]
 ) -> None:
-    # Lightning takes seconds to import: a rerun that has nothing to do does without.
+    # Torch and Lightning take seconds to import: a rerun that has nothing to do does without.
+    from safetensors.torch import load_file
+
     from models.reformulation.network import build_network
     from tasks.reformulation_fit import fit, load_data
     from tasks.reformulation_worker import train_beside
@@ -82,7 +83,7 @@ def _train_in(
         history = folder.finished()
     if history is None:
         raise RuntimeError(f"the training in {folder.path} stopped before its end; run it again")
-    kept = safetensors.torch.load_file(folder.path / history.kept["file"])
+    kept = load_file(folder.path / history.kept["file"])
     online, target = _branches(job, kept)
     loss = _learned_loss(job, kept)
     combiner, combined = _second_stage(job, run, data, loss, online, target)
@@ -134,6 +135,8 @@ def _second_stage(
     target: ReformulationNetwork,
 ) -> tuple[Combiner | None, dict[str, Any]]:
     """The trained combiner, and how it went: losses, and recall with and without it."""
+    import torch
+
     from models.reformulation.combiner import new_combiner
     from models.reformulation.combiner_training import train_combiner
     from models.reformulation.recall import recall

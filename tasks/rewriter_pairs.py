@@ -18,7 +18,7 @@ import polars as pl
 from models.modification_texts import CaptionPair, WritingSettings, read_answer, to_request
 from models.prompts.library import Prompt
 from models.protocols import TextReply
-from models.rewriter_tuning import Example
+from models.rewriter_settings import Example
 from tasks.query_sets import BenchmarkRef, load_query_set
 from tasks.stages.caption_features import captions_of
 from tasks.stages.captions import CaptionStage

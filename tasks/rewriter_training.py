@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -16,13 +16,16 @@ from prefect.cache_policies import NO_CACHE
 from models.checkpoints import identity_or_load, model_name
 from models.generators.adapter_card import CARD_FILE, AdapterCard, read_card, weights_hash
 from models.generators.prompt_tokens import uses_chat
-from models.rewriter_tuning import BaseModel, Example, RewriterTuning, TuningConfig, merge_adapter
+from models.rewriter_settings import BaseModel, Example, TuningConfig
 from storage.keys import content_key
 from storage.locations import Location
 from tasks import progress
 from tasks.loss_curves import show_losses
 from tasks.publishing_once import publishing_once
 from tasks.rewriter_pairs import ExampleSource
+
+if TYPE_CHECKING:
+    from models.rewriter_tuning import RewriterTuning
 
 PRODUCER = "cirflow/rewriter-adapter/1"
 SAVE_EVERY = 25
@@ -118,6 +121,8 @@ class RewriterJob:
 @publishing_once("tune rewriter")
 def tune_rewriter(job: RewriterJob, data: TuningData) -> dict[str, Any]:
     """Tune, from the last checkpoint if there is one, and publish; does nothing if published."""
+    from models.rewriter_tuning import RewriterTuning
+
     location = Location(job.root)
     if not job.is_published:
         training = RewriterTuning(job.config, job.base, data.pairs)
@@ -163,6 +168,8 @@ def export_merged(job: RewriterJob, folder: str) -> str:
     Raises:
         ValueError: the folder holds something else.
     """
+    from models.rewriter_tuning import merge_adapter
+
     target, card = Path(folder), replace(job.card, merged=True)
     if target.exists():
         there = read_card(target)

@@ -13,8 +13,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.cvsi_settings import PAPER_WEIGHTS, CvsiSettings
+from models.encoder_spec import EncoderSpec
 from models.methods import INSTRUCTCIR_WEIGHTS, NO_NETWORK
-from models.open_clip_loading import EncoderSpec
 from models.protocols import CaptionSampling, Dtype
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from models.cvsi_settings import CvsiWeights
 from models.fusion import gallery_weights, query_weights, unit
 from models.method_records import LateFusion
-from models.search import FusionWeights, blended_top_k, sweep_top_k
 from storage.benchmarks.indexing import IndexedCategory
 from storage.benchmarks.records import Benchmark
 from tasks.benchmark_metrics import metrics_from_lists
@@ -41,6 +40,8 @@ def sweep_weights(stage: RankingStage, grid: Sequence[CvsiWeights]) -> list[dict
         stage: A ranking of CVSI in which every part has a weight, its features made.
         grid: The weightings to try.
     """
+    from models.search import FusionWeights, sweep_top_k
+
     query_set = load_query_set(stage.root, stage.benchmark)
     benchmark = query_set.benchmark
     sweep = [
@@ -80,6 +81,8 @@ def sweep_shares(stage: RankingStage, grid: Sequence[float]) -> list[dict[str, A
         stage: A ranking of the fusion in which both methods have a weight, its features made.
         grid: The weights to try.
     """
+    from models.search import blended_top_k
+
     query_set = load_query_set(stage.root, stage.benchmark)
     recipe = stage.recipe
     if not isinstance(recipe, LateFusion) or len(recipe.parts) != 2:

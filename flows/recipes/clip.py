@@ -36,7 +36,8 @@ from flows.recipes.training import (
 )
 from flows.recipes.vision_measures import as_json, clip_measures
 from flows.recipes.vision_tower import KINDS, TowerKind, load_tower
-from models.open_clip_loading import EncoderSpec, load_encoder
+from models.encoder_spec import EncoderSpec
+from models.open_clip_loading import load_encoder
 from storage.world.grammar import caption, random_edit, varied_caption
 from storage.world.scenes import Scene, is_held_out, is_held_out_edit, sample_scenes
 

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.encoder_spec import EncoderSpec
 from models.mapping import MappingNetwork, load_mapping
-from models.open_clip_loading import EncoderSpec, load_encoder
+from models.open_clip_loading import load_encoder
 from models.protocols import ImageTextEncoder, SplicedText
 from storage.world.drawing import draw
 from storage.world.grammar import NOTHING_ADDED, Edit, caption, modification_text, random_edit

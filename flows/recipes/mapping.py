@@ -21,11 +21,13 @@ from random import Random
 from flows.recipes.clip_texts import composite, full_caption, full_varied, partial_caption
 from flows.recipes.composed_probe import run_probe, table
 from flows.recipes.training import one_thread, write_recipe
+from models.encoder_spec import EncoderSpec
 from models.keywords import Span, function_words
 from models.mapping import MappingNetwork, dump_mapping, load_mapping
-from models.mapping_training import LinCirConfig, LinCirTraining
+from models.mapping_settings import LinCirConfig
+from models.mapping_training import LinCirTraining
 from models.masking import TrainingRow, training_rows
-from models.open_clip_loading import EncoderSpec, load_encoder
+from models.open_clip_loading import load_encoder
 from models.text_tower import TextTokens
 from storage.world.scenes import sample_scenes
 

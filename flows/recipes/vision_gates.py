@@ -24,7 +24,8 @@ from flows.recipes.vision_measures import (
     clip_measures,
     llava_measures,
 )
-from models.open_clip_loading import EncoderSpec, load_encoder
+from models.encoder_spec import EncoderSpec
+from models.open_clip_loading import load_encoder
 
 MODELS = Path("models/embedded")
 

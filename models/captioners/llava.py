@@ -30,13 +30,8 @@ from models.captioners.in_process import (
     grouped,
     images_in_place,
 )
-from models.checkpoints import (
-    identity_or_load,
-    loading_arguments,
-    model_name,
-    pick_device,
-    pick_dtype,
-)
+from models.checkpoints import identity_or_load, loading_arguments, model_name
+from models.devices import pick_device, pick_dtype
 from models.protocols import CaptionReply, CaptionSampling, Fingerprint
 
 VERSION = 1

@@ -83,7 +83,7 @@ def _contents(adapter: str) -> Mapping[str, str]:
     """File name -> sha256 of an adapter's folder, if there is one."""
     if not adapter:
         return {}
-    from models.checkpoints import checkpoint_identity  # needs torch; a client does not
+    from models.checkpoints import checkpoint_identity  # needs huggingface_hub; a client does not
 
     return checkpoint_identity(adapter)
 

@@ -8,8 +8,10 @@ without any error, so both forms are made here and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def uses_chat(tokenizer: PreTrainedTokenizerBase, chat: str) -> bool:

@@ -21,15 +21,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from models.checkpoints import (
-    checkpoint_identity,
-    identity_or_load,
-    loading_arguments,
-    model_name,
-    pick_device,
-    pick_dtype,
-)
+from models.checkpoints import checkpoint_identity, identity_or_load, loading_arguments, model_name
 from models.decoding import Row, Sampling, StopTest, decode
+from models.devices import pick_device, pick_dtype
 from models.generators.adapter_card import benchmark_texts_seen, read_card, weights_hash
 from models.generators.answers import check_request, reply_to
 from models.generators.prompt_tokens import prompt_texts, token_ids, uses_chat

@@ -11,7 +11,6 @@ Neither the backbone's weights nor a network are needed for loading, and nothing
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,10 +22,19 @@ import torch
 from open_clip.transform import PreprocessCfg
 from safetensors import SafetensorError
 
-from models.checkpoints import checkpoint_identity
-from models.open_clip_loading import BPE_FILE
+from models.encoder_spec import BPE_FILE
 from models.preprocess import ImagePreprocess
 from models.reformulation.combiner import Combiner, new_combiner
+from models.reformulation.folder import (
+    COMBINER_FILE,
+    CONFIG_FILE,
+    FORMAT,
+    ONLINE_FILE,
+    TARGET_FILE,
+    CheckpointError,
+    network_fingerprint,
+    read_config,
+)
 from models.reformulation.network import ReformulationNetwork
 from models.reformulation.parts import NetworkParts, bare_backbone, make_tokens
 from models.reformulation.settings import CombinerSettings, NetworkSettings
@@ -34,20 +42,9 @@ from models.reformulation.settings import CombinerSettings, NetworkSettings
 if TYPE_CHECKING:
     from models.protocols import Fingerprint, Json
 
-FORMAT: Final = "cirflow-reformulation-1"
-CONFIG_FILE: Final = "config.json"
-ONLINE_FILE: Final = "model.safetensors"
-TARGET_FILE: Final = "target.safetensors"
-COMBINER_FILE: Final = "combiner.safetensors"
-
 DiskDtype: TypeAlias = Literal["fp32", "fp16"]
 
 _DISK_DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16}
-_WEIGHTS: Final = (ONLINE_FILE, TARGET_FILE, COMBINER_FILE)
-
-
-class CheckpointError(ValueError):
-    """A folder holds no reformulation network, or a damaged one."""
 
 
 @dataclass(frozen=True)
@@ -149,52 +146,6 @@ def load_combiner(folder: str | Path) -> Combiner | None:
     return combiner.eval().requires_grad_(False)
 
 
-def network_fingerprint(folder: str | Path) -> Fingerprint:
-    """Identity of a checkpoint, from its files and without loading weights.
-
-    Provenance is left out: the same weights trained elsewhere are the same network.
-
-    Raises:
-        CheckpointError: The folder holds no checkpoint.
-    """
-    folder = Path(folder)
-    config = read_config(folder)
-    del config["provenance"]
-    files = checkpoint_identity(str(folder))
-    described = json.dumps(config, sort_keys=True).encode()
-    return {
-        "network": FORMAT,
-        "config_sha256": hashlib.sha256(described).hexdigest(),
-        "files": {name: files[name] for name in (*_WEIGHTS, BPE_FILE) if name in files},
-    }
-
-
-def read_config(folder: str | Path) -> dict[str, Any]:
-    """The checkpoint's configuration, checked.
-
-    Raises:
-        CheckpointError: It is missing, unreadable, or another format's.
-    """
-    path = Path(folder, CONFIG_FILE)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(_why_missing(Path(folder))) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
-    given = config.get("format") if isinstance(config, dict) else None
-    if given != FORMAT:
-        raise CheckpointError(
-            f"{path} is of format {given!r}, this version reads {FORMAT!r}; give the folder "
-            "that training a reformulation network published"
-        )
-    lacking = {"network", "combiner", "architecture", "preprocess", "base", "dim", "provenance"}
-    lacking -= config.keys()
-    if lacking:
-        raise CheckpointError(f"{path} is damaged: it lacks {', '.join(sorted(lacking))}")
-    return config
-
-
 def _config(
     network: ReformulationNetwork, combiner: Combiner | None, dtype: DiskDtype
 ) -> dict[str, Any]:
@@ -280,12 +231,3 @@ def _otherwise(
 
 def _tupled(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _why_missing(folder: Path) -> str:
-    advice = "give the folder that training a reformulation network published"
-    if not folder.is_dir():
-        return f"there is no folder {folder}; {advice}"
-    if (folder / "open_clip_config.json").is_file():
-        return f"{folder} holds a backbone, not a network trained on it; {advice}"
-    return f"{folder} holds no {CONFIG_FILE}; {advice}"

@@ -10,7 +10,7 @@ import open_clip
 import torch
 from torch.nn import functional
 
-from models.checkpoints import pick_device
+from models.devices import pick_device
 from models.protocols import DTYPES, Dtype
 from models.reformulation.network import TextContext
 from models.reformulation.training_settings import Branch

@@ -25,7 +25,7 @@ from models.reformulation.settings import NetworkSettings
 from models.reformulation.text_sequence import TextIds, TextSequence
 
 if TYPE_CHECKING:
-    from models.open_clip_loading import EncoderSpec
+    from models.encoder_spec import EncoderSpec
 
 _UNDECAYED: Final = ("positional", "positional_embedding", "null_sequence", "null_embedding")
 """Parameters with more than one axis that weight decay leaves alone all the same."""

@@ -15,7 +15,8 @@ from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from models.open_clip_loading import BPE_FILE, EncoderSpec, load_encoder
+from models.encoder_spec import BPE_FILE, EncoderSpec
+from models.open_clip_loading import load_encoder
 from models.text_tower import TextTokens, why_unsupported
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from models.caption_features import caption_means
-from models.open_clip_loading import EncoderSpec
+from models.encoder_spec import EncoderSpec
 from storage.schemas import OK
 from tasks.engines import encoder_dim, encoder_fingerprint, load_encoder
 from tasks.stages.base import Stage, Tick

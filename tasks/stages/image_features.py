@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from models.open_clip_loading import EncoderSpec
+from models.encoder_spec import EncoderSpec
 from tasks.engines import encoder_dim, encoder_fingerprint, load_encoder
 from tasks.stages.base import Decoding, ImageSet, Stage, Tick
 

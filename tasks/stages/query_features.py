@@ -11,8 +11,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from models.cvsi_settings import CvsiSettings
+from models.encoder_spec import EncoderSpec
 from models.features import QUERY_FEATURES
-from models.open_clip_loading import EncoderSpec
 from models.query_features import FeatureMaker, QueryInputs
 from storage.schemas import OK
 from tasks.engines import (

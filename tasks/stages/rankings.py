@@ -16,7 +16,6 @@ from models.cvsi_settings import CvsiSettings
 from models.features import QUERY_FEATURES
 from models.method_records import AnyRecipe, Recipe
 from models.methods import INSTRUCTCIR_WEIGHTS
-from models.search import top_k
 from storage.benchmarks.indexing import IndexedCategory
 from storage.keys import content_key
 from storage.schemas import OK
@@ -150,6 +149,8 @@ class RankingStage(Stage):
 
     def rank(self, query_set: QuerySet, category: str) -> RankedCategory:
         """Rank all queries of one category whose features are there."""
+        from models.search import top_k
+
         made = self.features(query_set, category)
         vectors = self.recipe.query_vectors(made.queries, made.gallery).astype(np.float32)
         images = self.recipe.gallery_vectors(made.gallery).astype(np.float32)

@@ -13,7 +13,7 @@ import sys
 import traceback
 
 from models.prompts.library import load_prompt
-from models.rewriter_tuning import BaseModel, TuningConfig
+from models.rewriter_settings import BaseModel, TuningConfig
 from tasks import rewriter_training
 from tasks.rewriter_pairs import read_pairs
 from tasks.rewriter_training import RewriterJob, TuningData, tune_rewriter

@@ -11,7 +11,7 @@ import open_clip
 import safetensors.torch
 import torch
 
-from models.open_clip_loading import EncoderSpec
+from models.encoder_spec import EncoderSpec
 from models.reformulation.network import ReformulationNetwork, build_network
 from models.reformulation.settings import NetworkSettings
 from tests.fakes.small_clip import CONFIG

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from flows.train_reformulation import reformulation_job
-from models.open_clip_loading import EncoderSpec
+from models.encoder_spec import EncoderSpec
 from models.triplet_records import triplet_id
 from storage.collections import Collection, ingest
 from storage.locations import Location

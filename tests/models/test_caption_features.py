@@ -11,8 +11,9 @@ import torch
 
 from models import caption_features
 from models.caption_features import CaptionMean, caption_means, iter_caption_means
+from models.encoder_spec import EncoderSpec
 from models.open_clip_encoder import OpenClipEncoder
-from models.open_clip_loading import EncoderSpec, load_encoder
+from models.open_clip_loading import load_encoder
 from tests.fakes.small_clip import write_small_clip
 
 CAPTIONS = [

@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch.nn import functional
 
+from models.encoder_spec import EncoderSpec
 from models.keywords import extractor, function_words, runs
 from models.mapping import dump_mapping, load_mapping
-from models.mapping_training import LinCirConfig, LinCirTraining
+from models.mapping_settings import LinCirConfig
+from models.mapping_training import LinCirTraining
 from models.masking import TrainingRow, clean_caption, merge, training_rows
 from models.open_clip_encoder import OpenClipEncoder
-from models.open_clip_loading import EncoderSpec, load_encoder
+from models.open_clip_loading import load_encoder
 from tests.fakes.small_clip import write_small_clip
 
 CAPTIONS = [

@@ -9,10 +9,12 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from open_clip.factory import parse_model_name
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from models.open_clip_loading import EncoderNotFound, EncoderSpec, encoder_facts, load_encoder
+from models.encoder_spec import EncoderSpec, schema_and_place
+from models.open_clip_loading import EncoderNotFound, encoder_facts, load_encoder
 from models.protocols import ImageTextEncoder, SplicedText
 from models.text_tower import SpliceUnsupported, TextTower
 from tests.fakes.small_clip import write_small_clip
@@ -244,6 +246,20 @@ def test_fingerprint_follows_weights_and_not_the_place(small: Path, tmp_path: Pa
 def test_unknown_backbones_say_what_is_known(name: str, pretrained: str, message: str) -> None:
     with pytest.raises(EncoderNotFound, match=message):
         load_encoder(EncoderSpec(name, pretrained, device="cpu"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ViT-B-32", "org/ViT", "hf-hub:org/repo", "local-dir:/a/b:c", "local-dir:./x", "other:x", ":"],
+)
+def test_names_are_taken_apart_as_open_clip_does(name: str) -> None:
+    assert schema_and_place(name) == parse_model_name(name)
+
+
+@pytest.mark.parametrize("name", ["hf-hub:", "local-dir:"])
+def test_schemas_without_a_place_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="names no place"):
+        schema_and_place(name)
 
 
 def test_directory_without_weights_is_never_a_random_network(tmp_path: Path) -> None:

@@ -19,16 +19,8 @@ from models.generators.openai_server import OpenAIServerGenerator
 from models.generators.openai_session import OpenAIServerSettings
 from models.generators.transformers_local import LocalGeneratorSettings, TransformersGenerator
 from models.protocols import TextRequest
-from models.rewriter_tuning import (
-    ALL_PROJECTIONS,
-    BaseModel,
-    Example,
-    RewriterTuning,
-    TuningConfig,
-    answer_loss,
-    merge_adapter,
-    tokenise_pairs,
-)
+from models.rewriter_settings import ALL_PROJECTIONS, BaseModel, Example, TuningConfig
+from models.rewriter_tuning import RewriterTuning, answer_loss, merge_adapter, tokenise_pairs
 from tests.fakes.checkpoints import save_llama
 
 CPU = torch.device("cpu")

@@ -9,8 +9,9 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from models import text_tower
+from models.encoder_spec import EncoderSpec
 from models.open_clip_encoder import OpenClipEncoder
-from models.open_clip_loading import EncoderSpec, load_encoder
+from models.open_clip_loading import load_encoder
 from models.protocols import SplicedText
 from tests.fakes.small_clip import CONFIG, write_small_clip
 

@@ -11,7 +11,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from flows.recipes.reformulation import MAIN_METRICS, WORLDS, ship, world_scores
-from models.open_clip_loading import EncoderSpec, load_encoder
+from models.encoder_spec import EncoderSpec
+from models.open_clip_loading import load_encoder
 from models.reformulation.checkpoint import LoadedNetwork, load_network
 from models.reformulation.encoder import ReformulationEncoder
 from models.reformulation.network import build_network

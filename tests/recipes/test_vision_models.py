@@ -31,9 +31,10 @@ from flows.recipes.vision_measures import (
     clip_measures,
     llava_measures,
 )
+from models.encoder_spec import EncoderSpec
 from models.mapping import load_mapping
 from models.open_clip_encoder import OpenClipEncoder
-from models.open_clip_loading import EncoderSpec, load_encoder
+from models.open_clip_loading import load_encoder
 from storage.world.drawing import draw
 from storage.world.grammar import caption
 from storage.world.scenes import sample_scenes

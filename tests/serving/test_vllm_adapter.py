@@ -14,7 +14,7 @@ from models.generators.openai_session import OpenAIServerSettings
 from models.generators.transformers_local import LocalGeneratorSettings, TransformersGenerator
 from models.prompts.library import load_prompt
 from models.protocols import TextGenerator, TextReply, TextRequest
-from models.rewriter_tuning import BaseModel, TuningConfig
+from models.rewriter_settings import BaseModel, TuningConfig
 from tasks.rewriter_pairs import ExampleSource, captioned_pairs
 from tasks.rewriter_training import RewriterJob, TuningData, tune_rewriter
 from tests.fakes.new_style import recoloured_pairs

@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from models.encoder_spec import EncoderSpec
 from models.open_clip_encoder import OpenClipEncoder
-from models.open_clip_loading import EncoderSpec, load_encoder
+from models.open_clip_loading import load_encoder
 from models.reformulation.network import build_network
 from models.reformulation.text_sequence import TextIds
 from models.reformulation.training_settings import TrainingSettings

@@ -20,7 +20,7 @@ import pytest
 from models.generators.adapter_card import read_card
 from models.generators.transformers_local import LocalGeneratorSettings, TransformersGenerator
 from models.prompts.library import load_prompt
-from models.rewriter_tuning import Example
+from models.rewriter_settings import Example
 from tasks.rewriter_pairs import ExampleSource, read_pairs
 from tasks.rewriter_training import TuningData, export_merged, tune_rewriter
 from tests.fakes.checkpoints import save_llama

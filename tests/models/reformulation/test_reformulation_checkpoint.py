@@ -11,15 +11,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from models.reformulation.checkpoint import (
-    CheckpointError,
-    load_combiner,
-    load_network,
-    network_fingerprint,
-    save_network,
-)
+from models.reformulation.checkpoint import load_combiner, load_network, save_network
 from models.reformulation.combiner import new_combiner
 from models.reformulation.ema import EmaTarget
+from models.reformulation.folder import CheckpointError, network_fingerprint
 from models.reformulation.network import ReformulationNetwork
 from models.reformulation.settings import CombinerSettings, EmaSettings
 from tests.fakes.small_clip import write_small_clip

@@ -13,7 +13,7 @@ from open_clip.transform import PreprocessCfg
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
-from models.open_clip_loading import EncoderSpec
+from models.encoder_spec import EncoderSpec
 from models.preprocess import ImagePreprocess
 from models.reformulation.blocks import CrossAttention
 from models.reformulation.network import ReformulationNetwork, TextContext, build_network
