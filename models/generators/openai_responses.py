@@ -2,6 +2,7 @@
 
 The openai client validates nothing: a proxy's HTML page arrives as a `str`, and `choices` may
 hold any JSON value. Everything that is not exactly the answer asked for raises `BadAnswer`.
+Messages quote by `repr`, so that they can be stored whatever came.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def _read_choice(choice: object) -> tuple[str, str]:
     text = getattr(choice, "text", None) if message is None else getattr(message, "content", None)
     if not isinstance(text, str):
         raise BadAnswer(f"the content is {type(text).__name__}, not text")
+    if not _can_be_stored(text):
+        raise BadAnswer(f"the answer is not valid Unicode: {text[:80]!r}")
     finish_reason = getattr(choice, "finish_reason", None)
     if finish_reason not in ALLOWED_ENDS:
         allowed = " or ".join(ALLOWED_ENDS)
@@ -49,3 +52,12 @@ def _read_choice(choice: object) -> tuple[str, str]:
     if not text.strip():
         raise BadAnswer(EMPTY_ANSWER)
     return text, str(finish_reason)
+
+
+def _can_be_stored(text: str) -> bool:
+    """Whether UTF-8 can hold it: JSON escapes half a surrogate pair without a complaint."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

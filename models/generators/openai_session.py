@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -28,6 +27,10 @@ from models.generators.openai_responses import BadAnswer, read_response
 from models.protocols import EngineUnavailable
 
 _NO_KEY: Final = "no-key"  # the client insists on one; servers without authentication ignore it
+
+_NO_JSON: Final = (ValueError, RecursionError)
+"""How the client lets a 200 through that cannot be parsed: bad JSON, bytes that are no UTF-8, a
+number of thousands of digits, nesting without end."""
 
 
 class ServerUnusable(EngineUnavailable):
@@ -150,7 +153,7 @@ class ServerSession:
                 f"{where} refuses the API key; set the environment variable "
                 f"{self._settings.api_key_env}"
             ) from failure
-        except (openai.APIError, json.JSONDecodeError, TypeError, AttributeError) as failure:
+        except (openai.APIError, *_NO_JSON, TypeError, AttributeError) as failure:
             raise ServerUnusable(
                 f"{where} has no usable list of models ({short(failure)}); is base_url the root "
                 "of an OpenAI-compatible API? It usually ends in /v1"
@@ -244,8 +247,8 @@ class ServerSession:
                 return await self._client.completions.create(prompt=question.content, **fields)
             fields["messages"] = [{"role": "user", "content": question.content}]
             return await self._client.chat.completions.create(**fields)
-        except json.JSONDecodeError as failure:  # of a 200; the client lets it through
-            raise BadAnswer(f"the response is not JSON: {failure}") from failure
+        except _NO_JSON as failure:
+            raise BadAnswer(f"the response is not JSON: {short(failure)}") from failure
 
     async def _before_new_attempt(self, state: RetryCallState) -> None:
         """After a disconnection, wait for the server."""
@@ -308,8 +311,9 @@ def open_session(loop: BackgroundLoop, settings: OpenAIServerSettings) -> Iterat
 
 
 def short(failure: BaseException) -> str:
-    """A failure in one line, for a reason column."""
-    return f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}"
+    """A failure in one line, for a reason column: what UTF-8 cannot hold is escaped."""
+    line = " ".join(str(failure).split()).encode("utf-8", "backslashreplace").decode()
+    return f"{type(failure).__name__}: {line[:300]}"
 
 
 def _is_disconnection(failure: BaseException) -> bool:

@@ -51,6 +51,12 @@ def chat(*texts: object, finish: object = "stop", indices: Iterable[int] | None 
     return Reply(body=completion(choices))
 
 
+def chat_bytes(text: bytes) -> Reply:
+    """A chat completion whose text is these bytes as they are, which no JSON writer would give."""
+    whole = json.dumps(chat("TEXT").body).encode()
+    return Reply(body=whole.replace(b"TEXT", text))
+
+
 def completion(choices: object, kind: str = "chat.completion") -> dict[str, Any]:
     """The envelope around `choices`, whatever they are."""
     return {"id": "1", "object": kind, "created": 1, "model": MODEL, "choices": choices}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import json
+import threading
 import time
 
 import pytest
 from PIL import Image
 
+from models.captioners import openai_images
 from models.captioners.chat import DEFAULT_PROMPT
 from models.captioners.openai_images import OpenAIImageCaptioner
 from models.generators.openai_session import OpenAIServerSettings
@@ -77,6 +79,8 @@ def test_the_pixels_arrive_unchanged(mode: str) -> None:
         (chat(""), "rejected", "answered nothing"),
         (chat(" \n "), "rejected", "answered nothing"),
         (chat("a dog", "a cat"), "rejected", "2 choices came back, 1 asked for"),
+        (chat("a \udcff dog"), "rejected", "not valid Unicode: 'a \\udcff dog'"),
+        (error(400, "no \ud800 here"), "engine_error", "no \\ud800 here"),
         (chat("a dog", finish="content_filter"), "rejected", "content_filter"),
         (error(400, "maximum context length is 256 tokens"), "overlong", "256 tokens"),
         (error(400, "cannot identify image file"), "engine_error", "cannot identify image file"),
@@ -90,7 +94,7 @@ def test_answers_that_are_no_caption(answer: Reply, status: str, reason: str) ->
         reply = one(server)
     assert (reply.key, reply.status, reply.captions) == ("k", status, ())
     assert reason in reply.reason
-    assert reply.reason
+    assert reply.reason.encode()  # a table can hold it
 
 
 def test_a_late_answer_is_a_timeout() -> None:
@@ -112,6 +116,24 @@ def test_fewer_samples_than_asked_for_are_none() -> None:
     with FakeOpenAIServer(chat("a", "b"), chat("a", "b", "c")) as server:
         assert one(server, THREE).captions == ("a", "b", "c")
     assert len(server.requests) == 2
+
+
+def test_an_image_is_encoded_beside_the_requests_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The large image's encoding ends only when the small one has been answered."""
+    answered = threading.Event()
+    encode = openai_images._data_url
+
+    def slow_where_large(image: Image.Image) -> str:
+        assert image.width < 100 or answered.wait(10)
+        return encode(image)
+
+    monkeypatch.setattr(openai_images, "_data_url", slow_where_large)
+    images = [("large", Image.new("RGB", (100, 100))), ("small", pixels())]
+    with FakeOpenAIServer() as server:
+        replies = captioner(server).caption(images, GREEDY)
+        assert next(replies).key == "small"
+        answered.set()
+        assert next(replies).key == "large"
 
 
 def test_one_bad_image_does_not_harm_the_others() -> None:

@@ -21,6 +21,7 @@ from tests.fakes.openai_server import (
     FakeOpenAIServer,
     Reply,
     chat,
+    chat_bytes,
     completion,
     echo,
     error,
@@ -68,6 +69,8 @@ def ask(server: FakeOpenAIServer, request: TextRequest | None = None, **changes:
         pytest.param([Reply(body=completion([]))], 2, id="no choices"),
         pytest.param([chat(None)], 2, id="content null"),
         pytest.param([chat("")], 2, id="content empty"),
+        pytest.param([chat("a \ud800")], 2, id="half a surrogate pair"),
+        pytest.param([chat_bytes(b"a \xff")], 2, id="bytes that are no UTF-8"),
         pytest.param([Reply(fault="reset")] * 2, 3, id="reset beyond the client's retries"),
     ],
 )
@@ -93,6 +96,13 @@ def test_passing_faults_are_survived(faults: list[Reply], num_requests: int) -> 
         (Reply(body=b'{"id": "1", "cho'), "rejected", "not JSON", 3),
         (Reply(body=b"<html>", kind="text/html"), "rejected", "str, not a completion", 3),
         (Reply(body=[1]), "rejected", "not a completion", 3),
+        (Reply(body=b"[" * 200_000), "rejected", "not JSON: RecursionError", 3),
+        (Reply(body=b'{"id": 1' + b"0" * 5000 + b"}"), "rejected", "not JSON: ValueError", 3),
+        (chat_bytes(b"a \xff b"), "rejected", "not JSON: UnicodeDecodeError", 3),
+        (chat_bytes(b"a \xed\xa0\x80 b"), "rejected", r"Unicode: 'a \\ud800 b'", 3),
+        (chat("make it \ud800 red"), "rejected", r"Unicode: 'make it \\ud800 red'", 3),
+        (chat("a", finish="\udfff"), "rejected", r"ended by '\\udfff'", 3),
+        (error(400, "no \ud800 here"), "engine_error", r"no \\ud800 here", 1),
         (Reply(body={"id": "1"}), "rejected", "choices is NoneType", 3),
         (Reply(body=completion([])), "rejected", "0 choices", 3),
         (Reply(body=completion("none")), "rejected", "choices is str", 3),
@@ -114,7 +124,13 @@ def test_lasting_faults_become_typed_replies(
         reply = ask(server)
         assert (reply.key, reply.text, reply.status) == ("k", "", status)
         assert re.search(reason, reply.reason)
+        assert reply.reason.encode()  # a table can hold it
         assert len(server.requests) == num_requests
+
+
+def test_a_whole_surrogate_pair_is_text() -> None:
+    with FakeOpenAIServer(chat_bytes(rb"a \ud83d\ude00")) as server:
+        assert ask(server).text == "a \U0001f600"
 
 
 def test_the_token_limit_is_an_allowed_end() -> None:
@@ -287,6 +303,7 @@ def test_refused_credentials_end_the_run() -> None:
         (error(401, "key?"), "environment variable OPENAI_API_KEY"),
         (error(404, "nothing here"), "usually ends in /v1"),
         (Reply(body=b"<html>", kind="text/html"), "usually ends in /v1"),
+        (Reply(body=b'{"data": [{"id": "\xff"}]}'), "usually ends in /v1"),
     ],
 )
 def test_an_unusable_server_is_named_before_any_work(models: object, message: str) -> None:
