@@ -1,23 +1,27 @@
 """Strict JSON reading shared by annotations and predictions.
 
 Python's ``json`` keeps the last of two equal keys and reads ``NaN``; both would change a
-score without a word, so both are refused here.
+score without a word, so both are refused here. It also reads half a surrogate pair, which no table
+can hold.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from storage.benchmarks.errors import AnnotationError, BenchmarkError
 
 MAX_JSON_BYTES = 1 << 30
 
+_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
+
 
 def read_json(path: Path, error: type[BenchmarkError] = AnnotationError) -> Any:
-    """Parse one UTF-8 JSON file, refusing repeated keys and non-finite numbers.
+    """Parse one UTF-8 JSON file, refusing repeated keys, non-finite numbers and half characters.
 
     Args:
         path: The file.
@@ -35,10 +39,13 @@ def read_json(path: Path, error: type[BenchmarkError] = AnnotationError) -> Any:
         )
     try:
         text = path.read_bytes().decode("utf-8-sig")
-        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        if _SURROGATE.search(text):  # most are halves of a whole pair
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except RecursionError:
         raise error(f"{path}: nested too deeply to be one of the benchmark's files.") from None
-    except ValueError as problem:  # also JSONDecodeError and UnicodeDecodeError
+    except ValueError as problem:  # also JSONDecodeError, UnicodeDecodeError, UnicodeEncodeError
         raise error(
             f"{path}: not valid JSON ({problem}). Write it again with a JSON library."
         ) from None

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
+
+_NOT_A_BYTE: Final = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Halves of surrogate pairs other than those that stand for a byte."""
 
 
 class SourceFault(Exception):
@@ -67,8 +72,13 @@ def given(data: bytes) -> Callable[[], bytes]:
 
 
 def valid_text(raw: str) -> str:
-    r"""Return a file name as valid Unicode: bytes that are none are shown as ``\xff``."""
-    return raw.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    r"""Return foreign text as valid Unicode: bytes that are none are shown as ``\xff``.
+
+    A file system gives such bytes as surrogates of their own (``surrogateescape``). Any other half
+    of a surrogate pair, which JSON may hold, is shown as ``\ud800``.
+    """
+    whole = _NOT_A_BYTE.sub(lambda half: f"\\u{ord(half[0]):04x}", raw)
+    return whole.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def first_folder(path: str) -> str:

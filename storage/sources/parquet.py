@@ -41,7 +41,7 @@ def parquet_candidates(
             row += 1
     except SourceFault as error:
         yield Candidate(name, container, first_folder(name), fault(error), container)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = f"the file is cut off or damaged after {row} rows: {error}"
         problem = fault(SourceFault("truncated_archive", reason))
         yield Candidate(name, container, first_folder(name), problem, container)

@@ -237,6 +237,22 @@ def test_metadata_that_says_nothing_leaves_the_folder(
     assert rows["a.tar!hat/0.jpg"]["meta_class"] == "hat"
 
 
+@pytest.mark.parametrize(
+    ("stated", "shown"),
+    [
+        (r"\ud83d\ude00", "\U0001f600"),
+        (r"a\ud800b", r"a\ud800b"),
+        (r"caf\udcc3\udca9", "caf\u00e9"),
+    ],
+)
+def test_metadata_with_half_characters(
+    kept: Location, tmp_path: Path, stated: str, shown: str
+) -> None:
+    archive = tar({"0.json": f'{{"meta_class": "{stated}"}}'.encode(), "0.jpg": jpeg()})
+    _, rows = take_in(kept, tmp_path, {"a.tar": archive})
+    assert rows["a.tar!0.jpg"]["meta_class"] == shown
+
+
 # -- Parquet ---------------------------------------------------------------------------------------
 
 
@@ -266,6 +282,17 @@ def test_parquet_of_bytes_and_of_structs(kept: Location, tmp_path: Path) -> None
     }
     again, _ = take_in(kept, tmp_path, files, class_field="label")
     assert again.new_files == 0
+
+
+def test_parquet_text_that_is_no_unicode(kept: Location, tmp_path: Path) -> None:
+    """Arrow writes what it was given and complains when it is read."""
+    label = pa.array([b"\xff"], pa.binary()).view(pa.string())
+    files = {"a.parquet": parquet({"jpg": [jpeg()], "label": label}), "b.jpg": jpeg(1)}
+    _, rows = take_in(kept, tmp_path, files, class_field="label")
+    assert {path: row["status"] for path, row in rows.items()} == {
+        "a.parquet": "truncated_archive",
+        "b.jpg": "ok",
+    }
 
 
 def test_parquet_without_a_column_of_images(kept: Location, tmp_path: Path) -> None:

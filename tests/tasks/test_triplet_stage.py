@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from tasks.pair_samples import PairSample, PairSource
 from tasks.report.triplets import build_triplet_report, markdown, notes_on, stage_quality
 from tasks.stages.base import Stage
 from tasks.stages.triplets import TripletStage
-from tests.fakes.difference_server import difference, triplet_profile
+from tests.fakes.difference_server import captions_in, difference, triplet_profile
 from tests.fakes.drawn import draw_folder
-from tests.fakes.openai_server import FakeOpenAIServer
+from tests.fakes.openai_server import FakeOpenAIServer, Reply, chat, error
 
 IMAGES = 10
 
@@ -185,11 +185,33 @@ def test_an_image_without_a_caption_makes_rows_that_say_so(
     assert "**32 triplets** of 40 pairs, 9 images." in markdown(quality, notes)
 
 
+def test_an_answer_that_utf_8_cannot_hold_spoils_its_own_row_alone(root: str) -> None:
+    garbled, refused = Collection.open(Location(root), "drawn").image_ids()[:2]
+
+    def answer(request: Mapping[str, Any]) -> Reply:
+        target = captions_in(request["messages"][0]["content"])[1]
+        if garbled[:6] in target:
+            return chat("make it \ud800 red")
+        return error(400, "no \udfff here") if refused[:6] in target else difference(request)
+
+    with FakeOpenAIServer(then=answer) as server:
+        stage = stage_of(root, server, 40)  # all pairs there are
+        caption(stage)
+        fill(stage)
+    said = {
+        garbled: ("rejected", r"the answer is not valid Unicode: 'make it \ud800 red'"),
+        refused: ("engine_error", r"BadRequestError: Error code: 400 - no \udfff here"),
+    }
+    for image in said:
+        found = stage.table().read().filter(pl.col("target") == image)
+        assert found.select("status", "reason").rows() == [said[image]] * (IMAGES // 2 - 1)
+    assert stage_quality(stage).by_status == {"ok": 32, "rejected": 4, "engine_error": 4}
+    assert fill(stage) == 0
+
+
 def test_a_table_without_any_text_still_has_a_page(
     root: str, server: FakeOpenAIServer, tmp_path: Path
 ) -> None:
-    from tests.fakes.openai_server import chat
-
     with FakeOpenAIServer(then=lambda request: chat("<script>alert(1)</script>")) as hostile:
         stage = stage_of(root, hostile, 6)
         caption(stage)

@@ -86,6 +86,8 @@ def test_nothing_found_is_refused_even_when_gaps_are_allowed(tmp_path: Path) -> 
         (b"\xff\xfe\x00", "not valid JSON"),
         (b"[" * 200_000, "nested too deeply"),
         (b"1" * 5000, "not valid JSON"),
+        (rb'[{"caption": "a \ud800 b"}]', r"not valid JSON .*'\\ud800'.*surrogates not allowed"),
+        (rb'[{"caption": "\ud83d\ude00", "b": 1}]', "field"),  # a whole pair is read
     ],
 )
 def test_hostile_json_is_refused_with_its_path(tmp_path: Path, content: bytes, said: str) -> None:
