@@ -25,12 +25,8 @@ from deployments.stack.unresponsive_runs import NAME as RULE
 from deployments.stack.unresponsive_runs import crash_rule
 from storage.collections import list_collections
 from storage.locations import Location
-from tests.deployments.live_stack import (
-    LiveStack,
-    clean_environment,
-    environment_of,
-    listening_proxy,
-)
+from tests.deployments.probes import listening_proxy, make_probe
+from tests.fakes.live_stack import LiveStack, clean_environment, environment_of
 from tests.fakes.pictures import jpeg
 from tests.fakes.postgres import free_port
 
@@ -85,9 +81,7 @@ def stack(
 def asked_run(stack: LiveStack) -> UUID:
     """A run that somebody starts in the UI, while the other tests go on."""
     with stack.client() as client:
-        ingest = client.read_deployment_by_name("ingest/ingest")
-        parameters = {"source": "asked", "name": "asked"}
-        return client.create_flow_run_from_deployment(ingest.id, parameters=parameters).id
+        return stack.start(client, "ingest/ingest", {"source": "asked", "name": "asked"})
 
 
 def everything(client: Any) -> dict[str, Any]:
@@ -193,7 +187,7 @@ def test_scheduled_runs_appear_and_are_run(stack: LiveStack) -> None:
     assert ended.state_name == "Completed"
     assert ended.start_time is not None
     assert ended.start_time >= soon - timedelta(seconds=1)
-    assert "photos" in list_collections(Location(str(stack.folder / ".cirflow")))
+    assert "photos" in list_collections(Location(str(stack.root)))
 
 
 def scheduled(client: Any, deployment: UUID) -> list[dict[str, Any]]:
@@ -206,7 +200,7 @@ def scheduled(client: Any, deployment: UUID) -> list[dict[str, Any]]:
 def test_a_run_that_somebody_starts_completes(stack: LiveStack, asked_run: UUID) -> None:
     with stack.client() as client:
         assert stack.wait_for(client, asked_run).state_name == "Completed"
-    assert "asked" in list_collections(Location(str(stack.folder / ".cirflow")))
+    assert "asked" in list_collections(Location(str(stack.root)))
 
 
 def test_up_again_makes_nothing_twice_and_leaves_what_people_changed(stack: LiveStack) -> None:
@@ -271,9 +265,8 @@ def test_a_run_gets_a_secret_that_is_nowhere_to_be_seen_and_crashes_when_its_hos
     with stack.client() as client:
         rule = crash_rule(timedelta(seconds=10)).model_copy(update={"name": "soon"})
         automation = client.create_automation(rule)
-        probe = stack.make_probe(client)
-        parameters = {"seconds": 600, "variable": VARIABLE}
-        run = client.create_flow_run_from_deployment(probe, parameters=parameters).id
+        make_probe(stack, client)
+        run = stack.start(client, "probe/probe", {"seconds": 600, "variable": VARIABLE})
         said = stack.folder / "probe.json"
         stack.wait_until(said.exists, "the probe")
         found = json.loads(said.read_text())
@@ -297,8 +290,7 @@ def test_a_run_gets_a_secret_that_is_nowhere_to_be_seen_and_crashes_when_its_hos
         client.delete_automation(automation)
         assert "started worker-cpu" in stack.up()
         # The dead run holds no slot of its deployment: a new one is not cancelled.
-        parameters = {"seconds": 0, "variable": VARIABLE}
-        again = client.create_flow_run_from_deployment(probe, parameters=parameters).id
+        again = stack.start(client, "probe/probe", {"seconds": 0, "variable": VARIABLE})
         assert stack.wait_for(client, again).state_name == "Completed"
 
 
@@ -370,9 +362,7 @@ def test_a_server_for_others_asks_who_is_there(stack: LiveStack) -> None:
 def test_workers_and_runs_know_the_auth_string_and_do_not_tell_it(stack: LiveStack) -> None:
     auth = stack.settings.auth_file.read_text().strip()
     with stack.client(auth) as client:
-        probe = client.read_deployment_by_name("probe/probe").id
-        parameters = {"seconds": 0, "variable": VARIABLE}
-        run = client.create_flow_run_from_deployment(probe, parameters=parameters).id
+        run = stack.start(client, "probe/probe", {"seconds": 0, "variable": VARIABLE})
         assert stack.wait_for(client, run).state_name == "Completed"
         for secret in (auth, auth.partition(":")[2], SECRET):
             assert_nobody_sees(secret, stack, client)

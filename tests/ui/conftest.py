@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from storage.world.benchmarks import WorldSize, write_world
-from tests.fakes.drawn import draw_folder
-from tests.ui.running_stack import EVALUATED, PHOTOS, RunningStack, running_stack
+from tests.fakes.live_stack import LiveStack
+from tests.ui.team_stack import team_stack
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 REQUIRED = "CIRFLOW_REQUIRE_BROWSER"
@@ -24,7 +23,6 @@ QUIET = (
 """Root in a container has no sandbox; nothing but the loopback server is to be asked."""
 PATIENCE_MS = 180_000
 """Longest wait for anything on a page but the end of a run."""
-SMALL = WorldSize(6, 2, 2, distractors=4, siblings=2, fashion_siblings=2)
 
 
 @pytest.fixture(scope="session")
@@ -45,20 +43,9 @@ def chromium() -> str:
 @pytest.fixture(scope="module")
 def stack(
     chromium: str, repository: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningStack]:
+) -> Iterator[LiveStack]:
     """A team's stack: a benchmark that was evaluated, and photographs that have captions."""
-    home = tmp_path_factory.mktemp("home")
-    write_world(home / "benchmarks", SMALL, seed=5)
-    draw_folder(home / "photos", PHOTOS, seed=41)
-    with running_stack(home, repository) as made:
-        made.cirflow("ingest", "photos", "--name", "photos")
-        evaluation = {"benchmark": "cirr", "folder": "benchmarks/cirr", "methods": EVALUATED}
-        runs = [
-            made.start("score-benchmark/score-benchmark", evaluation),
-            made.start("backfill-captions/backfill-captions", {"collection": "photos"}),
-        ]
-        for run in runs:
-            made.wait(run)
+    with team_stack(tmp_path_factory.mktemp("home"), repository) as made:
         yield made
 
 

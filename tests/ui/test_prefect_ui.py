@@ -20,8 +20,9 @@ from flows.profiles import resolve_profile
 from models.methods import METHODS
 from tasks.ledger import read_ledger
 from tests.fakes.drawn import draw_folder
+from tests.fakes.live_stack import LiveStack
 from tests.ui.prefect_pages import DeploymentPage
-from tests.ui.running_stack import EVALUATED, PHOTOS, RunningStack
+from tests.ui.team_stack import EVALUATED, PHOTOS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(2400)]
 
@@ -36,10 +37,16 @@ def contents(pictures: Sequence[Path]) -> set[str]:
     return {hashlib.sha256(picture.read_bytes()).hexdigest() for picture in pictures}
 
 
+def run_names(stack: LiveStack) -> list[str]:
+    """Names of all runs that were ever asked for, those of schedules left out."""
+    with stack.client() as client:
+        return sorted(run.name for run in client.read_flow_runs() if not run.auto_scheduled)
+
+
 def test_a_new_backbone_is_evaluated_from_its_form(
-    stack: RunningStack, page: Page, tmp_path: Path
+    stack: LiveStack, page: Page, tmp_path: Path
 ) -> None:
-    form = DeploymentPage(page).open(stack.url, "rerun-backbone").custom_run()
+    form = DeploymentPage(page).open(stack.settings.url, "rerun-backbone").custom_run()
     form.field("backbone", "Name").write(str(NEW_BACKBONE))
     form.field("backbone", "Pretrained").write("")
     form.field("methods").choose(*EVALUATED)
@@ -69,10 +76,10 @@ def test_a_new_backbone_is_evaluated_from_its_form(
 
 
 def test_the_form_offers_what_is_allowed_and_refuses_the_rest(
-    stack: RunningStack, page: Page, tmp_path: Path
+    stack: LiveStack, page: Page, tmp_path: Path
 ) -> None:
-    before = stack.run_names()
-    form = DeploymentPage(page).open(stack.url, "rerun-backbone").custom_run()
+    before = run_names(stack)
+    form = DeploymentPage(page).open(stack.settings.url, "rerun-backbone").custom_run()
     assert form.field("benchmarks", "Name").choices() == ["cirr", "circo", "fashioniq"]
     assert form.field("benchmarks", "Split").choices() == ["val", "test1", "test"]
     runnable = {name for name, method in METHODS.items() if method.runs}
@@ -85,19 +92,19 @@ def test_the_form_offers_what_is_allowed_and_refuses_the_rest(
     complaint = form.submit_in_vain()
     page.screenshot(path=tmp_path / "refused.png")
     assert "'valid' is not one of ['val', 'test1', 'test']" in complaint
-    assert stack.run_names() == before
+    assert run_names(stack) == before
 
 
 def test_a_scheduled_backfill_picks_up_just_the_new_images(
-    stack: RunningStack, page: Page, tmp_path: Path
+    stack: LiveStack, page: Page, tmp_path: Path
 ) -> None:
     table = caption_stage(resolve_profile("tiny", {"root": str(stack.root)}), "photos").table()
     before = table.read()
     parts = {part.path: part.stamp for part in table.parts()}
 
-    nightly = DeploymentPage(page).open(stack.url, "nightly")
+    nightly = DeploymentPage(page).open(stack.settings.url, "nightly")
     nightly.switch_schedule_on()
-    drawn = draw_folder(stack.home / "photos" / "of today", NEW_PHOTOS, seed=77)
+    drawn = draw_folder(stack.folder / "photos" / "of today", NEW_PHOTOS, seed=77)
     stack.cirflow("ingest", "photos", "--name", "photos")
     nightly.edit_schedule("* * * * *")  # night falls
     page.screenshot(path=tmp_path / "schedule.png")
@@ -112,7 +119,7 @@ def test_a_scheduled_backfill_picks_up_just_the_new_images(
     made = {row["stage"]: (row["made"], row["reused"]) for row in shown.table("reused")}
     assert made.pop("captions of photos") == (str(NEW_PHOTOS), str(PHOTOS))
     assert {numbers[0] for numbers in made.values()} == {"0"}
-    DeploymentPage(page).open(stack.url, "nightly").switch_schedule_off()
+    DeploymentPage(page).open(stack.settings.url, "nightly").switch_schedule_off()
 
     after = table.read()
     assert len(after) == len(before) + NEW_PHOTOS

@@ -1,12 +1,10 @@
-"""`cirflow up` in a folder of its own, and what a user and an intruder do with it."""
+"""`cirflow up` in a folder of its own, used as people use it: by commands and by the API."""
 
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,26 +23,6 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 900.0
 """Longest wait for a command or a run; busy machines take minutes for the imports alone."""
-
-PROBE = '''\
-"""A flow that says what it is and what it was given."""
-
-import hashlib
-import json
-import os
-import time
-from pathlib import Path
-
-from prefect import flow
-
-
-@flow(name="probe")
-def probe(seconds: float, variable: str) -> None:
-    secret = hashlib.sha256(os.environ[variable].encode()).hexdigest()
-    Path("probe.new").write_text(json.dumps({"pid": os.getpid(), "secret": secret}))
-    Path("probe.new").rename("probe.json")
-    time.sleep(seconds)
-'''
 
 
 @dataclass(frozen=True)
@@ -65,6 +43,11 @@ class LiveStack:
     def settings(self) -> StackSettings:
         """Where things lie; as if on loopback."""
         return StackSettings(self.folder, port=self.port)
+
+    @property
+    def root(self) -> Path:
+        """Where the tables are kept by default."""
+        return self.folder / ".cirflow"
 
     def cirflow(self, *arguments: str, status: int = 0) -> str:
         """Type a command in the folder; returns what it printed."""
@@ -96,23 +79,12 @@ class LiveStack:
         with temporary_settings(server), get_client(sync_client=True) as client:
             yield client
 
-    def make_probe(self, client: SyncPrefectClient) -> UUID:
-        """A deployment of a flow that sleeps: one run at a time, others are cancelled."""
-        from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
-
-        (self.folder / "probe.py").write_text(PROBE)
-        step = "prefect.deployments.steps.set_working_directory"
-        return client.create_deployment(
-            flow_id=client.create_flow_from_name("probe"),
-            name="probe",
-            entrypoint="probe.py:probe",
-            work_pool_name="cpu",
-            pull_steps=[{step: {"directory": str(self.folder)}}],
-            concurrency_limit=1,
-            concurrency_options=ConcurrencyOptions(
-                collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
-            ),
-        )
+    def start(
+        self, client: SyncPrefectClient, deployment: str, parameters: Mapping[str, Any]
+    ) -> UUID:
+        """Start a run of FLOW/DEPLOYMENT; returns its id."""
+        found = client.read_deployment_by_name(deployment)
+        return client.create_flow_run_from_deployment(found.id, parameters=dict(parameters)).id
 
     def wait_for(self, client: SyncPrefectClient, run: UUID) -> FlowRun:
         """Wait until a run has ended."""
@@ -136,7 +108,7 @@ class LiveStack:
         while not happened():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{what} did not come\n{self.logs()[-6000:]}")
-            time.sleep(0.2)
+            time.sleep(0.5)
 
     def logs(self) -> str:
         """All that the processes wrote."""
@@ -155,29 +127,6 @@ def environment_of(process: psutil.Process) -> dict[str, str]:
         return dict(process.environ())
     except (psutil.Error, OSError):
         return {}
-
-
-@contextmanager
-def listening_proxy() -> Iterator[tuple[str, list[bytes]]]:
-    """A web proxy that lets nothing through: its address, and the first line of all it was asked.
-
-    Whoever calls home asks it, where the environment says so.
-    """
-    asked: list[bytes] = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def answer() -> None:
-            while True:
-                try:
-                    caller, _ = server.accept()
-                except OSError:
-                    return
-                with caller:
-                    asked.append(caller.recv(4096).partition(b"\r\n")[0])
-                    caller.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
-
-        threading.Thread(target=answer, daemon=True).start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
 
 
 def clean_environment(repository: Path) -> dict[str, str]:
