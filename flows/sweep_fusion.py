@@ -58,7 +58,7 @@ def sweep_fusion(
     settings: dict[str, Any] | None = None,
     out: str = "out/sweep",
     collection: str = "",
-    method: Literal["cvsi", "cvsi-instructcir", "cvsi-instructcir-ema"] = "cvsi",
+    method: Literal["cvsi", "cvsi-instructcir"] = "cvsi",
 ) -> dict[str, Any]:
     """Try fusion weights on a grid; the best are printed and all are kept.
 
@@ -75,8 +75,7 @@ def sweep_fusion(
         settings: Dotted setting names and values that replace the profile's.
         out: Folder for the JSON file of all results.
         collection: Name of the image collection; empty: BENCHMARK-SPLIT.
-        method: cvsi: every alpha, beta and gamma. The other two: every weight of InstructCIR, with
-            queries by its online weights or by their moving average.
+        method: cvsi: every alpha, beta and gamma. cvsi-instructcir: every weight of InstructCIR.
     """
     choice = BenchmarkChoice(name=benchmark, folder=folder, split=split, collection=collection)
     chosen = resolve_profile(profile, with_choices(settings, captioning, work))

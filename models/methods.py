@@ -264,21 +264,19 @@ def _reformulation() -> list[Method]:
 
 
 def _fusions() -> list[Method]:
-    cvsi = _complementary()[0]
+    first, second = _complementary()[0], _reformulation()[0]
     return [
         Method(
-            name=f"cvsi-{trained.name}",
-            title=f"CVSI + {trained.title}",
+            name="cvsi-instructcir",
+            title="CVSI + InstructCIR",
             group="complementary",
             paper="this project",
             description="The weighted sum of both methods' similarities.",
-            recipes=late_fusion(cvsi, trained, INSTRUCTCIR_WEIGHTS),
+            recipes=late_fusion(first, second, INSTRUCTCIR_WEIGHTS),
             status="needs_checkpoint",
             reason=NO_NETWORK,
-            blends=(cvsi.name, trained.name),
+            blends=(first.name, second.name),
         )
-        for trained in _reformulation()
-        if trained.name != "instructcir-no-combiner"
     ]
 
 

@@ -40,7 +40,6 @@ from tests.fakes.networks import write_network
 
 SIZE = WorldSize(subsets=4, circo_queries=5, fashion_queries=2, distractors=12)
 NETWORK_METHODS = ("instructcir", "instructcir-no-combiner", "instructcir-ema")
-FUSIONS = ("cvsi-instructcir", "cvsi-instructcir-ema")
 
 
 @pytest.fixture(scope="module")
@@ -346,12 +345,12 @@ def test_the_papers_main_zero_shot_row_stands_beside_ours(
 
 
 def test_methods_run_where_the_profile_names_a_network(profile: Profile, tmp_path: Path) -> None:
-    assert {*NETWORK_METHODS, *FUSIONS} <= set(runnable_methods(profile))
+    assert {*NETWORK_METHODS, "cvsi-instructcir"} <= set(runnable_methods(profile))
     assert why_not_ready("searle", profile).startswith("no checkpoint ships")
     named = resolve_profile("tiny", {"mapping.searle": "phi.pt"})
     assert why_not_ready("searle", named) == ""
     nothing = resolve_profile("production")
-    assert not {*NETWORK_METHODS, *FUSIONS} & set(runnable_methods(nothing))
+    assert not {*NETWORK_METHODS, "cvsi-instructcir"} & set(runnable_methods(nothing))
     for said in (why_not_ready("cvsi-instructcir", nothing), network_problem(str(tmp_path))):
         assert "cirflow run train-reformulation" in said
         assert "instructcir.checkpoint=FOLDER" in said
