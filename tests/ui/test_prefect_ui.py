@@ -116,7 +116,7 @@ def test_a_scheduled_backfill_picks_up_just_the_new_images(
 
     shown = run.artifact("backfill-all")
     page.screenshot(path=tmp_path / "artifact.png")
-    made = {row["stage"]: (row["made"], row["reused"]) for row in shown.table("reused")}
+    made = {row["stage"]: (row["made"], row["reused"]) for row in shown.table("stage")}
     assert made.pop("captions of photos") == (str(NEW_PHOTOS), str(PHOTOS))
     assert {numbers[0] for numbers in made.values()} == {"0"}
     DeploymentPage(page).open(stack.settings.url, "nightly").switch_schedule_off()
