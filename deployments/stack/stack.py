@@ -15,7 +15,7 @@ from deployments.errors import UserError
 from deployments.stack.auth import make_auth_file
 from deployments.stack.settings import StackSettings, prefect_command
 
-START_SECONDS = 180.0
+START_SECONDS = 300.0
 """Longest wait for the server: the first start also makes its database."""
 
 Say = Callable[[str], None]
