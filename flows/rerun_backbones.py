@@ -30,10 +30,11 @@ from flows.train_mapping import train_mapping_for
 from models.methods import METHODS
 from models.paper_results import paper_results
 from tasks.artifacts import artifact_key, markdown_table, publish_markdown, stages_markdown
-from tasks.engines import backbone_name
+from tasks.backbone_names import Folders, folders_of, recognised, recognised_name
 from tasks.ledger import MAIN_METRIC, read_ledger
 from tasks.query_sets import BenchmarkRef, is_embedded_world
 from tasks.settings import Profile
+from tasks.stages.rankings import backbone_of
 
 LINCIR = "mapping:lincir"
 
@@ -92,7 +93,10 @@ def rerun_backbone(
     chosen = with_choices(settings, captioning, work)
     made = rerun(backbone, benchmarks, methods, plan, profile, chosen, Path(out))
     _show([made], benchmarks)
-    return made.outcome.as_json() | {"backbone": made.name}
+    return made.outcome.as_json() | {
+        "backbone": made.name,
+        "not on this backbone": made.on_their_own(),
+    }
 
 
 @flow(name="evaluate-matrix", flow_run_name=_run_name)
@@ -140,23 +144,49 @@ def evaluate_matrix(
     _show(made, benchmarks)
     return {
         "reports": {rerun.name: str(rerun.outcome.report) for rerun in made},
-        "scores": {
-            f"{collection} on {rerun.name}": scores
-            for rerun in made
-            for collection, scores in rerun.outcome.as_json()["scores"].items()
-        },
+        "scores": _by_backbone(made),
     }
+
+
+def _by_backbone(made: Sequence[Rerun]) -> dict[str, dict[str, Mapping[str, float]]]:
+    """Scores under the backbone that each method ran on; one that keeps to its own stands once."""
+    scores: dict[str, dict[str, Mapping[str, float]]] = {}
+    folders = folders_of(*(rerun.profile.query_encoder for rerun in made))
+    for rerun in made:
+        for place, item in enumerate(rerun.outcome.benchmarks):
+            used = rerun.backbones(place, folders)
+            for method, own in item.scores.items():
+                title = f"{item.ref.collection_name} on {used[method]}"
+                scores.setdefault(title, {})[method] = dict(own.metrics)
+    return scores
 
 
 @dataclass(frozen=True)
 class Rerun:
-    """What an evaluation on one backbone made: the backbone by content, and as it was asked for."""
+    """What an evaluation on one backbone made: the backbone's name, and as it was asked for."""
 
     name: str
     title: str
     profile: Profile
     refs: tuple[BenchmarkRef, ...]
     outcome: Outcome
+
+    def backbones(self, place: int, folders: Folders) -> dict[str, str]:
+        """Method -> the backbone that it ran on, on the benchmark at a place.
+
+        A reformulation network keeps to the one that it was trained on.
+        """
+        rankings = self.outcome.benchmarks[place].rankings
+        return {stage.method: recognised(backbone_of(stage), folders) for stage in rankings}
+
+    def on_their_own(self) -> str:
+        """Which methods do not use the backbone, in words; empty where all do."""
+        folders = folders_of(self.profile.query_encoder)
+        places = range(len(self.refs))
+        every = {m: b for place in places for m, b in self.backbones(place, folders).items()}
+        others = {m: b for m, b in every.items() if self.name not in b.split(" & ")}
+        said = [f"{m}: {b}" for m, b in others.items() if not b.startswith(f"{self.name} ")]
+        return "; ".join(said)
 
 
 def rerun(
@@ -187,7 +217,7 @@ def rerun(
         trained = train_mapping_for(chosen, mapping.captions, mapping.steps)
         with_mapping = backbone.model_copy(update={"mapping": trained})
         chosen = resolve_profile(profile, with_choices(settings, with_mapping))
-    name = backbone_name(chosen.query_encoder)
+    name = recognised_name(chosen.query_encoder)
     outcome = evaluate(chosen, refs, asked, out, f"Evaluation on {name}")
     return Rerun(name, backbone.title, chosen, refs, outcome)
 
@@ -212,37 +242,42 @@ def _show(made: Sequence[Rerun], benchmarks: Sequence[BenchmarkChoice]) -> None:
         for rerun in made
         for path in [rerun.outcome.report.resolve()]
     )
+    folders = folders_of(*(rerun.profile.query_encoder for rerun in made))
     for place, choice in enumerate(benchmarks):
         items = {rerun.name: rerun.outcome.benchmarks[place] for rerun in made}
         if not all(item.scores for item in items.values()):
             continue  # hidden targets: there are submission files instead
         ref = made[0].refs[place]
         main = MAIN_METRIC[ref.load().style]
-        new = {
-            name: {method: scores.metrics[main] for method, scores in item.scores.items()}
-            for name, item in items.items()
-        }
+        new: dict[str, dict[str, float]] = {}
+        for rerun in made:
+            used = rerun.backbones(place, folders)
+            for method, scores in rerun.outcome.benchmarks[place].scores.items():
+                new.setdefault(used[method], {})[method] = scores.metrics[main]
         publish_markdown(
             artifact_key("backbones", ref.collection_name),
-            f"{comparison(made[0].profile.root, ref, new)}\n\n### Full reports\n{reports}"
+            f"{comparison(made[0].profile.root, ref, new, folders)}\n\n### Full reports\n{reports}"
             f"\n\n### What was made\n{stages}",
             f"{choice.name} {choice.split}: methods by backbone",
         )
 
 
-def comparison(root: str, ref: BenchmarkRef, new: Mapping[str, Mapping[str, float]]) -> str:
+def comparison(
+    root: str, ref: BenchmarkRef, new: Mapping[str, Mapping[str, float]], folders: Folders
+) -> str:
     """Methods by backbone on one benchmark, beside the papers' numbers.
 
     Args:
         root: Whose ledger knows earlier backbones.
         ref: The benchmark.
         new: Backbone -> method -> main metric, of this run.
+        folders: What its backbones are called.
     """
     style = ref.load().style
     main = MAIN_METRIC[style]
     entries = [
         entry
-        for entry in read_ledger(root)
+        for entry in read_ledger(root, folders)
         if (entry["benchmark"], entry["split"]) == (ref.name, ref.split)
         and main in entry["metrics"]
     ]

@@ -27,7 +27,7 @@ from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stage, run_stages
 from storage.benchmarks.submissions import circo_submission, cirr_submission, write_submission
 from tasks.artifacts import artifact_key, publish_markdown, stages_markdown
-from tasks.engines import backbone_name
+from tasks.backbone_names import recognised_name
 from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.report.artifact import section_markdown
 from tasks.report.build import EvaluatedBenchmark, report_data, write_report
@@ -108,7 +108,7 @@ def evaluate(
         evaluated.append(EvaluatedBenchmark(ref, plan.rankings, scores))
     data = report_data(profile, evaluated, log.stages, title, commands)
     outcome = Outcome(tuple(evaluated), log, tuple(files), write_report(data, out))
-    _show(data, outcome, backbone_name(profile.query_encoder))
+    _show(data, outcome, recognised_name(profile.query_encoder))
     return outcome
 
 

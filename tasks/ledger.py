@@ -8,14 +8,19 @@ from typing import Any
 
 from storage.locations import Location
 from storage.tables import list_tables, load_table
+from tasks.backbone_names import Folders, recognised
 
 RESULTS_SPEC: Mapping[str, Any] = {"producer": "cirflow/results/1"}
 MAIN_METRIC = {"cirr": "recall@1", "circo": "map@10", "fashioniq": "recall@10/average"}
 """The metric that a leaderboard of each style is sorted by."""
 
 
-def read_ledger(root: str) -> list[dict[str, Any]]:
+def read_ledger(root: str, folders: Folders | None = None) -> list[dict[str, Any]]:
     """All scored rankings, in the order in which they were recorded.
+
+    Args:
+        root: Where tables are kept.
+        folders: What backbones are called now; the others as they were called when scored last.
 
     Returns:
         For each ranking its method, backbone, benchmark, split, world, queries, coverage,
@@ -30,6 +35,12 @@ def read_ledger(root: str) -> list[dict[str, Any]]:
         for row in rows.sort(["created", "run", "metric"]).to_dicts():
             entry = entries.setdefault(row["run"], _entry(row))
             entry["metrics"][row["metric"]] = {k: row[k] for k in ("value", "low", "high")}
+    known: dict[str, str] = {}
+    for entry in entries.values():
+        known |= entry["protocol"].get("backbone_folders", {})
+    known |= folders or {}
+    for entry in entries.values():
+        entry["backbone"] = recognised(entry["backbone"], known)
     return list(entries.values())
 
 

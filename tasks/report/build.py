@@ -16,7 +16,7 @@ from models.paper_results import PaperResult, paper_results
 from storage.collections import Collection
 from storage.locations import Location
 from storage.tables import Table
-from tasks.engines import backbone_name
+from tasks.backbone_names import Folders, folders_of, recognised, recognised_name
 from tasks.ledger import MAIN_METRIC, RESULTS_SPEC, not_zero_shot
 from tasks.query_sets import BenchmarkRef, QuerySet, is_embedded_world, load_query_set
 from tasks.report.pictures import thumbnail
@@ -105,12 +105,13 @@ def _section(profile: Profile, item: EvaluatedBenchmark) -> Section:
     world = "-like, embedded world" if is_embedded_world(item.ref.root) else ""
     shown = "cvsi" if "cvsi" in item.scores else next(iter(item.scores))
     ranking = next(stage for stage in item.rankings if stage.method == shown)
-    backbone = backbone_name(profile.query_encoder)
+    backbone = recognised_name(profile.query_encoder)
+    folders = folders_of(profile.query_encoder)
     return Section(
         name=item.ref.collection_name,
         title=f"{TITLES[style]}{world}",
         main_metric=MAIN_METRIC[style],
-        rows=tuple(_measured(item, style, stage) for stage in item.rankings)
+        rows=tuple(_measured(item, style, stage, folders) for stage in item.rankings)
         + tuple(_elsewhere(item, style, backbone)),
         protocol=_short(item.scores[shown].protocol),
         strips=_strips(ranking),
@@ -120,12 +121,14 @@ def _section(profile: Profile, item: EvaluatedBenchmark) -> Section:
     )
 
 
-def _measured(item: EvaluatedBenchmark, style: str, stage: RankingStage) -> LeaderboardRow:
+def _measured(
+    item: EvaluatedBenchmark, style: str, stage: RankingStage, folders: Folders
+) -> LeaderboardRow:
     name = stage.method
     row, scores, whole = METHODS[name], item.scores[name], item.scores.get("cvsi")
     paper = _published(name, style)
     deltas = {} if whole is None or name == "cvsi" else _paired(scores, whole, COLUMNS[style])
-    backbone, trained, _ = backbone_of(stage).partition(REFORMULATED)
+    backbone, trained, _ = recognised(backbone_of(stage), folders).partition(REFORMULATED)
     caveat = not_zero_shot(scores.protocol)
     return LeaderboardRow(
         method=name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from storage.benchmarks.indexing import IndexedCategory
 from storage.keys import content_key
 from storage.schemas import OK
 from storage.tables import Table
+from tasks.backbone_names import folders_of
 from tasks.engines import backbone_name
 from tasks.methods import configured_method
 from tasks.networks import network_facts
@@ -29,6 +30,9 @@ from tasks.stages.caption_features import CaptionFeatureStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.query_features import QueryFeatureStage
 from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
+
+if TYPE_CHECKING:
+    from models.encoder_spec import EncoderSpec
 
 AnyQueryFeature: TypeAlias = QueryFeatureStage | ReformulatedQueryStage
 AnyGalleryFeature: TypeAlias = ImageFeatureStage | CaptionFeatureStage | ReformulatedImageStage
@@ -271,12 +275,14 @@ def _subset_orders(ranked: RankedCategory) -> list[npt.NDArray[np.int64]]:
 def ranking_protocol(stage: RankingStage) -> dict[str, Any]:
     """Everything that a number made from this ranking is subject to."""
     query_set = load_query_set(stage.root, stage.benchmark)
+    folders = folders_of(*_encoders(stage))
     return {
         **protocol_of(stage.benchmark, query_set),
         "exclude_reference": stage.excludes_reference,
         **stage.recipe.as_json(),
         "cvsi": stage.cvsi.as_json(),
         **_trained_protocol(stage),
+        **({"backbone_folders": folders} if folders else {}),
     }
 
 
@@ -299,8 +305,13 @@ def _trained_protocol(stage: RankingStage) -> dict[str, Any]:
     return {"zero_shot": True}
 
 
+def _encoders(stage: RankingStage) -> list[EncoderSpec]:
+    features = stage.query_features.values()
+    return [f.encoder for f in features if not isinstance(f, ReformulatedQueryStage)]
+
+
 def backbone_of(stage: RankingStage) -> str:
-    """The backbones behind a ranking, and what was trained on top of them, for tables."""
+    """The backbones behind a ranking by content, and what was trained on top of them."""
     names = []
     for feature in stage.query_features.values():
         if isinstance(feature, ReformulatedQueryStage):

@@ -23,6 +23,8 @@ from deployments.cli import main
 from deployments.commands.demo import show_scores
 from flows.forms import Backbone, BenchmarkChoice, Captioning, Work
 from flows.rerun_backbones import evaluate_matrix, rerun_backbone
+from storage.locations import Location
+from storage.tables import list_tables, load_table
 from storage.world.benchmarks import WorldSize, write_world
 from tasks.artifacts import artifact_key
 from tasks.ledger import read_ledger
@@ -148,10 +150,15 @@ def test_a_matrix_scores_every_method_on_every_backbone(
         made = evaluate_matrix([Backbone(), ran.second], **ran.given, out=str(tmp_path))
     assert passes == Counter()
     names = [result["backbone"] for result in ran.results]
-    assert list(made["scores"]) == [f"cirr-val on {name}" for name in names]
+    own = f"cirr-val on {names[0]} + reformulation"  # the network was trained on the embedded CLIP
+    assert list(made["scores"]) == [
+        f"cirr-val on {names[0]}", own, f"cirr-val on {names[1]}"
+    ]  # fmt: skip
     for name, before in zip(names, ran.results, strict=True):
-        assert made["scores"][f"cirr-val on {name}"] == before["scores"]["cirr-val"]
-        assert set(before["scores"]["cirr-val"]) == set(METHODS)
+        scores = before["scores"]["cirr-val"]
+        assert set(scores) == set(METHODS)
+        assert made["scores"][f"cirr-val on {name}"] == {m: scores[m] for m in ON_CLIP}
+        assert made["scores"][own] == {"instructcir": scores["instructcir"]}
         assert Path(made["reports"][name]).is_file()
     show_scores(made["scores"])  # what the command line prints
     shown = " ".join(capsys.readouterr().err.split())  # a narrow table breaks its title
@@ -167,6 +174,30 @@ def test_a_matrix_scores_every_method_on_every_backbone(
 
 
 # --------------------------------------------------------------------------- what one sees
+
+
+def test_a_folder_is_called_by_its_name(ran: Ran) -> None:
+    """And known by its content: no path, and no folder's name, is in the ledger's own column."""
+    names = [result["backbone"] for result in ran.results]
+    assert all(re.fullmatch(r"clip [0-9a-f]{8}", name) for name in names)
+    assert names[0] != names[1]
+    location = Location(ran.root)
+    (results,) = [t for t in list_tables(location) if t.name == "results"]
+    kept = set(load_table(location, "results", results.spec_key).read(["backbone"])["backbone"])
+    assert {name.replace("clip", "local") for name in names} <= kept
+    assert not any("clip" in name for name in kept)
+
+
+def test_methods_that_keep_to_their_own_backbone_are_named(ran: Ran) -> None:
+    first, second = ran.results
+    assert first["not on this backbone"] == ""
+    own = f"{first['backbone']} + reformulation".replace("clip", "local")
+    assert second["not on this backbone"] == f"instructcir: {own}"
+    page = ran.pages["backbones-cirr-val"]
+    head = next(line for line in page.splitlines() if line.startswith("| method"))
+    cells = [cell.strip(" *") for cell in head.strip("|").split("|")]
+    (row,) = [line for line in page.splitlines() if line.startswith("| InstructCIR |")]
+    assert row.strip("|").split("|")[cells.index(second["backbone"])].strip() == ""
 
 
 def test_the_page_shows_both_backbones_beside_the_papers(ran: Ran) -> None:
