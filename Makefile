@@ -60,7 +60,7 @@ check: $(READY) ## Format, lint, types and import law
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY) ## Speed ratios, each against a naive baseline in the same run
+bench: $(READY) ## Speed ratios to a naive baseline in the same run; a GPU's figures where there is one
 	$(BIN)/python -m bench
 
 gates: $(READY) ## Measure the shipped small models on held-out scenes

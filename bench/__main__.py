@@ -4,6 +4,7 @@ from bench import (
     caption_encoding,
     image_embedding,
     orchestration,
+    reformulation_gpu,
     reformulation_step,
     scoring,
     search,
@@ -11,3 +12,4 @@ from bench import (
 
 for each in (scoring, search, caption_encoding, image_embedding, reformulation_step, orchestration):
     each.main()
+reformulation_gpu.main_where_possible()

@@ -12,11 +12,13 @@ taken in turn, so that both see the same machine.
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -46,14 +48,19 @@ WARM_UP: Final = 2
 _IMAGES: Final = 24
 
 
-def make_data(network: ReformulationNetwork, settings: TrainingSettings) -> ReformulationData:
-    """Triplets with random pictures and short texts."""
+def make_data(
+    network: ReformulationNetwork,
+    settings: TrainingSettings,
+    texts: Sequence[str] = ("make it red and larger", "add a small dog"),
+    workers: int = 0,
+) -> ReformulationData:
+    """Two batches of triplets with random pictures, the texts in turn."""
     rng = np.random.default_rng(0)
     count = 2 * settings.batch_size
     ids = [f"{i:064x}" for i in range(_IMAGES)]
     triplets = tuple(
         Triplet(str(i), i, *rng.choice(ids, 2, replace=False), "bench", "", "", "", text)
-        for i, text in enumerate(["make it red and larger", "add a small dog"] * (count // 2))
+        for i, text in zip(range(count), itertools.cycle(texts), strict=False)
     )
     data = ReformulationData(
         TripletSplit(triplets, (), 0),
@@ -61,6 +68,7 @@ def make_data(network: ReformulationNetwork, settings: TrainingSettings) -> Refo
         preprocess=network.parts.preprocess,
         text_ids=network.text_ids,
         settings=settings,
+        workers=workers,
     )
     return data
 
