@@ -114,7 +114,8 @@ class ReformulationEncoder:
 
         Args:
             images: B pictures; a sequence that decodes on access is indexed once per query.
-            texts: B modification texts; an empty one is the null text.
+            texts: B modification texts. An empty one is read as an empty text: that is the null
+                text with `null_text="empty"`, and not the learned one.
             keys: B names of the images: the null-text embedding of images with one name is
                 computed once. Left out, every image is its own.
             with_image: Whether the null-text embedding is computed, a further pass of the image
