@@ -180,10 +180,11 @@ def _trained(profile: Profile, triplets: TripletSet, groups: Values, name: str) 
     run = RunSettings.model_validate(groups.get("run", {}))
     own = {group: values for group, values in groups.items() if group != "run"}
     job = reformulation_job(profile.root, triplets, profile.encoder, **own)
-    _, steps = job.training.steps_of(len(job.split().training))
-    todo = 0 if job.is_published else steps
+    job.training.share(run.devices)  # refused before anything is decoded
+    whole = sum(job.amounts())
+    todo = 0 if job.is_published else whole
     title = f"train on {name}"
-    with watching(title, todo, steps - todo) as listener, progress.listening(listener):
+    with watching(title, todo, whole - todo) as listener, progress.listening(listener):
         return str(train_reformulation_network(job, run, {})["checkpoint"])
 
 

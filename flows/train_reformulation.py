@@ -125,10 +125,11 @@ def train_reformulation(
         not_zero_shot=not_zero_shot,
     )
     place = RunSettings.model_validate({**run, "devices": devices})
-    _, steps = job.training.steps_of(len(job.split().training))
-    todo = 0 if job.is_published else steps
+    job.training.share(place.devices)  # refused before anything is decoded
+    whole = sum(job.amounts())
+    todo = 0 if job.is_published else whole
     title = "train reformulation network"
-    with watching(title, todo, steps - todo) as listener, progress.listening(listener):
+    with watching(title, todo, whole - todo) as listener, progress.listening(listener):
         result = train_reformulation_network(job, place, notes or {})
     if todo:
         # Does nothing, and leaves the record by which a rerun shows as cached.

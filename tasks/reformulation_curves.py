@@ -246,10 +246,25 @@ def validation_table(history: History) -> str:
 class ShownProgress:
     """Shows a running training in the terminal, and in Prefect's UI where a task runs."""
 
-    def __init__(self, key: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        key: str,
+        steps: int,
+        second: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Nothing is shown yet.
+
+        Args:
+            key: Of the network.
+            steps: Optimiser steps of stage one.
+            second: What stage two takes, in units of such steps.
+            clock: Seconds from some point on.
+        """
         self._key = key
+        self._steps, self._second = steps, second
         self._clock = clock
-        self._steps = 0
+        self._done = 0
         self._next = 0.0
         self._artifact: UUID | None = None
 
@@ -268,17 +283,26 @@ class ShownProgress:
 
     def report(self, step: int, total: int, loss: float) -> None:
         """Note that steps were taken."""
-        progress.tick(step - self._steps)
-        self._steps = step
+        self._show(step, f"step {step:,} of {total:,}, loss {loss:.3f}")
+
+    def embedded(self, count: int, total: int) -> None:
+        """Note how much of what stage two learns from is embedded."""
+        text = f"combiner: {count:,} of {total:,} queries and images"
+        self._show(self._steps + self._second * count // total, text)
+
+    def _show(self, done: int, text: str) -> None:
+        whole = self._steps + self._second
+        progress.tick(done - self._done)
+        self._done = done
         now = self._clock()
-        if self._artifact is None or (now < self._next and step < total):
+        if self._artifact is None or (now < self._next and done < whole):
             return
         self._next = now + _SECONDS_BETWEEN_UPDATES
         with suppress(httpx.HTTPError, OSError):
             update_progress_artifact(
                 self._artifact,
-                progress=100.0 * step / total,
-                description=f"step {step:,} of {total:,}, loss {loss:.3f}",
+                progress=100.0 * done / whole,
+                description=text,
             )
 
 

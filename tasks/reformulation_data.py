@@ -245,6 +245,9 @@ class StepDataset:
             size: Height and width that the vision tower reads.
             rank: Which process this is.
             world_size: Processes that share a batch.
+
+        Raises:
+            ValueError: The processes cannot share a batch equally.
         """
         self.per_epoch, steps = settings.steps_of(len(rows.triplets))
         self.batches = steps * settings.accumulate
@@ -252,7 +255,7 @@ class StepDataset:
         self._pictures = pictures
         self._settings = settings
         self._size = size
-        self._rank, self._world_size = rank, world_size
+        self._rank, self._share = rank, settings.share(world_size)
         self._classes = [f"{t.source}\n{t.meta_class}" for t in rows.triplets]
         self._order = functools.lru_cache(maxsize=2)(self._order_of)  # this epoch's and the next
 
@@ -263,9 +266,8 @@ class StepDataset:
     def members(self, number: int) -> list[int]:
         """Rows of batch `number` that this process trains on."""
         epoch, place = divmod(number, self.per_epoch)
-        share = self._settings.batch_size // self._world_size
-        start = place * self._settings.batch_size + self._rank * share
-        return self._order(epoch)[start : start + share].tolist()
+        start = place * self._settings.batch_size + self._rank * self._share
+        return self._order(epoch)[start : start + self._share].tolist()
 
     def __getitem__(self, number: int) -> Batch:
         """`references` and `targets` (B, H, W, 3) uint8, `texts` (B, L), `target_ids` (B,)."""
@@ -371,7 +373,8 @@ class ReformulationData(LightningDataModule):
             preprocess: The backbone's; its mode is replaced by the augmentation's.
             text_ids: The network's, from texts to token ids.
             settings: Of the training.
-            cache_bytes: Most memory for decoded pictures, in each process.
+            cache_bytes: Most memory for decoded pictures, in each process; with random crops
+                twice that, for whole pictures and for those that are validated with.
             workers: Threads that make batches ahead; 0 makes each when it is asked for.
 
         Raises:
@@ -405,10 +408,6 @@ class ReformulationData(LightningDataModule):
         """The batches of this process."""
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        if self.settings.batch_size % world_size:
-            raise ValueError(
-                f"a batch of {self.settings.batch_size} cannot be shared by {world_size} devices"
-            )
         dataset = StepDataset(
             self.training,
             self._pictures,
@@ -428,6 +427,10 @@ class ReformulationData(LightningDataModule):
             stacked = torch.from_numpy(np.stack(pixels))
             halves = {"references": stacked[: len(part)], "targets": stacked[len(part) :]}
             yield halves | rows.text_and_targets(part)
+
+    def still_images(self, image_ids: Sequence[str]) -> torch.Tensor:
+        """Images without random crops, (B, H, W, 3) uint8."""
+        return torch.from_numpy(np.stack(self._still.get(image_ids)))
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
         """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 as the vision tower reads them."""

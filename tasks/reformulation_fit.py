@@ -12,9 +12,8 @@ from typing import Any, Final
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import FSDPStrategy, Strategy
+from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 
-from models.reformulation.blocks import CrossAttendedBlock
 from models.reformulation.lightning_module import ReformulationModule
 from models.reformulation.network import build_network
 from tasks.reformulation_data import ReformulationData
@@ -29,13 +28,13 @@ _LOGGERS: Final = {
     "wandb": "WandbLogger",
     "mlflow": "MLFlowLogger",
     "comet": "CometLogger",
-    "neptune": "NeptuneLogger",
 }
 _MEANT_SO: Final = (
     "You defined a `validation_step` but have no `val_dataloader`",  # see `StepKeeper`
     ".*is smaller than the logging interval",  # likewise
     "Found .* module.s. in eval mode",  # the moving average
     ".*isinstance.treespec, LeafSpec.",  # Lightning's own, of torch
+    "FSDP2-wrapped module .* returned a view tensor",  # nobody writes into it
 )
 
 
@@ -69,7 +68,7 @@ def fit(
         network, loss=job.loss, ema=job.ema, training=job.training, total_steps=steps
     )
     folder = training_folder(job)
-    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.make()
     pace = Pace(run.log_steps, run.save_steps, run.save_seconds)
     keeper = StepKeeper(folder, data, job.training, pace, report)
     with _quiet():
@@ -91,6 +90,7 @@ def fit(
             default_root_dir=folder.path,
         )
         trainer.fit(module, datamodule=data, ckpt_path=folder.file(CHECKPOINT), weights_only=True)
+    data.trainer = None  # or all that was trained would live as long as the data
     # The history comes with the state, also where its last step had been taken and nothing but
     # this line was left to do.
     if trainer.is_global_zero:
@@ -108,7 +108,8 @@ def _strategy(run: RunSettings) -> str | Strategy:
         return "auto"
     if run.strategy == "ddp":
         return "ddp"
-    return FSDPStrategy(auto_wrap_policy={CrossAttendedBlock}, state_dict_type="full")
+    # Sharded by `ReformulationModule.configure_model`, saved as one file as by any other strategy.
+    return ModelParallelStrategy(run.devices, 1, save_distributed_checkpoint=False)
 
 
 def _loggers(run: RunSettings, folder: Path) -> list[Logger]:
@@ -120,11 +121,23 @@ def _loggers(run: RunSettings, folder: Path) -> list[Logger]:
     kinds = importlib.import_module("lightning.pytorch.loggers")
     for name in run.loggers:
         kind = getattr(kinds, _LOGGERS[name])
-        if name in ("csv", "tensorboard"):
-            made.append(kind(str(folder), name=name, version=f"start-{start}"))
-        else:
-            made.append(kind(name=folder.parent.name, save_dir=str(folder)))
+        made.append(kind(**_logger_arguments(name, folder, f"start-{start}")))
     return made
+
+
+def _logger_arguments(name: str, folder: Path, start: str) -> dict[str, str]:
+    """What a logger is made with; the run is called by the job's key, and stays in the folder."""
+    key, place = folder.parent.name, str(folder)
+    by_name = {
+        "wandb": {"name": key, "save_dir": place},
+        "mlflow": {
+            "experiment_name": "reformulation",
+            "run_name": key,
+            "save_dir": str(folder / name),
+        },
+        "comet": {"name": key, "offline_directory": place},
+    }
+    return by_name.get(name) or {"save_dir": place, "name": name, "version": start}
 
 
 @contextmanager

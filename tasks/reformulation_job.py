@@ -36,17 +36,22 @@ class RunSettings(Settings):
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="What to train on.")
     devices: int = Field(1, ge=1, description="GPUs (or CPU processes) that share each batch.")
     strategy: Literal["ddp", "fsdp"] = Field(
-        "ddp", description="How several devices share the work: copies, or sharded weights (GPUs)."
+        "ddp", description="How several devices share the work: copies, or sharded weights."
     )
     workers: int = Field(
         0, ge=0, description="Threads that prepare batches ahead, for each device."
     )
-    cache_mb: int = Field(2048, ge=0, description="Memory for decoded pictures, in each process.")
+    cache_mb: int = Field(
+        2048,
+        ge=0,
+        description="Memory for decoded pictures, in each process; random crops keep the whole "
+        "pictures beside those that are validated with, up to this much each.",
+    )
     log_steps: int = Field(10, ge=1, description="Steps between two points of the curves.")
     save_steps: int = Field(1000, ge=1, description="Most steps between two saved states.")
     save_seconds: float = Field(300.0, ge=0, description="Most seconds between two saved states.")
-    loggers: tuple[Literal["csv", "tensorboard", "wandb", "mlflow", "comet", "neptune"], ...] = (
-        Field(("csv", "tensorboard"), description="Lightning loggers to write to.")
+    loggers: tuple[Literal["csv", "tensorboard", "wandb", "mlflow", "comet"], ...] = Field(
+        ("csv", "tensorboard"), description="Lightning loggers to write to."
     )
 
 
@@ -125,6 +130,18 @@ class ReformulationJob:
     def is_published(self) -> bool:
         """Whether the network is there. Its configuration is written last."""
         return Location(self.root).exists(f"{self.folder}/config.json")
+
+    def amounts(self) -> tuple[int, int]:
+        """Optimiser steps, and what stage two takes in units of such steps, for progress bars.
+
+        A step passes a triplet forward twice and once back, which is twice a pass forward; stage
+        two passes each forward twice.
+        """
+        count = len(self.split().training)
+        _, steps = self.training.steps_of(count)
+        if self.combiner is None:
+            return steps, 0
+        return steps, -(-count // (2 * self.training.batch_size * self.training.accumulate))
 
     def split(self) -> TripletSplit:
         """Training and validation triplets.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
+from torch.distributed.tensor import DTensor
 
 from models.reformulation.ema import momentum
 from models.reformulation.lightning_module import ReformulationModule
@@ -19,6 +20,11 @@ from models.reformulation.training_settings import TrainingSettings
 from models.schedules import rate_factor
 from tasks.reformulation_data import ReformulationData
 from tasks.reformulation_state import CHECKPOINT, SLOTS, History, TrainingFolder
+
+_STARTS_ANEW: Final = (
+    "A changed setting is another training, which starts at its first step; the state saved "
+    "before serves only the settings as they are"
+)
 
 Report = Callable[[int, int, float], None]
 """Called after each optimiser step with steps done, steps in all, and the last logged loss."""
@@ -98,11 +104,12 @@ class StepKeeper(Callback):
             self._report(step, pl_module.total_steps, self._loss)
         held_out = bool(self._data.validation.triplets)
         judged = last or (held_out and step % self._every == 0)
-        if judged:
-            _finite(float(trainer.strategy.reduce(pl_module.step_loss)), step)
-            self._judge(trainer, pl_module, last)
         if judged or self._is_due(trainer, step):
-            self._save(trainer, pl_module)
+            _finite(float(trainer.strategy.reduce(pl_module.step_loss)), step)
+            _check_weights(trainer)
+            if judged:
+                self._judge(trainer, pl_module, last)
+            self._save(trainer)
 
     def _log(self, trainer: Trainer, module: ReformulationModule) -> None:
         self._loss = _finite(float(trainer.strategy.reduce(module.step_loss)), trainer.global_step)
@@ -166,8 +173,7 @@ class StepKeeper(Callback):
         # Saving is done together, so the clock of the first process decides, now and then.
         return step % self._pace.log_steps == 0 and bool(trainer.strategy.broadcast(late))
 
-    def _save(self, trainer: Trainer, module: ReformulationModule) -> None:
-        _finite(float(trainer.strategy.reduce(module.step_loss)), trainer.global_step)
+    def _save(self, trainer: Trainer) -> None:
         staged = self._folder.staged(CHECKPOINT)
         trainer.save_checkpoint(staged)
         if trainer.is_global_zero:
@@ -212,9 +218,24 @@ def _finite(loss: float, step: int) -> float:
         raise FloatingPointError(
             f"the loss is {loss} at step {step}. Lower training.new_learning_rate or "
             "training.learning_rate, lengthen training.warmup, keep training.clip at 1, or raise "
-            "loss.temperature; the last saved state is from before"
+            f"loss.temperature. {_STARTS_ANEW}"
         )
     return loss
+
+
+def _check_weights(trainer: Trainer) -> None:
+    """Raise where a weight is no number, on whichever device: such a state leads nowhere."""
+    trained = [p for group in trainer.optimizers[0].param_groups for p in group["params"]]
+    parts = [p.to_local() if isinstance(p, DTensor) else p for p in trained]
+    # The largest of each, since sums of squares would overflow; a part may be empty.
+    largest = torch._foreach_norm([part.detach() for part in parts if part.numel()], torch.inf)
+    broken = ~torch.isfinite(torch.stack(largest)).all()
+    if float(trainer.strategy.reduce(broken.float())) > 0:
+        raise FloatingPointError(
+            f"weights are no numbers any more after step {trainer.global_step}, though the loss "
+            "still was one. Lower training.new_learning_rate or training.learning_rate, or keep "
+            f"training.clip at 1. {_STARTS_ANEW}"
+        )
 
 
 def _send(loggers: list[Logger], prefix: str, row: Mapping[str, float]) -> None:

@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -50,7 +49,8 @@ class History:
 class TrainingFolder:
     """A folder of files that are replaced whole, kept below a root that may be on S3.
 
-    On a local root it is a folder of the root; for S3 a local copy, which `fetch` fills.
+    On a local root it is a folder of the root; for S3 a local copy in the user's cache folder
+    ($XDG_CACHE_HOME or ~/.cache), which `fetch` fills.
 
     Attributes:
         root: where training is kept.
@@ -64,11 +64,17 @@ class TrainingFolder:
     def path(self) -> Path:
         """The local folder; it may not exist yet."""
         local = Location(self.root).local_path(self.folder)
-        return local or Path(tempfile.gettempdir(), "cirflow", self.folder)
+        return local or _own_cache() / self.folder
+
+    def make(self) -> None:
+        """Make the local folder; one outside the root is closed to other users."""
+        if not Location(self.root).is_local:
+            _own_cache().mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
 
     def fetch(self) -> None:
         """Bring what an earlier run left on S3 to this machine."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.make()
         location = Location(self.root)
         if location.is_local:
             return
@@ -83,7 +89,7 @@ class TrainingFolder:
         Raises:
             TrainingHeld: another process holds the folder.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.make()
         with (self.path / _LOCK).open("a+", encoding="utf-8") as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -151,6 +157,12 @@ class TrainingFolder:
         staged = self.staged(name)
         staged.write_bytes(data)
         staged.replace(self.path / name)
+
+
+def _own_cache() -> Path:
+    """Where this user's programs keep what can be fetched again, by the XDG rule."""
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (given if given.is_absolute() else Path.home() / ".cache") / "cirflow"
 
 
 def training_folder(job: ReformulationJob) -> TrainingFolder:

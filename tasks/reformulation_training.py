@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import tempfile
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from models.reformulation.combiner_training import FrozenFeatures
     from models.reformulation.network import ReformulationNetwork
     from models.reformulation.settings import LossSettings
-    from tasks.reformulation_data import ReformulationData
+    from tasks.reformulation_data import ReformulationData, TripletRows
 
 NOT_ZERO_SHOT_AS_GIVEN = "whoever trained it said so"
 
@@ -63,32 +64,43 @@ def _train_and_publish(job: ReformulationJob, run: RunSettings, notes: dict[str,
 def _train_in(
     folder: TrainingFolder, job: ReformulationJob, run: RunSettings, notes: dict[str, Any]
 ) -> None:
-    # Torch and Lightning take seconds to import: a rerun that has nothing to do does without.
+    # Torch takes seconds to import: a rerun that has nothing to do does without.
     from safetensors.torch import load_file
 
+    job.training.share(run.devices)  # refused before anything is decoded
+    folder.fetch()
+    with ShownProgress(job.key, *job.amounts()) as shown:
+        data, history = _first_stage(folder, job, run, shown)
+        kept = load_file(folder.path / history.kept["file"])
+        online, target = _branches(job, kept)
+        loss = _learned_loss(job, kept)
+        del kept
+        combiner, combined = _second_stage(job, run, data, loss, (online, target), shown)
+    _publish(job, data, history, combined, notes, (online, target, combiner))
+    folder.clear()
+
+
+def _first_stage(
+    folder: TrainingFolder, job: ReformulationJob, run: RunSettings, shown: ShownProgress
+) -> tuple[ReformulationData, History]:
+    """Stage one, if it is not finished; the network that was trained ends with this."""
     from models.reformulation.network import build_network
     from tasks.reformulation_fit import fit, load_data
     from tasks.reformulation_worker import train_beside
 
-    folder.fetch()
     network = build_network(job.encoder, job.network, job.training.seed)
     data = load_data(job, run, network)
     history = folder.finished()
-    if history is None:
-        with ShownProgress(job.key) as shown:
-            if run.devices == 1:
-                fit(job, run, data, network, shown.report)
-            else:
-                train_beside(job, run, shown.report)
-        history = folder.finished()
+    if history is None and run.devices == 1:
+        fit(job, run, data, network, shown.report)
+    elif history is None:
+        train_beside(job, run, shown.report)
+    del network
+    gc.collect()  # Lightning's trainer holds it in a circle
+    history = folder.finished()
     if history is None:
         raise RuntimeError(f"the training in {folder.path} stopped before its end; run it again")
-    kept = load_file(folder.path / history.kept["file"])
-    online, target = _branches(job, kept)
-    loss = _learned_loss(job, kept)
-    combiner, combined = _second_stage(job, run, data, loss, online, target)
-    _publish(job, data, history, combined, notes, (online, target, combiner))
-    folder.clear()
+    return data, history
 
 
 def _branches(
@@ -131,8 +143,8 @@ def _second_stage(
     run: RunSettings,
     data: ReformulationData,
     loss: LossSettings,
-    online: ReformulationNetwork,
-    target: ReformulationNetwork,
+    networks: tuple[ReformulationNetwork, ReformulationNetwork],
+    shown: ShownProgress,
 ) -> tuple[Combiner | None, dict[str, Any]]:
     """The trained combiner, and how it went: losses, and recall with and without it."""
     import torch
@@ -140,18 +152,32 @@ def _second_stage(
     from models.reformulation.combiner import new_combiner
     from models.reformulation.combiner_training import train_combiner
     from models.reformulation.recall import recall
-    from tasks.reformulation_features import frozen_features
+    from tasks.reformulation_features import frozen_features, rows_to_embed
 
     if job.combiner is None:
         return None, {}
+    online, target = networks
     combiner = new_combiner(online.dim, job.combiner, job.training.seed)
     branch = online if job.training.branch == "online" else target
     device = torch.device(
         "cuda" if torch.cuda.is_available() and run.accelerator != "cpu" else "cpu"
     )
 
-    def features(rows: Any) -> FrozenFeatures:
-        return frozen_features(data, rows, branch, target, combiner.needs_image, device)
+    with_image = combiner.needs_image
+    parts = [rows for rows in (data.training, data.validation) if rows.triplets]
+    total = sum(rows_to_embed(rows, branch is target, with_image) for rows in parts)
+    embedded = 0
+
+    def tick(count: int) -> None:
+        nonlocal embedded
+        embedded += count
+        shown.embedded(embedded, total)
+
+    def features(rows: TripletRows) -> FrozenFeatures:
+        precision = job.training.precision
+        return frozen_features(
+            data, rows, branch, target, with_image, device, precision=precision, tick=tick
+        )
 
     losses = train_combiner(
         combiner,

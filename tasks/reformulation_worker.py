@@ -31,8 +31,9 @@ def train_beside(job: ReformulationJob, run: RunSettings, report: Report) -> Non
     Raises:
         RuntimeError: they failed; their own messages are on the error stream.
     """
-    path = training_folder(job).path
-    path.mkdir(parents=True, exist_ok=True)
+    folder = training_folder(job)
+    folder.make()
+    path = folder.path
     both = {"job": _JOB.dump_python(job, mode="json"), "run": run.model_dump(mode="json")}
     (path / _JOB_FILE).write_text(json.dumps(both), encoding="utf-8")
     command = [sys.executable, "-m", "tasks.reformulation_worker", str(path / _JOB_FILE)]

@@ -17,7 +17,8 @@ from typing import Any, Final
 import torch
 from lightning.pytorch import LightningModule
 from torch import nn
-from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
 
 from models.random_streams import stream_seed
 from models.reformulation.ema import EmaTarget
@@ -67,9 +68,7 @@ class ReformulationModule(LightningModule):
         self.training_settings = training
         self.total_steps = total_steps
         network.set_gradient_checkpointing(training.gradient_checkpointing)
-        self._query = torch.compile(network.query) if training.compile else network.query
-        target = self.target_network.target
-        self._target = torch.compile(target) if training.compile else target
+        self._sharded = False
         config = network.parts.preprocess.config
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
@@ -80,6 +79,29 @@ class ReformulationModule(LightningModule):
     def target_network(self) -> ReformulationNetwork:
         """The network that encodes targets."""
         return self.network if self.ema is None else self.ema.network
+
+    def configure_model(self) -> None:
+        """Share the weights out over the devices where the strategy says so; then compile.
+
+        The network and its average are cut alike, parameter by parameter, so that the average
+        follows on each device's own part. A parameter is whole only while its layer computes,
+        also where no backward pass comes after.
+        """
+        if self.device_mesh is not None and not self._sharded:
+            mesh = self.device_mesh["data_parallel"]
+            networks = [self.network] if self.ema is None else [self.network, self.ema.network]
+            for network in networks:
+                for block in network.blocks:
+                    fully_shard(block, mesh=mesh, reshard_after_forward=True)
+                fully_shard(network, mesh=mesh, reshard_after_forward=True)
+                for method in ("query", "target"):
+                    register_fsdp_forward_method(network, method)
+            fully_shard(self.temperature, mesh=mesh, reshard_after_forward=True)
+            self._sharded = True
+        query, target = self.network.query, self.target_network.target
+        compiled = self.training_settings.compile
+        self._query = torch.compile(query) if compiled else query
+        self._target = torch.compile(target) if compiled else target
 
     def pixels(self, images: torch.Tensor) -> torch.Tensor:
         """(B, H, W, 3) uint8 -> normalised (B, 3, H, W) float32."""
@@ -130,12 +152,21 @@ class ReformulationModule(LightningModule):
     ) -> None:
         """Clip by the norm of the whole gradient, also where it is sharded."""
         limit = self.training_settings.clip or float("inf")
-        model = self.trainer.strategy.model
-        if isinstance(model, FullyShardedDataParallel):
-            self.step_norm = model.clip_grad_norm_(limit)
-        else:
-            trained = [p for group in optimizer.param_groups for p in group["params"]]
-            self.step_norm = nn.utils.clip_grad_norm_(trained, limit)
+        trained = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(trained, limit)
+        self.step_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Name the optimiser's parameters: numbers mean another order where weights are sharded."""
+        if self._sharded:
+            return  # numbered in the order of the module, as such a run reads numbers
+        names = {id(parameter): name for name, parameter in self.named_parameters()}
+        optimizer = self.trainer.optimizers[0]
+        ordered = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+        (state,) = checkpoint["optimizer_states"]
+        state["state"] = {ordered[number]: each for number, each in state["state"].items()}
+        for group in state["param_groups"]:
+            group["params"] = [ordered[number] for number in group["params"]]
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW with a rate for old and one for new layers, warm-up and cosine."""

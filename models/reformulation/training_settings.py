@@ -101,6 +101,21 @@ class TrainingSettings:
                     f"{name} is {getattr(self, name)!r}; one of {', '.join(get_args(kind))}"
                 )
 
+    def share(self, devices: int) -> int:
+        """Triplets of a batch that each of so many devices takes.
+
+        Raises:
+            ValueError: They cannot take equally many.
+        """
+        each, rest = divmod(self.batch_size, devices)
+        if rest:
+            near = [str(size * devices) for size in (each, each + 1) if size]
+            raise ValueError(
+                f"batch_size is {self.batch_size}, which {devices} devices cannot share equally; "
+                f"the nearest size is {' or '.join(near)}"
+            )
+        return each
+
     def steps_of(self, triplets: int) -> tuple[int, int]:
         """Batches in an epoch, and optimiser steps in all, for so many training triplets.
 

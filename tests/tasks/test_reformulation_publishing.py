@@ -21,13 +21,16 @@ from PIL import Image
 from flows.train_reformulation import train_reformulation
 from models.reformulation import combiner_training
 from models.reformulation.checkpoint import LoadedNetwork, load_network
+from models.reformulation.combiner import new_combiner
+from models.reformulation.combiner_training import FrozenFeatures, train_combiner
 from models.reformulation.encoder import ReformulationEncoder
-from models.reformulation.network import build_network
-from models.reformulation.settings import LossSettings
+from models.reformulation.network import ReformulationNetwork, build_network
+from models.reformulation.settings import CombinerSettings, LossSettings
 from storage.images import decode_image
-from tasks import publishing_once, reformulation_training
+from tasks import progress, publishing_once, reformulation_training
 from tasks.networks import network_facts
-from tasks.reformulation_features import frozen_features
+from tasks.reformulation_curves import ShownProgress
+from tasks.reformulation_features import frozen_features, rows_to_embed
 from tasks.reformulation_fit import fit, load_data
 from tasks.reformulation_job import ReformulationJob, RunSettings
 from tasks.reformulation_state import (
@@ -95,6 +98,26 @@ def test_a_label_is_no_note(tmp_path: Path) -> None:
     triplets = {"root": str(tmp_path), "spec_key": "0" * 20, "collections": ["c"], "count": 9}
     with pytest.raises(ValueError, match="give not_zero_shot as a parameter of its own"):
         train_reformulation.fn(triplets, notes={"not_zero_shot": "false"})
+
+
+def test_a_batch_that_devices_cannot_share_is_refused_before_any_work(
+    tmp_path: Path, triplets: TripletSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(*given: Any) -> None:
+        raise AssertionError("work was begun")
+
+    monkeypatch.setattr("flows.train_reformulation.train_reformulation_network", started)
+    monkeypatch.setattr("models.reformulation.network.build_network", started)
+    with pytest.raises(ValueError, match=r"3 devices cannot share equally; .* is 6 or 9"):
+        train_reformulation.fn(
+            triplets.model_dump(mode="json"),
+            settings={"root": str(tmp_path)},
+            batch_size=8,
+            devices=3,
+        )
+    job = short_job(tmp_path, triplets)
+    with pytest.raises(ValueError, match="3 devices cannot share equally"):
+        _train_and_publish(job, RUN.model_copy(update={"devices": 3}), {})
 
 
 def test_a_training_killed_after_its_last_step_is_finished(
@@ -192,6 +215,82 @@ def test_combiners_learn_from_the_embeddings_that_encoders_give(
         np.testing.assert_allclose(mine.numpy(), theirs, atol=1e-4)
     gallery = ReformulationEncoder(loaded, "online", "cpu").encode_gallery(pictures)
     assert not np.allclose(found.image_null.numpy(), gallery, atol=1e-2)  # the test can fail
+
+
+@pytest.mark.parametrize("branch", ["online", "ema"])
+@pytest.mark.parametrize("kind", ["scalar", "clip4cir_scalar"])
+def test_each_image_is_embedded_once_and_combiners_learn_the_same(
+    tmp_path: Path, triplets: TripletSet, monkeypatch: pytest.MonkeyPatch, branch: str, kind: str
+) -> None:
+    """Against every triplet's own images, embedded triplet by triplet."""
+    job = short_job(tmp_path, triplets)
+    online, average = (build_network(job.encoder, job.network, seed).eval() for seed in (0, 1))
+    query = online if branch == "online" else average
+    with_image = kind == "clip4cir_scalar"
+    data = load_data(job, RUN, online)
+    rows = data.training
+    plain: list[list[torch.Tensor]] = []
+    with torch.no_grad():
+        for batch in data.still_batches(rows, range(len(rows.triplets)), 1):
+            reference = data.normalised(batch["references"])
+            output = query.query(reference, batch["texts"])
+            target = average.target(data.normalised(batch["targets"]))
+            plain.append([output.z, output.text, query.target(reference), target])
+    z, text, image, targets = (torch.cat(column) for column in zip(*plain, strict=True))
+    ids = torch.tensor([rows.numbers[t.target] for t in rows.triplets])
+    expected = FrozenFeatures(z, text, image if with_image else None, targets, ids)
+
+    seen: list[int] = []
+    embed = ReformulationNetwork.target
+
+    def counted(self: ReformulationNetwork, pixels: torch.Tensor, *null: Any) -> torch.Tensor:
+        seen.append(len(pixels))
+        return embed(self, pixels, *null)
+
+    monkeypatch.setattr(ReformulationNetwork, "target", counted)
+    ticks: list[int] = []
+    cpu = torch.device("cpu")
+    found = frozen_features(data, rows, query, average, with_image, cpu, tick=ticks.append)
+    sides = [{t.target for t in rows.triplets}]
+    if with_image and branch == "ema":
+        sides[0] |= {t.reference for t in rows.triplets}
+    elif with_image:
+        sides.append({t.reference for t in rows.triplets})
+    assert sum(seen) == sum(map(len, sides)) < len(rows.triplets) * (1 + with_image)
+    assert sum(ticks) == rows_to_embed(rows, query is average, with_image)
+    assert sum(ticks) == sum(seen) + len(rows.triplets)
+    trained = []
+    for features in (expected, found):
+        combiner = new_combiner(online.dim, CombinerSettings(kind=kind))  # type: ignore[arg-type]
+        losses = train_combiner(
+            combiner, features, job.loss, learning_rate=0.01, epochs=1, batch_size=8, seed=0
+        )
+        trained.append((losses, combiner.logit.item()))
+    assert trained[1][0] == pytest.approx(trained[0][0], rel=1e-5)
+    assert trained[1][1] == pytest.approx(trained[0][1], rel=1e-5)
+
+
+def test_the_second_stage_shows_how_far_it_is(tmp_path: Path, triplets: TripletSet) -> None:
+    """Stage two is part of the whole, which is reached at its end and not before."""
+    job = short_job(tmp_path, triplets)
+    steps, second = job.amounts()
+    assert (steps, second) == (2, math.ceil(len(job.split().training) / 16))
+    ticks: list[int] = []
+    totals: list[int] = []
+    plain = ShownProgress.embedded
+
+    def embedded(self: ShownProgress, count: int, total: int) -> None:
+        totals.append(total)
+        plain(self, count, total)
+        assert (sum(ticks) == steps + second) is (count == total)
+
+    with pytest.MonkeyPatch.context() as patched, progress.listening(ticks.append):
+        patched.setattr(ShownProgress, "embedded", embedded)
+        patched.setattr("tasks.reformulation_features._BATCH", 7)
+        _train_and_publish(job, RUN, {})
+    assert len(totals) > 4
+    assert sum(ticks) == steps + second
+    assert replace(job, combiner=None).amounts() == (2, 0)
 
 
 def test_the_second_stage_goes_on_with_the_temperature_of_the_first(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import shutil
 import uuid
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,14 +25,17 @@ from torch import nn
 from flows.train_reformulation import reformulation_job
 from models.reformulation.checkpoint import load_network
 from models.reformulation.ema import EmaTarget
+from models.reformulation.lightning_module import ReformulationModule
 from models.reformulation.network import build_network
+from models.reformulation.settings import LossSettings
 from models.schedules import rate_factor
 from storage.locations import Location
+from tasks.reformulation_curves import ShownProgress
 from tasks.reformulation_data import ReformulationData
 from tasks.reformulation_fit import fit, load_data
 from tasks.reformulation_job import ReformulationJob, RunSettings
 from tasks.reformulation_state import CHECKPOINT, History, training_folder
-from tasks.reformulation_training import _train_and_publish
+from tasks.reformulation_training import _first_stage, _train_and_publish
 from tasks.reformulation_worker import train_beside
 from tasks.triplet_sets import TripletSet
 from tests.fakes.killed_trainings import assert_kills_change_nothing
@@ -39,6 +44,10 @@ from tests.fakes.triplet_tables import small_job
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 RUN = RunSettings(accelerator="cpu", log_steps=1, save_steps=3, loggers=())
+
+
+NOISE = ("in_proj_bias", "key.bias")
+"""A shift of all keys changes nothing, so that the gradient is that of rounding."""
 
 
 def silent(step: int, total: int, loss: float) -> None:
@@ -132,8 +141,8 @@ def test_a_run_is_the_one_written_down_plainly(
     assert [point["loss"] for point in history.points] == pytest.approx(losses, rel=1e-4)
     for prefix, plain in (("network.", network), ("ema.network.", average)):
         for name, parameter in plain.named_parameters():
-            if name.endswith(("in_proj_bias", "key.bias")):
-                continue  # a shift of all keys changes nothing: its gradient is rounding noise
+            if name.endswith(NOISE):
+                continue
             torch.testing.assert_close(
                 weights[prefix + name], parameter.detach(), rtol=2e-3, atol=2e-5
             )
@@ -283,13 +292,13 @@ def test_a_root_on_s3_keeps_state_and_network(
     job = replace(job_at(tmp_path, triplets), root=f"s3://{bucket}/root")
     network = build_network(job.encoder, job.network, job.training.seed)
     data = load_data(job, RUN, network)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "one-machine"))
-    (tmp_path / "one-machine").mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "one-machine"))
     training_folder(job).fetch()
+    assert training_folder(job).path.is_dir()
+    assert (tmp_path / "one-machine" / "cirflow").stat().st_mode & 0o777 == 0o700
     with pytest.raises(Interrupted):
         fit(job, RUN, data, network, stop_after(5))
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "another"))
-    (tmp_path / "another").mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
     training_folder(job).fetch()
     network = build_network(job.encoder, job.network, job.training.seed)
     steps: list[int] = []
@@ -304,8 +313,88 @@ def test_a_loss_that_is_no_number_says_what_to_do(
     tmp_path: Path, triplets: TripletSet, train: Train
 ) -> None:
     job = job_at(tmp_path, triplets, training={"learning_rate": 1e30, "clip": 0.0})
-    with pytest.raises(FloatingPointError, match=r"step [2-9].*new_learning_rate"):
+    with pytest.raises(FloatingPointError, match=r"step [2-9].*new_learning_rate.*is another"):
         train(job)
+
+
+def test_weights_that_are_no_numbers_are_not_saved(
+    tmp_path: Path, triplets: TripletSet, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of a step is that of the weights before it, so that it shows too late."""
+    plain = ReformulationModule.configure_gradient_clipping
+
+    def broken(self: ReformulationModule, optimizer: Any, **limits: Any) -> None:
+        plain(self, optimizer, **limits)
+        if self.trainer.global_step == 2:  # the third step
+            optimizer.param_groups[-1]["params"][0].grad[0] = float("nan")
+
+    monkeypatch.setattr(ReformulationModule, "configure_gradient_clipping", broken)
+    job = job_at(tmp_path, triplets, training={"validate_every": 3})
+    with pytest.raises(FloatingPointError, match=r"weights are no numbers .* step 3.*is another"):
+        train(job, RUN.model_copy(update={"save_steps": 1}))
+    state = torch.load(training_folder(job).path / CHECKPOINT, weights_only=True)
+    assert state["global_step"] == 2
+    assert all(torch.isfinite(tensor).all() for tensor in state["state_dict"].values())
+
+
+def test_bfloat16_is_near_and_its_weights_are_fp32(
+    tmp_path: Path, triplets: TripletSet, train: Train
+) -> None:
+    training = {"max_steps": 3, "keep": "last"}
+    exact, _ = train(job_at(tmp_path / "fp32", triplets, training=training))
+    job = job_at(tmp_path / "bf16", triplets, training=training | {"precision": "bf16"})
+    history, weights = train(job)
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    for half, whole in zip(history.points, exact.points, strict=True):
+        assert half["loss"] == pytest.approx(whole["loss"], rel=0.1)
+        assert half["loss"] != whole["loss"]
+    (first, same_weights) = history.points[0], exact.points[0]
+    assert first["gradient_norm"] == pytest.approx(same_weights["gradient_norm"], rel=0.1)
+    _train_and_publish(job, RUN, {})  # both stages
+    assert load_network(tmp_path / "bf16" / job.folder).combiner is not None
+
+
+@pytest.mark.slow
+def test_compiled_training_is_the_same(
+    tmp_path: Path, triplets: TripletSet, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Captured as graphs, which the `eager` backend runs as they stand, without a compiler."""
+    training = {"max_steps": 2, "keep": "last"}
+    plain, weights = train(job_at(tmp_path / "plain", triplets, training=training))
+    captured: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        captured.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    job = job_at(tmp_path / "compiled", triplets, training=training | {"compile": True})
+    history, again = train(job)
+    assert captured
+    assert [point["loss"] for point in history.points] == pytest.approx(
+        [point["loss"] for point in plain.points], rel=1e-5
+    )
+    for name, tensor in weights.items():
+        if not name.endswith(NOISE):
+            torch.testing.assert_close(again[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_the_trained_network_is_let_go_before_the_second_stage(
+    tmp_path: Path, triplets: TripletSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[nn.Module]] = []
+
+    def watched(*given: Any) -> nn.Module:
+        network = build_network(*given)
+        made.append(weakref.ref(network))
+        return network
+
+    monkeypatch.setattr("models.reformulation.network.build_network", watched)
+    job = job_at(tmp_path, triplets, training={"max_steps": 1, "validation": 0})
+    with ShownProgress(job.key, 1) as shown:
+        data, _ = _first_stage(training_folder(job), job, RUN, shown)
+    assert [each() for each in made] == [None]
+    assert data.training.triplets
 
 
 def test_two_processes_train_like_one(tmp_path: Path, triplets: TripletSet, train: Train) -> None:
@@ -327,6 +416,49 @@ def test_two_processes_train_like_one(tmp_path: Path, triplets: TripletSet, trai
         torch.testing.assert_close(again[name], tensor, rtol=1e-2, atol=2e-4)
     for mine, theirs in zip(history.points, wanted.points, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+    assert history.validations == wanted.validations
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("averages", [True, False])
+def test_sharded_weights_train_like_whole_ones(
+    tmp_path: Path, triplets: TripletSet, train: Train, averages: bool
+) -> None:
+    """Two processes that share the weights go on from a state of one, or from their own."""
+    training = {"max_steps": 9, "validate_every": 3, "keep": "last"}
+    ema = {"enabled": averages, "start": 0.5}
+    learned = LossSettings(temperature=0.1, learnable_temperature=averages)
+    one, job = (
+        replace(job_at(tmp_path / name, triplets, training=training, ema=ema), loss=learned)
+        for name in ("one", "two")
+    )
+    wanted, weights = train(one)
+    two = RUN.model_copy(update={"devices": 2, "strategy": "fsdp"})
+    steps: list[int] = []
+
+    def until_eight(step: int, total: int, loss: float) -> None:
+        steps.append(step)
+        if step == 8:
+            raise Interrupted
+
+    if averages:
+        with pytest.raises(Interrupted):
+            train(job, report=stop_after(4))
+    with pytest.raises(Interrupted):  # the processes end with who asked for them
+        train_beside(job, two, until_eight)
+    if averages:
+        history, again = train(job)
+        assert steps == [4, 5, 6, 7, 8]
+    else:
+        train_beside(job, two, lambda step, total, loss: steps.append(step))
+        history, again = train(job)
+        assert steps == [1, 2, 3, 4, 5, 6, 7, 8, 7, 8, 9]
+    for name, tensor in weights.items():
+        if not name.endswith(NOISE):
+            torch.testing.assert_close(again[name], tensor, rtol=1e-2, atol=2e-4)
+    for mine, theirs in zip(history.points, wanted.points, strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+        assert mine["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-2)
     assert history.validations == wanted.validations
 
 

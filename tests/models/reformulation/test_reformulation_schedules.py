@@ -37,6 +37,14 @@ def test_steps_by_hand() -> None:
         settings.steps_of(7)
 
 
+def test_a_batch_is_shared_equally_or_refused() -> None:
+    assert TrainingSettings(batch_size=12).share(4) == 3
+    with pytest.raises(ValueError, match=r"batch_size is 250, which 4 devices .* is 248 or 252$"):
+        TrainingSettings(batch_size=250).share(4)
+    with pytest.raises(ValueError, match=r"which 16 devices .* is 16$"):
+        TrainingSettings(batch_size=8).share(16)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("batch_size", 1), ("warmup", 1.0), ("learning_rate", 0.0), ("keep", "first"), ("clip", -1)],
