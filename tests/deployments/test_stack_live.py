@@ -121,7 +121,10 @@ def test_up_makes_what_runs_need(stack: LiveStack, asked_run: UUID, repository: 
     shipped = yaml.safe_load((repository / "prefect.yaml").read_text())["deployments"]
     with stack.client() as client:
         made = everything(client)
-        worker = client.read_workers_for_work_pool("cpu")
+        # A worker reports to the server some seconds after it was started.
+        stack.wait_until(lambda: client.read_workers_for_work_pool("cpu"), "the worker")
+        workers = client.read_workers_for_work_pool("cpu")
+    assert [worker.name for worker in workers] == ["worker-cpu"]
     assert set(made["pools"]) == set(POOLS)
     assert {name: limit for name, (_, limit) in made["limits"].items()} == dict(LIMITS)
     assert len(made["rules"]) == 1
@@ -138,7 +141,6 @@ def test_up_makes_what_runs_need(stack: LiveStack, asked_run: UUID, repository: 
         assert not any(schedule["active"] for schedule in found["schedules"])
         (step,) = found["pull_steps"]
         assert list(step.values()) == [{"directory": str(stack.folder)}]
-    assert [w.name for w in worker] == ["worker-cpu"]
 
 
 def test_the_server_listens_on_loopback_and_lets_no_other_page_in(stack: LiveStack) -> None:
