@@ -28,7 +28,13 @@ SPLITS = {"cirr": ("val", "test1"), "circo": ("val", "test"), "fashioniq": ("val
 
 PICTURES: Final = UnlabelledSize(ranges=500, sets=500)
 TRIPLETS: Final = 2000
-STEPS: Final = 40
+TRAINING: Final = {
+    **EMBEDDED_TRAINING,
+    "training": {**EMBEDDED_TRAINING["training"], "max_steps": 40},
+    "ema": {"start": 0.9},
+}
+"""In so few steps a moving average that starts at .996 would hardly leave where it began."""
+
 COMPARED: Final = ("image-only", "text-only", "image-text-sum", "lincir", "instructcir")
 """What the network that the demo trains is compared with."""
 
@@ -123,7 +129,7 @@ def train_from_images(
         profile=profile,
         settings=dict(settings),
         seed=seed,
-        **{**EMBEDDED_TRAINING, "training": {**EMBEDDED_TRAINING["training"], "max_steps": STEPS}},
+        **TRAINING,
     )
     return {"triplets": made, "network": network}
 
