@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from bench.interleaved import best_of_interleaved
-from models.caption_features import caption_means
-from models.encoder_spec import EncoderSpec
-from models.fusion import unit
-from models.open_clip_encoder import OpenClipEncoder
-from models.open_clip_loading import load_encoder
+from models.encoders.loading import load_encoder
+from models.encoders.open_clip import OpenClipEncoder
+from models.encoders.spec import EncoderSpec
+from models.retrieval.caption_features import caption_means
+from models.retrieval.fusion import unit
 
 IMAGES: Final = 8
 CAPTIONS: Final = 15

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from bench.interleaved import best_of_interleaved
-from models.encoder_spec import EncoderSpec
-from models.open_clip_loading import load_encoder
+from models.encoders.loading import load_encoder
+from models.encoders.spec import EncoderSpec
 
 IMAGES: Final = 64
 SIZE: Final = (500, 375)

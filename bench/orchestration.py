@@ -29,7 +29,7 @@ from prefect import flow
 
 from bench.bare_loop import BareLoop, busy
 from flows.running import RunLog, run_stage
-from tasks.stages.base import Stage, Tick
+from tasks.stages.stage import Stage, Tick
 
 SHARDS: Final = 20
 SECONDS: Final = 0.5

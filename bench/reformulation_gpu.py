@@ -27,14 +27,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.reformulation_step import make_data
-from models.encoder_spec import EncoderSpec
-from models.reformulation.lightning_module import ReformulationModule
-from models.reformulation.network import ReformulationNetwork, build_network
-from models.reformulation.training_settings import TrainingSettings
-from tasks.reformulation_data import ReformulationData
-from tasks.reformulation_fit import fit
-from tasks.reformulation_job import ReformulationJob, RunSettings
-from tasks.triplet_sets import TripletSet
+from models.encoders.spec import EncoderSpec
+from models.instructcir.lightning_module import ReformulationModule
+from models.instructcir.network import ReformulationNetwork, build_network
+from models.instructcir.training_settings import TrainingSettings
+from tasks.training.data import ReformulationData
+from tasks.training.job import ReformulationJob, RunSettings
+from tasks.training.trainer import fit
+from tasks.training.triplet_sets import TripletSet
 
 WARM_UP: Final = 5
 _TEXT: Final = "the dog now lies on green grass beside a small red ball"

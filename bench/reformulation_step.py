@@ -28,17 +28,17 @@ from PIL import Image
 from torch import nn
 
 from flows.profiles import tiny
-from models.encoder_spec import EncoderSpec
-from models.reformulation.ema import EmaTarget
-from models.reformulation.lightning_module import ReformulationModule
-from models.reformulation.loss import contrastive_loss
-from models.reformulation.network import ReformulationNetwork, build_network
-from models.reformulation.training_settings import TrainingSettings
-from models.triplet_records import Triplet
-from tasks.reformulation_data import ReformulationData, StepDataset
-from tasks.reformulation_fit import fit
-from tasks.reformulation_job import ReformulationJob, RunSettings
-from tasks.triplet_sets import TripletSet, TripletSplit
+from models.encoders.spec import EncoderSpec
+from models.instructcir.ema import EmaTarget
+from models.instructcir.lightning_module import ReformulationModule
+from models.instructcir.loss import contrastive_loss
+from models.instructcir.network import ReformulationNetwork, build_network
+from models.instructcir.training_settings import TrainingSettings
+from models.instructcir.triplets import Triplet
+from tasks.training.data import ReformulationData, StepDataset
+from tasks.training.job import ReformulationJob, RunSettings
+from tasks.training.trainer import fit
+from tasks.training.triplet_sets import TripletSet, TripletSplit
 
 LARGE: Final = EncoderSpec("ViT-B-32", "random:0", preprocess="clip", device="cpu")
 SIZES: Final = {"large": (LARGE, 8, 4, 1.15), "embedded": (tiny().encoder, 64, 30, 1.3)}

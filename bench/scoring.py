@@ -16,7 +16,12 @@ from typing import Final
 
 import numpy as np
 
-from models.metrics import CIRR_RECALLS, CIRR_SUBSET_RECALLS, cirr_metrics, ranks_in_score_blocks
+from models.retrieval.metrics import (
+    CIRR_RECALLS,
+    CIRR_SUBSET_RECALLS,
+    cirr_metrics,
+    ranks_in_score_blocks,
+)
 
 QUERIES: Final = 4181
 GALLERY: Final = 2297

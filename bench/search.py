@@ -24,7 +24,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from models.search import GALLERY_BLOCK, top_k
+from models.retrieval.search import GALLERY_BLOCK, top_k
 
 QUERIES: Final = 800
 GALLERY: Final = 123_403

@@ -16,7 +16,7 @@ from typing import Literal
 from botocore.exceptions import BotoCoreError
 
 from deployments.stack.settings import StackSettings
-from storage.locations import Location
+from storage.locations.location import Location
 from tasks.settings import CaptionerSettings, GeneratorSettings, Profile
 
 PINS = {

@@ -17,14 +17,14 @@ from flows.forms import PROFILE_CAPTIONING, Captioning, Form, Work
 from flows.profiles import resolve_profile
 from flows.ray_workers import NO_RAY, RayWorkers, on_ray
 from flows.running import RunLog, ShardRunner, StageFailed, one_by_one, run_stage
-from storage.collections import list_collections
-from storage.locations import Location
-from storage.schemas import OK
-from storage.tables import IncompleteTable
+from storage.collections.collection import list_collections
+from storage.locations.location import Location
+from storage.tables.schemas import OK
+from storage.tables.table import IncompleteTable
 from tasks.artifacts import artifact_key, markdown_table, publish_markdown, stages_markdown
-from tasks.selected_images import SelectedImages, Which
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
+from tasks.stages.selected_images import SelectedImages, Which
 
 DEPLOYMENT = "backfill-captions/backfill-captions"
 SHOWN = 50

@@ -13,14 +13,14 @@ from typing import Any, Final
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.evaluation import runnable_methods
+from embedded_world.benchmarks import WorldSize, write_world
+from embedded_world.unlabelled import UnlabelledSize, write_unlabelled
 from flows.generate_triplets import generate_triplets
 from flows.ingest_collection import run_ingest
 from flows.profiles import EMBEDDED_TRAINING, resolve_profile
 from flows.score_benchmark import Outcome, evaluate
 from flows.train_reformulation import train_reformulation
-from storage.world.benchmarks import WorldSize, write_world
-from storage.world.unlabelled import UnlabelledSize, write_unlabelled
+from tasks.planner import runnable_methods
 from tasks.query_sets import BenchmarkRef
 from tasks.settings import Profile
 

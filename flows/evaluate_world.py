@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from prefect import flow
 
+from embedded_world.benchmarks import WorldSize
 from flows.demo import SPLITS, draw_world, drawn_name
-from flows.evaluation import runnable_methods
 from flows.forms import BenchmarkName, MethodName
 from flows.profiles import resolve_profile
 from flows.score_benchmark import evaluate
-from storage.locations import Location
-from storage.world.benchmarks import WorldSize
-from tasks.ledger import MAIN_METRIC, not_zero_shot
+from storage.locations.location import Location
+from tasks.planner import runnable_methods
 from tasks.query_sets import BenchmarkRef
-from tasks.scores import MethodScores
+from tasks.scoring.ledger import MAIN_METRIC, not_zero_shot
+from tasks.scoring.scores import MethodScores
 
 
 @flow(name="evaluate-world", flow_run_name="evaluate {seeds}")

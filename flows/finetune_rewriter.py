@@ -14,19 +14,19 @@ from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stage, watching
 from flows.setting_groups import AS_RECORDED, Group, Values
-from models.modification_texts import PLACEHOLDERS
+from models.instructcir.modification_texts import PLACEHOLDERS
+from models.instructcir.rewriter_settings import BaseModel, TuningConfig
 from models.prompts.library import Prompt, load_prompt
-from models.rewriter_settings import BaseModel, TuningConfig
 from tasks import progress
-from tasks.pair_samples import PairSample, PairSource, Within
 from tasks.query_sets import BenchmarkRef, image_folder
-from tasks.reformulation_job import group_of
-from tasks.rewriter_pairs import ExampleSource, benchmark_pairs, read_pairs, triplet_pairs
-from tasks.rewriter_training import RewriterJob, TuningData, export_merged, tune_rewriter
 from tasks.settings import GeneratorSettings, Profile
-from tasks.stages.base import ImageSet
 from tasks.stages.captions import CaptionStage
-from tasks.triplet_sets import parse_triplet_set
+from tasks.stages.pair_samples import PairSample, PairSource, Within
+from tasks.stages.stage import ImageSet
+from tasks.training.job import group_of
+from tasks.training.rewriter import RewriterJob, TuningData, export_merged, tune_rewriter
+from tasks.training.rewriter_pairs import ExampleSource, benchmark_pairs, read_pairs, triplet_pairs
+from tasks.training.triplet_sets import parse_triplet_set
 
 
 class Teacher(Form):

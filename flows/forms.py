@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from models.methods import METHODS, method
+from models.retrieval.methods import METHODS, method
 from tasks.query_sets import BenchmarkRef
 from tasks.settings import Profile
 

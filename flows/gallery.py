@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from models.cvsi_settings import BENCHMARK_STYLES
-from models.reformulation.query_forms import GALLERY_FEATURE
+from models.instructcir.query_forms import GALLERY_FEATURE
+from models.retrieval.cvsi_settings import BENCHMARK_STYLES
 from tasks.methods import configured_method, settings_of
 from tasks.settings import Profile
-from tasks.stages.base import ImageSet
 from tasks.stages.caption_features import CaptionFeatureStage
 from tasks.stages.captions import CaptionStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.rankings import AnyGalleryFeature
 from tasks.stages.reformulation_features import ReformulatedImageStage
+from tasks.stages.stage import ImageSet
 
 
 def caption_stage(

@@ -16,17 +16,17 @@ from flows.forms import PROFILE_CAPTIONER, Captioner
 from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stage
-from storage.locations import Location
-from storage.tables import IncompleteTable, require_complete
+from storage.locations.location import Location
+from storage.tables.table import IncompleteTable, require_complete
 from tasks.artifacts import publish_markdown
-from tasks.leak_guard import Guarded, describe, located, parse_guard
-from tasks.pair_samples import PairSample, PairSource, Within
 from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.report.triplets import build_triplet_report, markdown, notes_on, stage_quality
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
+from tasks.stages.pair_samples import PairSample, PairSource, Within
 from tasks.stages.triplets import TripletStage
-from tasks.triplet_sets import TripletSet
+from tasks.training.leak_guard import Guarded, describe, located, parse_guard
+from tasks.training.triplet_sets import TripletSet
 
 
 def triplet_stage(profile: Profile, pairs: PairSample) -> TripletStage:

@@ -10,9 +10,9 @@ from prefect.states import Completed, State
 
 from flows.profiles import resolve_profile
 from flows.running import watching
-from storage.collection_names import IfTaken
-from storage.collections import ingest
-from storage.locations import Location
+from storage.collections.collection import ingest
+from storage.collections.names import IfTaken
+from storage.locations.location import Location
 from tasks import progress
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import models
-from models.cvsi_settings import CvsiSettings, CvsiWeights
-from models.encoder_spec import EncoderSpec
+from models.encoders.spec import EncoderSpec
+from models.retrieval.cvsi_settings import CvsiSettings, CvsiWeights
 from tasks.settings import (
     CaptionerSettings,
     GeneratorSettings,

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from flows.forms import Form
 from flows.running import Made, ShardRunner
 from tasks import progress
-from tasks.stage_tasks import run_shard
+from tasks.stages.run import run_shard
 
 OBJECT_STORE: Final = 100_000_000
 """Bytes; next to nothing goes through it."""

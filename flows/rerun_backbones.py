@@ -13,7 +13,6 @@ from typing import Any
 
 from prefect import flow, runtime
 
-from flows.evaluation import runnable_methods
 from flows.forms import (
     PROFILE_CAPTIONING,
     PROFILE_WORK,
@@ -27,12 +26,13 @@ from flows.forms import (
 from flows.profiles import resolve_profile
 from flows.score_benchmark import Outcome, evaluate
 from flows.train_mapping import train_mapping_for
-from models.methods import METHODS
-from models.paper_results import paper_results
+from models.retrieval.methods import METHODS
+from models.retrieval.published_results import paper_results
 from tasks.artifacts import artifact_key, markdown_table, publish_markdown, stages_markdown
 from tasks.backbone_names import Folders, folders_of, recognised, recognised_name
-from tasks.ledger import MAIN_METRIC, read_ledger
+from tasks.planner import runnable_methods
 from tasks.query_sets import BenchmarkRef, is_embedded_world
+from tasks.scoring.ledger import MAIN_METRIC, read_ledger
 from tasks.settings import Profile
 from tasks.stages.rankings import backbone_of
 

@@ -12,10 +12,10 @@ from typing import Any
 from prefect.states import State
 
 from flows.shown_progress import progress_artifact
-from storage.tables import Shard, require_complete
+from storage.tables.table import Shard, require_complete
 from tasks import progress
-from tasks.stage_tasks import plan_stage, run_shard
-from tasks.stages.base import Stage
+from tasks.stages.run import plan_stage, run_shard
+from tasks.stages.stage import Stage
 
 
 @dataclass(frozen=True)

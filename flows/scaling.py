@@ -16,28 +16,28 @@ import numpy as np
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from embedded_world.benchmarks import WorldSize
 from flows.demo import SPLITS, draw_world, drawn_name
-from flows.evaluation import plan_evaluation
 from flows.forms import BenchmarkChoice, MethodName
 from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stage, run_stages, watching
 from flows.setting_groups import Values
 from flows.train_reformulation import reformulation_job
-from models.methods import method as known_method
-from storage.locations import Location
-from storage.world.benchmarks import WorldSize
+from models.retrieval.methods import method as known_method
+from storage.locations.location import Location
 from tasks import progress
 from tasks.artifacts import artifact_key, markdown_table, publish_markdown
-from tasks.ledger import MAIN_METRIC
+from tasks.planner import plan_evaluation
 from tasks.query_sets import BenchmarkRef, image_folder, is_embedded_world
-from tasks.reformulation_job import RunSettings
-from tasks.reformulation_training import train_reformulation_network
 from tasks.report.scaling import Comparison, Measured, Panel, scaling_page
-from tasks.scores import MethodScores, score_ranking
+from tasks.scoring.ledger import MAIN_METRIC
+from tasks.scoring.scores import MethodScores, score_ranking
 from tasks.settings import Profile
 from tasks.stages.rankings import RankingStage
-from tasks.triplet_sets import TripletSet, parse_triplet_set
+from tasks.training.instructcir import train_reformulation_network
+from tasks.training.job import RunSettings
+from tasks.training.triplet_sets import TripletSet, parse_triplet_set
 
 LeftOut = Literal[
     "cross-attention", "ema", "predictor", "text tower training", "all but the original CLIP"

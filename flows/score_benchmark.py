@@ -10,7 +10,6 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.evaluation import plan_evaluation, runnable_methods
 from flows.forms import (
     PROFILE_CAPTIONING,
     PROFILE_WORK,
@@ -28,11 +27,12 @@ from flows.running import RunLog, run_stage, run_stages
 from storage.benchmarks.submissions import circo_submission, cirr_submission, write_submission
 from tasks.artifacts import artifact_key, publish_markdown, stages_markdown
 from tasks.backbone_names import recognised_name
+from tasks.planner import plan_evaluation, runnable_methods
 from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.report.artifact import section_markdown
 from tasks.report.build import EvaluatedBenchmark, report_data, write_report
 from tasks.report.records import ReportData
-from tasks.scores import MethodScores, read_ranking, record_scores, score_ranking
+from tasks.scoring.scores import MethodScores, read_ranking, record_scores, score_ranking
 from tasks.settings import Profile
 from tasks.stages.rankings import RankingStage
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, Type
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from tasks.reformulation_job import group_of
+from tasks.training.job import group_of
 
 Values = dict[str, Any]
 AS_RECORDED: Final[Values] = {}

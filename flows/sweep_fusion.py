@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from prefect import flow
 
-from flows.evaluation import plan_evaluation
 from flows.forms import (
     PROFILE_CAPTIONING,
     PROFILE_WORK,
@@ -26,11 +25,12 @@ from flows.forms import (
 from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stages
-from models.cvsi_settings import CvsiWeights
-from storage.locations import Location
+from models.retrieval.cvsi_settings import CvsiWeights
+from storage.locations.location import Location
+from tasks.planner import plan_evaluation
 from tasks.query_sets import image_folder
+from tasks.scoring.sweeps import share_grid, sweep_shares, sweep_weights, weight_grid
 from tasks.settings import Profile
-from tasks.sweeps import share_grid, sweep_shares, sweep_weights, weight_grid
 
 
 def every_part(profile: Profile, style: str) -> Profile:

@@ -18,9 +18,10 @@ from flows.forms import (
 from flows.gallery import caption_stage
 from flows.profiles import resolve_profile
 from flows.running import watching
-from models.mapping_settings import LinCirConfig
+from models.textual_inversion.settings import LinCirConfig
 from tasks import progress
-from tasks.mapping_training import (
+from tasks.settings import Profile
+from tasks.training.mapping import (
     Captions,
     MappingJob,
     cached_captions,
@@ -28,7 +29,6 @@ from tasks.mapping_training import (
     read_captions,
     train_network,
 )
-from tasks.settings import Profile
 
 
 @flow(name="train-mapping", flow_run_name="train mapping network")

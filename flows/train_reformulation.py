@@ -9,17 +9,17 @@ from prefect import flow
 from flows.profiles import resolve_profile
 from flows.running import watching
 from flows.setting_groups import AS_RECORDED, Group, Values
-from models.reformulation.settings import (
+from models.instructcir.settings import (
     CombinerSettings,
     EmaSettings,
     LossSettings,
     NetworkSettings,
 )
-from models.reformulation.training_settings import TrainingSettings
+from models.instructcir.training_settings import TrainingSettings
 from tasks import progress
-from tasks.reformulation_job import ReformulationJob, RunSettings, group_of
-from tasks.reformulation_training import train_reformulation_network
-from tasks.triplet_sets import TripletSet, parse_triplet_set
+from tasks.training.instructcir import train_reformulation_network
+from tasks.training.job import ReformulationJob, RunSettings, group_of
+from tasks.training.triplet_sets import TripletSet, parse_triplet_set
 
 OWN: Final = ("epochs", "batch_size", "learning_rate", "new_learning_rate", "seed")
 """Settings of training that are parameters of their own."""

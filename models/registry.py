@@ -33,7 +33,7 @@ CAPTIONERS: Final[Mapping[str, Engine]] = {
 
 GENERATORS: Final[Mapping[str, Engine]] = {
     "transformers": Engine(
-        "models.generators.transformers_local", "TransformersGenerator", "LocalGeneratorSettings"
+        "models.generators.transformers", "TransformersGenerator", "LocalGeneratorSettings"
     ),
     "openai_server": Engine(
         "models.generators.openai_server", "OpenAIServerGenerator", "OpenAIServerSettings"
@@ -41,7 +41,7 @@ GENERATORS: Final[Mapping[str, Engine]] = {
 }
 
 ENCODERS: Final[Mapping[str, Engine]] = {
-    "open_clip": Engine("models.open_clip_loading", "load_encoder", "EncoderSpec"),
+    "open_clip": Engine("models.encoders.loading", "load_encoder", "EncoderSpec"),
 }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from models.encoder_spec import EncoderSpec
+    from models.encoders.spec import EncoderSpec
 
 Folders = Mapping[str, str]
 """Name by content (`local HASH`) -> what its folder was called."""

@@ -14,21 +14,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from storage.locations import Location
+from storage.locations.location import Location
 from tasks.settings import CaptionerSettings, GeneratorSettings
 
 if TYPE_CHECKING:
-    from models.encoder_spec import EncoderSpec
-    from models.mapping import MappingNetwork
-    from models.open_clip_encoder import OpenClipEncoder
-    from models.open_clip_loading import EncoderFacts
+    from models.encoders.loading import EncoderFacts
+    from models.encoders.open_clip import OpenClipEncoder
+    from models.encoders.spec import EncoderSpec
     from models.protocols import Captioner, Fingerprint, TextGenerator
+    from models.textual_inversion.network import MappingNetwork
 
 
 @functools.lru_cache(maxsize=2)
 def load_encoder(spec: EncoderSpec) -> OpenClipEncoder:
     """The image-text encoder of a spec."""
-    from models.open_clip_loading import load_encoder as load
+    from models.encoders.loading import load_encoder as load
 
     return load(spec)
 
@@ -99,7 +99,7 @@ def _show_loading(model: str) -> None:
 @functools.lru_cache(maxsize=4)
 def load_mapping(checkpoint: str) -> MappingNetwork:
     """The mapping network of a checkpoint: a local path, or a folder on S3."""
-    from models.mapping import load_mapping as load
+    from models.textual_inversion.network import load_mapping as load
 
     with _on_disk(checkpoint) as place:
         return load(place)
@@ -121,7 +121,7 @@ def _on_disk(checkpoint: str) -> Iterator[str]:
 @functools.lru_cache(maxsize=16)
 def encoder_facts(spec: EncoderSpec) -> EncoderFacts:
     """What the files of an encoder tell of it."""
-    from models.open_clip_loading import encoder_facts as read
+    from models.encoders.loading import encoder_facts as read
 
     return read(spec)
 
@@ -151,7 +151,7 @@ def generator_fingerprint(settings: GeneratorSettings) -> Fingerprint:
 @functools.lru_cache(maxsize=16)
 def mapping_fingerprint(checkpoint: str) -> Mapping[str, Any]:
     """What the pseudo tokens of a mapping network depend on."""
-    from models.mapping import mapping_fingerprint as read
+    from models.textual_inversion.network import mapping_fingerprint as read
 
     with _on_disk(checkpoint) as place:
         return read(place)

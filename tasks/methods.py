@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from models.cvsi_settings import CVSI, CvsiSettings
-from models.method_records import Method
-from models.methods import INSTRUCTCIR_WEIGHTS, METHODS, cvsi_recipes, late_fusion, method
-from tasks.ledger import not_zero_shot
+from models.retrieval.cvsi_settings import CVSI, CvsiSettings
+from models.retrieval.method_records import Method
+from models.retrieval.methods import INSTRUCTCIR_WEIGHTS, METHODS, cvsi_recipes, late_fusion, method
 from tasks.networks import network_facts, network_problem
+from tasks.scoring.ledger import not_zero_shot
 from tasks.settings import Profile
 
 

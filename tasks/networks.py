@@ -13,21 +13,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.methods import NO_NETWORK, TRAIN_OR_NAME
-from models.reformulation.folder import network_fingerprint, read_config
-from models.reformulation.query_forms import QUERY_FORMS, QueryForm
-from storage.keys import content_key
-from storage.locations import Entry, Location
+from models.instructcir.folder import network_fingerprint, read_config
+from models.instructcir.query_forms import QUERY_FORMS, QueryForm
+from models.retrieval.methods import NO_NETWORK, TRAIN_OR_NAME
+from storage.locations.location import Entry, Location
+from storage.tables.keys import content_key
 from tasks.engines import fingerprint_name
 from tasks.settings import ReformulationSettings
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from models.instructcir.checkpoint import LoadedNetwork
+    from models.instructcir.encoder import ReformulationEncoder
+    from models.instructcir.training_settings import Branch
     from models.protocols import FloatArray
-    from models.reformulation.checkpoint import LoadedNetwork
-    from models.reformulation.encoder import ReformulationEncoder
-    from models.reformulation.training_settings import Branch
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def query_form(settings: ReformulationSettings, feature: str) -> QueryForm:
 
 def features_identity(settings: ReformulationSettings, branch: Branch) -> dict[str, Any]:
     """What the features of one branch depend on; no weights are loaded."""
-    from models.reformulation.encoder import encoder_fingerprint
+    from models.instructcir.encoder import encoder_fingerprint
 
     facts = network_facts(settings.checkpoint)
     return dict(encoder_fingerprint(facts.identity, branch, settings.dtype))
@@ -103,7 +103,7 @@ def features_identity(settings: ReformulationSettings, branch: Branch) -> dict[s
 
 def load_network(settings: ReformulationSettings, branch: Branch) -> ReformulationEncoder:
     """The network as an encoder whose queries one branch answers; weights are loaded once."""
-    from models.reformulation.encoder import ReformulationEncoder
+    from models.instructcir.encoder import ReformulationEncoder
 
     identity = content_key(network_facts(settings.checkpoint).identity)
     return ReformulationEncoder(
@@ -134,7 +134,7 @@ def encode_queries(
     Raises:
         ValueError: A combiner is asked for and there is none.
     """
-    from models.reformulation.encoder import combine_features
+    from models.instructcir.encoder import combine_features
 
     encoder = load_network(settings, form.branch)
     if not form.combined:
@@ -150,7 +150,7 @@ def encode_queries(
 @functools.lru_cache(maxsize=1)
 def _loaded(checkpoint: str, identity: str) -> LoadedNetwork:
     """A network in memory; the identity is there so that a replaced one is read again."""
-    from models.reformulation.checkpoint import load_network as load
+    from models.instructcir.checkpoint import load_network as load
 
     return load(_folder(checkpoint))
 

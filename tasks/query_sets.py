@@ -15,11 +15,11 @@ from pydantic import Field
 from storage.benchmarks.indexing import IndexedCategory, index_category
 from storage.benchmarks.records import Benchmark, Query
 from storage.benchmarks.registry import load_benchmark
-from storage.collection_names import Listing
-from storage.collections import Collection
-from storage.keys import content_key
-from storage.locations import Location
-from storage.schemas import OK
+from storage.collections.collection import Collection
+from storage.collections.names import Listing
+from storage.locations.location import Location
+from storage.tables.keys import content_key
+from storage.tables.schemas import OK
 from tasks.settings import Settings
 
 WORLD_NOTE = "world.json"
@@ -58,7 +58,7 @@ def _load_benchmark(ref_json: str) -> Benchmark:
 
 
 def is_embedded_world(root: str) -> bool:
-    """Whether the benchmark in this folder was drawn by `storage.world`."""
+    """Whether the benchmark in this folder was drawn by `embedded_world`."""
     return Path(root, WORLD_NOTE).is_file()
 
 

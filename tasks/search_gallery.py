@@ -9,13 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from models.features import QUERY_FEATURES
-from models.method_records import AnyRecipe
-from models.prompts.library import load_prompt
-from models.protocols import CaptionSampling
-from models.query_features import FeatureMaker, QueryInputs
-from models.reformulation.query_forms import QUERY_FORMS
-from models.rewriting import (
+from models.generators.rewriting import (
     RewriteInput,
     RewriteSettings,
     edit_inputs,
@@ -23,13 +17,19 @@ from models.rewriting import (
     read_reply,
     to_request,
 )
-from models.search import NO_EXCLUSION, top_k
-from storage.collections import Collection
-from storage.images import decode_image
-from storage.keys import sha256_hex
-from storage.locations import Location
-from storage.schemas import OK
-from storage.tables import require_complete
+from models.instructcir.query_forms import QUERY_FORMS
+from models.prompts.library import load_prompt
+from models.protocols import CaptionSampling
+from models.retrieval.features import QUERY_FEATURES
+from models.retrieval.method_records import AnyRecipe
+from models.retrieval.query_features import FeatureMaker, QueryInputs
+from models.retrieval.search import NO_EXCLUSION, top_k
+from storage.collections.collection import Collection
+from storage.collections.decoding import decode_image
+from storage.locations.location import Location
+from storage.tables.keys import sha256_hex
+from storage.tables.schemas import OK
+from storage.tables.table import require_complete
 from tasks.engines import load_captioner, load_encoder, load_generator, load_mapping
 from tasks.methods import configured_method, settings_of
 from tasks.networks import encode_queries, query_form

@@ -12,10 +12,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.cvsi_settings import PAPER_WEIGHTS, CvsiSettings
-from models.encoder_spec import EncoderSpec
-from models.methods import INSTRUCTCIR_WEIGHTS, NO_NETWORK
+from models.encoders.spec import EncoderSpec
 from models.protocols import CaptionSampling, Dtype
+from models.retrieval.cvsi_settings import PAPER_WEIGHTS, CvsiSettings
+from models.retrieval.methods import INSTRUCTCIR_WEIGHTS, NO_NETWORK
 
 
 class Settings(BaseModel):

@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """List or verify; the status is 1 where something is wrong."""
-    from storage.locations import Location
-    from storage.tables import list_tables
+    from storage.locations.location import Location
+    from storage.tables.table import list_tables
 
     tables = [
         table
@@ -55,8 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace, tables: list[tuple[str, str]]) -> int:
-    from storage.locations import Location
-    from storage.tables import load_table
+    from storage.locations.location import Location
+    from storage.tables.table import load_table
 
     found = []
     for name, spec_key in tables:

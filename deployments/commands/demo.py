@@ -59,7 +59,7 @@ def show_scores(scores: dict[str, dict[str, dict[str, float]]]) -> None:
     """The main metric of each method on each benchmark."""
     from rich.table import Table
 
-    from tasks.ledger import MAIN_METRIC
+    from tasks.scoring.ledger import MAIN_METRIC
 
     for collection, methods in scores.items():
         if not methods:

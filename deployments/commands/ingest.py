@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ingest and sum up."""
-    from storage.collections import ingest
-    from storage.locations import Location
+    from storage.collections.collection import ingest
+    from storage.locations.location import Location
 
     done = 0
     with stage_display(f"ingest {arguments.name}", 0, 0) as listener:
@@ -69,8 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _name_failures(arguments: argparse.Namespace, most: int = 40) -> None:
-    from storage.collections import Collection
-    from storage.locations import Location
+    from storage.collections.collection import Collection
+    from storage.locations.location import Location
 
     rows = Collection.open(Location(arguments.root), arguments.name).rows()
     failed = rows.filter(rows["status"] != "ok")

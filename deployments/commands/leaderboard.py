@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the ledger and print it."""
-    from tasks.ledger import read_ledger
+    from tasks.scoring.ledger import read_ledger
 
     rows = read_ledger(arguments.root)
     if arguments.json:
@@ -52,7 +52,7 @@ SHOWN = {
 
 
 def _print_group(rows: list[dict[str, Any]]) -> None:
-    from tasks.ledger import MAIN_METRIC, not_zero_shot
+    from tasks.scoring.ledger import MAIN_METRIC, not_zero_shot
 
     first = rows[0]
     main = MAIN_METRIC[first["benchmark"]]

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the method table."""
     from flows.profiles import parse_assignments, resolve_profile
-    from models.methods import METHODS
+    from models.retrieval.methods import METHODS
     from tasks.methods import label_of, why_not_ready
 
     profile = resolve_profile(arguments.profile, parse_assignments(arguments.set))

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Score and print."""
-    from tasks.score_predictions import score_with_protocol
+    from tasks.scoring.predictions import score_with_protocol
 
     scores = score_with_protocol(
         arguments.benchmark, arguments.split, arguments.annotations, arguments.predictions

@@ -39,8 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     print("loading models", file=sys.stderr)
     from flows.gallery import gallery_stages
     from flows.profiles import parse_assignments, resolve_profile
-    from storage.images import ImageProblem
-    from storage.tables import IncompleteTable
+    from storage.collections.decoding import ImageProblem
+    from storage.tables.table import IncompleteTable
     from tasks.search_gallery import search_gallery
 
     profile = resolve_profile(arguments.profile, parse_assignments(arguments.set))

@@ -6,7 +6,7 @@ from __future__ import annotations
 from botocore.exceptions import BotoCoreError
 
 from deployments.errors import UserError
-from storage.locations import Location
+from storage.locations.location import Location
 
 
 def ensure_bucket(root: str) -> bool:

@@ -17,7 +17,7 @@ import yaml
 
 from deployments.errors import UserError
 from deployments.stack.settings import PREFECT_YAML, prefect_command, project_file
-from storage.keys import content_key, sha256_hex
+from storage.tables.keys import content_key, sha256_hex
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

@@ -1,7 +1,7 @@
 """What captioners that run in this process share: batches, failures, and drawing the captions.
 
-Sampling is counter-based (`models.sampling`), so that a caption depends on (image key, sample
-index, seed, model) and not on the batch it is drawn in.
+Sampling is counter-based (`models.captioners.sampling`), so that a caption depends on (image key,
+sample index, seed, model) and not on the batch it is drawn in.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from models.decoding import Sampling, decode
+from models.captioners.decoding import Sampling, decode
+from models.captioners.sampling import stream_seed
 from models.protocols import CaptionReply, CaptionSampling
-from models.sampling import stream_seed
 
 KeyedImage: TypeAlias = tuple[str, Image.Image]
 CaptionBatch: TypeAlias = Callable[[Sequence[KeyedImage]], list[list[str]]]

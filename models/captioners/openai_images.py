@@ -16,6 +16,7 @@ from typing import Final
 from PIL import Image
 
 from models.captioners.chat import check_proportions, prompt_fingerprint, question
+from models.captioners.sampling import stream_seed
 from models.generators.background_loop import BackgroundLoop
 from models.generators.openai_session import (
     OpenAIServerSettings,
@@ -25,7 +26,6 @@ from models.generators.openai_session import (
     short,
 )
 from models.protocols import CaptionReply, CaptionSampling, Fingerprint
-from models.sampling import stream_seed
 
 VERSION: Final = 2
 """Raised when the code puts other questions to the server or reads its answers differently."""

@@ -8,7 +8,7 @@ from typing import Final
 from models.protocols import TextReply, TextRequest
 
 EMPTY_ANSWER: Final = "the model answered nothing"
-"""Reason of a reply without text; `models.rewriting` reads an empty list of objects from it."""
+"""Reason of a reply without text; `rewriting` reads an empty list of objects from it."""
 
 ALLOWED_ENDS: Final = ("stop", "length")
 

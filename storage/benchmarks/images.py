@@ -10,7 +10,7 @@ from pathlib import Path
 from storage.benchmarks.errors import MissingImages
 from storage.benchmarks.parsing import listing
 from storage.benchmarks.records import Benchmark
-from storage.keys import JsonValue
+from storage.tables.keys import JsonValue
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from storage.keys import JsonValue
+from storage.tables.keys import JsonValue
 
 
 @dataclass(frozen=True, slots=True)

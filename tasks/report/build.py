@@ -11,13 +11,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from models.methods import METHODS
-from models.paper_results import PaperResult, paper_results
-from storage.collections import Collection
-from storage.locations import Location
-from storage.tables import Table
+from models.retrieval.methods import METHODS
+from models.retrieval.published_results import PaperResult, paper_results
+from storage.collections.collection import Collection
+from storage.locations.location import Location
+from storage.tables.table import Table
 from tasks.backbone_names import Folders, folders_of, recognised, recognised_name
-from tasks.ledger import MAIN_METRIC, RESULTS_SPEC, not_zero_shot
 from tasks.query_sets import BenchmarkRef, QuerySet, is_embedded_world, load_query_set
 from tasks.report.pictures import thumbnail
 from tasks.report.records import (
@@ -31,11 +30,12 @@ from tasks.report.records import (
     Thumbnail,
 )
 from tasks.report.render import render_report
-from tasks.scores import MethodScores, RankedLists, read_ranking
+from tasks.scoring.ledger import MAIN_METRIC, RESULTS_SPEC, not_zero_shot
+from tasks.scoring.scores import MethodScores, RankedLists, read_ranking
 from tasks.settings import Profile
-from tasks.stages.base import Stage as TableStage
 from tasks.stages.query_features import QueryFeatureStage
 from tasks.stages.rankings import REFORMULATED, RankingStage, backbone_of
+from tasks.stages.stage import Stage as TableStage
 
 COLUMNS: Final = {
     "cirr": (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Final
 
-from storage.images import decode_image
+from storage.collections.decoding import decode_image
 from tasks.report.records import Thumbnail
 
 THUMBNAIL: Final = 112

@@ -14,17 +14,17 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from models.triplet_quality import QualityCounter, TripletQuality, attention
-from models.triplet_records import TripletRow
-from storage.locations import Location
-from storage.schemas import OK
-from tasks.leak_guard import describe
+from models.instructcir.triplet_quality import QualityCounter, TripletQuality, attention
+from models.instructcir.triplets import TripletRow
+from storage.locations.location import Location
+from storage.tables.schemas import OK
 from tasks.report import plots
 from tasks.report.page import StageView, run_totals, stage_view
 from tasks.report.pictures import thumbnail
 from tasks.report.records import Provenance, Stage, Thumbnail
 from tasks.report.render import render_page
 from tasks.stages.triplets import TripletStage
+from tasks.training.leak_guard import describe
 
 SHOWN: Final = 24
 """Triplets shown as pictures."""

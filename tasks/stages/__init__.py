@@ -1,5 +1,5 @@
 """Stages: what is planned, made shard by shard and published as one table each.
 
 A stage is a frozen value. It knows the keys its table should hold and how to make the rows of
-some of them; planning, publishing and resuming are the same for all (`tasks/stage_tasks.py`).
+some of them; planning, publishing and resuming are the same for all (`tasks/stages/run.py`).
 """

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from models.caption_features import caption_means
-from models.encoder_spec import EncoderSpec
-from storage.schemas import OK
+from models.encoders.spec import EncoderSpec
+from models.retrieval.caption_features import caption_means
+from storage.tables.schemas import OK
 from tasks.engines import encoder_dim, encoder_fingerprint, load_encoder
-from tasks.stages.base import Stage, Tick
 from tasks.stages.captions import CaptionStage
+from tasks.stages.stage import Stage, Tick
 
 
 class CaptionFeatureStage(Stage):

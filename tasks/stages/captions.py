@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from models.protocols import CaptionReply, CaptionSampling
-from storage.images import ImageProblem
-from storage.schemas import OK
+from storage.collections.decoding import ImageProblem
+from storage.tables.schemas import OK
 from tasks.engines import captioner_fingerprint, load_captioner
-from tasks.pair_samples import PairSample
-from tasks.selected_images import SelectedImages
 from tasks.settings import CaptionerSettings
-from tasks.stages.base import ImageSet, Stage, Tick, decoded
+from tasks.stages.pair_samples import PairSample
+from tasks.stages.selected_images import SelectedImages
+from tasks.stages.stage import ImageSet, Stage, Tick, decoded
 
 
 class CaptionStage(Stage):

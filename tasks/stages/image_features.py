@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from models.encoder_spec import EncoderSpec
+from models.encoders.spec import EncoderSpec
 from tasks.engines import encoder_dim, encoder_fingerprint, load_encoder
-from tasks.stages.base import Decoding, ImageSet, Stage, Tick
+from tasks.stages.stage import Decoding, ImageSet, Stage, Tick
 
 
 class ImageFeatureStage(Stage):

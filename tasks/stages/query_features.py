@@ -1,4 +1,4 @@
-"""Query features by name (`models.features.QUERY_FEATURES`), one table for each."""
+"""Query features by name (`models.retrieval.features.QUERY_FEATURES`), one table for each."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from models.cvsi_settings import CvsiSettings
-from models.encoder_spec import EncoderSpec
-from models.features import QUERY_FEATURES
-from models.query_features import FeatureMaker, QueryInputs
-from storage.schemas import OK
+from models.encoders.spec import EncoderSpec
+from models.retrieval.cvsi_settings import CvsiSettings
+from models.retrieval.features import QUERY_FEATURES
+from models.retrieval.query_features import FeatureMaker, QueryInputs
+from storage.tables.schemas import OK
 from tasks.engines import (
     encoder_dim,
     encoder_fingerprint,
@@ -23,11 +23,11 @@ from tasks.engines import (
     mapping_fingerprint,
 )
 from tasks.query_sets import BenchmarkRef, QueryItem, load_query_set
-from tasks.stages.base import Stage, Tick
 from tasks.stages.caption_features import captions_of
 from tasks.stages.captions import CaptionStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.rewrites import RewriteStage, answers_of
+from tasks.stages.stage import Stage, Tick
 
 
 class QueryFeatureStage(Stage):

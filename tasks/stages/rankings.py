@@ -12,27 +12,27 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
-from models.cvsi_settings import CvsiSettings
-from models.features import QUERY_FEATURES
-from models.method_records import AnyRecipe, Recipe
-from models.methods import INSTRUCTCIR_WEIGHTS
+from models.retrieval.cvsi_settings import CvsiSettings
+from models.retrieval.features import QUERY_FEATURES
+from models.retrieval.method_records import AnyRecipe, Recipe
+from models.retrieval.methods import INSTRUCTCIR_WEIGHTS
 from storage.benchmarks.indexing import IndexedCategory
-from storage.keys import content_key
-from storage.schemas import OK
-from storage.tables import Table
+from storage.tables.keys import content_key
+from storage.tables.schemas import OK
+from storage.tables.table import Table
 from tasks.backbone_names import folders_of
 from tasks.engines import backbone_name
 from tasks.methods import configured_method
 from tasks.networks import network_facts
 from tasks.query_sets import BenchmarkRef, QuerySet, load_query_set, protocol_of
-from tasks.stages.base import Stage, Tick
 from tasks.stages.caption_features import CaptionFeatureStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.query_features import QueryFeatureStage
 from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
+from tasks.stages.stage import Stage, Tick
 
 if TYPE_CHECKING:
-    from models.encoder_spec import EncoderSpec
+    from models.encoders.spec import EncoderSpec
 
 AnyQueryFeature: TypeAlias = QueryFeatureStage | ReformulatedQueryStage
 AnyGalleryFeature: TypeAlias = ImageFeatureStage | CaptionFeatureStage | ReformulatedImageStage
@@ -153,7 +153,7 @@ class RankingStage(Stage):
 
     def rank(self, query_set: QuerySet, category: str) -> RankedCategory:
         """Rank all queries of one category whose features are there."""
-        from models.search import top_k
+        from models.retrieval.search import top_k
 
         made = self.features(query_set, category)
         vectors = self.recipe.query_vectors(made.queries, made.gallery).astype(np.float32)

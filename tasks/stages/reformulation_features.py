@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from models.reformulation.query_forms import QueryForm
+from models.instructcir.query_forms import QueryForm
 from tasks.networks import (
     encode_queries,
     features_identity,
@@ -17,7 +17,7 @@ from tasks.networks import (
 )
 from tasks.query_sets import BenchmarkRef, load_query_set
 from tasks.settings import ReformulationSettings
-from tasks.stages.base import Decoding, ImageSet, Stage, Tick
+from tasks.stages.stage import Decoding, ImageSet, Stage, Tick
 
 
 class ReformulatedImageStage(Stage):

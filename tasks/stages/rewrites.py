@@ -12,9 +12,7 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from models.prompts.library import load_prompt
-from models.protocols import TextReply
-from models.rewriting import (
+from models.generators.rewriting import (
     RewriteInput,
     RewriteSettings,
     edit_inputs,
@@ -22,13 +20,15 @@ from models.rewriting import (
     read_reply,
     to_request,
 )
-from storage.schemas import OK
+from models.prompts.library import load_prompt
+from models.protocols import TextReply
+from storage.tables.schemas import OK
 from tasks.engines import generator_fingerprint, load_generator
 from tasks.query_sets import BenchmarkRef, QueryItem, load_query_set
 from tasks.settings import GeneratorSettings
-from tasks.stages.base import Stage, Tick
 from tasks.stages.caption_features import captions_of
 from tasks.stages.captions import CaptionStage
+from tasks.stages.stage import Stage, Tick
 
 
 class RewriteStage(Stage):

@@ -8,22 +8,22 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import Field
 
-from models.modification_texts import (
+from models.instructcir.modification_texts import (
     PLACEHOLDERS,
     CaptionPair,
     WritingSettings,
     WrittenText,
     write_texts,
 )
-from models.pair_sampling import Pair
+from models.instructcir.pairs import Pair
 from models.prompts.library import load_prompt
-from storage.schemas import OK
+from storage.tables.schemas import OK
 from tasks.engines import generator_fingerprint, load_generator
-from tasks.pair_samples import PairSample
 from tasks.settings import GeneratorSettings
-from tasks.stages.base import Stage, Tick
 from tasks.stages.caption_features import captions_of
 from tasks.stages.captions import CaptionStage
+from tasks.stages.pair_samples import PairSample
+from tasks.stages.stage import Stage, Tick
 
 MISSING_INPUT = "missing_input"
 """Status of a pair of which an image has no caption."""

@@ -11,9 +11,9 @@ import torch
 
 from bench import reformulation_gpu
 from bench.reformulation_gpu import Figures, main, peak_tflops, sample_flops, step_flops
-from models.reformulation.lightning_module import ReformulationModule
-from models.reformulation.settings import EmaSettings, LossSettings
-from models.reformulation.training_settings import TrainingSettings
+from models.instructcir.lightning_module import ReformulationModule
+from models.instructcir.settings import EmaSettings, LossSettings
+from models.instructcir.training_settings import TrainingSettings
 from tests.fakes.small_networks import small_network, write_clip
 
 FIGURES = Figures(

@@ -18,9 +18,9 @@ import pytest
 
 from flows.backfill_captions import DEPLOYMENT
 from flows.gallery import caption_stage
-from storage.collections import ingest
-from storage.locations import Location
-from storage.tables import Shard, Table
+from storage.collections.collection import ingest
+from storage.locations.location import Location
+from storage.tables.table import Shard, Table
 from tests.cluster.conftest import ROOT, SILENCE
 from tests.fakes.cluster import Cluster
 from tests.fakes.drawn import draw_folder, small_profile, small_settings

@@ -15,8 +15,8 @@ from PIL import Image
 from deployments.cli import COMMANDS, main
 from deployments.commands.run import FLOWS
 from flows.profiles import tiny
-from storage.collections import Collection
-from storage.locations import Location
+from storage.collections.collection import Collection
+from storage.locations.location import Location
 from tests.fakes.benchmark_layouts import (
     CIRR_NAMES,
     fashioniq_query,

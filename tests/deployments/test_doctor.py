@@ -56,7 +56,7 @@ def test_storage_that_lets_a_second_writer_win(
         target.write_bytes(data)
         return True
 
-    monkeypatch.setattr("storage.stores.LocalStore.create", overwriting)
+    monkeypatch.setattr("storage.locations.stores.LocalStore.create", overwriting)
     status, found = diagnose(capsys, root=tmp_path)
     assert status == 1
     assert "second writer" in found["storage"]["found"]

@@ -18,7 +18,7 @@ from deployments.commands.run import FLOWS
 from deployments.flow_fields import field_lines
 from flows.forms import Backbone, BenchmarkChoice, Captioning, Clip, Work, with_choices
 from flows.profiles import resolve_profile
-from models.methods import METHODS
+from models.retrieval.methods import METHODS
 
 CIRR = {"benchmark": "cirr", "folder": "x"}
 RERUN = {"backbone": {}, "benchmarks": [{"name": "cirr", "folder": "x"}]}

@@ -16,18 +16,18 @@ from PIL import Image
 
 from deployments.cli import main
 from flows.gallery import gallery_stages
-from models.methods import METHODS
-from models.reformulation.checkpoint import load_network
-from models.reformulation.encoder import ReformulationEncoder
-from storage.collections import ingest
-from storage.locations import Location
-from storage.tables import Shard, list_tables, open_table
-from tasks.ledger import RESULTS_SPEC
+from models.instructcir.checkpoint import load_network
+from models.instructcir.encoder import ReformulationEncoder
+from models.retrieval.methods import METHODS
+from storage.collections.collection import ingest
+from storage.locations.location import Location
+from storage.tables.table import Shard, list_tables, open_table
 from tasks.methods import configured_method
+from tasks.scoring.ledger import RESULTS_SPEC
 from tasks.search_gallery import _Query
 from tasks.settings import Profile
-from tasks.stages.base import Stage
 from tasks.stages.caption_features import CaptionFeatureStage
+from tasks.stages.stage import Stage
 from tests.fakes.drawn import draw_folder, small_profile, small_settings
 from tests.fakes.networks import write_network
 

@@ -29,9 +29,9 @@ from flows import running
 from flows.gallery import caption_stage
 from tasks.engines import load_captioner
 from tasks.settings import Profile
-from tasks.stage_tasks import plan_stage, run_shard
-from tasks.stages.base import Stage, Tick
 from tasks.stages.captions import CaptionStage
+from tasks.stages.run import plan_stage, run_shard
+from tasks.stages.stage import Stage, Tick
 
 
 @dataclass(frozen=True)

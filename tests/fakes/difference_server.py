@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.profiles import EMBEDDED, resolve_profile
-from models.triplet_quality import words_of
+from models.instructcir.triplet_quality import words_of
 from tasks.settings import Profile
 from tests.fakes.openai_server import MODEL, Reply, chat
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
+from embedded_world.drawing import draw
+from embedded_world.scenes import sample_scenes
 from flows.profiles import resolve_profile
-from storage.world.drawing import draw
-from storage.world.scenes import sample_scenes
 from tasks.settings import Profile
 
 

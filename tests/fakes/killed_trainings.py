@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from tasks.reformulation_job import ReformulationJob
+from tasks.training.job import ReformulationJob
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMPARED = ("model.safetensors", "target.safetensors", "combiner.safetensors", "curves.csv")

@@ -11,7 +11,12 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-KINDS = ("open_clip", "models.mapping", "models.reformulation", "models.text_tower")
+KINDS = (
+    "open_clip",
+    "models.textual_inversion.network",
+    "models.instructcir",
+    "models.encoders.text_tower",
+)
 
 
 @contextmanager
@@ -61,7 +66,7 @@ def refuse_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PreTrainedModel, "from_pretrained", refuse)
     monkeypatch.setattr("open_clip.create_model", refuse)
     monkeypatch.setattr("open_clip.factory.load_checkpoint", refuse)
-    monkeypatch.setattr("models.mapping.new_module", refuse)
-    monkeypatch.setattr("models.reformulation.checkpoint.load_network", refuse)
+    monkeypatch.setattr("models.textual_inversion.network.new_module", refuse)
+    monkeypatch.setattr("models.instructcir.checkpoint.load_network", refuse)
     monkeypatch.setattr("peft.PeftModel.from_pretrained", refuse)
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", refuse)

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from flows.profiles import tiny
-from models.reformulation.checkpoint import save_network
-from models.reformulation.combiner import new_combiner
-from models.reformulation.network import build_network
-from models.reformulation.settings import CombinerSettings
+from models.instructcir.checkpoint import save_network
+from models.instructcir.combiner import new_combiner
+from models.instructcir.network import build_network
+from models.instructcir.settings import CombinerSettings
 
 ZERO_SHOT: Mapping[str, Any] = {"zero_shot": True, "triplets": {"rewriter": {"model": "llama"}}}
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 
-from storage.world.grammar import AT, caption
-from storage.world.scenes import COLOURS, Scene, sample_scenes
+from embedded_world.grammar import AT, caption
+from embedded_world.scenes import COLOURS, Scene, sample_scenes
 
 
 def recoloured_pairs(

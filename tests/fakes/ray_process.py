@@ -41,8 +41,8 @@ def note() -> None:
 
 
 def _die_once(mark: Path) -> None:
-    from tasks.stages.base import Tick
     from tasks.stages.captions import CaptionStage
+    from tasks.stages.stage import Tick
 
     rows = CaptionStage.rows
 

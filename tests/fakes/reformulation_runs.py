@@ -14,8 +14,8 @@ from dataclasses import replace
 from pydantic import TypeAdapter
 
 from tasks import reformulation_training
-from tasks.reformulation_curves import ShownProgress
-from tasks.reformulation_job import ReformulationJob, RunSettings
+from tasks.training.curves import ShownProgress
+from tasks.training.job import ReformulationJob, RunSettings
 from tests.fakes.caption_backfill import serve
 
 RUN = RunSettings(accelerator="cpu", save_steps=3, log_steps=1, loggers=())
@@ -26,7 +26,7 @@ def main(job_json: str, log: str) -> None:
     job = TypeAdapter(ReformulationJob).validate_json(job_json)
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     # Whatever is imported late is imported here, once for all forks.
-    import tasks.reformulation_worker  # noqa: F401
+    import tasks.training.launcher  # noqa: F401
 
     def report(self: ShownProgress, step: int, total: int, loss: float) -> None:
         os.write(file, f"{step}\n".encode())

@@ -12,11 +12,11 @@ import os
 import sys
 import traceback
 
+from models.instructcir.rewriter_settings import BaseModel, TuningConfig
 from models.prompts.library import load_prompt
-from models.rewriter_settings import BaseModel, TuningConfig
 from tasks import rewriter_training
-from tasks.rewriter_pairs import read_pairs
-from tasks.rewriter_training import RewriterJob, TuningData, tune_rewriter
+from tasks.training.rewriter import RewriterJob, TuningData, tune_rewriter
+from tasks.training.rewriter_pairs import read_pairs
 
 STEPS = 120
 CONFIG = TuningConfig(rank=4, epochs=STEPS // 4, batch_size=2, micro_batch=1, learning_rate=1e-2)

@@ -11,9 +11,9 @@ import open_clip
 import safetensors.torch
 import torch
 
-from models.encoder_spec import EncoderSpec
-from models.reformulation.network import ReformulationNetwork, build_network
-from models.reformulation.settings import NetworkSettings
+from models.encoders.spec import EncoderSpec
+from models.instructcir.network import ReformulationNetwork, build_network
+from models.instructcir.settings import NetworkSettings
 from tests.fakes.small_clip import CONFIG
 
 TEXTS = ["make it blue", "", "a large red star on top of two small green circles", "brighter"]

@@ -12,9 +12,9 @@ import sys
 from flows import running
 from flows.generate_triplets import triplet_stage
 from tasks.engines import captioner_fingerprint, generator_fingerprint, load_captioner
-from tasks.pair_samples import PairSample
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
+from tasks.stages.pair_samples import PairSample
 from tasks.stages.triplets import TripletStage
 from tests.fakes.caption_backfill import note_shards, serve, without_prefect
 

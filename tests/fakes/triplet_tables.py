@@ -10,13 +10,13 @@ from typing import Any
 import pyarrow as pa
 
 from flows.train_reformulation import reformulation_job
-from models.encoder_spec import EncoderSpec
-from models.triplet_records import triplet_id
-from storage.collections import Collection, ingest
-from storage.locations import Location
-from storage.tables import open_table
-from tasks.reformulation_job import ReformulationJob
-from tasks.triplet_sets import TripletSet
+from models.encoders.spec import EncoderSpec
+from models.instructcir.triplets import triplet_id
+from storage.collections.collection import Collection, ingest
+from storage.locations.location import Location
+from storage.tables.table import open_table
+from tasks.training.job import ReformulationJob
+from tasks.training.triplet_sets import TripletSet
 from tests.fakes.drawn import draw_folder
 from tests.fakes.small_clip import write_small_clip
 

@@ -21,13 +21,13 @@ from prefect.client.schemas.sorting import ArtifactSort
 
 from deployments.cli import main
 from deployments.commands.demo import show_scores
+from embedded_world.benchmarks import WorldSize, write_world
 from flows.forms import Backbone, BenchmarkChoice, Captioning, Work
 from flows.rerun_backbones import evaluate_matrix, rerun_backbone
-from storage.locations import Location
-from storage.tables import list_tables, load_table
-from storage.world.benchmarks import WorldSize, write_world
+from storage.locations.location import Location
+from storage.tables.table import list_tables, load_table
 from tasks.artifacts import artifact_key
-from tasks.ledger import read_ledger
+from tasks.scoring.ledger import read_ledger
 from tests.fakes.drawn import small_settings
 from tests.fakes.model_calls import forget_models, forward_passes, refuse_models, text_passes
 from tests.fakes.small_clip import write_small_clip
@@ -103,15 +103,15 @@ def test_the_first_backbone_makes_captions_and_edits(ran: Ran) -> None:
     assert made["Blip2VisionModel"] > 0
     assert made["LlamaForCausalLM"] > 0
     assert made["open_clip"] > 0
-    assert made["models.reformulation"] > 0
+    assert made["models.instructcir"] > 0
 
 
 def test_a_second_backbone_asks_no_captioner_and_no_language_model(ran: Ran) -> None:
     assert text_passes(ran.passes[0]) > 0
     assert text_passes(ran.passes[1]) == 0
     assert ran.passes[1]["open_clip"] > 0
-    assert ran.passes[1]["models.mapping"] > 0  # trained and applied
-    assert ran.passes[1]["models.reformulation"] == 0
+    assert ran.passes[1]["models.textual_inversion.network"] > 0  # trained and applied
+    assert ran.passes[1]["models.instructcir"] == 0
     tables = ("/captions/", "/rewrites/")
     texts = [s for s in ran.results[1]["stages"] if any(name in s["where"] for name in tables)]
     assert {stage["where"].split("/")[-2] for stage in texts} == {"captions", "rewrites"}

@@ -18,11 +18,11 @@ from prefect.states import State
 from flows import backfill_captions as module
 from flows.backfill_captions import Selector, backfill_captions
 from flows.forms import Captioning
-from storage.collections import Collection, ingest
-from storage.keys import sha256_hex
-from storage.locations import Location
-from storage.tables import list_tables, load_table
-from tasks.selected_images import SelectedImages
+from storage.collections.collection import Collection, ingest
+from storage.locations.location import Location
+from storage.tables.keys import sha256_hex
+from storage.tables.table import list_tables, load_table
+from tasks.stages.selected_images import SelectedImages
 from tests.fakes.drawn import draw_folder, small_settings
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_results")]
@@ -44,7 +44,7 @@ def add(
     paths = draw_folder(folder / str(seed), count, seed=seed)
     with pytest.MonkeyPatch.context() as patch:
         if day is not None:
-            patch.setattr("storage.parts.datetime", calendar_at(day))
+            patch.setattr("storage.tables.parts.datetime", calendar_at(day))
         ingest(Location(str(root)), folder, name)
     return sorted(sha256_hex(path.read_bytes()) for path in paths)
 

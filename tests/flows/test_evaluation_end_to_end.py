@@ -16,15 +16,15 @@ import numpy as np
 import polars as pl
 import pytest
 
+from embedded_world.benchmarks import WorldSize, write_world
 from flows.profiles import resolve_profile
 from flows.score_benchmark import Outcome, evaluate
 from storage.benchmarks.records import Benchmark, Query
-from storage.keys import content_key
-from storage.locations import Location
-from storage.tables import list_tables
-from storage.world.benchmarks import WorldSize, write_world
-from tasks.ledger import read_ledger
+from storage.locations.location import Location
+from storage.tables.keys import content_key
+from storage.tables.table import list_tables
 from tasks.query_sets import BenchmarkRef
+from tasks.scoring.ledger import read_ledger
 from tasks.settings import Profile
 from tasks.stages.rankings import RankingStage
 from tests.fakes.drawn import small_settings

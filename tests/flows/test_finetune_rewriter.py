@@ -9,8 +9,8 @@ import pytest
 
 from flows.finetune_rewriter import Teacher, finetune_rewriter
 from models.generators.adapter_card import read_card
-from storage.collections import ingest
-from storage.locations import Location
+from storage.collections.collection import ingest
+from storage.locations.location import Location
 from tests.fakes.checkpoints import save_llama
 from tests.fakes.difference_server import fickle_difference, triplet_settings
 from tests.fakes.drawn import draw_folder

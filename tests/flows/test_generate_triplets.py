@@ -11,10 +11,10 @@ import pytest
 
 from flows.generate_triplets import generate_triplets
 from flows.running import StageFailed
-from storage.collections import ingest
-from storage.locations import Location
-from storage.tables import IncompleteTable
-from tasks.triplet_sets import parse_triplet_set
+from storage.collections.collection import ingest
+from storage.locations.location import Location
+from storage.tables.table import IncompleteTable
+from tasks.training.triplet_sets import parse_triplet_set
 from tests.fakes.difference_server import captions_in, difference, triplet_settings
 from tests.fakes.drawn import draw_folder
 from tests.fakes.openai_server import FakeOpenAIServer, Reply, chat

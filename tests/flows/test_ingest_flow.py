@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from prefect.states import State
 
+from embedded_world.benchmarks import WorldSize
 from flows.demo import USUAL, drawn_name
 from flows.ingest_collection import ingest_collection
-from storage.world.benchmarks import WorldSize
 from tests.fakes.drawn import draw_folder
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_results")]

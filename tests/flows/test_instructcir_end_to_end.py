@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from embedded_world.benchmarks import WorldSize, write_world
 from flows.profiles import resolve_profile
 from flows.score_benchmark import Outcome, evaluate
 from flows.sweep_fusion import sweep_fusion
-from models.reformulation import checkpoint
-from storage.world.benchmarks import WorldSize, write_world
+from models.instructcir import checkpoint
 from tasks import networks
-from tasks.ledger import read_ledger
 from tasks.query_sets import BenchmarkRef
+from tasks.scoring.ledger import read_ledger
 from tasks.settings import Profile
 from tests.fakes.drawn import small_settings
 from tests.fakes.networks import write_network

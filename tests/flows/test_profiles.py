@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from flows.evaluation import runnable_methods
 from flows.profiles import (
     EMBEDDED,
     PROFILES,
@@ -17,6 +16,7 @@ from flows.profiles import (
     resolve_profile,
     tiny,
 )
+from tasks.planner import runnable_methods
 from tasks.settings import Profile
 
 

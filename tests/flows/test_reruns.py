@@ -18,14 +18,14 @@ from flows.backfill_captions import Selector, backfill_captions
 from flows.gallery import caption_stage
 from flows.running import StageFailed
 from models.protocols import Captioner, CaptionReply
-from storage.collections import ingest
-from storage.locations import Location
-from storage.tables import IncompleteTable, Table
+from storage.collections.collection import ingest
+from storage.locations.location import Location
+from storage.tables.table import IncompleteTable, Table
 from tasks.engines import load_captioner
-from tasks.stage_tasks import run_shard
 from tasks.stages import captions as captions_module
-from tasks.stages.base import Tick
 from tasks.stages.captions import CaptionStage
+from tasks.stages.run import run_shard
+from tasks.stages.stage import Tick
 from tests.fakes.drawn import draw_folder, small_profile, small_settings
 
 pytestmark = pytest.mark.prefect

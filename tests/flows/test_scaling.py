@@ -9,8 +9,8 @@ import pytest
 
 from flows.scaling import WITHOUT, Variant, _check, panel_of
 from tasks.report.scaling import Measured, Panel, draw, scaling_page
-from tasks.scores import MethodScores
-from tasks.triplet_sets import TripletSet
+from tasks.scoring.scores import MethodScores
+from tasks.training.triplet_sets import TripletSet
 
 
 def scores(value: float, draws: list[float]) -> MethodScores:
@@ -80,7 +80,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_trained() -> None:
 
 
 def test_what_is_left_out_is_a_setting_of_its_group() -> None:
-    from models.reformulation.settings import EmaSettings, NetworkSettings
+    from models.instructcir.settings import EmaSettings, NetworkSettings
 
     groups = {"network": NetworkSettings, "ema": EmaSettings}
     for changes in WITHOUT.values():

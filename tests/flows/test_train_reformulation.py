@@ -9,7 +9,7 @@ import pytest
 from prefect.exceptions import ParameterTypeError
 
 from flows.train_reformulation import train_reformulation
-from models.reformulation.checkpoint import load_network
+from models.instructcir.checkpoint import load_network
 from tests.fakes.triplet_tables import write_triplets
 
 pytestmark = pytest.mark.prefect

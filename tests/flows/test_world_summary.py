@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flows.evaluate_world import as_markdown, sum_up
-from tasks.scores import MethodScores
+from tasks.scoring.scores import MethodScores
 
 
 def scored(value: float, draws: list[float]) -> MethodScores:

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from models import caption_features
-from models.caption_features import CaptionMean, caption_means, iter_caption_means
-from models.encoder_spec import EncoderSpec
-from models.open_clip_encoder import OpenClipEncoder
-from models.open_clip_loading import load_encoder
+from models.encoders.loading import load_encoder
+from models.encoders.open_clip import OpenClipEncoder
+from models.encoders.spec import EncoderSpec
+from models.retrieval.caption_features import CaptionMean, caption_means, iter_caption_means
 from tests.fakes.small_clip import write_small_clip
 
 CAPTIONS = [

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from models.fusion import for_search, fuse, gallery_weights, query_weights, similarities, unit
+from models.retrieval.fusion import (
+    for_search,
+    fuse,
+    gallery_weights,
+    query_weights,
+    similarities,
+    unit,
+)
 
 EDITED = np.array([[3.0, 4.0]], dtype=np.float32)  # unit: 0.6, 0.8
 FINE = np.array([[0.0, 2.0]], dtype=np.float32)  # unit: 0, 1

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+from embedded_world.drawing import draw
+from embedded_world.scenes import sample_scenes
 from models.captioners.chat import DEFAULT_PROMPT
 from models.captioners.llava import InProcessSettings, LlavaCaptioner
 from models.protocols import Captioner, CaptionSampling
-from storage.world.drawing import draw
-from storage.world.scenes import sample_scenes
 from tests.fakes.checkpoints import save_llava
 
 NUCLEUS = CaptionSampling(n=6, top_p=0.9, max_new_tokens=12, seed=3)

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from models.mapping import (
+from models.textual_inversion.network import (
     MappingError,
     MappingNetwork,
     MappingShape,
@@ -108,7 +108,7 @@ def test_the_fingerprint_is_read_without_a_network(
     half = {name: tensor.half() for name, tensor in phi_state().items()}
     torch.save({"Phi": half}, tmp_path / "phi.pt")
     expected = load_mapping(tmp_path / "phi.pt").fingerprint
-    monkeypatch.setattr("models.mapping.new_module", None)
+    monkeypatch.setattr("models.textual_inversion.network.new_module", None)
     assert mapping_fingerprint(tmp_path / "phi.pt") == expected
 
 

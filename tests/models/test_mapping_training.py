@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from models.encoder_spec import EncoderSpec
-from models.keywords import extractor, function_words, runs
-from models.mapping import dump_mapping, load_mapping
-from models.mapping_settings import LinCirConfig
-from models.mapping_training import LinCirTraining
-from models.masking import TrainingRow, clean_caption, merge, training_rows
-from models.open_clip_encoder import OpenClipEncoder
-from models.open_clip_loading import load_encoder
+from models.encoders.loading import load_encoder
+from models.encoders.open_clip import OpenClipEncoder
+from models.encoders.spec import EncoderSpec
+from models.textual_inversion.keywords import extractor, function_words, runs
+from models.textual_inversion.masking import TrainingRow, clean_caption, merge, training_rows
+from models.textual_inversion.network import dump_mapping, load_mapping
+from models.textual_inversion.settings import LinCirConfig
+from models.textual_inversion.training import LinCirTraining
 from tests.fakes.small_clip import write_small_clip
 
 CAPTIONS = [

@@ -11,12 +11,18 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from models.cvsi_settings import BENCHMARK_STYLES, CVSI, CVSI_CODE, DIFFERENCES, CvsiSettings
-from models.fusion import similarities
-from models.ldre import LdreSettings, ldre_queries
-from models.method_records import LateFusion, Recipe
-from models.methods import METHODS, cvsi_recipes, late_fusion, method, with_cvsi_settings
-from models.query_texts import (
+from models.retrieval.cvsi_settings import (
+    BENCHMARK_STYLES,
+    CVSI,
+    CVSI_CODE,
+    DIFFERENCES,
+    CvsiSettings,
+)
+from models.retrieval.fusion import similarities
+from models.retrieval.ldre import LdreSettings, ldre_queries
+from models.retrieval.method_records import LateFusion, Recipe
+from models.retrieval.methods import METHODS, cvsi_recipes, late_fusion, method, with_cvsi_settings
+from models.retrieval.query_texts import (
     adds_nothing,
     captioning_text,
     fine_grained_text,
@@ -256,7 +262,7 @@ def test_ldre_row_and_edge_cases() -> None:
 
 
 def test_the_table_is_read_without_torch() -> None:
-    code = "import sys, models.methods; print('torch' in sys.modules)"
+    code = "import sys, models.retrieval.methods; print('torch' in sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.metrics import (
+from models.retrieval.metrics import (
     NOT_RANKED,
     average_precision_at_k,
     circo_metrics,

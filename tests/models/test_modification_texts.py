@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from flows.recipes.text_language import difference_prompt
+from embedded_world.recipes.text_language import difference_prompt
 from models.generators.openai_server import OpenAIServerGenerator
 from models.generators.openai_session import OpenAIServerSettings, ServerUnusable
-from models.modification_texts import (
+from models.instructcir.modification_texts import (
     PLACEHOLDERS,
     CaptionPair,
     WritingSettings,

@@ -13,10 +13,10 @@ from open_clip.factory import parse_model_name
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from models.encoder_spec import EncoderSpec, schema_and_place
-from models.open_clip_loading import EncoderNotFound, encoder_facts, load_encoder
+from models.encoders.loading import EncoderNotFound, encoder_facts, load_encoder
+from models.encoders.spec import EncoderSpec, schema_and_place
+from models.encoders.text_tower import SpliceUnsupported, TextTower
 from models.protocols import ImageTextEncoder, SplicedText
-from models.text_tower import SpliceUnsupported, TextTower
 from tests.fakes.small_clip import write_small_clip
 
 TEXTS = [

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from models.pair_sampling import NotEnoughPairs, Pair, Pool, draw_pairs, sample_pairs
+from models.instructcir.pairs import NotEnoughPairs, Pair, Pool, draw_pairs, sample_pairs
 
 
 def pool(source: str, weight: float = 1.0, **sizes: int) -> Pool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from models.methods import METHODS
-from models.paper_results import PAPER_RESULTS, PaperResult, paper_results
+from models.retrieval.methods import METHODS
+from models.retrieval.published_results import PAPER_RESULTS, PaperResult, paper_results
 
 
 def find(**wanted: str) -> list[PaperResult]:

@@ -11,7 +11,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from models import preprocess
-from models.preprocess import ImagePreprocess, crop_extreme, target_pad
+from models.encoders.preprocess import ImagePreprocess, crop_extreme, target_pad
 
 CONFIG = PreprocessCfg(size=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 

@@ -17,10 +17,15 @@ from models.checkpoints import checkpoint_identity
 from models.generators.adapter_card import CARD_FILE, AdapterCard, read_card, weights_hash
 from models.generators.openai_server import OpenAIServerGenerator
 from models.generators.openai_session import OpenAIServerSettings
-from models.generators.transformers_local import LocalGeneratorSettings, TransformersGenerator
+from models.generators.transformers import LocalGeneratorSettings, TransformersGenerator
+from models.instructcir.rewriter_settings import ALL_PROJECTIONS, BaseModel, Example, TuningConfig
+from models.instructcir.rewriter_tuning import (
+    RewriterTuning,
+    answer_loss,
+    merge_adapter,
+    tokenise_pairs,
+)
 from models.protocols import TextRequest
-from models.rewriter_settings import ALL_PROJECTIONS, BaseModel, Example, TuningConfig
-from models.rewriter_tuning import RewriterTuning, answer_loss, merge_adapter, tokenise_pairs
 from tests.fakes.checkpoints import save_llama
 
 CPU = torch.device("cpu")

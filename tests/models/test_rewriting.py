@@ -7,9 +7,7 @@ from dataclasses import replace
 import pytest
 
 from models.generators.answers import EMPTY_ANSWER
-from models.prompts.library import load_prompt
-from models.protocols import TextReply
-from models.rewriting import (
+from models.generators.rewriting import (
     Answer,
     RewriteInput,
     RewriteSettings,
@@ -18,6 +16,8 @@ from models.rewriting import (
     read_reply,
     to_request,
 )
+from models.prompts.library import load_prompt
+from models.protocols import TextReply
 
 CAPTIONS = ("a dog", "a brown dog", "a dog")
 SETTINGS = RewriteSettings(max_words=6)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.search import (
+from models.retrieval.search import (
     FusionWeights,
     RunningTopK,
     base_similarities,

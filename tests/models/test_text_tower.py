@@ -9,9 +9,9 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from models import text_tower
-from models.encoder_spec import EncoderSpec
-from models.open_clip_encoder import OpenClipEncoder
-from models.open_clip_loading import load_encoder
+from models.encoders.loading import load_encoder
+from models.encoders.open_clip import OpenClipEncoder
+from models.encoders.spec import EncoderSpec
 from models.protocols import SplicedText
 from tests.fakes.small_clip import CONFIG, write_small_clip
 

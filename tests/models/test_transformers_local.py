@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from models.generators.answers import EMPTY_ANSWER
-from models.generators.transformers_local import LocalGeneratorSettings, TransformersGenerator
+from models.generators.transformers import LocalGeneratorSettings, TransformersGenerator
 from models.protocols import TextGenerator, TextReply, TextRequest
 from tests.fakes.checkpoints import save_llama
 

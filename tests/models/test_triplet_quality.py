@@ -6,8 +6,15 @@ from typing import Any
 
 import pytest
 
-from models.triplet_quality import Example, Failure, TripletQuality, attention, measure, words_of
-from models.triplet_records import TripletRow, triplet_id
+from models.instructcir.triplet_quality import (
+    Example,
+    Failure,
+    TripletQuality,
+    attention,
+    measure,
+    words_of,
+)
+from models.instructcir.triplets import TripletRow, triplet_id
 
 
 def row(number: int, text: str | None = "now red", **other: Any) -> TripletRow:

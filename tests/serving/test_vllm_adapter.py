@@ -11,12 +11,12 @@ import pytest
 from flows.profiles import EMBEDDED
 from models.generators.openai_server import OpenAIServerGenerator
 from models.generators.openai_session import OpenAIServerSettings
-from models.generators.transformers_local import LocalGeneratorSettings, TransformersGenerator
+from models.generators.transformers import LocalGeneratorSettings, TransformersGenerator
+from models.instructcir.rewriter_settings import BaseModel, TuningConfig
 from models.prompts.library import load_prompt
 from models.protocols import TextGenerator, TextReply, TextRequest
-from models.rewriter_settings import BaseModel, TuningConfig
-from tasks.rewriter_pairs import ExampleSource, captioned_pairs
-from tasks.rewriter_training import RewriterJob, TuningData, tune_rewriter
+from tasks.training.rewriter import RewriterJob, TuningData, tune_rewriter
+from tasks.training.rewriter_pairs import ExampleSource, captioned_pairs
 from tests.fakes.new_style import recoloured_pairs
 from tests.fakes.vllm_server import serving
 

@@ -9,10 +9,10 @@ import pytest
 
 from models.generators.openai_server import OpenAIServerGenerator
 from models.generators.openai_session import OpenAIServerSettings, ServerUnusable
-from models.generators.transformers_local import LocalGeneratorSettings, TransformersGenerator
+from models.generators.rewriting import RewriteInput, RewriteSettings, read_reply, to_request
+from models.generators.transformers import LocalGeneratorSettings, TransformersGenerator
 from models.prompts.library import load_prompt
 from models.protocols import TextGenerator, TextReply, TextRequest
-from models.rewriting import RewriteInput, RewriteSettings, read_reply, to_request
 from tests.fakes.checkpoints import save_llama
 from tests.fakes.vllm_server import serving
 

@@ -14,10 +14,10 @@ from random import Random
 import pytest
 from PIL import Image
 
-from flows.recipes.caption_scores import attribute_accuracy
+from embedded_world.drawing import draw
+from embedded_world.recipes.caption_scores import attribute_accuracy
+from embedded_world.scenes import sample_scenes
 from models.protocols import Captioner, CaptionReply, CaptionSampling
-from storage.world.drawing import draw
-from storage.world.scenes import sample_scenes
 from tasks.engines import load_captioner
 from tasks.settings import CaptionerSettings
 from tests.fakes.pictures import encoded

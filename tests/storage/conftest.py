@@ -7,7 +7,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from storage.locations import Location
+from storage.locations.location import Location
 
 
 @pytest.fixture(scope="session")

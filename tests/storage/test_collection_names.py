@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from storage import collection_names
-from storage.collection_names import Change, NameTaken, Pointer
-from storage.collections import Collection, ingest
-from storage.locations import Location
+from storage.collections.collection import Collection, ingest
+from storage.collections.names import Change, NameTaken, Pointer
+from storage.locations.location import Location
 from tests.fakes.pictures import jpeg
 
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage.collections import Collection, IngestSummary, ingest
-from storage.locations import Location
+from storage.collections.collection import Collection, IngestSummary, ingest
+from storage.locations.location import Location
 from tests.fakes.pictures import jpeg, png, png_header
 
 SAMPLES: dict[str, bytes] = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from storage.images import MAX_PIXELS, ImageProblem, decode_image, inspect_image
+from storage.collections.decoding import MAX_PIXELS, ImageProblem, decode_image, inspect_image
 from tests.fakes.pictures import broken_files, encoded, jpeg, pixels, png, png_header
 
 RED_GREEN = np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8)

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from storage import ingest_writer
-from storage.collections import (
+from storage.collections.collection import (
     Collection,
     IngestSummary,
     UnknownCollection,
     ingest,
     list_collections,
 )
-from storage.locations import Location
-from storage.sources import files as source_files
-from storage.tables import CorruptPart, IncompleteTable, list_tables
+from storage.collections.sources import files as source_files
+from storage.locations.location import Location
+from storage.tables.table import CorruptPart, IncompleteTable, list_tables
 from tests.fakes.pictures import broken_files, jpeg, png, png_header
 
 

@@ -3,7 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from storage.keys import canonical_json, content_key, sha256_hex
+from storage.tables.keys import canonical_json, content_key, sha256_hex
 
 
 def test_canonical_json_is_sorted_tight_and_readable() -> None:

@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from storage import stores
-from storage.locations import Location, LocationError
+from storage.locations.location import Location, LocationError
 
 
 def test_create_publishes_once(location: Location) -> None:

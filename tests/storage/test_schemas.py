@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from storage.schemas import TABLES, make_rows, table_schema
+from storage.tables.schemas import TABLES, make_rows, table_schema
 
 VECTORS = {"dim": 3, "dtype": "float16"}
 

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage.keys import content_key
-from storage.locations import Location
-from storage.parts import CorruptPart
-from storage.tables import (
+from storage.locations.location import Location
+from storage.tables.keys import content_key
+from storage.tables.parts import CorruptPart
+from storage.tables.table import (
     Coverage,
     IncompleteTable,
     Plan,

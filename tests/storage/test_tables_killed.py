@@ -11,8 +11,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from storage.locations import Location
-from storage.tables import open_table, require_complete
+from storage.locations.location import Location
+from storage.tables.table import open_table, require_complete
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SPEC = {"model": "killed"}
@@ -21,8 +21,8 @@ SHARD_SIZE = 3
 
 WORKER = """
 import sys, time
-from storage.locations import Location
-from storage.tables import open_table
+from storage.locations.location import Location
+from storage.tables.table import open_table
 
 table = open_table(Location(sys.argv[1]), "captions", {"model": "killed"})
 keys = [f"{number:04d}" for number in range(240)]

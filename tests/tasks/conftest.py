@@ -10,7 +10,7 @@ import pytest
 from tests.storage.conftest import s3_environment, s3_server
 
 if TYPE_CHECKING:
-    from tasks.triplet_sets import TripletSet
+    from tasks.training.triplet_sets import TripletSet
 
 __all__ = ["s3_environment", "s3_server"]
 

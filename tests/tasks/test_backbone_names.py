@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from flows.profiles import resolve_profile
-from storage.locations import Location
-from storage.tables import Shard, open_table
+from storage.locations.location import Location
+from storage.tables.table import Shard, open_table
 from tasks.backbone_names import folders_of, recognised, recognised_name
 from tasks.engines import backbone_name, encoder_fingerprint
-from tasks.ledger import RESULTS_SPEC, read_ledger
+from tasks.scoring.ledger import RESULTS_SPEC, read_ledger
 from tests.fakes.small_clip import write_small_clip
 
 

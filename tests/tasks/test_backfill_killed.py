@@ -20,9 +20,9 @@ import polars as pl
 import pytest
 
 from flows.gallery import caption_stage
-from storage.collections import ingest
-from storage.locations import Entry, Location
-from storage.tables import Table, require_complete
+from storage.collections.collection import ingest
+from storage.locations.location import Entry, Location
+from storage.tables.table import Table, require_complete
 from tasks.settings import Profile
 from tests.fakes.drawn import draw_folder, small_profile
 from tests.fakes.workers import Workers

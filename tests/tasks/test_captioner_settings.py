@@ -15,8 +15,8 @@ from models.captioners.openai_images import OpenAIImageCaptioner
 from models.protocols import CaptionSampling
 from tasks.engines import captioner_fingerprint, load_captioner
 from tasks.settings import CaptionerSettings
-from tasks.stages.base import ImageSet
 from tasks.stages.captions import CaptionStage
+from tasks.stages.stage import ImageSet
 from tests.fakes.checkpoints import save_llava
 from tests.fakes.openai_server import FakeOpenAIServer
 from tests.fakes.pictures import broken_files, encoded, pixels

@@ -9,9 +9,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from storage.collections import UnknownCollection, ingest
-from storage.locations import Location
-from tasks.leak_guard import (
+from storage.collections.collection import UnknownCollection, ingest
+from storage.locations.location import Location
+from tasks.query_sets import BenchmarkRef
+from tasks.stages.pair_samples import PairSample, PairSource
+from tasks.training.leak_guard import (
     Exclusion,
     Ward,
     describe,
@@ -21,8 +23,6 @@ from tasks.leak_guard import (
     ward_of,
     without_guarded,
 )
-from tasks.pair_samples import PairSample, PairSource
-from tasks.query_sets import BenchmarkRef
 from tests.fakes.benchmark_layouts import CIRR_NAMES, write_cirr
 from tests.fakes.drawn import draw_folder
 

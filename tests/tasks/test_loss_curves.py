@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from tasks.loss_curves import POINTS, loss_points, show_losses
+from tasks.training.loss_curves import POINTS, loss_points, show_losses
 
 
 def test_few_losses_are_shown_as_they_are() -> None:

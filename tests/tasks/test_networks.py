@@ -6,7 +6,7 @@ import uuid
 
 import fsspec
 
-from storage.locations import Location
+from storage.locations.location import Location
 from tasks import networks
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from storage.collection_names import NameTaken
-from storage.collections import ingest
-from storage.locations import Location
+from storage.collections.collection import ingest
+from storage.collections.names import NameTaken
+from storage.locations.location import Location
 from tasks.query_sets import BenchmarkRef, image_folder, load_query_set
 from tests.fakes.benchmark_layouts import CIRR_NAMES, write_cirr
 from tests.fakes.drawn import draw_folder

@@ -12,16 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
-from models.encoder_spec import EncoderSpec
-from models.open_clip_encoder import OpenClipEncoder
-from models.open_clip_loading import load_encoder
-from models.reformulation.network import build_network
-from models.reformulation.text_sequence import TextIds
-from models.reformulation.training_settings import TrainingSettings
-from models.triplet_records import Triplet
-from storage.collections import Collection
-from storage.locations import Location
-from tasks.reformulation_data import (
+from models.encoders.loading import load_encoder
+from models.encoders.open_clip import OpenClipEncoder
+from models.encoders.spec import EncoderSpec
+from models.instructcir.network import build_network
+from models.instructcir.text_sequence import TextIds
+from models.instructcir.training_settings import TrainingSettings
+from models.instructcir.triplets import Triplet
+from storage.collections.collection import Collection
+from storage.locations.location import Location
+from tasks.training.data import (
     PictureCache,
     ReformulationData,
     StepDataset,
@@ -30,9 +30,9 @@ from tasks.reformulation_data import (
     epoch_order,
     random_crop,
 )
-from tasks.reformulation_fit import load_data
-from tasks.reformulation_job import RunSettings
-from tasks.triplet_sets import TripletSplit
+from tasks.training.job import RunSettings
+from tasks.training.trainer import load_data
+from tasks.training.triplet_sets import TripletSplit
 from tests.fakes import pictures
 from tests.fakes.small_clip import write_small_clip
 from tests.fakes.triplet_tables import COLLECTION, small_job, write_triplets

@@ -12,29 +12,29 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from flows.evaluation import plan_evaluation, runnable_methods
+from embedded_world.benchmarks import WorldSize, write_world
 from flows.gallery import gallery_stages
 from flows.profiles import resolve_profile
-from models.reformulation import checkpoint as checkpoint_module
-from models.reformulation.checkpoint import load_network
-from models.reformulation.encoder import ReformulationEncoder
+from models.instructcir import checkpoint as checkpoint_module
+from models.instructcir.checkpoint import load_network
+from models.instructcir.encoder import ReformulationEncoder
 from storage.benchmarks.records import Query
-from storage.collections import ingest
-from storage.keys import content_key
-from storage.locations import Location
-from storage.world.benchmarks import WorldSize, write_world
+from storage.collections.collection import ingest
+from storage.locations.location import Location
+from storage.tables.keys import content_key
 from tasks import networks
-from tasks.ledger import MAIN_METRIC, not_zero_shot, read_ledger
 from tasks.methods import label_of, why_not_ready
 from tasks.networks import network_facts, network_problem, why_not_zero_shot
+from tasks.planner import plan_evaluation, runnable_methods
 from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.report.build import _published
-from tasks.scores import record_scores, score_ranking
+from tasks.scoring.ledger import MAIN_METRIC, not_zero_shot, read_ledger
+from tasks.scoring.scores import record_scores, score_ranking
+from tasks.scoring.sweeps import share_grid, sweep_shares
 from tasks.settings import Profile
-from tasks.stages.base import Stage
 from tasks.stages.rankings import RankingStage, backbone_of, ranking_protocol
 from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
-from tasks.sweeps import share_grid, sweep_shares
+from tasks.stages.stage import Stage
 from tests.fakes.drawn import small_settings
 from tests.fakes.networks import write_network
 

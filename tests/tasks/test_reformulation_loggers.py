@@ -9,8 +9,8 @@ from typing import get_args
 import pytest
 from lightning.pytorch import loggers
 
-from tasks.reformulation_fit import _LOGGERS, _logger_arguments, _loggers
-from tasks.reformulation_job import RunSettings
+from tasks.training.job import RunSettings
+from tasks.training.trainer import _LOGGERS, _logger_arguments, _loggers
 
 
 @pytest.mark.parametrize("name", sorted(_LOGGERS))

@@ -19,21 +19,19 @@ import torch
 from PIL import Image
 
 from flows.train_reformulation import train_reformulation
-from models.reformulation import combiner_training
-from models.reformulation.checkpoint import LoadedNetwork, load_network
-from models.reformulation.combiner import new_combiner
-from models.reformulation.combiner_training import FrozenFeatures, train_combiner
-from models.reformulation.encoder import ReformulationEncoder
-from models.reformulation.network import ReformulationNetwork, build_network
-from models.reformulation.settings import CombinerSettings, LossSettings
-from storage.images import decode_image
+from models.instructcir import combiner_training
+from models.instructcir.checkpoint import LoadedNetwork, load_network
+from models.instructcir.combiner import new_combiner
+from models.instructcir.combiner_training import FrozenFeatures, train_combiner
+from models.instructcir.encoder import ReformulationEncoder
+from models.instructcir.network import ReformulationNetwork, build_network
+from models.instructcir.settings import CombinerSettings, LossSettings
+from storage.collections.decoding import decode_image
 from tasks import progress, publishing_once, reformulation_training
 from tasks.networks import network_facts
-from tasks.reformulation_curves import ShownProgress
-from tasks.reformulation_features import frozen_features, rows_to_embed
-from tasks.reformulation_fit import fit, load_data
-from tasks.reformulation_job import ReformulationJob, RunSettings
-from tasks.reformulation_state import (
+from tasks.training.curves import ShownProgress
+from tasks.training.features import frozen_features, rows_to_embed
+from tasks.training.folder import (
     CHECKPOINT,
     HISTORY,
     SLOTS,
@@ -41,8 +39,10 @@ from tasks.reformulation_state import (
     TrainingHeld,
     training_folder,
 )
-from tasks.reformulation_training import _learned_loss, _train_and_publish
-from tasks.triplet_sets import TripletSet, TripletSplit
+from tasks.training.instructcir import _learned_loss, _train_and_publish
+from tasks.training.job import ReformulationJob, RunSettings
+from tasks.training.trainer import fit, load_data
+from tasks.training.triplet_sets import TripletSet, TripletSplit
 from tests.fakes.triplet_tables import small_job, write_triplets
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -107,7 +107,7 @@ def test_a_batch_that_devices_cannot_share_is_refused_before_any_work(
         raise AssertionError("work was begun")
 
     monkeypatch.setattr("flows.train_reformulation.train_reformulation_network", started)
-    monkeypatch.setattr("models.reformulation.network.build_network", started)
+    monkeypatch.setattr("models.instructcir.network.build_network", started)
     with pytest.raises(ValueError, match=r"3 devices cannot share equally; .* is 6 or 9"):
         train_reformulation.fn(
             triplets.model_dump(mode="json"),
@@ -153,7 +153,7 @@ def test_state_goes_with_the_last_file_and_what_people_read_stays(
 def test_a_second_process_is_told_who_trains(tmp_path: Path) -> None:
     folder = TrainingFolder(str(tmp_path), "training/job")
     code = (
-        "import sys; from tasks.reformulation_state import TrainingFolder\n"
+        "import sys; from tasks.training.folder import TrainingFolder\n"
         "with TrainingFolder(sys.argv[1], 'training/job').held():\n"
         "    print('held', flush=True); sys.stdin.read()\n"
     )
@@ -286,7 +286,7 @@ def test_the_second_stage_shows_how_far_it_is(tmp_path: Path, triplets: TripletS
 
     with pytest.MonkeyPatch.context() as patched, progress.listening(ticks.append):
         patched.setattr(ShownProgress, "embedded", embedded)
-        patched.setattr("tasks.reformulation_features._BATCH", 7)
+        patched.setattr("tasks.training.features._BATCH", 7)
         _train_and_publish(job, RUN, {})
     assert len(totals) > 4
     assert sum(ticks) == steps + second

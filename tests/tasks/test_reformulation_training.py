@@ -23,21 +23,21 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from flows.train_reformulation import reformulation_job
-from models.reformulation.checkpoint import load_network
-from models.reformulation.ema import EmaTarget
-from models.reformulation.lightning_module import ReformulationModule
-from models.reformulation.network import build_network
-from models.reformulation.settings import LossSettings
-from models.schedules import rate_factor
-from storage.locations import Location
-from tasks.reformulation_curves import ShownProgress
-from tasks.reformulation_data import ReformulationData
-from tasks.reformulation_fit import fit, load_data
-from tasks.reformulation_job import ReformulationJob, RunSettings
-from tasks.reformulation_state import CHECKPOINT, History, training_folder
-from tasks.reformulation_training import _first_stage, _train_and_publish
-from tasks.reformulation_worker import train_beside
-from tasks.triplet_sets import TripletSet
+from models.instructcir.checkpoint import load_network
+from models.instructcir.ema import EmaTarget
+from models.instructcir.lightning_module import ReformulationModule
+from models.instructcir.network import build_network
+from models.instructcir.schedules import rate_factor
+from models.instructcir.settings import LossSettings
+from storage.locations.location import Location
+from tasks.training.curves import ShownProgress
+from tasks.training.data import ReformulationData
+from tasks.training.folder import CHECKPOINT, History, training_folder
+from tasks.training.instructcir import _first_stage, _train_and_publish
+from tasks.training.job import ReformulationJob, RunSettings
+from tasks.training.launcher import train_beside
+from tasks.training.trainer import fit, load_data
+from tasks.training.triplet_sets import TripletSet
 from tests.fakes.killed_trainings import assert_kills_change_nothing
 from tests.fakes.triplet_tables import small_job
 
@@ -389,7 +389,7 @@ def test_the_trained_network_is_let_go_before_the_second_stage(
         made.append(weakref.ref(network))
         return network
 
-    monkeypatch.setattr("models.reformulation.network.build_network", watched)
+    monkeypatch.setattr("models.instructcir.network.build_network", watched)
     job = job_at(tmp_path, triplets, training={"max_steps": 1, "validation": 0})
     with ShownProgress(job.key, 1) as shown:
         data, _ = _first_stage(training_folder(job), job, RUN, shown)

@@ -9,16 +9,16 @@ import pytest
 from flows.profiles import EMBEDDED
 from models.prompts.library import load_prompt
 from models.protocols import CaptionReply, CaptionSampling
-from storage.collections import ingest
-from storage.keys import sha256_hex
-from storage.locations import Location
-from storage.tables import Shard, open_table
+from storage.collections.collection import ingest
+from storage.locations.location import Location
+from storage.tables.keys import sha256_hex
+from storage.tables.table import Shard, open_table
 from tasks.query_sets import BenchmarkRef
-from tasks.rewriter_pairs import benchmark_pairs, triplet_pairs
 from tasks.settings import CaptionerSettings
-from tasks.stages.base import ImageSet
 from tasks.stages.captions import CaptionStage, caption_rows
-from tasks.triplet_sets import TripletSet
+from tasks.stages.stage import ImageSet
+from tasks.training.rewriter_pairs import benchmark_pairs, triplet_pairs
+from tasks.training.triplet_sets import TripletSet
 from tests.fakes.benchmark_layouts import (
     CIRR_NAMES,
     fashioniq_query,

@@ -18,11 +18,11 @@ import polars as pl
 import pytest
 
 from models.generators.adapter_card import read_card
-from models.generators.transformers_local import LocalGeneratorSettings, TransformersGenerator
+from models.generators.transformers import LocalGeneratorSettings, TransformersGenerator
+from models.instructcir.rewriter_settings import Example
 from models.prompts.library import load_prompt
-from models.rewriter_settings import Example
-from tasks.rewriter_pairs import ExampleSource, read_pairs
-from tasks.rewriter_training import TuningData, export_merged, tune_rewriter
+from tasks.training.rewriter import TuningData, export_merged, tune_rewriter
+from tasks.training.rewriter_pairs import ExampleSource, read_pairs
 from tests.fakes.checkpoints import save_llama
 from tests.fakes.rewriter_runs import STEPS, job_of
 

@@ -18,8 +18,8 @@ from storage.benchmarks.errors import HiddenTargets, PredictionError
 from storage.benchmarks.indexing import index_category
 from storage.benchmarks.records import Benchmark, Query
 from storage.benchmarks.registry import load_annotations
-from tasks.benchmark_metrics import metrics_from_lists, metrics_from_scores
-from tasks.score_predictions import score_predictions, score_with_protocol
+from tasks.scoring.metrics import metrics_from_lists, metrics_from_scores
+from tasks.scoring.predictions import score_predictions, score_with_protocol
 from tests.fakes.benchmark_layouts import (
     CIRR_NAMES,
     fashioniq_query,

@@ -10,9 +10,9 @@ from random import Random
 import polars as pl
 import pytest
 
-from models.triplet_records import Triplet, triplet_id
-from storage.tables import IncompleteTable
-from tasks.triplet_sets import TripletSet, parse_triplet_set, split_triplets
+from models.instructcir.triplets import Triplet, triplet_id
+from storage.tables.table import IncompleteTable
+from tasks.training.triplet_sets import TripletSet, parse_triplet_set, split_triplets
 from tests.fakes.triplet_tables import write_triplets
 
 PAIRS = 60

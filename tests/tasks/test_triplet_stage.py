@@ -11,12 +11,12 @@ import polars as pl
 import pytest
 
 from flows.generate_triplets import pair_sources, triplet_set, triplet_stage
-from models.triplet_records import triplet_id
-from storage.collections import Collection, ingest
-from storage.locations import Location
-from tasks.pair_samples import PairSample, PairSource
+from models.instructcir.triplets import triplet_id
+from storage.collections.collection import Collection, ingest
+from storage.locations.location import Location
 from tasks.report.triplets import build_triplet_report, markdown, notes_on, stage_quality
-from tasks.stages.base import Stage
+from tasks.stages.pair_samples import PairSample, PairSource
+from tasks.stages.stage import Stage
 from tasks.stages.triplets import TripletStage
 from tests.fakes.difference_server import captions_in, difference, triplet_profile
 from tests.fakes.drawn import draw_folder

@@ -15,9 +15,9 @@ import polars as pl
 import pytest
 
 from flows.generate_triplets import triplet_stage
-from storage.collections import ingest
-from storage.locations import Location
-from tasks.pair_samples import PairSample, PairSource
+from storage.collections.collection import ingest
+from storage.locations.location import Location
+from tasks.stages.pair_samples import PairSample, PairSource
 from tasks.stages.triplets import TripletStage
 from tests.fakes.difference_server import fickle_difference, triplet_profile
 from tests.fakes.drawn import draw_folder

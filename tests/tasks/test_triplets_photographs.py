@@ -15,13 +15,13 @@ import pytest
 from flows.generate_triplets import triplet_set, triplet_stage
 from flows.profiles import resolve_profile
 from flows.train_reformulation import reformulation_job
-from models.modification_texts import read_answer
+from models.instructcir.modification_texts import read_answer
 from models.protocols import TextReply
-from storage.collections import Collection, ingest
-from storage.locations import Location
-from storage.tables import require_complete
-from tasks.pair_samples import PairSample, PairSource
+from storage.collections.collection import Collection, ingest
+from storage.locations.location import Location
+from storage.tables.table import require_complete
 from tasks.report.triplets import notes_on, stage_quality
+from tasks.stages.pair_samples import PairSample, PairSource
 from tests.fakes.killed_trainings import assert_kills_change_nothing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

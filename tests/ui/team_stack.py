@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from storage.world.benchmarks import WorldSize, write_world
+from embedded_world.benchmarks import WorldSize, write_world
 from tests.fakes.drawn import draw_folder
 from tests.fakes.live_stack import LiveStack, clean_environment
 from tests.fakes.postgres import free_port

@@ -17,8 +17,8 @@ from playwright.sync_api import Page
 
 from flows.gallery import caption_stage
 from flows.profiles import resolve_profile
-from models.methods import METHODS
-from tasks.ledger import read_ledger
+from models.retrieval.methods import METHODS
+from tasks.scoring.ledger import read_ledger
 from tests.fakes.drawn import draw_folder
 from tests.fakes.live_stack import LiveStack
 from tests.ui.prefect_pages import DeploymentPage

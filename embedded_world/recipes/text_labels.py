@@ -1,0 +1,129 @@
+"""What probes on the text generator's hidden states learn, token by token.
+
+The probes are thrown away after training; their losses make the model find the thing that an
+instruction names, and what a caption says otherwise, before it writes.
+"""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerFast
+
+from embedded_world import grammar
+from embedded_world.recipes.text_language import CAPTION_B, INSTRUCTION, with_synonyms
+from embedded_world.scenes import ATTRIBUTES, BACKGROUNDS, SHAPES, Scene
+
+
+class AimLabels:
+    """Labels of two probes: which cell does this token of an instruction speak about?
+
+    Texts often name a thing without its place, and captions name the place first: the model must
+    find the thing before it can know where its answer departs from the caption. First the noun
+    finds the cell (aim), then the words after it learn it from the noun (spread).
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        ids = tokenizer.convert_tokens_to_ids
+        self.instruction, self.joint = ids(INSTRUCTION.lower()), ids("and")
+        self.thing = ids("object")
+        self.nouns = {self.thing, *(ids(shape) for shape in SHAPES)}
+
+    def __call__(
+        self, prompt: Sequence[int], aims: Sequence[int | None]
+    ) -> tuple[list[int], list[int]]:
+        """A cell at each edit's noun, and one at each word after it; -1 elsewhere."""
+        aimed, spread = [-1] * len(prompt), [-1] * len(prompt)
+        if not aims:
+            return aimed, spread
+        start = prompt.index(self.instruction) + 1
+        for aim in aims:
+            end = next((i for i in range(start, len(prompt) - 1) if prompt[i] == self.joint), -1)
+            end = len(prompt) - 1 if end < 0 else end
+            noun = next((i for i in range(start, end) if prompt[i] in self.nouns), end)
+            # "the object on the left": what follows the noun tells which one it is.
+            noun += prompt[noun] == self.thing
+            if aim is not None and noun < end:
+                aimed[noun] = aim
+                spread[noun + 1 : end] = [aim] * (end - noun - 1)
+            start = end + 1
+        return aimed, spread
+
+
+class ChangeLabels:
+    """Labels of the second probe: does the next answer token differ from the caption?"""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.meaning: dict[int, tuple[str, object]] = {}
+
+        def learn(token: str, slot: str, value: object) -> None:
+            self.meaning[tokenizer.convert_tokens_to_ids(token)] = (slot, value)
+
+        for places in (grammar.AT, grammar.AT_ALT):
+            for cell, place in enumerate(places):
+                learn(place, "place", cell)
+        for slot, values in ATTRIBUTES.items():
+            for word in with_synonyms(values):
+                learn(word, slot, grammar.PLAIN.get(word, word))
+                if slot == "size":
+                    learn(f"a {word}", slot, grammar.PLAIN.get(word, word))
+        for word in with_synonyms(BACKGROUNDS):
+            for phrase in (f"on a {word} background", f"with a {word} backdrop"):
+                learn(phrase, "ground", grammar.PLAIN.get(word, word))
+
+    def __call__(self, answer: Sequence[int], said: Scene) -> list[int]:
+        """One label per answer token: 1 = not what the caption says next, 0 = is, -1 = neither."""
+        labels = []
+        cell = -1
+        for token in answer:
+            slot, value = self.meaning.get(token, ("", None))
+            label = -1
+            if slot in ("place", "ground"):
+                following = next((c for c in said.occupied if c > cell), None)
+                if slot == "place":
+                    label = int(value != following)
+                    cell = int(str(value))
+                else:
+                    label = int(following is not None or value != said.background)
+            elif slot:
+                thing = said.cells[cell] if cell >= 0 else None
+                label = int(thing is None or getattr(thing, slot) != value)
+            labels.append(label)
+        return labels
+
+
+class DifferenceLabels:
+    """Labels of the probes of the difference task.
+
+    Contrast: does caption A say otherwise than this token of caption B? Target: which cell is the
+    change in that this part of the answer tells?
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, changes: ChangeLabels) -> None:
+        self.meaning = changes.meaning
+        self.caption_b = tokenizer.convert_tokens_to_ids(CAPTION_B.lower())
+        self.joint = tokenizer.convert_tokens_to_ids("and")
+        words = [*grammar.TO, *BACKGROUNDS, "bigger", "smaller"]
+        self.facts = {*changes.meaning, *tokenizer.convert_tokens_to_ids(words)}
+
+    def contrast(self, prompt: Sequence[int], before: Scene) -> list[int]:
+        """One label per token of the prompt: 1 = A says otherwise, 0 = not, -1 = neither."""
+        labels = [-1] * len(prompt)
+        old = None
+        for i in range(prompt.index(self.caption_b), len(prompt)):
+            slot, value = self.meaning.get(prompt[i], ("", None))
+            if slot == "place":
+                old = before.cells[int(str(value))]
+                labels[i] = int(old is None)
+            elif slot == "ground":
+                labels[i] = int(before.background not in (None, value))
+            elif slot:
+                labels[i] = int(old is None or getattr(old, slot) not in (None, value))
+        return labels
+
+    def target(self, answer: Sequence[int], aims: Sequence[int | None]) -> list[int]:
+        """The cell that each token of the answer is about, -1 where it is about none."""
+        labels, clause = [], 0
+        for token in answer:
+            clause += token == self.joint
+            aim = aims[clause]
+            labels.append(-1 if aim is None or token == self.joint else aim)
+        return labels

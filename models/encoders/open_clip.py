@@ -1,0 +1,188 @@
+"""Any open_clip backbone as an `ImageTextEncoder`: features in float32, never normalised."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import open_clip
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+from torch import nn
+
+from models.encoders.preprocess import ImagePreprocess
+from models.encoders.text_tower import SpliceUnsupported, TextTower, TokenRow, why_unsupported
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from models.protocols import Fingerprint, FloatArray, Json, SplicedText
+
+logger = logging.getLogger(__name__)
+
+TEXTS_PER_BATCH: Final = 256
+"""Texts in one forward pass of a tower that cannot be cropped."""
+
+
+def fingerprint_of(identity: Mapping[str, Json], preprocess: ImagePreprocess) -> Fingerprint:
+    """What features depend on: a backbone's identity, its preprocessing and the library."""
+    return {
+        "engine": f"open_clip {open_clip.__version__}",
+        **identity,
+        "preprocess": dict(preprocess.fingerprint),
+    }
+
+
+class OpenClipEncoder:
+    """An open_clip model that encodes pictures, texts and texts with a pseudo token."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Callable[[list[str]], torch.Tensor],
+        preprocess: ImagePreprocess,
+        *,
+        identity: Mapping[str, Json],
+        device: torch.device,
+        image_batch: int = 64,
+    ) -> None:
+        """Wrap a loaded model; `models.encoders.loading.load_encoder` is the usual door.
+
+        Args:
+            model: An open_clip model in evaluation mode, on `device`.
+            tokenizer: The tokenizer that belongs to it.
+            preprocess: What is done to pictures.
+            identity: Name, tag, precision and weight hashes for the fingerprint.
+            device: Where the model lies.
+            image_batch: Images in one forward pass.
+        """
+        self.model = model
+        self.preprocess = preprocess
+        self.tokenizer = tokenizer
+        self._identity = dict(identity)
+        self._device = device
+        self._image_batch = image_batch
+        self._no_splice = why_unsupported(model, tokenizer)
+        self.text: TextTower | None = None
+        if not self._no_splice and isinstance(tokenizer, SimpleTokenizer):
+            self.text = TextTower(model, tokenizer).to(device).eval()
+
+    @cached_property
+    def dim(self) -> int:
+        """Width d of the joint space."""
+        return int(self.encode_texts([""]).shape[1])
+
+    @property
+    def token_width(self) -> int:
+        """Width dt of the text tower's token embeddings."""
+        return self.tower.width
+
+    @property
+    def tower(self) -> TextTower:
+        """The text tower that takes pseudo tokens; an error where there is none."""
+        if self.text is None:
+            raise SpliceUnsupported(
+                f"{self._identity.get('model')} takes no pseudo tokens: {self._no_splice}. "
+                "Methods without pseudo tokens run; for the others choose a CLIP backbone "
+                "such as ViT-L-14 with tag openai."
+            )
+        return self.text
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Model, weights, tokenizer, preprocessing, precision and library version."""
+        return fingerprint_of(self._identity, self.preprocess)
+
+    def encode_images(self, images: Sequence[Image.Image]) -> FloatArray:
+        """Encode pictures; returns (B, d) float32, not normalised.
+
+        A sequence that decodes on access works too: it is indexed once per image, in threads
+        that run ahead of the model.
+        """
+        features: list[torch.Tensor] = []
+        dtype = _pixel_dtype(self.model)
+        with torch.inference_mode():
+            for batch in self.preprocess.batches(images, self._image_batch):
+                pixels = batch.to(self._device, dtype)
+                features.append(self.model.encode_image(pixels, normalize=False).float().cpu())
+        return _stack(features, self, len(images))
+
+    def encode_texts(self, texts: Sequence[str]) -> FloatArray:
+        """Encode texts; returns (B, d) float32, not normalised, each distinct text once."""
+        distinct = list(dict.fromkeys(texts))
+        if not distinct:
+            return np.zeros((0, self.dim), dtype=np.float32)
+        place = {text: row for row, text in enumerate(distinct)}
+        features = self._encode_distinct(distinct)
+        return features[[place[text] for text in texts]]
+
+    def encode_spliced(self, texts: Sequence[SplicedText], tokens: FloatArray) -> FloatArray:
+        """Encode texts that carry one pseudo token each.
+
+        Args:
+            texts: B texts with a hole.
+            tokens: (B, dt) float32, the pseudo token of each.
+
+        Raises:
+            SpliceUnsupported: The text tower has no place for pseudo tokens.
+            ValueError: The two arguments do not fit each other.
+        """
+        tower = self.tower
+        if tokens.shape != (len(texts), tower.width):
+            raise ValueError(
+                f"{len(texts)} texts need pseudo tokens of shape ({len(texts)}, {tower.width}), "
+                f"not {tokens.shape}; the mapping network may belong to another backbone"
+            )
+        if not len(texts):
+            return np.zeros((0, self.dim), dtype=np.float32)
+        rows = [tower.tokens.spliced_row(text) for text in texts]
+        _warn_of_overlong(rows, tower.tokens.context_length)
+        return tower.encode_rows(rows, np.ascontiguousarray(tokens, dtype=np.float32))
+
+    def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
+        """Token ids (B, context length) as the library pads them; for comparisons."""
+        return self.tokenizer(list(texts)).to(self._device)
+
+    def overlong(self, texts: Sequence[str | SplicedText]) -> list[bool]:
+        """Which texts are cut at the context length; for the counts that reports carry."""
+        rows = self.tower.tokens
+        return [
+            (rows.row(text) if isinstance(text, str) else rows.spliced_row(text)).truncated
+            for text in texts
+        ]
+
+    def _encode_distinct(self, texts: Sequence[str]) -> FloatArray:
+        if self.text is not None:
+            rows = [self.text.tokens.row(text) for text in texts]
+            _warn_of_overlong(rows, self.text.tokens.context_length)
+            return self.text.encode_rows(rows)
+        features = []
+        with torch.inference_mode():
+            for start in range(0, len(texts), TEXTS_PER_BATCH):
+                ids = self.tokenize(texts[start : start + TEXTS_PER_BATCH])
+                encoded = self.model.encode_text(ids, normalize=False)
+                features.append(encoded.float().cpu())
+        return torch.cat(features).numpy()
+
+
+def _pixel_dtype(model: nn.Module) -> torch.dtype:
+    """Precision the vision tower reads pixels in: that of its first convolution."""
+    for module in model.visual.modules():
+        if isinstance(module, nn.Conv2d):
+            return module.weight.dtype
+    return next(model.visual.parameters()).dtype
+
+
+def _warn_of_overlong(rows: Sequence[TokenRow], context_length: int) -> None:
+    cut = sum(row.truncated for row in rows)
+    if cut:
+        logger.warning("%d of %d texts were cut at %d tokens", cut, len(rows), context_length)
+
+
+def _stack(features: list[torch.Tensor], encoder: OpenClipEncoder, count: int) -> FloatArray:
+    if not count:
+        return np.zeros((0, encoder.dim), dtype=np.float32)
+    return torch.cat(features).numpy()

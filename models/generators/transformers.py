@@ -1,0 +1,296 @@
+"""A causal language model answering prompts in this process, through transformers.
+
+Made for very many short prompts: equal requests are answered once, prompts are sorted by
+length so that batches carry little padding, and finished rows leave the batch.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Final
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from models.captioners.decoding import Row, Sampling, StopTest, decode
+from models.captioners.sampling import stream_seed
+from models.checkpoints import checkpoint_identity, identity_or_load, loading_arguments, model_name
+from models.devices import pick_device, pick_dtype
+from models.generators.adapter_card import benchmark_texts_seen, read_card, weights_hash
+from models.generators.answers import check_request, reply_to
+from models.generators.prompt_tokens import prompt_texts, token_ids, uses_chat
+from models.protocols import Fingerprint, TextReply, TextRequest
+
+VERSION: Final = 1
+"""Raised when the code gives other answers to the same requests."""
+
+_WINDOW_BATCHES: Final = 16
+"""Requests are read this many batches ahead, to be sorted by length and freed of repeats."""
+
+_ENGINE_FAILURES = (RuntimeError, ValueError, MemoryError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalGeneratorSettings:
+    """Which causal language model runs, and where.
+
+    Attributes:
+        model: Local directory or hub id.
+        revision: Hub revision; ignored for a directory.
+        adapter: Optional peft adapter, directory or hub id; merged into the weights. One with
+            a card (`models.generators.adapter_card`) is refused on another base.
+        device: `auto`, `cpu`, `cuda`, ...
+        dtype: `auto` (bfloat16 on a GPU, else float32), `float32`, `bfloat16` or `float16`.
+        batch_size: Prompts run at once.
+        chat: `auto` wraps a prompt in the tokenizer's chat template if it has one; `never`
+            sends it as it is.
+    """
+
+    model: str
+    revision: str | None = None
+    adapter: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: int = 128
+    chat: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse unknown values."""
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
+        if self.chat not in ("auto", "never"):
+            raise ValueError(f"chat must be 'auto' or 'never', not {self.chat!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """A request with its token ids."""
+
+    request: TextRequest
+    tokens: tuple[int, ...]
+
+
+class TransformersGenerator:
+    """Answers prompts in process; fulfils `models.protocols.TextGenerator`."""
+
+    def __init__(self, settings: LocalGeneratorSettings) -> None:
+        """Remember the settings; the weights are loaded when the first prompt comes."""
+        self._settings = settings
+        self._device = pick_device(settings.device)
+        self._dtype = pick_dtype(settings.dtype, self._device)
+        self._stops: dict[tuple[str, ...], _StopFinder] = {}
+
+    @cached_property
+    def _model(self) -> PreTrainedModel:
+        settings = self._settings
+        model = AutoModelForCausalLM.from_pretrained(
+            settings.model,
+            dtype=self._dtype,
+            **loading_arguments(settings.model, settings.revision),
+        )
+        if settings.adapter:
+            from peft import PeftModel
+
+            self._check_adapter(settings.adapter)
+            model = PeftModel.from_pretrained(model, settings.adapter).merge_and_unload()
+        return model.eval().to(self._device)
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        settings = self._settings
+        return AutoTokenizer.from_pretrained(
+            settings.model, **loading_arguments(settings.model, settings.revision)
+        )
+
+    @cached_property
+    def _end_tokens(self) -> tuple[int, ...]:
+        ends = self._model.generation_config.eos_token_id
+        ends = self._tokenizer.eos_token_id if ends is None else ends
+        return () if ends is None else (ends,) if isinstance(ends, int) else tuple(ends)
+
+    @property
+    def _uses_chat(self) -> bool:
+        return uses_chat(self._tokenizer, self._settings.chat)
+
+    def _check_adapter(self, adapter: str) -> None:
+        """Raise `ValueError` when the adapter's card says that it belongs to something else."""
+        if card := read_card(adapter):
+            identity = checkpoint_identity(self._settings.model, self._settings.revision)
+            card.require_fit(weights_hash(identity), "chat" if self._uses_chat else "raw")
+
+    @property
+    def _context(self) -> int | None:
+        return getattr(self._model.config, "max_position_embeddings", None)
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Contents of checkpoint and adapter, chat use, dtype and code version.
+
+        Loads the tokenizer, but no weights that are on disk. A model that was tuned on texts of
+        benchmarks says so (`saw_benchmark_texts`): what it makes is not zero-shot.
+
+        Raises:
+            ValueError: The adapter does not fit the model.
+        """
+        settings = self._settings
+        identity = identity_or_load(settings.model, settings.revision, lambda: self._model)
+        if settings.adapter:
+            self._check_adapter(settings.adapter)
+        seen = benchmark_texts_seen(settings.model, settings.adapter)
+        return {
+            "engine": "transformers",
+            "engine_version": importlib.metadata.version("transformers"),
+            "version": VERSION,
+            "model": model_name(settings.model, identity),
+            "files": dict(identity),
+            "adapter": dict(checkpoint_identity(settings.adapter)) if settings.adapter else {},
+            "chat": self._uses_chat,
+            "dtype": str(self._dtype).removeprefix("torch."),
+            **({"saw_benchmark_texts": seen} if seen else {}),
+        }
+
+    def generate(self, requests: Iterable[TextRequest]) -> Iterator[TextReply]:
+        """Answer every request exactly once, window by window, shortest prompts first."""
+        stream = iter(requests)
+        size = self._settings.batch_size * _WINDOW_BATCHES
+        while window := list(itertools.islice(stream, size)):
+            yield from self._answer_window(window)
+
+    def _answer_window(self, window: Sequence[TextRequest]) -> Iterator[TextReply]:
+        """Answer distinct requests in batches of one kind of decoding and similar length."""
+        keys_of: dict[TextRequest, list[str]] = {}
+        for request in window:
+            check_request(request)
+            keys_of.setdefault(_without_name(request), []).append(request.key)
+        prompts, refused = self._tokenise(list(keys_of))
+        for reply in itertools.chain(refused, self._answer_prompts(prompts)):
+            for key in keys_of[reply[0]]:
+                yield replace(reply[1], key=key)
+
+    def _answer_prompts(
+        self, prompts: Sequence[_Prompt]
+    ) -> Iterator[tuple[TextRequest, TextReply]]:
+        ordered = sorted(prompts, key=lambda p: (_decoding_kind(p.request), len(p.tokens)))
+        for _, group in itertools.groupby(ordered, key=lambda p: _decoding_kind(p.request)):
+            while batch := list(itertools.islice(group, self._settings.batch_size)):
+                yield from self._answer_or_split(batch)
+
+    def _answer_or_split(self, batch: Sequence[_Prompt]) -> Iterator[tuple[TextRequest, TextReply]]:
+        """Answer a batch; when it fails (memory, mostly), halve it down to single prompts."""
+        reason = ""
+        try:
+            replies = self._answer_batch(batch)
+        except _ENGINE_FAILURES as failure:
+            reason = f"{type(failure).__name__}: {str(failure).strip()[:300]}"
+        if not reason:
+            yield from zip([prompt.request for prompt in batch], replies, strict=True)
+        elif len(batch) == 1:
+            request = batch[0].request
+            yield request, TextReply(request.key, "", "engine_error", reason)
+        else:
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+            half = len(batch) // 2
+            yield from self._answer_or_split(batch[:half])
+            yield from self._answer_or_split(batch[half:])
+
+    def _answer_batch(self, batch: Sequence[_Prompt]) -> list[TextReply]:
+        """Decode prompts that share everything but prompt and seed, padded on the left."""
+        request = batch[0].request
+        longest = max(len(prompt.tokens) for prompt in batch)
+        ids = torch.zeros(len(batch), longest, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for line, prompt in enumerate(batch):
+            ids[line, longest - len(prompt.tokens) :] = torch.tensor(prompt.tokens)
+            mask[line, longest - len(prompt.tokens) :] = 1
+        seeds: tuple[int, ...] = ()
+        if request.temperature > 0:
+            seeds = tuple(stream_seed("text", prompt.request.seed) for prompt in batch)
+        rows = decode(
+            self._model,
+            {"input_ids": ids.to(self._device), "attention_mask": mask.to(self._device)},
+            max_new_tokens=request.max_new_tokens,
+            end_tokens=self._end_tokens,
+            sampling=Sampling(seeds, request.temperature, request.top_p),
+            is_complete=self._stop_test(request.stop),
+        )
+        return self._replies(batch, rows)
+
+    def _replies(self, batch: Sequence[_Prompt], rows: Sequence[Row]) -> list[TextReply]:
+        texts = self._tokenizer.batch_decode([row.tokens for row in rows], skip_special_tokens=True)
+        return [
+            reply_to(prompt.request, text, row.finish_reason)
+            for prompt, text, row in zip(batch, texts, rows, strict=True)
+        ]
+
+    def _tokenise(
+        self, requests: Sequence[TextRequest]
+    ) -> tuple[list[_Prompt], list[tuple[TextRequest, TextReply]]]:
+        """Token ids of every prompt, and refusals of those that leave no room for an answer."""
+        texts = prompt_texts(self._tokenizer, [r.prompt for r in requests], self._uses_chat)
+        encoded = token_ids(self._tokenizer, texts, self._uses_chat)
+        prompts, refused = [], []
+        for request, tokens in zip(requests, encoded, strict=True):
+            reason = self._length_problem(len(tokens), request.max_new_tokens)
+            if reason:
+                refused.append((request, TextReply(request.key, "", "overlong", reason)))
+            else:
+                prompts.append(_Prompt(request, tuple(tokens)))
+        return prompts, refused
+
+    def _length_problem(self, num_tokens: int, max_new_tokens: int) -> str:
+        if self._context is None or num_tokens + max_new_tokens <= self._context:
+            return ""
+        return (
+            f"the prompt has {num_tokens} tokens and asks for {max_new_tokens} more, but the "
+            f"model's context is {self._context}"
+        )
+
+    def _stop_test(self, stop: tuple[str, ...]) -> StopTest | None:
+        if not stop:
+            return None
+        if stop not in self._stops:
+            self._stops[stop] = _StopFinder(self._tokenizer, stop)
+        return self._stops[stop]
+
+
+class _StopFinder:
+    """Whether tokens hold a stop string, decoding only when the last token could complete one."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: tuple[str, ...]) -> None:
+        self._tokenizer = tokenizer
+        self._stop = stop
+        last = {text[-1] for text in stop}
+        pieces = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+        # A character beyond ASCII may be spread over several byte tokens, none of which shows it.
+        always = not all(character.isascii() for character in last)
+        self._may_end = frozenset(
+            token for token, piece in enumerate(pieces) if always or last & set(piece)
+        )
+
+    def __call__(self, tokens: Sequence[int]) -> bool:
+        """True when the text of `tokens` contains a stop string."""
+        if tokens[-1] not in self._may_end:
+            return False
+        text = self._tokenizer.decode(tokens, skip_special_tokens=True)
+        return any(word in text for word in self._stop)
+
+
+def _without_name(request: TextRequest) -> TextRequest:
+    """The request reduced to what decides its answer; equal ones are answered once."""
+    seed = request.seed if request.temperature > 0 else 0
+    return replace(request, key="", seed=seed)
+
+
+def _decoding_kind(request: TextRequest) -> tuple[int, float, float, tuple[str, ...]]:
+    """What requests must share to be decoded in one batch."""
+    return request.max_new_tokens, request.temperature, request.top_p, request.stop

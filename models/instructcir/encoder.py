@@ -1,0 +1,216 @@
+"""A trained network as an encoder of queries and galleries: arrays in float32, not normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, get_args, overload
+
+import numpy as np
+import open_clip
+import torch
+from torch.nn import functional
+
+from models.devices import pick_device
+from models.instructcir.network import TextContext
+from models.instructcir.training_settings import Branch
+from models.protocols import DTYPES, Dtype
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from models.instructcir.checkpoint import LoadedNetwork
+    from models.instructcir.combiner import Combiner
+    from models.protocols import Fingerprint, FloatArray
+
+_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class QueryFeatures(NamedTuple):
+    """Features of queries, float32 and not normalised.
+
+    Attributes:
+        z: (B, d) what is retrieved with.
+        text: (B, d) e_T, the pure text embedding.
+        image: (B, d) the reference image with the null text, by the queries' branch; what
+            combiners call `image_null`. None where it was not asked for.
+    """
+
+    z: FloatArray
+    text: FloatArray
+    image: FloatArray | None
+
+
+class ReformulationEncoder:
+    """Encodes queries by one branch, and galleries by the moving average with the null text.
+
+    A gallery is encoded in batches of one size, the last one filled up, with the null text's
+    keys and values computed once.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedNetwork,
+        branch: Branch = "online",
+        device: str = "auto",
+        dtype: Dtype = "fp32",
+        batch_size: int = 64,
+    ) -> None:
+        """Bring a loaded checkpoint to a device.
+
+        Args:
+            loaded: The checkpoint.
+            branch: Whose queries: the trained network's (`online`) or its average's (`ema`).
+            device: `auto`, or a torch device.
+            dtype: What is computed in; weights, layer norms and the head stay in fp32.
+            batch_size: Images in one forward pass.
+
+        Raises:
+            ValueError: A value that is none of those allowed.
+        """
+        if branch not in get_args(Branch):
+            raise ValueError(f"branch is {branch!r}; one of {', '.join(get_args(Branch))}")
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype is {dtype!r}; one of {', '.join(DTYPES)}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is at least 1, not {batch_size}")
+        self._device = pick_device(device)
+        chosen = loaded.online if branch == "online" else loaded.target
+        self._queries = chosen.to(self._device)
+        self._gallery = loaded.target.to(self._device)
+        self._dtype = _AUTOCAST[dtype]
+        self._batch = batch_size
+        self.fingerprint = encoder_fingerprint(loaded.fingerprint, branch, dtype)
+
+    @property
+    def dim(self) -> int:
+        """Width d of the joint space."""
+        return self._queries.dim
+
+    def encode_gallery(self, images: Sequence[Image.Image]) -> FloatArray:
+        """Target embeddings (B, d); an image's does not depend on those beside it."""
+        out = np.zeros((len(images), self.dim), dtype=np.float32)
+        with torch.inference_mode(), self._precision():
+            null = self._gallery.constant_null_text()
+            done = 0
+            for pixels in self._pixels(images):
+                full = functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self._batch - len(pixels)))
+                encoded = self._gallery.target(full.to(self._device), null)[: len(pixels)]
+                out[done : done + len(pixels)] = encoded.float().cpu().numpy()
+                done += len(pixels)
+        return out
+
+    def encode_queries(
+        self,
+        images: Sequence[Image.Image],
+        texts: Sequence[str],
+        keys: Sequence[str] | None = None,
+        *,
+        with_image: bool = True,
+    ) -> QueryFeatures:
+        """Embed reference images under modification texts.
+
+        Texts are sorted by length inside, so that little padding is computed, and the results
+        are in the order given.
+
+        Args:
+            images: B pictures; a sequence that decodes on access is indexed once per query.
+            texts: B modification texts. An empty one is read as an empty text: that is the null
+                text with `null_text="empty"`, and not the learned one.
+            keys: B names of the images: the null-text embedding of images with one name is
+                computed once. Left out, every image is its own.
+            with_image: Whether the null-text embedding is computed, a further pass of the image
+                tower for each image.
+
+        Raises:
+            ValueError: The arguments are of different lengths.
+        """
+        names = range(len(images)) if keys is None else keys
+        if not len(images) == len(texts) == len(names):
+            raise ValueError(
+                f"{len(images)} images, {len(texts)} texts and {len(names)} keys do not pair up"
+            )
+        tokens = self._queries.parts.tokens
+        order = sorted(range(len(texts)), key=lambda i: len(tokens.row(texts[i]).ids))
+        shape = (len(texts), self.dim)
+        z, text = (np.zeros(shape, dtype=np.float32) for _ in range(2))
+        plain: dict[int | str, FloatArray] = {}
+        with torch.inference_mode(), self._precision():
+            null = self._queries.constant_null_text()
+            done = 0
+            for pixels in self._pixels(_Reordered(images, order)):
+                rows = order[done : done + len(pixels)]
+                done += len(pixels)
+                pixels = pixels.to(self._device)
+                encoded = self._queries.attend(pixels, self._read([texts[i] for i in rows]))
+                z[rows] = encoded.z.float().cpu().numpy()
+                text[rows] = encoded.text.float().cpu().numpy()
+                fresh = {names[i]: place for place, i in enumerate(rows) if names[i] not in plain}
+                if with_image and fresh:
+                    found = self._queries.target(pixels[list(fresh.values())], null)
+                    plain.update(zip(fresh, found.float().cpu().numpy(), strict=True))
+        if not with_image:
+            return QueryFeatures(z, text, None)
+        image = np.array([plain[name] for name in names], dtype=np.float32).reshape(shape)
+        return QueryFeatures(z, text, image)
+
+    def _read(self, texts: Sequence[str]) -> TextContext:
+        """The texts of a batch, each distinct one read once."""
+        distinct = list(dict.fromkeys(texts))
+        ids = self._queries.text_ids(distinct).to(self._device)
+        read = self._queries.read(ids)
+        place = {text: row for row, text in enumerate(distinct)}
+        rows = torch.tensor([place[text] for text in texts], device=self._device)
+        mask = None if read.mask is None else read.mask[rows]
+        return TextContext(read.sequence[rows], mask, read.pooled[rows])
+
+    def _pixels(self, images: Sequence[Image.Image]) -> Iterator[torch.Tensor]:
+        return self._queries.parts.preprocess.batches(images, self._batch)
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None)
+
+
+def encoder_fingerprint(network: Fingerprint, branch: Branch, dtype: Dtype) -> Fingerprint:
+    """What enters the specification of tables of features; known before weights are loaded.
+
+    Args:
+        network: `checkpoint.network_fingerprint` of the folder.
+        branch: Whose queries; galleries are the moving average's in any case.
+        dtype: What is computed in.
+    """
+    return {
+        "engine": f"open_clip {open_clip.__version__}",
+        **network,
+        "branch": branch,
+        "dtype": dtype,
+    }
+
+
+def combine_features(combiner: Combiner, features: QueryFeatures) -> FloatArray:
+    """The combiner's (B, d) float32 vectors of encoded queries, L2-normalised."""
+    with torch.inference_mode():
+        tensors = (
+            None if each is None else torch.from_numpy(np.ascontiguousarray(each))
+            for each in features
+        )
+        return combiner.combine(*tensors).numpy()
+
+
+class _Reordered(Sequence["Image.Image"]):
+    """A view of pictures in another order, which decodes nothing by itself."""
+
+    def __init__(self, images: Sequence[Image.Image], order: Sequence[int]) -> None:
+        self._images = images
+        self._order = order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @overload
+    def __getitem__(self, index: int) -> Image.Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> _Reordered: ...
+    def __getitem__(self, index: int | slice) -> Image.Image | _Reordered:
+        if isinstance(index, slice):
+            return _Reordered(self._images, self._order[index])
+        return self._images[self._order[index]]

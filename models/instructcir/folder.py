@@ -1,0 +1,85 @@
+"""What the folder of a trained reformulation network says of it: no weights, no torch.
+
+`models.instructcir.checkpoint` tells what lies in it, writes it and loads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from models.checkpoints import checkpoint_identity
+from models.encoders.spec import BPE_FILE
+from models.encoders.spec import CONFIG_FILE as BACKBONE_FILE
+
+if TYPE_CHECKING:
+    from models.protocols import Fingerprint
+
+FORMAT: Final = "cirflow-reformulation-1"
+CONFIG_FILE: Final = "config.json"
+ONLINE_FILE: Final = "model.safetensors"
+TARGET_FILE: Final = "target.safetensors"
+COMBINER_FILE: Final = "combiner.safetensors"
+
+_WEIGHTS: Final = (ONLINE_FILE, TARGET_FILE, COMBINER_FILE)
+
+
+class CheckpointError(ValueError):
+    """A folder holds no reformulation network, or a damaged one."""
+
+
+def network_fingerprint(folder: str | Path) -> Fingerprint:
+    """Identity of a checkpoint, from its files and without loading weights.
+
+    Provenance is left out: the same weights trained elsewhere are the same network.
+
+    Raises:
+        CheckpointError: The folder holds no checkpoint.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    del config["provenance"]
+    files = checkpoint_identity(str(folder))
+    described = json.dumps(config, sort_keys=True).encode()
+    return {
+        "network": FORMAT,
+        "config_sha256": hashlib.sha256(described).hexdigest(),
+        "files": {name: files[name] for name in (*_WEIGHTS, BPE_FILE) if name in files},
+    }
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The checkpoint's configuration, checked.
+
+    Raises:
+        CheckpointError: It is missing, unreadable, or another format's.
+    """
+    path = Path(folder, CONFIG_FILE)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointError(_why_missing(Path(folder))) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    given = config.get("format") if isinstance(config, dict) else None
+    if given != FORMAT:
+        raise CheckpointError(
+            f"{path} is of format {given!r}, this version reads {FORMAT!r}; give the folder "
+            "that training a reformulation network published"
+        )
+    lacking = {"network", "combiner", "architecture", "preprocess", "base", "dim", "provenance"}
+    lacking -= config.keys()
+    if lacking:
+        raise CheckpointError(f"{path} is damaged: it lacks {', '.join(sorted(lacking))}")
+    return config
+
+
+def _why_missing(folder: Path) -> str:
+    advice = "give the folder that training a reformulation network published"
+    if not folder.is_dir():
+        return f"there is no folder {folder}; {advice}"
+    if (folder / BACKBONE_FILE).is_file():
+        return f"{folder} holds a backbone, not a network trained on it; {advice}"
+    return f"{folder} holds no {CONFIG_FILE}; {advice}"

@@ -1,0 +1,1 @@
+"""Methods as data: features, fusion, exact search, metrics and published results."""

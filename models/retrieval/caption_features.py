@@ -1,0 +1,88 @@
+"""Mean caption features: t_c of CVSI's equation 5, and q_m of equation 7.
+
+Fifteen captions an image make millions of short texts. They are encoded flat: captions of many
+images together, each distinct one once, sorted by length and cropped (see
+`models.encoders.text_tower`), and averaged image by image afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from models.retrieval.fusion import unit
+
+if TYPE_CHECKING:
+    from models.protocols import FloatArray, ImageTextEncoder
+
+CaptionMean: TypeAlias = Literal["unit_mean", "raw_mean"]
+CAPTION_MEANS: Final[tuple[str, ...]] = get_args(CaptionMean)
+
+CAPTIONS_PER_BLOCK: Final = 16_384
+"""Captions in memory at a time: 50 MB of features at a width of 768."""
+
+
+def caption_means(
+    encoder: ImageTextEncoder, captions: Sequence[Sequence[str]], mean: CaptionMean = "unit_mean"
+) -> FloatArray:
+    """One vector per image from its captions.
+
+    Args:
+        encoder: Encodes texts.
+        captions: For each image its captions, at least one.
+        mean: `unit_mean` averages unit vectors and leaves the mean at its length (renormalising,
+            difference D3, is fusion's business). `raw_mean` averages features as encoded.
+
+    Returns:
+        (len(captions), d) float32.
+    """
+    blocks = [block for _, block in iter_caption_means(encoder, enumerate(captions), mean)]
+    if not blocks:
+        return np.zeros((0, encoder.dim), dtype=np.float32)
+    return np.concatenate(blocks)
+
+
+def iter_caption_means(
+    encoder: ImageTextEncoder,
+    captions: Iterable[tuple[object, Sequence[str]]],
+    mean: CaptionMean = "unit_mean",
+) -> Iterator[tuple[list[object], FloatArray]]:
+    """As `caption_means` over a stream of (key, captions), in bounded memory.
+
+    Yields:
+        Keys in order, and their (len(keys), d) means.
+    """
+    if mean not in CAPTION_MEANS:
+        raise ValueError(f"mean is {mean!r}; one of {', '.join(CAPTION_MEANS)}")
+    keys: list[object] = []
+    texts: list[str] = []
+    counts: list[int] = []
+    for key, own in captions:
+        if not own:
+            raise ValueError(f"image {key} has no caption to average; leave it out beforehand")
+        if texts and len(texts) + len(own) > CAPTIONS_PER_BLOCK:
+            yield keys, _segment_means(caption_features(encoder, texts, mean), counts)
+            keys, texts, counts = [], [], []
+        keys.append(key)
+        texts.extend(own)
+        counts.append(len(own))
+    if texts:
+        yield keys, _segment_means(caption_features(encoder, texts, mean), counts)
+
+
+def caption_features(
+    encoder: ImageTextEncoder, texts: Sequence[str], mean: CaptionMean = "unit_mean"
+) -> FloatArray:
+    """Features as they enter the mean: unit vectors, or raw for `raw_mean`."""
+    features = encoder.encode_texts(texts)
+    return unit(features) if mean == "unit_mean" else features
+
+
+def _segment_means(features: FloatArray, counts: Sequence[int]) -> FloatArray:
+    """Mean of consecutive rows: features (sum(counts), d) -> (len(counts), d)."""
+    sizes = np.asarray(counts)
+    starts = np.concatenate(([0], np.cumsum(sizes)[:-1]))
+    sums = np.add.reduceat(features, starts, axis=0, dtype=np.float64)
+    return (sums / sizes[:, None]).astype(np.float32)

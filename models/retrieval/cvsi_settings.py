@@ -1,0 +1,213 @@
+"""CVSI as a value: the paper's settings, the released code's, and every difference by name.
+
+Paper and released code differ in fifteen places, D1 to D15. Each is a field of `CvsiSettings`;
+`DIFFERENCES` lists which, and the stage that reads it. Two presets exist: `CVSI`, what the paper
+says, with the careful choice where it says nothing, and `CVSI_CODE`, what the released code
+does, which presumably made the published numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal, get_args, get_origin, get_type_hints
+
+from models.protocols import Dtype, PreprocessMode
+from models.retrieval.fusion import PartNorm, Similarity, gallery_weights, query_weights
+from models.retrieval.query_texts import NoObjects
+
+if TYPE_CHECKING:
+    from models.protocols import Json
+
+BENCHMARK_STYLES: Final = ("cirr", "circo", "fashioniq")
+"""Styles of benchmark that settings differ by; an embedded benchmark has the style it imitates."""
+
+
+@dataclass(frozen=True, slots=True)
+class CvsiWeights:
+    """Weights of equations 8 and 9."""
+
+    alpha: float
+    beta: float
+    gamma: float
+
+    def __post_init__(self) -> None:
+        """Refuse weights outside the simplex."""
+        query_weights(self.alpha, self.beta)
+        gallery_weights(self.gamma)
+
+
+PAPER_WEIGHTS: Final[Mapping[str, CvsiWeights]] = MappingProxyType(
+    {
+        "cirr": CvsiWeights(alpha=0.6, beta=0.4, gamma=0.2),
+        "circo": CvsiWeights(alpha=0.6, beta=0.4, gamma=0.2),
+        "fashioniq": CvsiWeights(alpha=0.2, beta=0.6, gamma=0.1),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One place where paper and released code differ: its field, and the stage that reads it."""
+
+    number: str
+    field: str
+    stage: str
+    topic: str
+
+
+DIFFERENCES: Final = tuple(
+    Difference(f"D{number}", *row)
+    for number, row in enumerate(
+        (
+            ("edit_mode", "edits", "text-generator calls per query"),
+            ("objects_content", "objects", "captions shown for the added objects"),
+            ("caption_mean", "caption features, fusion", "averaging of captions"),
+            ("similarity", "search", "cosine or dot product"),
+            ("part_norms", "fusion", "lengths of the parts of equations 8 and 9"),
+            ("final_stop", "query features", "full stop after the fine-grained text"),
+            ("fashion_captions", "query features", "order of FashionIQ's two captions"),
+            ("caption_sampling", "captions", "how captions are drawn"),
+            ("preprocess", "image features", "from picture to pixels"),
+            ("gallery_dtype", "image features", "precision of gallery features"),
+            ("exclude_reference", "search", "reference image in its own ranking"),
+            ("temperature", "edits, objects", "text-generator temperature"),
+            ("answer_parsing", "edits, objects", "use of the text generator's answers"),
+            ("weights", "fusion", "alpha, beta and gamma by benchmark"),
+            ("no_objects", "query features", "what is written when nothing is added"),
+        ),
+        start=1,
+    )
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CvsiSettings:
+    """Every choice of the method that changes a number.
+
+    Attributes:
+        captions_per_image: N, for references and for the gallery.
+        edit_mode: D1, read by the edit stage. `per_caption`: one edit for each of the N captions
+            (equation 7). `joined`: one edit of all captions joined by ", ".
+        objects_content: D2, read by the added-objects stage. `first`: the first caption only
+            (equation 6). `joined`: all captions joined by ", ".
+        caption_mean: D3, read by caption features and fusion. `renormalised`: mean of unit
+            vectors, scaled to length one. `unit_mean`: the same, left at its length.
+            `raw_mean`: mean of raw features.
+        similarity: D4, read by search. `cosine` (equation 10), or `dot` with an unnormalised
+            gallery vector.
+        part_norms: D5, read by fusion. `unit`: all parts have length one. `code`: as the code
+            does it: averaged gallery captions keep their length for CIRR and CIRCO and are
+            renormalised for FashionIQ.
+        final_stop: D6, read by query features. A full stop ends the fine-grained text.
+        fashion_captions: D7, read by query features. `one_order`: "c1 and c2". `both_orders`:
+            the mean of both orders' unit vectors, as SEARLE and LinCIR.
+        caption_sampling: D8, read by the caption stage. `nucleus`: N independent samples.
+            `beam_sample`: one beam search with N beams that samples.
+        preprocess: D9, read by image features.
+        gallery_dtype: D10, read by image features of the gallery.
+        exclude_reference: D11, read by search. `cirr_only`: the benchmark's own rule.
+        temperature: D12, read by the edit and added-objects stages.
+        answer_parsing: D13, read by the edit and added-objects stages. `strict`: label removed,
+            first line only, empty answers rejected. `verbatim`: as the model wrote it.
+        weights: D14, read by fusion: alpha, beta, gamma by benchmark style.
+        no_objects: D15, read by query features, for modifications that add nothing.
+    """
+
+    captions_per_image: int = 15
+    edit_mode: Literal["per_caption", "joined"] = "per_caption"
+    objects_content: Literal["first", "joined"] = "first"
+    caption_mean: Literal["renormalised", "unit_mean", "raw_mean"] = "renormalised"
+    similarity: Similarity = "cosine"
+    part_norms: Literal["unit", "code"] = "unit"
+    final_stop: bool = True
+    fashion_captions: Literal["one_order", "both_orders"] = "one_order"
+    caption_sampling: Literal["nucleus", "beam_sample"] = "nucleus"
+    preprocess: PreprocessMode = "targetpad"
+    gallery_dtype: Dtype = "fp32"
+    exclude_reference: Literal["cirr_only", "always", "never"] = "cirr_only"
+    temperature: float = 0.0
+    answer_parsing: Literal["strict", "verbatim"] = "strict"
+    weights: Mapping[str, CvsiWeights] = field(default_factory=lambda: dict(PAPER_WEIGHTS))
+    no_objects: NoObjects = "drop"
+
+    def __post_init__(self) -> None:
+        """Refuse values that no stage knows."""
+        hints = get_type_hints(type(self))
+        for spec in dataclasses.fields(self):
+            hint, value = hints[spec.name], getattr(self, spec.name)
+            if get_origin(hint) is Literal and value not in get_args(hint):
+                known = ", ".join(map(str, get_args(hint)))
+                raise ValueError(f"CvsiSettings.{spec.name} is {value!r}; one of {known}")
+        if self.captions_per_image < 1 or self.temperature < 0:
+            raise ValueError(f"captions_per_image >= 1 and temperature >= 0, not {self!r}")
+
+    def weights_for(self, style: str) -> CvsiWeights:
+        """The weights for a style of benchmark."""
+        if style not in self.weights:
+            raise ValueError(f"no weights for {style!r}; there are {', '.join(self.weights)}")
+        return self.weights[style]
+
+    def query_weights(self, style: str) -> dict[str, float]:
+        """Equation 8's weights by feature name."""
+        weights = self.weights_for(style)
+        return query_weights(weights.alpha, weights.beta)
+
+    def gallery_weights(self, style: str) -> dict[str, float]:
+        """Equation 9's weights by feature name."""
+        return gallery_weights(self.weights_for(style).gamma)
+
+    def norms(self, style: str) -> dict[str, PartNorm]:
+        """Parts that keep their length in the sums; all others are scaled to length one."""
+        if self.part_norms == "unit" or self.caption_mean == "renormalised":
+            return {}
+        if style == "fashioniq":
+            return {"edited_captions": "as_is"}
+        return {"edited_captions": "as_is", "captions": "as_is"}
+
+    @property
+    def stored_mean(self) -> Literal["unit_mean", "raw_mean"]:
+        """Which mean caption features are stored as; renormalising is left to fusion."""
+        return "raw_mean" if self.caption_mean == "raw_mean" else "unit_mean"
+
+    def excludes_reference(self, style: str) -> bool:
+        """Whether a query's reference is taken out of its ranking."""
+        if self.exclude_reference == "cirr_only":
+            return style == "cirr"
+        return self.exclude_reference == "always"
+
+    def as_json(self) -> dict[str, Json]:
+        """All fields as plain JSON, for table specifications and result rows."""
+        values = {spec.name: getattr(self, spec.name) for spec in dataclasses.fields(self)}
+        values["weights"] = {
+            style: dataclasses.asdict(weights) for style, weights in self.weights.items()
+        }
+        return values
+
+
+CVSI: Final = CvsiSettings()
+"""The paper's method; where the paper says nothing, the choice that loses nothing."""
+
+CVSI_CODE: Final = CvsiSettings(
+    edit_mode="joined",
+    objects_content="joined",
+    caption_mean="unit_mean",
+    similarity="dot",
+    part_norms="code",
+    final_stop=True,
+    fashion_captions="one_order",
+    caption_sampling="beam_sample",
+    preprocess="targetpad",
+    gallery_dtype="fp16",
+    exclude_reference="cirr_only",
+    temperature=0.0,
+    answer_parsing="verbatim",
+    no_objects="keep",
+)
+"""The released code's method."""
+
+PRESETS: Final[Mapping[str, CvsiSettings]] = MappingProxyType(
+    {"cvsi": CVSI, "cvsi-code": CVSI_CODE}
+)

@@ -1,0 +1,103 @@
+"""LDRE's ensemble of edited captions: the one method that is not a fixed weighted sum.
+
+LDRE (Yang et al., SIGIR 2024) trusts an edited caption the more, the further it pulls the query
+away from what the unedited caption would have found. With edited captions f_i, unedited
+captions b_i and gallery g, all of length one:
+
+    D_i[k] = max(0, b_i . g_k - f_i . g_k)
+    s_i    = sum of the 5 largest D_i[k]
+    w      = softmax_i( (s_i / max_j s_j) / 0.04 )
+    q      = sum_i w_i f_i
+
+The released code sums s_i over the whole query set, so that the answer to one query depends on
+the other queries; `scope="global"` does that, and the default weighs each query by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from models.retrieval.fusion import unit
+
+if TYPE_CHECKING:
+    from models.protocols import FloatArray
+
+Scope: TypeAlias = Literal["query", "global"]
+SCOPES: Final[tuple[str, ...]] = get_args(Scope)
+
+_QUERIES_PER_BLOCK: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class LdreSettings:
+    """How captions are weighed.
+
+    Attributes:
+        top: How many of the largest differences are summed.
+        temperature: Softmax temperature of the weights.
+        scope: `query`, or `global` for the released code's transductive weights.
+    """
+
+    top: int = 5
+    temperature: float = 0.04
+    scope: Scope = "query"
+
+    def __post_init__(self) -> None:
+        """Refuse values without a meaning."""
+        if self.scope not in SCOPES:
+            raise ValueError(f"scope is {self.scope!r}; one of {', '.join(SCOPES)}")
+        if self.top < 1 or self.temperature <= 0:
+            raise ValueError(f"top is at least 1 and temperature positive, not {self!r}")
+
+
+def ldre_queries(
+    edited: FloatArray,
+    unedited: FloatArray,
+    gallery: FloatArray,
+    settings: LdreSettings | None = None,
+) -> FloatArray:
+    """Query vectors of LDRE.
+
+    Args:
+        edited: (Q, N, d) one feature per edited caption.
+        unedited: (Q, N, d) one feature per caption of the reference, in the same order.
+        gallery: (G, d) image features.
+        settings: Constants of the method.
+
+    Returns:
+        (Q, d) weighted sums, not normalised.
+    """
+    settings = settings or LdreSettings()
+    if edited.shape != unedited.shape or edited.shape[-1] != gallery.shape[-1]:
+        raise ValueError(
+            f"edited captions {edited.shape}, captions {unedited.shape} and gallery "
+            f"{gallery.shape} do not fit: (Q, N, d), (Q, N, d), (G, d)"
+        )
+    edited, unedited = unit(edited), unit(unedited)
+    scores = _scores(edited, unedited, unit(gallery), settings.top)
+    if settings.scope == "global":
+        scores = np.broadcast_to(scores.sum(axis=0, keepdims=True), scores.shape)
+    weights = _softmax(scores, settings.temperature)
+    return np.einsum("qn,qnd->qd", weights, edited).astype(np.float32)
+
+
+def _scores(edited: FloatArray, unedited: FloatArray, gallery: FloatArray, top: int) -> FloatArray:
+    """s_i of every caption (Q, N), in blocks of queries so that memory stays bounded."""
+    top = min(top, len(gallery))
+    scores = np.empty(edited.shape[:2], dtype=np.float32)
+    for start in range(0, len(edited), _QUERIES_PER_BLOCK):
+        block = slice(start, start + _QUERIES_PER_BLOCK)
+        away = np.maximum((unedited[block] - edited[block]) @ gallery.T, 0.0)
+        scores[block] = np.partition(away, -top, axis=-1)[..., -top:].sum(axis=-1)
+    return scores
+
+
+def _softmax(scores: FloatArray, temperature: float) -> FloatArray:
+    """Weights (Q, N); a query whose captions all score 0 weighs them alike."""
+    largest = scores.max(axis=1, keepdims=True)
+    logits = scores / np.where(largest > 0, largest, 1.0) / temperature
+    exponential = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponential / exponential.sum(axis=1, keepdims=True)

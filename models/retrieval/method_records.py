@@ -1,0 +1,195 @@
+"""What a method is, per style of benchmark: weights over named features, or one function.
+
+A `Recipe` sums features of one space. A `LateFusion` sums the similarities of several recipes,
+each in a space of its own; it is still one dot product, of vectors laid end to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from models.retrieval.cvsi_settings import CVSI, CvsiSettings
+from models.retrieval.features import GALLERY_FEATURES, QUERY_FEATURES
+from models.retrieval.fusion import PartNorm, Similarity, for_search, fuse, unit
+
+if TYPE_CHECKING:
+    from models.protocols import Json
+
+Status: TypeAlias = Literal["ready", "needs_checkpoint", "not_implemented", "numbers_only"]
+Group: TypeAlias = Literal[
+    "baseline", "textual inversion", "text generator", "complementary", "ablation", "trained"
+]
+Features: TypeAlias = "Mapping[str, np.ndarray[Any, Any]]"
+Combine: TypeAlias = "Callable[[Features, Features], np.ndarray[Any, Any]]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a method ranks on one style of benchmark.
+
+    Attributes:
+        query: Weight by query feature. Zero weights are dropped.
+        gallery: Weight by gallery feature.
+        norms: Parts that are not scaled to length one before they are summed.
+        similarity: `cosine` or `dot`.
+        combine: Makes the query vectors from (query features, gallery features) where a
+            weighted sum cannot; `query` then only names the features it reads.
+    """
+
+    query: Mapping[str, float]
+    gallery: Mapping[str, float] = field(default_factory=lambda: {"image": 1.0})
+    norms: Mapping[str, PartNorm] = field(default_factory=dict)
+    similarity: Similarity = "cosine"
+    combine: Combine | None = None
+
+    def __post_init__(self) -> None:
+        """Drop zero weights and refuse features that nothing makes."""
+        for side, known in (("query", QUERY_FEATURES), ("gallery", GALLERY_FEATURES)):
+            used = {name: weight for name, weight in getattr(self, side).items() if weight}
+            unknown = sorted(used.keys() - known.keys())
+            if unknown or not used:
+                raise ValueError(
+                    f"{side} features {', '.join(unknown) or 'all have weight 0'}; "
+                    f"known: {', '.join(known)}"
+                )
+            object.__setattr__(self, side, MappingProxyType(used))
+
+    def query_vectors(self, query: Features, gallery: Features) -> np.ndarray[Any, Any]:
+        """Query vectors (Q, d) from features by name; gallery features only for `combine`."""
+        if self.combine is not None:
+            return self.combine(query, gallery)
+        return fuse(query, self.query, self.norms)
+
+    def gallery_vectors(self, gallery: Features) -> np.ndarray[Any, Any]:
+        """Gallery vectors (G, d) that a plain dot product with the query ranks by."""
+        return for_search(fuse(gallery, self.gallery, self.norms), self.similarity)
+
+    def as_json(self) -> dict[str, Json]:
+        """What a protocol and `cirflow methods` say of it."""
+        return {
+            "similarity": self.similarity,
+            "query_weights": dict(self.query),
+            "gallery_weights": dict(self.gallery),
+        }
+
+
+@dataclass(frozen=True)
+class LateFusion:
+    """Several recipes, each in a space of its own, ranked by the weighted sum of similarities.
+
+    With q_i and t_i the query and gallery vectors of recipe i, whose lengths count for nothing
+    under the cosine,
+
+        score = sum_i w_i cos(q_i, t_i) = <[sqrt(w_i) q_i / |q_i|]_i, [sqrt(w_i) t_i / |t_i|]_i>,
+
+    so that a plain search over concatenated vectors is exact. (A recipe that ranks by the dot
+    product keeps the lengths of its gallery vectors.)
+
+    Attributes:
+        parts: (weight, recipe), weights positive. Parts of weight 0 are dropped.
+    """
+
+    parts: tuple[tuple[float, Recipe], ...]
+
+    def __post_init__(self) -> None:
+        """Drop parts without weight; refuse weights that no dot product can carry."""
+        used = tuple((weight, recipe) for weight, recipe in self.parts if weight)
+        if not used or any(weight < 0 for weight, _ in used):
+            given = ", ".join(str(weight) for weight, _ in self.parts)
+            raise ValueError(f"late fusion needs weights >= 0 and not all 0, not {given or 'none'}")
+        object.__setattr__(self, "parts", used)
+
+    @property
+    def query(self) -> Mapping[str, float]:
+        """The query features that the parts read, each with its weight inside its own part."""
+        return {name: w for _, recipe in self.parts for name, w in recipe.query.items()}
+
+    @property
+    def gallery(self) -> Mapping[str, float]:
+        """The gallery features that the parts read, each with its weight inside its own part."""
+        return {name: w for _, recipe in self.parts for name, w in recipe.gallery.items()}
+
+    def query_vectors(self, query: Features, gallery: Features) -> np.ndarray[Any, Any]:
+        """Query vectors (Q, sum of d_i)."""
+        return np.concatenate(
+            [weight**0.5 * unit(part.query_vectors(query, gallery)) for weight, part in self.parts],
+            axis=1,
+        )
+
+    def gallery_vectors(self, gallery: Features) -> np.ndarray[Any, Any]:
+        """Gallery vectors (G, sum of d_i) that a plain dot product with the query ranks by."""
+        return np.concatenate(
+            [weight**0.5 * part.gallery_vectors(gallery) for weight, part in self.parts], axis=1
+        )
+
+    def as_json(self) -> dict[str, Json]:
+        """What a protocol and `cirflow methods` say of it."""
+        return {
+            "similarity": "weighted sum over the parts",
+            "parts": [{"weight": weight, **part.as_json()} for weight, part in self.parts],
+        }
+
+
+AnyRecipe: TypeAlias = Recipe | LateFusion
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One row: what a method is called, where it comes from and how it ranks.
+
+    Attributes:
+        name: Key in `METHODS` and on the command line.
+        title: Name in tables.
+        group: Kind of method, for sorting a leaderboard.
+        paper: Where it was published.
+        description: One sentence on how the query is made.
+        recipes: `Recipe` or `LateFusion` by style of benchmark; empty for methods that do not run
+            here.
+        status: `ready`; `needs_checkpoint` where a profile may or may not name one;
+            `not_implemented`; `numbers_only`.
+        reason: Why the status is not `ready`, and what would change that.
+        settings: CVSI's choices for the stages upstream (captions, edits, objects).
+        ablates: The method that this one lacks a part of.
+        blends: The two methods that this one is the late fusion of.
+    """
+
+    name: str
+    title: str
+    group: Group
+    paper: str
+    description: str
+    recipes: Mapping[str, AnyRecipe] = field(default_factory=dict)
+    status: Status = "ready"
+    reason: str = ""
+    settings: CvsiSettings = CVSI
+    ablates: str = ""
+    blends: tuple[str, str] | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether rankings can be made, given its checkpoints."""
+        return bool(self.recipes)
+
+    def recipe(self, style: str) -> AnyRecipe:
+        """How it ranks on a style of benchmark.
+
+        Raises:
+            ValueError: It does not run here, or not on this style.
+        """
+        if not self.runs:
+            raise ValueError(f"{self.title} does not run here ({self.status}): {self.reason}")
+        if style not in self.recipes:
+            raise ValueError(f"{self.title} knows {', '.join(self.recipes)}, not {style!r}")
+        return self.recipes[style]
+
+    def needs(self, style: str) -> tuple[str, ...]:
+        """Stages that must have run before its features can be made, sorted."""
+        recipe = self.recipe(style)
+        stages = [QUERY_FEATURES[name].needs for name in recipe.query]
+        stages += [GALLERY_FEATURES[name].needs for name in recipe.gallery]
+        return tuple(sorted({stage for needs in stages for stage in needs}))

@@ -1,0 +1,112 @@
+"""Systems of the papers' tables that do not run here: kept for their numbers, with the reason."""
+
+from __future__ import annotations
+
+from models.retrieval.method_records import Method, Status
+
+
+def published_only() -> list[Method]:
+    """The rows of published systems that do not run here."""
+    fusion = "a supervised fusion model with its own training; only its published numbers are kept"
+    rows: tuple[tuple[str, str, str, str, Status, str], ...] = (
+        (
+            "searle-oti",
+            "SEARLE-OTI",
+            "SEARLE, ICCV 2023",
+            "A pseudo token optimised for each image.",
+            "not_implemented",
+            "350 optimisation steps per image; the mapping network stands in for it",
+        ),
+        (
+            "palavra",
+            "PALAVRA",
+            "PALAVRA, ECCV 2022",
+            "Pseudo tokens by set-encoder inversion.",
+            "numbers_only",
+            "its inversion network is licensed for research use only",
+        ),
+        (
+            "instructpix2pix",
+            "InstructPix2Pix + CLIP",
+            "InstructCIR, Table II",
+            "Edit the reference with a diffusion editor, then image only.",
+            "not_implemented",
+            "needs a diffusion editor (timbrooks/instruct-pix2pix), which is no dependency here",
+        ),
+        (
+            "compodiff",
+            "CompoDiff",
+            "CompoDiff, TMLR 2024",
+            "Diffusion over CLIP image features.",
+            "numbers_only",
+            "its 18M training triplets and checkpoint for this table are not public",
+        ),
+        (
+            "case",
+            "CASE",
+            "LaSCo / CASE, AAAI 2024",
+            "BLIP with early cross-attention fusion.",
+            "numbers_only",
+            "only its data is public, not the model",
+        ),
+        (
+            "transagg",
+            "TransAgg",
+            "TransAgg, BMVC 2023",
+            "Transformer over text and image tokens.",
+            "not_implemented",
+            "its checkpoint depends on a masking defect of its training code",
+        ),
+        (
+            "covr",
+            "CoVR",
+            "CoVR, AAAI 2024",
+            "BLIP text encoder that reads the image.",
+            "not_implemented",
+            "needs the BLIP-L retrieval model, which is no dependency here",
+        ),
+        (
+            "clip4cir",
+            "CLIP4CIR",
+            "CLIP4CIR, CVPRW 2022",
+            "Fine-tuned CLIP and a combiner.",
+            "numbers_only",
+            fusion,
+        ),
+        (
+            "blip4cir-bi",
+            "BLIP4CIR+Bi",
+            "BLIP4CIR+Bi, WACV 2024",
+            "BLIP with reversed queries as extra training.",
+            "numbers_only",
+            fusion,
+        ),
+        (
+            "candidate-filter",
+            "Candidate re-ranking (filter)",
+            "Candidate Set Re-ranking, TMLR 2024",
+            "First stage: BLIP fusion.",
+            "numbers_only",
+            fusion,
+        ),
+        (
+            "candidate-rerank",
+            "Candidate re-ranking",
+            "Candidate Set Re-ranking, TMLR 2024",
+            "Second stage: a cross-encoder reads query and candidate.",
+            "numbers_only",
+            fusion,
+        ),
+    )
+    return [
+        Method(
+            name=name,
+            title=title,
+            group="trained",
+            paper=paper,
+            description=description,
+            status=status,
+            reason=reason,
+        )
+        for name, title, paper, description, status, reason in rows
+    ]

@@ -1,0 +1,1 @@
+"""Pseudo tokens for images: mapping networks, their training, and the texts they learn from."""

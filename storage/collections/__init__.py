@@ -1,0 +1,1 @@
+"""Image collections: sources, ingest, names and decoding."""

@@ -1,0 +1,338 @@
+"""Collections: named, content-addressed listings of images, whatever they were ingested from.
+
+A name points to ``collections/listings/{key}.parquet``, the keys of the rows of the `sources`
+table that make up the collection: one row for each input, readable or not. When a name may point
+elsewhere is said in `storage.collections.names`. Image bytes lie in the `images` table, once for
+each distinct image of all collections.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import polars as pl
+
+from storage.collections.decoding import MAX_PIXELS
+from storage.collections.names import (
+    Change,
+    Found,
+    IfTaken,
+    Listing,
+    check_name,
+    give_name,
+    list_names,
+    read_listing,
+    read_place,
+    read_pointer,
+    refuse_other_files,
+)
+from storage.collections.sources.candidates import Candidate, Limits
+from storage.collections.sources.files import list_files
+from storage.collections.sources.scan import (
+    ContainerEnd,
+    ContainerKnown,
+    Event,
+    has_containers,
+    scan,
+)
+from storage.collections.writer import IMAGES_SPEC, Examined, Known, Result, Writer, examine
+from storage.locations.location import Location
+from storage.tables.parts import footer_of, keys_by_group, open_part
+from storage.tables.schemas import OK
+from storage.tables.table import IncompleteTable, Table, load_table, open_table
+
+Progress = Callable[[int, int | None], None]
+
+
+class UnknownCollection(LookupError):
+    """There is no collection of a name; the message lists those that exist."""
+
+
+@dataclass(frozen=True)
+class IngestSummary:
+    """What an ingest found and did.
+
+    Attributes:
+        files: inputs of the source, each with one row.
+        images: distinct images that decode.
+        duplicates: further inputs with the bytes of one of those.
+        failed: status -> number of inputs without an image.
+        new_files, new_images, new_bytes: what this run had to add to the tables.
+        change: what that changed in what the name stands for.
+    """
+
+    name: str
+    source: str
+    files: int
+    images: int
+    duplicates: int
+    failed: Mapping[str, int]
+    new_files: int
+    new_images: int
+    new_bytes: int
+    change: Change
+
+    @property
+    def listing(self) -> str:
+        """Key of the content-addressed listing that the name now points to."""
+        return self.change.listing
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain JSON."""
+        change = asdict(self.change)
+        change |= {key: list(change[key]) for key in ("places", "places_before")}
+        own = {key: value for key, value in vars(self).items() if key != "change"}
+        return {**own, "failed": dict(self.failed), **change}
+
+
+def ingest(
+    location: Location,
+    source: str | os.PathLike[str],
+    name: str,
+    *,
+    if_taken: IfTaken = "refuse",
+    class_field: str = "meta_class",
+    part_bytes: int = 64 * 2**20,
+    part_rows: int = 4096,
+    max_pixels: int = MAX_PIXELS,
+    max_file_bytes: int = 128 * 2**20,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> IngestSummary:
+    """Bring a source into the collection `name`: one row for each input, whatever is wrong with it.
+
+    A source is a folder (searched recursively; hidden files are ignored), one file, or an
+    ``s3://`` prefix. Files ending in ``.tar``, ``.tar.gz`` or ``.tgz`` are read as webdataset
+    archives, ``.parquet`` as tables with a bytes column, all others as images. Equal bytes are one
+    image. An input that is known (same source, path, size and time or ETag) is not read again, so
+    repeating an ingest costs a listing. It may be killed and started again at any time; the
+    collection appears, or changes, as a whole at the end.
+
+    A name that is in use is refreshed from its own source (or a folder around it). It follows the
+    same images, path by path, to another place. Anything else needs `if_taken`.
+
+    Args:
+        location: where the collection is kept.
+        source: the folder, file or S3 prefix.
+        name: letters, digits, ``.``, ``_`` and ``-``.
+        if_taken: where the name stands for other images: "refuse", "add" these to them, or let the
+            name stand for these alone ("replace").
+        class_field: column (Parquet) or key (``.json`` beside an image in a tar) of the class;
+            without it the class is the first folder level.
+        part_bytes: image bytes in a part; memory stays within a few times that.
+        part_rows: most inputs in a part.
+        max_pixels: larger images become rows with the status ``too_many_pixels``.
+        max_file_bytes: larger files become rows with the status ``too_large``.
+        workers: threads that read and decode; by default up to 4.
+        progress: called with (inputs done, inputs in all, or None where archives hide it).
+
+    Raises:
+        FileNotFoundError: there is no such source.
+        ValueError: the name is not allowed.
+        NameTaken: the name stands for other images.
+    """
+    check_name(name)
+    origin = Location(os.fspath(source))
+    files = list_files(origin, exclude=location)
+    if not has_containers(files):
+        paths = [file.path for file in files]
+        refuse_other_files(location, name, origin.root, paths, if_taken)
+    limits = Limits(max_pixels, max_file_bytes)
+    writer = Writer(location, origin.root, limits, part_bytes, part_rows)
+    events = scan(files, origin.root, limits, class_field, writer.knows_container)
+    total = None if has_containers(files) else len(files)
+    done = 0
+    for result in _examined(events, writer, limits, workers or min(4, os.cpu_count() or 1)):
+        writer.add(result)
+        done += isinstance(result, Examined | Known)
+        if progress is not None:
+            progress(done, total)
+    writer.flush()
+    found = Found(location, name, writer.source, writer.sources, sorted(writer.listing))
+    return _summary(writer, found, give_name(found, if_taken))
+
+
+def _examined(
+    events: Iterable[Event], writer: Writer, limits: Limits, workers: int
+) -> Iterator[Result]:
+    """Read and decode what is new in a few threads, a few inputs ahead, keeping the order."""
+
+    def work(candidate: Candidate) -> Result:
+        return writer.known(candidate) or examine(candidate, limits)
+
+    ahead: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="ingest") as pool:
+        for event in events:
+            if isinstance(event, Candidate):
+                ahead.append(pool.submit(work, event))
+            else:
+                ahead.append(_settled(event))
+            if len(ahead) > 2 * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _settled(event: ContainerEnd | ContainerKnown) -> Future[Result]:
+    future: Future[Result] = Future()
+    future.set_result(event)
+    return future
+
+
+def _summary(writer: Writer, found: Found, change: Change) -> IngestSummary:
+    rows = found.rows()
+    good = rows.filter(pl.col("status") == OK)
+    images = good["image_id"].n_unique()
+    failed = Counter(rows.filter(pl.col("status") != OK)["status"])
+    return IngestSummary(
+        name=found.name,
+        source=found.source,
+        files=len(rows),
+        images=images,
+        duplicates=len(good) - images,
+        failed=dict(sorted(failed.items())),
+        new_files=writer.new_files,
+        new_images=writer.new_images,
+        new_bytes=writer.new_bytes,
+        change=change,
+    )
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A named listing of inputs and their images. Make it with `Collection.open`."""
+
+    location: Location
+    name: str
+    listing: str
+    sources: Table
+    images: Table
+
+    @classmethod
+    def open(cls, location: Location, name: str, source: str = "") -> Collection:
+        """Open the collection that a name points to now.
+
+        Args:
+            location: where it is kept.
+            name: of the collection.
+            source: the place whose images are wanted. Where the name follows the same images
+                from place to place, this finds them by the paths that they have there.
+
+        Raises:
+            UnknownCollection: there is none; the message lists those that exist.
+        """
+        check_name(name)
+        pointer = read_pointer(location, name)
+        if pointer is None:
+            known = ", ".join(list_collections(location)) or "none yet"
+            raise UnknownCollection(
+                f"there is no collection {name!r} at {location}; there are: {known}. Make it with"
+                f" `cirflow ingest SOURCE --name {name}`"
+            )
+        listing = pointer.listing
+        if source and not pointer.covers(source):
+            listing = read_place(location, name, source) or listing
+        return cls.listed(location, name, listing)
+
+    @classmethod
+    def listed(cls, location: Location, name: str, listing: Listing) -> Collection:
+        """Open a listing, whatever its name points to now."""
+        sources = load_table(location, "sources", listing.sources)
+        images = open_table(location, "images", IMAGES_SPEC)
+        return cls(location, name, listing.key, sources, images)
+
+    def rows(self) -> pl.DataFrame:
+        """Return one row for each input, sorted by path, with its status and reason."""
+        keys = read_listing(self.location, self.listing)
+        rows = self.sources.read(keys=keys)
+        if len(rows) != len(keys):
+            raise IncompleteTable(
+                f"collection {self.name} lists {len(keys)} inputs, {self.sources.folder} holds"
+                f" {len(rows)} of them; ingest the source again"
+            )
+        return rows.sort(["path", "source_key"])
+
+    def image_ids(self) -> list[str]:
+        """Return the distinct images that decode, sorted."""
+        rows = self.rows()
+        return sorted(set(rows.filter(pl.col("status") == OK)["image_id"]))
+
+    def stored_between(
+        self, since: datetime.date | None, until: datetime.date | None
+    ) -> frozenset[str]:
+        """Return the images whose bytes were stored on a day (UTC) of a range, ends included.
+
+        An image that came in twice counts on the day on which it first came.
+        """
+        first: dict[str, datetime.date] = {}
+        for entry in self.images.parts():
+            day, keys = _stored(self.location, entry.path, entry.size)
+            for key in keys:
+                first[key] = min(day, first.get(key, day))
+        return frozenset(
+            key
+            for key, day in first.items()
+            if (since is None or day >= since) and (until is None or day <= until)
+        )
+
+    def read_images(self, image_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """Stream (image id, bytes), each image once, in the order in which they are stored.
+
+        Only the row groups that hold a wanted image are read, one at a time.
+
+        Raises:
+            IncompleteTable: after all others, if some are not stored.
+        """
+        wanted = set(image_ids)
+        for entry in self.images.parts():
+            if not wanted:
+                return
+            groups = _image_groups(self.location, entry.path, entry.size)
+            hits = [i for i, ids in enumerate(groups) if not wanted.isdisjoint(ids)]
+            if hits:
+                yield from _take_images(self.location, entry.path, hits, wanted)
+        if wanted:
+            raise IncompleteTable(
+                f"{len(wanted)} images are not stored, first {min(wanted)}: ingest their source"
+                " again"
+            )
+
+
+def list_collections(location: Location) -> list[str]:
+    """Return the names of all collections, sorted."""
+    return list_names(location)
+
+
+@lru_cache(maxsize=4096)
+def _image_groups(location: Location, path: str, size: int) -> tuple[frozenset[str], ...]:
+    """Return the image ids of each row group. A part of a given name and size never changes."""
+    with open_part(location, path) as part:
+        return keys_by_group(part, location.join(path))
+
+
+@lru_cache(maxsize=4096)
+def _stored(location: Location, path: str, size: int) -> tuple[datetime.date, frozenset[str]]:
+    """Return the day on which a part was made and the ids of its images."""
+    with open_part(location, path) as part:
+        where = location.join(path)
+        day = datetime.datetime.fromisoformat(footer_of(part, where).created).date()
+        return day, frozenset().union(*keys_by_group(part, where))
+
+
+def _take_images(
+    location: Location, path: str, groups: Sequence[int], wanted: set[str]
+) -> Iterator[tuple[str, bytes]]:
+    with open_part(location, path) as part:
+        for group in groups:
+            rows = part.read_row_group(group, columns=["image_id", "data"])
+            for image_id, data in zip(rows["image_id"], rows["data"], strict=True):
+                if image_id.as_py() in wanted:
+                    wanted.remove(image_id.as_py())
+                    yield image_id.as_py(), data.as_py()

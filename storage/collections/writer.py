@@ -1,0 +1,220 @@
+"""The writing half of ingest: examined inputs -> parts of `images` and `sources`, in batches.
+
+Order of publication makes a kill harmless at any instant: images first, then the rows that name
+them, then the receipts of archives that are done, and at the very end the collection's pointer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from storage.collections.decoding import ImageFacts, ImageProblem, inspect_image
+from storage.collections.sources.candidates import Candidate, Limits, SourceFault
+from storage.collections.sources.scan import ContainerEnd, ContainerKnown
+from storage.locations.location import Location
+from storage.tables.keys import content_key, sha256_hex
+from storage.tables.schemas import OK
+from storage.tables.table import Shard, Table, open_table
+
+IMAGES_SPEC: Mapping[str, Any] = {"producer": "cirflow/images/1"}
+"""Spec of the images table: no collection, no source, so that a photo is stored once."""
+
+# Faults of reaching an input, not of its content. They are looked at again by the next ingest even
+# where path, size and time are the same: a changed permission changes none of these.
+_TRANSIENT = frozenset({"unreadable", "outside_source", "linked_folder", "not_a_file"})
+
+
+@dataclass(frozen=True)
+class Known:
+    """An input whose row, and image if it has one, are stored already."""
+
+    key: str
+    container: str
+
+
+@dataclass(frozen=True)
+class Examined:
+    """An input that was read, with its outcome; `data` only where it is an image."""
+
+    candidate: Candidate
+    status: str
+    reason: str
+    size: int
+    image_id: str | None = None
+    facts: ImageFacts | None = None
+    data: bytes = b""
+
+
+Result: TypeAlias = Known | Examined | ContainerEnd | ContainerKnown
+
+
+def sources_spec(limits: Limits) -> dict[str, Any]:
+    """Return the spec of the sources table: what decides an input's row besides its bytes."""
+    return {
+        "producer": "cirflow/sources/1",
+        "max_pixels": limits.max_pixels,
+        "max_bytes": limits.max_bytes,
+    }
+
+
+def examine(candidate: Candidate, limits: Limits) -> Examined:
+    """Read and decode one input; whatever is wrong with it becomes its status and reason."""
+    try:
+        data = candidate.load()
+    except SourceFault as fault:
+        return Examined(candidate, fault.status, fault.reason, 0)
+    try:
+        facts = inspect_image(data, limits.max_pixels)
+    except ImageProblem as problem:
+        return Examined(candidate, problem.status, problem.reason, len(data))
+    return Examined(candidate, OK, "", len(data), sha256_hex(data), facts, data)
+
+
+class Writer:
+    """Collects examined inputs, publishes them in batches, and remembers the listing.
+
+    `add` and `flush` belong to one thread; `known` may be asked from any.
+    """
+
+    def __init__(
+        self, location: Location, source: str, limits: Limits, part_bytes: int, part_rows: int
+    ) -> None:
+        self.location = location
+        self.source = source
+        self.sources: Table = open_table(location, "sources", sources_spec(limits))
+        self.images: Table = open_table(location, "images", IMAGES_SPEC)
+        self.listing: dict[str, None] = {}
+        self.new_files = self.new_images = self.new_bytes = 0
+        self._part_bytes, self._part_rows = part_bytes, part_rows
+        self._image_ids = set(self.images.read(columns=[])["image_id"])
+        rows = self.sources.read(columns=["image_id"])
+        self._image_of: dict[str, str | None] = dict(
+            zip(rows["source_key"], rows["image_id"], strict=True)
+        )
+        self._held_bytes = 0
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._batch: dict[str, dict[str, Any]] = {}
+        self._container_keys: dict[str, list[str]] = {}
+        self._finished: list[str] = []
+
+    # -- what is stored already --------------------------------------------------------------------
+
+    def known(self, candidate: Candidate) -> Known | None:
+        """Return the stored input of a candidate, or None if it has to be read."""
+        key = self._key(candidate)
+        return Known(key, candidate.container) if self._is_stored(key) else None
+
+    def knows_container(self, container: str) -> bool:
+        """Tell whether an archive was ingested to its end and all of it is still stored."""
+        path = self._receipt(container)
+        if not self.location.exists(path):
+            return False
+        keys = json.loads(self.location.read_bytes(path))["source_keys"]
+        if not all(self._is_stored(key) for key in keys):
+            return False
+        self._container_keys[container] = keys
+        return True
+
+    def _is_stored(self, key: str) -> bool:
+        if key not in self._image_of:
+            return False
+        image_id = self._image_of[key]
+        return image_id is None or image_id in self._image_ids
+
+    def _key(self, candidate: Candidate, status: str = "") -> str:
+        mark = [status] if status in _TRANSIENT else []
+        return content_key([self.source, candidate.path, candidate.stamp, *mark])
+
+    def _receipt(self, container: str) -> str:
+        return f"collections/containers/{self.sources.spec_key}/{container}.json"
+
+    # -- taking in ---------------------------------------------------------------------------------
+
+    def add(self, result: Result) -> None:
+        """Take in one result, in the order of the source; publishes when the batch is full."""
+        if isinstance(result, Examined):
+            self._add_examined(result)
+        elif isinstance(result, Known):
+            self._list(result.key, result.container)
+        elif isinstance(result, ContainerKnown):
+            self.listing.update(dict.fromkeys(self._container_keys.pop(result.key)))
+        else:
+            self._finished.append(result.key)
+            self._container_keys.setdefault(result.key, [])
+
+    def _add_examined(self, item: Examined) -> None:
+        key = self._key(item.candidate, item.status)
+        self._list(key, item.candidate.container)
+        if item.facts is not None and item.image_id not in self._image_ids:
+            self._image_ids.add(str(item.image_id))
+            self._batch[str(item.image_id)] = _image_row(item, item.facts)
+            self._held_bytes += item.size
+            self.new_images += 1
+            self.new_bytes += item.size
+        if key not in self._image_of and key not in self._rows:
+            self._rows[key] = self._source_row(key, item)
+            self.new_files += 1
+        if self._held_bytes >= self._part_bytes or len(self._rows) >= self._part_rows:
+            self.flush()
+
+    def _list(self, key: str, container: str) -> None:
+        self.listing[key] = None
+        if container:
+            self._container_keys.setdefault(container, []).append(key)
+
+    def _source_row(self, key: str, item: Examined) -> dict[str, Any]:
+        facts = item.facts
+        return {
+            "source_key": key,
+            "source": self.source,
+            "path": item.candidate.path,
+            "stamp": item.candidate.stamp,
+            "container": item.candidate.container,
+            "image_id": item.image_id,
+            "meta_class": item.candidate.meta_class,
+            "bytes": item.size,
+            "width": facts.width if facts else None,
+            "height": facts.height if facts else None,
+            "format": facts.format if facts else None,
+            "status": item.status,
+            "reason": item.reason,
+        }
+
+    # -- publishing --------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Publish the batch, then the receipts of the archives that ended in it."""
+        _publish(self.images, self._batch)
+        self._batch = {}
+        self._held_bytes = 0
+        _publish(self.sources, self._rows)
+        self._image_of.update({key: row["image_id"] for key, row in self._rows.items()})
+        self._rows = {}
+        for container in self._finished:
+            keys = self._container_keys.pop(container)
+            text = json.dumps({"source_keys": keys}) + "\n"
+            self.location.create(self._receipt(container), text.encode())
+        self._finished = []
+
+
+def _image_row(item: Examined, facts: ImageFacts) -> dict[str, Any]:
+    return {
+        "image_id": item.image_id,
+        "data": item.data,
+        "bytes": item.size,
+        "width": facts.width,
+        "height": facts.height,
+        "format": facts.format,
+        "status": OK,
+        "reason": "",
+    }
+
+
+def _publish(table: Table, rows: Mapping[str, dict[str, Any]]) -> None:
+    if rows:
+        shard = Shard.of(list(rows))
+        columns = {name: [row[name] for row in rows.values()] for name in table.schema.columns}
+        table.publish(shard, table.rows(**columns))

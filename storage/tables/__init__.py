@@ -1,0 +1,1 @@
+"""Tables: schemas, keys, publish-once parts, receipts and plans."""

@@ -1,0 +1,93 @@
+"""The small values that tables speak in: shards, plans, parts, coverage; and their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from storage.tables.keys import content_key
+
+
+class IncompleteTable(ValueError):
+    """A table lacks rows that its reader needs."""
+
+
+class SpecConflict(ValueError):
+    """A spec.json on disk does not say what its key promises."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Keys whose rows are made and published together.
+
+    Attributes:
+        key: names the part; made of the members and the attempt.
+        members: sorted, unique row keys.
+        attempt: 0 the first time, then one more for each time its rows failed and are retried.
+    """
+
+    key: str
+    members: tuple[str, ...]
+    attempt: int = 0
+
+    @classmethod
+    def of(cls, members: Sequence[str], attempt: int = 0) -> Shard:
+        """Make the shard of some keys."""
+        ordered = tuple(sorted(set(members)))
+        return cls(content_key([attempt, *ordered]), ordered, attempt)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done: shards of the missing keys, and how many keys are present already."""
+
+    shards: tuple[Shard, ...]
+    present: int
+    planned: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part as published; `published` is false if another worker's part was there first."""
+
+    name: str
+    rows: int
+    bytes: int
+    published: bool
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a published part, and what to do about it."""
+
+    part: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many of the planned keys have an ok row, only failed rows, or no row."""
+
+    planned: int
+    ok: int
+    failed: int
+    missing: int
+
+    @property
+    def gaps(self) -> float:
+        """Fraction of planned keys without an ok row."""
+        return (self.failed + self.missing) / self.planned if self.planned else 0.0
+
+
+@dataclass(frozen=True)
+class TableInfo:
+    """One table as found: parts that cannot be read are counted, their rows are not."""
+
+    name: str
+    spec_key: str
+    parts: int
+    rows: int
+    bytes: int
+    unreadable: int
+    spec: Mapping[str, Any]

@@ -1,0 +1,491 @@
+"""Tables: everything derived, as publish-once Parquet parts under the key of their spec.
+
+``{root}/{table}/{spec_key}/part-{shard_key}.parquet`` beside a ``spec.json`` that says what
+produced them. The life of a table is a loop that may stop and start anywhere, in any number of
+processes at once::
+
+    table = open_table(location, "captions", spec)
+    for shard in table.plan(image_ids, shard_size=256).shards:   # missing = planned - present
+        table.publish(shard, rows_of(shard.members))             # atomic; the first of racers wins
+    require_complete(table, image_ids, allow_gaps=0.0)
+    captions = table.read()
+
+Racers that start from the same state cut the same shards, because shards are whole runs of the
+sorted missing keys and their names are made of their members. Racers that start from different
+states may publish one row twice; readers keep one of them by a fixed rule.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.locations.location import Entry, Location
+from storage.tables.keys import canonical_json, content_key
+from storage.tables.parts import (
+    MIN_PARQUET_BYTES,
+    CorruptPart,
+    Footer,
+    checked_rows,
+    encode_part,
+    footer_of,
+    open_part,
+    read_part,
+)
+from storage.tables.plans import (
+    Coverage,
+    IncompleteTable,
+    Part,
+    Plan,
+    Problem,
+    Shard,
+    SpecConflict,
+    TableInfo,
+)
+from storage.tables.receipts import Survey, find_receipt, leave_receipt
+from storage.tables.schemas import OK, TABLES, TableSchema, make_rows, table_schema
+
+__all__ = [
+    "CorruptPart",
+    "Coverage",
+    "IncompleteTable",
+    "Part",
+    "Plan",
+    "Problem",
+    "Shard",
+    "SpecConflict",
+    "Table",
+    "TableInfo",
+    "list_tables",
+    "load_table",
+    "open_table",
+    "require_complete",
+]
+
+_PART = re.compile(r"part-[0-9a-f]{8,64}\.parquet")
+_SPEC_KEY = re.compile(r"[0-9a-f]{8,64}")
+
+
+def open_table(location: Location, name: str, spec: Mapping[str, Any]) -> Table:
+    """Open the table of a spec, writing its spec.json if this is the first time.
+
+    Raises:
+        ValueError: no such table, or a spec that is not plain JSON or lacks what the table needs.
+        SpecConflict: the spec.json there says something else.
+    """
+    schema = table_schema(name, spec)
+    plain = json.loads(canonical_json(spec))
+    table = Table(location, schema, content_key(plain), plain)
+    path = f"{table.folder}/spec.json"
+    text = json.dumps(plain, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    if not location.exists(path):
+        location.create(path, text.encode())
+    _read_spec(location, name, table.spec_key)
+    return table
+
+
+def load_table(location: Location, name: str, spec_key: str) -> Table:
+    """Open a table that exists by its spec key (the form in which tasks refer to tables).
+
+    Raises:
+        FileNotFoundError: there is no such table.
+        SpecConflict: its spec.json does not have that key.
+    """
+    spec = _read_spec(location, name, spec_key)
+    return Table(location, table_schema(name, spec), spec_key, spec)
+
+
+def _read_spec(location: Location, name: str, spec_key: str) -> dict[str, Any]:
+    path = f"{name}/{spec_key}/spec.json"
+    try:
+        spec = json.loads(location.read_bytes(path))
+        found = content_key(spec)
+    except (ValueError, TypeError) as error:
+        raise SpecConflict(f"{location.join(path)} is not a spec: {error}") from error
+    if not isinstance(spec, dict) or found != spec_key:
+        raise SpecConflict(
+            f"{location.join(path)} was changed: its content has the key {found}. A spec is never"
+            " edited; restore it, or remove the folder to make the table anew"
+        )
+    return spec
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of one spec at one location. Make it with `open_table` or `load_table`."""
+
+    location: Location
+    schema: TableSchema
+    spec_key: str
+    spec: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The kind of table."""
+        return self.schema.name
+
+    @property
+    def folder(self) -> str:
+        """The table's folder below the root."""
+        return f"{self.schema.name}/{self.spec_key}"
+
+    def rows(self, **columns: Sequence[Any] | np.ndarray) -> pa.Table:
+        """Build rows for `publish` from columns; see `schemas.make_rows`."""
+        return make_rows(self.schema, columns)
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def plan(self, keys: Sequence[str], shard_size: int, retry_failed: bool = False) -> Plan:
+        """Cut the planned keys that have no row yet into shards.
+
+        A failed row counts as present; with `retry_failed`, keys that have only failed rows are
+        planned again, in shards of their own with a new attempt number. Where nothing is missing
+        and that was established before, this costs one listing.
+
+        Raises:
+            CorruptPart: a part cannot be read, so it is unknown which rows are missing.
+        """
+        if shard_size < 1:
+            raise ValueError(f"a shard has at least one member, not {shard_size}")
+        planned = sorted(set(keys))
+        survey = self._survey()
+        seen = find_receipt(self.location, survey, planned)
+        if seen is not None and not (retry_failed and seen.failed):
+            return Plan((), len(planned), len(planned))
+        standing = self._standing(survey, planned)
+        if seen is None and not standing.missing:
+            leave_receipt(self.location, survey, planned, standing.coverage)
+        shards = _cut(standing.missing, shard_size, attempt=0)
+        if retry_failed:
+            shards += _cut(standing.failed, shard_size, attempt=standing.attempt + 1)
+        todo = sum(len(shard.members) for shard in shards)
+        return Plan(tuple(shards), len(planned) - todo, len(planned))
+
+    def begin(self, shard: Shard) -> bool:
+        """Mark a shard as begun; False if somebody has marked it before.
+
+        Workers that share a table take unmarked shards first, so that they seldom do the same
+        work. A mark is a hint and never a lock: whoever left it may be dead, and the shard is
+        still to be made.
+        """
+        return self.location.create(f"begun/{self.folder}/{shard.key}", b"")
+
+    def publish(self, shard: Shard, rows: pa.Table, seconds: float = 0.0) -> Part:
+        """Check the rows of a shard and publish them as its part, unless another worker did.
+
+        Args:
+            shard: What the rows are for.
+            rows: One row for each member.
+            seconds: What making them took, for estimates.
+
+        Raises:
+            ValueError: the rows are not exactly those of the shard (see `parts.checked_rows`).
+            CorruptPart: another part has the name and is broken.
+        """
+        rows = checked_rows(self.schema, rows, shard.members)
+        footer = Footer(
+            self.name, self.spec_key, shard.key, shard.attempt, rows.num_rows, round(seconds, 3)
+        )
+        data = encode_part(self.schema, rows, footer)
+        name = f"part-{shard.key}.parquet"
+        published = self.location.create(f"{self.folder}/{name}", data)
+        if not published:
+            self._read(name, [self.schema.key])  # what we lost to must be a good part
+        size = len(data) if published else self.location.size(f"{self.folder}/{name}")
+        return Part(name, rows.num_rows, size, published)
+
+    def quarantine(self, part: str) -> str:
+        """Rename a broken part aside, so that its rows can be made again; return the new name.
+
+        Nothing is deleted. The new name does not end in ``.parquet``: no reader sees it.
+        """
+        if not _PART.fullmatch(part):
+            raise ValueError(f"{part!r} is not the name of a part (part-<key>.parquet)")
+        taken = set(self.location.list(self.folder))
+        number = 1
+        while f"{self.folder}/{part}.quarantined-{number}" in taken:
+            number += 1
+        name = f"{part}.quarantined-{number}"
+        self.location.rename(f"{self.folder}/{part}", f"{self.folder}/{name}")
+        return name
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def parts(self) -> list[Entry]:
+        """List the published parts, by name."""
+        return list(self._survey().parts)
+
+    def read(
+        self, columns: Sequence[str] | None = None, keys: Sequence[str] | None = None
+    ) -> pl.DataFrame:
+        """Read rows, unique and sorted by key, of all keys or of some (absent ones are left out).
+
+        Where a key has several rows, ok wins over failed, then the part with the smaller name.
+        With `columns`, the key column comes first and then those, in their order.
+
+        Raises:
+            CorruptPart: a part cannot be read; the message says how to go on.
+            ValueError: no such column.
+        """
+        names = self._columns(columns)
+        needed = list(dict.fromkeys([*names, "status"]))
+        tables = [table for _, table in self._batches(needed, keys)]
+        if not tables:
+            return _as_polars(self.schema.arrow.empty_table().select(names))
+        rows = _unique(pa.concat_tables(tables), self.schema.key)
+        return _as_polars(rows.select(names))
+
+    def iter_parts(
+        self, columns: Sequence[str] | None = None, keys: Sequence[str] | None = None
+    ) -> Iterator[pl.DataFrame]:
+        """Stream the rows part by part, each key once, by the same rule as `read`."""
+        names = self._columns(columns)
+        winners = _winners(self._index(self._survey().parts), self.schema.key)
+        wanted = winners if keys is None else winners.filter(pl.col("key").is_in(list(set(keys))))
+        for name, group in sorted(wanted.partition_by("part", as_dict=True).items()):
+            part = str(name[0])
+            rows = _as_polars(self._read(part, names)[0])
+            yield rows.filter(pl.col(self.schema.key).is_in(group["key"].implode()))
+
+    def vectors(self, keys: Sequence[str], column: str = "vector") -> np.ndarray:
+        """Return the vectors of some keys, in their order, as an array (len(keys), dim).
+
+        Reads part by part into one array, in the table's own type.
+
+        Raises:
+            IncompleteTable: a key has no ok row.
+        """
+        kind = self.schema.arrow.field(column).type
+        if not pa.types.is_fixed_size_list(kind):
+            raise ValueError(f"{self.name}.{column} holds no vectors")
+        rows_of: dict[str, list[int]] = {}
+        for row, key in enumerate(keys):
+            rows_of.setdefault(key, []).append(row)
+        out = np.empty((len(keys), kind.list_size), kind.value_type.to_pandas_dtype())
+        for part in self.iter_parts([column, "status"], list(rows_of)):
+            good = part.filter(pl.col("status") == OK)
+            found = [rows_of.pop(key) for key in good[self.schema.key]]
+            vectors = good[column].to_numpy().reshape(-1, kind.list_size)
+            sources = np.repeat(np.arange(len(found)), [len(rows) for rows in found])
+            out[[row for rows in found for row in rows]] = vectors[sources]
+        if rows_of:
+            raise IncompleteTable(_incomplete(self, sorted(rows_of), len(set(keys))))
+        return out
+
+    def pace(self, parts: int = 20) -> float | None:
+        """Rows a second, measured over the last parts made; None where nobody measured."""
+        footers = []
+        for entry in self._survey().parts:
+            with open_part(self.location, entry.path) as part:
+                footer = footer_of(part, entry.path)
+            if footer.seconds:
+                footers.append(footer)
+        last = sorted(footers, key=lambda footer: footer.created)[-parts:]
+        seconds = sum(footer.seconds for footer in last)
+        return sum(footer.rows for footer in last) / seconds if seconds else None
+
+    def rows_by_status(self) -> dict[str, int]:
+        """Count the unique rows of each status, most frequent first."""
+        counts = self.read(["status"]).group_by("status").len()
+        return dict(counts.sort(["len", "status"], descending=[True, False]).iter_rows())
+
+    def completeness(self, planned: Sequence[str]) -> Coverage:
+        """Count how many of the planned keys are ok, failed and missing."""
+        keys = sorted(set(planned))
+        survey = self._survey()
+        seen = find_receipt(self.location, survey, keys)
+        if seen is not None:
+            return seen
+        standing = self._standing(survey, keys)
+        if not standing.missing:
+            leave_receipt(self.location, survey, keys, standing.coverage)
+        return standing.coverage
+
+    def verify(self) -> list[Problem]:
+        """Read every part completely; return what is wrong, in words that say what to do."""
+        problems = []
+        for part in self._survey(tolerant=True).parts:
+            name = part.path.rsplit("/", 1)[-1]
+            try:
+                rows, footer = self._read(name, self.schema.columns)
+                if f"part-{footer.shard_key}.parquet" != name:
+                    raise CorruptPart(self.location.join(part.path), "it has another part's name")
+                checked_rows(self.schema, rows, sorted(set(rows[self.schema.key].to_pylist())))
+            except CorruptPart as error:
+                problems.append(Problem(name, str(error)))
+            except ValueError as error:
+                fault = CorruptPart(self.location.join(part.path), str(error))
+                problems.append(Problem(name, str(fault)))
+        return problems
+
+    # -- how it is done --------------------------------------------------------------------------
+
+    def _columns(self, columns: Sequence[str] | None) -> list[str]:
+        unknown = set(columns or ()) - set(self.schema.columns)
+        if unknown:
+            raise ValueError(
+                f"{self.name} has no column {', '.join(sorted(unknown))};"
+                f" it has {', '.join(self.schema.columns)}"
+            )
+        asked = self.schema.columns if columns is None else columns
+        return list(dict.fromkeys([self.schema.key, *asked]))
+
+    def _read(self, part: str, columns: Sequence[str]) -> tuple[pa.Table, Footer]:
+        path = f"{self.folder}/{part}"
+        return read_part(self.location, path, self.schema, self.spec_key, columns)
+
+    def _batches(
+        self, columns: Sequence[str], keys: Sequence[str] | None
+    ) -> Iterator[tuple[str, pa.Table]]:
+        wanted = None if keys is None else pa.array(sorted(set(keys)), pa.string())
+        for entry in self._survey().parts:
+            part = entry.path.rsplit("/", 1)[-1]
+            rows, _ = self._read(part, columns)
+            if wanted is not None:
+                rows = rows.filter(pc.is_in(rows[self.schema.key], wanted))
+            yield part, rows
+
+    def _survey(self, tolerant: bool = False) -> Survey:
+        entries = self.location.entries(self.folder)
+        parts = [e for e in entries if _PART.fullmatch(e.path.removeprefix(f"{self.folder}/"))]
+        for part in parts:
+            if part.size < MIN_PARQUET_BYTES and not tolerant:
+                raise CorruptPart(self.location.join(part.path), f"it has {part.size} bytes")
+        return Survey(self.folder, tuple(parts), frozenset(e.path for e in entries))
+
+    def _index(self, parts: Sequence[Entry]) -> pl.DataFrame:
+        """Return (key, ok, attempt, part) of every row: only these columns are read."""
+        frames = []
+        for entry in parts:
+            name = entry.path.rsplit("/", 1)[-1]
+            rows, footer = self._read(name, [self.schema.key, "status"])
+            frames.append(
+                _as_polars(rows).select(
+                    pl.col(self.schema.key).alias("key"),
+                    (pl.col("status") == OK).alias("ok"),
+                    pl.lit(footer.attempt, pl.Int64).alias("attempt"),
+                    pl.lit(name).alias("part"),
+                )
+            )
+        empty = {"key": pl.String, "ok": pl.Boolean, "attempt": pl.Int64, "part": pl.String}
+        return pl.concat([pl.DataFrame(schema=empty), *frames])
+
+    def _standing(self, survey: Survey, planned: Sequence[str]) -> _Standing:
+        known = (
+            self._index(survey.parts)
+            .group_by("key")
+            .agg(pl.col("ok").any(), pl.col("attempt").max())
+        )
+        asked = pl.DataFrame({"key": planned}, schema={"key": pl.String})
+        joined = asked.join(known, on="key", how="left", maintain_order="left", validate="1:1")
+        failed = joined.filter(~pl.col("ok"))
+        missing = joined.filter(pl.col("ok").is_null())["key"].to_list()
+        coverage = Coverage(
+            planned=len(planned),
+            ok=len(planned) - len(missing) - len(failed),
+            failed=len(failed),
+            missing=len(missing),
+        )
+        attempts = failed["attempt"].to_list()
+        return _Standing(coverage, missing, failed["key"].to_list(), max(attempts, default=0))
+
+
+@dataclass(frozen=True)
+class _Standing:
+    coverage: Coverage
+    missing: list[str]
+    failed: list[str]
+    attempt: int
+
+
+def require_complete(table: Table, planned: Sequence[str], allow_gaps: float = 0.0) -> Coverage:
+    """Refuse a table that lacks ok rows for more than a fraction of the planned keys.
+
+    Raises:
+        IncompleteTable: says how many rows are lacking, which first and why, and what to do.
+        ValueError: `allow_gaps` is not within 0 and 1.
+    """
+    if not 0.0 <= allow_gaps <= 1.0:
+        raise ValueError(f"allow_gaps is a fraction within 0 and 1, not {allow_gaps}")
+    coverage = table.completeness(planned)
+    if coverage.gaps > allow_gaps:
+        good = set(table.read(["status"], planned).filter(pl.col("status") == OK)[table.schema.key])
+        lacking = sorted(set(planned) - good)
+        raise IncompleteTable(_incomplete(table, lacking, coverage.planned, allow_gaps))
+    return coverage
+
+
+def _incomplete(table: Table, lacking: Sequence[str], planned: int, allow_gaps: float = 0.0) -> str:
+    first = list(lacking[:3])
+    rows = table.read(["status", "reason"], first)
+    why = {key: f"{status}: {reason}" for key, status, reason in rows.iter_rows()}
+    examples = "; ".join(f"{key} ({why.get(key, 'missing')})" for key in first)
+    return (
+        f"{table.folder} has no ok row for {len(lacking)} of {planned} keys"
+        f" ({len(lacking) / planned:.2%}, allowed {allow_gaps:.2%}); first: {examples}."
+        " Run the backfill again for those that are missing, with retry_failed for those that"
+        " failed, or allow the gaps"
+    )
+
+
+def list_tables(location: Location) -> list[TableInfo]:
+    """List all tables at a location, with the number of rows their parts' footers claim."""
+    found: dict[tuple[str, str], list[Entry]] = {}
+    for name in TABLES:
+        for entry in location.entries(name):
+            spec_key, _, file = entry.path.removeprefix(f"{name}/").partition("/")
+            if _SPEC_KEY.fullmatch(spec_key) and (file == "spec.json" or _PART.fullmatch(file)):
+                parts = found.setdefault((name, spec_key), [])
+                if file != "spec.json":
+                    parts.append(entry)
+    return [_info(location, *key, parts) for key, parts in sorted(found.items())]
+
+
+def _info(location: Location, name: str, spec_key: str, parts: Sequence[Entry]) -> TableInfo:
+    rows = unreadable = 0
+    for entry in parts:
+        try:
+            with open_part(location, entry.path) as part:
+                rows += footer_of(part, entry.path).rows
+        except CorruptPart:
+            unreadable += 1
+    spec = _read_spec(location, name, spec_key)
+    size = sum(entry.size for entry in parts)
+    return TableInfo(name, spec_key, len(parts), rows, size, unreadable, spec)
+
+
+def _cut(keys: Sequence[str], size: int, attempt: int) -> list[Shard]:
+    return [Shard.of(keys[i : i + size], attempt) for i in range(0, len(keys), size)]
+
+
+def _winners(index: pl.DataFrame, key: str) -> pl.DataFrame:
+    """Keep one (key, part) per key: ok before failed, then the smaller part name."""
+    return index.sort(["key", "ok", "part"], descending=[False, True, False]).unique(
+        "key", keep="first", maintain_order=True
+    )
+
+
+def _unique(rows: pa.Table, key: str) -> pa.Table:
+    """Sort rows, which come in the order of their parts' names, and keep one per key."""
+    order = (
+        pl.DataFrame({"key": _as_polars(rows.select([key]))[key]})
+        .with_columns(ok=pl.Series(pc.equal(rows["status"], OK)))
+        .with_row_index("row")
+        .sort(["key", "ok", "row"], descending=[False, True, False])
+        .unique("key", keep="first", maintain_order=True)
+    )
+    return rows.take(pa.array(order["row"].to_numpy()))
+
+
+def _as_polars(rows: pa.Table) -> pl.DataFrame:
+    frame = pl.from_arrow(rows)
+    assert isinstance(frame, pl.DataFrame)  # of a table, never a series
+    return frame

@@ -1,0 +1,1 @@
+"""From rankings to metrics, the score ledger and sweeps."""

@@ -1,0 +1,76 @@
+"""Score a predictions file by itself: annotations + file -> metrics. No images, no Prefect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from storage.benchmarks.predictions import read_predictions
+from storage.benchmarks.registry import load_annotations
+from storage.tables.keys import JsonValue
+from tasks.scoring.metrics import metrics_from_lists, require_targets
+
+
+@dataclass(frozen=True)
+class PredictionScores:
+    """Scores of one predictions file, with the protocol that made them.
+
+    Attributes:
+        metrics: Metric name -> percent.
+        protocol: Every choice that changes a number, and the number of queries.
+    """
+
+    metrics: Mapping[str, float]
+    protocol: Mapping[str, JsonValue]
+
+
+def score_predictions(
+    benchmark: str,
+    split: str,
+    annotations_dir: str | Path,
+    predictions_path: str | Path,
+    **options: Any,
+) -> dict[str, float]:
+    """Metrics of a predictions file in the benchmark's submission form.
+
+    Args:
+        benchmark: ``cirr``, ``circo`` or ``fashioniq``.
+        split: A split with public targets, such as ``val``.
+        annotations_dir: The benchmark's folder in its published layout.
+        predictions_path: CIRR: the recall or the recall_subset file; CIRCO: ids per query;
+            FashionIQ: ``{category: {query index: [names]}}``.
+        options: Protocol switches of the benchmark's loader.
+
+    Returns:
+        Metric name -> percent.
+
+    Raises:
+        BenchmarkError: for unusable annotations or predictions, and for hidden targets.
+    """
+    return dict(
+        score_with_protocol(benchmark, split, annotations_dir, predictions_path, **options).metrics
+    )
+
+
+def score_with_protocol(
+    benchmark: str,
+    split: str,
+    annotations_dir: str | Path,
+    predictions_path: str | Path,
+    **options: Any,
+) -> PredictionScores:
+    """As ``score_predictions``, with the protocol for a ledger row or a printed line."""
+    loaded = load_annotations(benchmark, annotations_dir, split, **options)
+    require_targets(loaded)
+    predictions = read_predictions(loaded, predictions_path)
+    by_kind = {"lists" if predictions.kind == "ranking" else "subset_lists": predictions.lists}
+    metrics = metrics_from_lists(loaded, predictions.categories, **by_kind)
+    protocol: dict[str, JsonValue] = {
+        **loaded.protocol,
+        "predictions": predictions.kind,
+        "queries": len(loaded.queries),
+        "gallery_size": {key: len(names) or None for key, names in loaded.galleries.items()},
+    }
+    return PredictionScores(metrics, protocol)

@@ -1,0 +1,65 @@
+"""Some images of a collection, chosen by when they came in and what became of their captions."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from storage.collections.collection import Collection
+from storage.locations.location import Location
+from storage.tables.schemas import OK
+from storage.tables.table import list_tables, load_table
+from tasks.settings import Settings
+
+Which = Literal["missing", "failed", "stale"]
+
+
+class SelectedImages(Settings):
+    """The images of a collection that a backfill is about."""
+
+    collection: str = Field(description="Name of an ingested collection.")
+    captions_key: str = Field(description="Spec key of the captions that are to be filled.")
+    which: Which = Field("missing", description="Which of them; see `flows.backfill_captions`.")
+    since: datetime.date | None = Field(None, description="Stored on this day (UTC) or later.")
+    until: datetime.date | None = Field(None, description="Stored on this day (UTC) or earlier.")
+
+    @property
+    def title(self) -> str:
+        """A few words for progress lines."""
+        return self.collection if self.which == "missing" else f"{self.which} {self.collection}"
+
+    def ids(self, root: str) -> list[str]:
+        """Sorted distinct image ids."""
+        collection = Collection.open(Location(root), self.collection)
+        ids = set(collection.image_ids())
+        if self.since or self.until:
+            ids &= collection.stored_between(self.since, self.until)
+        if self.which == "failed":
+            ids &= _captioned(root, [self.captions_key])
+        if self.which == "stale":
+            ids &= _captioned(root, _other_captions(root, self.captions_key), ok=True)
+        return sorted(ids)
+
+    def read(self, root: str, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """Stream (id, bytes) of some images."""
+        return Collection.open(Location(root), self.collection).read_images(ids)
+
+
+def _other_captions(root: str, own: str) -> list[str]:
+    tables = list_tables(Location(root))
+    return [t.spec_key for t in tables if t.name == "captions" and t.spec_key != own]
+
+
+def _captioned(root: str, spec_keys: Sequence[str], ok: bool = False) -> set[str]:
+    """Images that have a row (a usable one, if `ok`) in any of some caption tables."""
+    found: set[str] = set()
+    for spec_key in spec_keys:
+        try:
+            rows = load_table(Location(root), "captions", spec_key).read(["status"])
+        except FileNotFoundError:
+            continue
+        found.update(key for key, status in rows.iter_rows() if status == OK or not ok)
+    return found

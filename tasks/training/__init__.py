@@ -1,0 +1,1 @@
+"""Trainings as resumable jobs that publish one folder each."""

@@ -1,0 +1,197 @@
+"""What a reformulation network is trained on, and how: the identity of the published network."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, Literal, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from models.encoders.spec import EncoderSpec
+from models.instructcir.settings import (
+    CombinerSettings,
+    EmaSettings,
+    LossSettings,
+    NetworkSettings,
+    check_trainable,
+)
+from models.instructcir.training_settings import TrainingSettings
+from storage.locations.location import Entry, Location
+from storage.tables.keys import content_key
+from tasks.engines import encoder_fingerprint
+from tasks.settings import Settings
+from tasks.training.triplet_sets import TripletSet, TripletSplit, split_triplets
+
+PRODUCER: Final = "cirflow/reformulation/1"
+
+_Group = TypeVar("_Group")
+
+
+class RunSettings(Settings):
+    """Where and how fast a training runs; nothing here changes its result on one machine."""
+
+    accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="What to train on.")
+    devices: int = Field(1, ge=1, description="GPUs (or CPU processes) that share each batch.")
+    strategy: Literal["ddp", "fsdp"] = Field(
+        "ddp", description="How several devices share the work: copies, or sharded weights."
+    )
+    workers: int = Field(
+        0, ge=0, description="Threads that prepare batches ahead, for each device."
+    )
+    cache_mb: int = Field(
+        2048,
+        ge=0,
+        description="Memory for decoded pictures, in each process; random crops keep the whole "
+        "pictures beside those that are validated with, up to this much each.",
+    )
+    log_steps: int = Field(10, ge=1, description="Steps between two points of the curves.")
+    save_steps: int = Field(1000, ge=1, description="Most steps between two saved states.")
+    save_seconds: float = Field(300.0, ge=0, description="Most seconds between two saved states.")
+    loggers: tuple[Literal["csv", "tensorboard", "wandb", "mlflow", "comet"], ...] = Field(
+        ("csv", "tensorboard"), description="Lightning loggers to write to."
+    )
+
+
+@dataclass(frozen=True)
+class ReformulationJob:
+    """What is trained on what. Everything in it but `root` changes the weights.
+
+    Attributes:
+        root: where the network is published.
+        triplets: the triplets.
+        content: key of what training depends on in them; see `TripletSplit.content`.
+        encoder: the backbone that training starts from.
+        network: what is built on it.
+        loss: of both stages.
+        ema: of the moving average.
+        combiner: of stage two; None leaves it out.
+        training: of both stages.
+        not_zero_shot: whether what is trained on owes something to a benchmark's annotations.
+    """
+
+    root: str
+    triplets: TripletSet
+    content: str
+    encoder: EncoderSpec
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    ema: EmaSettings = field(default_factory=EmaSettings)
+    combiner: CombinerSettings | None = field(default_factory=CombinerSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    not_zero_shot: bool = False
+
+    @classmethod
+    def of(
+        cls, root: str, triplets: TripletSet, encoder: EncoderSpec, **settings: Any
+    ) -> ReformulationJob:
+        """A job on triplets as they are now.
+
+        Raises:
+            ValueError: settings that cannot be trained together, or too few triplets.
+        """
+        # Crops and precision are choices of training; the backbone is its weights.
+        backbone = replace(encoder, preprocess="clip", dtype="fp32", device="cpu")
+        job = cls(root, triplets, "", backbone, **settings)
+        check_trainable(job.network, job.ema)
+        split = job.split()
+        job.training.steps_of(len(split.training))
+        return replace(job, content=split.content)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What identifies the network."""
+        return {
+            "producer": PRODUCER,
+            "encoder": dict(encoder_fingerprint(self.encoder)),
+            "triplets": self.content,
+            "network": asdict(self.network),
+            "loss": asdict(self.loss),
+            "ema": asdict(self.ema),
+            "combiner": None if self.combiner is None else asdict(self.combiner),
+            "training": asdict(self.training),
+            # The label is published with the network: a labelled one is another network.
+            **({"not_zero_shot": True} if self.not_zero_shot else {}),
+        }
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Content key of the network."""
+        return content_key(self.spec)
+
+    @property
+    def folder(self) -> str:
+        """Where below the root the network is published."""
+        return f"checkpoints/reformulation/{self.key}"
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the network is there. Its configuration is written last."""
+        return Location(self.root).exists(f"{self.folder}/config.json")
+
+    def amounts(self) -> tuple[int, int]:
+        """Optimiser steps, and what stage two takes in units of such steps, for progress bars.
+
+        A step passes a triplet forward twice and once back, which is twice a pass forward; stage
+        two passes each forward twice.
+        """
+        count = len(self.split().training)
+        _, steps = self.training.steps_of(count)
+        if self.combiner is None:
+            return steps, 0
+        return steps, -(-count // (2 * self.training.batch_size * self.training.accumulate))
+
+    def split(self) -> TripletSplit:
+        """Training and validation triplets.
+
+        Raises:
+            ValueError: there are none, or they are no longer those that the job was made of.
+        """
+        parts = tuple(self.triplets.table().parts())
+        split = _split(self.triplets, self.training.validation, parts)
+        if self.content not in ("", split.content):
+            raise ValueError(
+                f"triplets/{self.triplets.spec_key} has changed since this training was planned; "
+                "start it again, so that it goes by what the table holds now"
+            )
+        return split
+
+
+@functools.lru_cache(maxsize=2)
+def _split(triplets: TripletSet, validation: int, parts: tuple[Entry, ...]) -> TripletSplit:
+    """The split of a table's parts; they are there so that a table that grew is read again."""
+    rows = triplets.triplets()
+    if not rows:
+        raise ValueError(
+            f"none of the {triplets.count} pairs of triplets/{triplets.spec_key} has a text; see "
+            "the quality report of generate-triplets for the reasons"
+        )
+    return split_triplets(rows, min(validation, len(rows) // 10))
+
+
+def group_of(kind: type[_Group], values: Mapping[str, Any] | None, where: str) -> _Group:
+    """A group of settings from plain values.
+
+    Args:
+        kind: a frozen dataclass of settings.
+        values: name -> value; what is not named keeps its default.
+        where: what the group is called where people set it.
+
+    Raises:
+        ValueError: an unknown name (the known ones are listed), or a value that does not fit.
+    """
+    assert dataclasses.is_dataclass(kind)
+    known = [field.name for field in dataclasses.fields(kind)]
+    unknown = sorted(set(values or {}) - set(known))
+    if unknown:
+        raise ValueError(
+            f"{where} has no setting {', '.join(map(repr, unknown))}; it has {', '.join(known)}"
+        )
+    try:
+        return TypeAdapter(kind).validate_python(dict(values or {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in (where, *first["loc"]))
+        raise ValueError(f"{place}: {first['msg']}") from error

@@ -1,0 +1,144 @@
+"""Train a mapping network from captions, resumably, and publish it once under its content key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import polars as pl
+
+from models.encoders.spec import EncoderSpec
+from models.textual_inversion.settings import LinCirConfig
+from storage.locations.location import Location
+from storage.tables.keys import content_key, sha256_hex
+from storage.tables.schemas import OK
+from tasks import progress
+from tasks.engines import encoder_fingerprint, load_encoder
+from tasks.stages.captions import CaptionStage
+from tasks.training.loss_curves import show_losses
+from tasks.training.publish import publishing_once
+
+if TYPE_CHECKING:
+    from models.textual_inversion.training import LinCirTraining
+
+PRODUCER = "cirflow/mapping/1"
+SAVE_EVERY = 500
+"""Steps between two checkpoints: what a crash loses at most."""
+
+
+@dataclass(frozen=True)
+class MappingJob:
+    """What is trained on what. Everything in it but `root` changes the weights.
+
+    Attributes:
+        root: where the network is published.
+        encoder: whose text tower it is for.
+        config: hyper-parameters.
+        keywords: extractor of the words to mask: `function_words` or `spacy`.
+        masking: `offsets`, or `substring` as the released code does it.
+        captions_key: hash of the captions in their order.
+    """
+
+    root: str
+    encoder: EncoderSpec
+    config: LinCirConfig
+    keywords: str
+    masking: Literal["offsets", "substring"]
+    captions_key: str
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What identifies the network."""
+        return {
+            "producer": PRODUCER,
+            "encoder": dict(encoder_fingerprint(self.encoder)),
+            "config": asdict(self.config),
+            "keywords": self.keywords,
+            "masking": self.masking,
+            "captions": self.captions_key,
+        }
+
+    @property
+    def folder(self) -> str:
+        """Where below the root the network is published."""
+        return f"checkpoints/mapping/{content_key(self.spec)}"
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the network is there. Its configuration is written last."""
+        return Location(self.root).exists(f"{self.folder}/config.json")
+
+
+def read_captions(source: str, column: str = "caption") -> list[str]:
+    """Captions from a text file (one a line) or a column of a Parquet file.
+
+    Raises:
+        ValueError: the file holds no captions, or has no such column.
+    """
+    if source.endswith(".parquet"):
+        frame = pl.read_parquet(source)
+        if column not in frame.columns:
+            raise ValueError(f"{source} has no column {column!r}; it has {frame.columns}")
+        captions = [str(text) for text in frame[column].drop_nulls()]
+    else:
+        captions = Path(source).read_text(encoding="utf-8").splitlines()
+    captions = [text for text in captions if text.strip()]
+    if not captions:
+        raise ValueError(f"{source} holds no captions")
+    return captions
+
+
+def cached_captions(stage: CaptionStage) -> list[str]:
+    """All captions of a caption cache, in the order of their images."""
+    rows = stage.table().read(["captions", "status"], stage.planned())
+    return [text for _, texts, status in rows.iter_rows() if status == OK for text in texts]
+
+
+def captions_key(captions: Sequence[str]) -> str:
+    """Hash of captions in their order."""
+    return sha256_hex("\n".join(captions).encode())[:20]
+
+
+class Captions:
+    """Captions on their way into the task: Prefect does not look inside."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = texts
+
+
+@publishing_once("train mapping network")
+def train_network(job: MappingJob, captions: Captions) -> dict[str, Any]:
+    """Train, from the last checkpoint if there is one, and publish; does nothing if published."""
+    from models.textual_inversion.network import dump_mapping
+
+    location = Location(job.root)
+    if not job.is_published:
+        training = _training(job, captions.texts)
+        state = f"{job.folder}/state.pt"
+        if location.exists(state):
+            training.load(location.read_bytes(state))
+        first, losses = training.step + 1, list[float]()
+        while not training.done:
+            before = training.step
+            training.run(before + SAVE_EVERY, lambda step, steps, loss: losses.append(loss))
+            location.replace(state, training.save())
+            progress.tick(training.step - before)
+        files = dump_mapping(training.network(), job.spec)
+        for name in sorted(files, reverse=True):  # config.json last: it says that all is there
+            location.create(f"{job.folder}/{name}", files[name])
+        location.remove(state)
+        key, place = content_key(job.spec), location.join(job.folder)
+        show_losses(f"mapping {key}", "mapping network", first, losses, place)
+    return {"checkpoint": location.join(job.folder), "steps": job.config.steps}
+
+
+def _training(job: MappingJob, captions: Sequence[str]) -> LinCirTraining:
+    from models.textual_inversion.keywords import extractor
+    from models.textual_inversion.masking import training_rows
+    from models.textual_inversion.training import LinCirTraining
+
+    tower = load_encoder(job.encoder).tower
+    rows = training_rows(captions, tower.tokens, extractor(job.keywords), job.masking)
+    return LinCirTraining(job.config, tower, rows)

@@ -1,0 +1,157 @@
+"""Stage one of the training, run by Lightning from its last saved state."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
+
+from models.instructcir.lightning_module import ReformulationModule
+from models.instructcir.network import build_network
+from tasks.training.callbacks import Pace, Report, StepKeeper
+from tasks.training.data import ReformulationData
+from tasks.training.folder import CHECKPOINT, training_folder
+from tasks.training.job import ReformulationJob, RunSettings
+
+_PRECISIONS: Final = {"fp32": "32-true", "bf16": "bf16-mixed"}
+_LOGGERS: Final = {
+    "csv": "CSVLogger",
+    "tensorboard": "TensorBoardLogger",
+    "wandb": "WandbLogger",
+    "mlflow": "MLFlowLogger",
+    "comet": "CometLogger",
+}
+_MEANT_SO: Final = (
+    "You defined a `validation_step` but have no `val_dataloader`",  # see `StepKeeper`
+    ".*is smaller than the logging interval",  # likewise
+    "Found .* module.s. in eval mode",  # the moving average
+    ".*isinstance.treespec, LeafSpec.",  # Lightning's own, of torch
+    "FSDP2-wrapped module .* returned a view tensor",  # nobody writes into it
+)
+
+
+def load_data(job: ReformulationJob, run: RunSettings, network: Any) -> ReformulationData:
+    """The job's triplets with their images, for a network's tokenizer and pixels."""
+    return ReformulationData(
+        job.split(),
+        job.triplets.images().read_images,
+        preprocess=network.parts.preprocess,
+        text_ids=network.text_ids,
+        settings=job.training,
+        cache_bytes=run.cache_mb * 2**20,
+        workers=run.workers,
+    )
+
+
+def fit(
+    job: ReformulationJob, run: RunSettings, data: ReformulationData, network: Any, report: Report
+) -> None:
+    """Train from the last saved state to the end; kept weights and history lie in the folder.
+
+    Args:
+        job: What to train.
+        run: Where.
+        data: From `load_data`.
+        network: The network as built; it is trained in place.
+        report: Told of every step.
+    """
+    _, steps = job.training.steps_of(len(data.training.triplets))
+    module = ReformulationModule(
+        network, loss=job.loss, ema=job.ema, training=job.training, total_steps=steps
+    )
+    folder = training_folder(job)
+    folder.make()
+    pace = Pace(run.log_steps, run.save_steps, run.save_seconds)
+    keeper = StepKeeper(folder, data, job.training, pace, report)
+    with _quiet():
+        trainer = Trainer(
+            accelerator=run.accelerator,
+            devices=run.devices,
+            strategy=_strategy(run),
+            precision=_PRECISIONS[job.training.precision],
+            max_steps=steps,
+            accumulate_grad_batches=job.training.accumulate,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            logger=_loggers(run, folder.path / "logs"),
+            callbacks=[keeper],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder.path,
+        )
+        trainer.fit(module, datamodule=data, ckpt_path=folder.file(CHECKPOINT), weights_only=True)
+    data.trainer = None  # or all that was trained would live as long as the data
+    # The history comes with the state, also where its last step had been taken and nothing but
+    # this line was left to do.
+    if trainer.is_global_zero:
+        folder.write_history(keeper.history)
+
+
+def train_here(job: ReformulationJob, run: RunSettings, report: Report) -> None:
+    """Stage one in this process (and those that Lightning starts beside it)."""
+    network = build_network(job.encoder, job.network, job.training.seed)
+    fit(job, run, load_data(job, run, network), network, report)
+
+
+def _strategy(run: RunSettings) -> str | Strategy:
+    if run.devices == 1:
+        return "auto"
+    if run.strategy == "ddp":
+        return "ddp"
+    # Sharded by `ReformulationModule.configure_model`, saved as one file as by any other strategy.
+    return ModelParallelStrategy(run.devices, 1, save_distributed_checkpoint=False)
+
+
+def _loggers(run: RunSettings, folder: Path) -> list[Logger]:
+    """Loggers by name. Every start writes beside the earlier ones, never over them."""
+    start = 1
+    while any((folder / name / f"start-{start}").exists() for name in run.loggers):
+        start += 1
+    made: list[Logger] = []
+    kinds = importlib.import_module("lightning.pytorch.loggers")
+    for name in run.loggers:
+        kind = getattr(kinds, _LOGGERS[name])
+        made.append(kind(**_logger_arguments(name, folder, f"start-{start}")))
+    return made
+
+
+def _logger_arguments(name: str, folder: Path, start: str) -> dict[str, str]:
+    """What a logger is made with; the run is called by the job's key, and stays in the folder."""
+    key, place = folder.parent.name, str(folder)
+    by_name = {
+        "wandb": {"name": key, "save_dir": place},
+        "mlflow": {
+            "experiment_name": "reformulation",
+            "run_name": key,
+            "save_dir": str(folder / name),
+        },
+        "comet": {"name": key, "offline_directory": place},
+    }
+    return by_name.get(name) or {"save_dir": place, "name": name, "version": start}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's tips, and its warnings of what is meant to be as it is."""
+    loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for message in _MEANT_SO:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

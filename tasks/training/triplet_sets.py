@@ -1,0 +1,157 @@
+"""A generated set of triplets as training takes it: a small reference, and what it stands for."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from pydantic import Field
+
+from models.instructcir.triplets import Triplet
+from storage.collections.collection import Collection
+from storage.locations.location import Location
+from storage.tables.keys import content_key
+from storage.tables.schemas import OK
+from storage.tables.table import IncompleteTable, Table, load_table
+from tasks.settings import Settings
+
+_COLUMNS = tuple(Triplet.__dataclass_fields__)
+
+
+class TripletSet(Settings):
+    """The triplets among the first `count` pairs of a table.
+
+    Sets of one table are nested: fewer pairs are the beginning of more. So are their training
+    parts, and all sets with room for it hold out the same validation triplets, so that networks
+    trained on sets of different sizes are judged by one set.
+    """
+
+    root: str = Field(description="Where tables are kept.")
+    spec_key: str = Field(description="Key of the triplets table.")
+    collections: tuple[str, ...] = Field(
+        min_length=1, description="Collections that the images lie in."
+    )
+    count: int = Field(ge=1, description="Pairs taken from the beginning of the sample.")
+
+    def first(self, count: int) -> TripletSet:
+        """The set of the first pairs only.
+
+        Raises:
+            ValueError: this set has fewer.
+        """
+        if not 1 <= count <= self.count:
+            raise ValueError(f"a part of {self.count:,} pairs has 1 to as many, not {count:,}")
+        return self.model_copy(update={"count": count})
+
+    def table(self) -> Table:
+        """The triplets table.
+
+        Raises:
+            FileNotFoundError: there is none of that key.
+        """
+        return load_table(Location(self.root), "triplets", self.spec_key)
+
+    def triplets(self) -> tuple[Triplet, ...]:
+        """All triplets of the set, in the order in which their pairs were drawn.
+
+        Raises:
+            IncompleteTable: pairs of the set were not made yet.
+        """
+        names = list(dict.fromkeys([*_COLUMNS, "status"]))
+        rows = self.table().read(names).filter(pl.col("position") < self.count).sort("position")
+        if len(rows) != self.count:
+            raise IncompleteTable(
+                f"triplets/{self.spec_key} holds {len(rows):,} of the first {self.count:,} pairs; "
+                "run generate-triplets again, it makes only what is missing"
+            )
+        good = rows.filter(pl.col("status") == OK).select(_COLUMNS)
+        return tuple(Triplet(*row) for row in good.iter_rows())
+
+    def split(self, held_out: int) -> TripletSplit:
+        """Training and validation triplets that have no image in common.
+
+        The first `held_out` triplets validate, whatever the set's size; a later triplet trains
+        unless it has an image of theirs, as reference or target.
+
+        Raises:
+            ValueError: nothing would be left to train on.
+            IncompleteTable: pairs of the set were not made yet.
+        """
+        split = split_triplets(self.triplets(), held_out)
+        if not split.training:
+            raise ValueError(
+                f"{len(split.validation):,} triplets held out for validation and "
+                f"{split.left_out:,} that share images with them leave none to train on; hold out "
+                "fewer, or generate more"
+            )
+        return split
+
+    def images(self) -> Collection:
+        """Where the images are read from: any of the collections, as all share one store.
+
+        Raises:
+            UnknownCollection: it is not there.
+        """
+        return Collection.open(Location(self.root), self.collections[0])
+
+
+@dataclass(frozen=True)
+class TripletSplit:
+    """Triplets to train on, triplets to validate with, and how many are neither.
+
+    Attributes:
+        training: In the order of the sample.
+        validation: In the order of the sample; no image of theirs is in `training`.
+        left_out: Triplets that share an image with a validation triplet.
+    """
+
+    training: tuple[Triplet, ...]
+    validation: tuple[Triplet, ...]
+    left_out: int
+
+    @functools.cached_property
+    def content(self) -> str:
+        """Key of everything that training depends on: which images, which texts, which side."""
+        return content_key([_contents(self.training), _contents(self.validation)])
+
+    def image_ids(self) -> list[str]:
+        """Sorted distinct images of both sides."""
+        both = (*self.training, *self.validation)
+        return sorted({image for t in both for image in (t.reference, t.target)})
+
+
+def split_triplets(triplets: Sequence[Triplet], held_out: int) -> TripletSplit:
+    """The first `held_out` triplets, and those of the others that share no image with them."""
+    if held_out < 0:
+        raise ValueError(f"held_out must not be negative, not {held_out}")
+    validation = tuple(triplets[:held_out])
+    kept_back = {image for t in validation for image in (t.reference, t.target)}
+    rest = triplets[held_out:]
+    training = tuple(t for t in rest if not kept_back & {t.reference, t.target})
+    return TripletSplit(training, validation, len(rest) - len(training))
+
+
+def _contents(triplets: Sequence[Triplet]) -> list[tuple[str, str]]:
+    return [(t.triplet_id, t.text) for t in triplets]
+
+
+def parse_triplet_set(given: str | Mapping[str, Any]) -> TripletSet:
+    """A set from its JSON value, or from the file `triplets.json` that generation wrote.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not isinstance(given, str):
+        return TripletSet.model_validate(given)
+    path = Path(given)
+    if not path.is_file():
+        raise ValueError(f"{given}: no such file; generate-triplets writes triplets.json")
+    try:
+        return TripletSet.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{given} is no reference to triplets: {error}") from error

@@ -1,0 +1,124 @@
+"""The tokenizer and prompts of the text generator's recipe."""
+
+from random import Random
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from embedded_world import grammar
+from embedded_world.recipes import text_language as language
+from embedded_world.scenes import (
+    BACKGROUNDS,
+    COLOURS,
+    FILLS,
+    SHAPES,
+    SIZES,
+    Thing,
+    make_scene,
+    random_scene,
+)
+from models.prompts.library import load_prompt
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return language.build_tokenizer()
+
+
+def spelled(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
+    return tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def test_tokens_of_a_hand_worked_prompt(tokenizer: PreTrainedTokenizerFast) -> None:
+    prompt = language.edit_prompt(
+        "at the top left a small striped red circle, on a white background",
+        "make the red circle blue and add an outlined pink star at the top",
+    )
+    assert tokenizer.convert_ids_to_tokens(tokenizer(prompt)["input_ids"]) == [
+        *("<s>", "image content:", "at the top left", "a small", "striped", "red", "circle", ","),
+        *("on a white background", "instruction:", "make", "the", "red", "circle", "blue", "and"),
+        *("add", "an", "outlined", "pink", "star", "at the top", "edited description:"),
+    ]
+
+
+def test_every_phrase_of_the_language_comes_back_as_it_was(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    phrases = [phrase for phrase in grammar.phrases() if phrase != "."]
+    assert [spelled(tokenizer, phrase) for phrase in phrases] == phrases
+
+
+def test_every_thing_in_every_cell_comes_back_as_it_was(tokenizer: PreTrainedTokenizerFast) -> None:
+    rng = Random(0)
+    for size in (None, *SIZES):
+        for fill in (None, *FILLS):
+            for colour in COLOURS:
+                for shape in SHAPES:
+                    things = {
+                        cell: Thing(size, fill, colour, shape) for cell in (rng.randrange(9), 4)
+                    }
+                    text = grammar.caption(make_scene(rng.choice(BACKGROUNDS), things))
+                    assert spelled(tokenizer, text) == text
+                    noun = grammar.name_thing(things[4], rng, synonyms=0.5)
+                    assert spelled(tokenizer, f"{noun}, {noun}") == f"{noun}, {noun}"
+
+
+def test_varied_captions_and_instructions_come_back_as_they_were(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    rng = Random(1)
+    for _ in range(1500):
+        scene = random_scene(rng)
+        caption = grammar.varied_caption(scene, rng, shuffle=True, synonyms=0.5, lead_in=0.5)
+        edit = grammar.random_edit(scene, rng, open_share=0.3)
+        text = grammar.modification_text(edit, scene, rng)
+        assert spelled(tokenizer, caption) == caption
+        assert spelled(tokenizer, text) == text
+
+
+def test_case_line_breaks_and_full_stops_do_not_matter(tokenizer: PreTrainedTokenizerFast) -> None:
+    plain = tokenizer("instruction: make the red circle blue")["input_ids"]
+    assert tokenizer("Instruction:\n\nMake the RED circle blue.\n")["input_ids"] == plain
+    assert tokenizer.unk_token_id not in plain
+
+
+def test_a_chat_message_is_the_raw_prompt(tokenizer: PreTrainedTokenizerFast) -> None:
+    prompt = language.added_prompt("in the center a large solid red heart", "add a blue star")
+    message = [{"role": "user", "content": prompt}]
+    chat = tokenizer.apply_chat_template(message, tokenize=True, add_generation_prompt=True)
+    assert chat["input_ids"] == tokenizer(prompt)["input_ids"]
+    assert tokenizer.apply_chat_template(message, tokenize=False) == "<s>" + prompt
+
+
+def test_labels_of_all_three_tasks_are_single_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
+    for label in language.LABELS:
+        assert len(tokenizer(label, add_special_tokens=False)["input_ids"]) == 1
+
+
+def test_tokens_of_a_hand_worked_difference_prompt(tokenizer: PreTrainedTokenizerFast) -> None:
+    prompt = load_prompt("instructcir_difference", ("caption_a", "caption_b")).render(
+        caption_a="at the top a small red star", caption_b="at the top a small red heart"
+    )
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer(prompt)["input_ids"])
+    assert tokens == [
+        *("<s>", language.DIFFERENCE_TASK.lower()),
+        *("caption a:", "at the top", "a small", "red", "star"),
+        *("caption b:", "at the top", "a small", "red", "heart"),
+        *(language.DIFFERENCE_RULES.lower(), "difference:"),
+    ]
+
+
+def test_the_difference_prompt_is_the_one_that_ships() -> None:
+    captions = ("in the center a large star", "in the center a small star, on a white background")
+    shipped = load_prompt("instructcir_difference", ("caption_a", "caption_b"))
+    rendered = shipped.render(caption_a=captions[0], caption_b=captions[1])
+    assert language.difference_prompt(*captions) == rendered
+    bare = language.difference_prompt(*captions, prose=False)
+    assert bare == f"caption A: {captions[0]} caption B: {captions[1]} Difference:"
+
+
+def test_tokens_that_older_weights_know_keep_their_ids() -> None:
+    vocabulary = language.vocabulary()
+    assert len(vocabulary) == 156
+    assert vocabulary[:6] == ["<pad>", "<s>", "</s>", "<unk>", "image content:", "instruction:"]
+    assert vocabulary[153] == "it's"  # the last of the 154 of the first two training cycles

@@ -1,0 +1,51 @@
+"""What the mapping network's recipe masks, and that an interrupted run costs what it costs."""
+
+from pathlib import Path
+
+import pytest
+from open_clip.tokenizer import SimpleTokenizer
+
+from embedded_world.recipes.clip_tokenizer import write_merges
+from embedded_world.recipes.mapping import description, lincir_rows
+from models.encoders.text_tower import TextTokens
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> TextTokens:
+    """The world's tokenizer as the text tower uses it."""
+    path: Path = write_merges(tmp_path_factory.mktemp("bpe"))
+    return TextTokens(SimpleTokenizer(str(path), context_length=77), 77)
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("a photo of a red star", "a photo of $"),
+        ("a photo of a red star that make it blue", "a photo of $ that make it blue"),
+        (
+            "a photo of in the center a red star. and the photo should have a heart",
+            "a photo of $. and the photo should have a heart",
+        ),
+        (
+            "a photo of x, on a gray background that make it blue. and the photo should have y",
+            "a photo of $ that make it blue. and the photo should have y",
+        ),
+    ],
+)
+def test_the_description_is_masked_whole(text: str, masked: str) -> None:
+    ((start, end),) = next(description([text]))
+    assert text[:start] + "$" + text[end:] == masked
+
+
+def test_texts_of_another_form_have_no_description() -> None:
+    assert list(description(["in the center a red star"])) == [[]]
+
+
+def test_rows_mix_whole_descriptions_and_keywords(tokens: TextTokens) -> None:
+    rows = lincir_rows(tokens, 80, seed=0, keyword_share=0.25)
+    assert len(rows) == 80
+    keyworded, whole = rows[:20], rows[20:]
+    # In "a photo of $ ..." the token stands fourth, after start-of-text and three words.
+    assert all(row.masked.positions == (4,) for row in whole)
+    assert max(len(row.masked.positions) for row in keyworded) > 3
+    assert all(row.whole.positions == () for row in rows)

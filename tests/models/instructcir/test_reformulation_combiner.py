@@ -1,0 +1,79 @@
+"""Combiners against equation 3 worked by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from models.instructcir.combiner import new_combiner
+from models.instructcir.encoder import QueryFeatures, combine_features
+from models.instructcir.settings import CombinerSettings
+
+Z, TEXT, IMAGE = torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 2.0]]), torch.tensor([[5.0, 0.0]])
+
+
+def test_scalar_by_hand() -> None:
+    combiner = new_combiner(2, CombinerSettings())
+    lam = 1 / (1 + math.exp(-2.0))
+    mixed = np.array([lam * 0.6, lam * 0.8 + (1 - lam) * 1.0])
+    expected = mixed / np.linalg.norm(mixed)
+    np.testing.assert_allclose(combiner.combine(Z, TEXT).detach()[0], expected, atol=1e-6)
+    assert [name for name, _ in combiner.named_parameters()] == ["logit"]
+    assert not combiner.needs_image
+
+
+def test_clip4cir_scalar_by_hand() -> None:
+    combiner = new_combiner(2, CombinerSettings(kind="clip4cir_scalar", start=0.0))
+    mixed = np.array([3 + 0.5 * 0 + 0.5 * 5, 4 + 0.5 * 2 + 0.5 * 0])
+    expected = mixed / np.linalg.norm(mixed)
+    np.testing.assert_allclose(combiner.combine(Z, TEXT, IMAGE).detach()[0], expected, atol=1e-6)
+    with pytest.raises(ValueError, match="give `image_null`"):
+        combiner.combine(Z, TEXT)
+
+
+def test_clip4cir_mlp_by_hand() -> None:
+    settings = CombinerSettings(kind="clip4cir_mlp", projection=3, hidden=5)
+    combiner = new_combiner(2, settings, seed=4).eval()
+    weights = {name: p.detach() for name, p in combiner.named_parameters()}
+
+    def layer(name: str, x: torch.Tensor) -> torch.Tensor:
+        return weights[f"{name}.weight"] @ x + weights[f"{name}.bias"]
+
+    text, z = layer("from_text.0", TEXT[0]).relu(), layer("from_image.0", Z[0]).relu()
+    sides = torch.cat([text, z])
+    share = 1 / (1 + torch.exp(-layer("gate.1", layer("gate.0.0", sides).relu())))
+    joint = layer("joint.1", layer("joint.0.0", sides).relu())
+    expected = functional.normalize(joint + share * TEXT[0] + (1 - share) * Z[0], dim=0)
+    torch.testing.assert_close(combiner.combine(Z, TEXT)[0], expected)
+    dropped = combiner.train().combine(Z.expand(64, -1), TEXT.expand(64, -1))
+    assert dropped.std(dim=0).max() > 0  # dropout is on while training
+
+
+@pytest.mark.parametrize("kind", ["scalar", "clip4cir_scalar", "clip4cir_mlp"])
+def test_unit_length_and_gradients(kind: str) -> None:
+    settings = CombinerSettings(kind=kind, projection=8, hidden=8)  # type: ignore[arg-type]
+    combiner = new_combiner(4, settings, seed=1)
+    torch.manual_seed(0)
+    features = torch.randn(3, 6, 4)
+    out = combiner.combine(*features)
+    torch.testing.assert_close(out.norm(dim=1), torch.ones(6))
+    (out * torch.randn(6, 4)).sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in combiner.parameters())
+    arrays = QueryFeatures(*(each.numpy() for each in features))
+    again = combine_features(combiner.eval(), arrays)
+    np.testing.assert_array_equal(again, combiner.combine(*features).detach().numpy())
+
+
+def test_seed_decides_the_start_and_nothing_else() -> None:
+    settings = CombinerSettings(kind="clip4cir_mlp", projection=3, hidden=5)
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    first, same, other = (new_combiner(2, settings, seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(first.joint[1].weight, same.joint[1].weight)
+    assert not torch.equal(first.joint[1].weight, other.joint[1].weight)
