@@ -1,11 +1,11 @@
 """Warm-up of a vision tower: the one that CLIP and BLIP-2 share, LLaVA's, or the small CLIP's.
 
 `python -m embedded_world.recipes.vision_tower --out DIR` writes DIR/tower.safetensors: the
-`visual` part of an open_clip CLIP. No text is involved. The tower learns to say, from the mean of each cell's patch
-tokens, what stands in the cell; from each patch token, where it is (a captioner's queries find a
-place only by what tokens carry); and from the pooled token, the whole picture. `--kind llava`
-trains a tower of its own, because LLaVA's cannot be equal to BLIP-2's; `--kind small` one of
-another width, for a second backbone.
+`visual` part of an open_clip CLIP. No text is involved. The tower learns to say, from the mean of
+each cell's patch tokens, what stands in the cell; from each patch token, where it is (a
+captioner's queries find a place only by what tokens carry); and from the pooled token, the whole
+picture. `--kind llava` trains a tower of its own, because LLaVA's cannot be equal to BLIP-2's;
+`--kind small` one of another width, for a second backbone.
 """
 
 import argparse
