@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from pydantic import TypeAdapter
 
-from tasks import reformulation_training
+from tasks.training import instructcir as reformulation_training
 from tasks.training.curves import ShownProgress
 from tasks.training.job import ReformulationJob, RunSettings
 from tests.fakes.caption_backfill import serve

@@ -14,7 +14,7 @@ import traceback
 
 from models.instructcir.rewriter_settings import BaseModel, TuningConfig
 from models.prompts.library import load_prompt
-from tasks import rewriter_training
+from tasks.training import rewriter as rewriter_training
 from tasks.training.rewriter import RewriterJob, TuningData, tune_rewriter
 from tasks.training.rewriter_pairs import read_pairs
 

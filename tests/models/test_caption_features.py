@@ -9,10 +9,10 @@ import open_clip
 import pytest
 import torch
 
-from models import caption_features
 from models.encoders.loading import load_encoder
 from models.encoders.open_clip import OpenClipEncoder
 from models.encoders.spec import EncoderSpec
+from models.retrieval import caption_features
 from models.retrieval.caption_features import CaptionMean, caption_means, iter_caption_means
 from tests.fakes.small_clip import write_small_clip
 

@@ -10,7 +10,7 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from models import preprocess
+from models.encoders import preprocess
 from models.encoders.preprocess import ImagePreprocess, crop_extreme, target_pad
 
 CONFIG = PreprocessCfg(size=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))

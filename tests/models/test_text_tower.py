@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from models import text_tower
+from models.encoders import text_tower
 from models.encoders.loading import load_encoder
 from models.encoders.open_clip import OpenClipEncoder
 from models.encoders.spec import EncoderSpec

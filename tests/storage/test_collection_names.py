@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from storage import collection_names
+from storage.collections import names as collection_names
 from storage.collections.collection import Collection, ingest
 from storage.collections.names import Change, NameTaken, Pointer
 from storage.locations.location import Location

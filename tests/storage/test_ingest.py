@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from storage import ingest_writer
+from storage.collections import writer as ingest_writer
 from storage.collections.collection import (
     Collection,
     IngestSummary,

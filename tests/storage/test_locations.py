@@ -9,7 +9,7 @@ import fsspec
 import pytest
 from botocore.exceptions import ClientError
 
-from storage import stores
+from storage.locations import stores
 from storage.locations.location import Location, LocationError
 
 

@@ -27,8 +27,10 @@ from models.instructcir.encoder import ReformulationEncoder
 from models.instructcir.network import ReformulationNetwork, build_network
 from models.instructcir.settings import CombinerSettings, LossSettings
 from storage.collections.decoding import decode_image
-from tasks import progress, publishing_once, reformulation_training
+from tasks import progress
 from tasks.networks import network_facts
+from tasks.training import instructcir as reformulation_training
+from tasks.training import publish as publishing_once
 from tasks.training.curves import ShownProgress
 from tasks.training.features import frozen_features, rows_to_embed
 from tasks.training.folder import (
