@@ -8,12 +8,13 @@ POOLS := $(VENV)/.pools
 VLLM := .venv-vllm
 OUT ?= out/demo
 COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --python-version 3.11 --no-header --no-annotate --no-emit-index-url
+PYTEST = $(if $(wildcard $(VLLM)/.ready),CIRFLOW_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python )$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
 POOLS_HEADER = \# What the extras docker, kubernetes and ray add to lock.txt; a constraint beside it, never alone.
 # Prefect and model libraries phone home or look for hubs by default; nothing here needs either.
 export DO_NOT_TRACK := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo up down test check bench gates vllm-cpu pools lock clean
+.PHONY: help demo up down test test-long check bench gates vllm-cpu pools lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -36,8 +37,11 @@ up: $(READY) ## Start a Prefect server with deployments and workers, and say whe
 down: $(READY) ## Stop what `make up` started
 	$(BIN)/cirflow down
 
-test: $(READY) ## Run all tests
-	$(if $(wildcard $(VLLM)/.ready),CIRFLOW_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python )$(BIN)/python -m pytest
+test: $(READY) ## Run the tests that need nothing but this checkout
+	$(PYTEST) -m "not slow"
+
+test-long: $(READY) ## Run the others: real servers, kill storms, a browser, recipes that train
+	$(PYTEST) -m "slow"
 
 $(VLLM)/.ready: requirements/lock-vllm.txt $(READY)
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(VLLM)
