@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Literal
 
 from models.instructcir.query_forms import GALLERY_FEATURE
-from models.retrieval.cvsi_settings import BENCHMARK_STYLES
 from tasks.methods import configured_method, settings_of
 from tasks.settings import Profile
 from tasks.stages.caption_features import CaptionFeatureStage
@@ -41,7 +40,9 @@ def gallery_stages(
     settings = settings_of(method, profile.cvsi)
     profile = profile.model_copy(update={"cvsi": settings})
     row = configured_method(method, settings, profile.instructcir.weights)
-    names = dict.fromkeys(name for style in BENCHMARK_STYLES for name in row.recipe(style).gallery)
+    names = dict.fromkeys(
+        name for family in settings.weights for name in row.recipe(family).gallery
+    )
     return {name: _gallery_stage(profile, collection, name) for name in names}
 
 

@@ -223,8 +223,8 @@ def rerun(
 
 
 def _needing(methods: Sequence[str], refs: Sequence[BenchmarkRef]) -> list[str]:
-    styles = {ref.load().style for ref in refs}
-    return [name for name in methods if any(LINCIR in METHODS[name].needs(s) for s in styles)]
+    families = {ref.load().family for ref in refs}
+    return [name for name in methods if any(LINCIR in METHODS[name].needs(f) for f in families)]
 
 
 def _needs_mapping(methods: Sequence[str], refs: Sequence[BenchmarkRef]) -> bool:
@@ -248,7 +248,7 @@ def _show(made: Sequence[Rerun], benchmarks: Sequence[BenchmarkChoice]) -> None:
         if not all(item.scores for item in items.values()):
             continue  # hidden targets: there are submission files instead
         ref = made[0].refs[place]
-        main = MAIN_METRIC[ref.load().style]
+        main = MAIN_METRIC[ref.load().family]
         new: dict[str, dict[str, float]] = {}
         for rerun in made:
             used = rerun.backbones(place, folders)
@@ -273,7 +273,7 @@ def comparison(
         new: Backbone -> method -> main metric, of this run.
         folders: What its backbones are called.
     """
-    style = ref.load().style
+    style = ref.load().family
     main = MAIN_METRIC[style]
     entries = [
         entry

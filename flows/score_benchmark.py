@@ -144,10 +144,10 @@ def write_submissions(stage: RankingStage, out: Path) -> list[Path]:
     benchmark = stage.benchmark.load()
     ranked = read_ranking(stage)
     folder = out / "submissions" / stage.method
-    if benchmark.style == "cirr":
+    if benchmark.family == "cirr":
         made = cirr_submission(benchmark, ranked.lists[""], ranked.subset_lists[""])
         return list(write_submission(made, folder))
-    if benchmark.style == "circo":
+    if benchmark.family == "circo":
         return list(write_submission([circo_submission(benchmark, ranked.lists[""])], folder))
     return []
 

@@ -33,15 +33,15 @@ from tasks.scoring.sweeps import share_grid, sweep_shares, sweep_weights, weight
 from tasks.settings import Profile
 
 
-def every_part(profile: Profile, style: str) -> Profile:
+def every_part(profile: Profile, family: str) -> Profile:
     """The profile with a weight on every part of CVSI, so that every feature is made."""
-    weights = {**profile.cvsi.weights, style: CvsiWeights(0.4, 0.4, 0.5)}
+    weights = {**profile.cvsi.weights, family: CvsiWeights(0.4, 0.4, 0.5)}
     return profile.model_copy(update={"cvsi": replace(profile.cvsi, weights=weights)})
 
 
-def both_methods(profile: Profile, style: str) -> Profile:
+def both_methods(profile: Profile, family: str) -> Profile:
     """The profile with a weight on CVSI and on InstructCIR."""
-    weights = {**profile.instructcir.weights, style: 0.5}
+    weights = {**profile.instructcir.weights, family: 0.5}
     own = profile.instructcir.model_copy(update={"weights": weights})
     return profile.model_copy(update={"instructcir": own})
 
@@ -82,7 +82,7 @@ def sweep_fusion(
     ref = choice.ref(chosen)
     loaded = ref.load()
     run_ingest(chosen.root, image_folder(loaded), ref.collection_name)
-    weighted = (every_part if method == "cvsi" else both_methods)(chosen, loaded.style)
+    weighted = (every_part if method == "cvsi" else both_methods)(chosen, loaded.family)
     plan = plan_evaluation(weighted, ref, [method])
     log = RunLog()
     run_stages(plan.upstream, log, chosen.allow_gaps)

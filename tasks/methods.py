@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from models.retrieval.cvsi_settings import CVSI, CvsiSettings
+from models.retrieval.cvsi_settings import CVSI, SEARCH_FAMILY, CvsiSettings
 from models.retrieval.method_records import Method
-from models.retrieval.methods import INSTRUCTCIR_WEIGHTS, METHODS, cvsi_recipes, late_fusion, method
+from models.retrieval.methods import INSTRUCTCIR_WEIGHTS, late_fusion, method
 from tasks.networks import network_facts, network_problem
 from tasks.scoring.ledger import not_zero_shot
 from tasks.settings import Profile
@@ -27,16 +27,15 @@ def configured_method(
     Args:
         name: A method of `METHODS`.
         settings: CVSI's choices.
-        weights: Style of benchmark -> weight of the second method in a late fusion.
+        weights: Benchmark family -> weight of the second method in a late fusion.
     """
     row = method(name)
     if row.blends is not None:
         first, second = (configured_method(part, settings) for part in row.blends)
-        return replace(row, settings=settings, recipes=late_fusion(first, second, weights))
+        return replace(row, settings=settings, make=late_fusion(first, second, weights))
     if row.group not in ("complementary", "ablation") or not row.runs:
         return row
-    left_out = without_of(row)
-    return replace(row, settings=settings, recipes=cvsi_recipes(settings, left_out))
+    return replace(row, settings=settings)
 
 
 def why_not_ready(name: str, profile: Profile) -> str:
@@ -47,7 +46,7 @@ def why_not_ready(name: str, profile: Profile) -> str:
     row = method(name)
     if row.status != "needs_checkpoint":
         return row.reason
-    for need in row.needs("cirr"):
+    for need in row.needs(SEARCH_FAMILY):
         kind, _, which = need.partition(":")
         if kind == "mapping" and not profile.mapping.named[which]:
             return row.reason
@@ -62,18 +61,7 @@ def label_of(name: str, profile: Profile) -> str:
     Raises:
         CheckpointError: the method needs a network that is not there.
     """
-    if "reformulation" not in method(name).needs("cirr"):
+    if "reformulation" not in method(name).needs(SEARCH_FAMILY):
         return ""
     facts = network_facts(profile.network.checkpoint)
     return not_zero_shot({"zero_shot": facts.zero_shot, "zero_shot_reason": facts.zero_shot_reason})
-
-
-def without_of(row: Method) -> tuple[str, ...]:
-    """Features that an ablation leaves out of the method that it ablates."""
-    if not row.ablates:
-        return ()
-    whole, rest = METHODS[row.ablates].recipe("fashioniq"), row.recipe("fashioniq")
-    # FashionIQ gives every part of CVSI a weight, so that a part that is not there was left out.
-    gone = [name for name in whole.query if name not in rest.query]
-    gone += [name for name in whole.gallery if name not in rest.gallery]
-    return tuple(gone)

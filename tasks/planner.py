@@ -73,12 +73,12 @@ class _Builder:
     def __init__(self, profile: Profile, ref: BenchmarkRef, settings: CvsiSettings) -> None:
         self.profile = profile.model_copy(update={"cvsi": settings})
         self.ref = ref
-        self.style = ref.load().style
+        self.family = ref.load().family
         self.stages: list[Stage] = []
 
     def ranking(self, name: str) -> RankingStage:
         weights = self.profile.instructcir.weights
-        recipe = configured_method(name, self.profile.cvsi, weights).recipe(self.style)
+        recipe = configured_method(name, self.profile.cvsi, weights).recipe(self.family)
         gallery: Mapping[str, AnyGalleryFeature] = {
             feature: self.gallery_feature(feature) for feature in recipe.gallery
         }
@@ -199,7 +199,9 @@ class _Builder:
             captions=self.captions("references", profile.single if single else profile.ensemble),
             content="first" if single else content,
             all_orders=cvsi.fashion_captions == "both_orders" and step == "edit",
-            prompt=profile.prompts.edit[self.style] if step == "edit" else profile.prompts.objects,
+            prompt=profile.prompts.edit_of(self.family)
+            if step == "edit"
+            else profile.prompts.objects,
             generator=profile.generator,
             temperature=cvsi.temperature,
             parsing=cvsi.answer_parsing,

@@ -20,6 +20,7 @@ from models.generators.rewriting import (
 from models.instructcir.query_forms import QUERY_FORMS
 from models.prompts.library import load_prompt
 from models.protocols import CaptionSampling
+from models.retrieval.cvsi_settings import SEARCH_FAMILY
 from models.retrieval.features import QUERY_FEATURES
 from models.retrieval.method_records import AnyRecipe
 from models.retrieval.query_features import FeatureMaker, QueryInputs
@@ -76,7 +77,7 @@ def search_gallery(
     text: str,
     *,
     method: str = "cvsi",
-    style: str = "circo",
+    family: str = SEARCH_FAMILY,
     k: int = 10,
     include_reference: bool = False,
 ) -> SearchResult:
@@ -89,7 +90,7 @@ def search_gallery(
         image: bytes of the reference image.
         text: modification text.
         method: a method that runs here.
-        style: whose weights are used: cirr, circo or fashioniq.
+        family: benchmark family whose prompts and weights are used.
         k: how many images to return.
         include_reference: may the reference image itself be found, if the gallery holds it.
 
@@ -101,9 +102,9 @@ def search_gallery(
     settings = settings_of(method, profile.cvsi)
     profile = profile.model_copy(update={"cvsi": settings})
     weights = profile.instructcir.weights
-    recipe = configured_method(method, settings, weights).recipe(style)
+    recipe = configured_method(method, settings, weights).recipe(family)
     keys, features = _gallery(gallery, recipe, profile.allow_gaps)
-    query = _Query(profile, recipe, style, image, text)
+    query = _Query(profile, recipe, family, image, text)
     vectors = query.vectors(features)
     images = recipe.gallery_vectors(features).astype(np.float32)
     own = sha256_hex(image)
@@ -141,10 +142,10 @@ class _Query:
     """One query: asks the engines for what the recipe's features need."""
 
     def __init__(
-        self, profile: Profile, recipe: AnyRecipe, style: str, image: bytes, text: str
+        self, profile: Profile, recipe: AnyRecipe, family: str, image: bytes, text: str
     ) -> None:
         self._profile = profile
-        self._style = style
+        self._family = family
         self._recipe = recipe
         self._text = text
         self._key = sha256_hex(image)
@@ -207,7 +208,7 @@ class _Query:
 
     def _edits(self, captions: Sequence[str], single: bool) -> tuple[str, ...]:
         mode = "per_caption" if single else self._profile.cvsi.edit_mode
-        prompt = self._profile.prompts.edit[self._style]
+        prompt = self._profile.prompts.edit_of(self._family)
         return self._ask(edit_inputs(captions, self._text, mode), prompt, "edit")
 
     def _objects(self, captions: Sequence[str]) -> str | None:

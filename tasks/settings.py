@@ -90,8 +90,22 @@ class GeneratorSettings(Settings):
 class PromptSettings(Settings):
     """Prompt files, by name (`models/prompts/NAME.md`) or by path."""
 
-    edit: Mapping[str, str] = Field(description="Benchmark style -> edit prompt (p_m).")
+    edit: Mapping[str, str] = Field(description="Benchmark family -> edit prompt (p_m).")
     objects: str = Field(description="Prompt for the objects most likely added (p_a).")
+
+    def edit_of(self, family: str) -> str:
+        """The edit prompt of a benchmark family.
+
+        Raises:
+            ValueError: The family has none.
+        """
+        if family not in self.edit:
+            raise ValueError(
+                f"no edit prompt for the benchmark family {family!r}; there are "
+                f"{', '.join(self.edit)}: set prompts.edit.{family}, or name one of these as the "
+                "benchmark's family"
+            )
+        return self.edit[family]
 
 
 class MappingSettings(Settings):
@@ -140,7 +154,7 @@ class InstructCirSettings(Settings):
     )
     weights: Mapping[str, float] = Field(
         default_factory=lambda: dict(INSTRUCTCIR_WEIGHTS),
-        description="Benchmark style -> weight of InstructCIR in CVSI + InstructCIR.",
+        description="Benchmark family -> weight of InstructCIR in CVSI + InstructCIR.",
     )
 
     @property

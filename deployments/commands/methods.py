@@ -34,7 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
                 "label": labels[row.name],
                 "description": row.description,
                 "paper": row.paper,
-                "weights": {style: recipe.as_json() for style, recipe in row.recipes.items()},
+                "weights": {family: row.recipe(family).as_json() for family in row.settings.weights}
+                if row.runs
+                else {},
             }
             for row in METHODS.values()
         ]

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-k", type=int, default=10, help="how many images to show")
     parser.add_argument("--method", default="cvsi", help="a method of `cirflow methods`")
     parser.add_argument(
-        "--style", default="circo", choices=("cirr", "circo", "fashioniq"), help="whose weights"
+        "--family", "--style", default="circo", help="benchmark family whose weights are used"
     )
     parser.add_argument("--profile", default="tiny", help="tiny, production or a TOML file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             image,
             arguments.text,
             method=arguments.method,
-            style=arguments.style,
+            family=arguments.family,
             k=arguments.k,
             include_reference=arguments.include_reference,
         )

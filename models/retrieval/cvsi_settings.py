@@ -21,8 +21,10 @@ from models.retrieval.query_texts import NoObjects
 if TYPE_CHECKING:
     from models.protocols import Json
 
-BENCHMARK_STYLES: Final = ("cirr", "circo", "fashioniq")
-"""Styles of benchmark that settings differ by; an embedded benchmark has the style it imitates."""
+SEARCH_FAMILY: Final = "circo"
+"""Benchmark family whose prompts and weights a search uses where none is named."""
+CODE_RENORMALISES_CAPTIONS: Final = frozenset({"fashioniq"})
+"""Benchmark families whose mean gallery captions the released code scales to length one (D5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class CvsiSettings:
         temperature: D12, read by the edit and added-objects stages.
         answer_parsing: D13, read by the edit and added-objects stages. `strict`: label removed,
             first line only, empty answers rejected. `verbatim`: as the model wrote it.
-        weights: D14, read by fusion: alpha, beta, gamma by benchmark style.
+        weights: D14, read by fusion: alpha, beta, gamma by benchmark family.
         no_objects: D15, read by query features, for modifications that add nothing.
     """
 
@@ -144,26 +146,34 @@ class CvsiSettings:
         if self.captions_per_image < 1 or self.temperature < 0:
             raise ValueError(f"captions_per_image >= 1 and temperature >= 0, not {self!r}")
 
-    def weights_for(self, style: str) -> CvsiWeights:
-        """The weights for a style of benchmark."""
-        if style not in self.weights:
-            raise ValueError(f"no weights for {style!r}; there are {', '.join(self.weights)}")
-        return self.weights[style]
+    def weights_for(self, family: str) -> CvsiWeights:
+        """The weights for a benchmark family.
 
-    def query_weights(self, style: str) -> dict[str, float]:
+        Raises:
+            ValueError: The family has no weights.
+        """
+        if family not in self.weights:
+            raise ValueError(
+                f"no CVSI weights for the benchmark family {family!r}; there are "
+                f"{', '.join(self.weights)}: set cvsi.weights.{family}, or name one of these as "
+                "the benchmark's family"
+            )
+        return self.weights[family]
+
+    def query_weights(self, family: str) -> dict[str, float]:
         """Equation 8's weights by feature name."""
-        weights = self.weights_for(style)
+        weights = self.weights_for(family)
         return query_weights(weights.alpha, weights.beta)
 
-    def gallery_weights(self, style: str) -> dict[str, float]:
+    def gallery_weights(self, family: str) -> dict[str, float]:
         """Equation 9's weights by feature name."""
-        return gallery_weights(self.weights_for(style).gamma)
+        return gallery_weights(self.weights_for(family).gamma)
 
-    def norms(self, style: str) -> dict[str, PartNorm]:
+    def norms(self, family: str) -> dict[str, PartNorm]:
         """Parts that keep their length in the sums; all others are scaled to length one."""
         if self.part_norms == "unit" or self.caption_mean == "renormalised":
             return {}
-        if style == "fashioniq":
+        if family in CODE_RENORMALISES_CAPTIONS:
             return {"edited_captions": "as_is"}
         return {"edited_captions": "as_is", "captions": "as_is"}
 
@@ -172,17 +182,21 @@ class CvsiSettings:
         """Which mean caption features are stored as; renormalising is left to fusion."""
         return "raw_mean" if self.caption_mean == "raw_mean" else "unit_mean"
 
-    def excludes_reference(self, style: str) -> bool:
-        """Whether a query's reference is taken out of its ranking."""
+    def excludes_reference(self, own_rule: bool) -> bool:
+        """Whether a query's reference is taken out of its ranking.
+
+        Args:
+            own_rule: Whether the benchmark's own protocol takes it out (CIRR's does).
+        """
         if self.exclude_reference == "cirr_only":
-            return style == "cirr"
+            return own_rule
         return self.exclude_reference == "always"
 
     def as_json(self) -> dict[str, Json]:
         """All fields as plain JSON, for table specifications and result rows."""
         values = {spec.name: getattr(self, spec.name) for spec in dataclasses.fields(self)}
         values["weights"] = {
-            style: dataclasses.asdict(weights) for style, weights in self.weights.items()
+            family: dataclasses.asdict(weights) for family, weights in self.weights.items()
         }
         return values
 

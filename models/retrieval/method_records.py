@@ -1,4 +1,4 @@
-"""What a method is, per style of benchmark: weights over named features, or one function.
+"""What a method is: for a benchmark family, weights over named features or one function.
 
 A `Recipe` sums features of one space. A `LateFusion` sums the similarities of several recipes,
 each in a space of its own; it is still one dot product, of vectors laid end to end.
@@ -30,7 +30,7 @@ Combine: TypeAlias = "Callable[[Features, Features], np.ndarray[Any, Any]]"
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a method ranks on one style of benchmark.
+    """How a method ranks on one benchmark family.
 
     Attributes:
         query: Weight by query feature. Zero weights are dropped.
@@ -136,6 +136,8 @@ class LateFusion:
 
 
 AnyRecipe: TypeAlias = Recipe | LateFusion
+RecipeMaker: TypeAlias = "Callable[[str, CvsiSettings], AnyRecipe]"
+"""Makes the recipe of a benchmark family under CVSI's settings, when it is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +150,7 @@ class Method:
         group: Kind of method, for sorting a leaderboard.
         paper: Where it was published.
         description: One sentence on how the query is made.
-        recipes: `Recipe` or `LateFusion` by style of benchmark; empty for methods that do not run
-            here.
+        make: Makes its recipe for a benchmark family; None for methods that do not run here.
         status: `ready`; `needs_checkpoint` where a profile may or may not name one;
             `not_implemented`; `numbers_only`.
         reason: Why the status is not `ready`, and what would change that.
@@ -163,7 +164,7 @@ class Method:
     group: Group
     paper: str
     description: str
-    recipes: Mapping[str, AnyRecipe] = field(default_factory=dict)
+    make: RecipeMaker | None = None
     status: Status = "ready"
     reason: str = ""
     settings: CvsiSettings = CVSI
@@ -173,23 +174,21 @@ class Method:
     @property
     def runs(self) -> bool:
         """Whether rankings can be made, given its checkpoints."""
-        return bool(self.recipes)
+        return self.make is not None
 
-    def recipe(self, style: str) -> AnyRecipe:
-        """How it ranks on a style of benchmark.
+    def recipe(self, family: str) -> AnyRecipe:
+        """How it ranks on a benchmark family.
 
         Raises:
-            ValueError: It does not run here, or not on this style.
+            ValueError: It does not run here, or has no weights for this family.
         """
-        if not self.runs:
+        if self.make is None:
             raise ValueError(f"{self.title} does not run here ({self.status}): {self.reason}")
-        if style not in self.recipes:
-            raise ValueError(f"{self.title} knows {', '.join(self.recipes)}, not {style!r}")
-        return self.recipes[style]
+        return self.make(family, self.settings)
 
-    def needs(self, style: str) -> tuple[str, ...]:
+    def needs(self, family: str) -> tuple[str, ...]:
         """Stages that must have run before its features can be made, sorted."""
-        recipe = self.recipe(style)
+        recipe = self.recipe(family)
         stages = [QUERY_FEATURES[name].needs for name in recipe.query]
         stages += [GALLERY_FEATURES[name].needs for name in recipe.gallery]
         return tuple(sorted({stage for needs in stages for stage in needs}))

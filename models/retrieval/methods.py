@@ -11,12 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from models.retrieval.cvsi_settings import BENCHMARK_STYLES, CVSI, CVSI_CODE, CvsiSettings
+from models.retrieval.cvsi_settings import CVSI_CODE, PAPER_WEIGHTS, CvsiSettings
 from models.retrieval.ldre import ldre_queries
-from models.retrieval.method_records import AnyRecipe, Combine, Features, LateFusion, Method, Recipe
+from models.retrieval.method_records import (
+    Combine,
+    Features,
+    LateFusion,
+    Method,
+    Recipe,
+    RecipeMaker,
+)
 from models.retrieval.methods_elsewhere import published_only
 
 if TYPE_CHECKING:
@@ -30,66 +38,62 @@ def method(name: str) -> Method:
     return METHODS[name]
 
 
-def cvsi_recipes(settings: CvsiSettings, without: tuple[str, ...] = ()) -> dict[str, Recipe]:
-    """Equations 8 to 10 for every style, with some parts' weights set to 0.
+def cvsi_recipe(family: str, settings: CvsiSettings, without: tuple[str, ...] = ()) -> Recipe:
+    """Equations 8 to 10 for a benchmark family, with some parts' weights set to 0.
 
     The other weights stay as they are (the paper does not say how they are rescaled; under the
     cosine a common factor has no effect).
     """
-    recipes = {}
-    for style in BENCHMARK_STYLES:
-        query = settings.query_weights(style)
-        gallery = settings.gallery_weights(style)
-        recipes[style] = Recipe(
-            query={name: weight for name, weight in query.items() if name not in without},
-            gallery={name: weight for name, weight in gallery.items() if name not in without},
-            norms=settings.norms(style),
-            similarity=settings.similarity,
-        )
-    return recipes
+    query, gallery = settings.query_weights(family), settings.gallery_weights(family)
+    return Recipe(
+        query={name: weight for name, weight in query.items() if name not in without},
+        gallery={name: weight for name, weight in gallery.items() if name not in without},
+        norms=settings.norms(family),
+        similarity=settings.similarity,
+    )
 
 
 def with_cvsi_settings(name: str, title: str, settings: CvsiSettings) -> Method:
     """A CVSI row with a user's own settings."""
-    return replace(
-        METHODS["cvsi"], name=name, title=title, settings=settings, recipes=cvsi_recipes(settings)
-    )
+    return replace(METHODS["cvsi"], name=name, title=title, settings=settings)
 
 
-def late_fusion(
-    first: Method, second: Method, weights: Mapping[str, float]
-) -> dict[str, AnyRecipe]:
-    """(1 - w) times the first method's similarity plus w times the second's, for every style.
+def late_fusion(first: Method, second: Method, weights: Mapping[str, float]) -> RecipeMaker:
+    """(1 - w) times the first method's similarity plus w times the second's.
 
     Args:
         first: A method of weighted sums.
         second: Another.
-        weights: Style of benchmark -> w in [0, 1]. At 0 and 1 one method is left as it is.
+        weights: Benchmark family -> w in [0, 1]. At 0 and 1 one method is left as it is.
 
-    Raises:
-        ValueError: A style has no weight, or a method does not run here.
+    Returns:
+        What makes the recipe of a family. It raises ValueError where the family has no weight or
+        a method is a late fusion itself.
     """
-    recipes: dict[str, AnyRecipe] = {}
-    for style in BENCHMARK_STYLES:
-        if style not in weights or not 0.0 <= weights[style] <= 1.0:
+
+    def make(family: str, settings: CvsiSettings) -> LateFusion:
+        if family not in weights or not 0.0 <= weights[family] <= 1.0:
             raise ValueError(
-                f"late fusion needs a weight between 0 and 1 for {style}, not {dict(weights)}"
+                f"late fusion needs a weight between 0 and 1 for the benchmark family {family!r}, "
+                f"not {dict(weights)}: set instructcir.weights.{family}"
             )
         parts = []
-        for weight, part in ((1.0 - weights[style], first), (weights[style], second)):
-            recipe = part.recipe(style)
+        for weight, part in ((1.0 - weights[family], first), (weights[family], second)):
+            recipe = part.recipe(family)
             if isinstance(recipe, LateFusion):
                 raise ValueError(f"{part.title} is a late fusion itself; name what it is made of")
             parts.append((weight, recipe))
-        recipes[style] = LateFusion(tuple(parts))
-    return recipes
+        return LateFusion(tuple(parts))
+
+    return make
 
 
 def _everywhere(
     query: Mapping[str, float], combine: Combine | None = None, gallery: str = "image"
-) -> dict[str, Recipe]:
+) -> RecipeMaker:
+    """The same recipe for every benchmark family."""
     recipe = Recipe(query=query, gallery={gallery: 1.0}, combine=combine)
-    return dict.fromkeys(BENCHMARK_STYLES, recipe)
+    return lambda family, settings: recipe
 
 
 def _ldre(query: Features, gallery: Features) -> np.ndarray[Any, Any]:
@@ -127,7 +131,7 @@ def _baselines() -> list[Method]:
             group="baseline",
             paper="baseline of the CIR literature",
             description="The reference image's own feature.",
-            recipes=_everywhere({"reference_image": 1.0}),
+            make=_everywhere({"reference_image": 1.0}),
         ),
         Method(
             name="text-only",
@@ -135,7 +139,7 @@ def _baselines() -> list[Method]:
             group="baseline",
             paper="baseline of the CIR literature",
             description="The modification text's feature.",
-            recipes=_everywhere({"text": 1.0}),
+            make=_everywhere({"text": 1.0}),
         ),
         Method(
             name="image-text-sum",
@@ -143,7 +147,7 @@ def _baselines() -> list[Method]:
             group="baseline",
             paper="baseline of the CIR literature (Pic2Word, CVPR 2023)",
             description="Sum of the unit features of reference image and modification text.",
-            recipes=_everywhere({"reference_image": 0.5, "text": 0.5}),
+            make=_everywhere({"reference_image": 0.5, "text": 0.5}),
         ),
         Method(
             name="captioning",
@@ -151,7 +155,7 @@ def _baselines() -> list[Method]:
             group="baseline",
             paper="baseline of CVSI's Table I",
             description="'a photo of {caption} that {modification}' with one caption.",
-            recipes=_everywhere({"captioning": 1.0}),
+            make=_everywhere({"captioning": 1.0}),
         ),
     ]
 
@@ -165,7 +169,7 @@ def _textual_inversion() -> list[Method]:
             group="textual inversion",
             paper="LinCIR: Language-only Training of Zero-shot CIR, CVPR 2024",
             description="'a photo of $ that {modification}', $ mapped from the reference image.",
-            recipes=_everywhere({"pseudo": 1.0}),
+            make=_everywhere({"pseudo": 1.0}),
         ),
         Method(
             name="searle",
@@ -173,7 +177,7 @@ def _textual_inversion() -> list[Method]:
             group="textual inversion",
             paper="SEARLE: Zero-Shot CIR with Textual Inversion, ICCV 2023",
             description="As LinCIR, with SEARLE's mapping network.",
-            recipes=_everywhere({"pseudo_searle": 1.0}),
+            make=_everywhere({"pseudo_searle": 1.0}),
             status="needs_checkpoint",
             reason=own.format("searle"),
         ),
@@ -183,7 +187,7 @@ def _textual_inversion() -> list[Method]:
             group="textual inversion",
             paper="Pic2Word: Mapping Pictures to Words for Zero-shot CIR, CVPR 2023",
             description="'a photo of $ , {modification}' with Pic2Word's mapping network.",
-            recipes=_everywhere({"pseudo_pic2word": 1.0}),
+            make=_everywhere({"pseudo_pic2word": 1.0}),
             status="needs_checkpoint",
             reason=own.format("pic2word"),
         ),
@@ -198,7 +202,7 @@ def _text_generator() -> list[Method]:
             group="text generator",
             paper="CIReVL: Vision-by-Language for Training-Free CIR, ICLR 2024",
             description="One caption of the reference, edited once by the text generator.",
-            recipes=_everywhere({"edited_caption": 1.0}),
+            make=_everywhere({"edited_caption": 1.0}),
         ),
         Method(
             name="ldre",
@@ -206,7 +210,7 @@ def _text_generator() -> list[Method]:
             group="text generator",
             paper="LDRE: LLM-based Divergent Reasoning and Ensemble for Zero-Shot CIR, SIGIR 2024",
             description="All edited captions, each weighed by how far it leads from its original.",
-            recipes=_everywhere({"each_edited_caption": 1.0, "each_caption": 1.0}, _ldre),
+            make=_everywhere({"each_edited_caption": 1.0, "each_caption": 1.0}, _ldre),
         ),
     ]
 
@@ -220,7 +224,7 @@ def _complementary() -> list[Method]:
             paper=_CVSI_PAPER,
             description="Edited captions, fine-grained text and reference image against gallery "
             "images and their captions.",
-            recipes=cvsi_recipes(CVSI),
+            make=cvsi_recipe,
         ),
         Method(
             name="cvsi-code",
@@ -228,14 +232,14 @@ def _complementary() -> list[Method]:
             group="complementary",
             paper=_CVSI_PAPER,
             description="CVSI with the released code's choices for D1 to D15.",
-            recipes=cvsi_recipes(CVSI_CODE),
+            make=cvsi_recipe,
             settings=CVSI_CODE,
         ),
     ]
 
 
 INSTRUCTCIR_WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
-    dict.fromkeys(BENCHMARK_STYLES, 0.5)
+    dict.fromkeys(PAPER_WEIGHTS, 0.5)
 )
 """Weight of InstructCIR in CVSI + InstructCIR: an own choice, both alike, as no paper has the
 fusion. Find better ones on a validation split (`sweep-fusion` with method=cvsi-instructcir)."""
@@ -255,7 +259,7 @@ def _reformulation() -> list[Method]:
             group="trained",
             paper=_INSTRUCTCIR_PAPER,
             description=description,
-            recipes=_everywhere({name.replace("-", "_"): 1.0}, gallery="instructcir_image"),
+            make=_everywhere({name.replace("-", "_"): 1.0}, gallery="instructcir_image"),
             status="needs_checkpoint",
             reason=NO_NETWORK,
         )
@@ -272,7 +276,7 @@ def _fusions() -> list[Method]:
             group="complementary",
             paper="this project",
             description="The weighted sum of both methods' similarities.",
-            recipes=late_fusion(first, second, INSTRUCTCIR_WEIGHTS),
+            make=late_fusion(first, second, INSTRUCTCIR_WEIGHTS),
             status="needs_checkpoint",
             reason=NO_NETWORK,
             blends=(first.name, second.name),
@@ -288,7 +292,7 @@ def _ablations() -> list[Method]:
             group="ablation",
             paper=f"{_CVSI_PAPER}, Table III",
             description=f"CVSI with the weights of {left_out} set to 0.",
-            recipes=cvsi_recipes(CVSI, without),
+            make=partial(cvsi_recipe, without=without),
             ablates="cvsi",
         )
         for name, left_out, without in _ABLATIONS

@@ -69,7 +69,7 @@ def load_circo(
             name: (str(root / COCO / "unlabeled2017" / file),) for name, file in files.items()
         },
         protocol={
-            "style": "circo",
+            "family": "circo",
             "split": split,
             "gallery": "all COCO 2017 unlabeled images",
             "gallery_listing": LISTING.name if files else f"absent: {LISTING} was not found",

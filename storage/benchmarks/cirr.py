@@ -59,7 +59,7 @@ def load_cirr(root: Path, split: str, *, exclude_reference: bool = True) -> Benc
             for name, file in files.items()
         },
         protocol={
-            "style": "cirr",
+            "family": "cirr",
             "split": split,
             "gallery": "all images of the split",
             "exclude_reference": exclude_reference,

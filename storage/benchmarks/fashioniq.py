@@ -82,7 +82,7 @@ def load_fashioniq(
             for name in images
         },
         protocol={
-            "style": "fashioniq",
+            "family": "fashioniq",
             "split": split,
             "gallery": gallery,
             "exclude_reference": exclude_reference,

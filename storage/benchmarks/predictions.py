@@ -70,16 +70,16 @@ def check_predictions(benchmark: Benchmark, data: Any, *, exact: bool = False) -
     Raises:
         PredictionError: saying what was found, what is allowed and what to do.
     """
-    reader = _READERS.get(benchmark.style)
+    reader = _READERS.get(benchmark.family)
     if reader is None:
         raise PredictionError(
-            f"predictions of style {benchmark.style!r} are not known. "
+            f"predictions of the family {benchmark.family!r} are not known. "
             f"Known: {listing(list(_READERS))}."
         )
     if not isinstance(data, dict):
         raise PredictionError(f"expected a JSON object, found {shorten(data)}.")
     kind, raw = reader(benchmark, data)
-    to_name = _circo_name if benchmark.style == "circo" else _image_name
+    to_name = _circo_name if benchmark.family == "circo" else _image_name
     categories: dict[str, IndexedCategory] = {}
     tables: dict[str, IntArray] = {}
     for category in benchmark.categories:

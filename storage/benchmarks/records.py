@@ -66,9 +66,9 @@ class Benchmark:
     image_candidates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
-    def style(self) -> str:
-        """Which benchmark's metrics and file forms apply: cirr, circo or fashioniq."""
-        return str(self.protocol.get("style", self.name))
+    def family(self) -> str:
+        """The benchmark family whose prompts and fusion weights apply."""
+        return str(self.protocol.get("family", self.name))
 
     @property
     def categories(self) -> tuple[str, ...]:

@@ -140,9 +140,9 @@ def _validated(benchmark: Benchmark, name: str, content: Mapping[str, Any]) -> S
 
 
 def _require_style(benchmark: Benchmark, style: str) -> None:
-    if benchmark.style != style:
+    if benchmark.family != style:
         raise SubmissionError(
-            f"{benchmark.name} has the style {benchmark.style!r}, not {style!r}; only CIRR and "
+            f"{benchmark.name} has the family {benchmark.family!r}, not {style!r}; only CIRR and "
             "CIRCO have servers."
         )
 

@@ -101,7 +101,7 @@ def write_report(data: ReportData, out: Path) -> Path:
 
 
 def _section(profile: Profile, item: EvaluatedBenchmark) -> Section:
-    style = item.ref.load().style
+    style = item.ref.load().family
     world = "-like, embedded world" if is_embedded_world(item.ref.root) else ""
     shown = "cvsi" if "cvsi" in item.scores else next(iter(item.scores))
     ranking = next(stage for stage in item.rankings if stage.method == shown)

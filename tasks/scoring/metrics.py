@@ -97,10 +97,10 @@ def metrics_from_ranks(
     """The benchmark's metrics from (Q, T) ranks per category and (Q,) group ranks."""
     if ranks is None and subset_ranks is None:
         raise ValueError("give rankings of the gallery, of the groups, or both.")
-    if benchmark.style not in _METRICS:
+    if benchmark.family not in _METRICS:
         known = ", ".join(_METRICS)
-        raise BenchmarkError(f"No metrics for the style {benchmark.style!r}. Known: {known}.")
-    return _METRICS[benchmark.style](views, ranks, subset_ranks)
+        raise BenchmarkError(f"No metrics for the style {benchmark.family!r}. Known: {known}.")
+    return _METRICS[benchmark.family](views, ranks, subset_ranks)
 
 
 def require_targets(benchmark: Benchmark) -> None:

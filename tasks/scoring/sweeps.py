@@ -114,7 +114,7 @@ def _best_first(
     settings: Sequence[Mapping[str, float]],
 ) -> list[dict[str, Any]]:
     """One row for each setting tried, with the metrics of its lists by category."""
-    main = MAIN_METRIC[benchmark.style]
+    main = MAIN_METRIC[benchmark.family]
     results = []
     for i, tried in enumerate(settings):
         own = {category: found[i] for category, found in lists.items()}

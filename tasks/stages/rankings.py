@@ -53,7 +53,7 @@ class RankingStage(Stage):
     method: str
     cvsi: CvsiSettings
     weights: Mapping[str, float] = Field(
-        INSTRUCTCIR_WEIGHTS, description="Style -> weight of the second method in a late fusion."
+        INSTRUCTCIR_WEIGHTS, description="Family -> weight of the second method in a late fusion."
     )
     query_features: Mapping[str, AnyQueryFeature]
     gallery_features: Mapping[str, AnyGalleryFeature]
@@ -66,17 +66,14 @@ class RankingStage(Stage):
 
     @property
     def recipe(self) -> AnyRecipe:
-        """How the method ranks on this style of benchmark."""
-        style = self.benchmark.load().style
-        return configured_method(self.method, self.cvsi, self.weights).recipe(style)
+        """How the method ranks on this benchmark's family."""
+        family = self.benchmark.load().family
+        return configured_method(self.method, self.cvsi, self.weights).recipe(family)
 
     @property
     def excludes_reference(self) -> bool:
         """Whether a query's reference is taken out of its ranking (D11)."""
-        benchmark = self.benchmark.load()
-        if self.cvsi.exclude_reference == "cirr_only":
-            return benchmark.exclude_reference
-        return self.cvsi.excludes_reference(benchmark.style)
+        return self.cvsi.excludes_reference(self.benchmark.load().exclude_reference)
 
     def identity(self) -> dict[str, Any]:
         """Recipe, features, queries and galleries by content."""

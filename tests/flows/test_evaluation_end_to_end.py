@@ -111,7 +111,7 @@ class Naive:
         if self.stage.method != "cvsi":
             one = {"image-only": "reference_image", "text-only": "text", "lincir": "pseudo"}
             return {one[self.stage.method]: 1.0}, {"image": 1.0}
-        w = self.profile.cvsi.weights[self.benchmark.style]
+        w = self.profile.cvsi.weights[self.benchmark.family]
         query = {
             "edited_captions": w.alpha,
             "fine_grained": w.beta,
@@ -132,7 +132,7 @@ class Naive:
         ]
         cosines = np.array([unit(row) @ unit(wanted) for row in rows])
         ordered = [names[i] for i in np.argsort(-cosines, kind="stable")]
-        return [n for n in ordered if self.benchmark.style != "cirr" or n != query.reference]
+        return [n for n in ordered if self.benchmark.family != "cirr" or n != query.reference]
 
     def metrics(self) -> dict[str, float]:
         """The benchmark's main numbers by walking lists of names."""
@@ -141,7 +141,7 @@ class Naive:
             for q in self.benchmark.queries
         }
         found: dict[str, float] = {}
-        if self.benchmark.style == "cirr":
+        if self.benchmark.family == "cirr":
             for k in (1, 5, 10, 50):
                 found[f"recall@{k}"] = self._recall(ranked, k)
             for k in (1, 2, 3):
@@ -152,7 +152,7 @@ class Naive:
                     for q in self.benchmark.queries
                 }
                 found[f"recall_subset@{k}"] = self._recall(inside, k)
-        if self.benchmark.style == "circo":
+        if self.benchmark.family == "circo":
             for k in (5, 10, 25, 50):
                 found[f"map@{k}"] = 100 * float(
                     np.mean(
@@ -162,7 +162,7 @@ class Naive:
                         ]
                     )
                 )
-        if self.benchmark.style == "fashioniq":
+        if self.benchmark.family == "fashioniq":
             for k in (10, 50):
                 for category in self.benchmark.galleries:
                     found[f"recall@{k}/{category}"] = self._recall(ranked, k, category)

@@ -12,7 +12,6 @@ import pytest
 from pydantic import TypeAdapter
 
 from models.retrieval.cvsi_settings import (
-    BENCHMARK_STYLES,
     CVSI,
     CVSI_CODE,
     DIFFERENCES,
@@ -21,7 +20,7 @@ from models.retrieval.cvsi_settings import (
 from models.retrieval.fusion import similarities
 from models.retrieval.ldre import LdreSettings, ldre_queries
 from models.retrieval.method_records import LateFusion, Recipe
-from models.retrieval.methods import METHODS, cvsi_recipes, late_fusion, method, with_cvsi_settings
+from models.retrieval.methods import METHODS, cvsi_recipe, late_fusion, method, with_cvsi_settings
 from models.retrieval.query_texts import (
     adds_nothing,
     captioning_text,
@@ -37,9 +36,9 @@ def vectors(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("style", BENCHMARK_STYLES)
-def test_cvsi_written_out(style: str) -> None:
-    alpha, beta, gamma = PAPER[style]
+@pytest.mark.parametrize("family", PAPER)
+def test_cvsi_written_out(family: str) -> None:
+    alpha, beta, gamma = PAPER[family]
     query = {name: vectors(4, 6, seed=i) for i, name in enumerate(
         ("edited_captions", "fine_grained", "reference_image"))}  # fmt: skip
     gallery = {"captions": vectors(9, 6, seed=7), "image": vectors(9, 6, seed=8)}
@@ -53,27 +52,28 @@ def test_cvsi_written_out(style: str) -> None:
         + (1 - alpha - beta) * n(query["reference_image"])
     )
     t = gamma * n(gallery["captions"]) + (1 - gamma) * n(gallery["image"])
-    recipe = METHODS["cvsi"].recipe(style)
+    recipe = METHODS["cvsi"].recipe(family)
     np.testing.assert_allclose(recipe.query_vectors(query, gallery), q, atol=1e-6)
     np.testing.assert_allclose(recipe.gallery_vectors(gallery), n(t), atol=1e-6)
     # The released code: averaged captions keep their length but for FashionIQ; dot product.
-    captions = n(gallery["captions"]) if style == "fashioniq" else gallery["captions"]
+    captions = n(gallery["captions"]) if family == "fashioniq" else gallery["captions"]
     t = gamma * captions + (1 - gamma) * n(gallery["image"])
-    code = METHODS["cvsi-code"].recipe(style)
+    code = METHODS["cvsi-code"].recipe(family)
     np.testing.assert_allclose(code.gallery_vectors(gallery), t, atol=1e-6)
 
 
-@pytest.mark.parametrize("style", BENCHMARK_STYLES)
+@pytest.mark.parametrize("family", PAPER)
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_late_fusion_is_the_weighted_sum_of_both_methods_cosines(style: str, share: float) -> None:
+def test_late_fusion_is_the_weighted_sum_of_both_methods_cosines(family: str, share: float) -> None:
     """Equations 8 to 10 in a space of six, InstructCIR in a space of four; loops over pairs."""
-    alpha, beta, gamma = PAPER[style]
+    alpha, beta, gamma = PAPER[family]
     query = {name: 3 * vectors(4, 6, seed=i) for i, name in enumerate(
         ("edited_captions", "fine_grained", "reference_image"))}  # fmt: skip
     gallery = {"captions": vectors(9, 6, seed=7), "image": 5 * vectors(9, 6, seed=8)}
     query["instructcir"] = 7 * vectors(4, 4, seed=9)
     gallery["instructcir_image"] = vectors(9, 4, seed=10)
-    row = late_fusion(METHODS["cvsi"], METHODS["instructcir"], dict.fromkeys(PAPER, share))[style]
+    make = late_fusion(METHODS["cvsi"], METHODS["instructcir"], dict.fromkeys(PAPER, share))
+    row = make(family, CVSI)
     got = row.query_vectors(query, gallery) @ row.gallery_vectors(gallery).T
 
     def n(x: np.ndarray) -> np.ndarray:
@@ -99,12 +99,14 @@ def test_late_fusion_asks_for_the_features_of_both_methods_unless_one_has_no_wei
     assert both.needs("circo") == (
         "captions", "edits", "mapping:lincir", "objects", "reformulation")  # fmt: skip
     alone = late_fusion(METHODS["cvsi"], METHODS["instructcir"], dict.fromkeys(PAPER, 1.0))
-    assert alone["cirr"].query.keys() == {"instructcir"}
+    assert alone("cirr", CVSI).query.keys() == {"instructcir"}
     for weights in ({"cirr": 0.5}, dict.fromkeys(PAPER, 1.5)):
-        with pytest.raises(ValueError, match="weight between 0 and 1"):
-            late_fusion(METHODS["cvsi"], METHODS["instructcir"], weights)
+        with pytest.raises(
+            ValueError, match=r"weight between 0 and 1.*instructcir\.weights\.circo"
+        ):
+            late_fusion(METHODS["cvsi"], METHODS["instructcir"], weights)("circo", CVSI)
     with pytest.raises(ValueError, match="late fusion itself"):
-        late_fusion(both, METHODS["lincir"], dict.fromkeys(PAPER, 0.5))
+        late_fusion(both, METHODS["lincir"], dict.fromkeys(PAPER, 0.5))("circo", CVSI)
     recipe = METHODS["cvsi"].recipe("cirr")
     for parts in ((), ((0.0, recipe),), ((1.5, recipe), (-0.5, recipe))):
         with pytest.raises(ValueError, match="weights >= 0 and not all 0"):
@@ -144,13 +146,14 @@ def test_every_row_is_complete() -> None:
         assert bool(row.reason) == (row.status != "ready"), name
         assert row.runs == (row.status in {"ready", "needs_checkpoint"}), name
         if row.runs:
-            assert set(row.recipes) == set(BENCHMARK_STYLES)
+            for family in PAPER:
+                assert row.recipe(family).gallery
 
 
 def test_rows_that_do_not_run_say_why() -> None:
     with pytest.raises(ValueError, match=r"PALAVRA does not run here \(numbers_only\): "):
         METHODS["palavra"].recipe("cirr")
-    with pytest.raises(ValueError, match="not 'coco'"):
+    with pytest.raises(ValueError, match="family 'coco'; there are cirr, circo, fashioniq"):
         METHODS["cvsi"].recipe("coco")
     with pytest.raises(ValueError, match="image-only, text-only"):
         method("magic")
@@ -181,7 +184,10 @@ def test_settings_are_plain_json_and_checked() -> None:
     assert json.loads(json.dumps(CVSI_CODE.as_json()))["weights"]["cirr"]["alpha"] == 0.6
     with pytest.raises(ValueError, match="edit_mode is 'all'; one of per_caption, joined"):
         CvsiSettings(edit_mode="all")
-    assert [CVSI.excludes_reference(style) for style in BENCHMARK_STYLES] == [True, False, False]
+    for choice, expected in (("cirr_only", [True, False]), ("always", [True, True]),
+                             ("never", [False, False])):  # fmt: skip
+        settings = dataclasses.replace(CVSI, exclude_reference=choice)
+        assert [settings.excludes_reference(rule) for rule in (True, False)] == expected
 
 
 def test_own_settings_make_a_row() -> None:
@@ -189,7 +195,11 @@ def test_own_settings_make_a_row() -> None:
     row = with_cvsi_settings("mine", "Mine", settings)
     assert row.recipe("circo").similarity == "dot"
     assert settings.stored_mean == "raw_mean"
-    assert cvsi_recipes(settings)["circo"].norms == {}
+    assert cvsi_recipe("circo", settings).norms == {}
+    own = dataclasses.replace(settings, weights={"sketches": settings.weights["cirr"]})
+    assert dict(with_cvsi_settings("mine", "Mine", own).recipe("sketches").query) == dict(
+        METHODS["cvsi"].recipe("cirr").query
+    )
 
 
 def test_texts_by_hand() -> None:
