@@ -13,18 +13,19 @@ from typing import Any, Final
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from embedded_world.benchmarks import WorldSize, write_world
+from embedded_world.benchmarks import WorldSize
+from embedded_world.training_parameters import EMBEDDED_TRAINING
 from embedded_world.unlabelled import UnlabelledSize, write_unlabelled
+from flows.evaluate_world import draw_world
+from flows.forms import SPLITS
 from flows.generate_triplets import generate_triplets
 from flows.ingest_collection import run_ingest
-from flows.profiles import EMBEDDED_TRAINING, resolve_profile
+from flows.profiles import resolve_profile
 from flows.score_benchmark import Outcome, evaluate
 from flows.train_reformulation import train_reformulation
 from tasks.planner import runnable_methods
 from tasks.query_sets import BenchmarkRef
 from tasks.settings import Profile
-
-SPLITS = {"cirr": ("val", "test1"), "circo": ("val", "test"), "fashioniq": ("val",)}
 
 PICTURES: Final = UnlabelledSize(ranges=500, sets=500)
 TRIPLETS: Final = 2000
@@ -37,23 +38,6 @@ TRAINING: Final = {
 
 COMPARED: Final = ("image-only", "text-only", "image-text-sum", "lincir", "instructcir")
 """What the network that the demo trains is compared with."""
-
-
-@task(cache_policy=NO_CACHE)
-def draw_world(folder: Path, size: WorldSize, seed: int) -> dict[str, str]:
-    """Draw the three embedded benchmarks, unless they are there."""
-    return {name: str(path) for name, path in write_world(folder, size, seed).items()}
-
-
-USUAL: Final = WorldSize(subsets=250, circo_queries=300, fashion_queries=100)
-"""The size of drawn worlds that are compared over several seeds."""
-
-
-def drawn_name(benchmark: str, seed: int, size: WorldSize) -> str:
-    """Name of the collection of a drawn benchmark; one of another size has another name."""
-    count = {"cirr": "subsets", "circo": "circo_queries", "fashioniq": "fashion_queries"}[benchmark]
-    own, usual = vars(size)[count], vars(USUAL)[count]
-    return f"{benchmark}-val-seed-{seed}" + ("" if own == usual else f"-of-{own}")
 
 
 @flow(name="demo", flow_run_name="demo")

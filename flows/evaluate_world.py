@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-from prefect import flow
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
 
-from embedded_world.benchmarks import WorldSize
-from flows.demo import SPLITS, draw_world, drawn_name
+from embedded_world.benchmarks import WorldSize, write_world
 from flows.forms import BenchmarkName, MethodName
 from flows.profiles import resolve_profile
 from flows.score_benchmark import evaluate
@@ -20,6 +20,46 @@ from tasks.planner import runnable_methods
 from tasks.query_sets import BenchmarkRef
 from tasks.scoring.ledger import MAIN_METRIC, not_zero_shot
 from tasks.scoring.scores import MethodScores
+
+USUAL: Final = WorldSize(subsets=250, circo_queries=300, fashion_queries=100)
+"""Size of the drawn worlds that are compared over several seeds."""
+
+
+@task(cache_policy=NO_CACHE)
+def draw_world(folder: Path, size: WorldSize, seed: int) -> dict[str, str]:
+    """Draw the three embedded benchmarks, unless they are there; benchmark -> folder."""
+    return {name: str(path) for name, path in write_world(folder, size, seed).items()}
+
+
+def drawn_benchmarks(
+    folder: Path,
+    seed: int,
+    subsets: int = USUAL.subsets,
+    circo_queries: int = USUAL.circo_queries,
+    fashion_queries: int = USUAL.fashion_queries,
+) -> list[BenchmarkRef]:
+    """The embedded benchmarks of a seed with public targets, drawn unless they are there.
+
+    Args:
+        folder: Holds one world for each seed, and nothing of another size.
+        seed: Seed of the world.
+        subsets: CIRR-like groups of six; each gives two queries.
+        circo_queries: CIRCO-like queries.
+        fashion_queries: FashionIQ-like queries per category.
+    """
+    size = WorldSize(subsets=subsets, circo_queries=circo_queries, fashion_queries=fashion_queries)
+    roots = draw_world(folder / f"world-{seed}", size, seed)
+    return [
+        BenchmarkRef(name=name, root=root, split="val", collection=drawn_name(name, seed, size))
+        for name, root in roots.items()
+    ]
+
+
+def drawn_name(benchmark: str, seed: int, size: WorldSize) -> str:
+    """Name of the collection of a drawn benchmark; one of another size has another name."""
+    count = {"cirr": "subsets", "circo": "circo_queries", "fashioniq": "fashion_queries"}[benchmark]
+    own, usual = vars(size)[count], vars(USUAL)[count]
+    return f"{benchmark}-val-seed-{seed}" + ("" if own == usual else f"-of-{own}")
 
 
 @flow(name="evaluate-world", flow_run_name="evaluate {seeds}")
@@ -51,15 +91,10 @@ def evaluate_world(
     """
     folder = Path(out).resolve()
     chosen = resolve_profile(profile, {"root": str(folder / "tables"), **(settings or {})})
-    size = WorldSize(subsets=subsets, circo_queries=circo_queries, fashion_queries=fashion_queries)
     scores: dict[str, dict[str, list[MethodScores]]] = {}
     for seed in seeds:
-        roots = draw_world(folder / f"world-{seed}", size, seed)
-        refs = [
-            BenchmarkRef(name=n, root=roots[n], split="val", collection=drawn_name(n, seed, size))
-            for n in SPLITS
-            if n in (benchmarks or SPLITS)
-        ]
+        drawn = drawn_benchmarks(folder, seed, subsets, circo_queries, fashion_queries)
+        refs = [ref for ref in drawn if ref.name in benchmarks or not benchmarks]
         place = folder / f"seed-{seed}"
         title = f"embedded world, seed {seed}"
         outcome = evaluate(chosen, refs, methods or runnable_methods(chosen), place, title)

@@ -94,17 +94,6 @@ EMBEDDED_INSTRUCTCIR_WEIGHTS: Mapping[str, float] = {"cirr": 0.2, "circo": 0.4, 
 the embedded worlds of the seeds 101 and 102 together, which nothing is reported on."""
 
 
-EMBEDDED_TRAINING: Mapping[str, Any] = {
-    "batch_size": 256,
-    "learning_rate": 5e-4,
-    "new_learning_rate": 1e-3,
-    "loss": {"temperature": 0.03},
-    "training": {"class_grouping": 8, "max_steps": 750, "saved_as": "fp16", "keep": "last"},
-}
-"""Parameters of `train-reformulation` that fit the small network; all others are its defaults.
-After 250 steps what cross-attention adds cannot be seen yet (docs/benchmarks.md)."""
-
-
 def production() -> Profile:
     """The papers' models: ViT-L/14, BLIP-2 OPT-6.7b, and an LLM behind a vLLM server."""
     return Profile(

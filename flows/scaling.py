@@ -16,8 +16,7 @@ import numpy as np
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from embedded_world.benchmarks import WorldSize
-from flows.demo import SPLITS, draw_world, drawn_name
+from flows.evaluate_world import drawn_benchmarks
 from flows.forms import BenchmarkChoice, MethodName
 from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
@@ -121,9 +120,9 @@ def scaling(
     """
     chosen = resolve_profile(profile, settings)
     folder = Path(out).resolve()
-    size = WorldSize(subsets=subsets, circo_queries=circo_queries, fashion_queries=fashion_queries)
     refs = [choice.ref(chosen) for choice in benchmarks or []]
-    refs += [ref for seed in seeds or [] for ref in _drawn(folder, size, seed)]
+    for seed in seeds or []:
+        refs += drawn_benchmarks(folder, seed, subsets, circo_queries, fashion_queries)
     if not refs or not sizes:
         raise ValueError("give at least one size, and benchmarks or seeds of drawn worlds")
     found = parse_triplet_set(triplets)
@@ -147,14 +146,6 @@ def _check(
         triplets.first(variant.triplets)
     for name in others:
         known_method(name)
-
-
-def _drawn(folder: Path, size: WorldSize, seed: int) -> list[BenchmarkRef]:
-    roots = draw_world(folder / f"world-{seed}", size, seed)
-    return [
-        BenchmarkRef(name=n, root=roots[n], split="val", collection=drawn_name(n, seed, size))
-        for n in SPLITS
-    ]
 
 
 def _scored(

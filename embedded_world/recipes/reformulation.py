@@ -2,36 +2,28 @@
 
     OMP_NUM_THREADS=1 python -m embedded_world.recipes.reformulation --work DIR --out DIR2
 
-Nobody says anything about the pictures: the shipped LLaVA captions them, the shipped text generator
-writes what changes between two of a class, and the product's own flows make triplets and train on
-them. A run that was stopped goes on where it was. `--scores FOLDER` only scores a network.
+The pictures carry no text: the shipped LLaVA captions them, and the shipped text generator writes
+what changes between two pictures of a class. The recipe uses the command line as a user does, one
+run of `cirflow` for each flow. A stopped run resumes. `--scores FOLDER` only scores a network.
 """
 
 import argparse
 import json
 import os
+import resource
 import shutil
-import time
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from embedded_world.benchmarks import WorldSize, write_world
+from embedded_world.benchmarks import WorldSize
 from embedded_world.recipes.training import one_thread, write_recipe
+from embedded_world.training_parameters import EMBEDDED_TRAINING
 from embedded_world.unlabelled import UnlabelledSize, write_unlabelled
-from flows.profiles import EMBEDDED_TRAINING
-from models.instructcir.checkpoint import LoadedNetwork, load_network
-from models.instructcir.encoder import ReformulationEncoder
-from storage.benchmarks.images import require_images
-from storage.benchmarks.indexing import index_category
-from storage.benchmarks.records import Benchmark
-from storage.benchmarks.registry import load_benchmark
 from storage.collections.collection import ingest
 from storage.locations.location import Location
-from tasks.scoring.metrics import metrics_from_scores
 
 COMMAND = (
     "OMP_NUM_THREADS=1 python -m embedded_world.recipes.reformulation --work DIR "
@@ -40,81 +32,91 @@ COMMAND = (
 WORLDS = (101, 102)
 """Seeds of the drawn benchmarks that the gates are measured on; results are reported on others."""
 WORLD_SIZE = WorldSize(subsets=200, circo_queries=150, fashion_queries=40)
-MAIN_METRICS = {"cirr": "recall@1", "circo": "map@10", "fashioniq": "recall@10/average"}
 
 SHIPPED = ("config.json", "model.safetensors", "target.safetensors", "combiner.safetensors")
 SHIPPED_TOO = ("bpe.txt.gz", "curves.csv")
 
 
-def make_triplets(work: Path, size: UnlabelledSize, pairs: int, seed: int) -> dict[str, Any]:
-    """Draw and ingest the collections, then caption them and write what changes.
+def run_flow(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Run a flow by the command line in a process of its own.
+
+    Args:
+        name: The flow, as in `cirflow run NAME`.
+        values: Its parameters, and settings of the profile by dotted name.
 
     Returns:
-        What the flow `generate-triplets` says.
-    """
-    from flows.generate_triplets import generate_triplets
+        The flow's result.
 
+    Raises:
+        subprocess.CalledProcessError: The flow failed; its messages are on standard error.
+    """
+    command = [sys.executable, "-m", "deployments.cli", "run", name, "--json"]
+    for key, value in values.items():
+        command += ["--set", f"{key}={json.dumps(value)}"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def make_triplets(work: Path, size: UnlabelledSize, pairs: int, seed: int) -> dict[str, Any]:
+    """Draw and ingest the collections, caption them and write what changes.
+
+    Returns:
+        The result of the flow `generate-triplets`.
+    """
     tables = str(work / "tables")
-    for name, folder in write_unlabelled(work / "pictures", size, seed).items():
+    collections = write_unlabelled(work / "pictures", size, seed)
+    for name, folder in collections.items():
         ingest(Location(tables), folder, name)
-    return generate_triplets(
-        ["ranges", "sets"],
-        pairs,
-        settings={"root": tables},
-        seed=seed,
-        out=str(work / "triplets"),
+    return run_flow(
+        "generate-triplets",
+        {
+            "root": tables,
+            "collections": list(collections),
+            "count": pairs,
+            "seed": seed,
+            "out": str(work / "triplets"),
+        },
     )
 
 
 def train(work: Path, triplets: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Train on the triplets; returns what the flow `train-reformulation` says."""
-    from flows.train_reformulation import train_reformulation
-
-    return train_reformulation(
-        dict(triplets),
-        settings={"root": str(work / "tables")},
-        seed=seed,
-        **EMBEDDED_TRAINING,
-    )
+    """Train on the triplets; returns the result of the flow `train-reformulation`."""
+    values = {"root": str(work / "tables"), "triplets": triplets, "seed": seed}
+    return run_flow("train-reformulation", {**values, **EMBEDDED_TRAINING})
 
 
 def world_scores(
-    loaded: LoadedNetwork, folder: Path, seed: int, size: WorldSize = WORLD_SIZE
-) -> dict[str, float]:
-    """The main metric of each style on one drawn world: online queries, without the combiner.
+    network: Path, work: Path, seeds: Sequence[int] = WORLDS, size: WorldSize = WORLD_SIZE
+) -> dict[str, dict[str, float]]:
+    """The main metric of each benchmark on drawn worlds: online queries, without the combiner.
 
     Args:
-        loaded: The network.
-        folder: Where the world is drawn, unless it is there.
-        seed: Of the world.
-        size: Of the world.
+        network: Folder of the network.
+        work: Folder of worlds and tables; finished parts are reused.
+        seeds: Seeds of the worlds.
+        size: How many queries each world has.
+
+    Returns:
+        Percent by world ("world SEED") and benchmark.
     """
-    encoder = ReformulationEncoder(loaded, device="cpu", batch_size=128)
-    found = {}
-    for name, root in write_world(folder, size, seed).items():
-        benchmark = require_images(load_benchmark(name, root, "val"))
-        found[name] = _score(encoder, benchmark)[MAIN_METRICS[name]]
-    return found
-
-
-def _score(encoder: ReformulationEncoder, benchmark: Benchmark) -> dict[str, float]:
-    views, blocks = {}, {}
-    for category in benchmark.categories:
-        view = index_category(benchmark, category)
-        gallery = _unit(encoder.encode_gallery(_pictures(benchmark, benchmark.galleries[category])))
-        queries = benchmark.queries_of(category)
-        references = _pictures(benchmark, [query.reference for query in queries])
-        z = encoder.encode_queries(references, [query.text for query in queries]).z
-        views[category], blocks[category] = view, [_unit(z) @ gallery.T]
-    return metrics_from_scores(benchmark, views, blocks)
-
-
-def _pictures(benchmark: Benchmark, names: Sequence[str]) -> list[Image.Image]:
-    return [Image.open(benchmark.image_paths[name]).convert("RGB") for name in names]
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    run_flow(
+        "evaluate-world",
+        {
+            "seeds": list(seeds),
+            "methods": ["instructcir-no-combiner"],
+            "instructcir.checkpoint": str(network.resolve()),
+            "subsets": size.subsets,
+            "circo_queries": size.circo_queries,
+            "fashion_queries": size.fashion_queries,
+            "out": str(work),
+        },
+    )
+    tables = json.loads((work / "summary.json").read_text())
+    return {
+        f"world {seed}": {name: rows[0]["seeds"][i] for name, rows in tables.items()}
+        for i, seed in enumerate(seeds)
+    }
 
 
 def ship(checkpoint: Path, out: Path) -> None:
@@ -124,8 +126,14 @@ def ship(checkpoint: Path, out: Path) -> None:
         shutil.copyfile(checkpoint / name, out / name)
 
 
+def children_seconds() -> float:
+    """CPU seconds of all finished child processes."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main() -> None:
-    """Make triplets, train on them, and write the network with what it reaches."""
+    """Make triplets, train on them, and write the network with its scores."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder of all that is made")
     parser.add_argument("--out", type=Path, help="folder of the model")
@@ -137,16 +145,16 @@ def main() -> None:
     one_thread()
     if args.scores is None and args.out is None:
         parser.error("give --out DIR to train, or --scores FOLDER")
-    if args.scores is not None:
-        print(json.dumps(gates(args.scores, args.work)))
-        return
     # A machine that trains on one core starts Prefect's temporary server slowly.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    if args.scores is not None:
+        print(json.dumps(world_scores(args.scores, args.work)))
+        return
     size = UnlabelledSize(ranges=args.images, sets=args.images)
     made = make_triplets(args.work, size, args.pairs, args.seed)
-    started = time.process_time()
+    started = children_seconds()
     trained = train(args.work, made["triplets"], args.seed)
-    spent = time.process_time() - started
+    spent = children_seconds() - started
     ship(Path(trained["checkpoint"]), args.out)
     write_recipe(
         args.out,
@@ -154,20 +162,8 @@ def main() -> None:
         steps=trained["steps"],
         cpu_seconds=spent,
         settings={**vars(args), **EMBEDDED_TRAINING},
-        gates={"triplets": made["statuses"], **gates(args.out, args.work)},
+        gates={"triplets": made["statuses"], **world_scores(args.out, args.work)},
     )
-
-
-def gates(folder: Path, work: Path) -> dict[str, dict[str, float]]:
-    """Scores on the worlds of `WORLDS`."""
-    loaded = load_network(folder)
-    return {
-        f"world {seed}": {
-            name: round(value, 2)
-            for name, value in world_scores(loaded, work / f"world-{seed}", seed).items()
-        }
-        for seed in WORLDS
-    }
 
 
 if __name__ == "__main__":

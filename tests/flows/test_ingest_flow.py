@@ -9,7 +9,7 @@ import pytest
 from prefect.states import State
 
 from embedded_world.benchmarks import WorldSize
-from flows.demo import USUAL, drawn_name
+from flows.evaluate_world import USUAL, drawn_name
 from flows.ingest_collection import ingest_collection
 from tests.fakes.drawn import draw_folder
 
