@@ -12,12 +12,11 @@ from flows.forms import Dtype, Form
 from flows.generate_triplets import triplet_set, triplet_stage
 from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
-from flows.running import RunLog, run_stage, watching
+from flows.running import RunLog, run_stage, train_once
 from flows.setting_groups import AS_RECORDED, Group, Values
 from models.instructcir.modification_texts import PLACEHOLDERS
 from models.instructcir.rewriter_settings import BaseModel, TuningConfig
 from models.prompts.library import Prompt, load_prompt
-from tasks import progress
 from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.settings import GeneratorSettings, Profile
 from tasks.stages.captions import CaptionStage
@@ -122,9 +121,8 @@ def finetune_rewriter(
         counts=data.counts,
         benchmarks=data.benchmarks,
     )
-    todo = 0 if job.is_published else job.config.steps_on(len(data.pairs))
-    with watching("tune rewriter", todo, 0) as listener, progress.listening(listener):
-        result = tune_rewriter(job, data)
+    steps = job.config.steps_on(len(data.pairs))
+    result = train_once("tune rewriter", job, steps, lambda: tune_rewriter(job, data))
     return {
         **result,
         "merged": export_merged(job, merged) if merged else "",

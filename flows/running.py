@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect.states import State
 
@@ -16,6 +16,9 @@ from storage.tables.table import Shard, require_complete
 from tasks import progress
 from tasks.stages.run import plan_stage, run_shard
 from tasks.stages.stage import Stage
+
+if TYPE_CHECKING:
+    from tasks.training.publish import Job
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,25 @@ def watching(title: str, todo: int, present: int) -> AbstractContextManager[List
     if _displays:
         return _displays[-1](title, todo, present)
     return nullcontext(lambda count: None)
+
+
+def train_once(
+    title: str, job: Job, amount: int, train: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Run a training task with its progress shown.
+
+    Args:
+        title: What is trained, in words.
+        job: What the task publishes.
+        amount: Ticks of the whole training.
+        train: The task with its arguments.
+    """
+    todo = 0 if job.is_published else amount
+    with watching(title, todo, amount - todo) as listener, progress.listening(listener):
+        result = train()
+    if todo:
+        train()  # does nothing, and leaves the record by which a rerun shows as cached
+    return result
 
 
 @contextmanager

@@ -20,12 +20,11 @@ from flows.evaluate_world import drawn_benchmarks
 from flows.forms import BenchmarkChoice, MethodName
 from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
-from flows.running import RunLog, run_stage, run_stages, watching
+from flows.running import RunLog, run_stage, run_stages, train_once
 from flows.setting_groups import Values
 from flows.train_reformulation import reformulation_job
 from models.retrieval.methods import method as known_method
 from storage.locations.location import Location
-from tasks import progress
 from tasks.artifacts import artifact_key, markdown_table, publish_markdown
 from tasks.planner import plan_evaluation
 from tasks.query_sets import BenchmarkRef, image_folder, is_embedded_world
@@ -172,11 +171,13 @@ def _trained(profile: Profile, triplets: TripletSet, groups: Values, name: str) 
     own = {group: values for group, values in groups.items() if group != "run"}
     job = reformulation_job(profile.root, triplets, profile.encoder, **own)
     job.training.share(run.devices)  # refused before anything is decoded
-    whole = sum(job.amounts())
-    todo = 0 if job.is_published else whole
-    title = f"train on {name}"
-    with watching(title, todo, whole - todo) as listener, progress.listening(listener):
-        return str(train_reformulation_network(job, run, {})["checkpoint"])
+    result = train_once(
+        f"train on {name}",
+        job,
+        sum(job.amounts()),
+        lambda: train_reformulation_network(job, run, {}),
+    )
+    return str(result["checkpoint"])
 
 
 def _score(profile: Profile, refs: Sequence[BenchmarkRef], method: str, log: RunLog) -> Scores:

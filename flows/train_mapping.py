@@ -17,9 +17,8 @@ from flows.forms import (
 )
 from flows.gallery import caption_stage
 from flows.profiles import resolve_profile
-from flows.running import watching
+from flows.running import train_once
 from models.textual_inversion.settings import LinCirConfig
-from tasks import progress
 from tasks.settings import Profile
 from tasks.training.mapping import (
     Captions,
@@ -112,8 +111,8 @@ def _train(
     job = MappingJob(
         profile.root, profile.query_encoder, config, keywords, masking, captions_key(texts)
     )
-    todo = 0 if job.is_published else config.steps
-    title = "train mapping network"
-    with watching(title, todo, config.steps - todo) as listener, progress.listening(listener):
-        result = train_network(job, Captions(texts))
+    given = Captions(texts)
+    result = train_once(
+        "train mapping network", job, config.steps, lambda: train_network(job, given)
+    )
     return result | {"captions": len(texts)}

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from prefect import flow
 
 from flows.profiles import resolve_profile
-from flows.running import watching
+from flows.running import train_once
 from flows.setting_groups import AS_RECORDED, Group, Values
 from models.instructcir.settings import (
     CombinerSettings,
@@ -16,7 +16,6 @@ from models.instructcir.settings import (
     NetworkSettings,
 )
 from models.instructcir.training_settings import TrainingSettings
-from tasks import progress
 from tasks.training.instructcir import train_reformulation_network
 from tasks.training.job import ReformulationJob, RunSettings, group_of
 from tasks.training.triplet_sets import TripletSet, parse_triplet_set
@@ -126,12 +125,9 @@ def train_reformulation(
     )
     place = RunSettings.model_validate({**run, "devices": devices})
     job.training.share(place.devices)  # refused before anything is decoded
-    whole = sum(job.amounts())
-    todo = 0 if job.is_published else whole
-    title = "train reformulation network"
-    with watching(title, todo, whole - todo) as listener, progress.listening(listener):
-        result = train_reformulation_network(job, place, notes or {})
-    if todo:
-        # Does nothing, and leaves the record by which a rerun shows as cached.
-        train_reformulation_network(job, place, notes or {})
-    return result
+    return train_once(
+        "train reformulation network",
+        job,
+        sum(job.amounts()),
+        lambda: train_reformulation_network(job, place, notes or {}),
+    )

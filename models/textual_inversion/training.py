@@ -17,7 +17,7 @@ from __future__ import annotations
 import io
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,12 +33,13 @@ from models.textual_inversion.settings import LinCirConfig
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int, float], None]
-"""Called after each step with steps done, steps in all, and the step's loss."""
-
 
 class LinCirTraining:
-    """A training run: make it, `run` it, `save` and `load` it in between as you like."""
+    """A training run: make it, `run` it, `save` and `load` it in between as you like.
+
+    Attributes:
+        losses: Of the steps that this object has taken; a loaded state brings none.
+    """
 
     def __init__(self, config: LinCirConfig, tower: TextTower, rows: Sequence[TrainingRow]) -> None:
         """Prepare a run from step 0.
@@ -63,6 +64,7 @@ class LinCirTraining:
             self.module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.step = 0
+        self.losses: list[float] = []
         self._epoch = -1
         self._order = np.arange(0)
 
@@ -71,7 +73,7 @@ class LinCirTraining:
         """Whether all steps were taken."""
         return self.step >= self.config.steps
 
-    def run(self, until: int | None = None, progress: Progress | None = None) -> float:
+    def run(self, until: int | None = None) -> float:
         """Train up to step `until`, or to the end; returns the last step's loss."""
         until = self.config.steps if until is None else min(until, self.config.steps)
         loss = math.nan
@@ -83,8 +85,7 @@ class LinCirTraining:
                     f"the loss is {loss} at step {self.step}; lower the learning rate "
                     f"({self.config.learning_rate}) or check the text tower's weights"
                 )
-            if progress is not None:
-                progress(self.step, self.config.steps, loss)
+            self.losses.append(loss)
         return loss
 
     def network(self) -> MappingNetwork:
@@ -124,6 +125,7 @@ class LinCirTraining:
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = int(state["step"])
+        self.losses = []
 
     def _identity(self) -> list[Any]:
         # Steps may grow from run to run; everything else must be the same.

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from storage.locations.location import Location
-from tasks.training.job import ReformulationJob
 
 if TYPE_CHECKING:
     import torch
@@ -163,8 +162,3 @@ def _own_cache() -> Path:
     """Where this user's programs keep what can be fetched again, by the XDG rule."""
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (given if given.is_absolute() else Path.home() / ".cache") / "cirflow"
-
-
-def training_folder(job: ReformulationJob) -> TrainingFolder:
-    """Where the state of a job is kept while it is trained."""
-    return TrainingFolder(job.root, f"training/reformulation/{job.key}")

@@ -14,9 +14,9 @@ from storage.locations.location import Location
 from tasks.networks import why_not_zero_shot
 from tasks.training.card import model_card
 from tasks.training.curves import ShownProgress, curves_csv, curves_page, show_curves
-from tasks.training.folder import History, TrainingFolder, training_folder
+from tasks.training.folder import History, TrainingFolder
 from tasks.training.job import ReformulationJob, RunSettings
-from tasks.training.publish import publishing_once
+from tasks.training.publish import publish, publishing_once
 
 if TYPE_CHECKING:
     import torch
@@ -41,12 +41,11 @@ def train_reformulation_network(
         run: Where.
         notes: What else the model card should say, by name.
     """
-    location = Location(job.root)
     if not job.is_published:
         _train_and_publish(job, run, notes)
-    config = json.loads(location.read_bytes(f"{job.folder}/config.json"))
+    config = json.loads(Location(job.root).read_bytes(f"{job.folder}/{job.LAST}"))
     summary: dict[str, Any] = config["provenance"]["summary"]
-    return {"checkpoint": location.join(job.folder), **summary}
+    return {"checkpoint": job.place, **summary}
 
 
 def _train_and_publish(job: ReformulationJob, run: RunSettings, notes: dict[str, Any]) -> None:
@@ -55,7 +54,7 @@ def _train_and_publish(job: ReformulationJob, run: RunSettings, notes: dict[str,
     Raises:
         TrainingHeld: another process is at it.
     """
-    folder = training_folder(job)
+    folder = job.training_folder
     with folder.held():
         if not job.is_published:  # by a process that held the folder until now
             _train_in(folder, job, run, notes)
@@ -252,8 +251,5 @@ def _publish(
         (folder / "curves.csv").write_text(curves_csv(history), encoding="utf-8")
         (folder / "curves.html").write_text(curves_page(title, history), encoding="utf-8")
         (folder / "README.md").write_text(model_card(job, history, summary, notes, label), "utf-8")
-        location = Location(job.root)
-        names = sorted(path.name for path in folder.iterdir())
-        for name in sorted(names, key=lambda name: name == "config.json"):
-            location.create(f"{job.folder}/{name}", (folder / name).read_bytes())
-    show_curves(job.key, title, history, location.join(job.folder))
+        publish(job, {path.name: path for path in folder.iterdir()})
+    show_curves(job.key, title, history, job.place)

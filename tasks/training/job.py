@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -19,10 +19,11 @@ from models.instructcir.settings import (
     check_trainable,
 )
 from models.instructcir.training_settings import TrainingSettings
-from storage.locations.location import Entry, Location
-from storage.tables.keys import content_key
+from storage.locations.location import Entry
 from tasks.engines import encoder_fingerprint
 from tasks.settings import Settings
+from tasks.training.folder import TrainingFolder
+from tasks.training.publish import Job
 from tasks.training.triplet_sets import TripletSet, TripletSplit, split_triplets
 
 PRODUCER: Final = "cirflow/reformulation/1"
@@ -56,11 +57,10 @@ class RunSettings(Settings):
 
 
 @dataclass(frozen=True)
-class ReformulationJob:
-    """What is trained on what. Everything in it but `root` changes the weights.
+class ReformulationJob(Job):
+    """A reformulation network with its combiner.
 
     Attributes:
-        root: where the network is published.
         triplets: the triplets.
         content: key of what training depends on in them; see `TripletSplit.content`.
         encoder: the backbone that training starts from.
@@ -72,7 +72,8 @@ class ReformulationJob:
         not_zero_shot: whether what is trained on owes something to a benchmark's annotations.
     """
 
-    root: str
+    KIND: ClassVar[str] = "reformulation"
+
     triplets: TripletSet
     content: str
     encoder: EncoderSpec
@@ -116,20 +117,10 @@ class ReformulationJob:
             **({"not_zero_shot": True} if self.not_zero_shot else {}),
         }
 
-    @functools.cached_property
-    def key(self) -> str:
-        """Content key of the network."""
-        return content_key(self.spec)
-
     @property
-    def folder(self) -> str:
-        """Where below the root the network is published."""
-        return f"checkpoints/reformulation/{self.key}"
-
-    @property
-    def is_published(self) -> bool:
-        """Whether the network is there. Its configuration is written last."""
-        return Location(self.root).exists(f"{self.folder}/config.json")
+    def training_folder(self) -> TrainingFolder:
+        """Where the state is kept while stage one is trained."""
+        return TrainingFolder(self.root, f"training/{self.KIND}/{self.key}")
 
     def amounts(self) -> tuple[int, int]:
         """Optimiser steps, and what stage two takes in units of such steps, for progress bars.

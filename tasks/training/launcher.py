@@ -17,7 +17,6 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from tasks.training.callbacks import Report
-from tasks.training.folder import training_folder
 from tasks.training.job import ReformulationJob, RunSettings
 from tasks.training.trainer import train_here
 
@@ -31,7 +30,7 @@ def train_beside(job: ReformulationJob, run: RunSettings, report: Report) -> Non
     Raises:
         RuntimeError: they failed; their own messages are on the error stream.
     """
-    folder = training_folder(job)
+    folder = job.training_folder
     folder.make()
     path = folder.path
     both = {"job": _JOB.dump_python(job, mode="json"), "run": run.model_dump(mode="json")}

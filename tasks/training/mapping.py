@@ -5,43 +5,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import polars as pl
 
 from models.encoders.spec import EncoderSpec
 from models.textual_inversion.settings import LinCirConfig
-from storage.locations.location import Location
-from storage.tables.keys import content_key, sha256_hex
+from storage.tables.keys import sha256_hex
 from storage.tables.schemas import OK
-from tasks import progress
 from tasks.engines import encoder_fingerprint, load_encoder
 from tasks.stages.captions import CaptionStage
-from tasks.training.loss_curves import show_losses
-from tasks.training.publish import publishing_once
+from tasks.training.publish import Job, publishing_once, train_and_publish
 
 if TYPE_CHECKING:
     from models.textual_inversion.training import LinCirTraining
 
 PRODUCER = "cirflow/mapping/1"
 SAVE_EVERY = 500
-"""Steps between two checkpoints: what a crash loses at most."""
+"""Steps between two saved states."""
 
 
 @dataclass(frozen=True)
-class MappingJob:
-    """What is trained on what. Everything in it but `root` changes the weights.
+class MappingJob(Job):
+    """A mapping network for one backbone.
 
     Attributes:
-        root: where the network is published.
-        encoder: whose text tower it is for.
+        encoder: backbone with the text tower that reads the pseudo tokens.
         config: hyper-parameters.
         keywords: extractor of the words to mask: `function_words` or `spacy`.
         masking: `offsets`, or `substring` as the released code does it.
         captions_key: hash of the captions in their order.
     """
 
-    root: str
+    KIND: ClassVar[str] = "mapping"
+
     encoder: EncoderSpec
     config: LinCirConfig
     keywords: str
@@ -59,16 +56,6 @@ class MappingJob:
             "masking": self.masking,
             "captions": self.captions_key,
         }
-
-    @property
-    def folder(self) -> str:
-        """Where below the root the network is published."""
-        return f"checkpoints/mapping/{content_key(self.spec)}"
-
-    @property
-    def is_published(self) -> bool:
-        """Whether the network is there. Its configuration is written last."""
-        return Location(self.root).exists(f"{self.folder}/config.json")
 
 
 def read_captions(source: str, column: str = "caption") -> list[str]:
@@ -110,28 +97,20 @@ class Captions:
 
 @publishing_once("train mapping network")
 def train_network(job: MappingJob, captions: Captions) -> dict[str, Any]:
-    """Train, from the last checkpoint if there is one, and publish; does nothing if published."""
+    """Train from the last saved state and publish; a published network is left alone."""
     from models.textual_inversion.network import dump_mapping
 
-    location = Location(job.root)
     if not job.is_published:
         training = _training(job, captions.texts)
-        state = f"{job.folder}/state.pt"
-        if location.exists(state):
-            training.load(location.read_bytes(state))
-        first, losses = training.step + 1, list[float]()
-        while not training.done:
-            before = training.step
-            training.run(before + SAVE_EVERY, lambda step, steps, loss: losses.append(loss))
-            location.replace(state, training.save())
-            progress.tick(training.step - before)
-        files = dump_mapping(training.network(), job.spec)
-        for name in sorted(files, reverse=True):  # config.json last: it says that all is there
-            location.create(f"{job.folder}/{name}", files[name])
-        location.remove(state)
-        key, place = content_key(job.spec), location.join(job.folder)
-        show_losses(f"mapping {key}", "mapping network", first, losses, place)
-    return {"checkpoint": location.join(job.folder), "steps": job.config.steps}
+        train_and_publish(
+            job,
+            training,
+            lambda: dump_mapping(training.network(), job.spec),
+            title="mapping network",
+            state=f"{job.folder}/state.pt",
+            save_every=SAVE_EVERY,
+        )
+    return {"checkpoint": job.place, "steps": job.config.steps}
 
 
 def _training(job: MappingJob, captions: Sequence[str]) -> LinCirTraining:

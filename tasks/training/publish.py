@@ -1,47 +1,151 @@
-"""Tasks that make a folder of files once: trainings, whose results are found again by content."""
+"""Make a folder of files once: what trainings publish, found again by its content."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ParamSpec, Protocol, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar
 
 from prefect import Task, task
 
 from storage.locations.location import Location
 from storage.tables.keys import content_key
+from tasks import progress
 from tasks.plain_results import PLAIN_JSON
+from tasks.training.loss_curves import show_losses
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Job(Protocol):
-    """What is made, and where."""
+@dataclass(frozen=True)
+class Job(ABC):
+    """What is trained on what. Everything in a job but `root` changes the files.
+
+    Attributes:
+        root: where the folder is published.
+    """
+
+    KIND: ClassVar[str]
+    """The folder of `checkpoints` that holds the results of all such jobs."""
+    LAST: ClassVar[str] = "config.json"
+    """The file that is written last: it says that the folder is complete."""
+
+    root: str
 
     @property
-    def root(self) -> str:
-        """Where the folder lies."""
+    @abstractmethod
+    def spec(self) -> dict[str, Any]:
+        """What identifies the result."""
+
+    @cached_property
+    def key(self) -> str:
+        """Content key of the result."""
+        return content_key(self.spec)
 
     @property
     def folder(self) -> str:
-        """The folder below the root; its name follows from what is made."""
+        """The folder below the root."""
+        return f"checkpoints/{self.KIND}/{self.key}"
+
+    @property
+    def place(self) -> str:
+        """The whole address of the folder."""
+        return Location(self.root).join(self.folder)
 
     @property
     def is_published(self) -> bool:
-        """Whether all of it is there."""
-
-
-def _key(context: Any, parameters: dict[str, Any]) -> str | None:
-    """A result names a folder, so the same job at another root is another result."""
-    job: Job = parameters["job"]
-    return content_key([str(Location(job.root)), job.folder]) if job.is_published else None
+        """Whether the folder is complete."""
+        return Location(self.root).exists(f"{self.folder}/{self.LAST}")
 
 
 def publishing_once(title: str) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """Make a task of a function whose argument `job` is a `Job`; reused once it is published."""
+    """Make a Prefect task of a function with an argument `job`; a published job is cached."""
     return task(
         task_run_name=title,
         cache_key_fn=_key,
         persist_result=True,
         result_serializer=PLAIN_JSON,
     )
+
+
+def _key(context: Any, parameters: dict[str, Any]) -> str | None:
+    """A result names a folder, so the same job at another root has another result."""
+    job: Job = parameters["job"]
+    return content_key([str(Location(job.root)), job.folder]) if job.is_published else None
+
+
+def publish(job: Job, files: Mapping[str, bytes | Path]) -> None:
+    """Create the files of a job's folder, `job.LAST` after the others; existing files stay.
+
+    Args:
+        job: What was trained.
+        files: File name -> its bytes, or a local file that holds them.
+    """
+    location = Location(job.root)
+    for name in sorted(files, key=lambda name: (name == job.LAST, name)):
+        content = files[name]
+        data = content.read_bytes() if isinstance(content, Path) else content
+        location.create(f"{job.folder}/{name}", data)
+
+
+class Training(Protocol):
+    """A training in this process, whose state is one file."""
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps were taken."""
+
+    @property
+    def losses(self) -> Sequence[float]:
+        """Losses of the last steps; the steps before a resumed state may be missing."""
+
+    def run(self, until: int | None = None) -> object:
+        """Train up to a step."""
+
+    def save(self) -> bytes:
+        """The state."""
+
+    def load(self, data: bytes) -> None:
+        """Continue from a state."""
+
+
+def train_and_publish(
+    job: Job,
+    training: Training,
+    files: Callable[[], Mapping[str, bytes]],
+    *,
+    title: str,
+    state: str,
+    save_every: int,
+) -> None:
+    """Train from the last saved state to the end and publish; the loss is shown in Prefect's UI.
+
+    Args:
+        job: What is trained.
+        training: At its first step.
+        files: The files to publish, asked for after the last step.
+        title: What is trained, in words.
+        state: File below the job's root that holds the state until the job is published.
+        save_every: Steps between two saved states: what a crash loses at most.
+    """
+    location = Location(job.root)
+    if location.exists(state):
+        training.load(location.read_bytes(state))
+        progress.tick(training.step)
+    while not training.done:
+        before = training.step
+        training.run(before + save_every)
+        location.replace(state, training.save())
+        progress.tick(training.step - before)
+    publish(job, files())
+    location.remove(state)
+    first = training.step - len(training.losses) + 1
+    show_losses(f"{job.KIND} {job.key}", title, first, training.losses, job.place)

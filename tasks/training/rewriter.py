@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -19,9 +19,7 @@ from models.generators.prompt_tokens import uses_chat
 from models.instructcir.rewriter_settings import BaseModel, Example, TuningConfig
 from storage.locations.location import Location
 from storage.tables.keys import content_key
-from tasks import progress
-from tasks.training.loss_curves import show_losses
-from tasks.training.publish import publishing_once
+from tasks.training.publish import Job, publishing_once, train_and_publish
 from tasks.training.rewriter_pairs import ExampleSource
 
 if TYPE_CHECKING:
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 
 PRODUCER = "cirflow/rewriter-adapter/1"
 SAVE_EVERY = 25
-"""Steps between two checkpoints: what a crash loses at most."""
+"""Steps between two saved states."""
 
 _LIBRARIES = ("torch", "transformers", "peft")
 _PEFT_FILES = ("adapter_model.safetensors", "adapter_config.json")
@@ -58,11 +56,10 @@ class TuningData:
 
 
 @dataclass(frozen=True)
-class RewriterJob:
-    """What is tuned on what.
+class RewriterJob(Job):
+    """An adapter for one base model.
 
     Attributes:
-        root: where the adapter is published.
         base: the model that gets the adapter.
         config: hyper-parameters.
         prompt_sha256: hash of the prompt template of modification texts.
@@ -71,7 +68,9 @@ class RewriterJob:
         benchmarks: benchmarks whose texts are among the answers.
     """
 
-    root: str
+    KIND: ClassVar[str] = "rewriter"
+    LAST: ClassVar[str] = CARD_FILE
+
     base: BaseModel
     config: TuningConfig
     prompt_sha256: str
@@ -107,43 +106,25 @@ class RewriterJob:
         del card["versions"]
         return {"producer": PRODUCER, "base_files": dict(self.base_files), **card}
 
-    @cached_property
-    def folder(self) -> str:
-        """Where below the root the adapter is published."""
-        return f"checkpoints/rewriter/{content_key(self.spec)}"
-
-    @property
-    def is_published(self) -> bool:
-        """Whether the adapter is there. Its card is written last."""
-        return Location(self.root).exists(f"{self.folder}/{CARD_FILE}")
-
 
 @publishing_once("tune rewriter")
 def tune_rewriter(job: RewriterJob, data: TuningData) -> dict[str, Any]:
-    """Tune, from the last checkpoint if there is one, and publish; does nothing if published."""
+    """Tune from the last saved state and publish; a published adapter is left alone."""
     from models.instructcir.rewriter_tuning import RewriterTuning
 
-    location = Location(job.root)
     if not job.is_published:
         training = RewriterTuning(job.config, job.base, data.pairs)
-        state = f"{job.folder}.state.pt"  # beside the folder, which a server is given as it is
-        if location.exists(state):
-            training.load(location.read_bytes(state))
-            progress.tick(training.step)
-        while not training.done:
-            before = training.step
-            training.run(before + SAVE_EVERY)
-            location.replace(state, training.save())
-            progress.tick(training.step - before)
-        for name, content in adapter_folder(training, job.card).items():
-            location.create(f"{job.folder}/{name}", content)
-        location.remove(state)
-        place = location.join(job.folder)
-        key = f"rewriter {content_key(job.spec)}"
-        show_losses(key, "rewriter", 1, training.losses, place)
-    losses = location.read_bytes(f"{job.folder}/losses.csv").decode().split()
+        train_and_publish(
+            job,
+            training,
+            lambda: adapter_folder(training, job.card),
+            title="rewriter",
+            state=f"{job.folder}.state.pt",  # next to the folder, which a server reads as it is
+            save_every=SAVE_EVERY,
+        )
+    losses = Location(job.root).read_bytes(f"{job.folder}/losses.csv").decode().split()
     return {
-        "adapter": location.join(job.folder),
+        "adapter": job.place,
         "steps": len(losses) - 1,
         "first_loss": float(losses[1].partition(",")[2]),
         "last_loss": float(losses[-1].partition(",")[2]),
@@ -151,7 +132,7 @@ def tune_rewriter(job: RewriterJob, data: TuningData) -> dict[str, Any]:
 
 
 def adapter_folder(training: RewriterTuning, card: AdapterCard) -> dict[str, bytes]:
-    """The published files; the card comes last and says that all is there."""
+    """The published files, file name -> contents."""
     losses = [f"{step},{loss:.6g}" for step, loss in enumerate(training.losses, start=1)]
     return {
         **training.adapter_files(card.base),

@@ -18,7 +18,7 @@ from models.instructcir.lightning_module import ReformulationModule
 from models.instructcir.network import build_network
 from tasks.training.callbacks import Pace, Report, StepKeeper
 from tasks.training.data import ReformulationData
-from tasks.training.folder import CHECKPOINT, training_folder
+from tasks.training.folder import CHECKPOINT
 from tasks.training.job import ReformulationJob, RunSettings
 
 _PRECISIONS: Final = {"fp32": "32-true", "bf16": "bf16-mixed"}
@@ -67,7 +67,7 @@ def fit(
     module = ReformulationModule(
         network, loss=job.loss, ema=job.ema, training=job.training, total_steps=steps
     )
-    folder = training_folder(job)
+    folder = job.training_folder
     folder.make()
     pace = Pace(run.log_steps, run.save_steps, run.save_seconds)
     keeper = StepKeeper(folder, data, job.training, pace, report)

@@ -157,10 +157,9 @@ def test_training_lowers_the_loss_and_leaves_the_tower(
     before = encoder.fingerprint, encoder.encode_texts(CAPTIONS[:2])
     config = LinCirConfig(steps=60, batch_size=8, learning_rate=1e-3)
     training = LinCirTraining(config, encoder.tower, rows)
-    losses: list[float] = []
-    training.run(progress=lambda done, total, loss: losses.append(loss))
-    assert len(losses) == 60
-    assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:5])
+    training.run()
+    assert len(training.losses) == 60
+    assert np.mean(training.losses[-10:]) < 0.6 * np.mean(training.losses[:5])
     assert training.done
     np.testing.assert_array_equal(encoder.encode_texts(CAPTIONS[:2]), before[1])
 

@@ -39,7 +39,6 @@ from tasks.training.folder import (
     SLOTS,
     TrainingFolder,
     TrainingHeld,
-    training_folder,
 )
 from tasks.training.instructcir import _learned_loss, _train_and_publish
 from tasks.training.job import ReformulationJob, RunSettings
@@ -127,7 +126,7 @@ def test_a_training_killed_after_its_last_step_is_finished(
 ) -> None:
     job = short_job(tmp_path, triplets)
     first_stage(job)
-    folder = training_folder(job)
+    folder = job.training_folder
     whole = folder.finished()
     assert whole is not None
     (folder.path / HISTORY).unlink()
@@ -140,14 +139,14 @@ def test_state_goes_with_the_last_file_and_what_people_read_stays(
 ) -> None:
     job = short_job(tmp_path, triplets)
     first_stage(job)
-    path = training_folder(job).path
+    path = job.training_folder.path
     assert {CHECKPOINT, SLOTS[0]} <= {each.name for each in path.iterdir()}
     _train_and_publish(job, RUN, {})
     left = {each.name for each in path.iterdir()}
     assert HISTORY in left
     assert left.isdisjoint({CHECKPOINT, *SLOTS})
     (tmp_path / job.folder / "config.json").unlink()  # somebody wants it anew
-    assert training_folder(job).finished() is None
+    assert job.training_folder.finished() is None
     _train_and_publish(job, RUN, {})
     assert job.is_published
 
@@ -304,9 +303,9 @@ def test_the_second_stage_goes_on_with_the_temperature_of_the_first(
         loss=LossSettings(**loss),  # type: ignore[arg-type]
     )
     first_stage(job)
-    history = training_folder(job).finished()
+    history = job.training_folder.finished()
     assert history is not None
-    kept = safetensors.torch.load_file(training_folder(job).path / history.kept["file"])
+    kept = safetensors.torch.load_file(job.training_folder.path / history.kept["file"])
     learned = math.exp(-float(kept["temperature.log_scale"]))
     assert abs(learned - 0.1) > 0.001
     used: list[float] = []

@@ -32,7 +32,7 @@ from models.instructcir.settings import LossSettings
 from storage.locations.location import Location
 from tasks.training.curves import ShownProgress
 from tasks.training.data import ReformulationData
-from tasks.training.folder import CHECKPOINT, History, training_folder
+from tasks.training.folder import CHECKPOINT, History
 from tasks.training.instructcir import _first_stage, _train_and_publish
 from tasks.training.job import ReformulationJob, RunSettings
 from tasks.training.launcher import train_beside
@@ -64,7 +64,7 @@ def train(tmp_path: Path, triplets: TripletSet) -> Train:
     def run(job: ReformulationJob, run: RunSettings = RUN, report: Any = silent) -> Any:
         network = build_network(job.encoder, job.network, job.training.seed)
         fit(job, run, load_data(job, run, network), network, report)
-        folder = training_folder(job)
+        folder = job.training_folder
         history = folder.finished()
         assert history is not None
         return history, safetensors.torch.load_file(folder.path / history.kept["file"])
@@ -197,7 +197,7 @@ def test_what_is_saved_can_be_read_without_running_anything(
     job = job_at(tmp_path, triplets)
     with pytest.raises(Interrupted):
         train(job, report=stop_after(5))
-    path = training_folder(job).path / CHECKPOINT
+    path = job.training_folder.path / CHECKPOINT
     assert torch.load(path, weights_only=True)["global_step"] == 4  # saved with the validation
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises((RuntimeError, OSError)):
@@ -220,7 +220,7 @@ def test_the_kept_weights_are_those_of_the_best_validation(
     if history.kept["step"] < 10:
         with pytest.raises(Interrupted):
             train(short, until, stop_after(int(history.kept["step"]) + 1))
-        state = torch.load(training_folder(short).path / CHECKPOINT, weights_only=True)
+        state = torch.load(short.training_folder.path / CHECKPOINT, weights_only=True)
         assert state["global_step"] == history.kept["step"]
         assert all(torch.equal(state["state_dict"][name], weights[name]) for name in weights)
 
@@ -293,13 +293,13 @@ def test_a_root_on_s3_keeps_state_and_network(
     network = build_network(job.encoder, job.network, job.training.seed)
     data = load_data(job, RUN, network)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "one-machine"))
-    training_folder(job).fetch()
-    assert training_folder(job).path.is_dir()
+    job.training_folder.fetch()
+    assert job.training_folder.path.is_dir()
     assert (tmp_path / "one-machine" / "cirflow").stat().st_mode & 0o777 == 0o700
     with pytest.raises(Interrupted):
         fit(job, RUN, data, network, stop_after(5))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
-    training_folder(job).fetch()
+    job.training_folder.fetch()
     network = build_network(job.encoder, job.network, job.training.seed)
     steps: list[int] = []
     fit(job, RUN, data, network, lambda step, total, loss: steps.append(step))
@@ -332,7 +332,7 @@ def test_weights_that_are_no_numbers_are_not_saved(
     job = job_at(tmp_path, triplets, training={"validate_every": 3})
     with pytest.raises(FloatingPointError, match=r"weights are no numbers .* step 3.*is another"):
         train(job, RUN.model_copy(update={"save_steps": 1}))
-    state = torch.load(training_folder(job).path / CHECKPOINT, weights_only=True)
+    state = torch.load(job.training_folder.path / CHECKPOINT, weights_only=True)
     assert state["global_step"] == 2
     assert all(torch.isfinite(tensor).all() for tensor in state["state_dict"].values())
 
@@ -392,7 +392,7 @@ def test_the_trained_network_is_let_go_before_the_second_stage(
     monkeypatch.setattr("models.instructcir.network.build_network", watched)
     job = job_at(tmp_path, triplets, training={"max_steps": 1, "validation": 0})
     with ShownProgress(job.key, 1) as shown:
-        data, _ = _first_stage(training_folder(job), job, RUN, shown)
+        data, _ = _first_stage(job.training_folder, job, RUN, shown)
     assert [each() for each in made] == [None]
     assert data.training.triplets
 
@@ -408,7 +408,7 @@ def test_two_processes_train_like_one(tmp_path: Path, triplets: TripletSet, trai
     steps: list[int] = []
     train_beside(job, two, lambda step, total, loss: steps.append(step))
     assert steps == [4, 5, 6]  # it went on from the state of step 3
-    folder = training_folder(job)
+    folder = job.training_folder
     history = folder.finished()
     assert history is not None
     again = safetensors.torch.load_file(folder.path / history.kept["file"])
