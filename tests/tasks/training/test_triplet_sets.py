@@ -13,15 +13,14 @@ import pytest
 from models.instructcir.triplets import Triplet, triplet_id
 from storage.tables.table import IncompleteTable
 from tasks.training.triplet_sets import TripletSet, parse_triplet_set, split_triplets
-from tests.fakes.triplet_tables import write_triplets
 
 PAIRS = 60
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> TripletSet:
-    """Sixty pairs of thirty drawn pictures; every tenth has no text."""
-    return write_triplets(str(tmp_path_factory.mktemp("tables")), PAIRS)
+def whole(triplets: TripletSet) -> TripletSet:
+    """The triplets of all tests here."""
+    return triplets
 
 
 def test_ok_rows_come_in_the_order_of_the_sample(whole: TripletSet) -> None:

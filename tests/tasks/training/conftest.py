@@ -1,0 +1,44 @@
+"""Drawn triplets and a small trained network, made once for all tests of trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tasks.training.job import ReformulationJob
+    from tasks.training.triplet_sets import TripletSet
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums in one order, so that equal runs are equal to the bit."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def triplets(tmp_path_factory: pytest.TempPathFactory) -> TripletSet:
+    """Sixty pairs of thirty drawn pictures; every tenth has no text. Tests only read them."""
+    from tests.fakes.triplet_tables import write_triplets  # slow to import, and most do without
+
+    return write_triplets(str(tmp_path_factory.mktemp("triplets")))
+
+
+@pytest.fixture(scope="session")
+def published(triplets: TripletSet, tmp_path_factory: pytest.TempPathFactory) -> ReformulationJob:
+    """A job of two steps that is published; tests only read its folder."""
+    from tasks.training.instructcir import train_reformulation_network
+    from tasks.training.job import RunSettings
+    from tests.fakes.triplet_tables import small_job
+
+    root = str(tmp_path_factory.mktemp("published"))
+    job = small_job(root, triplets, training={"max_steps": 2})
+    train_reformulation_network.fn(job, RunSettings(accelerator="cpu", loggers=()), {})
+    return job
