@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tasks.report import text
+from tasks.report.charts import Chart, chart_svg
 from tasks.report.page import page
 from tasks.report.records import ReportData, Thumbnail
 from tasks.report.strips import FIRST_CAPTIONS
@@ -38,17 +39,19 @@ def render_report(data: ReportData) -> str:
     )
 
 
-def render_page(template: str, *, title: str, subtitle: str, created: str, **values: object) -> str:
+def render_page(
+    template: str, *, title: str, subtitle: str, created: str = "", **values: object
+) -> str:
     """A template that extends `base.html.j2`, filled in, with styles and script inside it.
 
     Args:
         template: File name of the template.
         title: Heading of the page.
         subtitle: A sentence under it.
-        created: When, for people.
+        created: When, for people; empty in a page that is the same in every run.
         values: What else the template shows.
     """
-    style, script = _source("style.css.j2"), _source("script.js.j2")
+    style, script = _source("style.css"), _source("script.js")
     return (
         _environment()
         .get_template(template)
@@ -67,7 +70,7 @@ def render_page(template: str, *, title: str, subtitle: str, created: str, **val
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("tasks.report", "."),
+        loader=PackageLoader("tasks.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -75,6 +78,7 @@ def _environment() -> Environment:
         finalize=_finalize,
     )
     environment.filters.update(
+        chart_svg=_drawn,
         clip=text.clip,
         compare=text.compare,
         data_uri=data_uri,
@@ -84,6 +88,10 @@ def _environment() -> Environment:
         pretty_json=text.pretty_json,
     )
     return environment
+
+
+def _drawn(chart: Chart) -> Markup:
+    return Markup(chart_svg(chart))
 
 
 def _finalize(value: object) -> object:

@@ -6,17 +6,11 @@ As InstructCIR's Table IV and Figure 1; the sizes lie on a logarithmic axis.
 from __future__ import annotations
 
 import datetime
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from tasks.report.plots import nice_ceiling
+from tasks.report.charts import Chart, Curve
 from tasks.report.render import render_page
-
-WIDTH, HEIGHT = 640, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 14, 34
-COLOURS: Final = ("#2343b0", "#b4530a", "#0a6e3c", "#8a2b86")
 
 
 @dataclass(frozen=True)
@@ -66,69 +60,21 @@ class Panel:
     comparisons: tuple[Comparison, ...]
 
 
-@dataclass(frozen=True)
-class Point:
-    """A measured point in the drawing's coordinates."""
-
-    x: float
-    y: float
-    low: float
-    high: float
-    label: str
-
-
-@dataclass(frozen=True)
-class Level:
-    """A horizontal line: another method, or a mark of the axis."""
-
-    y: float
-    label: str
-    colour: str = ""
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A panel with its places worked out."""
-
-    panel: Panel
-    points: tuple[Point, ...]
-    levels: tuple[Level, ...]
-    marks: tuple[Level, ...]
-
-    @property
-    def path(self) -> str:
-        """The curve as SVG coordinates."""
-        return " ".join(f"{p.x:.1f},{p.y:.1f}" for p in self.points)
-
-
-def draw(panel: Panel) -> Drawing:
-    """Work out where everything of a panel lies."""
-    values = [value for m in panel.curve for value in (m.low, m.high)]
-    values += [value for _, value in panel.others]
-    top = min(100.0, nice_ceiling(max(values)))
-    floor = max(0.0, 10.0 * math.floor((min(values) - 2.0) / 10.0))
-    first, last = (math.log2(panel.curve[i].triplets) for i in (0, -1))
-
-    def x(triplets: int) -> float:
-        share = (math.log2(triplets) - first) / (last - first) if last > first else 0.5
-        return _LEFT + (WIDTH - _LEFT - _RIGHT) * (0.04 + 0.92 * share)
-
-    def y(value: float) -> float:
-        share = (value - floor) / (top - floor)
-        return HEIGHT - _BOTTOM - (HEIGHT - _BOTTOM - _TOP) * share
-
-    points = tuple(
-        Point(x(m.triplets), y(m.mean), y(m.low), y(m.high), f"{m.triplets:,}") for m in panel.curve
+def panel_chart(panel: Panel) -> Chart:
+    """Quality with its intervals, each doubling of the triplets an equal step."""
+    curve = Curve(
+        "trained",
+        tuple((float(each.triplets), each.mean) for each in panel.curve),
+        tuple((each.low, each.high) for each in panel.curve),
     )
-    levels = tuple(
-        Level(y(value), f"{name} {value:.1f}", COLOURS[1 + i % 3])
-        for i, (name, value) in enumerate(panel.others)
+    return Chart(
+        title=f"{panel.title}: {panel.metric} against training triplets",
+        curves=(curve,),
+        x_name="triplets",
+        levels=tuple((f"{name} {value:.1f}", value) for name, value in panel.others),
+        from_zero=False,
+        doubling=True,
     )
-    marks = tuple(
-        Level(y(floor + share * (top - floor)), f"{floor + share * (top - floor):g}")
-        for share in (0.0, 0.5, 1.0)
-    )
-    return Drawing(panel, points, levels, marks)
 
 
 def scaling_page(title: str, subtitle: str, panels: Sequence[Panel], embedded: bool) -> str:
@@ -138,11 +84,6 @@ def scaling_page(title: str, subtitle: str, panels: Sequence[Panel], embedded: b
         title=title,
         subtitle=subtitle,
         created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        drawings=[draw(panel) for panel in panels],
+        panels=[(panel, panel_chart(panel)) for panel in panels],
         embedded=embedded,
-        width=WIDTH,
-        height=HEIGHT,
-        left=_LEFT,
-        right=WIDTH - _RIGHT,
-        colour=COLOURS[0],
     )

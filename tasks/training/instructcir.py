@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from storage.locations.location import Location
 from tasks.networks import why_not_zero_shot
 from tasks.training.card import model_card
-from tasks.training.curves import ShownProgress, curves_csv, curves_page, show_curves
+from tasks.training.curve_artifacts import show_curves
+from tasks.training.curves import curves_csv, curves_page
 from tasks.training.folder import History, TrainingFolder
 from tasks.training.job import ReformulationJob, RunSettings
 from tasks.training.publish import publish, publishing_once
+from tasks.training.shown_progress import ShownProgress
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,7 @@ from storage.locations.location import Location
 from storage.tables.keys import content_key
 from tasks import progress
 from tasks.plain_results import PLAIN_JSON
-from tasks.training.loss_curves import show_losses
+from tasks.training.curve_artifacts import show_losses
 
 P = ParamSpec("P")
 R = TypeVar("R")

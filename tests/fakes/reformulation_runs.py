@@ -14,8 +14,8 @@ from dataclasses import replace
 from pydantic import TypeAdapter
 
 from tasks.training import instructcir as reformulation_training
-from tasks.training.curves import ShownProgress
 from tasks.training.job import ReformulationJob, RunSettings
+from tasks.training.shown_progress import ShownProgress
 from tests.fakes.caption_backfill import serve
 
 RUN = RunSettings(accelerator="cpu", save_steps=3, log_steps=1, loggers=())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flows.scaling import WITHOUT, Variant, _check, panel_of
-from tasks.report.scaling import Measured, Panel, draw, scaling_page
+from tasks.report.scaling import Measured, Panel, scaling_page
 from tasks.scoring.scores import MethodScores
 from tasks.training.triplet_sets import TripletSet
 
@@ -45,18 +45,6 @@ def test_a_panel_holds_means_over_worlds_and_paired_differences() -> None:
     # -1 and -4 in every draw: paired, the difference has no spread although its parts have.
     assert (without.difference, without.low, without.high) == (-2.5, -2.5, -2.5)
     assert panel.others == (("lincir", 20.0),)
-
-
-def test_doubling_the_set_is_the_same_step_everywhere_on_the_axis() -> None:
-    curve = tuple(Measured(n, 50.0 + i, 49.0 + i, 51.0 + i) for i, n in enumerate((1, 2, 4, 8)))
-    drawing = draw(Panel("CIRR", "recall@1", curve, (("lincir", 20.0),), ()))
-    places = [point.x for point in drawing.points]
-    assert np.allclose(np.diff(places), places[1] - places[0])
-    # A better value lies higher, that is, has a smaller y.
-    heights = [point.y for point in drawing.points]
-    assert heights == sorted(heights, reverse=True)
-    assert all(p.high < p.y < p.low for p in drawing.points)
-    assert drawing.levels[0].y > max(heights)
 
 
 def test_the_page_is_complete_and_says_where_its_numbers_come_from() -> None:

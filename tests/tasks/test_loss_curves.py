@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from tasks.training.loss_curves import POINTS, loss_points, show_losses
+from tasks.training.curve_artifacts import show_losses
+from tasks.training.curves import POINTS, loss_points
 
 
 def test_few_losses_are_shown_as_they_are() -> None:

@@ -31,7 +31,6 @@ from tasks import progress
 from tasks.networks import network_facts
 from tasks.training import instructcir as reformulation_training
 from tasks.training import publish as publishing_once
-from tasks.training.curves import ShownProgress
 from tasks.training.features import frozen_features, rows_to_embed
 from tasks.training.folder import (
     CHECKPOINT,
@@ -42,6 +41,7 @@ from tasks.training.folder import (
 )
 from tasks.training.instructcir import _learned_loss, _train_and_publish
 from tasks.training.job import ReformulationJob, RunSettings
+from tasks.training.shown_progress import ShownProgress
 from tasks.training.trainer import fit, load_data
 from tasks.training.triplet_sets import TripletSet, TripletSplit
 from tests.fakes.triplet_tables import small_job, write_triplets

@@ -30,12 +30,12 @@ from models.instructcir.network import build_network
 from models.instructcir.schedules import rate_factor
 from models.instructcir.settings import LossSettings
 from storage.locations.location import Location
-from tasks.training.curves import ShownProgress
 from tasks.training.data import ReformulationData
 from tasks.training.folder import CHECKPOINT, History
 from tasks.training.instructcir import _first_stage, _train_and_publish
 from tasks.training.job import ReformulationJob, RunSettings
 from tasks.training.launcher import train_beside
+from tasks.training.shown_progress import ShownProgress
 from tasks.training.trainer import fit, load_data
 from tasks.training.triplet_sets import TripletSet
 from tests.fakes.killed_trainings import assert_kills_change_nothing

@@ -1,0 +1,190 @@
+"""Charts of the pages as SVG, drawn by matplotlib without a display.
+
+Text stays text and takes its colour from the page, lines have colours that read on light and on
+dark ground, and the same chart is the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from xml.etree import ElementTree
+
+from tasks.report.records import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH, HEIGHT = 440, 220
+COLOURS: Final = ("#5577e6", "#c8660f", "#1f9a60", "#b05ccc")
+"""At least three to one against the pages' light and dark grounds."""
+_INK: Final = "#010203"
+"""Stands for the page's own colour of text while matplotlib draws."""
+_GREY: Final = "#808891"
+"""Text of a chart inside an image, where there is no page whose colour could be followed."""
+_MARKED: Final = 40
+"""Points of a curve that are drawn as dots at most."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One curve of a chart.
+
+    Attributes:
+        name: As the legend shows it.
+        points: (x, y) in the order of x.
+        intervals: (low, high) of each point, drawn as whiskers; empty for none.
+        colour: Place in `COLOURS`.
+        dashed: Whether the line is dashed.
+    """
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    intervals: tuple[Interval, ...] = ()
+    colour: int = 0
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves that share both axes.
+
+    Attributes:
+        title: What is drawn, in words.
+        curves: At least one, with at least one point each.
+        x_name: What the horizontal axis counts.
+        levels: Name and value of each horizontal line to compare with.
+        from_zero: Whether the vertical axis starts at zero where no value is negative.
+        doubling: Whether each doubling of x is an equal step; every x is then labelled.
+    """
+
+    title: str
+    curves: tuple[Curve, ...]
+    x_name: str
+    levels: tuple[tuple[str, float], ...] = ()
+    from_zero: bool = True
+    doubling: bool = False
+
+
+def chart_svg(chart: Chart) -> str:
+    """An SVG element without styles, scripts or addresses, to be placed in a page."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    drawing = io.StringIO()
+    # The names of a drawing's parts must be the same in every run and differ within a page.
+    with matplotlib.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": chart.title, "text.parse_math": False}
+    ):
+        figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), layout="constrained")
+        figure.patch.set_visible(False)
+        _draw(figure.add_subplot(), chart)
+        figure.savefig(drawing, format="svg", metadata={"Date": None})
+    return _for_pages(drawing.getvalue(), chart.title)
+
+
+def chart_markdown(chart: Chart) -> str:
+    """A chart with its title and the names of its curves, as Prefect's UI shows it."""
+    names = ", ".join(curve.name for curve in chart.curves)
+    drawn = chart_svg(chart).replace("currentColor", _GREY)
+    picture = base64.b64encode(drawn.encode()).decode()
+    return f"**{chart.title}** ({names})\n\n![{chart.title}](data:image/svg+xml;base64,{picture})"
+
+
+def _draw(axes: Axes, chart: Chart) -> None:
+    for curve in chart.curves:
+        xs, ys = zip(*curve.points, strict=True)
+        colour = COLOURS[curve.colour % len(COLOURS)]
+        for x, interval in zip(xs, curve.intervals, strict=False):
+            axes.plot((x, x), interval, color=colour, alpha=0.5, linewidth=2.5, clip_on=False)
+        axes.plot(
+            xs,
+            ys,
+            color=colour,
+            label=curve.name,
+            linestyle=(0, (4, 2)) if curve.dashed else "-",
+            linewidth=1.8,
+            marker="o" if len(xs) <= _MARKED else "",
+            markersize=5 if curve.intervals else 3.5,
+            clip_on=False,
+        )
+    for place, (name, value) in enumerate(chart.levels, len(chart.curves)):
+        colour = COLOURS[place % len(COLOURS)]
+        axes.axhline(value, color=colour, label=name, linestyle=(0, (2, 2)), linewidth=1.4)
+    _scale(axes, chart)
+    axes.set_xlabel(chart.x_name, color=_INK, alpha=0.7)
+    axes.tick_params(length=0, colors=_INK)
+    axes.grid(axis="y", color=_INK, alpha=0.15, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.patch.set_visible(False)
+    for side, spine in axes.spines.items():
+        spine.set(visible=side == "bottom", color=_INK, alpha=0.35)
+    names = [curve.name for curve in chart.curves] + [name for name, _ in chart.levels]
+    if len(names) > 1:
+        axes.figure.legend(
+            loc="outside upper left",
+            ncols=max(1, 64 // (max(map(len, names)) + 6)),
+            frameon=False,
+            labelcolor=_INK,
+        )
+
+
+def _scale(axes: Axes, chart: Chart) -> None:
+    """Limits at round numbers, few labels."""
+    from matplotlib.ticker import MaxNLocator, NullLocator
+
+    xs = [x for curve in chart.curves for x, _ in curve.points]
+    ys = [y for curve in chart.curves for _, y in curve.points]
+    ys += [y for curve in chart.curves for interval in curve.intervals for y in interval]
+    ys += [y for _, y in chart.levels]
+    low = min(0.0, *ys) if chart.from_zero else min(ys)
+    marks = MaxNLocator(4, steps=(1, 2, 2.5, 5, 10)).tick_values(low, max(ys))
+    axes.set_yticks(marks, [f"{mark:.6g}" for mark in marks])
+    axes.set_ylim(marks[0], marks[-1])
+    if chart.doubling:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticks(xs, [f"{x:,.0f}" for x in xs])
+    else:
+        axes.set_xlim(0, max(xs))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+
+
+def _for_pages(svg: str, title: str) -> str:
+    """What matplotlib wrote, as a page with a strict content policy can hold it."""
+    svg = svg.replace(' xmlns="http://www.w3.org/2000/svg"', "").replace("xlink:href", "href")
+    root = ElementTree.fromstring(svg)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in ("metadata", "style") or (child.tag == "defs" and not len(child)):
+                parent.remove(child)
+    used = set(re.findall(r'(?:href="|url\()#(\w+)', svg))
+    for element in root.iter():
+        if element.get("id") not in used:
+            element.attrib.pop("id", None)
+        for declaration in element.attrib.pop("style", "").split("; "):
+            name, _, value = declaration.partition(": ")
+            if name and name != "font-family":
+                element.set(name, value.replace(_INK, "currentColor"))
+        for name in ("d", "x", "y"):
+            if name in element.attrib:
+                element.set(name, re.sub(r"(\.\d)\d+", r"\1", element.attrib[name]).strip())
+        if element.get("transform", "").startswith("rotate(-0 "):
+            del element.attrib["transform"]
+    del root.attrib["width"], root.attrib["height"]
+    root.attrib |= {
+        "xmlns": "http://www.w3.org/2000/svg",
+        "class": "chart",
+        "role": "img",
+        "fill": "currentColor",
+        "font-family": "system-ui, sans-serif",
+        "stroke-linejoin": "round",
+    }
+    ElementTree.SubElement(root, "title").text = title
+    root.insert(0, root[-1])
+    del root[-1]
+    return re.sub(r"\s*\n\s*", " ", ElementTree.tostring(root, encoding="unicode"))
