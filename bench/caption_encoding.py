@@ -65,7 +65,7 @@ def padded_loop(encoder: OpenClipEncoder, captions: list[list[str]]) -> np.ndarr
 
 def main() -> None:
     """Measure, print one line and one JSON line, and fail where the bound is missed."""
-    encoder = load_encoder(EncoderSpec("ViT-B-32", "random:0", device="cpu"))
+    encoder = load_encoder(EncoderSpec(name="ViT-B-32", pretrained="random:0", device="cpu"))
     captions = make_captions(IMAGES)
     lengths = [len(encoder.tower.tokens.row(text).ids) for own in captions for text in own]
     padded_loop(encoder, captions[:1])

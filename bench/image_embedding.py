@@ -32,7 +32,7 @@ def make_images(count: int, seed: int = 0) -> list[Image.Image]:
 
 def main() -> None:
     """Measure, print one line and one JSON line, and fail where the bound is missed."""
-    spec = EncoderSpec("ViT-B-32", "random:0", device="cpu", image_batch=BATCH)
+    spec = EncoderSpec(name="ViT-B-32", pretrained="random:0", device="cpu", image_batch=BATCH)
     encoder = load_encoder(spec)
     images = make_images(IMAGES)
     tensors = list(encoder.preprocess.batches(images, BATCH))

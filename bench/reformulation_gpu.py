@@ -128,7 +128,7 @@ def sample_flops(module: ReformulationModule, batch: Mapping[str, torch.Tensor])
 def _counted(network: ReformulationNetwork, data: ReformulationData, device: str) -> float:
     """`sample_flops` of a network, which is back on the CPU afterwards."""
     batch = data.train_dataloader()._dataset[0]
-    job = _job(EncoderSpec("counted"), data.settings, "")
+    job = _job(EncoderSpec(name="counted"), data.settings, "")
     module = ReformulationModule(
         network, loss=job.loss, ema=job.ema, training=data.settings, total_steps=1
     ).to(device)
@@ -250,7 +250,7 @@ def main(given: Sequence[str] | None = None) -> None:
     )
     try:
         seconds, memory, count = measure(
-            EncoderSpec(asked.model, pretrained, preprocess="clip", device="cpu"),
+            EncoderSpec(name=asked.model, pretrained=pretrained, preprocess="clip", device="cpu"),
             settings,
             steps=asked.steps,
             device=asked.device,

@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -40,7 +39,7 @@ from tasks.training.job import ReformulationJob, RunSettings
 from tasks.training.trainer import fit
 from tasks.training.triplet_sets import TripletSet, TripletSplit
 
-LARGE: Final = EncoderSpec("ViT-B-32", "random:0", preprocess="clip", device="cpu")
+LARGE: Final = EncoderSpec(name="ViT-B-32", pretrained="random:0", preprocess="clip", device="cpu")
 SIZES: Final = {"large": (LARGE, 8, 4, 1.15), "embedded": (tiny().encoder, 64, 30, 1.3)}
 """Backbone, batch size, steps, and the largest ratio that is accepted."""
 
@@ -102,7 +101,7 @@ class BareLoop:
 def measure(spec: EncoderSpec, batch_size: int, steps: int) -> tuple[float, float]:
     """Median seconds of a step: ours, and the bare loop's."""
     settings = TrainingSettings(batch_size=batch_size, max_steps=steps + WARM_UP, validation=0)
-    network = build_network(replace(spec, preprocess="clip"))
+    network = build_network(spec.changed(preprocess="clip"))
     data = make_data(network, settings)
     ours: list[float] = []
     bare: list[float] = []

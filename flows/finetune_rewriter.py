@@ -15,7 +15,7 @@ from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stage, train_once
 from flows.setting_groups import AS_RECORDED, Group, Values
 from models.instructcir.modification_texts import PLACEHOLDERS
-from models.instructcir.rewriter_settings import BaseModel, TuningConfig
+from models.instructcir.rewriter_settings import BaseLlm, TuningConfig
 from models.prompts.library import Prompt, load_prompt
 from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.settings import GeneratorSettings, Profile
@@ -185,11 +185,11 @@ def _benchmark_texts(
         yield benchmark_pairs(ref, captions, prompt)
 
 
-def _base_model(profile: Profile, base: str, revision: str, device: str, dtype: str) -> BaseModel:
+def _base_model(profile: Profile, base: str, revision: str, device: str, dtype: str) -> BaseLlm:
     """The model to tune, asked in the form in which the profile asks its rewriter."""
     rewriter = profile.instructcir.rewriter
     raw = rewriter.engine == "openai" and rewriter.api == "completions"
-    return BaseModel(
+    return BaseLlm(
         model=base or rewriter.model,
         revision=revision if base else revision or rewriter.revision,
         chat="never" if raw else "auto",

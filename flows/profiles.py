@@ -43,7 +43,7 @@ def tiny() -> Profile:
     return Profile(
         name="tiny",
         root=".cirflow",
-        encoder=EncoderSpec(str(EMBEDDED / "clip"), image_batch=128, device="cpu"),
+        encoder=EncoderSpec(name=str(EMBEDDED / "clip"), image_batch=128, device="cpu"),
         captioner=CaptionerSettings(
             model=str(EMBEDDED / "blip2"), device="cpu", dtype="float32", batch_size=32
         ),
@@ -80,9 +80,9 @@ def tiny() -> Profile:
 
 
 EMBEDDED_WEIGHTS: Mapping[str, CvsiWeights] = {
-    "cirr": CvsiWeights(0.6, 0.2, 0.3),
-    "circo": CvsiWeights(0.8, 0.2, 0.2),
-    "fashioniq": CvsiWeights(0.5, 0.2, 0.2),
+    "cirr": CvsiWeights(alpha=0.6, beta=0.2, gamma=0.3),
+    "circo": CvsiWeights(alpha=0.8, beta=0.2, gamma=0.2),
+    "fashioniq": CvsiWeights(alpha=0.5, beta=0.2, gamma=0.2),
 }
 """Fusion weights for the small models, from `sweep-fusion` on embedded worlds of the seeds 101 and
 102, which nothing is reported on: the best for CIRR-like; for CIRCO-like the best of those that
@@ -99,7 +99,7 @@ def production() -> Profile:
     return Profile(
         name="production",
         root=".cirflow",
-        encoder=EncoderSpec("ViT-L-14-quickgelu", pretrained="openai"),
+        encoder=EncoderSpec(name="ViT-L-14-quickgelu", pretrained="openai"),
         captioner=CaptionerSettings(model="Salesforce/blip2-opt-6.7b-coco"),
         generator=GeneratorSettings(
             engine="openai",

@@ -6,7 +6,6 @@ CVSI's alpha, beta and gamma, or the weight of InstructCIR beside CVSI under wei
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,8 +34,8 @@ from tasks.settings import Profile
 
 def every_part(profile: Profile, family: str) -> Profile:
     """The profile with a weight on every part of CVSI, so that every feature is made."""
-    weights = {**profile.cvsi.weights, family: CvsiWeights(0.4, 0.4, 0.5)}
-    return profile.model_copy(update={"cvsi": replace(profile.cvsi, weights=weights)})
+    weights = {**profile.cvsi.weights, family: CvsiWeights(alpha=0.4, beta=0.4, gamma=0.5)}
+    return profile.model_copy(update={"cvsi": profile.cvsi.changed(weights=weights)})
 
 
 def both_methods(profile: Profile, family: str) -> Profile:

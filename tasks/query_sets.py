@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
+from models.settings import Settings
 from storage.benchmarks.indexing import IndexedCategory, index_category
 from storage.benchmarks.records import Benchmark, Query
 from storage.benchmarks.registry import load_benchmark
@@ -20,7 +21,6 @@ from storage.collections.names import Listing
 from storage.locations.location import Location
 from storage.tables.keys import content_key
 from storage.tables.schemas import OK
-from tasks.settings import Settings
 
 WORLD_NOTE = "world.json"
 """Lies in the folder of a drawn benchmark and says so."""

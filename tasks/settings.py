@@ -7,21 +7,15 @@ not (device, batch sizes, addresses) never do.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from models.encoders.spec import EncoderSpec
 from models.protocols import CaptionSampling, Dtype
 from models.retrieval.cvsi_settings import PAPER_WEIGHTS, CvsiSettings
 from models.retrieval.methods import INSTRUCTCIR_WEIGHTS, NO_NETWORK
-
-
-class Settings(BaseModel):
-    """A frozen group of settings that refuses unknown names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from models.settings import Settings
 
 
 class CaptionerSettings(Settings):
@@ -215,12 +209,12 @@ class Profile(Settings):
     @property
     def query_encoder(self) -> EncoderSpec:
         """The encoder of reference images and texts."""
-        return replace(self.encoder, preprocess=self.cvsi.preprocess)
+        return self.encoder.changed(preprocess=self.cvsi.preprocess)
 
     @property
     def gallery_encoder(self) -> EncoderSpec:
         """The encoder of gallery images (differences D9 and D10)."""
-        return replace(self.encoder, preprocess=self.cvsi.preprocess, dtype=self.cvsi.gallery_dtype)
+        return self.encoder.changed(preprocess=self.cvsi.preprocess, dtype=self.cvsi.gallery_dtype)
 
     @property
     def network(self) -> ReformulationSettings:

@@ -247,7 +247,7 @@ def main() -> None:
     save_clip(model, tokenizer.vocab_size, preset, args.out)
 
     def measure() -> dict[str, object]:
-        return as_json(clip_measures(load_encoder(EncoderSpec(str(args.out), device="cpu"))))
+        return as_json(clip_measures(load_encoder(EncoderSpec(name=str(args.out), device="cpu"))))
 
     settings = {**vars(args), "steps": steps}
     conclude(training, args.out, preset.command(args.preset), settings, measure)

@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=400)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    encoder = load_encoder(EncoderSpec(str(args.clip), device="cpu"))
+    encoder = load_encoder(EncoderSpec(name=str(args.clip), device="cpu"))
     mapping = load_mapping(args.lincir) if args.lincir.is_dir() else None
     print(table(run_probe(encoder, mapping, args.queries), args.queries))
 

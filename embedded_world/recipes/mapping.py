@@ -116,7 +116,7 @@ def main() -> None:
     args = parser.parse_args()
     one_thread()
     args.work.mkdir(parents=True, exist_ok=True)
-    encoder = load_encoder(EncoderSpec(str(args.clip), device="cpu"))
+    encoder = load_encoder(EncoderSpec(name=str(args.clip), device="cpu"))
     rows = lincir_rows(encoder.tower.tokens, args.texts, args.seed, args.keyword_share)
     config = LinCirConfig(
         steps=args.steps,

@@ -43,7 +43,7 @@ def main() -> int:
     share = 5 if args.small else 1
     measures: list[Measure] = []
     if args.only in (None, "clip"):
-        encoder = load_encoder(EncoderSpec(str(args.clip), device="cpu"))
+        encoder = load_encoder(EncoderSpec(name=str(args.clip), device="cpu"))
         measures += clip_measures(encoder, RETRIEVAL_SCENES // share)
     if args.only in (None, "blip2"):
         measures += captioner_measures(

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
-from models.protocols import DTYPES, Dtype, PreprocessMode
+from pydantic import Field, model_validator
+
+from models.protocols import Dtype, PreprocessMode
+from models.settings import Settings
 
 CONFIG_FILE: Final = "open_clip_config.json"
 BPE_FILE: Final = "bpe.txt.gz"
@@ -15,40 +17,33 @@ BPE_FILE: Final = "bpe.txt.gz"
 _SCHEMAS: Final = ("hf-hub", "local-dir")
 
 
-@dataclass(frozen=True, slots=True)
-class EncoderSpec:
-    """A backbone as a value.
-
-    Attributes:
-        name: open_clip's name (`ViT-L-14`), `hf-hub:org/repo`, `local-dir:PATH`, or a directory.
-        pretrained: open_clip's tag of the weights (`openai`, `laion2b_s39b_b160k`), a weight
-            file, or `random:SEED` for an untrained network. Empty for hubs and directories.
-        preprocess: `targetpad` or `clip`; see `models.encoders.preprocess`.
-        pad_ratio: Ratio of sides from which `targetpad` pads.
-        dtype: Precision of the towers; features come out in float32 in any case.
-        device: `auto`, or a torch device.
-        image_batch: Images in one forward pass.
-    """
+class EncoderSpec(Settings):
+    """A backbone as a value."""
 
     name: str
+    """open_clip's name (`ViT-L-14`), `hf-hub:org/repo`, `local-dir:PATH`, or a directory."""
     pretrained: str = ""
+    """open_clip's tag of the weights (`openai`, `laion2b_s39b_b160k`), a weight file, or
+    `random:SEED` for an untrained network. Empty for hubs and directories."""
     preprocess: PreprocessMode = "targetpad"
+    """`targetpad` or `clip`; see `models.encoders.preprocess`."""
     pad_ratio: float = 1.25
+    """Ratio of sides from which `targetpad` pads."""
     dtype: Dtype = "fp32"
+    """Precision of the towers; features come out in float32 in any case."""
     device: str = "auto"
-    image_batch: int = 64
+    """`auto`, or a torch device."""
+    image_batch: int = Field(64, ge=1)
+    """Images in one forward pass."""
 
-    def __post_init__(self) -> None:
-        """Refuse what no backbone can honour."""
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype is {self.dtype!r}; one of {', '.join(DTYPES)}")
-        if self.image_batch < 1:
-            raise ValueError(f"image_batch is at least 1, not {self.image_batch}")
+    @model_validator(mode="after")
+    def _brings_weights_once(self) -> Self:
         if self.pretrained and schema_and_place(self.source)[0]:
             raise ValueError(
                 f"{self.name!r} brings its own weights; leave `pretrained` empty, "
                 f"not {self.pretrained!r}"
             )
+        return self
 
     @property
     def source(self) -> str:

@@ -152,8 +152,8 @@ def _config(
     preprocess = network.parts.preprocess
     return {
         "format": FORMAT,
-        "network": asdict(network.settings),
-        "combiner": None if combiner is None else asdict(combiner.settings),
+        "network": network.settings.model_dump(),
+        "combiner": None if combiner is None else combiner.settings.model_dump(),
         "architecture": dict(network.parts.architecture),
         "preprocess": {
             "mode": preprocess.mode,

@@ -6,7 +6,7 @@ import copy
 import gzip
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,7 @@ def load_backbone(spec: EncoderSpec) -> tuple[nn.Module, NetworkParts]:
         EncoderNotFound: No such backbone, tag or weights.
         BackboneUnsupported: It cannot be given cross-attention; the message says why.
     """
-    encoder = load_encoder(replace(spec, dtype="fp32", device="cpu"))
+    encoder = load_encoder(spec.changed(dtype="fp32", device="cpu"))
     tokenizer = encoder.tokenizer
     check_backbone(encoder.model, tokenizer, spec.name)
     config = open_clip.get_model_config(spec.source)

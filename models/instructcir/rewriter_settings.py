@@ -9,7 +9,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from pydantic import Field
+
 from models.checkpoints import loading_arguments
+from models.settings import Settings
 
 if TYPE_CHECKING:
     import torch
@@ -22,73 +25,54 @@ ALL_PROJECTIONS: Final = (
 """The linear layers of a LLaMA block (Vicuna's too): attention and MLP."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TuningConfig:
-    """Hyper-parameters of a rewriter's fine-tuning.
+class TuningConfig(Settings):
+    """Hyper-parameters of a rewriter's fine-tuning."""
 
-    Attributes:
-        rank: r, the inner width of every adapter.
-        alpha: Adapters are scaled by alpha / r.
-        dropout: On the adapters' inputs.
-        targets: Names of the linear layers that get an adapter.
-        learning_rate: Peak of AdamW's, without weight decay; falls to zero as a cosine.
-        warmup: Fraction of the steps in which the rate rises linearly.
-        clip: Largest norm of a step's gradient.
-        epochs: Times that every pair is seen.
-        batch_size: Pairs per optimiser step.
-        micro_batch: Pairs in memory at once; gradients of a batch are summed.
-        gradient_checkpointing: Compute activations twice to hold fewer of them.
-        seed: Of initial weights, order and dropout.
-    """
-
-    rank: int = 16
-    alpha: float = 32
-    dropout: float = 0.05
+    rank: int = Field(16, ge=1)
+    """r, the inner width of every adapter."""
+    alpha: float = Field(32, gt=0)
+    """Adapters are scaled by alpha / r."""
+    dropout: float = Field(0.05, ge=0, lt=1)
+    """On the adapters' inputs."""
     targets: tuple[str, ...] = ALL_PROJECTIONS
-    learning_rate: float = 2e-4
-    warmup: float = 0.03
-    clip: float = 1.0
-    epochs: int = 10
-    batch_size: int = 64
-    micro_batch: int = 8
+    """Names of the linear layers that get an adapter."""
+    learning_rate: float = Field(2e-4, gt=0)
+    """Peak of AdamW's, without weight decay; falls to zero as a cosine."""
+    warmup: float = Field(0.03, ge=0, le=1)
+    """Fraction of the steps in which the rate rises linearly."""
+    clip: float = Field(1.0, gt=0)
+    """Largest norm of a step's gradient."""
+    epochs: int = Field(10, ge=1)
+    """Times that every pair is seen."""
+    batch_size: int = Field(64, ge=1)
+    """Pairs per optimiser step."""
+    micro_batch: int = Field(8, ge=1)
+    """Pairs in memory at once; gradients of a batch are summed."""
     gradient_checkpointing: bool = False
+    """Compute activations twice to hold fewer of them."""
     seed: int = 12_345
-
-    def __post_init__(self) -> None:
-        """Refuse values without a meaning."""
-        if min(self.rank, self.epochs, self.batch_size, self.micro_batch) < 1:
-            raise ValueError(
-                f"rank, epochs, batch_size and micro_batch are at least 1, not {self!r}"
-            )
-        if min(self.alpha, self.learning_rate, self.clip) <= 0:
-            raise ValueError(f"alpha, learning_rate and clip are positive, not {self!r}")
-        if not (0 <= self.dropout < 1 and 0 <= self.warmup <= 1):
-            raise ValueError(f"dropout lies in [0, 1) and warmup in [0, 1], not {self!r}")
+    """Of initial weights, order and dropout."""
 
     def steps_on(self, pairs: int) -> int:
         """Optimiser steps on that many pairs; an epoch's last batch may be smaller."""
         return self.epochs * math.ceil(pairs / self.batch_size)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BaseModel:
-    """The causal language model that is tuned, and where that happens.
-
-    Attributes:
-        model: Directory or hub id.
-        revision: Hub revision; empty for a directory.
-        chat: `auto` wraps prompts in the tokenizer's chat template if there is one; `never` does
-            not. The tuned model must be asked in the same form.
-        device: `auto`, `cpu`, `cuda`, ...
-        dtype: Of the frozen weights: `auto` (bfloat16 on a GPU, else float32) or a name. The
-            adapter is trained in float32.
-    """
+class BaseLlm(Settings):
+    """The causal language model that is tuned, and where that happens."""
 
     model: str
+    """Directory or hub id."""
     revision: str = ""
+    """Hub revision; empty for a directory."""
     chat: str = "auto"
+    """`auto` wraps prompts in the tokenizer's chat template if there is one; `never` does not. The
+    tuned model must be asked in the same form."""
     device: str = "auto"
+    """`auto`, `cpu`, `cuda`, ..."""
     dtype: str = "auto"
+    """Of the frozen weights: `auto` (bfloat16 on a GPU, else float32) or a name. The adapter is
+    trained in float32."""
 
     @property
     def dtype_name(self) -> str:

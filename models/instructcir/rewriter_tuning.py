@@ -39,7 +39,7 @@ from transformers import PreTrainedTokenizerBase
 
 from models.devices import pick_device
 from models.generators.prompt_tokens import prompt_texts, token_ids, uses_chat
-from models.instructcir.rewriter_settings import BaseModel, Example, TuningConfig
+from models.instructcir.rewriter_settings import BaseLlm, Example, TuningConfig
 from models.instructcir.schedules import rate_factor
 from models.random_streams import random_stream
 
@@ -105,7 +105,7 @@ def _refuse_overlong(
 class RewriterTuning:
     """A tuning run: make it, `run` it, `save` and `load` it in between as you like."""
 
-    def __init__(self, config: TuningConfig, base: BaseModel, pairs: Sequence[Example]) -> None:
+    def __init__(self, config: TuningConfig, base: BaseLlm, pairs: Sequence[Example]) -> None:
         """Load the base model and prepare a run from step 0.
 
         Args:
@@ -251,7 +251,7 @@ def answer_loss(
     return functional.cross_entropy(logits[answered].float(), wanted[answered], reduction="sum")
 
 
-def merge_adapter(base: BaseModel, adapter: str | Path, folder: str | Path) -> None:
+def merge_adapter(base: BaseLlm, adapter: str | Path, folder: str | Path) -> None:
     """Write the base model with an adapter merged into it, for servers that know no adapters."""
     merged = PeftModel.from_pretrained(base.load_weights(), str(adapter)).merge_and_unload()
     merged.save_pretrained(folder)

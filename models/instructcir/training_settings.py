@@ -7,8 +7,11 @@ default that the specification recommends.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
+
+from pydantic import Field
+
+from models.settings import Settings
 
 Precision: TypeAlias = Literal["fp32", "bf16"]
 Augmentation: TypeAlias = Literal["clip", "targetpad", "random_resized_crop"]
@@ -16,90 +19,61 @@ Branch: TypeAlias = Literal["online", "ema"]
 Keep: TypeAlias = Literal["best", "last"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingSettings:
-    """Everything about training that changes the weights.
+class TrainingSettings(Settings):
+    """Everything about training that changes the weights."""
 
-    Attributes:
-        batch_size: Triplets whose targets are each other's negatives, over all devices together.
-            256 is the paper's 32 on each of 8 devices with gathered negatives; the paper does not
-            say whether its 32 is per device. [P / R]
-        accumulate: Batches whose gradients are added up for one optimiser step. It saves memory
-            but does not make more negatives.
-        epochs: Passes over the training triplets. OPEN -> 10 up to 95k triplets, 6 from 200k. [R]
-        max_steps: Optimiser steps instead of epochs, if given.
-        learning_rate: Of the pre-trained layers. OPEN -> 1e-5. [R]
-        new_learning_rate: Of cross-attention, predictor and other new layers. OPEN -> 1e-4. [R]
-        weight_decay: AdamW's; biases, norms, gates and embeddings have none. [P]
-        warmup: Share of the steps in which the rates rise to their value; then they follow a
-            cosine to zero. OPEN -> 0.05. [R]
-        clip: Largest norm of the gradient; 0 leaves it alone. OPEN -> 1.0. [R]
-        precision: `fp32`, or `bf16` autocast over fp32 weights. OPEN -> bf16 on GPUs. [R]
-        augmentation: `clip` (resize and centre crop), `targetpad` (ratio 1.25) or
-            `random_resized_crop` (0.8 to 1.0 of the picture). OPEN -> clip. [R]
-        class_grouping: Pairs of one meta class that stand together in a batch, so that their
-            targets are hard negatives; 0 shuffles freely, as the paper does.
-        seed: Of new weights, order, crops and dropout.
-        validation: Triplets held out to choose the best step: the first of the sample, so that
-            nested samples are judged by the same ones; at most a tenth of what there is.
-            Triplets that share an image with them are not trained on.
-        validate_every: Steps between two validations; 0 is once an epoch.
-        branch: Whose queries are validated: `online` weights or their moving average. OPEN ->
-            online. [R]
-        keep: Publish the step with the best validation, or the last one.
-        gradient_checkpointing: Recompute activations instead of keeping them.
-        compile: Run the network through `torch.compile`.
-        combiner_learning_rate: Of stage two. OPEN -> 1e-2. [R]
-        combiner_epochs: Passes of stage two. OPEN -> 1. [R]
-        saved_as: Precision of the published weights.
-    """
-
-    batch_size: int = 256
-    accumulate: int = 1
-    epochs: int = 10
-    max_steps: int | None = None
-    learning_rate: float = 1e-5
-    new_learning_rate: float = 1e-4
-    weight_decay: float = 0.1
-    warmup: float = 0.05
-    clip: float = 1.0
+    batch_size: int = Field(256, ge=2)
+    """Triplets whose targets are each other's negatives, over all devices together. 256 is the
+    paper's 32 on each of 8 devices with gathered negatives; the paper does not say whether its 32
+    is per device. [P / R]"""
+    accumulate: int = Field(1, ge=1)
+    """Batches whose gradients are added up for one optimiser step. It saves memory but does not
+    make more negatives."""
+    epochs: int = Field(10, ge=1)
+    """Passes over the training triplets. OPEN -> 10 up to 95k triplets, 6 from 200k. [R]"""
+    max_steps: int | None = Field(None, ge=1)
+    """Optimiser steps instead of epochs, if given."""
+    learning_rate: float = Field(1e-5, gt=0)
+    """Of the pre-trained layers. OPEN -> 1e-5. [R]"""
+    new_learning_rate: float = Field(1e-4, gt=0)
+    """Of cross-attention, predictor and other new layers. OPEN -> 1e-4. [R]"""
+    weight_decay: float = Field(0.1, ge=0)
+    """AdamW's; biases, norms, gates and embeddings have none. [P]"""
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Share of the steps in which the rates rise to their value; then they follow a cosine to zero.
+    OPEN -> 0.05. [R]"""
+    clip: float = Field(1.0, ge=0)
+    """Largest norm of the gradient; 0 leaves it alone. OPEN -> 1.0. [R]"""
     precision: Precision = "fp32"
+    """`fp32`, or `bf16` autocast over fp32 weights. OPEN -> bf16 on GPUs. [R]"""
     augmentation: Augmentation = "clip"
-    class_grouping: int = 0
+    """`clip` (resize and centre crop), `targetpad` (ratio 1.25) or `random_resized_crop` (0.8 to
+    1.0 of the picture). OPEN -> clip. [R]"""
+    class_grouping: int = Field(0, ge=0)
+    """Pairs of one meta class that stand together in a batch, so that their targets are hard
+    negatives; 0 shuffles freely, as the paper does."""
     seed: int = 0
-    validation: int = 200
-    validate_every: int = 0
+    """Of new weights, order, crops and dropout."""
+    validation: int = Field(200, ge=0)
+    """Triplets held out to choose the best step: the first of the sample, so that nested samples
+    are judged by the same ones; at most a tenth of what there is. Triplets that share an image with
+    them are not trained on."""
+    validate_every: int = Field(0, ge=0)
+    """Steps between two validations; 0 is once an epoch."""
     branch: Branch = "online"
+    """Whose queries are validated: `online` weights or their moving average. OPEN -> online. [R]"""
     keep: Keep = "best"
+    """Publish the step with the best validation, or the last one."""
     gradient_checkpointing: bool = False
+    """Recompute activations instead of keeping them."""
     compile: bool = False
-    combiner_learning_rate: float = 1e-2
+    """Run the network through `torch.compile`."""
+    combiner_learning_rate: float = Field(1e-2, gt=0)
+    """Of stage two. OPEN -> 1e-2. [R]"""
     combiner_epochs: int = 1
+    """Passes of stage two. OPEN -> 1. [R]"""
     saved_as: Literal["fp32", "fp16"] = "fp32"
-
-    def __post_init__(self) -> None:
-        """Refuse values without a meaning."""
-        if min(self.batch_size, self.accumulate, self.epochs) < 1:
-            raise ValueError("batch_size, accumulate and epochs are at least 1")
-        if self.batch_size < 2:
-            raise ValueError("batch_size is at least 2: a batch of one has no negatives")
-        if self.max_steps is not None and self.max_steps < 1:
-            raise ValueError(f"max_steps is at least 1, not {self.max_steps}")
-        rates = (self.learning_rate, self.new_learning_rate, self.combiner_learning_rate)
-        if min(rates) <= 0:
-            raise ValueError(
-                "learning_rate, new_learning_rate and combiner_learning_rate are positive; freeze "
-                "a tower by its network setting"
-            )
-        if min(self.weight_decay, self.clip, self.class_grouping, self.validation) < 0:
-            raise ValueError("weight_decay, clip, class_grouping and validation are not negative")
-        if self.validate_every < 0 or not 0 <= self.warmup < 1:
-            raise ValueError("validate_every is not negative, and warmup a share below 1")
-        for name, kind in _CHOICES.items():
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; one of {', '.join(get_args(kind))}"
-                )
+    """Precision of the published weights."""
 
     def share(self, devices: int) -> int:
         """Triplets of a batch that each of so many devices takes.
@@ -130,12 +104,3 @@ class TrainingSettings:
             )
         steps = self.max_steps or max(1, per_epoch * self.epochs // self.accumulate)
         return per_epoch, steps
-
-
-_CHOICES: Final = {
-    "precision": Precision,
-    "augmentation": Augmentation,
-    "branch": Branch,
-    "keep": Keep,
-    "saved_as": Literal["fp32", "fp16"],
-}

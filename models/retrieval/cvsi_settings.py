@@ -8,18 +8,17 @@ does, which presumably made the published numbers.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal, get_args, get_origin, get_type_hints
+from typing import Final, Literal, Self
+
+from pydantic import Field, model_validator
 
 from models.protocols import Dtype, PreprocessMode
 from models.retrieval.fusion import PartNorm, Similarity, gallery_weights, query_weights
 from models.retrieval.query_texts import NoObjects
-
-if TYPE_CHECKING:
-    from models.protocols import Json
+from models.settings import Settings
 
 SEARCH_FAMILY: Final = "circo"
 """Benchmark family whose prompts and weights a search uses where none is named."""
@@ -27,18 +26,18 @@ CODE_RENORMALISES_CAPTIONS: Final = frozenset({"fashioniq"})
 """Benchmark families whose mean gallery captions the released code scales to length one (D5)."""
 
 
-@dataclass(frozen=True, slots=True)
-class CvsiWeights:
+class CvsiWeights(Settings):
     """Weights of equations 8 and 9."""
 
     alpha: float
     beta: float
     gamma: float
 
-    def __post_init__(self) -> None:
-        """Refuse weights outside the simplex."""
+    @model_validator(mode="after")
+    def _lie_in_the_simplex(self) -> Self:
         query_weights(self.alpha, self.beta)
         gallery_weights(self.gamma)
+        return self
 
 
 PAPER_WEIGHTS: Final[Mapping[str, CvsiWeights]] = MappingProxyType(
@@ -85,66 +84,48 @@ DIFFERENCES: Final = tuple(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class CvsiSettings:
-    """Every choice of the method that changes a number.
+class CvsiSettings(Settings):
+    """Every choice of the method that changes a number."""
 
-    Attributes:
-        captions_per_image: N, for references and for the gallery.
-        edit_mode: D1, read by the edit stage. `per_caption`: one edit for each of the N captions
-            (equation 7). `joined`: one edit of all captions joined by ", ".
-        objects_content: D2, read by the added-objects stage. `first`: the first caption only
-            (equation 6). `joined`: all captions joined by ", ".
-        caption_mean: D3, read by caption features and fusion. `renormalised`: mean of unit
-            vectors, scaled to length one. `unit_mean`: the same, left at its length.
-            `raw_mean`: mean of raw features.
-        similarity: D4, read by search. `cosine` (equation 10), or `dot` with an unnormalised
-            gallery vector.
-        part_norms: D5, read by fusion. `unit`: all parts have length one. `code`: as the code
-            does it: averaged gallery captions keep their length for CIRR and CIRCO and are
-            renormalised for FashionIQ.
-        final_stop: D6, read by query features. A full stop ends the fine-grained text.
-        fashion_captions: D7, read by query features. `one_order`: "c1 and c2". `both_orders`:
-            the mean of both orders' unit vectors, as SEARLE and LinCIR.
-        caption_sampling: D8, read by the caption stage. `nucleus`: N independent samples.
-            `beam_sample`: one beam search with N beams that samples.
-        preprocess: D9, read by image features.
-        gallery_dtype: D10, read by image features of the gallery.
-        exclude_reference: D11, read by search. `cirr_only`: the benchmark's own rule.
-        temperature: D12, read by the edit and added-objects stages.
-        answer_parsing: D13, read by the edit and added-objects stages. `strict`: label removed,
-            first line only, empty answers rejected. `verbatim`: as the model wrote it.
-        weights: D14, read by fusion: alpha, beta, gamma by benchmark family.
-        no_objects: D15, read by query features, for modifications that add nothing.
-    """
-
-    captions_per_image: int = 15
+    captions_per_image: int = Field(15, ge=1)
+    """N, for references and for the gallery."""
     edit_mode: Literal["per_caption", "joined"] = "per_caption"
+    """D1, read by the edit stage. `per_caption`: one edit for each of the N captions (equation 7).
+    `joined`: one edit of all captions joined by ", "."""
     objects_content: Literal["first", "joined"] = "first"
+    """D2, read by the added-objects stage. `first`: the first caption only (equation 6). `joined`:
+    all captions joined by ", "."""
     caption_mean: Literal["renormalised", "unit_mean", "raw_mean"] = "renormalised"
+    """D3, read by caption features and fusion. `renormalised`: mean of unit vectors, scaled to
+    length one. `unit_mean`: the same, left at its length. `raw_mean`: mean of raw features."""
     similarity: Similarity = "cosine"
+    """D4, read by search. `cosine` (equation 10), or `dot` with an unnormalised gallery vector."""
     part_norms: Literal["unit", "code"] = "unit"
+    """D5, read by fusion. `unit`: all parts have length one. `code`: as the code does it: averaged
+    gallery captions keep their length for CIRR and CIRCO and are renormalised for FashionIQ."""
     final_stop: bool = True
+    """D6, read by query features. A full stop ends the fine-grained text."""
     fashion_captions: Literal["one_order", "both_orders"] = "one_order"
+    """D7, read by query features. `one_order`: "c1 and c2". `both_orders`: the mean of both orders'
+    unit vectors, as SEARLE and LinCIR."""
     caption_sampling: Literal["nucleus", "beam_sample"] = "nucleus"
+    """D8, read by the caption stage. `nucleus`: N independent samples. `beam_sample`: one beam
+    search with N beams that samples."""
     preprocess: PreprocessMode = "targetpad"
+    """D9, read by image features."""
     gallery_dtype: Dtype = "fp32"
+    """D10, read by image features of the gallery."""
     exclude_reference: Literal["cirr_only", "always", "never"] = "cirr_only"
-    temperature: float = 0.0
+    """D11, read by search. `cirr_only`: the benchmark's own rule."""
+    temperature: float = Field(0.0, ge=0)
+    """D12, read by the edit and added-objects stages."""
     answer_parsing: Literal["strict", "verbatim"] = "strict"
-    weights: Mapping[str, CvsiWeights] = field(default_factory=lambda: dict(PAPER_WEIGHTS))
+    """D13, read by the edit and added-objects stages. `strict`: label removed, first line only,
+    empty answers rejected. `verbatim`: as the model wrote it."""
+    weights: Mapping[str, CvsiWeights] = Field(default_factory=lambda: dict(PAPER_WEIGHTS))
+    """D14, read by fusion: alpha, beta, gamma by benchmark family."""
     no_objects: NoObjects = "drop"
-
-    def __post_init__(self) -> None:
-        """Refuse values that no stage knows."""
-        hints = get_type_hints(type(self))
-        for spec in dataclasses.fields(self):
-            hint, value = hints[spec.name], getattr(self, spec.name)
-            if get_origin(hint) is Literal and value not in get_args(hint):
-                known = ", ".join(map(str, get_args(hint)))
-                raise ValueError(f"CvsiSettings.{spec.name} is {value!r}; one of {known}")
-        if self.captions_per_image < 1 or self.temperature < 0:
-            raise ValueError(f"captions_per_image >= 1 and temperature >= 0, not {self!r}")
+    """D15, read by query features, for modifications that add nothing."""
 
     def weights_for(self, family: str) -> CvsiWeights:
         """The weights for a benchmark family.
@@ -191,14 +172,6 @@ class CvsiSettings:
         if self.exclude_reference == "cirr_only":
             return own_rule
         return self.exclude_reference == "always"
-
-    def as_json(self) -> dict[str, Json]:
-        """All fields as plain JSON, for table specifications and result rows."""
-        values = {spec.name: getattr(self, spec.name) for spec in dataclasses.fields(self)}
-        values["weights"] = {
-            family: dataclasses.asdict(weights) for family, weights in self.weights.items()
-        }
-        return values
 
 
 CVSI: Final = CvsiSettings()

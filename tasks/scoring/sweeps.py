@@ -26,7 +26,7 @@ def weight_grid(step: float) -> list[CvsiWeights]:
     count = _count(step)
     points = [i / count for i in range(count + 1)]
     return [
-        CvsiWeights(alpha, beta, gamma)
+        CvsiWeights(alpha=alpha, beta=beta, gamma=gamma)
         for i, alpha in enumerate(points)
         for beta in points[: count + 1 - i]
         for gamma in points

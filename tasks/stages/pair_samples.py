@@ -16,10 +16,10 @@ from pydantic import Field, field_validator
 
 from models.instructcir.pairs import VERSION, Pair, Pool, sample_pairs
 from models.instructcir.triplets import triplet_id
+from models.settings import Settings
 from storage.collections.collection import Collection
 from storage.locations.location import Location
 from storage.tables.keys import content_key
-from tasks.settings import Settings
 from tasks.training.leak_guard import (
     Exclusion,
     Guarded,

@@ -277,7 +277,7 @@ def ranking_protocol(stage: RankingStage) -> dict[str, Any]:
         **protocol_of(stage.benchmark, query_set),
         "exclude_reference": stage.excludes_reference,
         **stage.recipe.as_json(),
-        "cvsi": stage.cvsi.as_json(),
+        "cvsi": stage.cvsi.model_dump(),
         **_trained_protocol(stage),
         **({"backbone_folders": folders} if folders else {}),
     }

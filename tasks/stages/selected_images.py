@@ -8,11 +8,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from models.settings import Settings
 from storage.collections.collection import Collection
 from storage.locations.location import Location
 from storage.tables.schemas import OK
 from storage.tables.table import list_tables, load_table
-from tasks.settings import Settings
 
 Which = Literal["missing", "failed", "stale"]
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from PIL import Image
 from pydantic import Field
 
+from models.settings import Settings
 from storage.collections.collection import Collection
 from storage.collections.decoding import ImageProblem, decode_image
 from storage.locations.location import Location
@@ -17,7 +18,6 @@ from storage.tables.keys import content_key
 from storage.tables.schemas import OK
 from storage.tables.table import IncompleteTable, Table, load_table, open_table
 from tasks.query_sets import BenchmarkRef, load_query_set
-from tasks.settings import Settings
 
 Tick = Callable[[int], None]
 """Called with the number of rows just made, for progress."""

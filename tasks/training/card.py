@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from tasks.training.curves import validation_table
@@ -66,7 +65,7 @@ def model_card(
     ]
     for name in ("network", "loss", "ema", "combiner", "training"):
         group = getattr(job, name)
-        values = None if group is None else asdict(group)
+        values = None if group is None else group.model_dump()
         lines.append(f"- {name}: `{json.dumps(values)}`")
     lines += ["", "Curves: `curves.html`, `curves.csv`. Everything else: `config.json`.", ""]
     return "\n".join(lines)

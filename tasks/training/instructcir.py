@@ -136,7 +136,7 @@ def _learned_loss(job: ReformulationJob, kept: dict[str, torch.Tensor]) -> LossS
     if not job.loss.learnable_temperature:
         return job.loss
     learned = math.exp(-float(kept["temperature.log_scale"]))
-    return replace(job.loss, temperature=learned, learnable_temperature=False)
+    return job.loss.changed(temperature=learned, learnable_temperature=False)
 
 
 def _second_stage(

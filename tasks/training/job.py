@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, Literal, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 
 from models.encoders.spec import EncoderSpec
 from models.instructcir.settings import (
@@ -19,16 +18,16 @@ from models.instructcir.settings import (
     check_trainable,
 )
 from models.instructcir.training_settings import TrainingSettings
+from models.settings import Settings
 from storage.locations.location import Entry
 from tasks.engines import encoder_fingerprint
-from tasks.settings import Settings
 from tasks.training.folder import TrainingFolder
 from tasks.training.publish import Job
 from tasks.training.triplet_sets import TripletSet, TripletSplit, split_triplets
 
 PRODUCER: Final = "cirflow/reformulation/1"
 
-_Group = TypeVar("_Group")
+_Group = TypeVar("_Group", bound=Settings)
 
 
 class RunSettings(Settings):
@@ -94,7 +93,7 @@ class ReformulationJob(Job):
             ValueError: settings that cannot be trained together, or too few triplets.
         """
         # Crops and precision are choices of training; the backbone is its weights.
-        backbone = replace(encoder, preprocess="clip", dtype="fp32", device="cpu")
+        backbone = encoder.changed(preprocess="clip", dtype="fp32", device="cpu")
         job = cls(root, triplets, "", backbone, **settings)
         check_trainable(job.network, job.ema)
         split = job.split()
@@ -108,11 +107,11 @@ class ReformulationJob(Job):
             "producer": PRODUCER,
             "encoder": dict(encoder_fingerprint(self.encoder)),
             "triplets": self.content,
-            "network": asdict(self.network),
-            "loss": asdict(self.loss),
-            "ema": asdict(self.ema),
-            "combiner": None if self.combiner is None else asdict(self.combiner),
-            "training": asdict(self.training),
+            "network": self.network.model_dump(),
+            "loss": self.loss.model_dump(),
+            "ema": self.ema.model_dump(),
+            "combiner": None if self.combiner is None else self.combiner.model_dump(),
+            "training": self.training.model_dump(),
             # The label is published with the network: a labelled one is another network.
             **({"not_zero_shot": True} if self.not_zero_shot else {}),
         }
@@ -166,22 +165,21 @@ def group_of(kind: type[_Group], values: Mapping[str, Any] | None, where: str) -
     """A group of settings from plain values.
 
     Args:
-        kind: a frozen dataclass of settings.
+        kind: the settings.
         values: name -> value; what is not named keeps its default.
         where: what the group is called where people set it.
 
     Raises:
         ValueError: an unknown name (the known ones are listed), or a value that does not fit.
     """
-    assert dataclasses.is_dataclass(kind)
-    known = [field.name for field in dataclasses.fields(kind)]
+    known = kind.model_fields
     unknown = sorted(set(values or {}) - set(known))
     if unknown:
         raise ValueError(
             f"{where} has no setting {', '.join(map(repr, unknown))}; it has {', '.join(known)}"
         )
     try:
-        return TypeAdapter(kind).validate_python(dict(values or {}))
+        return kind.model_validate(dict(values or {}))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in (where, *first["loc"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -51,7 +51,7 @@ class MappingJob(Job):
         return {
             "producer": PRODUCER,
             "encoder": dict(encoder_fingerprint(self.encoder)),
-            "config": asdict(self.config),
+            "config": self.config.model_dump(),
             "keywords": self.keywords,
             "masking": self.masking,
             "captions": self.captions_key,

@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from models.checkpoints import identity_or_load, model_name
 from models.generators.adapter_card import CARD_FILE, AdapterCard, read_card, weights_hash
 from models.generators.prompt_tokens import uses_chat
-from models.instructcir.rewriter_settings import BaseModel, Example, TuningConfig
+from models.instructcir.rewriter_settings import BaseLlm, Example, TuningConfig
 from storage.locations.location import Location
 from storage.tables.keys import content_key
 from tasks.training.publish import Job, publishing_once, train_and_publish
@@ -71,7 +71,7 @@ class RewriterJob(Job):
     KIND: ClassVar[str] = "rewriter"
     LAST: ClassVar[str] = CARD_FILE
 
-    base: BaseModel
+    base: BaseLlm
     config: TuningConfig
     prompt_sha256: str
     data_sha256: str
@@ -95,7 +95,7 @@ class RewriterJob(Job):
             data_sha256=self.data_sha256,
             pairs=self.counts,
             saw_benchmark_texts=self.benchmarks,
-            settings=asdict(self.config) | {"dtype": self.base.dtype_name},
+            settings=self.config.model_dump() | {"dtype": self.base.dtype_name},
             versions={name: importlib.metadata.version(name) for name in _LIBRARIES},
         )
 

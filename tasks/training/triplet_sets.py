@@ -13,12 +13,12 @@ import polars as pl
 from pydantic import Field
 
 from models.instructcir.triplets import Triplet
+from models.settings import Settings
 from storage.collections.collection import Collection
 from storage.locations.location import Location
 from storage.tables.keys import content_key
 from storage.tables.schemas import OK
 from storage.tables.table import IncompleteTable, Table, load_table
-from tasks.settings import Settings
 
 _COLUMNS = tuple(Triplet.__dataclass_fields__)
 

@@ -12,7 +12,7 @@ import os
 import sys
 import traceback
 
-from models.instructcir.rewriter_settings import BaseModel, TuningConfig
+from models.instructcir.rewriter_settings import BaseLlm, TuningConfig
 from models.prompts.library import load_prompt
 from tasks.training import rewriter as rewriter_training
 from tasks.training.rewriter import RewriterJob, TuningData, tune_rewriter
@@ -28,7 +28,7 @@ def job_of(root: str, base: str, pairs: str) -> tuple[RewriterJob, TuningData]:
     data = TuningData([read_pairs(pairs, prompt)])
     job = RewriterJob(
         root=root,
-        base=BaseModel(model=base, device="cpu", dtype="float32"),
+        base=BaseLlm(model=base, device="cpu", dtype="float32"),
         config=CONFIG,
         prompt_sha256=str(prompt.fingerprint["prompt_sha256"]),
         data_sha256=data.sha256,

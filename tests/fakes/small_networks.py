@@ -49,7 +49,7 @@ def small_network(folder: Path, **settings: Any) -> ReformulationNetwork:
     """A network on the CLIP in a folder, which is written where there is none."""
     if not (folder / "open_clip_config.json").exists():
         write_clip(folder)
-    spec = EncoderSpec(str(folder), preprocess="clip", device="cpu")
+    spec = EncoderSpec(name=str(folder), preprocess="clip", device="cpu")
     return build_network(spec, NetworkSettings(**settings), seed=0)
 
 

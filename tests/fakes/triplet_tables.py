@@ -89,7 +89,7 @@ def small_job(root: str, triplets: TripletSet, **changes: Any) -> ReformulationJ
     return reformulation_job(
         root,
         triplets,
-        EncoderSpec(str(clip), device="cpu"),
+        EncoderSpec(name=str(clip), device="cpu"),
         loss={"temperature": 0.1},
         **{**changes, "training": training | changes.get("training", {})},
     )

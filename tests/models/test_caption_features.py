@@ -26,7 +26,7 @@ CAPTIONS = [
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> OpenClipEncoder:
     folder = write_small_clip(tmp_path_factory.mktemp("clip"))
-    return load_encoder(EncoderSpec(str(folder), device="cpu"))
+    return load_encoder(EncoderSpec(name=str(folder), device="cpu"))
 
 
 def naive(encoder: OpenClipEncoder, mean: CaptionMean) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -167,7 +166,7 @@ def test_unknown_features_are_refused() -> None:
 
 
 def test_each_difference_is_a_field_with_two_values() -> None:
-    fields = {field.name for field in dataclasses.fields(CvsiSettings)}
+    fields = set(CvsiSettings.model_fields)
     assert [row.number for row in DIFFERENCES] == [f"D{i}" for i in range(1, 16)]
     assert {row.field for row in DIFFERENCES} == fields - {"captions_per_image"}
     same = {
@@ -181,22 +180,22 @@ def test_each_difference_is_a_field_with_two_values() -> None:
 
 
 def test_settings_are_plain_json_and_checked() -> None:
-    assert json.loads(json.dumps(CVSI_CODE.as_json()))["weights"]["cirr"]["alpha"] == 0.6
-    with pytest.raises(ValueError, match="edit_mode is 'all'; one of per_caption, joined"):
+    assert json.loads(json.dumps(CVSI_CODE.model_dump()))["weights"]["cirr"]["alpha"] == 0.6
+    with pytest.raises(ValueError, match=r"edit_mode\n.*'per_caption' or 'joined'"):
         CvsiSettings(edit_mode="all")
     for choice, expected in (("cirr_only", [True, False]), ("always", [True, True]),
                              ("never", [False, False])):  # fmt: skip
-        settings = dataclasses.replace(CVSI, exclude_reference=choice)
+        settings = CVSI.changed(exclude_reference=choice)
         assert [settings.excludes_reference(rule) for rule in (True, False)] == expected
 
 
 def test_own_settings_make_a_row() -> None:
-    settings = dataclasses.replace(CVSI, similarity="dot", caption_mean="raw_mean")
+    settings = CVSI.changed(similarity="dot", caption_mean="raw_mean")
     row = with_cvsi_settings("mine", "Mine", settings)
     assert row.recipe("circo").similarity == "dot"
     assert settings.stored_mean == "raw_mean"
     assert cvsi_recipe("circo", settings).norms == {}
-    own = dataclasses.replace(settings, weights={"sketches": settings.weights["cirr"]})
+    own = settings.changed(weights={"sketches": settings.weights["cirr"]})
     assert dict(with_cvsi_settings("mine", "Mine", own).recipe("sketches").query) == dict(
         METHODS["cvsi"].recipe("cirr").query
     )

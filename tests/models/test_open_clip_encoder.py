@@ -46,7 +46,9 @@ def test_local_directory_equals_open_clip(small: Path) -> None:
     reference, _, transform = open_clip.create_model_and_transforms(f"local-dir:{small}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{small}")
     reference.eval()
-    encoder = load_encoder(EncoderSpec(str(small), preprocess="clip", image_batch=2, device="cpu"))
+    encoder = load_encoder(
+        EncoderSpec(name=str(small), preprocess="clip", image_batch=2, device="cpu")
+    )
     with torch.inference_mode():
         texts = reference.encode_text(tokenizer(TEXTS)).numpy()
         images = reference.encode_image(torch.stack([transform(p) for p in pictures()])).numpy()
@@ -67,7 +69,9 @@ def test_local_directory_equals_open_clip(small: Path) -> None:
     ],
 )
 def test_named_architectures_equal_open_clip(name: str, pretrained: str) -> None:
-    encoder = load_encoder(EncoderSpec(name, pretrained, preprocess="clip", device="cpu"))
+    encoder = load_encoder(
+        EncoderSpec(name=name, pretrained=pretrained, preprocess="clip", device="cpu")
+    )
     model, tokenizer = encoder.model, open_clip.get_tokenizer(name)
     config = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
     transform = image_transform_v2(config, is_train=False)
@@ -101,7 +105,9 @@ def test_separate_text_tower_equals_open_clip() -> None:
     ],
 )
 def test_variants_of_the_text_tower_equal_open_clip(tmp_path: Path, text: dict[str, Any]) -> None:
-    encoder = load_encoder(EncoderSpec(str(write_small_clip(tmp_path, text=text)), device="cpu"))
+    encoder = load_encoder(
+        EncoderSpec(name=str(write_small_clip(tmp_path, text=text)), device="cpu")
+    )
     assert encoder.text is not None  # cropped, not handed to the library
     ids = open_clip.get_tokenizer(f"local-dir:{tmp_path}")(TEXTS)
     with torch.inference_mode():
@@ -113,7 +119,9 @@ def test_variants_of_the_text_tower_equal_open_clip(tmp_path: Path, text: dict[s
 def test_a_tower_without_end_of_text_read_out_encodes_but_takes_no_tokens(
     tmp_path: Path, pool: dict[str, object]
 ) -> None:
-    encoder = load_encoder(EncoderSpec(str(write_small_clip(tmp_path, text=pool)), device="cpu"))
+    encoder = load_encoder(
+        EncoderSpec(name=str(write_small_clip(tmp_path, text=pool)), device="cpu")
+    )
     ids = open_clip.get_tokenizer("ViT-B-32")(TEXTS)
     with torch.inference_mode():
         expected = encoder.model.encode_text(ids).numpy()
@@ -124,8 +132,8 @@ def test_a_tower_without_end_of_text_read_out_encodes_but_takes_no_tokens(
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("bf16", 0.02), ("fp16", 0.003)])
 def test_low_precision_stays_near_float32(small: Path, dtype: str, tolerance: float) -> None:
-    exact = load_encoder(EncoderSpec(str(small), device="cpu"))
-    rough = load_encoder(EncoderSpec(str(small), dtype=dtype, device="cpu"))
+    exact = load_encoder(EncoderSpec(name=str(small), device="cpu"))
+    rough = load_encoder(EncoderSpec(name=str(small), dtype=dtype, device="cpu"))
     for a, b in (
         (exact.encode_texts(TEXTS), rough.encode_texts(TEXTS)),
         (exact.encode_images(pictures()), rough.encode_images(pictures())),
@@ -139,7 +147,7 @@ def test_low_precision_stays_near_float32(small: Path, dtype: str, tolerance: fl
 def test_own_byte_pair_file_beside_the_config_is_used(tmp_path: Path) -> None:
     merges = ["r e", "re d</w>"]
     folder = write_small_clip(tmp_path, merges=merges)
-    encoder = load_encoder(EncoderSpec(str(folder), device="cpu"))
+    encoder = load_encoder(EncoderSpec(name=str(folder), device="cpu"))
     # 256 bytes, 256 bytes that end a word, two merges, start and end of text.
     assert encoder.tower.tokens.ids("red") == [513]
     assert (encoder.tower.tokens.start, encoder.tower.tokens.end) == (514, 515)
@@ -150,7 +158,7 @@ def test_vocabulary_of_another_model_is_refused(tmp_path: Path) -> None:
     folder = write_small_clip(tmp_path, merges=["r e"])
     (folder / "bpe.txt.gz").unlink()
     with pytest.raises(EncoderNotFound, match=r"bpe\.txt\.gz"):
-        load_encoder(EncoderSpec(str(folder), device="cpu"))
+        load_encoder(EncoderSpec(name=str(folder), device="cpu"))
 
 
 def test_openai_weights_run_with_quick_gelu(
@@ -162,16 +170,16 @@ def test_openai_weights_run_with_quick_gelu(
     file = tmp_path / "weights.pt"
     torch.save(trained.state_dict(), file)
     monkeypatch.setattr(open_clip.pretrained, "download_pretrained", lambda config: str(file))
-    encoder = load_encoder(EncoderSpec("ViT-B/32", "openai", device="cpu"))
+    encoder = load_encoder(EncoderSpec(name="ViT-B/32", pretrained="openai", device="cpu"))
     ids = open_clip.get_tokenizer("ViT-B-32")(TEXTS)
     with torch.inference_mode():
         expected = trained.encode_text(ids).numpy()
     np.testing.assert_allclose(encoder.encode_texts(TEXTS), expected, atol=5e-6)
     assert encoder.fingerprint["quick_gelu"] is True
-    bare = EncoderSpec("ViT-B-32", str(file), device="cpu")
+    bare = EncoderSpec(name="ViT-B-32", pretrained=str(file), device="cpu")
     expected = encoder.fingerprint, load_encoder(bare).fingerprint
     refuse_models(monkeypatch)
-    tagged = encoder_facts(EncoderSpec("ViT-B/32", "openai"))
+    tagged = encoder_facts(EncoderSpec(name="ViT-B/32", pretrained="openai"))
     assert (tagged.fingerprint, encoder_facts(bare).fingerprint) == expected
     assert tagged.dim == 512
 
@@ -196,7 +204,7 @@ def refuse_models(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_directory_is_known_without_a_network(
     small: Path, spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec_of = EncoderSpec(str(small), device="cpu", **spec)
+    spec_of = EncoderSpec(name=str(small), device="cpu", **spec)
     encoder = load_encoder(spec_of)
     refuse_models(monkeypatch)
     facts = encoder_facts(spec_of)
@@ -205,7 +213,9 @@ def test_a_directory_is_known_without_a_network(
 
 
 def test_an_untrained_network_is_known_by_its_weights() -> None:
-    one, other = (encoder_facts(EncoderSpec("ViT-B-32", f"random:{i}")) for i in (1, 2))
+    one, other = (
+        encoder_facts(EncoderSpec(name="ViT-B-32", pretrained=f"random:{i}")) for i in (1, 2)
+    )
     assert one.fingerprint["weights_sha256"] != other.fingerprint["weights_sha256"]
     assert one.dim == other.dim == 512
 
@@ -218,7 +228,7 @@ def test_pictures_that_open_clip_would_prepare_otherwise_are_refused(
         open_clip, "get_model_preprocess_cfg", lambda model: theirs(model) | {"size": (7, 7)}
     )
     with pytest.raises(EncoderNotFound, match="prepares pictures"):
-        load_encoder(EncoderSpec(str(small), device="cpu"))
+        load_encoder(EncoderSpec(name=str(small), device="cpu"))
 
 
 def test_fingerprint_follows_weights_and_not_the_place(small: Path, tmp_path: Path) -> None:
@@ -226,10 +236,10 @@ def test_fingerprint_follows_weights_and_not_the_place(small: Path, tmp_path: Pa
     copy.mkdir()
     for file in small.iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
-    here = load_encoder(EncoderSpec(str(small), device="cpu")).fingerprint
-    assert load_encoder(EncoderSpec(str(copy), device="cpu")).fingerprint == here
+    here = load_encoder(EncoderSpec(name=str(small), device="cpu")).fingerprint
+    assert load_encoder(EncoderSpec(name=str(copy), device="cpu")).fingerprint == here
     assert str(small) not in str(here)
-    other = load_encoder(EncoderSpec(str(small), device="cpu", preprocess="clip")).fingerprint
+    other = load_encoder(EncoderSpec(name=str(small), device="cpu", preprocess="clip")).fingerprint
     assert other != here
 
 
@@ -245,7 +255,7 @@ def test_fingerprint_follows_weights_and_not_the_place(small: Path, tmp_path: Pa
 )
 def test_unknown_backbones_say_what_is_known(name: str, pretrained: str, message: str) -> None:
     with pytest.raises(EncoderNotFound, match=message):
-        load_encoder(EncoderSpec(name, pretrained, device="cpu"))
+        load_encoder(EncoderSpec(name=name, pretrained=pretrained, device="cpu"))
 
 
 @pytest.mark.parametrize(
@@ -265,11 +275,11 @@ def test_schemas_without_a_place_are_refused(name: str) -> None:
 def test_directory_without_weights_is_never_a_random_network(tmp_path: Path) -> None:
     (write_small_clip(tmp_path) / "open_clip_model.safetensors").unlink()
     with pytest.raises(EncoderNotFound, match="no weights"):
-        load_encoder(EncoderSpec(str(tmp_path), device="cpu"))
+        load_encoder(EncoderSpec(name=str(tmp_path), device="cpu"))
 
 
 def test_nothing_in_nothing_out(small: Path) -> None:
-    encoder = load_encoder(EncoderSpec(str(small), device="cpu"))
+    encoder = load_encoder(EncoderSpec(name=str(small), device="cpu"))
     assert encoder.encode_texts([]).shape == (0, 24)
     assert encoder.encode_images([]).shape == (0, 24)
     assert encoder.encode_spliced([], np.zeros((0, 40), dtype=np.float32)).shape == (0, 24)

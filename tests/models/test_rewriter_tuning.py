@@ -18,7 +18,7 @@ from models.generators.adapter_card import CARD_FILE, AdapterCard, read_card, we
 from models.generators.openai_server import OpenAIServerGenerator
 from models.generators.openai_session import OpenAIServerSettings
 from models.generators.transformers import LocalGeneratorSettings, TransformersGenerator
-from models.instructcir.rewriter_settings import ALL_PROJECTIONS, BaseModel, Example, TuningConfig
+from models.instructcir.rewriter_settings import ALL_PROJECTIONS, BaseLlm, Example, TuningConfig
 from models.instructcir.rewriter_tuning import (
     RewriterTuning,
     answer_loss,
@@ -40,12 +40,12 @@ QUICK = TuningConfig(rank=4, epochs=3, batch_size=2, micro_batch=1, learning_rat
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseLlm:
     folder = save_llama(tmp_path_factory.mktemp("llama"))
-    return BaseModel(model=str(folder), device="cpu", dtype="float32")
+    return BaseLlm(model=str(folder), device="cpu", dtype="float32")
 
 
-def card_of(base: BaseModel, **changes: object) -> AdapterCard:
+def card_of(base: BaseLlm, **changes: object) -> AdapterCard:
     card = AdapterCard(
         base="tiny",
         base_weights_sha256=weights_hash(checkpoint_identity(base.model)),
@@ -65,22 +65,20 @@ def write_adapter(folder: Path, training: RewriterTuning, card: AdapterCard) -> 
 
 
 @pytest.fixture(scope="module")
-def tuned(base: BaseModel) -> RewriterTuning:
+def tuned(base: BaseLlm) -> RewriterTuning:
     """A run that learned the five answers by heart."""
-    config = replace(QUICK, rank=8, epochs=80, batch_size=5, micro_batch=5, dropout=0.0)
+    config = QUICK.changed(rank=8, epochs=80, batch_size=5, micro_batch=5, dropout=0.0)
     training = RewriterTuning(config, base, PAIRS)
     training.run()
     return training
 
 
 @pytest.fixture(scope="module")
-def adapter(
-    base: BaseModel, tuned: RewriterTuning, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def adapter(base: BaseLlm, tuned: RewriterTuning, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_adapter(tmp_path_factory.mktemp("adapter"), tuned, card_of(base))
 
 
-def test_the_prompt_is_put_as_in_use_and_the_answer_ends(base: BaseModel) -> None:
+def test_the_prompt_is_put_as_in_use_and_the_answer_ends(base: BaseLlm) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base.model)
     rows = tokenise_pairs(tokenizer, PAIRS, False, 128)
     for pair, row in zip(PAIRS, rows, strict=True):
@@ -88,7 +86,7 @@ def test_the_prompt_is_put_as_in_use_and_the_answer_ends(base: BaseModel) -> Non
         assert tokenizer.decode(row.ids[row.answer_at :]) == f"{pair.answer} </s>"
 
 
-def test_a_chat_prompt_carries_its_template_and_one_bos(base: BaseModel) -> None:
+def test_a_chat_prompt_carries_its_template_and_one_bos(base: BaseLlm) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base.model)
     tokenizer.chat_template = (
         "{{ bos_token }}{% for m in messages %}w0 {{ m['content'] }} w1{% endfor %}"
@@ -106,7 +104,7 @@ def test_a_chat_prompt_carries_its_template_and_one_bos(base: BaseModel) -> None
     assert row.answer_at == 5
 
 
-def test_nothing_is_cut(base: BaseModel) -> None:
+def test_nothing_is_cut(base: BaseLlm) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base.model)
     fits = Example(" ".join(["star"] * 10), "red")
     assert len(tokenise_pairs(tokenizer, [fits], False, 12)) == 1
@@ -114,13 +112,13 @@ def test_nothing_is_cut(base: BaseModel) -> None:
         tokenise_pairs(tokenizer, [PAIRS[0], fits], False, 11)
 
 
-def test_an_answer_without_a_token_of_its_own_is_refused(base: BaseModel) -> None:
+def test_an_answer_without_a_token_of_its_own_is_refused(base: BaseLlm) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base.model)
     with pytest.raises(ValueError, match="does not begin with a token of its own"):
         tokenise_pairs(tokenizer, [Example("red :", " ")], False, None)
 
 
-def test_the_loss_is_that_of_the_answers_alone(base: BaseModel) -> None:
+def test_the_loss_is_that_of_the_answers_alone(base: BaseLlm) -> None:
     model = AutoModelForCausalLM.from_pretrained(base.model).eval()
     rows = tokenise_pairs(AutoTokenizer.from_pretrained(base.model), PAIRS, False, None)
     expected = 0.0
@@ -134,32 +132,32 @@ def test_the_loss_is_that_of_the_answers_alone(base: BaseModel) -> None:
     assert answer_loss(model, rows, CPU).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_batch_may_be_cut_for_memory(base: BaseModel) -> None:
-    whole = RewriterTuning(replace(QUICK, dropout=0.0, micro_batch=2), base, PAIRS)
-    cut = RewriterTuning(replace(QUICK, dropout=0.0, micro_batch=1), base, PAIRS)
+def test_a_batch_may_be_cut_for_memory(base: BaseLlm) -> None:
+    whole = RewriterTuning(QUICK.changed(dropout=0.0, micro_batch=2), base, PAIRS)
+    cut = RewriterTuning(QUICK.changed(dropout=0.0, micro_batch=1), base, PAIRS)
     whole.run(3)
     cut.run(3)
     assert whole.losses == pytest.approx(cut.losses, rel=1e-4)
 
 
-def test_recomputed_activations_change_nothing(base: BaseModel) -> None:
+def test_recomputed_activations_change_nothing(base: BaseLlm) -> None:
     plain = RewriterTuning(QUICK, base, PAIRS)
-    frugal = RewriterTuning(replace(QUICK, gradient_checkpointing=True), base, PAIRS)
+    frugal = RewriterTuning(QUICK.changed(gradient_checkpointing=True), base, PAIRS)
     plain.run(3)
     frugal.run(3)
     assert frugal.losses == pytest.approx(plain.losses, rel=1e-5)
 
 
-def test_every_projection_is_adapted_and_nothing_else_learns(base: BaseModel) -> None:
+def test_every_projection_is_adapted_and_nothing_else_learns(base: BaseLlm) -> None:
     training = RewriterTuning(QUICK, base, PAIRS)
     names = [name for name, p in training.model.named_parameters() if p.requires_grad]
     assert len(names) == 2 * 2 * len(ALL_PROJECTIONS)  # A and B in two blocks
     assert all("lora_" in name for name in names)
 
 
-def test_learning_rates_by_hand(base: BaseModel) -> None:
+def test_learning_rates_by_hand(base: BaseLlm) -> None:
     """Nine steps, of which a third rises to the peak; then a cosine over six."""
-    training = RewriterTuning(replace(QUICK, learning_rate=0.1, warmup=1 / 3), base, PAIRS)
+    training = RewriterTuning(QUICK.changed(learning_rate=0.1, warmup=1 / 3), base, PAIRS)
     rates = []
     for step in range(9):
         training.run(step + 1)
@@ -168,7 +166,7 @@ def test_learning_rates_by_hand(base: BaseModel) -> None:
     assert rates == pytest.approx([0.1 / 3, 0.2 / 3, 0.1, *cosine])
 
 
-def test_every_epoch_takes_every_pair_once_in_another_order(base: BaseModel) -> None:
+def test_every_epoch_takes_every_pair_once_in_another_order(base: BaseLlm) -> None:
     training = RewriterTuning(QUICK, base, PAIRS)
     assert training.steps == 9
     epochs = [
@@ -180,7 +178,7 @@ def test_every_epoch_takes_every_pair_once_in_another_order(base: BaseModel) -> 
 
 
 @pytest.mark.parametrize("stops", [(1,), (3, 4, 8)])
-def test_stopped_and_resumed_equals_undisturbed(base: BaseModel, stops: tuple[int, ...]) -> None:
+def test_stopped_and_resumed_equals_undisturbed(base: BaseLlm, stops: tuple[int, ...]) -> None:
     undisturbed = RewriterTuning(QUICK, base, PAIRS)
     undisturbed.run()
     resumed = RewriterTuning(QUICK, base, PAIRS)
@@ -198,7 +196,7 @@ def test_stopped_and_resumed_equals_undisturbed(base: BaseModel, stops: tuple[in
     assert start != undisturbed.adapter_files("tiny")
 
 
-def test_a_diverging_run_says_so(base: BaseModel) -> None:
+def test_a_diverging_run_says_so(base: BaseLlm) -> None:
     training = RewriterTuning(QUICK, base, PAIRS)
     with torch.no_grad():
         training.model.get_base_model().lm_head.weight.fill_(math.nan)
@@ -206,7 +204,7 @@ def test_a_diverging_run_says_so(base: BaseModel) -> None:
         training.run()
 
 
-def test_the_adapter_names_no_path(base: BaseModel, adapter: Path) -> None:
+def test_the_adapter_names_no_path(base: BaseLlm, adapter: Path) -> None:
     config = json.loads((adapter / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "tiny"
     assert config["target_modules"] == sorted(ALL_PROJECTIONS)
@@ -230,7 +228,7 @@ def local(model: str | Path, adapter: Path | None = None) -> TransformersGenerat
 
 
 def test_it_answers_as_it_was_taught_with_the_adapter_and_merged(
-    base: BaseModel, tuned: RewriterTuning, adapter: Path, tmp_path: Path
+    base: BaseLlm, tuned: RewriterTuning, adapter: Path, tmp_path: Path
 ) -> None:
     assert tuned.losses[-1] < 0.2 * tuned.losses[0]
     prompts = [pair.prompt for pair in PAIRS]
@@ -250,7 +248,7 @@ def test_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
 
 
 def test_another_form_of_prompts_is_refused(
-    base: BaseModel, tuned: RewriterTuning, tmp_path: Path
+    base: BaseLlm, tuned: RewriterTuning, tmp_path: Path
 ) -> None:
     folder = write_adapter(tmp_path / "chat", tuned, card_of(base, form="chat"))
     with pytest.raises(ValueError, match="tuned on chat prompts, but would be asked in raw form"):
@@ -269,7 +267,7 @@ def served(adapter: Path, mode: str) -> OpenAIServerGenerator:
 
 
 def test_who_saw_texts_of_benchmarks_says_so_wherever_it_runs(
-    base: BaseModel, tuned: RewriterTuning, adapter: Path, tmp_path: Path
+    base: BaseLlm, tuned: RewriterTuning, adapter: Path, tmp_path: Path
 ) -> None:
     assert "saw_benchmark_texts" not in local(base.model, adapter).fingerprint
     card = card_of(base, saw_benchmark_texts=("cirr", "fashioniq"))
@@ -300,6 +298,6 @@ def test_values_without_a_meaning_are_refused(wrong: dict[str, float]) -> None:
         TuningConfig(**wrong)
 
 
-def test_no_pairs_no_run(base: BaseModel) -> None:
+def test_no_pairs_no_run(base: BaseLlm) -> None:
     with pytest.raises(ValueError, match="there is no pair"):
         RewriterTuning(QUICK, base, [])

@@ -22,7 +22,7 @@ DOLLAR = 259
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> OpenClipEncoder:
     folder = write_small_clip(tmp_path_factory.mktemp("clip"))
-    return load_encoder(EncoderSpec(str(folder), device="cpu"))
+    return load_encoder(EncoderSpec(name=str(folder), device="cpu"))
 
 
 @pytest.fixture(scope="module")

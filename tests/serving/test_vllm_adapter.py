@@ -12,7 +12,7 @@ from flows.profiles import EMBEDDED
 from models.generators.openai_server import OpenAIServerGenerator
 from models.generators.openai_session import OpenAIServerSettings
 from models.generators.transformers import LocalGeneratorSettings, TransformersGenerator
-from models.instructcir.rewriter_settings import BaseModel, TuningConfig
+from models.instructcir.rewriter_settings import BaseLlm, TuningConfig
 from models.prompts.library import load_prompt
 from models.protocols import TextGenerator, TextReply, TextRequest
 from tasks.training.rewriter import RewriterJob, TuningData, tune_rewriter
@@ -36,7 +36,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float]]:
     data = TuningData([pairs(0, 400, held_out=False)])
     job = RewriterJob(
         root=str(tmp_path_factory.mktemp("root")),
-        base=BaseModel(model=str(LLAMA), device="cpu", dtype="float32"),
+        base=BaseLlm(model=str(LLAMA), device="cpu", dtype="float32"),
         config=TuningConfig(epochs=6, batch_size=32, micro_batch=32, learning_rate=5e-3),
         prompt_sha256=str(PROMPT.fingerprint["prompt_sha256"]),
         data_sha256=data.sha256,

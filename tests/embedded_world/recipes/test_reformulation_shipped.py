@@ -164,7 +164,7 @@ def test_it_is_small_half_precision_and_says_how_it_was_made(shipped: Path) -> N
 def test_it_beats_image_plus_text(
     repository: Path, roots: dict[str, Path], network_scores: dict[str, float]
 ) -> None:
-    clip = load_encoder(EncoderSpec(str(repository / "models/embedded/clip"), device="cpu"))
+    clip = load_encoder(EncoderSpec(name=str(repository / "models/embedded/clip"), device="cpu"))
     gallery = encoded_once(clip.encode_images)
 
     def summed(paths: Sequence[Path], texts: Sequence[str]) -> np.ndarray:

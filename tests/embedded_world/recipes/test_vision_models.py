@@ -55,13 +55,13 @@ def embedded(repository: Path) -> Path:
 @pytest.fixture(scope="module")
 def encoder(embedded: Path) -> OpenClipEncoder:
     """The shipped CLIP."""
-    return load_encoder(EncoderSpec(str(embedded / "clip"), device="cpu"))
+    return load_encoder(EncoderSpec(name=str(embedded / "clip"), device="cpu"))
 
 
 @pytest.fixture(scope="module")
 def small_encoder(embedded: Path) -> OpenClipEncoder:
     """The second, smaller CLIP."""
-    return load_encoder(EncoderSpec(str(embedded / "clip_small"), device="cpu"))
+    return load_encoder(EncoderSpec(name=str(embedded / "clip_small"), device="cpu"))
 
 
 @pytest.fixture(scope="module")

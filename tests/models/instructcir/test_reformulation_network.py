@@ -81,7 +81,7 @@ def test_without_cross_attention_output_it_is_open_clip(tmp_path: Path, kind: st
 
 @pytest.mark.slow
 def test_without_cross_attention_output_vit_b_32_is_open_clip() -> None:
-    network = build_network(EncoderSpec("ViT-B-32", "random:3", preprocess="clip"))
+    network = build_network(EncoderSpec(name="ViT-B-32", pretrained="random:3", preprocess="clip"))
     torch.manual_seed(3)
     theirs = open_clip.create_model("ViT-B-32").eval()
     silence(network)
@@ -293,7 +293,7 @@ def test_new_layers_start_as_the_paper_says() -> None:
 
 
 def test_seed_decides_new_layers_and_nothing_else(small: Path) -> None:
-    spec = EncoderSpec(str(small), preprocess="clip", device="cpu")
+    spec = EncoderSpec(name=str(small), preprocess="clip", device="cpu")
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -19,22 +17,22 @@ from models.instructcir.settings import (
 
 @pytest.mark.parametrize("kind", [NetworkSettings, LossSettings, EmaSettings, CombinerSettings])
 def test_settings_survive_json(kind: Any) -> None:
-    assert kind(**json.loads(json.dumps(asdict(kind())))) == kind()
+    assert kind.model_validate_json(kind().model_dump_json()) == kind()
 
 
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: NetworkSettings(gate="tanh"), "none, zero_init"),  # type: ignore[arg-type]
-        (lambda: NetworkSettings(text_mask="77"), "eot, full"),  # type: ignore[arg-type]
-        (lambda: NetworkSettings(cross_attended_blocks=-1), "None for every block"),
-        (lambda: NetworkSettings(predictor_ratio=0), "at least 1"),
-        (lambda: LossSettings(temperature=0.0), "positive"),
+        (lambda: NetworkSettings(gate="tanh"), "'none' or 'zero_init'"),  # type: ignore[arg-type]
+        (lambda: NetworkSettings(text_mask="77"), "'eot' or 'full'"),  # type: ignore[arg-type]
+        (lambda: NetworkSettings(cross_attended_blocks=-1), "greater than or equal to 0"),
+        (lambda: NetworkSettings(predictor_ratio=0), "greater than or equal to 1"),
+        (lambda: LossSettings(temperature=0.0), "greater than 0"),
         (lambda: LossSettings(temperature=0.001, learnable_temperature=True), "0.01 or above"),
         (lambda: EmaSettings(start=1.0, end=0.9), "1.0 to 0.9"),
-        (lambda: EmaSettings(without="none"), "shared, stop_gradient"),  # type: ignore[arg-type]
+        (lambda: EmaSettings(without="none"), "'shared' or 'stop_gradient'"),  # type: ignore[arg-type]
         (lambda: CombinerSettings(kind="mlp"), "clip4cir_mlp"),  # type: ignore[arg-type]
-        (lambda: CombinerSettings(dropout=1.0), "dropout lies in"),
+        (lambda: CombinerSettings(dropout=1.0), "less than 1"),
     ],
 )
 def test_meaningless_values_are_refused(make: Any, said: str) -> None:

@@ -65,7 +65,7 @@ def picture(name: str) -> Image.Image:
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> OpenClipEncoder:
     folder = write_small_clip(tmp_path_factory.mktemp("clip"), merges=["r e", "re d</w>"])
-    return load_encoder(EncoderSpec(str(folder), preprocess="clip", device="cpu"))
+    return load_encoder(EncoderSpec(name=str(folder), preprocess="clip", device="cpu"))
 
 
 def make_data(

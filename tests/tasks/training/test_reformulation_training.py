@@ -9,7 +9,7 @@ import shutil
 import uuid
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -494,7 +494,7 @@ def test_the_key_follows_texts_and_settings_but_not_places(
         TypeAdapter(ReformulationJob).validate_json(TypeAdapter(ReformulationJob).dump_json(job))
         == job
     )
-    assert asdict(job.training)["max_steps"] == 10
+    assert job.training.model_dump()["max_steps"] == 10
 
 
 def test_data_says_what_it_left_out(tmp_path: Path, triplets: TripletSet) -> None:

@@ -129,16 +129,16 @@ def test_the_folder_is_whole_and_a_rerun_does_nothing(
 
 def test_what_changes_the_weights_changes_the_folder(base: str, pairs: str, tmp_path: Path) -> None:
     job, _ = job_of(str(tmp_path), base, pairs)
-    other_base = replace(job.base, model=str(save_llama(tmp_path / "other", seed=1)))
+    other_base = job.base.changed(model=str(save_llama(tmp_path / "other", seed=1)))
     changed = [
-        replace(job, config=replace(job.config, rank=5)),
+        replace(job, config=job.config.changed(rank=5)),
         replace(job, data_sha256="0"),
         replace(job, benchmarks=("cirr",)),
-        replace(job, base=replace(job.base, dtype="bfloat16")),
+        replace(job, base=job.base.changed(dtype="bfloat16")),
         replace(job, base=other_base),
     ]
     assert len({job.folder, *(other.folder for other in changed)}) == 6
-    moved = replace(job, root="elsewhere", base=replace(job.base, device="auto"))
+    moved = replace(job, root="elsewhere", base=job.base.changed(device="auto"))
     assert moved.folder == job.folder  # neither place nor device is identity
 
 
@@ -146,7 +146,7 @@ def test_the_label_of_benchmark_texts_reaches_those_who_read_the_folder(
     base: str, pairs: str, tmp_path: Path
 ) -> None:
     job, data = job_of(str(tmp_path), base, pairs)
-    job = replace(job, benchmarks=("cirr",), config=replace(job.config, epochs=1))
+    job = replace(job, benchmarks=("cirr",), config=job.config.changed(epochs=1))
     adapter = tune_rewriter.fn(job, data)["adapter"]
     assert "**Not zero-shot**: annotated texts of cirr" in Path(adapter, "README.md").read_text()
     merged = export_merged.fn(job, str(tmp_path / "merged"))
