@@ -28,10 +28,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.reformulation_step import make_data
 from models.encoders.spec import EncoderSpec
+from models.instructcir.data_module import ReformulationData
 from models.instructcir.lightning_module import ReformulationModule
 from models.instructcir.network import ReformulationNetwork, build_network
 from models.instructcir.training_settings import TrainingSettings
-from tasks.training.data import ReformulationData
 from tasks.training.job import ReformulationJob, RunSettings
 from tasks.training.trainer import fit
 from tasks.training.triplet_sets import TripletSet

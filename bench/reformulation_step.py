@@ -28,13 +28,15 @@ from torch import nn
 
 from flows.profiles import tiny
 from models.encoders.spec import EncoderSpec
+from models.instructcir.batches import StepDataset
+from models.instructcir.data_module import ReformulationData
 from models.instructcir.ema import EmaTarget
 from models.instructcir.lightning_module import ReformulationModule
 from models.instructcir.loss import contrastive_loss
 from models.instructcir.network import ReformulationNetwork, build_network
 from models.instructcir.training_settings import TrainingSettings
 from models.instructcir.triplets import Triplet
-from tasks.training.data import ReformulationData, StepDataset
+from tasks.training.data import decoded_triplets
 from tasks.training.job import ReformulationJob, RunSettings
 from tasks.training.trainer import fit
 from tasks.training.triplet_sets import TripletSet, TripletSplit
@@ -61,7 +63,7 @@ def make_data(
         Triplet(str(i), i, *rng.choice(ids, 2, replace=False), "bench", "", "", "", text)
         for i, text in zip(range(count), itertools.cycle(texts), strict=False)
     )
-    data = ReformulationData(
+    data = decoded_triplets(
         TripletSplit(triplets, (), 0),
         lambda names: ((name, _picture(int(name, 16))) for name in names),
         preprocess=network.parts.preprocess,

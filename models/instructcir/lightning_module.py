@@ -114,7 +114,7 @@ class ReformulationModule(LightningModule):
         torch.manual_seed(stream_seed(self.training_settings.seed, stream))
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        """The loss of a batch; see `tasks.training.data` for its parts."""
+        """The loss of a batch; see `models.instructcir.batches.Batch` for its parts."""
         queries = self._query(self.pixels(batch["references"]), batch["texts"]).z
         with torch.set_grad_enabled(self._targets_learn):
             targets = self._target(self.pixels(batch["targets"]))

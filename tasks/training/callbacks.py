@@ -5,26 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any
 
-import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
-from torch.distributed.tensor import DTensor
 
-from models.instructcir.ema import momentum
+from models.instructcir.data_module import ReformulationData
 from models.instructcir.lightning_module import ReformulationModule
-from models.instructcir.loss import gather
-from models.instructcir.recall import Recall, recall
-from models.instructcir.schedules import rate_factor
-from models.instructcir.training_settings import TrainingSettings
-from tasks.training.data import ReformulationData
-from tasks.training.folder import CHECKPOINT, SLOTS, History, TrainingFolder
-
-_STARTS_ANEW: Final = (
-    "A changed setting is another training, which starts at its first step; the state saved "
-    "before serves only the settings as they are"
+from models.instructcir.stage_one_weights import save_weights
+from models.instructcir.step_measures import (
+    check_weights,
+    checked_loss,
+    step_row,
+    validate,
+    validation_row,
 )
+from models.instructcir.training_settings import TrainingSettings
+from tasks.training.folder import CHECKPOINT, SLOTS, History, TrainingFolder
 
 Report = Callable[[int, int, float], None]
 """Called after each optimiser step with steps done, steps in all, and the last logged loss."""
@@ -105,63 +102,44 @@ class StepKeeper(Callback):
         held_out = bool(self._data.validation.triplets)
         judged = last or (held_out and step % self._every == 0)
         if judged or self._is_due(trainer, step):
-            _finite(float(trainer.strategy.reduce(pl_module.step_loss)), step)
-            _check_weights(trainer)
+            checked_loss(trainer, pl_module)
+            check_weights(trainer)
             if judged:
                 self._judge(trainer, pl_module, last)
             self._save(trainer)
 
     def _log(self, trainer: Trainer, module: ReformulationModule) -> None:
-        self._loss = _finite(float(trainer.strategy.reduce(module.step_loss)), trainer.global_step)
-        # The schedule has moved on already: these are the rates that the step was taken with.
-        factor = rate_factor(trainer.global_step - 1, module.total_steps, self._settings.warmup)
-        rates = {
-            f"lr_{group['name'].split('_')[0]}": group["initial_lr"] * factor
-            for group in trainer.optimizers[0].param_groups
-        }
-        point: dict[str, float] = {
-            "step": trainer.global_step,
-            "epoch": self._epoch(trainer),
-            "loss": self._loss,
-            **rates,
-            "gradient_norm": float(module.step_norm),
-            "temperature": 1.0 / float(module.temperature().detach()),
-        }
-        if module.ema is not None:
-            point["momentum"] = momentum(
-                module.ema.settings, trainer.global_step - 1, module.total_steps
-            )
+        point = self._place(trainer) | step_row(trainer, module)
+        self._loss = point["loss"]
         self.history.points.append(point)
         _send(trainer.loggers, "train", point)
 
-    def _epoch(self, trainer: Trainer) -> float:
+    def _place(self, trainer: Trainer) -> dict[str, float]:
         per_epoch, _ = self._settings.steps_of(len(self._data.training.triplets))
-        return round(trainer.global_step * self._settings.accumulate / per_epoch, 4)
+        step = trainer.global_step
+        return {"step": step, "epoch": round(step * self._settings.accumulate / per_epoch, 4)}
 
     def _judge(self, trainer: Trainer, module: ReformulationModule, last: bool) -> None:
         """Validate, and keep the weights if they are the best so far (or the last)."""
-        step = trainer.global_step
         best = False
         if self._data.validation.triplets:
-            row: dict[str, float] = {"step": step, "epoch": self._epoch(trainer)}
             found = validate(trainer, module, self._data)
-            for branch, values in found.items():
-                row |= {f"{branch}_{name}": value for name, value in asdict(values).items()}
-            chosen = found.get(self._settings.branch) or found["online"]
-            row["score"] = chosen.score
-            best = all(chosen.score >= old["score"] for old in self.history.validations)
+            row = self._place(trainer) | validation_row(found, self._settings.branch)
+            best = all(row["score"] >= old["score"] for old in self.history.validations)
             self.history.validations.append(row)
             _send(trainer.loggers, "validation", row)
         keeps_best = self._settings.keep == "best" and self._data.validation.triplets
         if best if keeps_best else last:
-            self._keep(trainer, step)
+            self._keep(trainer)
 
-    def _keep(self, trainer: Trainer, step: int) -> None:
+    def _keep(self, trainer: Trainer) -> None:
         slot = SLOTS[1] if self.history.kept.get("file") == SLOTS[0] else SLOTS[0]
         state = trainer.strategy.lightning_module_state_dict()  # all processes: it may be sharded
         if trainer.is_global_zero:
-            self._folder.write_weights(slot, state)
-        self.history.kept = {"step": step, "file": slot}
+            staged = self._folder.staged(slot)
+            save_weights(state, staged)
+            self._folder.commit(staged, slot)
+        self.history.kept = {"step": trainer.global_step, "file": slot}
 
     def _is_due(self, trainer: Trainer, step: int) -> bool:
         steps, at = self._saved
@@ -181,61 +159,6 @@ class StepKeeper(Callback):
             for logger in trainer.loggers:
                 logger.save()
         self._saved = (trainer.global_step, time.monotonic())
-
-
-def validate(
-    trainer: Trainer, module: ReformulationModule, data: ReformulationData
-) -> dict[str, Recall]:
-    """Recall of held-out triplets among all held-out targets, by branch of the query.
-
-    The triplets are shared out over the processes, each of which encodes equally many.
-    """
-    rows = data.validation
-    count, world = len(rows.triplets), trainer.world_size
-    each = -(-count // world)
-    mine = [(trainer.global_rank * each + i) % count for i in range(each)]
-    size = max(1, data.settings.batch_size // world)
-    module.eval()
-    parts: dict[str, list[torch.Tensor]] = {}
-    with torch.no_grad():
-        for number, batch in enumerate(data.still_batches(rows, mine, size)):
-            moved = trainer.strategy.batch_to_device(batch)
-            encoded = trainer.strategy.validation_step(moved, number)
-            for name, values in encoded.items():
-                parts.setdefault(name, []).append(values)
-        whole = {name: torch.cat(values) for name, values in parts.items()}
-        if world > 1:
-            whole = {name: gather(values) for name, values in whole.items()}
-    module.train()
-    ids = torch.tensor([rows.numbers[t.target] for t in rows.triplets])
-    found = {name: values[:count].float().cpu() for name, values in whole.items()}
-    targets = found.pop("target")
-    return {name: recall(queries, targets, ids) for name, queries in found.items()}
-
-
-def _finite(loss: float, step: int) -> float:
-    if loss != loss or loss in (float("inf"), float("-inf")):
-        raise FloatingPointError(
-            f"the loss is {loss} at step {step}. Lower training.new_learning_rate or "
-            "training.learning_rate, lengthen training.warmup, keep training.clip at 1, or raise "
-            f"loss.temperature. {_STARTS_ANEW}"
-        )
-    return loss
-
-
-def _check_weights(trainer: Trainer) -> None:
-    """Raise where a weight is no number, on whichever device: such a state leads nowhere."""
-    trained = [p for group in trainer.optimizers[0].param_groups for p in group["params"]]
-    parts = [p.to_local() if isinstance(p, DTensor) else p for p in trained]
-    # The largest of each, since sums of squares would overflow; a part may be empty.
-    largest = torch._foreach_norm([part.detach() for part in parts if part.numel()], torch.inf)
-    broken = ~torch.isfinite(torch.stack(largest)).all()
-    if float(trainer.strategy.reduce(broken.float())) > 0:
-        raise FloatingPointError(
-            f"weights are no numbers any more after step {trainer.global_step}, though the loss "
-            "still was one. Lower training.new_learning_rate or training.learning_rate, or keep "
-            f"training.clip at 1. {_STARTS_ANEW}"
-        )
 
 
 def _send(loggers: list[Logger], prefix: str, row: Mapping[str, float]) -> None:

@@ -10,12 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from storage.locations.location import Location
-
-if TYPE_CHECKING:
-    import torch
 
 CHECKPOINT: Final = "state.ckpt"
 HISTORY: Final = "history.json"
@@ -128,15 +125,6 @@ class TrainingFolder:
     def staged(self, name: str) -> Path:
         """Where to write a file before `commit`."""
         return self.path / f".{name}.new"
-
-    def write_weights(self, slot: str, state: dict[str, torch.Tensor]) -> None:
-        """Replace one of the two places for kept weights."""
-        from safetensors.torch import save_file
-
-        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        staged = self.staged(slot)
-        save_file(whole, staged)
-        self.commit(staged, slot)
 
     def write_history(self, history: History) -> None:
         """Replace the history."""

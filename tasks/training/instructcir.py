@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-import math
 import tempfile
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +19,9 @@ from tasks.training.publish import publish, publishing_once
 from tasks.training.shown_progress import ShownProgress
 
 if TYPE_CHECKING:
-    import torch
-
     from models.instructcir.combiner import Combiner
-    from models.instructcir.combiner_training import FrozenFeatures
+    from models.instructcir.data_module import ReformulationData
     from models.instructcir.network import ReformulationNetwork
-    from models.instructcir.settings import LossSettings
-    from tasks.training.data import ReformulationData, TripletRows
 
 NOT_ZERO_SHOT_AS_GIVEN = "whoever trained it said so"
 
@@ -66,18 +60,29 @@ def _train_in(
     folder: TrainingFolder, job: ReformulationJob, run: RunSettings, notes: dict[str, Any]
 ) -> None:
     # Torch takes seconds to import: a rerun that has nothing to do does without.
-    from safetensors.torch import load_file
+    from models.devices import pick_device
+    from models.instructcir.second_stage import train_second_stage
+    from models.instructcir.stage_one_weights import load_weights
 
     job.training.share(run.devices)  # refused before anything is decoded
     folder.fetch()
+    combiner, combined = None, dict[str, Any]()
     with ShownProgress(job.key, *job.amounts()) as shown:
         data, history = _first_stage(folder, job, run, shown)
-        kept = load_file(folder.path / history.kept["file"])
-        online, target = _branches(job, kept)
-        loss = _learned_loss(job, kept)
-        del kept
-        combiner, combined = _second_stage(job, run, data, loss, (online, target), shown)
-    _publish(job, data, history, combined, notes, (online, target, combiner))
+        weights = folder.path / history.kept["file"]
+        trained = load_weights(weights, job.encoder, job.network, job.ema, job.loss, job.training)
+        if job.combiner is not None:
+            combiner, combined = train_second_stage(
+                data,
+                trained.online,
+                trained.target,
+                combiner=job.combiner,
+                loss=trained.loss,
+                training=job.training,
+                device=pick_device("cpu" if run.accelerator == "cpu" else "auto"),
+                shown=shown.embedded,
+            )
+    _publish(job, data, history, combined, notes, (trained.online, trained.target, combiner))
     folder.clear()
 
 
@@ -86,8 +91,9 @@ def _first_stage(
 ) -> tuple[ReformulationData, History]:
     """Stage one, if it is not finished; the network that was trained ends with this."""
     from models.instructcir.network import build_network
+    from tasks.training.data import load_data
     from tasks.training.launcher import train_beside
-    from tasks.training.trainer import fit, load_data
+    from tasks.training.trainer import fit
 
     network = build_network(job.encoder, job.network, job.training.seed)
     data = load_data(job, run, network)
@@ -102,106 +108,6 @@ def _first_stage(
     if history is None:
         raise RuntimeError(f"the training in {folder.path} stopped before its end; run it again")
     return data, history
-
-
-def _branches(
-    job: ReformulationJob, kept: dict[str, torch.Tensor]
-) -> tuple[ReformulationNetwork, ReformulationNetwork]:
-    """The trained network and its moving average from kept weights."""
-    from models.instructcir.ema import EmaTarget
-    from models.instructcir.network import build_network
-
-    online = build_network(job.encoder, job.network, job.training.seed)
-    online.load_state_dict(_below("network.", kept))
-    if job.training.augmentation == "targetpad":  # who uses it must pad as training did
-        padded = replace(online.parts.preprocess, mode="targetpad")
-        online.parts = replace(online.parts, preprocess=padded)
-    if not job.ema.enabled:
-        return online.eval(), online
-    average = EmaTarget(online, job.ema)
-    average.load_state_dict(_below("ema.", kept))
-    return online.eval(), average.network
-
-
-def _below(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in state.items()
-        if name.startswith(prefix)
-    }
-
-
-def _learned_loss(job: ReformulationJob, kept: dict[str, torch.Tensor]) -> LossSettings:
-    """The loss with the temperature of the kept weights, where that was trained."""
-    if not job.loss.learnable_temperature:
-        return job.loss
-    learned = math.exp(-float(kept["temperature.log_scale"]))
-    return job.loss.changed(temperature=learned, learnable_temperature=False)
-
-
-def _second_stage(
-    job: ReformulationJob,
-    run: RunSettings,
-    data: ReformulationData,
-    loss: LossSettings,
-    networks: tuple[ReformulationNetwork, ReformulationNetwork],
-    shown: ShownProgress,
-) -> tuple[Combiner | None, dict[str, Any]]:
-    """The trained combiner, and how it went: losses, and recall with and without it."""
-    import torch
-
-    from models.instructcir.combiner import new_combiner
-    from models.instructcir.combiner_training import train_combiner
-    from models.instructcir.recall import recall
-    from tasks.training.features import frozen_features, rows_to_embed
-
-    if job.combiner is None:
-        return None, {}
-    online, target = networks
-    combiner = new_combiner(online.dim, job.combiner, job.training.seed)
-    branch = online if job.training.branch == "online" else target
-    device = torch.device(
-        "cuda" if torch.cuda.is_available() and run.accelerator != "cpu" else "cpu"
-    )
-
-    with_image = combiner.needs_image
-    parts = [rows for rows in (data.training, data.validation) if rows.triplets]
-    total = sum(rows_to_embed(rows, branch is target, with_image) for rows in parts)
-    embedded = 0
-
-    def tick(count: int) -> None:
-        nonlocal embedded
-        embedded += count
-        shown.embedded(embedded, total)
-
-    def features(rows: TripletRows) -> FrozenFeatures:
-        precision = job.training.precision
-        return frozen_features(
-            data, rows, branch, target, with_image, device, precision=precision, tick=tick
-        )
-
-    losses = train_combiner(
-        combiner,
-        features(data.training),
-        loss,
-        learning_rate=job.training.combiner_learning_rate,
-        epochs=job.training.combiner_epochs,
-        batch_size=job.training.batch_size,
-        seed=job.training.seed,
-    )
-    found: dict[str, Any] = {
-        "branch": job.training.branch,
-        "first_loss": losses[0],
-        "last_loss": losses[-1],
-    }
-    if data.validation.triplets:
-        held_out = features(data.validation)
-        with torch.no_grad():
-            combined = held_out.combined(combiner, torch.arange(len(held_out.z)))
-        for name, queries in (("alone", held_out.z), ("combined", combined)):
-            scores = recall(queries, held_out.targets, held_out.target_ids)
-            found |= {f"{name}_{key}": value for key, value in asdict(scores).items()}
-    return combiner, found
 
 
 def _publish(

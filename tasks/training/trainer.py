@@ -14,10 +14,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 
+from models.instructcir.data_module import ReformulationData
 from models.instructcir.lightning_module import ReformulationModule
 from models.instructcir.network import build_network
 from tasks.training.callbacks import Pace, Report, StepKeeper
-from tasks.training.data import ReformulationData
+from tasks.training.data import load_data
 from tasks.training.folder import CHECKPOINT
 from tasks.training.job import ReformulationJob, RunSettings
 
@@ -36,19 +37,6 @@ _MEANT_SO: Final = (
     ".*isinstance.treespec, LeafSpec.",  # Lightning's own, of torch
     "FSDP2-wrapped module .* returned a view tensor",  # nobody writes into it
 )
-
-
-def load_data(job: ReformulationJob, run: RunSettings, network: Any) -> ReformulationData:
-    """The job's triplets with their images, for a network's tokenizer and pixels."""
-    return ReformulationData(
-        job.split(),
-        job.triplets.images().read_images,
-        preprocess=network.parts.preprocess,
-        text_ids=network.text_ids,
-        settings=job.training,
-        cache_bytes=run.cache_mb * 2**20,
-        workers=run.workers,
-    )
 
 
 def fit(

@@ -15,23 +15,17 @@ from PIL import Image
 from models.encoders.loading import load_encoder
 from models.encoders.open_clip import OpenClipEncoder
 from models.encoders.spec import EncoderSpec
+from models.instructcir.batches import StepDataset, StepLoader, TripletRows, epoch_order
+from models.instructcir.crops import random_crop
+from models.instructcir.data_module import ReformulationData
 from models.instructcir.network import build_network
 from models.instructcir.text_sequence import TextIds
 from models.instructcir.training_settings import TrainingSettings
 from models.instructcir.triplets import Triplet
 from storage.collections.collection import Collection
 from storage.locations.location import Location
-from tasks.training.data import (
-    PictureCache,
-    ReformulationData,
-    StepDataset,
-    StepLoader,
-    TripletRows,
-    epoch_order,
-    random_crop,
-)
+from tasks.training.data import PictureCache, decoded_triplets, load_data
 from tasks.training.job import RunSettings
-from tasks.training.trainer import load_data
 from tasks.training.triplet_sets import TripletSplit
 from tests.fakes import pictures
 from tests.fakes.small_clip import write_small_clip
@@ -72,7 +66,7 @@ def make_data(
     encoder: OpenClipEncoder, images: Images, count: int = 20, **changes: object
 ) -> ReformulationData:
     settings = TrainingSettings(**{"batch_size": 4, "epochs": 3, **changes})  # type: ignore[arg-type]
-    return ReformulationData(
+    return decoded_triplets(
         TripletSplit(tuple(triplet(i) for i in range(count)), (), 0),
         images,
         preprocess=encoder.preprocess,

@@ -25,13 +25,15 @@ from models.instructcir.combiner import new_combiner
 from models.instructcir.combiner_training import FrozenFeatures, train_combiner
 from models.instructcir.encoder import ReformulationEncoder
 from models.instructcir.network import ReformulationNetwork, build_network
+from models.instructcir.second_stage import frozen_features, rows_to_embed
 from models.instructcir.settings import CombinerSettings, LossSettings
+from models.instructcir.stage_one_weights import learned_loss
 from storage.collections.decoding import decode_image
 from tasks import progress
 from tasks.networks import network_facts
 from tasks.training import instructcir as reformulation_training
 from tasks.training import publish as publishing_once
-from tasks.training.features import frozen_features, rows_to_embed
+from tasks.training.data import load_data
 from tasks.training.folder import (
     CHECKPOINT,
     HISTORY,
@@ -39,10 +41,10 @@ from tasks.training.folder import (
     TrainingFolder,
     TrainingHeld,
 )
-from tasks.training.instructcir import _learned_loss, _train_and_publish
+from tasks.training.instructcir import _train_and_publish
 from tasks.training.job import ReformulationJob, RunSettings
 from tasks.training.shown_progress import ShownProgress
-from tasks.training.trainer import fit, load_data
+from tasks.training.trainer import fit
 from tasks.training.triplet_sets import TripletSet, TripletSplit
 from tests.fakes.triplet_tables import small_job, write_triplets
 
@@ -290,7 +292,7 @@ def test_the_second_stage_shows_how_far_it_is(tmp_path: Path, triplets: TripletS
 
     with pytest.MonkeyPatch.context() as patched, progress.listening(ticks.append):
         patched.setattr(ShownProgress, "embedded", embedded)
-        patched.setattr("tasks.training.features._BATCH", 7)
+        patched.setattr("models.instructcir.second_stage._BATCH", 7)
         _train_and_publish(job, RUN, {})
     assert len(totals) > 4
     assert sum(ticks) == steps + second
@@ -322,7 +324,7 @@ def test_the_second_stage_goes_on_with_the_temperature_of_the_first(
     _train_and_publish(job, RUN, {})
     assert used == pytest.approx([learned] * len(used))
     at_bound = {"temperature.log_scale": torch.tensor([math.log(100)])}
-    assert _learned_loss(job, at_bound).temperature == pytest.approx(0.01)
+    assert learned_loss(job.loss, at_bound).temperature == pytest.approx(0.01)
     assert used
 
 

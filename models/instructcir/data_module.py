@@ -1,0 +1,104 @@
+"""Training and validation triplets with their pixels, for Lightning and for the second stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from lightning.pytorch import LightningDataModule
+
+from models.encoders.preprocess import ImagePreprocess
+from models.instructcir.batches import (
+    Batch,
+    Pictures,
+    StepDataset,
+    StepLoader,
+    TripletRows,
+    stacked,
+)
+from models.instructcir.training_settings import TrainingSettings
+
+
+class ReformulationData(LightningDataModule):
+    """Training and validation triplets with their images.
+
+    Attributes:
+        training: Triplets that are trained on.
+        validation: Triplets held out.
+        settings: Of the training.
+        left_out: Image id -> why it cannot be read.
+        skipped: Triplets left out because of those images.
+    """
+
+    def __init__(
+        self,
+        training: TripletRows,
+        validation: TripletRows,
+        settings: TrainingSettings,
+        *,
+        preprocess: ImagePreprocess,
+        pictures: Pictures,
+        still: Pictures,
+        workers: int = 0,
+        left_out: Mapping[str, str] | None = None,
+        skipped: int = 0,
+    ) -> None:
+        """Join triplets and pictures.
+
+        Args:
+            training: Triplets to train on.
+            validation: Triplets held out.
+            settings: Of the training.
+            preprocess: The backbone's.
+            pictures: Pixels for training: whole pictures where crops are random.
+            still: Pixels without random crops, see `crops.still_pixels`.
+            workers: Threads that make batches ahead; 0 makes each when it is asked for.
+            left_out: Image id -> why it cannot be read.
+            skipped: Triplets left out because of those images.
+
+        Raises:
+            ValueError: There are too few triplets for one batch.
+        """
+        super().__init__()
+        settings.steps_of(len(training.triplets))
+        self.training = training
+        self.validation = validation
+        self.settings = settings
+        self.left_out = left_out or {}
+        self.skipped = skipped
+        self._preprocess = preprocess
+        self._pictures = pictures
+        self._still = still
+        self._workers = workers
+
+    def train_dataloader(self) -> StepLoader:
+        """The batches of this process."""
+        trainer = self.trainer
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        dataset = StepDataset(
+            self.training,
+            self._pictures,
+            self.settings,
+            size=_height_and_width(self._preprocess.config.size),
+            rank=rank,
+            world_size=world_size,
+        )
+        return StepLoader(dataset, self._workers)
+
+    def still_batches(self, rows: TripletRows, chosen: Sequence[int], size: int) -> Iterator[Batch]:
+        """Triplets in order, without random crops, in batches of at most `size`."""
+        for start in range(0, len(chosen), size):
+            part = chosen[start : start + size]
+            yield rows.batch(part, self._still.get(rows.images(part)))
+
+    def still_images(self, image_ids: Sequence[str]) -> torch.Tensor:
+        """Images without random crops, (B, H, W, 3) uint8."""
+        return stacked(self._still.get(image_ids))
+
+    def normalised(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 as the vision tower reads them."""
+        return self._preprocess.normalised(images.numpy())
+
+
+def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

@@ -1,0 +1,83 @@
+"""The weights that stage one keeps: written as one file, read as the two branches and the loss.
+
+A kept state holds the network under `network.`, its moving average under `ema.` where there is
+one, and a learned temperature as `temperature.log_scale`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from models.instructcir.ema import EmaTarget
+from models.instructcir.network import ReformulationNetwork, build_network
+
+if TYPE_CHECKING:
+    from models.encoders.spec import EncoderSpec
+    from models.instructcir.settings import EmaSettings, LossSettings, NetworkSettings
+    from models.instructcir.training_settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The result of stage one.
+
+    Attributes:
+        online: The trained network.
+        target: Its moving average; the same network where there is none.
+        loss: The loss that stage two continues with.
+    """
+
+    online: ReformulationNetwork
+    target: ReformulationNetwork
+    loss: LossSettings
+
+
+def save_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write the state of a `ReformulationModule` as one safetensors file."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, path)
+
+
+def load_weights(
+    path: Path,
+    encoder: EncoderSpec,
+    network: NetworkSettings,
+    ema: EmaSettings,
+    loss: LossSettings,
+    training: TrainingSettings,
+) -> Trained:
+    """Read what `save_weights` wrote, with the settings of its training."""
+    kept = load_file(path)
+    online = build_network(encoder, network, training.seed)
+    online.load_state_dict(_below("network.", kept))
+    if training.augmentation == "targetpad":  # retrieval pads as training did
+        padded = replace(online.parts.preprocess, mode="targetpad")
+        online.parts = replace(online.parts, preprocess=padded)
+    target = online
+    if ema.enabled:
+        average = EmaTarget(online, ema)
+        average.load_state_dict(_below("ema.", kept))
+        target = average.network
+    return Trained(online.eval(), target, learned_loss(loss, kept))
+
+
+def learned_loss(loss: LossSettings, kept: Mapping[str, torch.Tensor]) -> LossSettings:
+    """The loss with the temperature of the kept weights, where that was trained."""
+    if not loss.learnable_temperature:
+        return loss
+    learned = math.exp(-float(kept["temperature.log_scale"]))
+    return loss.changed(temperature=learned, learnable_temperature=False)
+
+
+def _below(prefix: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in state.items()
+        if name.startswith(prefix)
+    }
