@@ -54,7 +54,7 @@ def triplet_settings(root: Path | str, base_url: str, shard: int = 16) -> dict[s
         "instructcir.rewriter.engine": "openai",
         "instructcir.rewriter.model": MODEL,
         "instructcir.rewriter.base_url": base_url,
-        "instructcir.rewriter.timeout": 2.0,
+        "instructcir.rewriter.timeout": 60.0,
     }
 
 

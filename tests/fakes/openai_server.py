@@ -10,7 +10,6 @@ import json
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,9 +27,9 @@ class Reply:
         body: JSON value, or bytes to be sent as they are.
         headers: Extra headers.
         kind: Content type.
-        fault: `""`, `reset` (before headers), `half` (of the body), `hang`, or `crash`: the
-            connection is reset and the server is away for `seconds`.
-        seconds: For `hang` and `crash`.
+        fault: `""`, `reset` (before headers), `half` (of the body), `hang` (until the test ends),
+            or `crash`: the connection is reset and the server is away.
+        looks: How often a server that crashed is looked for in vain before it is back.
     """
 
     status: int = 200
@@ -38,7 +37,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     kind: str = "application/json"
     fault: str = ""
-    seconds: float = 0.0
+    looks: int = 3
 
 
 def chat(*texts: object, finish: object = "stop", indices: Iterable[int] | None = None) -> Reply:
@@ -85,6 +84,7 @@ class FakeOpenAIServer:
         models: What `/v1/models` lists.
         requests: Decoded bodies of all completion requests so far, with `path` added.
         most_in_flight: The largest number of completion requests ever open at once.
+        refused: Completion requests that came while the server was away.
     """
 
     def __init__(self, *script: Reply, then: Callable[[Mapping[str, Any]], Reply] = echo) -> None:
@@ -92,12 +92,14 @@ class FakeOpenAIServer:
         self._script = iter(script)
         self._then = then
         self._lock = threading.Lock()
-        self._away_until = 0.0
+        self._looks_until_back = 0
+        self._ended = threading.Event()
         self._in_flight = 0
         self.models: object = [MODEL]
         self.requests: list[dict[str, Any]] = []
         self.authorizations: list[str] = []
         self.most_in_flight = 0
+        self.refused = 0
         self.health_checks = 0
 
     def __enter__(self) -> FakeOpenAIServer:
@@ -114,6 +116,7 @@ class FakeOpenAIServer:
 
     def __exit__(self, *exception: object) -> None:
         """Stop listening."""
+        self._ended.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -126,7 +129,17 @@ class FakeOpenAIServer:
     @property
     def is_away(self) -> bool:
         """Whether the server has crashed and is not back yet."""
-        return time.monotonic() < self._away_until
+        return self._looks_until_back > 0
+
+    def look(self) -> bool:
+        """Somebody looks for the server; whether it is there."""
+        with self._lock:
+            self._looks_until_back = max(0, self._looks_until_back - 1)
+            return not self.is_away
+
+    def hang(self) -> None:
+        """Keep somebody waiting for as long as the test lasts."""
+        self._ended.wait()
 
     def next_reply(self, request: dict[str, Any]) -> Reply:
         """Record a request and choose what happens to it."""
@@ -135,7 +148,7 @@ class FakeOpenAIServer:
             reply = next(self._script, None)
         reply = reply or self._then(request)
         if reply.fault == "crash":
-            self._away_until = time.monotonic() + reply.seconds
+            self._looks_until_back = reply.looks
         return reply
 
     def count(self, change: int) -> None:
@@ -159,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         fake = self.server_fake
-        if fake.is_away:
+        if not fake.look():
             return self._reset()
         if self.path == "/health":
             fake.health_checks += 1
@@ -173,6 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
         fake = self.server_fake
         raw = self.rfile.read(int(self.headers["Content-Length"]))
         if fake.is_away:
+            fake.refused += 1
             return self._reset()
         fake.authorizations.append(self.headers.get("Authorization", ""))
         fake.count(+1)
@@ -183,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, reply: Reply) -> None:
         if reply.fault == "hang":
-            time.sleep(reply.seconds)
+            self.server_fake.hang()
             return self._reset()
         if reply.fault in ("reset", "crash"):
             return self._reset()

@@ -184,10 +184,10 @@ def test_line_ends_in_captions_do_not_end_the_prompt() -> None:
 
 def client(server: FakeOpenAIServer, **settings: Any) -> OpenAIServerGenerator:
     values = {
-        "read_seconds": 0.5,
+        "read_seconds": 60.0,
         "transport_retries": 0,
         "attempts": 1,
-        "health_wait_seconds": 0.5,
+        "health_wait_seconds": 60.0,
         "health_poll_seconds": 0.05,
         "concurrency": 4,
     }
@@ -204,7 +204,7 @@ def test_a_misbehaving_server_leaves_typed_outcomes_and_the_others_go_on() -> No
         "two": chat("one", "two"),
         "unended": chat("fine", finish="content_filter"),
         "chatty": chat("Sure! Here is the difference: the car is blue now and that is all of it"),
-        "late": Reply(fault="hang", seconds=1.0),
+        "late": Reply(fault="hang"),
         "half": Reply(body={"choices": []}, fault="half"),
         "overlong": error(400, "maximum context length is 64 tokens"),
         "broken": error(500, "out of memory"),
@@ -216,7 +216,7 @@ def test_a_misbehaving_server_leaves_typed_outcomes_and_the_others_go_on() -> No
 
     good = [f"good{n}" for n in range(12)]
     with FakeOpenAIServer(then=misbehave) as server:
-        made = write(client(server), *faults, *good)
+        made = write(client(server, read_seconds=3.0), *faults, *good)
         asked = [captions_in(r["messages"][0]["content"])[0].split()[0] for r in server.requests]
     assert {made[key].text for key in good} == {"now with after"}
     assert {key: made[key].status for key in faults} == {

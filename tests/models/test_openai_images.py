@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import threading
-import time
 
 import pytest
 from PIL import Image
@@ -30,8 +29,8 @@ def captioner(server: FakeOpenAIServer, **changes: object) -> OpenAIImageCaption
         "model": MODEL,
         "transport_retries": 0,
         "attempts": 2,
-        "read_seconds": 5.0,
-        "health_wait_seconds": 1.0,
+        "read_seconds": 60.0,
+        "health_wait_seconds": 60.0,
         "health_poll_seconds": 0.05,
     }
     return OpenAIImageCaptioner(OpenAIServerSettings(**settings | changes))  # type: ignore[arg-type]
@@ -98,11 +97,8 @@ def test_answers_that_are_no_caption(answer: Reply, status: str, reason: str) ->
 
 
 def test_a_late_answer_is_a_timeout() -> None:
-    late = Reply(fault="hang", seconds=2.0)
-    started = time.monotonic()
-    with FakeOpenAIServer(then=lambda request: late) as server:
+    with FakeOpenAIServer(then=lambda request: Reply(fault="hang")) as server:
         reply = one(server, read_seconds=0.3)
-        assert time.monotonic() - started < 2
     assert (reply.status, reply.captions) == ("timeout", ())
 
 

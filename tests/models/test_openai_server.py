@@ -35,14 +35,14 @@ OVERLONG = (
 
 
 def settings_for(server: FakeOpenAIServer, **changes: object) -> OpenAIServerSettings:
-    """Settings with every patience cut down to test size."""
+    """Little waiting between attempts, and patience that a busy machine cannot exhaust."""
     quick = OpenAIServerSettings(
         base_url=server.base_url,
         model=MODEL,
-        read_seconds=0.3,
-        connect_seconds=0.5,
+        read_seconds=60.0,
+        connect_seconds=60.0,
         transport_retries=1,
-        health_wait_seconds=5.0,
+        health_wait_seconds=60.0,
         health_poll_seconds=0.05,
     )
     return replace(quick, **changes)  # type: ignore[arg-type]
@@ -63,7 +63,6 @@ def ask(server: FakeOpenAIServer, request: TextRequest | None = None, **changes:
         pytest.param([error(503, "busy", Retry_After="0.1")], 2, id="503 with Retry-After"),
         pytest.param([Reply(fault="reset")], 2, id="reset before headers"),
         pytest.param([replace(GOOD, fault="half")], 2, id="half a body"),
-        pytest.param([Reply(fault="hang", seconds=0.6)], 2, id="one read timeout"),
         pytest.param([Reply(body=b'{"id": "1", "cho')], 2, id="truncated JSON"),
         pytest.param([Reply(body=b"<html>hi</html>", kind="text/html")], 2, id="a proxy's page"),
         pytest.param([Reply(body=completion([]))], 2, id="no choices"),
@@ -92,7 +91,6 @@ def test_passing_faults_are_survived(faults: list[Reply], num_requests: int) -> 
         (error(404, "no such model"), "engine_error", "NotFoundError", 1),
         (error(422, "odd field"), "engine_error", "UnprocessableEntityError", 1),
         (error(429, "quota", Retry_After="0.05"), "engine_error", "RateLimitError", 2),
-        (Reply(fault="hang", seconds=0.6), "timeout", "in time", 2),
         (Reply(body=b'{"id": "1", "cho'), "rejected", "not JSON", 3),
         (Reply(body=b"<html>", kind="text/html"), "rejected", "str, not a completion", 3),
         (Reply(body=[1]), "rejected", "not a completion", 3),
@@ -126,6 +124,21 @@ def test_lasting_faults_become_typed_replies(
         assert re.search(reason, reply.reason)
         assert reply.reason.encode()  # a table can hold it
         assert len(server.requests) == num_requests
+
+
+def test_a_server_that_hangs_is_asked_again_and_then_a_timeout() -> None:
+    with FakeOpenAIServer(then=lambda _: Reply(fault="hang")) as server:
+        reply = ask(server, read_seconds=0.3)
+        assert (reply.key, reply.text, reply.status) == ("k", "", "timeout")
+        assert "in time" in reply.reason
+        assert len(server.requests) == 2
+
+
+def test_one_read_timeout_is_survived() -> None:
+    with FakeOpenAIServer(Reply(fault="hang"), GOOD) as server:
+        reply = ask(server, read_seconds=2.0)
+        assert (reply.status, reply.text) == ("ok", "FINE")
+        assert len(server.requests) == 2
 
 
 def test_a_whole_surrogate_pair_is_text() -> None:
@@ -214,7 +227,7 @@ def test_replies_stream_and_requests_are_drawn_as_needed() -> None:
 
 
 def test_a_restart_is_waited_for() -> None:
-    crash = Reply(fault="crash", seconds=1.0)
+    crash = Reply(fault="crash")
     with FakeOpenAIServer(GOOD, crash) as server:
         generator = OpenAIServerGenerator(settings_for(server, transport_retries=0))
         requests = [TextRequest(f"k{i}", f"word {i}") for i in range(40)]
@@ -227,7 +240,7 @@ def test_a_restart_is_waited_for() -> None:
 def test_a_restart_with_another_model_ends_the_run() -> None:
     def crash_and_change(request: Mapping[str, Any]) -> Reply:
         server.models = ["other-model"]
-        return Reply(fault="crash", seconds=0.2)
+        return Reply(fault="crash")
 
     with FakeOpenAIServer(then=crash_and_change) as server:
         reply = ask(server, transport_retries=0)
@@ -236,13 +249,12 @@ def test_a_restart_with_another_model_ends_the_run() -> None:
 
 
 def test_a_server_that_stays_away_fails_everything_once() -> None:
-    with FakeOpenAIServer(then=lambda _: Reply(fault="crash", seconds=60.0)) as server:
+    with FakeOpenAIServer(then=lambda _: Reply(fault="crash", looks=10**9)) as server:
         generator = OpenAIServerGenerator(
             settings_for(server, transport_retries=0, health_wait_seconds=0.3)
         )
-        started = time.monotonic()
         replies = list(generator.generate(TextRequest(f"k{i}", "hello") for i in range(200)))
-    assert time.monotonic() - started < 5.0
+        assert len(server.requests) + server.refused <= 32  # those in flight, and no others
     assert len(replies) == 200
     assert all("did not come back" in r.reason or "Connection" in r.reason for r in replies)
     assert {reply.status for reply in replies} == {"engine_error"}
@@ -253,7 +265,7 @@ def test_a_request_that_kills_the_server_fails_alone() -> None:
 
     def deadly(request: Mapping[str, Any]) -> Reply:
         content = request["messages"][0]["content"]
-        return Reply(fault="crash", seconds=0.2) if content == "poison" else echo(request)
+        return Reply(fault="crash") if content == "poison" else echo(request)
 
     words = ["poison" if i == 7 else f"word {i}" for i in range(30)]
     with FakeOpenAIServer(then=deadly) as server:
