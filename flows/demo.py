@@ -63,7 +63,7 @@ def demo(
     changes = {"root": str(folder / "tables"), **(settings or {})}
     chosen = resolve_profile(profile, changes)
     roots = draw_world(folder / "world", WorldSize(), seed)
-    splits = [(n, s) for n, known in SPLITS.items() for s in (known if submissions else known[:1])]
+    splits = [(n, s) for n in roots for s in (SPLITS[n] if submissions else SPLITS[n][:1])]
     outcome = evaluate(
         chosen,
         [BenchmarkRef(name=name, root=roots[name], split=split) for name, split in splits],
@@ -75,7 +75,7 @@ def demo(
     )
     if not training:
         return outcome.as_json()
-    refs = [BenchmarkRef(name=name, root=roots[name], split="val") for name in SPLITS]
+    refs = [BenchmarkRef(name=name, root=roots[name], split="val") for name in roots]
     trained = train_from_images(
         folder, profile, changes, seed, [ref.collection_name for ref in refs]
     )
@@ -137,7 +137,7 @@ def _score_trained(
         folder / "trained",
         "InstructCIR, trained in this demo",
     )
-    shown = ("report", "scores", "stages")
+    shown = ("report", "scores", "main_metrics", "stages")
     return {
         "checkpoint": checkpoint,
         "triplet_report": trained["triplets"]["report"],

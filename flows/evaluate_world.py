@@ -15,10 +15,12 @@ from embedded_world.benchmarks import WorldSize, write_world
 from flows.forms import BenchmarkName, MethodName
 from flows.profiles import resolve_profile
 from flows.score_benchmark import evaluate
+from models.retrieval.bootstrap import Draws, interval, mean_draws
+from storage.benchmarks.registry import benchmark_facts
 from storage.locations.location import Location
 from tasks.planner import runnable_methods
 from tasks.query_sets import BenchmarkRef
-from tasks.scoring.ledger import MAIN_METRIC, not_zero_shot
+from tasks.scoring.ledger import not_zero_shot
 from tasks.scoring.scores import MethodScores
 
 USUAL: Final = WorldSize(subsets=250, circo_queries=300, fashion_queries=100)
@@ -102,7 +104,8 @@ def evaluate_world(
             for name, own in item.scores.items():
                 scores.setdefault(item.ref.name, {}).setdefault(name, []).append(own)
     tables = {
-        benchmark: sum_up(own, MAIN_METRIC[benchmark], against) for benchmark, own in scores.items()
+        benchmark: sum_up(own, benchmark_facts(benchmark).metrics.main, against)
+        for benchmark, own in scores.items()
     }
     Location(str(folder)).replace("summary.json", json.dumps(tables, indent=1).encode())
     Location(str(folder)).replace("summary.md", as_markdown(tables, seeds, against).encode())
@@ -138,12 +141,12 @@ def sum_up(
     return sorted(rows, key=lambda row: -row["mean"])
 
 
-def _mean_draws(scores: Sequence[MethodScores], main: str) -> np.ndarray[Any, Any]:
-    return np.asarray(np.mean([each.draws[main] for each in scores], axis=0))
+def _mean_draws(scores: Sequence[MethodScores], main: str) -> Draws:
+    return mean_draws([each.draws[main] for each in scores])
 
 
-def _interval(draws: np.ndarray[Any, Any]) -> list[float]:
-    return [round(float(np.percentile(draws, q)), 2) for q in (2.5, 97.5)]
+def _interval(draws: Draws) -> list[float]:
+    return [round(bound, 2) for bound in interval(draws)]
 
 
 def as_markdown(

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from models.retrieval.methods import METHODS, method
+from storage.benchmarks.registry import BENCHMARKS, benchmark_facts
 from tasks.query_sets import BenchmarkRef
 from tasks.settings import Profile
 
@@ -38,13 +39,36 @@ MethodName = Annotated[
 ]
 """A method that can be run here; some want a checkpoint of their own."""
 
-BenchmarkName = Literal["cirr", "circo", "fashioniq"]
-Split = Literal["val", "test1", "test"]
-SPLITS: Final[Mapping[BenchmarkName, tuple[Split, ...]]] = {
-    "cirr": ("val", "test1"),
-    "circo": ("val", "test"),
-    "fashioniq": ("val",),
+
+def _known_benchmark(name: str) -> str:
+    return benchmark_facts(name).name
+
+
+BenchmarkName = Annotated[
+    str,
+    AfterValidator(_known_benchmark),
+    WithJsonSchema({"type": "string", "enum": list(BENCHMARKS)}),
+]
+"""A benchmark of the registry."""
+
+SPLITS: Final[Mapping[str, tuple[str, ...]]] = {
+    name: facts.offered_splits for name, facts in BENCHMARKS.items()
 }
+"""Benchmark -> its splits that can be chosen."""
+
+_SPLITS: Final = list(dict.fromkeys(name for own in SPLITS.values() for name in own))
+
+
+def _known_split(split: str) -> str:
+    if split not in _SPLITS:
+        raise ValueError(f"no split {split!r}; there are {', '.join(_SPLITS)}")
+    return split
+
+
+Split = Annotated[
+    str, AfterValidator(_known_split), WithJsonSchema({"type": "string", "enum": _SPLITS})
+]
+"""A split of some benchmark."""
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -196,7 +220,10 @@ class BenchmarkChoice(Form):
 
     name: BenchmarkName = Field(description="Which benchmark.")
     folder: str = Field(description="The benchmark's folder, images included.")
-    split: Split = Field("val", description="cirr: val, test1. circo: val, test. fashioniq: val.")
+    split: Split = Field(
+        "val",
+        description=" ".join(f"{name}: {', '.join(own)}." for name, own in SPLITS.items()),
+    )
     collection: str = Field(
         "", description="Name of the collection of its images; empty: NAME-SPLIT."
     )

@@ -27,12 +27,13 @@ from flows.profiles import resolve_profile
 from flows.score_benchmark import Outcome, evaluate
 from flows.train_mapping import train_mapping_for
 from models.retrieval.methods import METHODS
-from models.retrieval.published_results import paper_results
+from storage.benchmarks.registry import benchmark_facts
 from tasks.artifacts import artifact_key, markdown_table, publish_markdown, stages_markdown
 from tasks.backbone_names import Folders, folders_of, recognised, recognised_name
 from tasks.planner import runnable_methods
 from tasks.query_sets import BenchmarkRef, is_embedded_world
-from tasks.scoring.ledger import MAIN_METRIC, read_ledger
+from tasks.scoring.ledger import read_ledger
+from tasks.scoring.published import published_for
 from tasks.settings import Profile
 from tasks.stages.rankings import backbone_of
 
@@ -144,13 +145,14 @@ def evaluate_matrix(
     _show(made, benchmarks)
     return {
         "reports": {rerun.name: str(rerun.outcome.report) for rerun in made},
-        "scores": _by_backbone(made),
+        **_by_backbone(made),
     }
 
 
-def _by_backbone(made: Sequence[Rerun]) -> dict[str, dict[str, Mapping[str, float]]]:
+def _by_backbone(made: Sequence[Rerun]) -> dict[str, dict[str, Any]]:
     """Scores under the backbone that each method ran on; one that keeps to its own stands once."""
     scores: dict[str, dict[str, Mapping[str, float]]] = {}
+    mains: dict[str, str] = {}
     folders = folders_of(*(rerun.profile.query_encoder for rerun in made))
     for rerun in made:
         for place, item in enumerate(rerun.outcome.benchmarks):
@@ -158,7 +160,8 @@ def _by_backbone(made: Sequence[Rerun]) -> dict[str, dict[str, Mapping[str, floa
             for method, own in item.scores.items():
                 title = f"{item.ref.collection_name} on {used[method]}"
                 scores.setdefault(title, {})[method] = dict(own.metrics)
-    return scores
+                mains[title] = benchmark_facts(item.ref.name).metrics.main
+    return {"scores": scores, "main_metrics": mains}
 
 
 @dataclass(frozen=True)
@@ -248,7 +251,7 @@ def _show(made: Sequence[Rerun], benchmarks: Sequence[BenchmarkChoice]) -> None:
         if not all(item.scores for item in items.values()):
             continue  # hidden targets: there are submission files instead
         ref = made[0].refs[place]
-        main = MAIN_METRIC[ref.load().family]
+        main = benchmark_facts(ref.name).metrics.main
         new: dict[str, dict[str, float]] = {}
         for rerun in made:
             used = rerun.backbones(place, folders)
@@ -265,7 +268,7 @@ def _show(made: Sequence[Rerun], benchmarks: Sequence[BenchmarkChoice]) -> None:
 def comparison(
     root: str, ref: BenchmarkRef, new: Mapping[str, Mapping[str, float]], folders: Folders
 ) -> str:
-    """Methods by backbone on one benchmark, beside the papers' numbers.
+    """Methods by backbone on one benchmark, next to the papers' numbers.
 
     Args:
         root: Whose ledger knows earlier backbones.
@@ -273,8 +276,7 @@ def comparison(
         new: Backbone -> method -> main metric, of this run.
         folders: What its backbones are called.
     """
-    style = ref.load().family
-    main = MAIN_METRIC[style]
+    main = benchmark_facts(ref.name).metrics.main
     entries = [
         entry
         for entry in read_ledger(root, folders)
@@ -286,13 +288,12 @@ def comparison(
     backbones = list(dict.fromkeys(name for _, name in values))
     methods = list(dict.fromkeys(name for name, _ in values))
     methods.sort(key=lambda name: -max(values.get((name, b), 0.0) for b in backbones))
-    printed = _printed(style, main)
     columns = ["method", *(f"**{b}**" if b in new else b for b in backbones), "papers"]
     rows = [
         (
             METHODS[name].title if name in METHODS else name,
             *(values.get((name, b), "") for b in backbones),
-            printed.get(name, ""),
+            _printed(ref, name, backbones),
         )
         for name in methods
     ]
@@ -301,11 +302,9 @@ def comparison(
     return f"## {ref.collection_name}: {main}{note}\n\n{markdown_table(columns, rows)}"
 
 
-def _printed(style: str, main: str) -> dict[str, str]:
-    """Method -> its printed numbers of the metric, by backbone."""
-    shown: dict[str, list[str]] = {}
-    for result in paper_results(style):
-        if main in result.metrics:
-            backbone = f" ({result.backbone})" if result.backbone else ""
-            shown.setdefault(result.method, []).append(f"{result.metrics[main]:.2f}{backbone}")
-    return {method: ", ".join(dict.fromkeys(values)) for method, values in shown.items()}
+def _printed(ref: BenchmarkRef, method: str, backbones: Sequence[str]) -> str:
+    """A method's published main metric for some backbones, each with what it was measured on."""
+    metric, drawn = benchmark_facts(ref.name).metrics.main, is_embedded_world(ref.root)
+    found = [published_for(ref.name, ref.split, method, b, drawn=drawn) for b in backbones]
+    shown = (f"{each.result.metrics[metric]:.2f} ({each.where})" for each in found if each)
+    return ", ".join(dict.fromkeys(shown))

@@ -23,13 +23,14 @@ from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stage, run_stages, train_once
 from flows.setting_groups import Values
 from flows.train_reformulation import reformulation_job
+from models.retrieval.bootstrap import Draws, interval, mean_draws
 from models.retrieval.methods import method as known_method
+from storage.benchmarks.registry import benchmark_facts
 from storage.locations.location import Location
 from tasks.artifacts import artifact_key, markdown_table, publish_markdown
 from tasks.planner import plan_evaluation
 from tasks.query_sets import BenchmarkRef, image_folder, is_embedded_world
 from tasks.report.scaling import Comparison, Measured, Panel, scaling_page
-from tasks.scoring.ledger import MAIN_METRIC
 from tasks.scoring.scores import MethodScores, score_ranking
 from tasks.settings import Profile
 from tasks.stages.rankings import RankingStage
@@ -232,14 +233,14 @@ def panel_of(
     embedded: bool,
 ) -> Panel:
     """Means over the scored worlds, intervals, and paired differences to the whole network."""
-    main = MAIN_METRIC[benchmark]
+    main = benchmark_facts(benchmark).metrics.main
     curve = [v for v in scores if not v.without]
     comparisons = []
     for variant in scores:
         if variant.without:
             whole = _draws(scores[Variant(variant.triplets)][benchmark], main)
             apart = _draws(scores[variant][benchmark], main) - whole
-            low, high = _interval(apart)
+            low, high = interval(apart)
             measured = _measured(variant, scores[variant][benchmark], main)
             whole_mean = _mean(scores[Variant(variant.triplets)][benchmark], main)
             comparisons.append(
@@ -248,7 +249,7 @@ def panel_of(
                 )
             )
     return Panel(
-        title=f"{benchmark.upper()}{'-like, embedded world' if embedded else ''}",
+        title=f"{benchmark_facts(benchmark).title}{'-like, embedded world' if embedded else ''}",
         metric=main,
         curve=tuple(_measured(v, scores[v][benchmark], main) for v in curve),
         others=tuple((name, _mean(own[benchmark], main)) for name, own in lines.items()),
@@ -257,7 +258,7 @@ def panel_of(
 
 
 def _measured(variant: Variant, scores: Sequence[MethodScores], main: str) -> Measured:
-    low, high = _interval(_draws(scores, main))
+    low, high = interval(_draws(scores, main))
     return Measured(variant.triplets, _mean(scores, main), low, high)
 
 
@@ -265,12 +266,8 @@ def _mean(scores: Sequence[MethodScores], main: str) -> float:
     return float(np.mean([each.metrics[main] for each in scores]))
 
 
-def _draws(scores: Sequence[MethodScores], main: str) -> np.ndarray[Any, Any]:
-    return np.asarray(np.mean([each.draws[main] for each in scores], axis=0))
-
-
-def _interval(draws: np.ndarray[Any, Any]) -> tuple[float, float]:
-    return float(np.percentile(draws, 2.5)), float(np.percentile(draws, 97.5))
+def _draws(scores: Sequence[MethodScores], main: str) -> Draws:
+    return mean_draws([each.draws[main] for each in scores])
 
 
 def _numbers(panel: Panel) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from flows.forms import (
 from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stage, run_stages
-from storage.benchmarks.submissions import circo_submission, cirr_submission, write_submission
+from storage.benchmarks.registry import benchmark_facts
 from tasks.artifacts import artifact_key, publish_markdown, stages_markdown
 from tasks.backbone_names import recognised_name
 from tasks.planner import plan_evaluation, runnable_methods
@@ -32,7 +32,8 @@ from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.report.artifact import section_markdown
 from tasks.report.build import EvaluatedBenchmark, report_data, write_report
 from tasks.report.records import ReportData
-from tasks.scoring.scores import MethodScores, read_ranking, record_scores, score_ranking
+from tasks.scoring.scores import MethodScores, record_scores, score_ranking
+from tasks.scoring.submissions import write_submissions
 from tasks.settings import Profile
 from tasks.stages.rankings import RankingStage
 
@@ -58,6 +59,10 @@ class Outcome:
         return {
             "report": str(self.report),
             "submissions": [str(path) for path in self.submissions],
+            "main_metrics": {
+                item.ref.collection_name: benchmark_facts(item.ref.name).metrics.main
+                for item in self.benchmarks
+            },
             "stages": [stage.as_json() for stage in self.log.stages],
             "scores": {
                 item.ref.collection_name: {
@@ -104,7 +109,7 @@ def evaluate(
             scores = {s.method: score_method(s) for s in plan.rankings}
         else:
             scores = {}
-            files += [p for s in plan.rankings for p in write_submissions(s, out)]
+            files += [p for s in plan.rankings for p in submit(s, out)]
         evaluated.append(EvaluatedBenchmark(ref, plan.rankings, scores))
     data = report_data(profile, evaluated, log.stages, title, commands)
     outcome = Outcome(tuple(evaluated), log, tuple(files), write_report(data, out))
@@ -139,17 +144,9 @@ def score_method(stage: RankingStage) -> MethodScores:
     task_run_name="submission {stage.method} on {stage.benchmark.collection_name}",
     cache_policy=NO_CACHE,
 )
-def write_submissions(stage: RankingStage, out: Path) -> list[Path]:
-    """Write the validated files for a benchmark's server, one folder per method."""
-    benchmark = stage.benchmark.load()
-    ranked = read_ranking(stage)
-    folder = out / "submissions" / stage.method
-    if benchmark.family == "cirr":
-        made = cirr_submission(benchmark, ranked.lists[""], ranked.subset_lists[""])
-        return list(write_submission(made, folder))
-    if benchmark.family == "circo":
-        return list(write_submission([circo_submission(benchmark, ranked.lists[""])], folder))
-    return []
+def submit(stage: RankingStage, out: Path) -> list[Path]:
+    """Write the files for a benchmark's server."""
+    return write_submissions(stage, out)
 
 
 @flow(name="score-benchmark", flow_run_name="score {benchmark} {split}")
@@ -170,8 +167,7 @@ def score_benchmark(
     Args:
         benchmark: Which benchmark.
         folder: The benchmark's folder in its published layout, images included.
-        split: cirr: val, test1. circo: val, test. fashioniq: val. Where targets are hidden,
-            submission files are written.
+        split: One of the benchmark's own. Where targets are hidden, submission files are written.
         methods: Which methods; none chosen means all that run.
         captioning: Captioner and number of captions.
         work: Shards, and what may be missing.

@@ -15,7 +15,7 @@ from pydantic import Field
 from models.settings import Settings
 from storage.benchmarks.indexing import IndexedCategory, index_category
 from storage.benchmarks.records import Benchmark, Query
-from storage.benchmarks.registry import load_benchmark
+from storage.benchmarks.registry import BENCHMARKS, benchmark_facts, load_benchmark
 from storage.collections.collection import Collection
 from storage.collections.names import Listing
 from storage.locations.location import Location
@@ -29,7 +29,7 @@ WORLD_NOTE = "world.json"
 class BenchmarkRef(Settings):
     """Which split of which benchmark, where its files are, and under which protocol."""
 
-    name: str = Field(description="cirr, circo or fashioniq.")
+    name: str = Field(description=f"One of {', '.join(BENCHMARKS)}.")
     root: str = Field(description="Folder of the benchmark in its published layout.")
     split: str = Field("val", description="The split's published name.")
     options: Mapping[str, Any] = Field(
@@ -51,9 +51,7 @@ class BenchmarkRef(Settings):
 @functools.lru_cache(maxsize=8)
 def _load_benchmark(ref_json: str) -> Benchmark:
     ref = BenchmarkRef.model_validate_json(ref_json)
-    options = dict(ref.options)
-    if ref.name == "fashioniq":
-        options.setdefault("join", "both")  # each feature then takes one order or both
+    options = {**benchmark_facts(ref.name).options, **ref.options}
     return load_benchmark(ref.name, ref.root, ref.split, allow_missing=ref.allow_missing, **options)
 
 

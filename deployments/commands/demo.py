@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError(str(error)) from error
         seconds = time.monotonic() - started
     show_stages(summary["stages"])
-    show_scores(summary["scores"])
+    show_scores(summary["scores"], summary["main_metrics"])
     console.print(f"\nPrefect's start-up {start_up:.1f} s, the pipeline {seconds:.1f} s")
     _show_trained(summary["trained"])
     console.print("submission files: " + (", ".join(summary["submissions"]) or "none"))
@@ -50,22 +50,21 @@ def _show_trained(trained: dict[str, Any]) -> None:
         f"\n[bold]InstructCIR, trained just now[/] on {trained['triplets']} generated triplets, "
         f"{trained['steps']} steps (the shipped network above saw more):"
     )
-    show_scores(trained["scores"])
+    show_scores(trained["scores"], trained["main_metrics"])
     console.print(f"its report: {trained['report']}", highlight=False)
     console.print(f"its triplets: {trained['triplet_report']}", highlight=False)
 
 
-def show_scores(scores: dict[str, dict[str, dict[str, float]]]) -> None:
+def show_scores(
+    scores: dict[str, dict[str, dict[str, float]]], main_metrics: dict[str, str]
+) -> None:
     """The main metric of each method on each benchmark."""
     from rich.table import Table
-
-    from tasks.scoring.ledger import MAIN_METRIC
 
     for collection, methods in scores.items():
         if not methods:
             continue
-        known = next(iter(methods.values()))
-        metric = next(name for name in MAIN_METRIC.values() if name in known)
+        metric = main_metrics[collection]
         table = Table(title=f"{collection}: {metric}", box=None, title_justify="left")
         table.add_column("method")
         table.add_column("%", justify="right")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -37,38 +38,48 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-SHOWN = {
-    "recall@1": "R@1",
-    "recall@5": "R@5",
-    "recall@10": "R@10",
-    "recall_subset@1": "Rs@1",
-    "map@5": "mAP@5",
-    "map@10": "mAP@10",
-    "map@50": "mAP@50",
-    "recall@10/average": "R@10",
-    "recall@50/average": "R@50",
-}
-"""Metric -> column, of the few that fit a narrow terminal; `--json` prints all."""
-
-
 def _print_group(rows: list[dict[str, Any]]) -> None:
-    from tasks.scoring.ledger import MAIN_METRIC, not_zero_shot
+    from tasks.scoring.ledger import not_zero_shot
 
     first = rows[0]
-    main = MAIN_METRIC[first["benchmark"]]
-    world = " (embedded world: not comparable with published numbers)"
-    title = f"{first['benchmark']} {first['split']}, {first['queries']} queries"
-    print(title + (world if first["world"] == "embedded" else ""))
-    names = [name for name in SHOWN if name in first["metrics"]]
-    if first["benchmark"] == "circo":
-        names = [name for name in names if name.startswith("map")]
+    main, headings = _columns(first)
+    embedded = first["world"] == "embedded"
+    world = " (embedded world: not comparable with published numbers)" if embedded else ""
+    print(f"{first['benchmark']} {first['split']}, {first['queries']} queries{world}")
+    names = [name for name in headings if name in first["metrics"]]
+    published = ["" if embedded else _published(row, main) for row in rows]
     width = max(len(row["method"]) for row in rows)
     place = max(len(row["backbone"]) for row in rows)
-    head = "".join(f"{SHOWN[name]:>8}" for name in names)
+    head = "".join(f"{headings[name]:>8}" for name in names)
+    head += f"  published {headings.get(main, main)}" if any(published) else ""
     print(f"  {'method':{width}}  {'backbone':{place}}{head}")
-    for row in sorted(rows, key=lambda row: -row["metrics"][main]["value"]):
+    pairs = zip(rows, published, strict=True)
+    for row, paper in sorted(pairs, key=lambda pair: -pair[0]["metrics"][main]["value"]):
         cells = "".join(f"{row['metrics'][name]['value']:8.2f}" for name in names)
-        print(f"  {row['method']:{width}}  {row['backbone']:{place}}{cells}")
+        line = f"  {row['method']:{width}}  {row['backbone']:{place}}{cells}  {paper}"
+        print(line.rstrip())
         if label := not_zero_shot(row["protocol"]):
             print(f"  {'':{width}}  {label}")
     print()
+
+
+def _columns(row: dict[str, Any]) -> tuple[str, Mapping[str, str]]:
+    """The main metric and the metrics that fit a narrow terminal, with their headings.
+
+    All metrics of a benchmark that is not registered here (a shared ledger may hold one).
+    """
+    from storage.benchmarks.registry import BENCHMARKS
+
+    facts = BENCHMARKS.get(row["benchmark"])
+    if facts is None:
+        return next(iter(row["metrics"])), {name: name for name in row["metrics"]}
+    return facts.metrics.main, facts.terminal_columns
+
+
+def _published(row: dict[str, Any], main: str) -> str:
+    from tasks.scoring.published import published_for
+
+    found = published_for(
+        row["benchmark"], row["split"], row["method"], row["backbone"], drawn=False
+    )
+    return found.text(main) if found else ""

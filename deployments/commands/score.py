@@ -11,7 +11,7 @@ import json
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("--benchmark", required=True, choices=("cirr", "circo", "fashioniq"))
+    parser.add_argument("--benchmark", required=True, help="its name, such as cirr")
     parser.add_argument("--split", required=True, help="a split with public targets, such as val")
     parser.add_argument("--annotations", required=True, help="the benchmark's folder")
     parser.add_argument("--predictions", required=True, help="JSON file")

@@ -5,13 +5,14 @@ Everything is computed from the *rank* of each right answer, 0 for the best:
     rank = #{s > s_target} + #{s == s_target and index < target index}
 
 which is its place in a stable descending sort (ties follow gallery order) without sorting.
-Results are percent, unrounded. A target that was not ranked (absent from the gallery, below
-the end of a list) has rank ``NOT_RANKED`` and stays in the denominator as a miss.
+Metrics are kept query by query, from 0 to 1; their means are percent, unrounded. A target that was
+not ranked (absent from the gallery, below the end of a list) has rank ``NOT_RANKED`` and stays in
+the denominator as a miss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,17 +21,14 @@ import numpy.typing as npt
 
 NOT_RANKED = np.iinfo(np.int64).max
 ABSENT = -1
-CIRR_RECALLS = (1, 5, 10, 50)
-CIRR_SUBSET_RECALLS = (1, 2, 3)
-CIRCO_CUTS = (5, 10, 25, 50)
-CIRCO_ASPECT_CUT = 10
-FASHIONIQ_RECALLS = (10, 50)
 # Rows compared at a time: at CIRR size their scores and masks stay in a core's cache.
 _ROWS = 64
 
 Scores = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
 Ranks = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float64]
+"""(Q,) what each query scores in a metric, from 0 to 1; NaN where it does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +160,40 @@ def ranks_in_lists(lists: Ints, targets: Ints) -> Ranks:
     return ranks.reshape(targets.shape)
 
 
-def recall_at_k(ranks: Ranks, k: int) -> float:
-    """Percent of queries whose (single) target is among the first k. ``ranks`` is (Q,)."""
-    return 100.0 * float(np.mean(ranks < k))
+def recalls(ranks: Ranks, depths: Iterable[int], name: str = "recall") -> dict[str, Values]:
+    """NAME@k: whether a query's (single) target is among the first k. ``ranks`` is (Q,)."""
+    return {f"{name}@{k}": (ranks < k).astype(np.float64) for k in depths}
+
+
+def average_precisions(
+    ranks: Ranks, target_counts: Ints, depths: Iterable[int]
+) -> dict[str, Values]:
+    """map@k: the average precision of each query; arguments as in ``average_precision_at_k``."""
+    return {f"map@{k}": average_precision_at_k(ranks, target_counts, k) for k in depths}
+
+
+def by_aspect(name: str, values: Values, aspects: Sequence[Sequence[str]]) -> dict[str, Values]:
+    """NAME/ASPECT: a metric over the queries of each aspect.
+
+    Args:
+        name: The metric.
+        values: (Q,) of all queries.
+        aspects: The aspects of each of the Q queries; a query counts in each of its own.
+    """
+    return {
+        f"{name}/{aspect}": np.where([aspect in own for own in aspects], values, np.nan)
+        for aspect in sorted({aspect for own in aspects for aspect in own})
+    }
+
+
+def average(values: Sequence[Values]) -> Values:
+    """(Q,) the mean of several metrics, query by query."""
+    return np.asarray(np.mean(values, axis=0))
+
+
+def percent(values: Values) -> float:
+    """The mean over the queries that count, in percent; an average precision becomes mAP."""
+    return 100.0 * float(values[~np.isnan(values)].mean())
 
 
 def average_precision_at_k(ranks: Ranks, target_counts: Ints, k: int) -> npt.NDArray[np.float64]:
@@ -187,61 +216,6 @@ def average_precision_at_k(ranks: Ranks, target_counts: Ints, k: int) -> npt.NDA
     place = np.arange(1, ordered.shape[1] + 1)  # how many right answers up to this one
     precision = np.where(ordered < k, place / (np.minimum(ordered, k) + 1.0), 0.0)
     return precision.sum(axis=1) / np.minimum(target_counts, k)
-
-
-def cirr_recalls(ranks: Ranks) -> dict[str, float]:
-    """R@1, 5, 10, 50 over the gallery; ``ranks`` is (Q,)."""
-    return {f"recall@{k}": recall_at_k(ranks, k) for k in CIRR_RECALLS}
-
-
-def cirr_subset_recalls(ranks: Ranks) -> dict[str, float]:
-    """R_subset@1, 2, 3 over the five other members; ``ranks`` is (Q,)."""
-    return {f"recall_subset@{k}": recall_at_k(ranks, k) for k in CIRR_SUBSET_RECALLS}
-
-
-def cirr_metrics(ranks: Ranks, subset_ranks: Ranks) -> dict[str, float]:
-    """Both families and the usual summary (R@5 + R_subset@1) / 2."""
-    metrics = {**cirr_recalls(ranks), **cirr_subset_recalls(subset_ranks)}
-    return {**metrics, "average": (metrics["recall@5"] + metrics["recall_subset@1"]) / 2}
-
-
-def circo_metrics(
-    ranks: Ranks, target_counts: Ints, aspects: Sequence[Sequence[str]]
-) -> dict[str, float]:
-    """mAP@k over all right answers, recall@k of the annotated one, mAP@10 per aspect.
-
-    Args:
-        ranks: (Q, T) ranks, the annotated target in column 0.
-        target_counts: (Q,) number of right answers.
-        aspects: Q tuples of semantic aspects; a query counts in each of its aspects.
-    """
-    metrics = {
-        f"map@{k}": 100.0 * float(average_precision_at_k(ranks, target_counts, k).mean())
-        for k in CIRCO_CUTS
-    }
-    metrics |= {f"recall@{k}": recall_at_k(ranks[:, 0], k) for k in CIRCO_CUTS}
-    precision = average_precision_at_k(ranks, target_counts, CIRCO_ASPECT_CUT)
-    for aspect in sorted({name for names in aspects for name in names}):
-        having = np.array([aspect in names for names in aspects])
-        metrics[f"map@{CIRCO_ASPECT_CUT}/{aspect}"] = 100.0 * float(precision[having].mean())
-    return metrics
-
-
-def fashioniq_metrics(ranks: Mapping[str, Ranks]) -> dict[str, float]:
-    """R@10 and R@50 per category, their unweighted means, and the mean of both.
-
-    Args:
-        ranks: Category -> (Q,) ranks. The means run over the categories given.
-    """
-    if not ranks:
-        raise ValueError("no category was given; FashionIQ needs at least one.")
-    metrics: dict[str, float] = {}
-    for k in FASHIONIQ_RECALLS:
-        recalls = {category: recall_at_k(each, k) for category, each in ranks.items()}
-        metrics |= {f"recall@{k}/{category}": value for category, value in recalls.items()}
-        metrics[f"recall@{k}/average"] = sum(recalls.values()) / len(recalls)
-    overall = [metrics[f"recall@{k}/average"] for k in FASHIONIQ_RECALLS]
-    return {**metrics, "average": sum(overall) / len(overall)}
 
 
 def _count_ahead(block: Scores, targets: Ints, excluded: Ints | None) -> Ranks:

@@ -28,7 +28,7 @@ class PaperResult:
     Attributes:
         paper: `CVSI` or `InstructCIR`.
         table: The table's number in that paper.
-        benchmark: `cirr`, `circo` or `fashioniq`.
+        benchmark: The benchmark's name here: `cirr`, `circo` or `fashioniq`.
         split: The split scored.
         backbone: Backbone as the table names it; empty where the table does not.
         method: Name of the row in `models.retrieval.methods.METHODS`.
@@ -178,9 +178,86 @@ without-EMA-and-cross-attention-(CLIP-itself) 28.45 59.33 24.53 45.67
 _BACKBONES: Final = {"B": VIT_B32, "L": VIT_L14, "G": VIT_G14}
 
 
+_OWN_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    VIT_B32: ("ViT-B-32-quickgelu openai", "ViT-B-32 openai"),
+    VIT_L14: ("ViT-L-14-quickgelu openai", "ViT-L-14 openai"),
+    VIT_G14: ("ViT-bigG-14 laion2b_s39b_b160k",),
+}
+"""What the papers' backbones are called here, model and weights."""
+
+
 def paper_results(benchmark: str) -> tuple[PaperResult, ...]:
     """All published numbers on a benchmark, in the papers' order."""
     return tuple(result for result in PAPER_RESULTS if result.benchmark == benchmark)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A published row to show next to a result of ours.
+
+    Attributes:
+        result: The row.
+        comparable: Whether it was measured on the same benchmark, split and backbone.
+    """
+
+    result: PaperResult
+    comparable: bool
+
+    @property
+    def where(self) -> str:
+        """The row's own backbone and split."""
+        return f"{self.result.backbone or 'backbone not stated'}, {self.result.split}"
+
+    @property
+    def apart(self) -> str:
+        """What must be written next to the number: `where`; empty where it is comparable."""
+        return "" if self.comparable else self.where
+
+    def text(self, metric: str) -> str:
+        """The number as a table shows it, such as `28.24 (ViT-L/14, test)`."""
+        return f"{self.result.metrics[metric]:.2f}" + (f" ({self.apart})" if self.apart else "")
+
+
+def published_next_to(
+    method: str, benchmark: str, split: str, backbone: str, metric: str, *, drawn: bool = False
+) -> Published | None:
+    """The published row to show next to a result of ours.
+
+    The method's main row stands before its variants, and zero-shot before supervised; among these,
+    the row of the same split and backbone. Where there is none, the nearest: one of the same split,
+    then one of the same backbone, then one of ViT-L/14, with which most systems are published.
+
+    Args:
+        method: A name of `models.retrieval.methods.METHODS`.
+        benchmark: The benchmark's name in the papers' rows; empty where no paper knows it.
+        split: The split of our result.
+        backbone: Its backbone's name here, such as `ViT-L-14-quickgelu openai`.
+        metric: A metric that the row must have.
+        drawn: Whether the benchmark is only drawn after the published one. Nothing is then
+            comparable.
+
+    Returns:
+        The row, or None where the papers have no number of the method on the benchmark.
+    """
+    names = {own: paper for paper, every in _OWN_NAMES.items() for own in every}
+    own = names.get(backbone, "")
+    rows = [
+        row for row in paper_results(benchmark) if row.method == method and metric in row.metrics
+    ]
+    if not rows:
+        return None
+    nearest = min(
+        rows,
+        key=lambda row: (
+            row.variant,
+            row.supervised,
+            row.split != split,
+            row.backbone != own,
+            row.backbone != VIT_L14,
+        ),
+    )
+    same = not drawn and bool(own) and (nearest.split, nearest.backbone) == (split, own)
+    return Published(nearest, same)
 
 
 def _rows(table: str) -> Iterator[list[str]]:

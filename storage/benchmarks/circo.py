@@ -2,16 +2,18 @@
 
 Layout: ``annotations/{split}.json``, ``COCO2017_unlabeled/annotations/
 image_info_unlabeled2017.json`` and ``COCO2017_unlabeled/unlabeled2017/*.jpg``. Image names
-are the COCO ids as decimal strings. Predictions are ids, so they can be scored without the
-listing; encoding the gallery needs it.
+are the COCO ids as decimal strings. Predictions are ids (``{"0": ids, ...}``), so they can be
+scored without the listing; encoding the gallery needs it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from storage.benchmarks.errors import AnnotationError
+from storage.benchmarks.errors import AnnotationError, PredictionError, SubmissionError
+from storage.benchmarks.facts import BenchmarkFacts, Lists, Metrics, Split
 from storage.benchmarks.parsing import (
     choose,
     find_root,
@@ -20,10 +22,19 @@ from storage.benchmarks.parsing import (
     require_names,
     require_records,
     require_unique,
+    shorten,
+)
+from storage.benchmarks.predictions import (
+    RANKING_DEPTH,
+    Kind,
+    PredictionForm,
+    RawLists,
+    in_query_order,
 )
 from storage.benchmarks.records import Benchmark, Query
+from storage.benchmarks.submissions import SubmissionFile, named_lists, validated_file
 
-SPLITS = ("val", "test")
+SPLITS = (Split(name="val"), Split(name="test", targets=False))
 COCO = Path("COCO2017_unlabeled")
 LISTING = COCO / "annotations" / "image_info_unlabeled2017.json"
 
@@ -47,7 +58,7 @@ def load_circo(
     Raises:
         AnnotationError: for unknown values, absent files or broken records.
     """
-    choose("split", split, SPLITS)
+    choose("split", split, [each.name for each in SPLITS])
     choose("exclude_reference", exclude_reference, (True, False))
     choose("use_shared_concept", use_shared_concept, (True, False))
     root = find_root(root, ("circo", "CIRCO", ".."), Path("annotations") / f"{split}.json")
@@ -69,7 +80,6 @@ def load_circo(
             name: (str(root / COCO / "unlabeled2017" / file),) for name, file in files.items()
         },
         protocol={
-            "family": "circo",
             "split": split,
             "gallery": "all COCO 2017 unlabeled images",
             "gallery_listing": LISTING.name if files else f"absent: {LISTING} was not found",
@@ -125,3 +135,64 @@ def _read_listing(path: Path) -> dict[str, str]:
             raise AnnotationError(f"{where}: id {name} occurs twice.")
         files[name] = file
     return files
+
+
+def _lists(benchmark: Benchmark, data: Mapping[str, Any]) -> tuple[Kind, RawLists]:
+    wanted = [query.query_id for query in benchmark.queries]
+    return "ranking", {"": in_query_order(data, wanted, "query id")}
+
+
+def _coco_id(value: Any, where: str) -> str:
+    """A COCO id, as an integer or as decimal digits (the server casts both)."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 12:
+        return str(int(value))
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12:
+        return str(value)
+    raise PredictionError(
+        f"{where}: {shorten(value)} is not a COCO image id (an integer from 0, below 10^12)."
+    )
+
+
+PREDICTIONS = PredictionForm(_lists, _coco_id)
+
+
+def circo_submission(
+    benchmark: Benchmark, rankings: Lists, group_rankings: Lists
+) -> tuple[SubmissionFile, ...]:
+    """The CIRCO file: 50 integer COCO ids per query, keys 0..Q-1.
+
+    Args:
+        benchmark: A split with its gallery listing.
+        rankings: (Q, >= 50) gallery indices, best first.
+        group_rankings: Not read; there are no groups.
+
+    Raises:
+        SubmissionError: The server would reject or misread the file.
+    """
+    names = named_lists(benchmark, rankings[""], RANKING_DEPTH)
+    try:
+        content = {key: [int(name) for name in row] for key, row in names.items()}
+    except ValueError as problem:
+        raise SubmissionError(f"CIRCO galleries are named by COCO id: {problem}.") from None
+    name = f"{benchmark.name}_{benchmark.split}.json"
+    return (validated_file(benchmark, PREDICTIONS, name, content),)
+
+
+METRICS = Metrics(
+    main="map@10",
+    average_precisions=(5, 10, 25, 50),
+    recalls=(5, 10, 25, 50),
+    aspect_precision=10,
+)
+BENCHMARK = BenchmarkFacts(
+    name="circo",
+    title="CIRCO",
+    load=load_circo,
+    splits=SPLITS,
+    metrics=METRICS,
+    columns=("map@5", "map@10", "map@25", "map@50"),
+    terminal_columns={"map@5": "mAP@5", "map@10": "mAP@10", "map@50": "mAP@50"},
+    predictions=PREDICTIONS,
+    submission=circo_submission,
+    paper="circo",
+)

@@ -1,7 +1,8 @@
 """CIRR (Liu et al., ICCV 2021): real-life photographs with six-image hard-negative groups.
 
 Layout: ``captions/cap.rc2.{split}.json``, ``image_splits/split.rc2.{split}.json`` and images
-named by the split file, either directly under the root or under ``img_raw``.
+named by the split file, either directly under the root or under ``img_raw``. Predictions:
+``{"version", "metric", pairid: names}``, one file for the gallery and one for the groups.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from storage.benchmarks.errors import AnnotationError
+from storage.benchmarks.errors import AnnotationError, PredictionError, SubmissionError
+from storage.benchmarks.facts import BenchmarkFacts, Lists, Metrics, Split
 from storage.benchmarks.parsing import (
     choose,
     find_root,
+    listing,
     read_json,
     require_field,
     require_names,
@@ -21,10 +24,26 @@ from storage.benchmarks.parsing import (
     require_unique,
     shorten,
 )
+from storage.benchmarks.predictions import (
+    RANKING_DEPTH,
+    SUBSET_DEPTH,
+    Kind,
+    PredictionForm,
+    RawLists,
+    in_query_order,
+)
 from storage.benchmarks.records import Benchmark, Query
+from storage.benchmarks.submissions import SubmissionFile, named_lists, validated_file
 
-SPLITS = ("train", "val", "test1")
+SPLITS = (
+    Split(name="train", offered=False),
+    Split(name="val"),
+    Split(name="test1", targets=False),
+)
 IMAGE_FOLDERS = ("", "img_raw")
+VERSION = "rc2"
+FILES: Mapping[str, Kind] = {"recall": "ranking", "recall_subset": "subset"}
+MAX_BYTES = 5_000_000  # the server's limit is 5 MB; the smaller reading is always safe
 
 
 def load_cirr(root: Path, split: str, *, exclude_reference: bool = True) -> Benchmark:
@@ -38,7 +57,7 @@ def load_cirr(root: Path, split: str, *, exclude_reference: bool = True) -> Benc
     Raises:
         AnnotationError: for unknown values, absent files or broken records.
     """
-    choose("split", split, SPLITS)
+    choose("split", split, [each.name for each in SPLITS])
     choose("exclude_reference", exclude_reference, (True, False))
     captions = Path("captions") / f"cap.rc2.{split}.json"
     root = find_root(root, ("cirr", "CIRR"), captions)
@@ -59,7 +78,6 @@ def load_cirr(root: Path, split: str, *, exclude_reference: bool = True) -> Benc
             for name, file in files.items()
         },
         protocol={
-            "family": "cirr",
             "split": split,
             "gallery": "all images of the split",
             "exclude_reference": exclude_reference,
@@ -102,3 +120,81 @@ def _read_query(record: Any, files: Mapping[str, str], where: str) -> Query:
         subset=tuple(name for name in members if name != reference),
         captions=(caption,),
     )
+
+
+def _lists(benchmark: Benchmark, data: Mapping[str, Any]) -> tuple[Kind, RawLists]:
+    metric, version = data.get("metric"), data.get("version")
+    if not isinstance(metric, str) or metric not in FILES:
+        raise PredictionError(
+            f'"metric" is {shorten(metric)}; a CIRR file says which it is for: '
+            f"{listing(list(FILES))}."
+        )
+    if version != VERSION:
+        raise PredictionError(f'"version" is {shorten(version)}; write "{VERSION}".')
+    lists = {key: value for key, value in data.items() if key not in ("metric", "version")}
+    wanted = [query.query_id for query in benchmark.queries]
+    return FILES[metric], {"": in_query_order(lists, wanted, "pair id")}
+
+
+PREDICTIONS = PredictionForm(_lists)
+
+
+def cirr_submission(
+    benchmark: Benchmark, rankings: Lists, group_rankings: Lists
+) -> tuple[SubmissionFile, ...]:
+    """The two CIRR files: the gallery ranking and the ranking inside each group.
+
+    Args:
+        benchmark: A split with its gallery.
+        rankings: (Q, >= 50) gallery indices, best first, the reference excluded.
+        group_rankings: (Q, >= 3) gallery indices of members, best first.
+
+    Raises:
+        SubmissionError: The server would reject or misread a file.
+    """
+    lists = {
+        "recall": (rankings[""], RANKING_DEPTH),
+        "recall_subset": (group_rankings[""], SUBSET_DEPTH),
+    }
+    made = []
+    for metric, (ranked, depth) in lists.items():
+        names = named_lists(benchmark, ranked, depth)
+        content = {"version": VERSION, "metric": metric, **names}
+        name = f"{benchmark.name}_{benchmark.split}_{metric}.json"
+        made.append(validated_file(benchmark, PREDICTIONS, name, content))
+    for file in made:
+        if len(file.payload) >= MAX_BYTES:
+            raise SubmissionError(f"{file.name}: {len(file.payload)} bytes; the server takes 5 MB.")
+    return tuple(made)
+
+
+BENCHMARK = BenchmarkFacts(
+    name="cirr",
+    title="CIRR",
+    load=load_cirr,
+    splits=SPLITS,
+    metrics=Metrics(
+        main="recall@1",
+        recalls=(1, 5, 10, 50),
+        group_recalls=(1, 2, 3),
+        averaged=("recall@5", "recall_subset@1"),
+    ),
+    columns=(
+        "recall@1",
+        "recall@5",
+        "recall@10",
+        "recall@50",
+        "recall_subset@1",
+        "recall_subset@2",
+        "recall_subset@3",
+    ),
+    terminal_columns={
+        "recall@1": "R@1",
+        "recall@5": "R@5",
+        "recall@10": "R@10",
+        "recall_subset@1": "Rs@1",
+    },
+    predictions=PREDICTIONS,
+    submission=cirr_submission,
+    paper="cirr",
+)

@@ -2,15 +2,17 @@
 
 Layout: ``captions/cap.{category}.{split}.json``, ``image_splits/split.{category}.{split}.json``
 and ``images/<ASIN>.{jpg|png}``. A category counts as present when both of its files exist.
+Predictions: ``{category: {query index: names}}``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from storage.benchmarks.errors import AnnotationError
+from storage.benchmarks.errors import AnnotationError, PredictionError
+from storage.benchmarks.facts import BenchmarkFacts, Metrics, Split
 from storage.benchmarks.parsing import (
     choose,
     find_root,
@@ -19,10 +21,16 @@ from storage.benchmarks.parsing import (
     require_field,
     require_names,
     require_records,
+    shorten,
 )
+from storage.benchmarks.predictions import Kind, PredictionForm, RawLists, in_query_order
 from storage.benchmarks.records import Benchmark, Query
 
-SPLITS = ("train", "val", "test")
+SPLITS = (
+    Split(name="train", offered=False),
+    Split(name="val"),
+    Split(name="test", targets=False, offered=False),
+)
 CATEGORIES = ("dress", "shirt", "toptee")
 JOINS = ("both", "c1c2", "c2c1")
 GALLERIES = ("split", "union")
@@ -56,7 +64,7 @@ def load_fashioniq(
     Raises:
         AnnotationError: for unknown values, absent files or broken records.
     """
-    choose("split", split, SPLITS)
+    choose("split", split, [each.name for each in SPLITS])
     choose("join", join, JOINS)
     choose("gallery", gallery, GALLERIES)
     choose("exclude_reference", exclude_reference, (True, False))
@@ -82,7 +90,6 @@ def load_fashioniq(
             for name in images
         },
         protocol={
-            "family": "fashioniq",
             "split": split,
             "gallery": gallery,
             "exclude_reference": exclude_reference,
@@ -203,3 +210,41 @@ def _read_query(
 def _used_images(names: tuple[str, ...], queries: list[Query]) -> tuple[str, ...]:
     used = {name for query in queries for name in (query.reference, *query.targets)}
     return tuple(name for name in names if name in used)
+
+
+def _lists(benchmark: Benchmark, data: Mapping[str, Any]) -> tuple[Kind, RawLists]:
+    loaded = benchmark.categories
+    if set(data) != set(loaded):
+        raise PredictionError(
+            f"categories are {listing(sorted(data))}; the annotations hold {listing(loaded)}. Give "
+            "exactly these, add the other annotation files, or choose with categories=[...]."
+        )
+    lists: dict[str, Mapping[str, Any]] = {}
+    for category in loaded:
+        if not isinstance(data[category], dict):
+            raise PredictionError(
+                f"{category}: expected an object query index -> names, "
+                f"found {shorten(data[category])}."
+            )
+        wanted = [str(row) for row in range(len(benchmark.queries_of(category)))]
+        lists[category] = in_query_order(data[category], wanted, f"{category} query index")
+    return "ranking", lists
+
+
+BENCHMARK = BenchmarkFacts(
+    name="fashioniq",
+    title="FashionIQ",
+    load=load_fashioniq,
+    splits=SPLITS,
+    metrics=Metrics(
+        main="recall@10/average",
+        recalls=(10, 50),
+        by_category=True,
+        averaged=("recall@10/average", "recall@50/average"),
+    ),
+    columns=("recall@10/average", "recall@50/average"),
+    terminal_columns={"recall@10/average": "R@10", "recall@50/average": "R@50"},
+    predictions=PredictionForm(_lists),
+    paper="fashioniq",
+    options={"join": "both"},  # each feature then takes one order of the captions or both
+)

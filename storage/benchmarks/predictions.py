@@ -20,14 +20,34 @@ from storage.benchmarks.records import Benchmark, Query
 
 RANKING_DEPTH = 50
 SUBSET_DEPTH = 3
-CIRR_VERSION = "rc2"
-CIRR_METRICS: Mapping[str, Literal["ranking", "subset"]] = {
-    "recall": "ranking",
-    "recall_subset": "subset",
-}
 
 Kind = Literal["ranking", "subset"]
 RawLists = Mapping[str, Mapping[str, Any]]  # category -> key in the file -> claimed list
+
+
+def image_name(value: Any, where: str) -> str:
+    """The name of an image, which is a string.
+
+    Raises:
+        PredictionError: It is not a string.
+    """
+    if not isinstance(value, str):
+        raise PredictionError(f"{where}: {shorten(value)} is not an image name (a string).")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionForm:
+    """How one benchmark writes predictions.
+
+    Attributes:
+        lists: From a benchmark and the parsed file to what is ranked and, by category, the
+            claimed list of each query, in query order (see `in_query_order`).
+        to_name: From a list's entry, and where it stands, to the image's name.
+    """
+
+    lists: Callable[[Benchmark, Mapping[str, Any]], tuple[Kind, RawLists]]
+    to_name: Callable[[Any, str], str] = image_name
 
 
 @dataclass(frozen=True)
@@ -45,7 +65,7 @@ class Predictions:
     lists: Mapping[str, IntArray]
 
 
-def read_predictions(benchmark: Benchmark, path: str | Path) -> Predictions:
+def read_predictions(benchmark: Benchmark, form: PredictionForm, path: str | Path) -> Predictions:
     """Read and check a predictions file.
 
     Raises:
@@ -53,39 +73,34 @@ def read_predictions(benchmark: Benchmark, path: str | Path) -> Predictions:
     """
     data = read_json(Path(path), PredictionError)
     try:
-        return check_predictions(benchmark, data)
+        return check_predictions(benchmark, form, data)
     except PredictionError as problem:
         raise PredictionError(f"{path}: {problem}") from None
 
 
-def check_predictions(benchmark: Benchmark, data: Any, *, exact: bool = False) -> Predictions:
+def check_predictions(
+    benchmark: Benchmark, form: PredictionForm, data: Any, *, exact: bool = False
+) -> Predictions:
     """Check parsed predictions against a benchmark and make them integers.
 
     Args:
         benchmark: Annotations of the split the predictions are for.
-        data: The parsed file. CIRR: ``{"version", "metric", pairid: names}``; CIRCO:
-            ``{"0": ids, ...}``; FashionIQ: ``{category: {query index: names}}``.
+        form: How the benchmark writes predictions.
+        data: The parsed file.
         exact: Refuse lists longer than the depth (a submission) instead of reading their head.
 
     Raises:
         PredictionError: saying what was found, what is allowed and what to do.
     """
-    reader = _READERS.get(benchmark.family)
-    if reader is None:
-        raise PredictionError(
-            f"predictions of the family {benchmark.family!r} are not known. "
-            f"Known: {listing(list(_READERS))}."
-        )
     if not isinstance(data, dict):
         raise PredictionError(f"expected a JSON object, found {shorten(data)}.")
-    kind, raw = reader(benchmark, data)
-    to_name = _circo_name if benchmark.family == "circo" else _image_name
+    kind, raw = form.lists(benchmark, data)
     categories: dict[str, IndexedCategory] = {}
     tables: dict[str, IntArray] = {}
     for category in benchmark.categories:
         labels = [f"{category} query {key}".lstrip() for key in raw[category]]
         lists = [
-            _read_list(each, where, to_name)
+            _read_list(each, where, form.to_name)
             for each, where in zip(raw[category].values(), labels, strict=True)
         ]
         view = index_category(benchmark, category, _gallery(benchmark, category, lists))
@@ -106,54 +121,12 @@ class _Rules:
     split: str
 
 
-def _cirr_lists(benchmark: Benchmark, data: Mapping[str, Any]) -> tuple[Kind, RawLists]:
-    metric, version = data.get("metric"), data.get("version")
-    if not isinstance(metric, str) or metric not in CIRR_METRICS:
-        raise PredictionError(
-            f'"metric" is {shorten(metric)}; a CIRR file says which it is for: '
-            f"{listing(list(CIRR_METRICS))}."
-        )
-    if version != CIRR_VERSION:
-        raise PredictionError(f'"version" is {shorten(version)}; write "{CIRR_VERSION}".')
-    lists = {key: value for key, value in data.items() if key not in ("metric", "version")}
-    wanted = [query.query_id for query in benchmark.queries]
-    return CIRR_METRICS[metric], {"": _in_query_order(lists, wanted, "pair id")}
+def in_query_order(lists: Mapping[str, Any], wanted: Sequence[str], what: str) -> Mapping[str, Any]:
+    """The lists under the wanted keys, in their order.
 
-
-def _circo_lists(benchmark: Benchmark, data: Mapping[str, Any]) -> tuple[Kind, RawLists]:
-    wanted = [query.query_id for query in benchmark.queries]
-    return "ranking", {"": _in_query_order(data, wanted, "query id")}
-
-
-def _fashioniq_lists(benchmark: Benchmark, data: Mapping[str, Any]) -> tuple[Kind, RawLists]:
-    loaded = benchmark.categories
-    if set(data) != set(loaded):
-        raise PredictionError(
-            f"categories are {listing(sorted(data))}; the annotations hold {listing(loaded)}. Give "
-            "exactly these, add the other annotation files, or choose with categories=[...]."
-        )
-    lists: dict[str, Mapping[str, Any]] = {}
-    for category in loaded:
-        if not isinstance(data[category], dict):
-            raise PredictionError(
-                f"{category}: expected an object query index -> names, "
-                f"found {shorten(data[category])}."
-            )
-        wanted = [str(row) for row in range(len(benchmark.queries_of(category)))]
-        lists[category] = _in_query_order(data[category], wanted, f"{category} query index")
-    return "ranking", lists
-
-
-_READERS: Mapping[str, Callable[[Benchmark, Mapping[str, Any]], tuple[Kind, RawLists]]] = {
-    "cirr": _cirr_lists,
-    "circo": _circo_lists,
-    "fashioniq": _fashioniq_lists,
-}
-
-
-def _in_query_order(
-    lists: Mapping[str, Any], wanted: Sequence[str], what: str
-) -> Mapping[str, Any]:
+    Raises:
+        PredictionError: A list is absent, or there is one that nothing asks for.
+    """
     absent = [key for key in wanted if key not in lists]
     known = set(wanted)
     unknown = [key for key in lists if key not in known]
@@ -175,23 +148,6 @@ def _read_list(raw: Any, where: str, to_name: Callable[[Any, str], str]) -> list
         repeated = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise PredictionError(f"{where}: {repeated!r} occurs twice; an image is ranked once.")
     return names
-
-
-def _image_name(value: Any, where: str) -> str:
-    if not isinstance(value, str):
-        raise PredictionError(f"{where}: {shorten(value)} is not an image name (a string).")
-    return value
-
-
-def _circo_name(value: Any, where: str) -> str:
-    """A COCO id, as an integer or as decimal digits (the server casts both)."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 12:
-        return str(int(value))
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12:
-        return str(value)
-    raise PredictionError(
-        f"{where}: {shorten(value)} is not a COCO image id (an integer from 0, below 10^12)."
-    )
 
 
 def _gallery(benchmark: Benchmark, category: str, lists: list[list[str]]) -> tuple[str, ...]:

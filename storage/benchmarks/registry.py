@@ -1,30 +1,47 @@
-"""The benchmarks by name. A new one is a file with a loader and a line here."""
+"""The benchmarks by name. A new one is a file in this folder and a line in `NAMES`."""
 
 from __future__ import annotations
 
+import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
-from storage.benchmarks.circo import load_circo
-from storage.benchmarks.cirr import load_cirr
 from storage.benchmarks.errors import BenchmarkError
-from storage.benchmarks.fashioniq import load_fashioniq
+from storage.benchmarks.facts import BenchmarkFacts
 from storage.benchmarks.images import locate_images, require_images
 from storage.benchmarks.parsing import listing
 from storage.benchmarks.records import Benchmark
 
-BENCHMARKS: Mapping[str, Callable[..., Benchmark]] = {
-    "cirr": load_cirr,
-    "circo": load_circo,
-    "fashioniq": load_fashioniq,
-}
+NAMES: Final = (
+    "cirr",
+    "circo",
+    "fashioniq",
+)
+"""Each benchmark's name and file: `storage/benchmarks/NAME.py` holds its `BENCHMARK`."""
+
+BENCHMARKS: Final[Mapping[str, BenchmarkFacts]] = MappingProxyType(
+    {name: importlib.import_module(f"storage.benchmarks.{name}").BENCHMARK for name in NAMES}
+)
+
+
+def benchmark_facts(name: str) -> BenchmarkFacts:
+    """What is known of a benchmark.
+
+    Raises:
+        BenchmarkError: The name is unknown; the known ones are listed.
+    """
+    if name not in BENCHMARKS:
+        raise BenchmarkError(f"No benchmark {name!r}. Known: {listing(sorted(BENCHMARKS))}.")
+    return BENCHMARKS[name]
 
 
 def protocol_options(name: str) -> tuple[str, ...]:
     """The protocol switches of one benchmark (the loader's keyword arguments)."""
-    parameters = inspect.signature(_loader(name)).parameters.values()
+    parameters = inspect.signature(benchmark_facts(name).load).parameters.values()
     return tuple(each.name for each in parameters if each.kind is each.KEYWORD_ONLY)
 
 
@@ -40,7 +57,7 @@ def load_annotations(name: str, root: str | Path, split: str, **options: Any) ->
     Raises:
         BenchmarkError: for an unknown name, split or option, or unusable files.
     """
-    loader = _loader(name)
+    facts = benchmark_facts(name)
     known = protocol_options(name)
     unknown = sorted(set(options) - set(known))
     if unknown:
@@ -50,7 +67,9 @@ def load_annotations(name: str, root: str | Path, split: str, **options: Any) ->
     root = Path(root)
     if not root.is_dir():
         raise BenchmarkError(f"{root}: no such folder. Give the folder of the {name} annotations.")
-    return loader(root, split, **options)
+    loaded = facts.load(root, split, **options)
+    # A loader may serve several benchmarks of one layout.
+    return replace(loaded, name=name, protocol={"family": facts.family, **loaded.protocol})
 
 
 def load_benchmark(
@@ -64,9 +83,3 @@ def load_benchmark(
     """
     located = locate_images(load_annotations(name, root, split, **options))
     return require_images(located, allow_missing=allow_missing)
-
-
-def _loader(name: str) -> Callable[..., Benchmark]:
-    if name not in BENCHMARKS:
-        raise BenchmarkError(f"No benchmark {name!r}. Known: {listing(sorted(BENCHMARKS))}.")
-    return BENCHMARKS[name]

@@ -1,7 +1,7 @@
 """The evaluation servers' submission files, validated as a whole before a byte is written.
 
-A CIRR submission is two files, a CIRCO submission one. Rankings come in as gallery indices;
-what was built is read back by the same checks that guard predictions files.
+Each benchmark builds its own content from `named_lists`; `validated_file` reads it back by the
+checks that guard predictions files.
 """
 
 from __future__ import annotations
@@ -20,16 +20,9 @@ import numpy.typing as npt
 from storage.benchmarks.errors import PredictionError, SubmissionError
 from storage.benchmarks.indexing import index_category
 from storage.benchmarks.parsing import listing
-from storage.benchmarks.predictions import (
-    CIRR_METRICS,
-    CIRR_VERSION,
-    RANKING_DEPTH,
-    SUBSET_DEPTH,
-    check_predictions,
-)
+from storage.benchmarks.predictions import PredictionForm, check_predictions
 from storage.benchmarks.records import Benchmark
 
-MAX_CIRR_BYTES = 5_000_000  # the server's limit is 5 MB; the smaller reading is always safe
 Ints = npt.NDArray[np.integer[Any]]
 
 
@@ -39,53 +32,6 @@ class SubmissionFile:
 
     name: str
     payload: bytes
-
-
-def cirr_submission(
-    benchmark: Benchmark, rankings: Ints, subset_rankings: Ints
-) -> tuple[SubmissionFile, SubmissionFile]:
-    """The two CIRR files: the gallery ranking and the ranking inside each group.
-
-    Args:
-        benchmark: A CIRR-style split with its gallery.
-        rankings: (Q, >= 50) gallery indices, best first, the reference excluded.
-        subset_rankings: (Q, >= 3) gallery indices of members, best first.
-
-    Raises:
-        SubmissionError: when the server would reject or misread a file.
-    """
-    _require_style(benchmark, "cirr")
-    lists = {"recall": (rankings, RANKING_DEPTH), "recall_subset": (subset_rankings, SUBSET_DEPTH)}
-    made = []
-    for metric in CIRR_METRICS:
-        names = _named_lists(benchmark, *lists[metric])
-        content = {"version": CIRR_VERSION, "metric": metric, **names}
-        made.append(
-            _validated(benchmark, f"{benchmark.name}_{benchmark.split}_{metric}.json", content)
-        )
-    for file in made:
-        if len(file.payload) >= MAX_CIRR_BYTES:
-            raise SubmissionError(f"{file.name}: {len(file.payload)} bytes; the server takes 5 MB.")
-    return made[0], made[1]
-
-
-def circo_submission(benchmark: Benchmark, rankings: Ints) -> SubmissionFile:
-    """The CIRCO file: 50 integer COCO ids per query, keys 0..Q-1.
-
-    Args:
-        benchmark: A CIRCO-style split with its gallery listing.
-        rankings: (Q, >= 50) gallery indices, best first.
-
-    Raises:
-        SubmissionError: when the server would reject or misread the file.
-    """
-    _require_style(benchmark, "circo")
-    names = _named_lists(benchmark, rankings, RANKING_DEPTH)
-    try:
-        content = {key: [int(name) for name in row] for key, row in names.items()}
-    except ValueError as problem:
-        raise SubmissionError(f"CIRCO galleries are named by COCO id: {problem}.") from None
-    return _validated(benchmark, f"{benchmark.name}_{benchmark.split}.json", content)
 
 
 def write_submission(files: Sequence[SubmissionFile], folder: str | Path) -> tuple[Path, ...]:
@@ -106,8 +52,17 @@ def write_submission(files: Sequence[SubmissionFile], folder: str | Path) -> tup
     return paths
 
 
-def _named_lists(benchmark: Benchmark, rankings: Ints, depth: int) -> dict[str, list[str]]:
-    """Query id -> names, from (Q, >= depth) gallery indices."""
+def named_lists(benchmark: Benchmark, rankings: Ints, depth: int) -> dict[str, list[str]]:
+    """Query id -> the first `depth` names, of a benchmark with one gallery.
+
+    Args:
+        benchmark: With its gallery.
+        rankings: (Q, >= depth) gallery indices, best first.
+        depth: Names for each query.
+
+    Raises:
+        SubmissionError: The gallery is unknown, or the rankings do not fit it.
+    """
     view = index_category(benchmark)
     rows, gallery = len(view.queries), view.gallery
     if not gallery:
@@ -130,21 +85,20 @@ def _named_lists(benchmark: Benchmark, rankings: Ints, depth: int) -> dict[str, 
     }
 
 
-def _validated(benchmark: Benchmark, name: str, content: Mapping[str, Any]) -> SubmissionFile:
+def validated_file(
+    benchmark: Benchmark, form: PredictionForm, name: str, content: Mapping[str, Any]
+) -> SubmissionFile:
+    """The file of some content, if it reads back as complete predictions.
+
+    Raises:
+        SubmissionError: The benchmark's server would reject or misread the file.
+    """
     payload = json.dumps(content, separators=(",", ":")).encode()
     try:
-        check_predictions(benchmark, json.loads(payload), exact=True)
+        check_predictions(benchmark, form, json.loads(payload), exact=True)
     except PredictionError as problem:
         raise SubmissionError(f"{name} was not written: {problem}") from None
     return SubmissionFile(name, payload)
-
-
-def _require_style(benchmark: Benchmark, style: str) -> None:
-    if benchmark.family != style:
-        raise SubmissionError(
-            f"{benchmark.name} has the family {benchmark.family!r}, not {style!r}; only CIRR and "
-            "CIRCO have servers."
-        )
 
 
 def _replace(path: Path, payload: bytes) -> None:

@@ -49,12 +49,18 @@ def _scores(section: Section) -> str:
             row.title,
             *(row.metrics.get(name, "") for name in metrics),
             _interval(row, section.main_metric),
-            row.paper.get(section.main_metric, ""),
+            _paper(row, section.main_metric),
         )
         for row in sorted(section.rows, key=lambda row: -row.metrics.get(section.main_metric, -1))
         if row.metrics
     ]
     return markdown_table(("method", *metrics, "95 % interval", "paper"), rows)
+
+
+def _paper(row: LeaderboardRow, metric: str) -> str:
+    if metric not in row.paper:
+        return ""
+    return f"{row.paper[metric]:.2f}" + (f" ({row.paper_apart})" if row.paper_apart else "")
 
 
 def _interval(row: LeaderboardRow, metric: str) -> str:

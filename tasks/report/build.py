@@ -11,8 +11,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from models.retrieval.bootstrap import interval
 from models.retrieval.methods import METHODS
-from models.retrieval.published_results import PaperResult, paper_results
+from models.retrieval.published_results import Published
+from storage.benchmarks.facts import BenchmarkFacts
+from storage.benchmarks.registry import benchmark_facts
 from storage.collections.collection import Collection
 from storage.locations.location import Location
 from storage.tables.table import Table
@@ -30,27 +33,14 @@ from tasks.report.records import (
     Thumbnail,
 )
 from tasks.report.render import render_report
-from tasks.scoring.ledger import MAIN_METRIC, RESULTS_SPEC, not_zero_shot
+from tasks.scoring.ledger import RESULTS_SPEC, not_zero_shot
+from tasks.scoring.published import published_for
 from tasks.scoring.scores import MethodScores, RankedLists, read_ranking
 from tasks.settings import Profile
 from tasks.stages.query_features import QueryFeatureStage
 from tasks.stages.rankings import REFORMULATED, RankingStage, backbone_of
 from tasks.stages.stage import Stage as TableStage
 
-COLUMNS: Final = {
-    "cirr": (
-        "recall@1",
-        "recall@5",
-        "recall@10",
-        "recall@50",
-        "recall_subset@1",
-        "recall_subset@2",
-        "recall_subset@3",
-    ),
-    "circo": ("map@5", "map@10", "map@25", "map@50"),
-    "fashioniq": ("recall@10/average", "recall@50/average"),
-}
-TITLES: Final = {"cirr": "CIRR", "circo": "CIRCO", "fashioniq": "FashionIQ"}
 GROUPS: Final = {"baseline": "baseline", "ablation": "ablation"}
 STRIPS = 6
 """Queries shown per benchmark: half found at rank one where there are as many, half not."""
@@ -101,7 +91,7 @@ def write_report(data: ReportData, out: Path) -> Path:
 
 
 def _section(profile: Profile, item: EvaluatedBenchmark) -> Section:
-    style = item.ref.load().family
+    facts = benchmark_facts(item.ref.name)
     world = "-like, embedded world" if is_embedded_world(item.ref.root) else ""
     shown = "cvsi" if "cvsi" in item.scores else next(iter(item.scores))
     ranking = next(stage for stage in item.rankings if stage.method == shown)
@@ -109,25 +99,24 @@ def _section(profile: Profile, item: EvaluatedBenchmark) -> Section:
     folders = folders_of(profile.query_encoder)
     return Section(
         name=item.ref.collection_name,
-        title=f"{TITLES[style]}{world}",
-        main_metric=MAIN_METRIC[style],
-        rows=tuple(_measured(item, style, stage, folders) for stage in item.rankings)
-        + tuple(_elsewhere(item, style, backbone)),
+        title=f"{facts.title}{world}",
+        main_metric=facts.metrics.main,
+        rows=tuple(_measured(item, facts, stage, folders) for stage in item.rankings)
+        + tuple(_elsewhere(item, backbone)),
         protocol=_short(item.scores[shown].protocol),
         strips=_strips(ranking),
         summary=f"{len(item.ref.load().queries)} queries, split {item.ref.split}.",
-        columns=COLUMNS[style],
+        columns=facts.columns,
         interval_note="95 % bootstrap over queries",
     )
 
 
 def _measured(
-    item: EvaluatedBenchmark, style: str, stage: RankingStage, folders: Folders
+    item: EvaluatedBenchmark, facts: BenchmarkFacts, stage: RankingStage, folders: Folders
 ) -> LeaderboardRow:
     name = stage.method
     row, scores, whole = METHODS[name], item.scores[name], item.scores.get("cvsi")
-    paper = _published(name, style)
-    deltas = {} if whole is None or name == "cvsi" else _paired(scores, whole, COLUMNS[style])
+    deltas = {} if whole is None or name == "cvsi" else _paired(scores, whole, facts.columns)
     backbone, trained, _ = recognised(backbone_of(stage), folders).partition(REFORMULATED)
     caveat = not_zero_shot(scores.protocol)
     return LeaderboardRow(
@@ -142,10 +131,9 @@ def _measured(
         intervals=dict(scores.intervals),
         delta_intervals=deltas,
         num_queries=scores.queries,
-        paper=dict(paper.metrics) if paper else {},
-        paper_source=_source(paper),
         note=row.description,
         caveat=caveat,
+        **_paper(_published(item.ref, name, backbone)),
     )
 
 
@@ -153,19 +141,16 @@ def _paired(
     scores: MethodScores, whole: MethodScores, metrics: Sequence[str]
 ) -> dict[str, tuple[float, float]]:
     """95 % interval of a method minus the whole method, from paired bootstrap draws."""
-    return {
-        name: (float(np.percentile(gap, 2.5)), float(np.percentile(gap, 97.5)))
-        for name in metrics
-        if (gap := scores.draws[name] - whole.draws[name]).size
-    }
+    gaps = {name: scores.draws[name] - whole.draws[name] for name in metrics}
+    return {name: interval(gap) for name, gap in gaps.items() if gap.size}
 
 
-def _elsewhere(item: EvaluatedBenchmark, style: str, backbone: str) -> list[LeaderboardRow]:
+def _elsewhere(item: EvaluatedBenchmark, backbone: str) -> list[LeaderboardRow]:
     """Systems of the papers' tables that do not run here, or lack a checkpoint."""
     rows = []
     for name, row in METHODS.items():
-        paper = _published(name, style)
-        if row.status == "ready" or name in item.scores or paper is None:
+        published = _published(item.ref, name, backbone)
+        if row.status == "ready" or name in item.scores or published is None:
             continue
         rows.append(
             LeaderboardRow(
@@ -175,27 +160,30 @@ def _elsewhere(item: EvaluatedBenchmark, style: str, backbone: str) -> list[Lead
                 benchmark=item.ref.collection_name,
                 split=item.ref.split,
                 backbone=backbone,
-                paper=dict(paper.metrics),
-                paper_source=_source(paper),
                 status=row.status,
                 note=row.reason,
+                **_paper(published),
             )
         )
     return rows
 
 
-def _published(method: str, style: str) -> PaperResult | None:
-    """The published row of a method, of the backbone that most systems are published with."""
-    own = [result for result in paper_results(style) if result.method == method]
-    own.sort(key=lambda result: (result.variant, result.backbone != "ViT-L/14", result.supervised))
-    return own[0] if own else None
+def _published(ref: BenchmarkRef, method: str, backbone: str) -> Published | None:
+    drawn = is_embedded_world(ref.root)
+    return published_for(ref.name, ref.split, method, backbone, drawn=drawn)
 
 
-def _source(paper: PaperResult | None) -> str:
-    if paper is None:
-        return ""
-    parts = (f"{paper.paper} Table {paper.table}", paper.backbone, paper.split, paper.note)
-    return ", ".join(part for part in parts if part)
+def _paper(published: Published | None) -> dict[str, Any]:
+    """The fields of a row that say what was published."""
+    if published is None:
+        return {}
+    result = published.result
+    parts = (f"{result.paper} Table {result.table}", published.where, result.note)
+    return {
+        "paper": dict(result.metrics),
+        "paper_source": ", ".join(part for part in parts if part),
+        "paper_apart": published.apart,
+    }
 
 
 def _short(protocol: Mapping[str, Any]) -> dict[str, Any]:

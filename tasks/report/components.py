@@ -94,7 +94,8 @@ def _component(
     interval = row.delta_intervals.get(metric)
     within_noise = interval is not None and interval[0] <= 0.0 <= interval[1]
     published = agreement = ""
-    if metric in row.paper and metric in reference.paper:
+    of_one_run = row.paper_apart == reference.paper_apart  # the same backbone and split
+    if of_one_run and metric in row.paper and metric in reference.paper:
         points = row.paper[metric] - reference.paper[metric]
         published = text.signed(points)
         same = _direction(points) == (0 if within_noise else _direction(delta))

@@ -13,7 +13,7 @@ _RANKED_GROUPS = ("baseline", "method", "preset")
 
 @dataclass(frozen=True)
 class Cell:
-    """One measured number; `value` sorts, `text` shows; both empty where nothing was measured."""
+    """One number; `value` sorts, `text` shows, `interval` stands below; empty without a number."""
 
     value: str = ""
     text: str = ""
@@ -86,8 +86,13 @@ class Board:
         values = [row.metrics[self.main] for row in self.section.rows if row.metrics]
         values += [r.intervals[self.main][1] for r in self.section.rows if self.main in r.intervals]
         if self.compare_published:
-            values += [r.paper[self.main] for r in self.section.rows if self.main in r.paper]
+            values += [mark for r in self.section.rows if (mark := self._mark(r)) is not None]
         return values
+
+    def _mark(self, row: LeaderboardRow) -> float | None:
+        """The published value that may be drawn next to the measured one."""
+        comparable = self.compare_published and not row.paper_apart
+        return row.paper.get(self.main) if comparable else None
 
     def _best(self) -> dict[tuple[str, str, str], str]:
         """The highest printed value of each metric among comparable rows."""
@@ -124,16 +129,17 @@ class Board:
         paper = row.paper.get(self.main)
         bar = None
         if row.metrics:
-            mark = paper if self.compare_published else None
             value = row.metrics[self.main]
-            bar = plots.bar(self.scale, value, row.intervals.get(self.main), mark)
+            bar = plots.bar(self.scale, value, row.intervals.get(self.main), self._mark(row))
         return Line(
             row=row,
             main=self.cell(row, self.main),
             bar=bar,
             delta=self.delta(row),
             cells=tuple(self.cell(row, name) for name in self.columns),
-            published=Cell() if paper is None else Cell(repr(paper), text.percent(paper)),
+            published=Cell()
+            if paper is None
+            else Cell(repr(paper), text.percent(paper), row.paper_apart),
             remark=STATUSES[row.status],
         )
 

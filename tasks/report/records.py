@@ -53,6 +53,8 @@ class LeaderboardRow:
         num_queries: How many queries the measurement covers.
         paper: Metric -> percent as published for this system.
         paper_source: Where the published numbers stand: table, backbone, split.
+        paper_apart: Backbone and split of the published numbers, to be written next to them;
+            empty where they are the row's own, so that both can be compared.
         status: One of `STATUSES`.
         note: One line under the name.
         caveat: What nobody may overlook who reads the numbers, such as that they are not
@@ -72,6 +74,7 @@ class LeaderboardRow:
     num_queries: int = 0
     paper: Mapping[str, float] = field(default_factory=dict)
     paper_source: str = ""
+    paper_apart: str = ""
     status: str = "measured"
     note: str = ""
     caveat: str = ""

@@ -11,8 +11,6 @@ from storage.tables.table import list_tables, load_table
 from tasks.backbone_names import Folders, recognised
 
 RESULTS_SPEC: Mapping[str, Any] = {"producer": "cirflow/results/1"}
-MAIN_METRIC = {"cirr": "recall@1", "circo": "map@10", "fashioniq": "recall@10/average"}
-"""The metric that a leaderboard of each style is sorted by."""
 
 
 def read_ledger(root: str, folders: Folders | None = None) -> list[dict[str, Any]]:
@@ -53,6 +51,8 @@ def not_zero_shot(protocol: Mapping[str, Any]) -> str:
 
 def _entry(row: Mapping[str, Any]) -> dict[str, Any]:
     protocol = json.loads(row["protocol"])
+    if "style" in protocol:  # the family's name in rows of earlier versions
+        protocol = {"family": protocol.pop("style"), **protocol}
     same = ("run", "method", "backbone", "benchmark", "split", "queries", "coverage", "created")
     return {
         **{name: row[name] for name in same},

@@ -1,28 +1,31 @@
 """From rankings or scores of a benchmark's queries to its published metrics.
 
-Joins storage's integer view of a benchmark with the metric engine. Every benchmark has the
-same two doors: score blocks (features at hand) and ranked lists (a search, a file).
+Joins storage's integer view of a benchmark, and the metrics that its facts name, with the metric
+engine. Every benchmark has the same two doors: score blocks and ranked lists (a search, a file).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from models.retrieval.metrics import (
     Ints,
     Ranks,
     Scores,
-    circo_metrics,
-    cirr_metrics,
-    cirr_recalls,
-    cirr_subset_recalls,
-    fashioniq_metrics,
+    Values,
+    average,
+    average_precisions,
+    by_aspect,
+    percent,
     ranks_in_lists,
     ranks_in_score_blocks,
+    recalls,
 )
-from storage.benchmarks.errors import BenchmarkError, HiddenTargets
+from storage.benchmarks.errors import HiddenTargets
+from storage.benchmarks.facts import Metrics
 from storage.benchmarks.indexing import IndexedCategory
 from storage.benchmarks.records import Benchmark
+from storage.benchmarks.registry import benchmark_facts
 
 
 def metrics_from_scores(
@@ -78,14 +81,22 @@ def metrics_from_lists(
         ValueError: when neither is given.
     """
     require_targets(benchmark)
+    return metrics_from_ranks(benchmark, views, *list_ranks(views, lists, subset_lists))
+
+
+def list_ranks(
+    views: Mapping[str, IndexedCategory],
+    lists: Mapping[str, Ints] | None,
+    subset_lists: Mapping[str, Ints] | None,
+) -> tuple[dict[str, Ranks] | None, Ranks | None]:
+    """(Q, T) ranks in the galleries by category, and (Q,) ranks in the groups."""
     ranks, subset_ranks = (
         None
         if given is None
         else {key: ranks_in_lists(given[key], view.targets) for key, view in views.items()}
         for given in (lists, subset_lists)
     )
-    first = None if subset_ranks is None else next(iter(subset_ranks.values()))[:, 0]
-    return metrics_from_ranks(benchmark, views, ranks, first)
+    return ranks, None if subset_ranks is None else next(iter(subset_ranks.values()))[:, 0]
 
 
 def metrics_from_ranks(
@@ -95,12 +106,79 @@ def metrics_from_ranks(
     subset_ranks: Ranks | None,
 ) -> dict[str, float]:
     """The benchmark's metrics from (Q, T) ranks per category and (Q,) group ranks."""
+    chosen = benchmark_facts(benchmark.name).metrics
+    return summed_up(chosen, query_metrics(chosen, views, ranks, subset_ranks))
+
+
+def query_metrics(
+    chosen: Metrics,
+    views: Mapping[str, IndexedCategory],
+    ranks: Mapping[str, Ranks] | None,
+    subset_ranks: Ranks | None,
+) -> list[dict[str, Values]]:
+    """What each query scores in each metric that the ranks can give, category by category.
+
+    Args:
+        chosen: Which metrics.
+        views: Category -> its integer view.
+        ranks: Category -> (Q, T) ranks in the gallery, the annotated target first.
+        subset_ranks: (Q,) ranks in the queries' groups, where there is a single category.
+
+    Raises:
+        ValueError: The ranks give no metric of the benchmark.
+    """
     if ranks is None and subset_ranks is None:
         raise ValueError("give rankings of the gallery, of the groups, or both.")
-    if benchmark.family not in _METRICS:
-        known = ", ".join(_METRICS)
-        raise BenchmarkError(f"No metrics for the style {benchmark.family!r}. Known: {known}.")
-    return _METRICS[benchmark.family](views, ranks, subset_ranks)
+    if ranks is None and not chosen.group_recalls:
+        raise ValueError("the benchmark has no groups; give rankings of the gallery.")
+    found = []
+    for category, view in views.items():
+        own: dict[str, Values] = {}
+        if ranks is not None:
+            own |= _gallery_metrics(chosen, category, view, ranks[category])
+        if subset_ranks is not None:
+            own |= recalls(subset_ranks, chosen.group_recalls, "recall_subset")
+        if chosen.averaged and own.keys() >= {*chosen.averaged}:
+            own["average"] = average([own[name] for name in chosen.averaged])
+        found.append(own)
+    return found
+
+
+def _gallery_metrics(
+    chosen: Metrics, category: str, view: IndexedCategory, ranks: Ranks
+) -> dict[str, Values]:
+    own = average_precisions(ranks, view.target_counts, chosen.average_precisions)
+    for name, values in recalls(ranks[:, 0], chosen.recalls).items():
+        own |= (
+            {f"{name}/{category}": values, f"{name}/average": values}
+            if chosen.by_category
+            else {name: values}
+        )
+    if depth := chosen.aspect_precision:
+        values = average_precisions(ranks, view.target_counts, [depth])[f"map@{depth}"]
+        own |= by_aspect(f"map@{depth}", values, [query.aspects for query in view.queries])
+    return own
+
+
+def summed_up(chosen: Metrics, categories: Sequence[Mapping[str, Values]]) -> dict[str, float]:
+    """Metric -> percent: means over queries, then over categories.
+
+    Raises:
+        ValueError: There is no category.
+    """
+    if not categories:
+        raise ValueError("no category was given; a benchmark needs at least one.")
+    names = list(dict.fromkeys(name for own in categories for name in own))
+    if chosen.by_category:  # a metric's categories first, their average after them
+        bases = list(dict.fromkeys(name.partition("/")[0] for name in names))
+        names.sort(key=lambda n: (bases.index(n.partition("/")[0]), n.endswith("/average")))
+    metrics: dict[str, float] = {}
+    for name in names:
+        found = [percent(own[name]) for own in categories if name in own]
+        metrics[name] = sum(found) / len(found)
+    if "average" in metrics:
+        metrics["average"] = sum(metrics[n] for n in chosen.averaged) / len(chosen.averaged)
+    return metrics
 
 
 def require_targets(benchmark: Benchmark) -> None:
@@ -111,41 +189,3 @@ def require_targets(benchmark: Benchmark) -> None:
             "benchmark's evaluation server can score it. Write a submission file and upload it, or "
             "score the validation split."
         )
-
-
-def _cirr(
-    views: Mapping[str, IndexedCategory],
-    ranks: Mapping[str, Ranks] | None,
-    subset_ranks: Ranks | None,
-) -> dict[str, float]:
-    if ranks is None:
-        return {} if subset_ranks is None else cirr_subset_recalls(subset_ranks)
-    full = ranks[""][:, 0]
-    return cirr_recalls(full) if subset_ranks is None else cirr_metrics(full, subset_ranks)
-
-
-def _circo(
-    views: Mapping[str, IndexedCategory],
-    ranks: Mapping[str, Ranks] | None,
-    subset_ranks: Ranks | None,
-) -> dict[str, float]:
-    if ranks is None:
-        raise ValueError("CIRCO has no groups; give rankings of the gallery.")
-    view = views[""]
-    return circo_metrics(ranks[""], view.target_counts, [query.aspects for query in view.queries])
-
-
-def _fashioniq(
-    views: Mapping[str, IndexedCategory],
-    ranks: Mapping[str, Ranks] | None,
-    subset_ranks: Ranks | None,
-) -> dict[str, float]:
-    if ranks is None:
-        raise ValueError("FashionIQ has no groups; give rankings of the gallery.")
-    return fashioniq_metrics({category: each[:, 0] for category, each in ranks.items()})
-
-
-_Summary = Callable[
-    [Mapping[str, IndexedCategory], Mapping[str, Ranks] | None, Ranks | None], dict[str, float]
-]
-_METRICS: Mapping[str, _Summary] = {"cirr": _cirr, "circo": _circo, "fashioniq": _fashioniq}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.benchmarks.predictions import read_predictions
-from storage.benchmarks.registry import load_annotations
+from storage.benchmarks.registry import benchmark_facts, load_annotations
 from storage.tables.keys import JsonValue
 from tasks.scoring.metrics import metrics_from_lists, require_targets
 
@@ -36,11 +36,11 @@ def score_predictions(
     """Metrics of a predictions file in the benchmark's submission form.
 
     Args:
-        benchmark: ``cirr``, ``circo`` or ``fashioniq``.
+        benchmark: A name in the registry, such as ``cirr``.
         split: A split with public targets, such as ``val``.
         annotations_dir: The benchmark's folder in its published layout.
-        predictions_path: CIRR: the recall or the recall_subset file; CIRCO: ids per query;
-            FashionIQ: ``{category: {query index: [names]}}``.
+        predictions_path: In the benchmark's submission form; see its file in
+            ``storage/benchmarks``.
         options: Protocol switches of the benchmark's loader.
 
     Returns:
@@ -64,7 +64,7 @@ def score_with_protocol(
     """As ``score_predictions``, with the protocol for a ledger row or a printed line."""
     loaded = load_annotations(benchmark, annotations_dir, split, **options)
     require_targets(loaded)
-    predictions = read_predictions(loaded, predictions_path)
+    predictions = read_predictions(loaded, benchmark_facts(benchmark).predictions, predictions_path)
     by_kind = {"lists" if predictions.kind == "ranking" else "subset_lists": predictions.lists}
     metrics = metrics_from_lists(loaded, predictions.categories, **by_kind)
     protocol: dict[str, JsonValue] = {

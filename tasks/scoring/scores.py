@@ -5,24 +5,23 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from models.retrieval.bootstrap import RESAMPLES, Draws, bootstrap, interval
 from models.retrieval.metrics import Ints
 from storage.benchmarks.indexing import IndexedCategory, index_category
-from storage.benchmarks.records import Benchmark
+from storage.benchmarks.registry import benchmark_facts
 from storage.locations.location import Location
 from storage.tables.keys import content_key
 from storage.tables.schemas import OK
 from storage.tables.table import Shard, open_table
 from tasks.query_sets import load_query_set
 from tasks.scoring.ledger import RESULTS_SPEC
-from tasks.scoring.metrics import metrics_from_lists
+from tasks.scoring.metrics import list_ranks, query_metrics, require_targets, summed_up
 from tasks.stages.rankings import DEPTH, RankingStage, backbone_of, query_id, ranking_protocol
-
-RESAMPLES = 400
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class MethodScores:
 
     metrics: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]]
-    draws: Mapping[str, np.ndarray[Any, Any]]
+    draws: Mapping[str, Draws]
     queries: int
     coverage: float
     protocol: Mapping[str, Any]
@@ -105,66 +104,22 @@ def score_ranking(stage: RankingStage, resamples: int = RESAMPLES) -> MethodScor
     has the same interval, and two methods on one benchmark are compared on the same draws.
     """
     benchmark = stage.benchmark.load()
+    require_targets(benchmark)
     ranked = read_ranking(stage)
-    metrics = metrics_from_lists(
-        benchmark, ranked.views, ranked.lists, dict(ranked.subset_lists) or None
-    )
-    draws = _bootstrap(benchmark, ranked, resamples)
-    intervals = {
-        name: (float(np.percentile(values, 2.5)), float(np.percentile(values, 97.5)))
-        for name, values in draws.items()
-    }
+    chosen = benchmark_facts(benchmark.name).metrics
+    ranks = list_ranks(ranked.views, ranked.lists, ranked.subset_lists or None)
+    single = query_metrics(chosen, ranked.views, *ranks)
+    metrics, draws = summed_up(chosen, single), bootstrap(single, resamples)
     query_set = load_query_set(stage.root, stage.benchmark)
     found = len(query_set.image_ids)
     return MethodScores(
         metrics=metrics,
-        intervals={name: intervals[name] for name in metrics},
+        intervals={name: interval(draws[name]) for name in metrics},
         draws=draws,
         queries=len(benchmark.queries),
         coverage=found / max(1, found + len(benchmark.missing)),
         protocol={**ranking_protocol(stage), "failed_queries": len(ranked.failed)},
     )
-
-
-def _bootstrap(
-    benchmark: Benchmark, ranked: RankedLists, resamples: int
-) -> dict[str, np.ndarray[Any, Any]]:
-    """Metric -> its value in each draw.
-
-    Every metric is a mean over queries (and then over categories), so that a draw is a weighted
-    mean of what single queries score.
-    """
-    rng = np.random.default_rng(0)
-    parts: dict[str, list[np.ndarray[Any, Any]]] = {}
-    for category, view in ranked.views.items():
-        count = len(view.queries)
-        times = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
-        single = [_one_query(benchmark, ranked, category, row) for row in range(count)]
-        for name in dict.fromkeys(name for values in single for name in values):
-            having = np.array([name in values for values in single])
-            values = np.array([values.get(name, 0.0) for values in single])
-            weights = times[:, having]
-            drawn = weights @ values[having] / np.maximum(weights.sum(axis=1), 1)
-            parts.setdefault(name, []).append(drawn)
-    return {name: np.mean(drawn, axis=0) for name, drawn in parts.items()}
-
-
-def _one_query(
-    benchmark: Benchmark, ranked: RankedLists, category: str, row: int
-) -> dict[str, float]:
-    """The metrics of a single query."""
-    view, pick = ranked.views[category], slice(row, row + 1)
-    alone = replace(
-        view,
-        queries=view.queries[pick],
-        references=view.references[pick],
-        targets=view.targets[pick],
-        target_counts=view.target_counts[pick],
-        subsets=view.subsets[pick],
-    )
-    subsets = {key: lists[pick] for key, lists in ranked.subset_lists.items() if key == category}
-    lists = {category: ranked.lists[category][pick]}
-    return metrics_from_lists(benchmark, {category: alone}, lists, subsets or None)
 
 
 def record_scores(stage: RankingStage, scores: MethodScores) -> int:

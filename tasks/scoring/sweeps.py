@@ -12,8 +12,8 @@ from models.retrieval.fusion import gallery_weights, query_weights, unit
 from models.retrieval.method_records import LateFusion
 from storage.benchmarks.indexing import IndexedCategory
 from storage.benchmarks.records import Benchmark
+from storage.benchmarks.registry import benchmark_facts
 from tasks.query_sets import load_query_set
-from tasks.scoring.ledger import MAIN_METRIC
 from tasks.scoring.metrics import metrics_from_lists
 from tasks.stages.rankings import CategoryFeatures, RankingStage
 
@@ -114,7 +114,7 @@ def _best_first(
     settings: Sequence[Mapping[str, float]],
 ) -> list[dict[str, Any]]:
     """One row for each setting tried, with the metrics of its lists by category."""
-    main = MAIN_METRIC[benchmark.family]
+    main = benchmark_facts(benchmark.name).metrics.main
     results = []
     for i, tried in enumerate(settings):
         own = {category: found[i] for category, found in lists.items()}

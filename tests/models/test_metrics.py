@@ -8,14 +8,14 @@ import pytest
 from models.retrieval.metrics import (
     NOT_RANKED,
     average_precision_at_k,
-    circo_metrics,
-    cirr_metrics,
-    fashioniq_metrics,
+    average_precisions,
+    by_aspect,
+    percent,
     ranks_in_lists,
     ranks_in_score_blocks,
     ranks_in_scores,
     ranks_in_subset,
-    recall_at_k,
+    recalls,
 )
 
 
@@ -65,42 +65,22 @@ def test_average_precision_by_hand() -> None:
 
 
 def test_recall_counts_absent_targets_as_misses() -> None:
-    ranks = np.array([0, 4, 5, NOT_RANKED])
-    assert recall_at_k(ranks, 5) == 50.0
-
-
-def test_circo_metrics_by_hand() -> None:
-    ranks = np.array([[0, 30], [1, NOT_RANKED], [NOT_RANKED, 9]])
-    counts = np.array([2, 1, 2])
-    got = circo_metrics(ranks, counts, [("addition",), ("addition", "viewpoint"), ()])
-    # Only the annotated target counts, not the right answer at place 10 of the last query.
-    assert got["recall@5"] == got["recall@10"] == pytest.approx(200 / 3)
-    assert got["map@5"] == pytest.approx(100 * (1 / 2 + 1 / 2 + 0) / 3)
-    assert got["map@10"] == pytest.approx(100 * (1 / 2 + 1 / 2 + (1 / 10) / 2) / 3)
-    assert got["map@50"] == pytest.approx(100 * ((1 + 2 / 31) / 2 + 1 / 2 + 1 / 20) / 3)
-    assert got["map@10/addition"] == pytest.approx(50.0)
-    assert got["map@10/viewpoint"] == pytest.approx(50.0)
-
-
-def test_fashioniq_averages_are_unweighted() -> None:
-    ranks = {"dress": np.array([0, 9, 10, 49]), "shirt": np.array([50])}
-    assert fashioniq_metrics(ranks) == {
-        "recall@10/dress": 50.0,
-        "recall@10/shirt": 0.0,
-        "recall@10/average": 25.0,
-        "recall@50/dress": 100.0,
-        "recall@50/shirt": 0.0,
-        "recall@50/average": 50.0,
-        "average": 37.5,
+    got = recalls(np.array([0, 4, 5, NOT_RANKED]), (1, 5), "recall_subset")
+    assert {name: values.tolist() for name, values in got.items()} == {
+        "recall_subset@1": [1.0, 0.0, 0.0, 0.0],
+        "recall_subset@5": [1.0, 1.0, 0.0, 0.0],
     }
+    assert percent(got["recall_subset@5"]) == 50.0
 
 
-def test_cirr_summary_is_the_mean_of_two() -> None:
-    got = cirr_metrics(np.array([0, 4, 60]), np.array([0, 1, 4]))
-    assert got["recall@1"] == pytest.approx(100 / 3)
-    assert got["recall@5"] == got["recall@50"] == pytest.approx(200 / 3)
-    assert got["recall_subset@2"] == pytest.approx(200 / 3)
-    assert got["average"] == pytest.approx((200 / 3 + 100 / 3) / 2)
+def test_a_query_counts_in_each_of_its_aspects() -> None:
+    ranks = np.array([[0, 30], [1, NOT_RANKED], [NOT_RANKED, 9]])
+    values = average_precisions(ranks, np.array([2, 1, 2]), (10,))["map@10"]
+    assert values.tolist() == [1 / 2, 1 / 2, (1 / 10) / 2]
+    got = by_aspect("map@10", values, [("addition",), ("addition", "viewpoint"), ()])
+    np.testing.assert_equal(got["map@10/addition"], [1 / 2, 1 / 2, np.nan])
+    np.testing.assert_equal(got["map@10/viewpoint"], [np.nan, 1 / 2, np.nan])
+    assert percent(got["map@10/viewpoint"]) == 50.0
 
 
 @pytest.mark.parametrize("levels", [2, 5, 1000])
@@ -200,5 +180,3 @@ def test_shapes_and_indices_that_disagree_are_refused() -> None:
         ranks_in_subset(scores, np.tile([0, 1], (3, 1)), np.array([0, 1, 2]))
     with pytest.raises(ValueError, match="at least one right answer"):
         average_precision_at_k(np.zeros((1, 1), np.int64), np.array([0]), 5)
-    with pytest.raises(ValueError, match="at least one"):
-        fashioniq_metrics({})

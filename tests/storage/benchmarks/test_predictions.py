@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from storage.benchmarks import predictions
 from storage.benchmarks.errors import PredictionError
-from storage.benchmarks.predictions import check_predictions, read_predictions
+from storage.benchmarks.predictions import Predictions
 from storage.benchmarks.records import Benchmark
-from storage.benchmarks.registry import load_annotations
+from storage.benchmarks.registry import benchmark_facts, load_annotations
 from tests.fakes.benchmark_layouts import (
     CIRR_NAMES,
     fashioniq_query,
@@ -23,6 +24,15 @@ from tests.fakes.benchmark_layouts import (
 )
 
 Data = dict[str, Any]
+
+
+def check_predictions(loaded: Benchmark, data: Any, *, exact: bool = False) -> Predictions:
+    form = benchmark_facts(loaded.name).predictions
+    return predictions.check_predictions(loaded, form, data, exact=exact)
+
+
+def read_predictions(loaded: Benchmark, path: Path) -> Predictions:
+    return predictions.read_predictions(loaded, benchmark_facts(loaded.name).predictions, path)
 
 
 @pytest.fixture

@@ -8,16 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from storage.benchmarks import circo as circo_file
+from storage.benchmarks import cirr as cirr_file
 from storage.benchmarks.errors import SubmissionError
 from storage.benchmarks.indexing import index_category
 from storage.benchmarks.records import Benchmark
-from storage.benchmarks.registry import load_annotations
-from storage.benchmarks.submissions import (
-    SubmissionFile,
-    circo_submission,
-    cirr_submission,
-    write_submission,
-)
+from storage.benchmarks.registry import BENCHMARKS, load_annotations
+from storage.benchmarks.submissions import SubmissionFile, write_submission
 from tests.fakes.benchmark_layouts import (
     CIRR_NAMES,
     fashioniq_query,
@@ -29,6 +26,16 @@ from tests.fakes.benchmark_layouts import (
 # Gallery indices without the reference (0, then 7), and members only.
 RANKINGS = np.array([[3, 1, 2, 4, 5, 6, 7], [6, 5, 4, 3, 2, 1, 0]])
 SUBSETS = np.array([[5, 4, 3], [2, 3, 6]])
+
+
+def cirr_submission(
+    loaded: Benchmark, rankings: np.ndarray, subsets: np.ndarray
+) -> tuple[SubmissionFile, ...]:
+    return cirr_file.cirr_submission(loaded, {"": rankings}, {"": subsets})
+
+
+def circo_submission(loaded: Benchmark, rankings: np.ndarray) -> tuple[SubmissionFile, ...]:
+    return circo_file.circo_submission(loaded, {"": rankings}, {})
 
 
 @pytest.fixture
@@ -62,7 +69,7 @@ def test_cirr_files_hold_names_under_pair_ids(cirr: Benchmark, tmp_path: Path) -
 
 def test_circo_file_holds_integers(circo: Benchmark, tmp_path: Path) -> None:
     rankings = np.array([np.arange(60), np.arange(59, -1, -1)])
-    (path,) = write_submission([circo_submission(circo, rankings)], tmp_path)
+    (path,) = write_submission(circo_submission(circo, rankings), tmp_path)
     written = json.loads(path.read_text())
     assert list(written) == ["0", "1"]
     assert written["0"] == list(range(1000, 1050))
@@ -121,13 +128,18 @@ def test_circo_without_listing_cannot_name_indices(tmp_path: Path) -> None:
         circo_submission(loaded, np.zeros((2, 50), np.int64))
 
 
-def test_fashioniq_has_no_server(tmp_path: Path) -> None:
+def test_cirr_and_circo_have_servers() -> None:
+    have = [name for name, facts in BENCHMARKS.items() if facts.submission is not None]
+    assert have == ["cirr", "circo"]
+
+
+def test_an_image_without_a_coco_id_is_in_no_circo_file(tmp_path: Path) -> None:
     root = write_fashioniq(
         tmp_path,
-        {"dress": ["B1", "B2"]},
-        {"dress": [fashioniq_query("B1", None, "a", "b")]},
+        {"": ["B1", "B2"]},
+        {"": [fashioniq_query("B1", None, "a", "b")]},
         "test",
     )
     loaded = load_annotations("fashioniq", root, "test")
-    with pytest.raises(SubmissionError, match="only CIRR and CIRCO have servers"):
+    with pytest.raises(SubmissionError, match="named by COCO id"):
         circo_submission(loaded, np.zeros((1, 50), np.int64))
