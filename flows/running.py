@@ -16,38 +16,10 @@ from storage.tables.table import Shard, require_complete
 from tasks import progress
 from tasks.stages.run import plan_stage, run_shard
 from tasks.stages.stage import Stage
+from tasks.stages.stage_report import StageReport
 
 if TYPE_CHECKING:
     from tasks.training.publish import Job
-
-
-@dataclass(frozen=True)
-class StageReport:
-    """What became of one stage.
-
-    Attributes:
-        title: the stage in a few words.
-        planned: rows that the table should hold.
-        reused: rows that were there before.
-        made: rows that this run published.
-        failed: rows without a usable value, made now or before.
-        broken: shards that raised, with the error.
-        seconds: wall time.
-        where: the table's folder.
-    """
-
-    title: str
-    planned: int
-    reused: int
-    made: int
-    failed: int
-    broken: tuple[str, ...]
-    seconds: float
-    where: str
-
-    def as_json(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return {**vars(self), "broken": list(self.broken)}
 
 
 @dataclass

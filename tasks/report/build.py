@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from models.retrieval.bootstrap import interval
 from models.retrieval.methods import METHODS
 from models.retrieval.published_results import Published
@@ -21,14 +19,13 @@ from storage.locations.location import Location
 from storage.tables.table import Table
 from tasks.backbone_names import Folders, folders_of, recognised, recognised_name
 from tasks.query_sets import BenchmarkRef, QuerySet, is_embedded_world, load_query_set
-from tasks.report.pictures import thumbnail
+from tasks.report.pictures import evenly, thumbnail
 from tasks.report.records import (
     LeaderboardRow,
     Provenance,
     ReportData,
     Result,
     Section,
-    Stage,
     Strip,
     Thumbnail,
 )
@@ -39,7 +36,8 @@ from tasks.scoring.scores import MethodScores, RankedLists, read_ranking
 from tasks.settings import Profile
 from tasks.stages.query_features import QueryFeatureStage
 from tasks.stages.rankings import REFORMULATED, RankingStage, backbone_of
-from tasks.stages.stage import Stage as TableStage
+from tasks.stages.stage import Stage
+from tasks.stages.stage_report import StageReport
 
 GROUPS: Final = {"baseline": "baseline", "ablation": "ablation"}
 STRIPS = 6
@@ -60,7 +58,7 @@ class EvaluatedBenchmark:
 def report_data(
     profile: Profile,
     evaluated: Sequence[EvaluatedBenchmark],
-    stages: Sequence[Any],
+    stages: Sequence[StageReport],
     title: str,
     commands: Sequence[str] = (),
 ) -> ReportData:
@@ -73,9 +71,7 @@ def report_data(
         embedded_world=embedded,
         created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         sections=tuple(_section(profile, item) for item in evaluated if item.scores),
-        stages=tuple(
-            Stage(s.title, s.made, s.reused, s.failed, s.seconds, s.where) for s in stages
-        ),
+        stages=tuple(stages),
         provenance=_provenance(profile, evaluated, commands),
     )
 
@@ -211,14 +207,8 @@ def _chosen(ranked: RankedLists) -> list[tuple[str, int]]:
             rank = _target_rank(ranked, category, row)
             (hits if rank == 1 else misses).append((category, row))
     each = STRIPS // 2
-    taken = _spread(hits, max(each, STRIPS - len(misses))) + _spread(misses, each)
+    taken = evenly(hits, max(each, STRIPS - len(misses))) + evenly(misses, each)
     return taken[:STRIPS]
-
-
-def _spread(items: list[tuple[str, int]], count: int) -> list[tuple[str, int]]:
-    if len(items) <= count:
-        return items
-    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
 
 
 def _target_rank(ranked: RankedLists, category: str, row: int) -> int | None:
@@ -332,7 +322,7 @@ def _provenance(
 
 def _tables(stage: RankingStage) -> list[Table]:
     """The tables that a ranking was made from."""
-    upstream: list[TableStage] = [*stage.gallery_features.values()]
+    upstream: list[Stage] = [*stage.gallery_features.values()]
     for feature in stage.query_features.values():
         upstream.append(feature)
         if not isinstance(feature, QueryFeatureStage):

@@ -1,164 +1,75 @@
-"""The leaderboard of one benchmark: sorted, compared and rounded, still free of markup."""
+"""Comparisons between the rows of one benchmark, as values; templates lay them out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
-from tasks.report import plots, text
-from tasks.report.records import GROUPS, STATUSES, LeaderboardRow, Section
+from tasks.report import text
+from tasks.report.bars import Scale, difference_scale, percent_scale
+from tasks.report.records import GROUPS, LeaderboardRow, Section
 
 _RANKED_GROUPS = ("baseline", "method", "preset")
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One number; `value` sorts, `text` shows, `interval` stands below; empty without a number."""
-
-    value: str = ""
-    text: str = ""
-    interval: str = ""
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class Line:
-    """One row of the leaderboard."""
-
-    row: LeaderboardRow
-    main: Cell
-    bar: plots.Bar | None
-    delta: Cell
-    cells: tuple[Cell, ...]
-    published: Cell
-    remark: str
-
-
-@dataclass(frozen=True)
-class Group:
-    """Rows of one kind under one heading."""
-
-    key: str
-    title: str
-    lines: tuple[Line, ...]
-
-
-@dataclass(frozen=True)
-class NumberTable:
-    """A plain table of numbers: one row of cells per system."""
-
-    columns: tuple[str, ...]
-    lines: tuple[tuple[LeaderboardRow, tuple[str, ...]], ...]
-
-
-@dataclass(frozen=True)
-class Headline:
-    """The best system of a section in one glance."""
-
-    method: str
-    value: str
-    interval: str
-    versus: str
-
-
-def _comparable(row: LeaderboardRow) -> tuple[str, str]:
+def are_comparable(one: LeaderboardRow, other: LeaderboardRow) -> bool:
     """Rows are compared only within one split and one backbone."""
-    return (row.split, row.backbone)
+    return (one.split, one.backbone) == (other.split, other.backbone)
 
 
 def measured_names(rows: Iterable[LeaderboardRow]) -> tuple[str, ...]:
+    """Every measured metric, in the order of the rows."""
     return tuple(dict.fromkeys(name for row in rows for name in row.metrics))
 
 
-class Board:
-    """Numbers of one section with what they are compared against."""
+def columns(section: Section) -> tuple[str, ...]:
+    """Metrics shown next to the main one."""
+    shown = section.columns or measured_names(section.rows)
+    return tuple(name for name in shown if name != section.main_metric)
 
-    def __init__(self, section: Section, compare_published: bool) -> None:
-        self.section = section
-        self.compare_published = compare_published
-        self.main = section.main_metric
-        shown = section.columns or measured_names(section.rows)
-        self.columns = tuple(name for name in shown if name != self.main)
-        self.scale = plots.percent_scale(self._drawn())
-        self.best = self._best()
 
-    def _drawn(self) -> list[float]:
-        values = [row.metrics[self.main] for row in self.section.rows if row.metrics]
-        values += [r.intervals[self.main][1] for r in self.section.rows if self.main in r.intervals]
-        if self.compare_published:
-            values += [mark for r in self.section.rows if (mark := self._mark(r)) is not None]
-        return values
+def left_out(section: Section) -> tuple[str, ...]:
+    """Measured metrics that are not columns."""
+    shown = (section.main_metric, *columns(section))
+    return tuple(name for name in measured_names(section.rows) if name not in shown)
 
-    def _mark(self, row: LeaderboardRow) -> float | None:
-        """The published value that may be drawn next to the measured one."""
-        comparable = self.compare_published and not row.paper_apart
-        return row.paper.get(self.main) if comparable else None
 
-    def _best(self) -> dict[tuple[str, str, str], str]:
-        """The highest printed value of each metric among comparable rows."""
-        best: dict[tuple[str, str, str], float] = {}
-        for row in self.section.rows:
-            for name, value in row.metrics.items():
-                key = (*_comparable(row), name)
-                best[key] = max(best.get(key, value), value)
-        return {key: text.percent(value) for key, value in best.items()}
+def published_names(section: Section) -> tuple[str, ...]:
+    """Every published metric, in the order of the leaderboard."""
+    rows = (row for _, rows in groups(section) for row in rows)
+    return tuple(dict.fromkeys(name for row in rows for name in row.paper))
 
-    def cell(self, row: LeaderboardRow, name: str) -> Cell:
-        """One metric of one row."""
-        if name not in row.metrics:
-            return Cell()
-        shown = text.percent(row.metrics[name])
-        return Cell(
-            value=repr(row.metrics[name]),
-            text=shown,
-            interval=text.span(row.intervals[name]) if name in row.intervals else "",
-            best=shown == self.best[(*_comparable(row), name)],
-        )
 
-    def delta(self, row: LeaderboardRow) -> Cell:
-        """Difference of the main metric to the reference method."""
-        reference = reference_of(self.section, row)
-        if reference is None or not row.metrics or row is reference:
-            return Cell()
-        points = row.metrics[self.main] - reference.metrics[self.main]
-        interval = row.delta_intervals.get(self.main)
-        return Cell(repr(points), text.signed(points), text.span(interval) if interval else "")
+def facts(section: Section) -> tuple[str, ...]:
+    """What all measured rows share, for the line under the heading."""
+    measured = [row for row in section.rows if row.metrics]
+    said = [section.name]
+    splits = list(dict.fromkeys(row.split for row in measured))
+    backbones = list(dict.fromkeys(row.backbone for row in measured))
+    queries = {row.num_queries for row in measured}
+    if splits:
+        said.append(f"{'split' if len(splits) == 1 else 'splits'} {', '.join(splits)}")
+    if len(queries) == 1:
+        said.append(text.count(queries.pop(), "query"))
+    if backbones:
+        said.append(f"{'backbone' if len(backbones) == 1 else 'backbones'} {', '.join(backbones)}")
+    return tuple(said)
 
-    def line(self, row: LeaderboardRow) -> Line:
-        """Everything that one row shows."""
-        paper = row.paper.get(self.main)
-        bar = None
-        if row.metrics:
-            value = row.metrics[self.main]
-            bar = plots.bar(self.scale, value, row.intervals.get(self.main), self._mark(row))
-        return Line(
-            row=row,
-            main=self.cell(row, self.main),
-            bar=bar,
-            delta=self.delta(row),
-            cells=tuple(self.cell(row, name) for name in self.columns),
-            published=Cell()
-            if paper is None
-            else Cell(repr(paper), text.percent(paper), row.paper_apart),
-            remark=STATUSES[row.status],
-        )
 
-    def groups(self) -> tuple[Group, ...]:
-        """Groups in the order of `GROUPS`, each sorted by the main metric, best first."""
+def groups(section: Section) -> tuple[tuple[str, tuple[LeaderboardRow, ...]], ...]:
+    """Groups that have rows in the order of `GROUPS`, each sorted by the main metric, best first.
 
-        def rank(row: LeaderboardRow) -> tuple[bool, float]:
-            value = row.metrics.get(self.main, row.paper.get(self.main, 0.0))
-            return (not row.metrics, -value)
+    Rows without a measurement come last in their group.
+    """
 
-        members = {
-            key: sorted((r for r in self.section.rows if r.group == key), key=rank)
-            for key in GROUPS
-        }
-        return tuple(
-            Group(key, GROUPS[key], tuple(self.line(row) for row in rows))
-            for key, rows in members.items()
-            if rows
-        )
+    def rank(row: LeaderboardRow) -> tuple[bool, float]:
+        main = section.main_metric
+        return not row.metrics, -row.metrics.get(main, row.paper.get(main, 0.0))
+
+    members = {
+        key: tuple(sorted((row for row in section.rows if row.group == key), key=rank))
+        for key in GROUPS
+    }
+    return tuple((key, rows) for key, rows in members.items() if rows)
 
 
 def reference_of(section: Section, row: LeaderboardRow) -> LeaderboardRow | None:
@@ -169,46 +80,133 @@ def reference_of(section: Section, row: LeaderboardRow) -> LeaderboardRow | None
             for other in section.rows
             if other.method == section.reference_method
             and other.metrics
-            and _comparable(other) == _comparable(row)
+            and are_comparable(other, row)
         ),
         None,
     )
 
 
-def headline(section: Section) -> Headline | None:
-    """The best measured system, and how far it is above the best baseline."""
-    metric = section.main_metric
+def reference_title(section: Section) -> str:
+    """Heading of the column of differences; empty where no row has one."""
+    if all(difference(section, row) is None for row in section.rows):
+        return ""
+    return next(
+        row.title for row in section.rows if row.method == section.reference_method and row.metrics
+    )
+
+
+def difference(section: Section, row: LeaderboardRow) -> float | None:
+    """Points of the main metric above the reference method; None where there is none."""
+    reference = reference_of(section, row)
+    if reference is None or not row.metrics or row is reference:
+        return None
+    return row.metrics[section.main_metric] - reference.metrics[section.main_metric]
+
+
+def is_best(section: Section, row: LeaderboardRow, metric: str) -> bool:
+    """Whether no comparable row has a higher number as printed."""
+    others = (r.metrics.get(metric, 0.0) for r in section.rows if are_comparable(r, row))
+    return text.percent(row.metrics[metric]) == text.percent(max(others))
+
+
+def are_published(rows: Iterable[LeaderboardRow], metric: str) -> bool:
+    """Whether any row has a published number."""
+    return any(metric in row.paper for row in rows)
+
+
+def mark(section: Section, row: LeaderboardRow, embedded_world: bool) -> float | None:
+    """The published value that may be drawn on a measured bar."""
+    comparable = row.metrics and not row.paper_apart and not embedded_world
+    return row.paper.get(section.main_metric) if comparable else None
+
+
+def bar_scale(section: Section, embedded_world: bool) -> Scale:
+    """Holds the main metric of all rows with their intervals and marks."""
+    main = section.main_metric
+    values = [row.metrics[main] for row in section.rows if row.metrics]
+    values += [row.intervals[main][1] for row in section.rows if main in row.intervals]
+    return percent_scale(values + marks(section, embedded_world))
+
+
+def marks(section: Section, embedded_world: bool) -> list[float]:
+    """The published values on bars."""
+    found = (mark(section, row, embedded_world) for row in section.rows)
+    return [value for value in found if value is not None]
+
+
+def headline(section: Section) -> tuple[LeaderboardRow, LeaderboardRow | None] | None:
+    """The best measured system, and the best baseline where that is another one."""
     ranked = sorted(
         (row for row in section.rows if row.metrics and row.group in _RANKED_GROUPS),
-        key=lambda row: -row.metrics[metric],
+        key=lambda row: -row.metrics[section.main_metric],
     )
     if not ranked:
         return None
     best = ranked[0]
-    rival = next(
-        (r for r in ranked if r.group == "baseline" and _comparable(r) == _comparable(best)), None
-    )
-    versus = ""
-    if rival is not None and rival is not best:
-        gain = text.signed(best.metrics[metric] - rival.metrics[metric])
-        versus = f"{gain} over {rival.title}, the best baseline"
-    interval = best.intervals.get(metric)
-    return Headline(
-        method=best.title,
-        value=text.percent(best.metrics[metric]),
-        interval=text.span(interval) if interval else "",
-        versus=versus,
-    )
+    baselines = [row for row in ranked if row.group == "baseline" and are_comparable(row, best)]
+    rival = baselines[0] if baselines else None
+    return best, None if rival is best else rival
 
 
-def number_table(
-    rows: Sequence[LeaderboardRow], columns: Sequence[str], kind: str
-) -> NumberTable | None:
-    """All of `kind` (``metrics`` or ``paper``) in `columns`, for the rows that have any."""
-    lines = []
+# --------------------------------------------------------------------------- ablations
+
+
+def ablations(section: Section) -> tuple[LeaderboardRow, tuple[LeaderboardRow, ...]] | None:
+    """The first reference row that has ablations, and these, the largest loss first."""
+    metric = section.compared_metric
+    pairs = [
+        (reference, row)
+        for row in section.rows
+        if row.group == "ablation"
+        and metric in row.metrics
+        and (reference := reference_of(section, row)) is not None
+        and metric in reference.metrics
+    ]
+    if not pairs:
+        return None
+    reference = pairs[0][0]
+    rows = [row for other, row in pairs if other is reference]
+    return reference, tuple(sorted(rows, key=lambda row: row.metrics[metric]))
+
+
+def change_scale(reference: LeaderboardRow, rows: Iterable[LeaderboardRow], metric: str) -> Scale:
+    """Holds every change with its interval."""
+    values: list[float] = []
     for row in rows:
-        numbers = getattr(row, kind)
-        if any(name in numbers for name in columns):
-            shown = (text.percent(numbers[n]) if n in numbers else "" for n in columns)
-            lines.append((row, tuple(shown)))
-    return NumberTable(tuple(columns), tuple(lines)) if lines else None
+        values += [row.metrics[metric] - reference.metrics[metric]]
+        values += row.delta_intervals.get(metric, ())
+    return difference_scale(values)
+
+
+def is_within_noise(row: LeaderboardRow, metric: str) -> bool:
+    """Whether the interval of the change holds zero."""
+    low, high = row.delta_intervals.get(metric, (1.0, -1.0))
+    return low <= 0.0 <= high
+
+
+def published_change(row: LeaderboardRow, reference: LeaderboardRow, metric: str) -> float | None:
+    """The change as published; None where there are no two numbers of one backbone and split."""
+    if metric not in row.paper or metric not in reference.paper:
+        return None
+    if row.paper_apart != reference.paper_apart:
+        return None
+    return row.paper[metric] - reference.paper[metric]
+
+
+def have_published_changes(
+    rows: Iterable[LeaderboardRow], reference: LeaderboardRow, metric: str
+) -> bool:
+    """Whether any change is published."""
+    return any(published_change(row, reference, metric) is not None for row in rows)
+
+
+def has_published_direction(row: LeaderboardRow, reference: LeaderboardRow, metric: str) -> bool:
+    """Whether measured and published change agree; a change within the noise has no direction."""
+    measured = row.metrics[metric] - reference.metrics[metric]
+    published = published_change(row, reference, metric) or 0.0
+    return _direction(published) == (0 if is_within_noise(row, metric) else _direction(measured))
+
+
+def _direction(points: float) -> int:
+    rounded = round(points, 2)
+    return (rounded > 0) - (rounded < 0)

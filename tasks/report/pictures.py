@@ -1,12 +1,15 @@
-"""Small pictures for the pages."""
+"""What is shown of many: evenly drawn examples, as small pictures."""
 
 from __future__ import annotations
 
 import io
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, TypeVar
 
 from storage.collections.decoding import decode_image
 from tasks.report.records import Thumbnail
+
+Item = TypeVar("Item")
 
 THUMBNAIL: Final = 112
 """Longest side of a picture in a report, in pixels."""
@@ -19,3 +22,11 @@ def thumbnail(data: bytes, alt: str) -> Thumbnail:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return Thumbnail(buffer.getvalue(), *image.size, alt=alt)
+
+
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` items, the first and the last among them, at even distances."""
+    if len(items) <= count:
+        return list(items)
+    step = (len(items) - 1) / (count - 1)
+    return [items[round(place * step)] for place in range(count)]

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from tasks.stages.stage_report import StageReport
+
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 Interval = tuple[float, float]
 
@@ -261,27 +263,6 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What one stage of the run did.
-
-    Attributes:
-        name: What it makes, such as ``captions``.
-        made: Rows made in this run.
-        reused: Rows that were already there.
-        failed: Rows with a failed status.
-        seconds: Wall-clock time.
-        where: Where its table lies.
-    """
-
-    name: str
-    made: int
-    reused: int
-    failed: int
-    seconds: float
-    where: str = ""
-
-
-@dataclass(frozen=True)
 class Provenance:
     """How to make the numbers again.
 
@@ -318,7 +299,7 @@ class ReportData:
     embedded_world: bool
     created: str
     sections: tuple[Section, ...]
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[StageReport, ...] = ()
     provenance: Provenance = field(default_factory=Provenance)
 
     def __post_init__(self) -> None:

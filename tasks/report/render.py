@@ -9,11 +9,9 @@ from functools import lru_cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tasks.report import text
-from tasks.report.charts import Chart, chart_svg
-from tasks.report.page import page
-from tasks.report.records import ReportData, Thumbnail
-from tasks.report.strips import FIRST_CAPTIONS
+from tasks.report import bars, leaderboard, strips, text
+from tasks.report.charts import chart_svg
+from tasks.report.records import GROUPS, STATUSES, ReportData, Thumbnail
 
 
 def render_report(data: ReportData) -> str:
@@ -34,8 +32,7 @@ def render_report(data: ReportData) -> str:
         title=data.title,
         subtitle=data.subtitle,
         created=data.created,
-        page=page(data),
-        first_captions=FIRST_CAPTIONS,
+        data=data,
     )
 
 
@@ -77,21 +74,33 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    environment.filters.update(
-        chart_svg=_drawn,
-        clip=text.clip,
-        compare=text.compare,
-        data_uri=data_uri,
-        duration=text.duration,
-        label=text.label,
-        plain=text.plain,
-        pretty_json=text.pretty_json,
-    )
+    environment.globals |= {
+        "leaderboard": leaderboard,
+        "count_scale": bars.count_scale,
+        "GROUPS": GROUPS,
+        "STATUSES": STATUSES,
+        "OUTCOMES": strips.OUTCOMES,
+    }
+    environment.filters |= {
+        "ablations": leaderboard.ablations,
+        "by_outcome": strips.groups,
+        "chart_svg": lambda chart: Markup(chart_svg(chart)),
+        "clip": text.clip,
+        "compare": text.compare,
+        "data_uri": data_uri,
+        "duration": text.duration,
+        "headline": leaderboard.headline,
+        "label": text.label,
+        "pairs": strips.pairs,
+        "percent": text.percent,
+        "plain": text.plain,
+        "pretty_json": text.pretty_json,
+        "signed": text.signed,
+        "span": text.span,
+        "thousands": text.thousands,
+        "verdict": strips.verdict,
+    }
     return environment
-
-
-def _drawn(chart: Chart) -> Markup:
-    return Markup(chart_svg(chart))
 
 
 def _finalize(value: object) -> object:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from difflib import SequenceMatcher
 
 from tasks.report.records import Interval, JsonValue
@@ -46,6 +45,11 @@ def span(interval: Interval) -> str:
     """An interval in percent: one decimal, since the bounds are estimates themselves."""
     low, high = (f"{bound:.1f}".replace("-", MINUS) for bound in interval)
     return f"[{low}, {high}]"
+
+
+def thousands(number: int) -> str:
+    """A count with its thousands apart."""
+    return f"{number:,}"
 
 
 def count(number: int, noun: str) -> str:
@@ -90,38 +94,17 @@ def pretty_json(value: JsonValue) -> str:
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
 
 
-@dataclass(frozen=True)
-class Piece:
-    """A run of words, and whether the other text of the pair lacks it."""
-
-    text: str
-    changed: bool
+Pieces = tuple[tuple[str, bool], ...]
+"""Runs of words, each with whether the other text of a pair lacks it."""
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A caption beside its edit, with what differs; `count` equal pairs are shown once."""
-
-    before: tuple[Piece, ...]
-    after: tuple[Piece, ...]
-    count: int = 1
-
-
-def compare(before: str, after: str) -> Pair:
+def compare(before: str, after: str) -> tuple[Pieces, Pieces]:
     """Mark the words in which two texts differ."""
     before, after = clip(before), clip(after)
     old, new = before.split(), after.split()
     if not old or not new or max(len(old), len(new)) > _LONGEST_DIFF:
-        return Pair((Piece(before, False),), (Piece(after, False),))
-    matcher = SequenceMatcher(a=old, b=new, autojunk=False)
-    left: list[Piece] = []
-    right: list[Piece] = []
-    for kind, a0, a1, b0, b1 in matcher.get_opcodes():
-        _add(left, old[a0:a1], kind != "equal")
-        _add(right, new[b0:b1], kind != "equal")
-    return Pair(tuple(left), tuple(right))
-
-
-def _add(pieces: list[Piece], words: Sequence[str], changed: bool) -> None:
-    if words:
-        pieces.append(Piece(" ".join(words), changed))
+        return ((before, False),), ((after, False),)
+    steps = SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes()
+    left = [(" ".join(old[a0:a1]), kind != "equal") for kind, a0, a1, _, _ in steps]
+    right = [(" ".join(new[b0:b1]), kind != "equal") for kind, _, _, b0, b1 in steps]
+    return tuple(piece for piece in left if piece[0]), tuple(piece for piece in right if piece[0])

@@ -6,23 +6,21 @@ import dataclasses
 import datetime
 import importlib.metadata
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import polars as pl
 
 from models.instructcir.triplet_quality import QualityCounter, TripletQuality, attention
 from models.instructcir.triplets import TripletRow
 from storage.locations.location import Location
 from storage.tables.schemas import OK
-from tasks.report import plots
-from tasks.report.page import StageView, run_totals, stage_view
-from tasks.report.pictures import thumbnail
-from tasks.report.records import Provenance, Stage, Thumbnail
+from tasks.report import text
+from tasks.report.pictures import evenly, thumbnail
+from tasks.report.records import Provenance, Thumbnail
 from tasks.report.render import render_page
+from tasks.stages.stage_report import StageReport
 from tasks.stages.triplets import TripletStage
 from tasks.training.leak_guard import describe
 
@@ -64,49 +62,8 @@ def notes_on(stage: TripletStage, quality: TripletQuality) -> list[str]:
     return notes
 
 
-@dataclass(frozen=True)
-class Counted:
-    """A line of a bar chart."""
-
-    label: str
-    count: int
-    share: str
-    bar: plots.Bar
-
-
-@dataclass(frozen=True)
-class TripletView:
-    """A triplet to look at."""
-
-    row: TripletRow
-    reference: Thumbnail
-    target: Thumbnail
-
-
-@dataclass(frozen=True)
-class TripletPage:
-    """Everything that the page shows, in its order."""
-
-    quality: TripletQuality
-    notes: tuple[str, ...]
-    statuses: tuple[Counted, ...]
-    lengths: tuple[Counted, ...]
-    attempts: tuple[Counted, ...]
-    openings: tuple[Counted, ...]
-    words: tuple[Counted, ...]
-    texts: tuple[Counted, ...]
-    origins: tuple[tuple[str, str], ...]
-    sources: tuple[Counted, ...]
-    classes: tuple[Counted, ...]
-    guards: tuple[str, ...]
-    triplets: tuple[TripletView, ...]
-    stages: tuple[StageView, ...]
-    totals: dict[str, int]
-    provenance: Provenance
-
-
 def build_triplet_report(
-    stage: TripletStage, quality: TripletQuality, stages: Sequence[Any], out: Path
+    stage: TripletStage, quality: TripletQuality, stages: Sequence[StageReport], out: Path
 ) -> Path:
     """Write `triplets.html` and `quality.json` below `out`; returns the page's path.
 
@@ -123,7 +80,16 @@ def build_triplet_report(
         subtitle="A reference image, a text and a target image each: training data that "
         "InstructCIR makes out of images alone. Look at it before training on it.",
         created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        page=_page(stage, quality, notes, stages),
+        quality=quality,
+        notes=notes,
+        lengths=[(text.count(length, "word"), n) for length, n in quality.lengths.items()],
+        attempts=[(f"{attempt}.", n) for attempt, n in quality.attempts.items()],
+        sources=[(name, sum(counts.values())) for name, counts in quality.by_source.items()],
+        origins=_origins(quality),
+        guards=[describe(each) for each in stage.pairs.pools(stage.root).exclusions],
+        triplets=list(_shown(stage)),
+        stages=stages,
+        provenance=_provenance(stage),
     )
     facts = {"attention": notes, **dataclasses.asdict(quality)}
     out.mkdir(parents=True, exist_ok=True)
@@ -147,45 +113,6 @@ def markdown(quality: TripletQuality, notes: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _page(
-    stage: TripletStage, quality: TripletQuality, notes: Sequence[str], stages: Sequence[Any]
-) -> TripletPage:
-    ran = [Stage(s.title, s.made, s.reused, s.failed, s.seconds, s.where) for s in stages]
-    by_source = {name: sum(counts.values()) for name, counts in quality.by_source.items()}
-    return TripletPage(
-        quality=quality,
-        notes=tuple(notes),
-        statuses=_counted(quality.by_status.items(), quality.rows),
-        lengths=_counted(((_words(n), c) for n, c in quality.lengths.items()), quality.ok),
-        attempts=_counted(((f"{n}.", c) for n, c in quality.attempts.items()), quality.ok),
-        openings=_counted(quality.openings, quality.ok),
-        words=_counted(quality.frequent_words, 0),
-        texts=_counted(quality.frequent_texts, quality.ok),
-        origins=_origins(quality),
-        sources=_counted(by_source.items(), quality.rows),
-        classes=_counted(quality.by_class.items(), quality.rows),
-        guards=tuple(describe(each) for each in stage.pairs.pools(stage.root).exclusions),
-        triplets=tuple(_shown(stage)),
-        stages=tuple(stage_view(each) for each in ran),
-        totals=run_totals(ran),
-        provenance=_provenance(stage),
-    )
-
-
-def _counted(items: Iterable[tuple[str, int]], whole: int) -> tuple[Counted, ...]:
-    """Bars against the longest; shares of `whole` where there is one."""
-    counts = list(items)
-    scale = plots.Scale(0.0, float(max((count for _, count in counts), default=0) or 1))
-    return tuple(
-        Counted(label, count, f"{count / whole:.1%}" if whole else "", plots.bar(scale, count))
-        for label, count in counts
-    )
-
-
-def _words(count: int) -> str:
-    return f"{count} word" if count == 1 else f"{count} words"
-
-
 def _origins(quality: TripletQuality) -> tuple[tuple[str, str], ...]:
     """Where the words of the texts come from."""
     neither = 1.0 - quality.from_target - quality.from_reference - quality.from_both
@@ -203,13 +130,12 @@ def _origins(quality: TripletQuality) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _shown(stage: TripletStage) -> Iterator[TripletView]:
-    """Some triplets with their pictures, evenly drawn from the whole sample."""
+def _shown(stage: TripletStage) -> Iterator[tuple[TripletRow, Thumbnail, Thumbnail]]:
+    """Some triplets with reference and target, evenly drawn from the whole sample."""
     table = stage.table()
     rows = table.read(["position", "status"], stage.planned())
     good = rows.filter(pl.col("status") == OK).sort("position")[table.schema.key]
-    places = np.linspace(0, len(good) - 1, min(SHOWN, len(good))).round().astype(int)
-    chosen = table.read(_COLUMNS, [good[int(place)] for place in places]).sort("position")
+    chosen = table.read(_COLUMNS, evenly(good.to_list(), SHOWN)).sort("position")
     shown = [TripletRow(*row) for row in chosen.select(_COLUMNS).iter_rows()]
     ids = sorted({image for row in shown for image in (row.reference, row.target)})
     pictures = {
@@ -217,7 +143,7 @@ def _shown(stage: TripletStage) -> Iterator[TripletView]:
         for image_id, data in (stage.pairs.read(stage.root, ids) if ids else ())
     }
     for row in shown:
-        yield TripletView(row, pictures[row.reference], pictures[row.target])
+        yield row, pictures[row.reference], pictures[row.target]
 
 
 def _provenance(stage: TripletStage) -> Provenance:

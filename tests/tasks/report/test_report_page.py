@@ -14,9 +14,9 @@ from itertools import pairwise
 import pytest
 from PIL import Image
 
-from tasks.report.records import Provenance, ReportData, Result, Section, Stage, Strip
+from tasks.report.records import Provenance, ReportData, Result, Section, Strip
 from tasks.report.render import render_report
-from tests.fakes.report_data import report, row, strip, thumbnail, with_strips
+from tests.fakes.report_data import report, row, stage, strip, thumbnail, with_strips
 from tests.fakes.report_pages import Reader, read
 
 
@@ -86,7 +86,7 @@ def filled(words: str) -> ReportData:
         reference_method=words, interval_note=words,
     )  # fmt: skip
     return ReportData(
-        words, words, True, words, (section,), (Stage(words, 1, 2, 3, 4.0, words),),
+        words, words, True, words, (section,), (stage(words, 1, 2, 3, 4.0, words),),
         Provenance({words: words}, {words: {words: words}}, (words,), words),
     )  # fmt: skip
 
@@ -128,7 +128,8 @@ def test_same_data_same_page_and_no_heavy_import():
     assert render_report(report()) == render_report(report())
     code = (
         "import sys, tasks.report.render\n"
-        "print([m for m in ('torch', 'prefect', 'pyarrow', 'numpy') if m in sys.modules])"
+        "heavy = ('torch', 'prefect', 'pyarrow', 'numpy', 'matplotlib')\n"
+        "print([m for m in heavy if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

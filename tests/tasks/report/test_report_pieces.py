@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
-from tasks.report import plots, text
+from tasks.report import bars, text
+from tasks.report.pictures import evenly
 from tasks.report.records import Section, Thumbnail
 from tests.fakes.report_data import ROWS, report, results, row, strip
 
@@ -35,17 +38,23 @@ def test_duration(seconds: float, shown: str):
     ("value", "ceiling"), [(64.8, 80), (8.0, 8), (0.11, 0.15), (99, 100), (1.0, 1)]
 )
 def test_nice_ceiling(value: float, ceiling: float):
-    assert plots.nice_ceiling(value) == pytest.approx(ceiling)
+    assert bars.nice_ceiling(value) == pytest.approx(ceiling)
 
 
 def test_compare_marks_what_changed():
-    pair = text.compare("a red circle", "a blue circle here")
-    assert [(p.text, p.changed) for p in pair.before] == [
-        ("a", False), ("red", True), ("circle", False),
-    ]  # fmt: skip
-    assert [(p.text, p.changed) for p in pair.after] == [
-        ("a", False), ("blue", True), ("circle", False), ("here", True),
-    ]  # fmt: skip
+    before, after = text.compare("a red circle", "a blue circle here")
+    assert before == (("a", False), ("red", True), ("circle", False))
+    assert after == (("a", False), ("blue", True), ("circle", False), ("here", True))
+
+
+@pytest.mark.parametrize("count", [1, 2, 6, 7, 20, 97])
+def test_examples_are_evenly_drawn_with_both_ends(count: int):
+    drawn = evenly(range(count), 6)
+    assert drawn == sorted(set(drawn))
+    assert len(drawn) == min(6, count)
+    assert (drawn[0], drawn[-1]) == (0, count - 1)
+    gaps = [after - before for before, after in pairwise(drawn)]
+    assert not gaps or max(gaps) - min(gaps) <= 1
 
 
 @pytest.mark.parametrize(
