@@ -16,8 +16,10 @@ from typing import Literal
 from botocore.exceptions import BotoCoreError
 
 from deployments.stack.settings import StackSettings
+from models.engine_settings import CheckpointSettings, EngineSettings
+from models.generators.server_settings import ServerSettings
 from storage.locations.location import Location
-from tasks.settings import CaptionerSettings, GeneratorSettings, Profile
+from tasks.settings import Profile
 
 PINS = {
     "prefect": "3.7.",
@@ -132,10 +134,10 @@ def check_checkpoints(profile: Profile) -> Iterator[Finding]:
     if own.checkpoint:
         named["reformulation network"] = own.checkpoint
     for what, captioner in (("captioner", profile.captioner), ("LLaVA", own.captioner)):
-        if captioner.engine != "openai":
+        if isinstance(captioner, CheckpointSettings):
             named[what] = captioner.model
     for what, generator in (("text generator", profile.generator), ("rewriter", own.rewriter)):
-        if generator.engine == "transformers":
+        if isinstance(generator, CheckpointSettings):
             named[what] = generator.model
     for what, place in named.items():
         path = Path(place)
@@ -150,13 +152,13 @@ def check_checkpoints(profile: Profile) -> Iterator[Finding]:
 def check_servers(profile: Profile) -> Iterator[Finding]:
     """Whether every model that is behind a server answers there."""
     own = profile.instructcir
-    named: dict[str, CaptionerSettings | GeneratorSettings] = {
+    named: dict[str, EngineSettings] = {
         "text generator": profile.generator,
         "rewriter": own.rewriter,
         "captioner": profile.captioner,
         "LLaVA": own.captioner,
     }
-    asked = {what: served for what, served in named.items() if served.engine == "openai"}
+    asked = {what: found for what, found in named.items() if isinstance(found, ServerSettings)}
     if not asked:
         yield Finding("model servers", "ok", "not needed: every model runs in process")
     found: dict[tuple[str, str], Finding] = {}

@@ -297,10 +297,9 @@ class Counts:
 def counted(stage: CaptionStage, before: Cost) -> Counts:
     """Count what a backfill of one collection came to."""
     found = stage.table().completeness(stage.planned())
-    model = stage.captioner.model.rstrip("/").rpartition("/")[2]
     return Counts(
         collection=before.collection,
-        captioner=f"{stage.captioner.engine} {model}",
+        captioner=stage.captioner.title,
         per_image=stage.sampling.n,
         captioned=found.ok - before.ready,
         reused=before.ready,

@@ -8,17 +8,20 @@ from typing import Annotated, Any, Literal
 from prefect import flow
 from pydantic import Field
 
-from flows.forms import Dtype, Form
+from flows.forms import Form
 from flows.generate_triplets import triplet_set, triplet_stage
 from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stage, train_once
 from flows.setting_groups import AS_RECORDED, Group, Values
+from models.engine_settings import CheckpointSettings
+from models.generators.openai_server import OpenAIServerSettings
 from models.instructcir.modification_texts import PLACEHOLDERS
 from models.instructcir.rewriter_settings import BaseLlm, TuningConfig
 from models.prompts.library import Prompt, load_prompt
+from models.protocols import AutoDtype
 from tasks.query_sets import BenchmarkRef, image_folder
-from tasks.settings import GeneratorSettings, Profile
+from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
 from tasks.stages.pair_samples import PairSample, PairSource, Within
 from tasks.stages.stage import ImageSet
@@ -69,7 +72,7 @@ def finetune_rewriter(
     revision: str = "",
     tuning: Annotated[Values, Group(TuningConfig, "tuning")] = AS_RECORDED,
     device: str = "auto",
-    dtype: Dtype = "auto",
+    dtype: AutoDtype = "auto",
     merged: str = "",
     profile: str = "tiny",
     settings: dict[str, Any] | None = None,
@@ -94,7 +97,7 @@ def finetune_rewriter(
         revision: Hub revision of it.
         tuning: Rank, learning rate, epochs and so on.
         device: auto, cpu, cuda, ...
-        dtype: Of the frozen base; auto is bfloat16 on a GPU and float32 elsewhere.
+        dtype: Of the frozen base; auto is bf16 on a GPU and fp32 elsewhere.
         merged: Folder for the whole model with the adapter merged in, for servers without LoRA.
         profile: tiny, production, or a TOML file that extends one.
         settings: Dotted setting names and values that replace the profile's.
@@ -144,8 +147,7 @@ def _teacher_pairs(
     profile: Profile, teacher: Teacher, prompt: Prompt, log: RunLog
 ) -> ExampleSource:
     """Have the teacher write what it has not written yet, and read all its answers."""
-    writer = GeneratorSettings(
-        engine="openai",
+    writer = OpenAIServerSettings(
         **teacher.model_dump(include={"model", "base_url", "identity", "api"}),
         max_new_tokens=64,
     )
@@ -185,13 +187,16 @@ def _benchmark_texts(
         yield benchmark_pairs(ref, captions, prompt)
 
 
-def _base_model(profile: Profile, base: str, revision: str, device: str, dtype: str) -> BaseLlm:
+def _base_model(
+    profile: Profile, base: str, revision: str, device: str, dtype: AutoDtype
+) -> BaseLlm:
     """The model to tune, asked in the form in which the profile asks its rewriter."""
     rewriter = profile.instructcir.rewriter
+    own = rewriter.revision if isinstance(rewriter, CheckpointSettings) else ""
     raw = rewriter.engine == "openai" and rewriter.api == "completions"
     return BaseLlm(
         model=base or rewriter.model,
-        revision=revision if base else revision or rewriter.revision,
+        revision=revision if base else revision or own,
         chat="never" if raw else "auto",
         device=device,
         dtype=dtype,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from models.captioners.settings import CaptionerSettings
+from models.engine_settings import engine_kinds
 from models.retrieval.methods import METHODS, method
 from storage.benchmarks.registry import BENCHMARKS, benchmark_facts
 from tasks.query_sets import BenchmarkRef
@@ -69,7 +71,6 @@ Split = Annotated[
     str, AfterValidator(_known_split), WithJsonSchema({"type": "string", "enum": _SPLITS})
 ]
 """A split of some benchmark."""
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class Form(BaseModel):
@@ -125,13 +126,26 @@ class Backbone(Clip):
         return super().settings() | ({"mapping.checkpoint": self.mapping} if self.mapping else {})
 
 
-Engine = Literal["profile", "blip2", "llava", "openai"]
+_ENGINES: Final = engine_kinds(CaptionerSettings)
+
+
+def _known_engine(name: str) -> str:
+    if name != "profile" and name not in _ENGINES:
+        raise ValueError(f"engine is {name!r}; one of {', '.join(map(repr, _ENGINES))}")
+    return name
+
+
+EngineName = Annotated[
+    str,
+    AfterValidator(_known_engine),
+    WithJsonSchema({"type": "string", "enum": ["profile", *_ENGINES]}),
+]
 
 
 class Captioner(Form):
     """Which captioner. What another one writes lies in a table of its own."""
 
-    engine: Engine = Field(
+    engine: EngineName = Field(
         "profile",
         description="profile: the profile's captioner. blip2, llava: in process. openai: a server "
         "that takes images, such as vLLM.",
@@ -141,13 +155,16 @@ class Captioner(Form):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Captioner:
-        if (self.engine == "profile") != (not self.model):
-            others = ", ".join(get_args(Engine)[1:])
+        fields = {} if self.engine == "profile" else _ENGINES[self.engine].model_fields
+        if ("model" in fields) != bool(self.model):
+            others = ", ".join(
+                name for name, kind in _ENGINES.items() if "model" in kind.model_fields
+            )
             raise ValueError(
                 f"a model goes with an engine ({others}), and the profile's captioner with none; "
                 f"engine is {self.engine}, model is {self.model!r}"
             )
-        if (self.engine == "openai") != bool(self.base_url):
+        if ("base_url" in fields) != bool(self.base_url):
             raise ValueError("base_url is the address of an openai server: give both or neither")
         return self
 
@@ -161,7 +178,8 @@ class Captioner(Form):
             return {}
         own = self.model_dump(include={"engine", "model", "base_url"})
         own |= {"revision": "", "identity": ""}
-        return {f"{captioner}.{name}": value for name, value in own.items()}
+        fields = _ENGINES[self.engine].model_fields
+        return {f"{captioner}.{name}": value for name, value in own.items() if name in fields}
 
 
 class Captioning(Captioner):

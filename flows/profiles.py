@@ -17,12 +17,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 import models
+from models.captioners.blip2 import Blip2Settings
+from models.captioners.llava import LlavaSettings
 from models.encoders.spec import EncoderSpec
+from models.engine_settings import EngineSettings, switched
+from models.generators.openai_server import OpenAIServerSettings
+from models.generators.transformers import TransformersSettings
 from models.retrieval.cvsi_settings import CvsiSettings, CvsiWeights
 from tasks.settings import (
-    CaptionerSettings,
-    GeneratorSettings,
     InstructCirSettings,
     MappingSettings,
     Profile,
@@ -44,11 +49,11 @@ def tiny() -> Profile:
         name="tiny",
         root=".cirflow",
         encoder=EncoderSpec(name=str(EMBEDDED / "clip"), image_batch=128, device="cpu"),
-        captioner=CaptionerSettings(
-            model=str(EMBEDDED / "blip2"), device="cpu", dtype="float32", batch_size=32
+        captioner=Blip2Settings(
+            model=str(EMBEDDED / "blip2"), device="cpu", dtype="fp32", batch_size=32
         ),
-        generator=GeneratorSettings(
-            model=str(EMBEDDED / "llama"), device="cpu", dtype="float32", max_new_tokens=48
+        generator=TransformersSettings(
+            model=str(EMBEDDED / "llama"), device="cpu", dtype="fp32", max_new_tokens=48
         ),
         prompts=PromptSettings(
             edit={"cirr": "edit_short", "circo": "edit_short", "fashioniq": "edit_short"},
@@ -56,15 +61,11 @@ def tiny() -> Profile:
         ),
         mapping=MappingSettings(checkpoint=str(EMBEDDED / "lincir")),
         instructcir=InstructCirSettings(
-            captioner=CaptionerSettings(
-                engine="llava",
-                model=str(EMBEDDED / "llava"),
-                device="cpu",
-                dtype="float32",
-                batch_size=32,
+            captioner=LlavaSettings(
+                model=str(EMBEDDED / "llava"), device="cpu", dtype="fp32", batch_size=32
             ),
-            rewriter=GeneratorSettings(
-                model=str(EMBEDDED / "llama"), device="cpu", dtype="float32", max_new_tokens=24
+            rewriter=TransformersSettings(
+                model=str(EMBEDDED / "llama"), device="cpu", dtype="fp32", max_new_tokens=24
             ),
             checkpoint=str(EMBEDDED / "instructcir"),
             weights=EMBEDDED_INSTRUCTCIR_WEIGHTS,
@@ -100,9 +101,8 @@ def production() -> Profile:
         name="production",
         root=".cirflow",
         encoder=EncoderSpec(name="ViT-L-14-quickgelu", pretrained="openai"),
-        captioner=CaptionerSettings(model="Salesforce/blip2-opt-6.7b-coco"),
-        generator=GeneratorSettings(
-            engine="openai",
+        captioner=Blip2Settings(model="Salesforce/blip2-opt-6.7b-coco"),
+        generator=OpenAIServerSettings(
             model="lmsys/vicuna-33b-v1.3",
             base_url="http://127.0.0.1:8000/v1",
             api="completions",  # Vicuna's checkpoint brings no chat template
@@ -113,9 +113,8 @@ def production() -> Profile:
         ),
         mapping=MappingSettings(checkpoint="checkpoints/lincir_large.pt"),
         instructcir=InstructCirSettings(
-            captioner=CaptionerSettings(engine="llava", model="llava-hf/llava-1.5-13b-hf"),
-            rewriter=GeneratorSettings(
-                engine="openai",
+            captioner=LlavaSettings(model="llava-hf/llava-1.5-13b-hf"),
+            rewriter=OpenAIServerSettings(
                 model="lmsys/vicuna-33b-v1.3",
                 base_url="http://127.0.0.1:8000/v1",
                 api="completions",
@@ -189,11 +188,34 @@ def _named_or_file(name: str) -> Profile:
 
 def _changed(profile: Profile, changes: Mapping[str, Any], where: str) -> Profile:
     values = profile.model_dump(mode="json")
+    try:
+        _switch_engines(profile, values, changes, "")
+    except ValueError as error:
+        raise ProfileError(f"{where}: {error}") from error
     _merge(values, changes, where, "")
     try:
         return Profile.model_validate(values)
     except ValueError as error:
         raise ProfileError(f"{where}: {error}") from error
+
+
+def _switch_engines(
+    settings: BaseModel, values: dict[str, Any], changes: Mapping[str, Any], prefix: str
+) -> None:
+    """Give every group of an engine the values of the engine that its changes name.
+
+    Raises:
+        ValueError: An unknown engine, or a setting that it lacks.
+    """
+    for name, change in changes.items():
+        inner = getattr(settings, name, None)
+        if not isinstance(change, Mapping) or not isinstance(inner, BaseModel):
+            continue
+        if isinstance(inner, EngineSettings):
+            union = type(settings).model_fields[name].annotation
+            values[name] = switched(union, values[name], change, prefix + name)
+        else:
+            _switch_engines(inner, values[name], change, f"{prefix}{name}.")
 
 
 def _merge(values: dict[str, Any], changes: Mapping[str, Any], where: str, prefix: str) -> None:

@@ -8,42 +8,73 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError
+from models.user_cache import recall, remember
 
 _IDENTITY_SUFFIXES: Final = (".safetensors", ".bin", ".json", ".jinja", ".txt", ".model", ".gz")
 _NOT_IDENTITY: Final = ("recipe.json", "trainer_state.json", "requirements.txt")
-_HUB_BLOB: Final = re.compile(r"[0-9a-f]{64}")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+
+HASHES: Final = "file-hashes"
+"""Where `models.user_cache` keeps them."""
+
+_REMEMBERED_FROM: Final = 2**20
+"""Bytes from which a file's hash is remembered; a smaller file is hashed as fast as recalled."""
+
+_SETTLED_SECONDS: Final = 2.0
+"""A file that was touched within this time may change again under the same time stamp (FAT counts
+in steps of two seconds): its hash is not remembered yet."""
 
 
 def loading_arguments(model: str, revision: str | None = None) -> dict[str, Any]:
-    """Arguments of `from_pretrained` that keep a local directory offline and a hub id pinned."""
+    """Arguments of `from_pretrained` that keep a local directory offline and a hub id pinned.
+
+    A bar is shown for weights that are fetched; a checkpoint on disk needs none.
+    """
+    from transformers.utils import logging
+
     if Path(model).is_dir():
+        logging.disable_progress_bar()
         return {"local_files_only": True}
+    logging.enable_progress_bar()
     return {"revision": revision} if revision else {}
 
 
-def checkpoint_identity(model: str, revision: str | None = None) -> Mapping[str, str]:
-    """File name -> sha256 of every file of a checkpoint that can change what the model answers.
-
-    Call it after the model was loaded, so that a hub id is already in the local cache.
+def checkpoint_folder(model: str, revision: str | None = None) -> Path:
+    """Where a checkpoint's files lie on this machine.
 
     Args:
         model: Directory or hub id.
         revision: Hub revision; ignored for a directory.
 
     Raises:
-        ValueError: When there is no such checkpoint, or it holds no weights.
+        LocalEntryNotFoundError: The hub's files are not on this machine yet.
     """
     if Path(model).is_dir():
-        folder = Path(model)
-    else:
-        folder = Path(snapshot_download(model, revision=revision, local_files_only=True))
+        return Path(model)
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(model, revision=revision or None, local_files_only=True))
+
+
+def checkpoint_identity(model: str, revision: str | None = None) -> Mapping[str, str]:
+    """File name -> sha256 of every file of a checkpoint that can change what the model answers.
+
+    Args:
+        model: Directory or hub id.
+        revision: Hub revision; ignored for a directory.
+
+    Raises:
+        LocalEntryNotFoundError: The hub's files are not on this machine yet.
+        ValueError: When there is no such checkpoint, or it holds no weights.
+    """
+    folder = checkpoint_folder(model, revision)
     files = {
         path.relative_to(folder).as_posix(): file_sha256(path)
         for path in sorted(folder.rglob("*"))
@@ -62,6 +93,10 @@ def identity_or_load(
     model: str, revision: str | None, load: Callable[[], object]
 ) -> Mapping[str, str]:
     """The identity of a checkpoint; a hub id that is not on disk yet is loaded first."""
+    if Path(model).is_dir():
+        return checkpoint_identity(model)
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
     try:
         return checkpoint_identity(model, revision)
     except LocalEntryNotFoundError:
@@ -78,16 +113,39 @@ def model_name(model: str, identity: Mapping[str, str]) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Digest of a file; the hub's cache names large files by it, which saves reading them."""
+    """Digest of a file, which is read once on this machine for as long as it does not change.
+
+    The hub's cache names large files by their digest, which saves reading them.
+    """
     target = path.resolve()
-    if path.is_symlink() and target.parent.name == "blobs" and _HUB_BLOB.fullmatch(target.name):
+    if path.is_symlink() and target.parent.name == "blobs" and _SHA256.fullmatch(target.name):
         return target.name
-    stat = target.stat()
-    return _digest_file(str(target), stat.st_size, stat.st_mtime_ns)
+    return _sha256(str(target), _state(str(target)))
+
+
+class FileState(NamedTuple):
+    """What changes when a file is written again or put in another's place."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+def _state(path: str) -> FileState:
+    found = os.stat(path)
+    return FileState(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
 @functools.lru_cache(maxsize=4096)
-def _digest_file(path: str, size: int, modified_ns: int) -> str:
-    """sha256 of a file's bytes; size and time are there so that a rewritten file is read again."""
+def _sha256(path: str, state: FileState) -> str:
+    is_large = state.size >= _REMEMBERED_FROM
+    known = recall(HASHES, path, state._asdict()) if is_large else None
+    if isinstance(known, str) and _SHA256.fullmatch(known):
+        return known
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    touched = max(state.mtime_ns, state.ctime_ns) / 1e9
+    if is_large and time.time() - touched > _SETTLED_SECONDS and _state(path) == state:
+        remember(HASHES, path, state._asdict(), digest)
+    return digest

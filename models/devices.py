@@ -1,20 +1,36 @@
-"""Devices and precisions by name, for models that run in this process."""
+"""Devices and precisions by name. Only what picks a device of torch's imports torch.
+
+What `auto` means enters identities, and identities are asked for before anything is loaded; so
+whether there is a GPU is asked of the driver, as torch asks it.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+import ctypes
+import functools
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Final
 
-import torch
+from models.protocols import TORCH_DTYPES, AutoDtype
 
-_DTYPES: Final = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+if TYPE_CHECKING:
+    import torch
+
+_DRIVERS: Final = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
+"""What torch's CUDA runtime loads; there is no driver for other systems."""
 
 
 def pick_device(device: str) -> torch.device:
-    """The device named, where `auto` means the GPU if there is one."""
+    """The device named, where `auto` means the GPU if there is one.
+
+    Raises:
+        ValueError: A GPU is named and torch sees none.
+    """
+    import torch
+
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -22,10 +38,73 @@ def pick_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """The dtype named, where `auto` means bfloat16 on a GPU and float32 elsewhere."""
+def torch_dtype_name(dtype: AutoDtype, device: str) -> str:
+    """Torch's name of a precision; `auto` is bfloat16 on a GPU and float32 elsewhere.
+
+    Raises:
+        ValueError: An unknown precision.
+    """
     if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if dtype not in _DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r}; known: auto, {', '.join(_DTYPES)}")
-    return _DTYPES[dtype]
+        on_gpu = device.startswith("cuda") or (device == "auto" and gpu_is_available())
+        return "bfloat16" if on_gpu else "float32"
+    if dtype not in TORCH_DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}; known: auto, {', '.join(TORCH_DTYPES)}")
+    return TORCH_DTYPES[dtype]
+
+
+def pick_dtype(dtype: AutoDtype, device: str) -> torch.dtype:
+    """The precision named, as torch's value; see `torch_dtype_name`."""
+    import torch
+
+    found = getattr(torch, torch_dtype_name(dtype, device))
+    assert isinstance(found, torch.dtype)
+    return found
+
+
+@functools.cache
+def gpu_is_available() -> bool:
+    """What `torch.cuda.is_available` answers, without importing torch where that can be known.
+
+    Torch counts the devices of the CUDA driver, provided that it was built for CUDA and that the
+    driver is of the same major version or newer; the driver itself honours CUDA_VISIBLE_DEVICES.
+    A torch for AMD's GPUs is asked itself.
+    """
+    build = _torch_build()
+    if getattr(build, "hip", None):
+        import torch
+
+        return torch.cuda.is_available()
+    cuda = getattr(build, "cuda", None)
+    return bool(cuda) and _devices_of_driver(int(str(cuda).partition(".")[0])) > 0
+
+
+def _torch_build() -> ModuleType | None:
+    """Torch's `version` module, which imports nothing; None where torch is not installed."""
+    found = importlib.util.find_spec("torch")
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        spec = importlib.util.spec_from_file_location("torch_build", Path(folder, "version.py"))
+        if spec and spec.loader:
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return module
+    return None
+
+
+def _devices_of_driver(major: int) -> int:
+    """How many GPUs a CUDA driver of that major version, or a newer one, shows this process."""
+    name = _DRIVERS.get(sys.platform)
+    if name is None:
+        return 0
+    try:
+        driver = ctypes.CDLL(name)
+    except OSError:
+        return 0
+    version, count = ctypes.c_int(0), ctypes.c_int(0)
+    asked = (
+        lambda: driver.cuDriverGetVersion(ctypes.byref(version)),
+        lambda: driver.cuInit(0),
+        lambda: driver.cuDeviceGetCount(ctypes.byref(count)),
+    )
+    if any(ask() != 0 for ask in asked) or version.value // 1000 < major:
+        return 0
+    return count.value

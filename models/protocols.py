@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, get_args, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Final,
+    Literal,
+    Protocol,
+    TypeAlias,
+    get_args,
+    runtime_checkable,
+)
+
+from pydantic import BeforeValidator
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,8 +45,23 @@ SAMPLING_MODES: Final[tuple[str, ...]] = get_args(SamplingMode)
 PreprocessMode: TypeAlias = Literal["targetpad", "clip"]
 PREPROCESS_MODES: Final[tuple[str, ...]] = get_args(PreprocessMode)
 
-Dtype: TypeAlias = Literal["fp32", "bf16", "fp16"]
-DTYPES: Final[tuple[str, ...]] = get_args(Dtype)
+TORCH_DTYPES: Final = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""Name of a precision here -> torch's name, which identities and users' older files hold."""
+
+DTYPES: Final = tuple(TORCH_DTYPES)
+
+
+def _short_dtype(name: object) -> object:
+    return next((short for short, long in TORCH_DTYPES.items() if name == long), name)
+
+
+Dtype: TypeAlias = Annotated[Literal["fp32", "bf16", "fp16"], BeforeValidator(_short_dtype)]
+"""A precision; settings read torch's names too."""
+
+AutoDtype: TypeAlias = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"], BeforeValidator(_short_dtype)
+]
+"""A precision, or `auto`: bf16 on a GPU and fp32 elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +181,6 @@ class SplicedText:
 class TextGenerator(Protocol):
     """A language model that answers prompts, wherever it runs."""
 
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """What enters the specification of every table made from the replies."""
-        ...
-
     def generate(self, requests: Iterable[TextRequest]) -> Iterator[TextReply]:
         """Answer every request exactly once, in any order, as a stream.
 
@@ -172,11 +193,6 @@ class TextGenerator(Protocol):
 @runtime_checkable
 class Captioner(Protocol):
     """A model that describes images."""
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """What enters the specification of every table made from the captions."""
-        ...
 
     def caption(
         self, images: Iterable[tuple[str, Image.Image]], sampling: CaptionSampling

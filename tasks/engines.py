@@ -36,64 +36,13 @@ def load_encoder(spec: EncoderSpec) -> OpenClipEncoder:
 @functools.lru_cache(maxsize=1)
 def load_captioner(settings: CaptionerSettings) -> Captioner:
     """The captioner of some settings."""
-    from models.registry import load_captioner as load
-
-    if settings.engine == "openai":
-        return load(
-            "openai_images",
-            base_url=settings.base_url,
-            model=settings.model,
-            identity=settings.identity,
-            concurrency=settings.concurrency,
-            read_seconds=settings.timeout,
-        )
-    _show_loading(settings.model)
-    return load(
-        settings.engine,
-        model=settings.model,
-        revision=settings.revision or None,
-        device=settings.device,
-        dtype=settings.dtype,
-        batch_size=settings.batch_size,
-    )
+    return settings.load()
 
 
 @functools.lru_cache(maxsize=1)
 def load_generator(settings: GeneratorSettings) -> TextGenerator:
     """The text generator of some settings."""
-    from models.registry import load_generator as load
-
-    if settings.engine == "openai":
-        return load(
-            "openai_server",
-            base_url=settings.base_url,
-            model=settings.model,
-            identity=settings.identity,
-            adapter=settings.adapter,
-            mode=settings.api,
-            concurrency=settings.concurrency,
-            read_seconds=settings.timeout,
-        )
-    _show_loading(settings.model)
-    return load(
-        "transformers",
-        model=settings.model,
-        revision=settings.revision or None,
-        adapter=settings.adapter or None,
-        device=settings.device,
-        dtype=settings.dtype,
-        batch_size=settings.batch_size,
-    )
-
-
-def _show_loading(model: str) -> None:
-    """Show a bar for weights that are fetched; a checkpoint on disk needs none."""
-    from transformers.utils import logging
-
-    if Path(model).is_dir():
-        logging.disable_progress_bar()
-    else:
-        logging.enable_progress_bar()
+    return settings.load()
 
 
 @functools.lru_cache(maxsize=4)
@@ -139,13 +88,13 @@ def encoder_dim(spec: EncoderSpec) -> int:
 @functools.lru_cache(maxsize=16)
 def captioner_fingerprint(settings: CaptionerSettings) -> Fingerprint:
     """What the captions of a captioner depend on."""
-    return load_captioner(settings).fingerprint
+    return settings.fingerprint
 
 
 @functools.lru_cache(maxsize=16)
 def generator_fingerprint(settings: GeneratorSettings) -> Fingerprint:
     """What the answers of a text generator depend on."""
-    return load_generator(settings).fingerprint
+    return settings.fingerprint
 
 
 @functools.lru_cache(maxsize=16)

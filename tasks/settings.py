@@ -11,31 +11,13 @@ from typing import Literal
 
 from pydantic import Field
 
+from models.captioners.settings import CaptionerSettings
 from models.encoders.spec import EncoderSpec
+from models.generators.settings import GeneratorSettings
 from models.protocols import CaptionSampling, Dtype
 from models.retrieval.cvsi_settings import PAPER_WEIGHTS, CvsiSettings
 from models.retrieval.methods import INSTRUCTCIR_WEIGHTS, NO_NETWORK
 from models.settings import Settings
-
-
-class CaptionerSettings(Settings):
-    """Which captioner runs, and where."""
-
-    engine: Literal["blip2", "llava", "openai"] = Field(
-        "blip2",
-        description="In process, or any OpenAI-compatible server that takes images, such as vLLM.",
-    )
-    model: str = Field(description="Directory or hub id; for a server, the name it serves.")
-    revision: str = Field("", description="Hub revision (in process only).")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ... (in process only).")
-    dtype: str = Field("auto", description="auto, float32, bfloat16, float16 (in process only).")
-    batch_size: int = Field(16, ge=1, description="Images captioned at once (in process only).")
-    base_url: str = Field("", description="Address of the server's /v1 (openai only).")
-    identity: str = Field(
-        "", description="What is known of the served weights, e.g. a revision (openai only)."
-    )
-    concurrency: int = Field(32, ge=1, description="Requests in flight (openai only).")
-    timeout: float = Field(120.0, gt=0, description="Seconds to wait for a reply (openai only).")
 
 
 class CaptionOptions(Settings):
@@ -50,35 +32,6 @@ class CaptionOptions(Settings):
         description="Text given to the captioner beside the image; empty for none (blip2) or for "
         "the prompt llava_caption (llava, openai).",
     )
-
-
-class GeneratorSettings(Settings):
-    """Which language model writes edited captions and added objects, and where it runs."""
-
-    engine: Literal["transformers", "openai"] = Field(
-        "transformers", description="In process, or any OpenAI-compatible server such as vLLM."
-    )
-    model: str = Field(description="Directory or hub id; for a server, the name it serves.")
-    revision: str = Field("", description="Hub revision (in process only).")
-    adapter: str = Field(
-        "",
-        description="peft adapter directory; for a server, the folder of the adapter that it "
-        "serves by the model's name, so that it is known what answers.",
-    )
-    device: str = Field("auto", description="auto, cpu, cuda, ... (in process only).")
-    dtype: str = Field("auto", description="auto, float32, bfloat16, float16 (in process only).")
-    batch_size: int = Field(128, ge=1, description="Prompts run at once (in process only).")
-    base_url: str = Field("", description="Address of the server's /v1 (openai only).")
-    identity: str = Field(
-        "", description="What is known of the served weights, e.g. a revision (openai only)."
-    )
-    api: Literal["chat", "completions"] = Field(
-        "chat", description="Which endpoint prompts are sent to (openai only)."
-    )
-    concurrency: int = Field(32, ge=1, description="Requests in flight (openai only).")
-    timeout: float = Field(120.0, gt=0, description="Seconds to wait for a reply (openai only).")
-    max_new_tokens: int = Field(96, ge=1, description="Most tokens in an answer.")
-    seed: int = Field(0, description="Seed of sampled answers (temperature above 0).")
 
 
 class PromptSettings(Settings):

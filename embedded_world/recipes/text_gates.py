@@ -43,7 +43,7 @@ from embedded_world.recipes.text_samples import (
     Split,
     draw_sample,
 )
-from models.captioners.blip2 import Blip2Captioner, InProcessSettings
+from models.captioners.blip2 import Blip2Settings
 from models.protocols import CaptionSampling
 
 MODEL = Path("models/embedded/llama")
@@ -221,7 +221,7 @@ def score_generated(
     """
     test = replace(TEST_SETS[0], name="generated captions")
     samples = draw_samples(test, count)
-    engine = Blip2Captioner(InProcessSettings(model=str(captioner), device="cpu", dtype="float32"))
+    engine = Blip2Settings(model=str(captioner), device="cpu", dtype="fp32").load()
     pictures = ((str(i), draw(sample.scene, seed=i)) for i, sample in enumerate(samples))
     sampling = CaptionSampling(n=1, mode="greedy", max_new_tokens=60)
     captions = {r.key: "".join(r.captions) for r in engine.caption(pictures, sampling)}

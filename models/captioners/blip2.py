@@ -12,40 +12,70 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from PIL import Image
-from torch import Tensor
-from transformers import AutoProcessor, Blip2ForConditionalGeneration
+from pydantic import Field
 
-from models.captioners.in_process import (
-    InProcessSettings,
-    as_list,
-    caption_in_batches,
-    draw_captions,
-    grouped,
-    images_in_place,
-)
 from models.checkpoints import identity_or_load, loading_arguments, model_name
 from models.devices import pick_device, pick_dtype
+from models.engine_settings import CheckpointSettings
 from models.protocols import CaptionReply, CaptionSampling, Fingerprint
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+    from transformers import Blip2ForConditionalGeneration
 
 VERSION = 1
 """Raised when the code draws other captions from the same checkpoint and sampling."""
 
 
+class Blip2Settings(CheckpointSettings):
+    """BLIP-2 in this process."""
+
+    engine: Literal["blip2"] = "blip2"
+    batch_size: int = Field(16, ge=1)
+    """Images captioned at once; does not change a caption."""
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Checkpoint contents, precision and code version."""
+        files = identity_or_load(self.model, self.revision, lambda: self.load().fetch())
+        return {
+            "engine": "transformers-blip2",
+            "engine_version": importlib.metadata.version("transformers"),
+            "version": VERSION,
+            "model": model_name(self.model, files),
+            "files": dict(files),
+            "dtype": self.dtype_name,
+        }
+
+    def load(self) -> Blip2Captioner:
+        """The captioner; its checkpoint is read when the first image comes."""
+        return Blip2Captioner(self)
+
+
 class Blip2Captioner:
     """Captions images with a BLIP-2 checkpoint; fulfils `models.protocols.Captioner`."""
 
-    def __init__(self, settings: InProcessSettings) -> None:
-        """Remember the settings; the checkpoint is loaded when the first image comes."""
+    def __init__(self, settings: Blip2Settings) -> None:
+        """Remember the settings.
+
+        Raises:
+            ValueError: A GPU is asked for and there is none.
+        """
         self._settings = settings
         self._device = pick_device(settings.device)
-        self._dtype = pick_dtype(settings.dtype, self._device)
+        self._dtype = pick_dtype(settings.dtype, settings.device)
+
+    def fetch(self) -> None:
+        """Bring all files of a hub's checkpoint to this machine."""
+        _ = self._model, self._processor
 
     @cached_property
     def _model(self) -> Blip2ForConditionalGeneration:
+        from transformers import Blip2ForConditionalGeneration
+
         settings = self._settings
         model = Blip2ForConditionalGeneration.from_pretrained(
             settings.model,
@@ -61,14 +91,12 @@ class Blip2Captioner:
 
     @cached_property
     def _processor(self) -> Any:
+        from transformers import AutoProcessor
+
         settings = self._settings
         return AutoProcessor.from_pretrained(
             settings.model, **loading_arguments(settings.model, settings.revision)
         )
-
-    @property
-    def _end_tokens(self) -> list[int]:
-        return as_list(self._model.language_model.generation_config.eos_token_id)
 
     @property
     def _num_queries(self) -> int:
@@ -78,46 +106,39 @@ class Blip2Captioner:
     def _image_token(self) -> int:
         return int(self._model.config.image_token_id)
 
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """Checkpoint contents, dtype and code version; loads no weights that are on disk."""
-        settings = self._settings
-        identity = identity_or_load(settings.model, settings.revision, lambda: self._model)
-        return {
-            "engine": "transformers-blip2",
-            "engine_version": importlib.metadata.version("transformers"),
-            "version": VERSION,
-            "model": model_name(self._settings.model, identity),
-            "files": dict(identity),
-            "dtype": str(self._dtype).removeprefix("torch."),
-        }
-
     def caption(
         self, images: Iterable[tuple[str, Image.Image]], sampling: CaptionSampling
     ) -> Iterator[CaptionReply]:
         """Caption every (key, image) exactly once, in the order given; see `in_process`."""
+        from models.captioners.in_process import caption_in_batches
+
         caption_batch = partial(
             self._caption_batch, sampling=sampling, prefix=self._prefix(sampling.prompt)
         )
         yield from caption_in_batches(images, self._settings.batch_size, caption_batch)
 
-    @torch.inference_mode()
     def _caption_batch(
         self, batch: Sequence[tuple[str, Image.Image]], sampling: CaptionSampling, prefix: Tensor
     ) -> list[list[str]]:
         """N stripped captions for each image of the batch."""
+        import torch
+
+        from models.captioners.in_process import as_list, draw_captions, grouped, images_in_place
+
         pixels = self._processor.image_processor(
             images=[image for _, image in batch], return_tensors="pt"
         )["pixel_values"].to(self._device, self._dtype)
-        queries = self._model.get_image_features(pixels, return_dict=True).pooler_output
-        token_rows = draw_captions(
-            self._model.language_model,
-            images_in_place(self._model, prefix, queries),
-            [key for key, _ in batch],
-            sampling,
-            end_tokens=self._end_tokens,
-            min_new_tokens=1,  # LAVIS's min_length
-        )
+        language = self._model.language_model
+        with torch.inference_mode():
+            queries = self._model.get_image_features(pixels, return_dict=True).pooler_output
+            token_rows = draw_captions(
+                language,
+                images_in_place(self._model, prefix, queries),
+                [key for key, _ in batch],
+                sampling,
+                end_tokens=as_list(language.generation_config.eos_token_id),
+                min_new_tokens=1,  # LAVIS's min_length
+            )
         texts = self._processor.tokenizer.batch_decode(token_rows, skip_special_tokens=True)
         return grouped(texts, sampling.n)
 
@@ -129,6 +150,9 @@ class Blip2Captioner:
                 processor without `num_query_tokens` inserts none, and the model would then
                 describe nothing, silently.
         """
+        import torch
+        from PIL import Image
+
         if prompt:
             blank = Image.new("RGB", (8, 8))
             ids = self._processor(images=blank, text=prompt, return_tensors="pt")["input_ids"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-from PIL import Image
+from typing import TYPE_CHECKING, Final
 
 from models.prompts.library import load_prompt
 from models.protocols import CaptionSampling, Fingerprint
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 DEFAULT_PROMPT: Final = load_prompt("llava_caption", ())
 """Asked where `CaptionSampling.prompt` is empty, in process and through a server alike."""

@@ -39,7 +39,7 @@ class Sampling:
     """How tokens are chosen: the most likely one, or a draw per row from its own stream.
 
     Attributes:
-        seeds: One stream seed per row (`models.captioners.sampling.stream_seed`); empty: greedy.
+        seeds: One stream seed per row (`models.captioners.seeds.stream_seed`); empty: greedy.
         temperature: Softmax temperature of the draw.
         top_p: Nucleus mass of the draw.
     """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from models.captioners.decoding import Sampling, decode
-from models.captioners.sampling import stream_seed
+from models.captioners.seeds import stream_seed
 from models.protocols import CaptionReply, CaptionSampling
 
 KeyedImage: TypeAlias = tuple[str, Image.Image]
@@ -26,30 +25,6 @@ CaptionBatch: TypeAlias = Callable[[Sequence[KeyedImage]], list[list[str]]]
 
 _IMAGE_FAILURES = (RuntimeError, ValueError, TypeError, OSError, MemoryError)
 """What a bad image or a full memory raises inside preprocessing or the model."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InProcessSettings:
-    """Which checkpoint runs, and where.
-
-    Attributes:
-        model: Local directory or hub id, in transformers' format.
-        revision: Hub revision; ignored for a directory.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
-        dtype: `auto` (bfloat16 on a GPU, else float32), `float32`, `bfloat16` or `float16`.
-        batch_size: Images run at once; does not change a caption.
-    """
-
-    model: str
-    revision: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    batch_size: int = 16
-
-    def __post_init__(self) -> None:
-        """Refuse a batch that holds nothing."""
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
 
 
 def caption_in_batches(

@@ -11,44 +11,84 @@ Shapes: B images, P patches each, L prompt length, H language width.
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from PIL import Image
-from torch import Tensor
-from transformers import AutoProcessor, LlavaForConditionalGeneration
-from transformers.utils import is_torchvision_available
+from pydantic import Field
 
 from models.captioners.chat import check_proportions, prompt_fingerprint, question
-from models.captioners.in_process import (
-    InProcessSettings,
-    as_list,
-    caption_in_batches,
-    draw_captions,
-    grouped,
-    images_in_place,
-)
 from models.checkpoints import identity_or_load, loading_arguments, model_name
 from models.devices import pick_device, pick_dtype
+from models.engine_settings import CheckpointSettings
 from models.protocols import CaptionReply, CaptionSampling, Fingerprint
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+    from transformers import LlavaForConditionalGeneration
 
 VERSION = 1
 """Raised when the code draws other captions from the same checkpoint and sampling."""
 
 
+class LlavaSettings(CheckpointSettings):
+    """LLaVA in this process."""
+
+    engine: Literal["llava"] = "llava"
+    batch_size: int = Field(16, ge=1)
+    """Images captioned at once; does not change a caption."""
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Checkpoint contents, precision, prompt and code version."""
+        files = identity_or_load(self.model, self.revision, lambda: self.load().fetch())
+        return {
+            "engine": "transformers-llava",
+            "engine_version": importlib.metadata.version("transformers"),
+            "version": VERSION,
+            "model": model_name(self.model, files),
+            "files": dict(files),
+            "dtype": self.dtype_name,
+            "images_scaled_by": images_scaled_by(),
+            **prompt_fingerprint(),
+        }
+
+    def load(self) -> LlavaCaptioner:
+        """The captioner; its checkpoint is read when the first image comes."""
+        return LlavaCaptioner(self)
+
+
+def images_scaled_by() -> str:
+    """The library that transformers scales images with: torchvision where it is installed.
+
+    The two scale a photograph to pixels that differ by a grey level here and there.
+    """
+    return "torchvision" if importlib.util.find_spec("torchvision") else "pillow"
+
+
 class LlavaCaptioner:
     """Captions images with a LLaVA checkpoint; fulfils `models.protocols.Captioner`."""
 
-    def __init__(self, settings: InProcessSettings) -> None:
-        """Remember the settings; the checkpoint is loaded when the first image comes."""
+    def __init__(self, settings: LlavaSettings) -> None:
+        """Remember the settings.
+
+        Raises:
+            ValueError: A GPU is asked for and there is none.
+        """
         self._settings = settings
         self._device = pick_device(settings.device)
-        self._dtype = pick_dtype(settings.dtype, self._device)
+        self._dtype = pick_dtype(settings.dtype, settings.device)
+
+    def fetch(self) -> None:
+        """Bring all files of a hub's checkpoint to this machine."""
+        _ = self._model, self._processor
 
     @cached_property
     def _model(self) -> LlavaForConditionalGeneration:
+        from transformers import LlavaForConditionalGeneration
+
         settings = self._settings
         model = LlavaForConditionalGeneration.from_pretrained(
             settings.model,
@@ -59,6 +99,8 @@ class LlavaCaptioner:
 
     @cached_property
     def _processor(self) -> Any:
+        from transformers import AutoProcessor
+
         settings = self._settings
         processor = AutoProcessor.from_pretrained(
             settings.model, **loading_arguments(settings.model, settings.revision)
@@ -72,23 +114,6 @@ class LlavaCaptioner:
             )
         return processor
 
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """Checkpoint contents, dtype, prompt and code; loads no weights that are on disk."""
-        settings = self._settings
-        identity = identity_or_load(settings.model, settings.revision, lambda: self._model)
-        return {
-            "engine": "transformers-llava",
-            "engine_version": importlib.metadata.version("transformers"),
-            "version": VERSION,
-            "model": model_name(settings.model, identity),
-            "files": dict(identity),
-            "dtype": str(self._dtype).removeprefix("torch."),
-            # The two scale a photograph to pixels that differ by a grey level here and there.
-            "images_scaled_by": "torchvision" if is_torchvision_available() else "pillow",
-            **prompt_fingerprint(),
-        }
-
     def caption(
         self, images: Iterable[tuple[str, Image.Image]], sampling: CaptionSampling
     ) -> Iterator[CaptionReply]:
@@ -98,38 +123,46 @@ class LlavaCaptioner:
             ValueError: Before the first image, when the prompt or the checkpoint's processor
                 cannot be used, or prompt and caption together are longer than the model reads.
         """
+        from models.captioners.in_process import caption_in_batches
+
         prefix = self._prefix(question(sampling))
         self._check_length(prefix.shape[1], sampling.max_new_tokens)
         caption_batch = partial(self._caption_batch, sampling=sampling, prefix=prefix)
         yield from caption_in_batches(images, self._settings.batch_size, caption_batch)
 
-    @torch.inference_mode()
     def _caption_batch(
         self, batch: Sequence[tuple[str, Image.Image]], sampling: CaptionSampling, prefix: Tensor
     ) -> list[list[str]]:
         """N stripped captions for each image of the batch."""
-        features = self._features([image for _, image in batch])
-        token_rows = draw_captions(
-            self._model,
-            images_in_place(self._model, prefix, features),
-            [key for key, _ in batch],
-            sampling,
-            end_tokens=as_list(self._model.generation_config.eos_token_id),
-        )
+        import torch
+
+        from models.captioners.in_process import as_list, draw_captions, grouped, images_in_place
+
+        with torch.inference_mode():
+            features = self._features([image for _, image in batch])
+            token_rows = draw_captions(
+                self._model,
+                images_in_place(self._model, prefix, features),
+                [key for key, _ in batch],
+                sampling,
+                end_tokens=as_list(self._model.generation_config.eos_token_id),
+            )
         texts = self._processor.tokenizer.batch_decode(token_rows, skip_special_tokens=True)
         return grouped(texts, sampling.n)
 
     def _features(self, images: Sequence[Image.Image]) -> Tensor:
         """Projected patch tokens (B, P, H): what stands in the place of the image."""
+        import torch
+
         for image in images:
             check_proportions(image)
         pixels = self._processor.image_processor(images=list(images), return_tensors="pt")
-        found = self._model.get_image_features(
-            pixels["pixel_values"].to(self._device, self._dtype), return_dict=True
-        )
+        with torch.inference_mode():
+            found = self._model.get_image_features(
+                pixels["pixel_values"].to(self._device, self._dtype), return_dict=True
+            )
         return torch.stack(list(found.pooler_output))
 
-    @torch.inference_mode()
     def _prefix(self, prompt: str) -> Tensor:
         """Token ids (1, L) of the chat before the answer, one placeholder per patch in it.
 
@@ -137,6 +170,8 @@ class LlavaCaptioner:
             ValueError: When the prompt holds a placeholder of its own, or the processor makes
                 another number of them than the model has patches.
         """
+        from PIL import Image
+
         processor, blank = self._processor, Image.new("RGB", (8, 8))
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
         chat = processor.apply_chat_template(

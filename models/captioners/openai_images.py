@@ -11,38 +11,26 @@ import base64
 import importlib.metadata
 import io
 from collections.abc import Iterable, Iterator
-from typing import Final
-
-from PIL import Image
+from typing import TYPE_CHECKING, Final, Literal
 
 from models.captioners.chat import check_proportions, prompt_fingerprint, question
-from models.captioners.sampling import stream_seed
-from models.generators.background_loop import BackgroundLoop
-from models.generators.openai_session import (
-    OpenAIServerSettings,
-    Question,
-    ServerSession,
-    open_session,
-    short,
-)
+from models.captioners.seeds import stream_seed
+from models.generators.server_settings import ServerSettings
 from models.protocols import CaptionReply, CaptionSampling, Fingerprint
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from models.generators.openai_session import ServerSession
 
 VERSION: Final = 2
 """Raised when the code puts other questions to the server or reads its answers differently."""
 
 
-class OpenAIImageCaptioner:
-    """Captions images through a server; fulfils `models.protocols.Captioner`."""
+class OpenAIImagesSettings(ServerSettings):
+    """An OpenAI-compatible server that takes images, such as vLLM."""
 
-    def __init__(self, settings: OpenAIServerSettings) -> None:
-        """Remember the settings; the server is first contacted by `caption`.
-
-        Raises:
-            ValueError: In `completions` mode, which cannot carry an image.
-        """
-        if settings.mode != "chat":
-            raise ValueError(f"images need mode='chat', not {settings.mode!r}")
-        self._settings = settings
+    engine: Literal["openai"] = "openai"
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -51,10 +39,27 @@ class OpenAIImageCaptioner:
             "engine": "openai-server-images",
             "engine_version": importlib.metadata.version("openai"),
             "version": VERSION,
-            "model": self._settings.model,
-            "identity": self._settings.identity,
+            "model": self.model,
+            "identity": self.identity,
             **prompt_fingerprint(),
         }
+
+    def load(self) -> OpenAIImageCaptioner:
+        """The captioner; the server is first contacted when the first image comes.
+
+        Raises:
+            ValueError: There is no address.
+        """
+        self.require_address()
+        return OpenAIImageCaptioner(self)
+
+
+class OpenAIImageCaptioner:
+    """Captions images through a server; fulfils `models.protocols.Captioner`."""
+
+    def __init__(self, settings: OpenAIImagesSettings) -> None:
+        """Remember the settings."""
+        self._settings = settings
 
     def caption(
         self, images: Iterable[tuple[str, Image.Image]], sampling: CaptionSampling
@@ -67,6 +72,9 @@ class OpenAIImageCaptioner:
         """
         if sampling.mode == "beam_sample":
             raise ValueError("a server cannot beam-sample; use mode='nucleus' or 'greedy'")
+        from models.generators.background_loop import BackgroundLoop
+        from models.generators.openai_session import open_session
+
         with BackgroundLoop() as loop, open_session(loop, self._settings) as session:
 
             async def caption(item: tuple[str, Image.Image]) -> CaptionReply:
@@ -78,6 +86,8 @@ class OpenAIImageCaptioner:
 async def _caption(
     session: ServerSession, key: str, image: Image.Image, sampling: CaptionSampling
 ) -> CaptionReply:
+    from models.generators.openai_session import Question, short
+
     try:
         check_proportions(image)
         # In a thread: a large PNG takes a third of a second, and the loop serves all requests.

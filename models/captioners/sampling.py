@@ -12,7 +12,6 @@ Shapes: R rows, V vocabulary.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final
 
 import torch
@@ -23,19 +22,6 @@ _MIX_2: Final = 0x94D049BB133111EB - (1 << 64)
 _GAMMA: Final = 0x9E3779B97F4A7C15 - (1 << 64)
 _STEP_GAMMA: Final = 0xD1B54A32D192ED03 - (1 << 64)  # another odd number, so step and token differ
 _UNIFORM_BITS: Final = 52  # so that the half added to the integer is exact in a double
-
-
-def stream_seed(*parts: str | int) -> int:
-    """The seed of one random stream, a signed 64-bit number that depends on every part.
-
-    Parts are joined with their type and length, so ("1", 2) and (1, "2") or ("ab", "c") and
-    ("a", "bc") are different streams.
-    """
-    digest = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        raw = str(part).encode()
-        digest.update(f"{type(part).__name__}:{len(raw)}:".encode() + raw)
-    return int.from_bytes(digest.digest(), "little", signed=True)
 
 
 def gumbel_noise(seeds_R: Tensor, step: int, vocabulary: int) -> Tensor:

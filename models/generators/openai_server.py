@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Final, Literal
 
+from models.checkpoints import checkpoint_identity
 from models.generators.adapter_card import benchmark_texts_seen, read_card
 from models.generators.answers import check_request, reply_to
-from models.generators.background_loop import BackgroundLoop
-from models.generators.openai_session import (
-    OpenAIServerSettings,
-    Question,
-    ServerSession,
-    open_session,
-)
+from models.generators.server_settings import ServerApi, ServerSettings
+from models.generators.text_settings import TextGeneratorSettings
 from models.protocols import Fingerprint, TextReply, TextRequest
+
+if TYPE_CHECKING:
+    from models.generators.openai_session import ServerSession
 
 VERSION: Final = 1
 """Raised when the code puts other questions to the server or reads its answers differently."""
 
 
-class OpenAIServerGenerator:
-    """Answers prompts through a server; fulfils `models.protocols.TextGenerator`."""
+class OpenAIServerSettings(TextGeneratorSettings, ServerSettings):
+    """A language model behind an OpenAI-compatible server, such as vLLM."""
 
-    def __init__(self, settings: OpenAIServerSettings) -> None:
-        """Remember the settings; the server is first contacted by `check` or `generate`.
-
-        Raises:
-            ValueError: The adapter's card asks for the other mode.
-        """
-        self._settings = settings
-        if card := read_card(settings.adapter) if settings.adapter else None:
-            card.require_form("chat" if settings.mode == "chat" else "raw")
+    engine: Literal["openai"] = "openai"
+    api: ServerApi = "chat"
+    """Which endpoint prompts are sent to."""
+    adapter: str = ""
+    """Folder of the adapter (or merged model) that the server serves by the model's name, so that
+    its contents enter the identity and its card is checked."""
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -40,20 +36,45 @@ class OpenAIServerGenerator:
 
         Without the adapter's folder, nothing but `identity` tells one adapter from another, and
         that it saw texts of benchmarks cannot be known.
+
+        Raises:
+            ValueError: The adapter's card asks for the other endpoint.
         """
-        settings = self._settings
-        adapter = _contents(settings.adapter)
-        seen = benchmark_texts_seen(settings.adapter)
+        self._check_adapter()
+        seen = benchmark_texts_seen(self.adapter)
+        adapter = {"adapter": dict(checkpoint_identity(self.adapter))} if self.adapter else {}
         return {
             "engine": "openai-server",
             "engine_version": importlib.metadata.version("openai"),
             "version": VERSION,
-            "model": settings.model,
-            "identity": settings.identity,
-            "mode": settings.mode,
-            **({"adapter": dict(adapter)} if adapter else {}),
+            "model": self.model,
+            "identity": self.identity,
+            "mode": self.api,
+            **adapter,
             **({"saw_benchmark_texts": seen} if seen else {}),
         }
+
+    def load(self) -> OpenAIServerGenerator:
+        """The generator; the server is first contacted when it is asked.
+
+        Raises:
+            ValueError: There is no address, or the adapter's card asks for the other endpoint.
+        """
+        self.require_address()
+        self._check_adapter()
+        return OpenAIServerGenerator(self)
+
+    def _check_adapter(self) -> None:
+        if card := read_card(self.adapter) if self.adapter else None:
+            card.require_form("chat" if self.api == "chat" else "raw")
+
+
+class OpenAIServerGenerator:
+    """Answers prompts through a server; fulfils `models.protocols.TextGenerator`."""
+
+    def __init__(self, settings: OpenAIServerSettings) -> None:
+        """Remember the settings."""
+        self._settings = settings
 
     def check(self) -> None:
         """Make sure that the server is up and serves the model.
@@ -61,6 +82,9 @@ class OpenAIServerGenerator:
         Raises:
             ServerUnusable: Saying what is wrong and what to do.
         """
+        from models.generators.background_loop import BackgroundLoop
+        from models.generators.openai_session import open_session
+
         with BackgroundLoop() as loop, open_session(loop, self._settings):
             pass  # opening a session is the check
 
@@ -70,25 +94,21 @@ class OpenAIServerGenerator:
         Raises:
             ServerUnusable: Before the first request, when the server cannot be used at all.
         """
+        from models.generators.background_loop import BackgroundLoop
+        from models.generators.openai_session import open_session
+
         with BackgroundLoop() as loop, open_session(loop, self._settings) as session:
 
             async def answer(request: TextRequest) -> TextReply:
                 check_request(request)
-                return await _answer(session, request)
+                return await _answer(session, request, self._settings.api)
 
             yield from loop.map_bounded(answer, requests, self._settings.concurrency)
 
 
-def _contents(adapter: str) -> Mapping[str, str]:
-    """File name -> sha256 of an adapter's folder, if there is one."""
-    if not adapter:
-        return {}
-    from models.checkpoints import checkpoint_identity  # needs huggingface_hub; a client does not
+async def _answer(session: ServerSession, request: TextRequest, api: ServerApi) -> TextReply:
+    from models.generators.openai_session import Question
 
-    return checkpoint_identity(adapter)
-
-
-async def _answer(session: ServerSession, request: TextRequest) -> TextReply:
     outcome = await session.ask(
         Question(
             content=request.prompt,
@@ -97,6 +117,7 @@ async def _answer(session: ServerSession, request: TextRequest) -> TextReply:
             top_p=request.top_p,
             seed=request.seed,
             stop=request.stop,
+            api=api,
         )
     )
     if outcome.status != "ok":

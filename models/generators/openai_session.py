@@ -24,6 +24,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from models.generators.background_loop import BackgroundLoop
 from models.generators.openai_responses import BadAnswer, read_response
+from models.generators.server_settings import ServerApi, ServerSettings
 from models.protocols import EngineUnavailable
 
 _NO_KEY: Final = "no-key"  # the client insists on one; servers without authentication ignore it
@@ -42,61 +43,13 @@ class ServerAway(ServerUnusable):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenAIServerSettings:
-    """Which server answers, and how patient the client is.
-
-    The API key is no setting: it is read from the environment, so that no key can reach a
-    log, a flow parameter or a table.
+class Question:
+    """What is put to the server.
 
     Attributes:
-        base_url: Root of the API, for example `http://localhost:8000/v1`.
-        model: Served model name; on vLLM also the name of a LoRA adapter.
-        identity: What the operator knows about the weights behind that name (revision,
-            adapter hash, dtype); enters the fingerprint as it is.
-        adapter: Folder of the adapter (or merged model) that the server serves by that name, if
-            it is at hand: its contents then enter the fingerprint, and its card is checked
-            (text generators only).
-        mode: `chat` sends the prompt as one user message, `completions` as plain text.
-        api_key_env: Name of the environment variable that holds the key, if one is needed.
-        concurrency: Requests in flight.
-        transport_retries: Retries of the client for transport faults.
-        connect_seconds: Time limit of a connection.
-        read_seconds: Time limit of one HTTP answer.
-        attempts: Times a question is put to the server by the outer loop.
-        health_wait_seconds: How long a server may take to come back.
-        health_poll_seconds: Time between two looks at `/health`.
-        breaker_errors: Consecutive server errors (5xx) after which the run is given up.
+        content: A prompt; for the chat endpoint anything that a user message may hold.
+        api: The endpoint: `chat` sends one user message, `completions` plain text.
     """
-
-    base_url: str
-    model: str
-    identity: str = ""
-    adapter: str = ""
-    mode: str = "chat"
-    api_key_env: str = "OPENAI_API_KEY"
-    concurrency: int = 32
-    transport_retries: int = 3
-    connect_seconds: float = 5.0
-    read_seconds: float = 90.0
-    attempts: int = 3
-    health_wait_seconds: float = 300.0
-    health_poll_seconds: float = 2.0
-    breaker_errors: int = 8
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot work."""
-        if self.mode not in ("chat", "completions"):
-            raise ValueError(f"mode must be 'chat' or 'completions', not {self.mode!r}")
-        if not self.base_url.startswith(("http://", "https://")):
-            raise ValueError(f"base_url must start with http:// or https://, not {self.base_url!r}")
-        for name in ("concurrency", "attempts", "breaker_errors"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """What is put to the server: a prompt, or in chat mode anything a user message may hold."""
 
     content: Any
     max_tokens: int
@@ -105,6 +58,7 @@ class Question:
     seed: int
     num_answers: int = 1
     stop: tuple[str, ...] = ()
+    api: ServerApi = "chat"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,10 +74,10 @@ class Outcome:
 class ServerSession:
     """Puts questions to a server; lives on one event loop."""
 
-    def __init__(self, settings: OpenAIServerSettings) -> None:
+    def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         limits = httpx2.Limits(max_connections=settings.concurrency + 4)
-        timeout = httpx2.Timeout(settings.read_seconds, connect=settings.connect_seconds)
+        timeout = httpx2.Timeout(settings.timeout, connect=settings.connect_seconds)
         self._client = openai.AsyncOpenAI(
             base_url=settings.base_url,
             api_key=os.environ.get(settings.api_key_env) or _NO_KEY,
@@ -243,7 +197,7 @@ class ServerSession:
         if question.stop:
             fields["stop"] = list(question.stop)
         try:
-            if self._settings.mode == "completions":
+            if question.api == "completions":
                 return await self._client.completions.create(prompt=question.content, **fields)
             fields["messages"] = [{"role": "user", "content": question.content}]
             return await self._client.chat.completions.create(**fields)
@@ -292,7 +246,7 @@ class ServerSession:
 
 
 @contextlib.contextmanager
-def open_session(loop: BackgroundLoop, settings: OpenAIServerSettings) -> Iterator[ServerSession]:
+def open_session(loop: BackgroundLoop, settings: ServerSettings) -> Iterator[ServerSession]:
     """A session on `loop` with a server that was seen to serve the model.
 
     Raises:

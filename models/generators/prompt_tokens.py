@@ -7,7 +7,9 @@ without any error, so both forms are made here and nowhere else.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +19,24 @@ if TYPE_CHECKING:
 def uses_chat(tokenizer: PreTrainedTokenizerBase, chat: str) -> bool:
     """Whether prompts are wrapped: `auto` does so if there is a chat template, `never` never."""
     return chat == "auto" and bool(tokenizer.chat_template)
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether the tokenizer of a checkpoint has a chat template, told by its files.
+
+    transformers looks for them in this order (`PreTrainedTokenizerBase.from_pretrained`).
+
+    Raises:
+        ValueError: `tokenizer_config.json` is not JSON.
+    """
+    named = (folder / "chat_template.jinja", *folder.glob("additional_chat_templates/*.jinja"))
+    if found := [file for file in named if file.is_file()]:
+        # Templates beside the default one make a mapping of names, which is never empty.
+        return len(found) > 1 or found[0] != named[0] or bool(found[0].read_text(encoding="utf-8"))
+    config = folder / "tokenizer_config.json"
+    if not config.is_file():
+        return False
+    return bool(json.loads(config.read_text(encoding="utf-8")).get("chat_template"))
 
 
 def prompt_texts(

@@ -11,24 +11,30 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final
+from typing import TYPE_CHECKING, Final, Literal
 
-import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
+from pydantic import Field
+
+from models.captioners.seeds import stream_seed
+from models.checkpoints import (
+    checkpoint_folder,
+    checkpoint_identity,
+    identity_or_load,
+    loading_arguments,
+    model_name,
 )
-
-from models.captioners.decoding import Row, Sampling, StopTest, decode
-from models.captioners.sampling import stream_seed
-from models.checkpoints import checkpoint_identity, identity_or_load, loading_arguments, model_name
 from models.devices import pick_device, pick_dtype
+from models.engine_settings import CheckpointSettings
 from models.generators.adapter_card import benchmark_texts_seen, read_card, weights_hash
 from models.generators.answers import check_request, reply_to
-from models.generators.prompt_tokens import prompt_texts, token_ids, uses_chat
+from models.generators.prompt_tokens import has_chat_template, prompt_texts, token_ids, uses_chat
+from models.generators.text_settings import TextGeneratorSettings
 from models.protocols import Fingerprint, TextReply, TextRequest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from models.captioners.decoding import Row, StopTest
 
 VERSION: Final = 1
 """Raised when the code gives other answers to the same requests."""
@@ -39,36 +45,62 @@ _WINDOW_BATCHES: Final = 16
 _ENGINE_FAILURES = (RuntimeError, ValueError, MemoryError)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalGeneratorSettings:
-    """Which causal language model runs, and where.
+class TransformersSettings(TextGeneratorSettings, CheckpointSettings):
+    """A causal language model in this process."""
 
-    Attributes:
-        model: Local directory or hub id.
-        revision: Hub revision; ignored for a directory.
-        adapter: Optional peft adapter, directory or hub id; merged into the weights. One with
-            a card (`models.generators.adapter_card`) is refused on another base.
-        device: `auto`, `cpu`, `cuda`, ...
-        dtype: `auto` (bfloat16 on a GPU, else float32), `float32`, `bfloat16` or `float16`.
-        batch_size: Prompts run at once.
-        chat: `auto` wraps a prompt in the tokenizer's chat template if it has one; `never`
-            sends it as it is.
-    """
+    engine: Literal["transformers"] = "transformers"
+    adapter: str = ""
+    """peft adapter, directory or hub id, which is merged into the weights. One with a card
+    (`models.generators.adapter_card`) is refused on another base."""
+    batch_size: int = Field(128, ge=1)
+    """Prompts run at once."""
+    chat: Literal["auto", "never"] = "auto"
+    """auto wraps a prompt in the tokenizer's chat template if it has one; never sends it as it
+    is."""
 
-    model: str
-    revision: str | None = None
-    adapter: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    batch_size: int = 128
-    chat: str = "auto"
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Contents of checkpoint and adapter, chat use, precision and code version.
 
-    def __post_init__(self) -> None:
-        """Refuse unknown values."""
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
-        if self.chat not in ("auto", "never"):
-            raise ValueError(f"chat must be 'auto' or 'never', not {self.chat!r}")
+        A model that was tuned on texts of benchmarks says so (`saw_benchmark_texts`): what it
+        makes is not zero-shot.
+
+        Raises:
+            ValueError: The adapter does not fit the model.
+        """
+        files = identity_or_load(self.model, self.revision, lambda: self.load().fetch())
+        self.check_adapter()
+        seen = benchmark_texts_seen(self.model, self.adapter)
+        return {
+            "engine": "transformers",
+            "engine_version": importlib.metadata.version("transformers"),
+            "version": VERSION,
+            "model": model_name(self.model, files),
+            "files": dict(files),
+            "adapter": dict(checkpoint_identity(self.adapter)) if self.adapter else {},
+            "chat": self._uses_chat,
+            "dtype": self.dtype_name,
+            **({"saw_benchmark_texts": seen} if seen else {}),
+        }
+
+    def load(self) -> TransformersGenerator:
+        """The generator; its weights are read when the first prompt comes."""
+        return TransformersGenerator(self)
+
+    def check_adapter(self) -> None:
+        """Refuse an adapter whose card says that it belongs to something else.
+
+        Raises:
+            ValueError: Saying what the adapter was made for.
+        """
+        if card := read_card(self.adapter) if self.adapter else None:
+            files = checkpoint_identity(self.model, self.revision)
+            card.require_fit(weights_hash(files), "chat" if self._uses_chat else "raw")
+
+    @property
+    def _uses_chat(self) -> bool:
+        folder = checkpoint_folder(self.model, self.revision)
+        return self.chat == "auto" and has_chat_template(folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +114,25 @@ class _Prompt:
 class TransformersGenerator:
     """Answers prompts in process; fulfils `models.protocols.TextGenerator`."""
 
-    def __init__(self, settings: LocalGeneratorSettings) -> None:
-        """Remember the settings; the weights are loaded when the first prompt comes."""
+    def __init__(self, settings: TransformersSettings) -> None:
+        """Remember the settings.
+
+        Raises:
+            ValueError: A GPU is asked for and there is none.
+        """
         self._settings = settings
         self._device = pick_device(settings.device)
-        self._dtype = pick_dtype(settings.dtype, self._device)
+        self._dtype = pick_dtype(settings.dtype, settings.device)
         self._stops: dict[tuple[str, ...], _StopFinder] = {}
+
+    def fetch(self) -> None:
+        """Bring all files of a hub's checkpoint to this machine."""
+        _ = self._tokenizer, self._model
 
     @cached_property
     def _model(self) -> PreTrainedModel:
+        from transformers import AutoModelForCausalLM
+
         settings = self._settings
         model = AutoModelForCausalLM.from_pretrained(
             settings.model,
@@ -100,12 +142,14 @@ class TransformersGenerator:
         if settings.adapter:
             from peft import PeftModel
 
-            self._check_adapter(settings.adapter)
+            settings.check_adapter()
             model = PeftModel.from_pretrained(model, settings.adapter).merge_and_unload()
         return model.eval().to(self._device)
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
+        from transformers import AutoTokenizer
+
         settings = self._settings
         return AutoTokenizer.from_pretrained(
             settings.model, **loading_arguments(settings.model, settings.revision)
@@ -121,42 +165,9 @@ class TransformersGenerator:
     def _uses_chat(self) -> bool:
         return uses_chat(self._tokenizer, self._settings.chat)
 
-    def _check_adapter(self, adapter: str) -> None:
-        """Raise `ValueError` when the adapter's card says that it belongs to something else."""
-        if card := read_card(adapter):
-            identity = checkpoint_identity(self._settings.model, self._settings.revision)
-            card.require_fit(weights_hash(identity), "chat" if self._uses_chat else "raw")
-
     @property
     def _context(self) -> int | None:
         return getattr(self._model.config, "max_position_embeddings", None)
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """Contents of checkpoint and adapter, chat use, dtype and code version.
-
-        Loads the tokenizer, but no weights that are on disk. A model that was tuned on texts of
-        benchmarks says so (`saw_benchmark_texts`): what it makes is not zero-shot.
-
-        Raises:
-            ValueError: The adapter does not fit the model.
-        """
-        settings = self._settings
-        identity = identity_or_load(settings.model, settings.revision, lambda: self._model)
-        if settings.adapter:
-            self._check_adapter(settings.adapter)
-        seen = benchmark_texts_seen(settings.model, settings.adapter)
-        return {
-            "engine": "transformers",
-            "engine_version": importlib.metadata.version("transformers"),
-            "version": VERSION,
-            "model": model_name(settings.model, identity),
-            "files": dict(identity),
-            "adapter": dict(checkpoint_identity(settings.adapter)) if settings.adapter else {},
-            "chat": self._uses_chat,
-            "dtype": str(self._dtype).removeprefix("torch."),
-            **({"saw_benchmark_texts": seen} if seen else {}),
-        }
 
     def generate(self, requests: Iterable[TextRequest]) -> Iterator[TextReply]:
         """Answer every request exactly once, window by window, shortest prompts first."""
@@ -197,6 +208,8 @@ class TransformersGenerator:
             request = batch[0].request
             yield request, TextReply(request.key, "", "engine_error", reason)
         else:
+            import torch
+
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
             half = len(batch) // 2
@@ -205,6 +218,10 @@ class TransformersGenerator:
 
     def _answer_batch(self, batch: Sequence[_Prompt]) -> list[TextReply]:
         """Decode prompts that share everything but prompt and seed, padded on the left."""
+        import torch
+
+        from models.captioners.decoding import Sampling, decode
+
         request = batch[0].request
         longest = max(len(prompt.tokens) for prompt in batch)
         ids = torch.zeros(len(batch), longest, dtype=torch.long)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Final
 from pydantic import Field
 
 from models.checkpoints import loading_arguments
+from models.devices import pick_dtype, torch_dtype_name
+from models.protocols import AutoDtype
 from models.settings import Settings
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ALL_PROJECTIONS: Final = (
@@ -70,14 +71,14 @@ class BaseLlm(Settings):
     tuned model must be asked in the same form."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, ..."""
-    dtype: str = "auto"
-    """Of the frozen weights: `auto` (bfloat16 on a GPU, else float32) or a name. The adapter is
-    trained in float32."""
+    dtype: AutoDtype = "auto"
+    """Of the frozen weights: `auto` (bf16 on a GPU, else fp32) or a name. The adapter is trained in
+    fp32."""
 
     @property
     def dtype_name(self) -> str:
         """What `auto` means here."""
-        return str(self._torch_dtype()).removeprefix("torch.")
+        return torch_dtype_name(self.dtype, self.device)
 
     def load_weights(self) -> PreTrainedModel:
         """The model, on the CPU."""
@@ -85,7 +86,7 @@ class BaseLlm(Settings):
 
         return AutoModelForCausalLM.from_pretrained(
             self.model,
-            dtype=self._torch_dtype(),
+            dtype=pick_dtype(self.dtype, self.device),
             **loading_arguments(self.model, self.revision),
         )
 
@@ -96,11 +97,6 @@ class BaseLlm(Settings):
         return AutoTokenizer.from_pretrained(
             self.model, **loading_arguments(self.model, self.revision)
         )
-
-    def _torch_dtype(self) -> torch.dtype:
-        from models.devices import pick_device, pick_dtype
-
-        return pick_dtype(self.dtype, pick_device(self.device))
 
 
 @dataclass(frozen=True, slots=True)

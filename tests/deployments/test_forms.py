@@ -63,7 +63,7 @@ def test_no_choice_hides_in_a_free_text(name: str) -> None:
         "split": "val, test1, test",
         "keywords": "function_words, spacy",
         "kind": "ensemble, single, instructcir",
-        "dtype": "auto, float32, bfloat16, float16",
+        "dtype": "auto, fp32, bf16, fp16",
     }.items():
         if key in parameters:
             assert fields[key].endswith(f"one of {choices}")
@@ -108,7 +108,7 @@ def test_the_dialog_starts_from_values_that_are_accepted(name: str) -> None:
         ("train-reformulation", changed(TRIPLETS, network={"gate": "open"}), "'zero_init'"),
         ("train-reformulation", changed(TRIPLETS, training={"epoch": 1}), "epoch"),
         ("train-reformulation", changed(TRIPLETS, run={"strategy": "dp"}), "'ddp', 'fsdp'"),
-        ("finetune-rewriter", {"dtype": "int8"}, "'bfloat16'"),
+        ("finetune-rewriter", {"dtype": "int8"}, "'bf16'"),
         ("finetune-rewriter", {"tuning": {"ranks": 4}}, "ranks"),
         ("evaluate-world", {"seeds": [0], "benchmarks": ["cir"]}, "'cirr'"),
     ],

@@ -28,7 +28,7 @@ def job_of(root: str, base: str, pairs: str) -> tuple[RewriterJob, TuningData]:
     data = TuningData([read_pairs(pairs, prompt)])
     job = RewriterJob(
         root=root,
-        base=BaseLlm(model=base, device="cpu", dtype="float32"),
+        base=BaseLlm(model=base, device="cpu", dtype="fp32"),
         config=CONFIG,
         prompt_sha256=str(prompt.fingerprint["prompt_sha256"]),
         data_sha256=data.sha256,

@@ -21,9 +21,11 @@ from tasks.settings import Profile
 
 
 def names(values: dict[str, Any], prefix: str = "") -> set[str]:
-    """Dotted names of all values."""
+    """Dotted names of all values; what follows an engine's is its own."""
     found: set[str] = set()
     for key, value in values.items():
+        if isinstance(value, dict) and "engine" in value:
+            value = {"engine": value["engine"]}
         found |= names(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key}
     return found
 
@@ -99,7 +101,10 @@ def test_settings_on_the_command_line_win_over_the_file(tmp_path: Path) -> None:
         ('extends = "tinny"', ["'tiny' or 'production'", "'tinny'"]),
         ("[encoder]\nname = 'a'", ["must say which profile it extends"]),
         ("extends = tiny", ["is not TOML"]),
-        ('extends = "tiny"\n[captioner]\nbatch_size = 0', ["captioner.batch_size", "greater"]),
+        (
+            'extends = "tiny"\n[captioner]\nbatch_size = 0',
+            ["captioner.blip2.batch_size", "greater"],
+        ),
         ('extends = "tiny"\n[captioner]\nengine = "blip3"', ["captioner.engine", "'blip2'"]),
         ('extends = "tiny"\n[cvsi]\nsimilarity = "l2"', ["similarity", "'cosine'"]),
         ('extends = "tiny"\n[cvsi.weights.circo]\nalpha = 0.9', ["alpha 0.9", "negative"]),

@@ -225,7 +225,6 @@ class OneRefused:
     def __init__(self, captioner: Captioner, victim: str) -> None:
         self._captioner = captioner
         self._victim = victim
-        self.fingerprint = captioner.fingerprint
 
     def caption(self, images: Any, sampling: Any) -> Iterator[CaptionReply]:
         for reply in self._captioner.caption(images, sampling):

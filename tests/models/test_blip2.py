@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
-from models.captioners.blip2 import Blip2Captioner, InProcessSettings
+from models.captioners.blip2 import Blip2Captioner, Blip2Settings
 from models.protocols import Captioner, CaptionSampling
 from tests.fakes.checkpoints import NUM_QUERIES, save_blip2
 
@@ -30,9 +30,11 @@ def captioner(folder: Path) -> Blip2Captioner:
 
 
 def load(folder: Path, batch_size: int) -> Blip2Captioner:
-    return Blip2Captioner(
-        InProcessSettings(model=str(folder), device="cpu", dtype="float32", batch_size=batch_size)
-    )
+    return settings(folder, batch_size).load()
+
+
+def settings(folder: Path, batch_size: int = 16) -> Blip2Settings:
+    return Blip2Settings(model=str(folder), device="cpu", dtype="fp32", batch_size=batch_size)
 
 
 def noise_images(count: int) -> list[tuple[str, Image.Image]]:
@@ -212,9 +214,9 @@ def test_a_processor_without_placeholders_is_refused(tmp_path: Path) -> None:
 
 
 def test_fingerprint_follows_the_contents_not_the_place(tmp_path: Path) -> None:
-    first = load(save_blip2(tmp_path / "a"), batch_size=1).fingerprint
-    same = load(save_blip2(tmp_path / "b"), batch_size=9).fingerprint
-    other = load(save_blip2(tmp_path / "c", seed=1), batch_size=1).fingerprint
+    first = settings(save_blip2(tmp_path / "a"), batch_size=1).fingerprint
+    same = settings(save_blip2(tmp_path / "b"), batch_size=9).fingerprint
+    other = settings(save_blip2(tmp_path / "c", seed=1), batch_size=1).fingerprint
     assert first == same
     assert first["files"]["model.safetensors"] != other["files"]["model.safetensors"]
     assert str(tmp_path) not in str(first)

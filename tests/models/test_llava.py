@@ -15,7 +15,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from embedded_world.drawing import draw
 from embedded_world.scenes import sample_scenes
 from models.captioners.chat import DEFAULT_PROMPT
-from models.captioners.llava import InProcessSettings, LlavaCaptioner
+from models.captioners.llava import LlavaCaptioner, LlavaSettings
 from models.protocols import Captioner, CaptionSampling
 from tests.fakes.checkpoints import save_llava
 
@@ -39,9 +39,11 @@ def captioner(folder: Path) -> LlavaCaptioner:
 
 
 def load(folder: Path, batch_size: int = 16) -> LlavaCaptioner:
-    return LlavaCaptioner(
-        InProcessSettings(model=str(folder), device="cpu", dtype="float32", batch_size=batch_size)
-    )
+    return settings(folder, batch_size).load()
+
+
+def settings(folder: Path, batch_size: int = 16) -> LlavaSettings:
+    return LlavaSettings(model=str(folder), device="cpu", dtype="fp32", batch_size=batch_size)
 
 
 def noise_images(count: int) -> list[tuple[str, Image.Image]]:
@@ -214,8 +216,8 @@ def test_fingerprint_follows_the_contents_and_loads_nothing(
     places = [save_llava(tmp_path / "a"), save_llava(tmp_path / "b")]
     other = save_llava(tmp_path / "c", seed=1)
     monkeypatch.setattr(LlavaForConditionalGeneration, "from_pretrained", None)
-    first, same = (load(place, batch_size=i + 1).fingerprint for i, place in enumerate(places))
-    changed = load(other).fingerprint
+    first, same = (settings(place, batch_size=i + 1).fingerprint for i, place in enumerate(places))
+    changed = settings(other).fingerprint
     assert first == same
     assert first["files"]["model.safetensors"] != changed["files"]["model.safetensors"]
     assert first["prompt_sha256"] == DEFAULT_PROMPT.fingerprint["prompt_sha256"]

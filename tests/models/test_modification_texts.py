@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from embedded_world.recipes.text_language import difference_prompt
-from models.generators.openai_server import OpenAIServerGenerator
-from models.generators.openai_session import OpenAIServerSettings, ServerUnusable
+from models.generators.openai_server import OpenAIServerGenerator, OpenAIServerSettings
+from models.generators.openai_session import ServerUnusable
 from models.instructcir.modification_texts import (
     PLACEHOLDERS,
     CaptionPair,
@@ -99,8 +99,6 @@ def test_an_answer_that_the_token_limit_cut_off_is_no_answer() -> None:
 class Scripted:
     """A generator that answers each pair's attempts from a list and notes what it was asked."""
 
-    fingerprint: Mapping[str, Any] = {"engine": "scripted"}
-
     def __init__(self, **answers: list[str | TextReply]) -> None:
         self._answers = answers
         self.rounds: list[dict[str, TextRequest]] = []
@@ -184,7 +182,7 @@ def test_line_ends_in_captions_do_not_end_the_prompt() -> None:
 
 def client(server: FakeOpenAIServer, **settings: Any) -> OpenAIServerGenerator:
     values = {
-        "read_seconds": 60.0,
+        "timeout": 60.0,
         "transport_retries": 0,
         "attempts": 1,
         "health_wait_seconds": 60.0,
@@ -216,7 +214,7 @@ def test_a_misbehaving_server_leaves_typed_outcomes_and_the_others_go_on() -> No
 
     good = [f"good{n}" for n in range(12)]
     with FakeOpenAIServer(then=misbehave) as server:
-        made = write(client(server, read_seconds=3.0), *faults, *good)
+        made = write(client(server, timeout=3.0), *faults, *good)
         asked = [captions_in(r["messages"][0]["content"])[0].split()[0] for r in server.requests]
     assert {made[key].text for key in good} == {"now with after"}
     assert {key: made[key].status for key in faults} == {

@@ -12,8 +12,7 @@ from PIL import Image
 
 from models.captioners import openai_images
 from models.captioners.chat import DEFAULT_PROMPT
-from models.captioners.openai_images import OpenAIImageCaptioner
-from models.generators.openai_session import OpenAIServerSettings
+from models.captioners.openai_images import OpenAIImageCaptioner, OpenAIImagesSettings
 from models.protocols import Captioner, CaptionReply, CaptionSampling
 from tests.fakes.openai_server import MODEL, FakeOpenAIServer, Reply, chat, error
 from tests.fakes.pictures import pixels
@@ -24,16 +23,21 @@ THREE = CaptionSampling(n=3, seed=4)
 
 def captioner(server: FakeOpenAIServer, **changes: object) -> OpenAIImageCaptioner:
     """A client that gives up soon."""
+    return settings_for(server, **changes).load()
+
+
+def settings_for(server: FakeOpenAIServer, **changes: object) -> OpenAIImagesSettings:
+    """Settings with every patience cut down to test size."""
     settings: dict[str, object] = {
         "base_url": server.base_url,
         "model": MODEL,
         "transport_retries": 0,
         "attempts": 2,
-        "read_seconds": 60.0,
+        "timeout": 60.0,
         "health_wait_seconds": 60.0,
         "health_poll_seconds": 0.05,
     }
-    return OpenAIImageCaptioner(OpenAIServerSettings(**settings | changes))  # type: ignore[arg-type]
+    return OpenAIImagesSettings(**settings | changes)  # type: ignore[arg-type]
 
 
 def one(server: FakeOpenAIServer, sampling: CaptionSampling = GREEDY, **changes) -> CaptionReply:
@@ -98,7 +102,7 @@ def test_answers_that_are_no_caption(answer: Reply, status: str, reason: str) ->
 
 def test_a_late_answer_is_a_timeout() -> None:
     with FakeOpenAIServer(then=lambda request: Reply(fault="hang")) as server:
-        reply = one(server, read_seconds=0.3)
+        reply = one(server, timeout=0.3)
     assert (reply.status, reply.captions) == ("timeout", ())
 
 
@@ -163,8 +167,8 @@ def test_one_bad_image_does_not_harm_the_others() -> None:
 def test_the_key_comes_from_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     with FakeOpenAIServer() as server:
-        engine = captioner(server)
-        list(engine.caption([("k", pixels())], GREEDY))
+        settings = settings_for(server)
+        list(settings.load().caption([("k", pixels())], GREEDY))
     assert server.authorizations == ["Bearer sk-secret"]
-    assert "sk-secret" not in json.dumps(engine.fingerprint)
-    assert "127.0.0.1" not in json.dumps(engine.fingerprint)
+    assert "sk-secret" not in json.dumps(settings.fingerprint)
+    assert "127.0.0.1" not in json.dumps(settings.fingerprint)

@@ -13,8 +13,8 @@ from PIL import Image
 
 from models.captioners.openai_images import OpenAIImageCaptioner
 from models.generators.answers import EMPTY_ANSWER
-from models.generators.openai_server import OpenAIServerGenerator
-from models.generators.openai_session import OpenAIServerSettings, ServerUnusable
+from models.generators.openai_server import OpenAIServerGenerator, OpenAIServerSettings
+from models.generators.openai_session import ServerUnusable
 from models.protocols import Captioner, CaptionSampling, TextGenerator, TextReply, TextRequest
 from tests.fakes.openai_server import (
     MODEL,
@@ -39,13 +39,13 @@ def settings_for(server: FakeOpenAIServer, **changes: object) -> OpenAIServerSet
     quick = OpenAIServerSettings(
         base_url=server.base_url,
         model=MODEL,
-        read_seconds=60.0,
+        timeout=60.0,
         connect_seconds=60.0,
         transport_retries=1,
         health_wait_seconds=60.0,
         health_poll_seconds=0.05,
     )
-    return replace(quick, **changes)  # type: ignore[arg-type]
+    return quick.changed(**changes)
 
 
 def ask(server: FakeOpenAIServer, request: TextRequest | None = None, **changes: Any) -> TextReply:
@@ -128,7 +128,7 @@ def test_lasting_faults_become_typed_replies(
 
 def test_a_server_that_hangs_is_asked_again_and_then_a_timeout() -> None:
     with FakeOpenAIServer(then=lambda _: Reply(fault="hang")) as server:
-        reply = ask(server, read_seconds=0.3)
+        reply = ask(server, timeout=0.3)
         assert (reply.key, reply.text, reply.status) == ("k", "", "timeout")
         assert "in time" in reply.reason
         assert len(server.requests) == 2
@@ -136,7 +136,7 @@ def test_a_server_that_hangs_is_asked_again_and_then_a_timeout() -> None:
 
 def test_one_read_timeout_is_survived() -> None:
     with FakeOpenAIServer(Reply(fault="hang"), GOOD) as server:
-        reply = ask(server, read_seconds=2.0)
+        reply = ask(server, timeout=2.0)
         assert (reply.status, reply.text) == ("ok", "FINE")
         assert len(server.requests) == 2
 
@@ -172,7 +172,7 @@ def test_a_request_says_everything() -> None:
 
 def test_completions_mode_sends_the_bare_prompt_and_greedy_requests_no_seed() -> None:
     with FakeOpenAIServer() as server:
-        assert ask(server, mode="completions").text == "HELLO"
+        assert ask(server, api="completions").text == "HELLO"
         (sent,) = server.requests
     assert sent["path"] == "/v1/completions"
     assert sent["prompt"] == "hello"
@@ -189,12 +189,12 @@ def test_a_new_attempt_draws_anew() -> None:
 
 
 def test_the_key_comes_from_the_environment_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MY_LLM_KEY", "s3cret")
+    monkeypatch.setenv("MY_LLM_API_KEY", "s3cret")
     with FakeOpenAIServer(error(400, "no")) as server:
-        generator = OpenAIServerGenerator(settings_for(server, api_key_env="MY_LLM_KEY"))
-        (reply,) = generator.generate([TextRequest("k", "hello")])
+        settings = settings_for(server, api_key_env="MY_LLM_API_KEY")
+        (reply,) = settings.load().generate([TextRequest("k", "hello")])
         assert server.authorizations == ["Bearer s3cret"]
-    assert "s3cret" not in f"{reply} {generator.fingerprint}"
+    assert "s3cret" not in f"{reply} {settings.fingerprint}"
 
 
 def test_many_requests_are_answered_once_each_and_few_at_a_time() -> None:
@@ -204,7 +204,7 @@ def test_many_requests_are_answered_once_each_and_few_at_a_time() -> None:
 
     requests = [TextRequest(f"k{i}", f"word {i}") for i in range(60)]
     with FakeOpenAIServer(then=slow_echo) as server:
-        generator = OpenAIServerGenerator(settings_for(server, concurrency=4, read_seconds=5.0))
+        generator = OpenAIServerGenerator(settings_for(server, concurrency=4, timeout=5.0))
         replies = list(generator.generate(requests))
         assert 2 <= server.most_in_flight <= 4
         assert len(server.requests) == 60
@@ -336,21 +336,28 @@ def test_no_server_at_all() -> None:
         OpenAIServerGenerator(settings).check()
 
 
-@pytest.mark.parametrize("changes", [{"mode": "talk"}, {"base_url": "host:80"}, {"concurrency": 0}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"api": "talk"},
+        {"base_url": "host:80"},
+        {"concurrency": 0},
+        {"attempts": 0},
+        {"api_key_env": "AWS_SECRET_ACCESS_KEY"},
+    ],
+)
 def test_settings_are_checked(changes: dict[str, Any]) -> None:
     good = OpenAIServerSettings(base_url="http://host/v1", model="m")
     with pytest.raises(ValueError, match=next(iter(changes))):
-        replace(good, **changes)
+        good.changed(**changes).load()
 
 
 def test_the_fingerprint_holds_no_address() -> None:
     settings = OpenAIServerSettings(base_url="http://host/v1", model="m", identity="rev 1")
-    elsewhere = replace(settings, base_url="http://other/v1", concurrency=3)
-    first = OpenAIServerGenerator(settings)
-    assert isinstance(first, TextGenerator)
-    assert first.fingerprint == OpenAIServerGenerator(elsewhere).fingerprint
-    newer = OpenAIServerGenerator(replace(settings, identity="rev 2"))
-    assert first.fingerprint != newer.fingerprint
+    elsewhere = settings.changed(base_url="http://other/v1", concurrency=3)
+    assert isinstance(settings.load(), TextGenerator)
+    assert settings.fingerprint == elsewhere.fingerprint
+    assert settings.fingerprint != settings.changed(identity="rev 2").fingerprint
 
 
 def test_images_travel_inside_the_request() -> None:

@@ -15,9 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from models.checkpoints import checkpoint_identity
 from models.generators.adapter_card import CARD_FILE, AdapterCard, read_card, weights_hash
-from models.generators.openai_server import OpenAIServerGenerator
-from models.generators.openai_session import OpenAIServerSettings
-from models.generators.transformers import LocalGeneratorSettings, TransformersGenerator
+from models.generators.openai_server import OpenAIServerSettings
+from models.generators.transformers import TransformersGenerator, TransformersSettings
 from models.instructcir.rewriter_settings import ALL_PROJECTIONS, BaseLlm, Example, TuningConfig
 from models.instructcir.rewriter_tuning import (
     RewriterTuning,
@@ -42,7 +41,7 @@ QUICK = TuningConfig(rank=4, epochs=3, batch_size=2, micro_batch=1, learning_rat
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> BaseLlm:
     folder = save_llama(tmp_path_factory.mktemp("llama"))
-    return BaseLlm(model=str(folder), device="cpu", dtype="float32")
+    return BaseLlm(model=str(folder), device="cpu", dtype="fp32")
 
 
 def card_of(base: BaseLlm, **changes: object) -> AdapterCard:
@@ -219,12 +218,8 @@ def ask(generator: TransformersGenerator, prompts: list[str]) -> list[str]:
     return [replies[prompt] for prompt in prompts]
 
 
-def local(model: str | Path, adapter: Path | None = None) -> TransformersGenerator:
-    return TransformersGenerator(
-        LocalGeneratorSettings(
-            model=str(model), adapter=str(adapter) if adapter else None, device="cpu"
-        )
-    )
+def local(model: str | Path, adapter: Path | str = "") -> TransformersSettings:
+    return TransformersSettings(model=str(model), adapter=str(adapter), device="cpu")
 
 
 def test_it_answers_as_it_was_taught_with_the_adapter_and_merged(
@@ -233,10 +228,10 @@ def test_it_answers_as_it_was_taught_with_the_adapter_and_merged(
     assert tuned.losses[-1] < 0.2 * tuned.losses[0]
     prompts = [pair.prompt for pair in PAIRS]
     wanted = [pair.answer for pair in PAIRS]
-    assert ask(local(base.model), prompts) != wanted
-    assert ask(local(base.model, adapter), prompts) == wanted
+    assert ask(local(base.model).load(), prompts) != wanted
+    assert ask(local(base.model, adapter).load(), prompts) == wanted
     merge_adapter(base, adapter, tmp_path / "merged")
-    assert ask(local(tmp_path / "merged"), prompts) == wanted
+    assert ask(local(tmp_path / "merged").load(), prompts) == wanted
 
 
 def test_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
@@ -244,7 +239,7 @@ def test_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="tuned on tiny with weights"):
         _ = other.fingerprint
     with pytest.raises(ValueError, match="load the base that it was tuned on"):
-        ask(other, ["red"])
+        ask(other.load(), ["red"])
 
 
 def test_another_form_of_prompts_is_refused(
@@ -254,15 +249,13 @@ def test_another_form_of_prompts_is_refused(
     with pytest.raises(ValueError, match="tuned on chat prompts, but would be asked in raw form"):
         _ = local(base.model, folder).fingerprint
     with pytest.raises(ValueError, match="tuned on chat prompts"):
-        served(folder, mode="completions")
-    assert served(folder, mode="chat").fingerprint["adapter"]
+        served(folder, "completions").load()
+    assert served(folder, "chat").fingerprint["adapter"]
 
 
-def served(adapter: Path, mode: str) -> OpenAIServerGenerator:
-    return OpenAIServerGenerator(
-        OpenAIServerSettings(
-            base_url="http://127.0.0.1:1/v1", model="edit", adapter=str(adapter), mode=mode
-        )
+def served(adapter: Path, api: str) -> OpenAIServerSettings:
+    return OpenAIServerSettings(
+        base_url="http://127.0.0.1:1/v1", model="edit", adapter=str(adapter), api=api
     )
 
 
@@ -278,7 +271,7 @@ def test_who_saw_texts_of_benchmarks_says_so_wherever_it_runs(
     for generator in (
         local(base.model, folder),
         local(tmp_path / "merged"),
-        served(folder, mode="completions"),
+        served(folder, "completions"),
     ):
         assert generator.fingerprint["saw_benchmark_texts"] == ["cirr", "fashioniq"]
 

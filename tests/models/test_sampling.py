@@ -10,7 +10,8 @@ import pytest
 import torch
 from transformers import TopPLogitsWarper
 
-from models.captioners.sampling import draw_tokens, gumbel_noise, keep_nucleus, stream_seed
+from models.captioners.sampling import draw_tokens, gumbel_noise, keep_nucleus
+from models.captioners.seeds import stream_seed
 
 LOGITS = torch.tensor([2.0, 1.2, 0.4, 0.1, -0.5, -1.5, -3.0, 0.9])
 NUM_DRAWS = 20_000

@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from models.generators.answers import EMPTY_ANSWER
-from models.generators.transformers import LocalGeneratorSettings, TransformersGenerator
+from models.generators.transformers import TransformersGenerator, TransformersSettings
 from models.protocols import TextGenerator, TextReply, TextRequest
 from tests.fakes.checkpoints import save_llama
 
@@ -31,8 +31,11 @@ def generator(folder: Path) -> TransformersGenerator:
 
 
 def load(folder: Path, **changes: object) -> TransformersGenerator:
-    settings = LocalGeneratorSettings(model=str(folder), device="cpu", dtype="float32")
-    return TransformersGenerator(replace(settings, **changes))
+    return settings(folder, **changes).load()
+
+
+def settings(folder: Path, **changes: object) -> TransformersSettings:
+    return TransformersSettings(model=str(folder), device="cpu", dtype="fp32", **changes)
 
 
 def requests_for(prompts: tuple[str, ...] = PROMPTS, **fields: object) -> list[TextRequest]:
@@ -167,7 +170,7 @@ def test_the_chat_template_of_the_tokenizer_is_used(tmp_path: Path) -> None:
     (by_hand,) = plain.generate([TextRequest("k", "<s>make w1 w2 :")])
     (bare,) = plain.generate([TextRequest("k", "w1 w2")])
     assert wrapped.text == by_hand.text != bare.text
-    assert chatting.fingerprint != plain.fingerprint
+    assert settings(folder).fingerprint != settings(folder, chat="never").fingerprint
 
 
 def test_an_adapter_changes_answers_as_peft_does(folder: Path, tmp_path: Path) -> None:

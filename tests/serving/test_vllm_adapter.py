@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from flows.profiles import EMBEDDED
-from models.generators.openai_server import OpenAIServerGenerator
-from models.generators.openai_session import OpenAIServerSettings
-from models.generators.transformers import LocalGeneratorSettings, TransformersGenerator
+from models.generators.openai_server import OpenAIServerSettings
+from models.generators.transformers import TransformersGenerator, TransformersSettings
 from models.instructcir.rewriter_settings import BaseLlm, TuningConfig
 from models.prompts.library import load_prompt
 from models.protocols import TextGenerator, TextReply, TextRequest
@@ -36,7 +35,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float]]:
     data = TuningData([pairs(0, 400, held_out=False)])
     job = RewriterJob(
         root=str(tmp_path_factory.mktemp("root")),
-        base=BaseLlm(model=str(LLAMA), device="cpu", dtype="float32"),
+        base=BaseLlm(model=str(LLAMA), device="cpu", dtype="fp32"),
         config=TuningConfig(epochs=6, batch_size=32, micro_batch=32, learning_rate=5e-3),
         prompt_sha256=str(PROMPT.fingerprint["prompt_sha256"]),
         data_sha256=data.sha256,
@@ -50,14 +49,9 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float]]:
 
 
 def local(adapter: Path | None) -> TransformersGenerator:
-    return TransformersGenerator(
-        LocalGeneratorSettings(
-            model=str(LLAMA),
-            adapter=str(adapter) if adapter else None,
-            device="cpu",
-            dtype="float32",
-        )
-    )
+    return TransformersSettings(
+        model=str(LLAMA), adapter=str(adapter or ""), device="cpu", dtype="fp32"
+    ).load()
 
 
 def answers(generator: TextGenerator, count: int = 100) -> list[TextReply]:
@@ -97,19 +91,17 @@ def base_url(
 @pytest.mark.vllm
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("mode", ["chat", "completions"])
+@pytest.mark.parametrize("api", ["chat", "completions"])
 def test_greedy_answers_by_name_equal_those_in_process(
-    base_url: str, tuned: tuple[Path, list[float]], mode: str
+    base_url: str, tuned: tuple[Path, list[float]], api: str
 ) -> None:
     adapter, _ = tuned
     # The shipped chat template passes a message through, so both endpoints get the same tokens.
     served = OpenAIServerSettings(
-        base_url=base_url, model=ADAPTER, adapter=str(adapter) if mode == "chat" else "", mode=mode
+        base_url=base_url, model=ADAPTER, adapter=str(adapter) if api == "chat" else "", api=api
     )
-    bare = OpenAIServerSettings(base_url=base_url, model=BASE, mode=mode)
-    from_server = answers(OpenAIServerGenerator(served))
+    bare = OpenAIServerSettings(base_url=base_url, model=BASE, api=api)
+    from_server = answers(served.load())
     assert [r.text for r in from_server] == [r.text for r in answers(local(adapter))]
-    assert [r.text for r in answers(OpenAIServerGenerator(bare))] == [
-        r.text for r in answers(local(None))
-    ]
+    assert [r.text for r in answers(bare.load())] == [r.text for r in answers(local(None))]
     assert in_new_style(from_server) > 0.8

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from models.generators.openai_server import OpenAIServerGenerator
-from models.generators.openai_session import OpenAIServerSettings, ServerUnusable
+from models.generators.openai_server import OpenAIServerGenerator, OpenAIServerSettings
+from models.generators.openai_session import ServerUnusable
 from models.generators.rewriting import RewriteInput, RewriteSettings, read_reply, to_request
-from models.generators.transformers import LocalGeneratorSettings, TransformersGenerator
+from models.generators.transformers import TransformersGenerator, TransformersSettings
 from models.prompts.library import load_prompt
 from models.protocols import TextGenerator, TextReply, TextRequest
 from tests.fakes.checkpoints import save_llama
@@ -43,18 +43,16 @@ def base_url(
 
 @pytest.fixture(scope="module")
 def local(checkpoint: Path) -> TransformersGenerator:
-    return TransformersGenerator(
-        LocalGeneratorSettings(model=str(checkpoint), device="cpu", dtype="float32", chat="never")
-    )
+    return TransformersSettings(
+        model=str(checkpoint), device="cpu", dtype="fp32", chat="never"
+    ).load()
 
 
 @pytest.fixture(scope="module")
 def remote(base_url: str) -> OpenAIServerGenerator:
-    return OpenAIServerGenerator(
-        OpenAIServerSettings(
-            base_url=base_url, model=SERVED_NAME, mode="completions", health_wait_seconds=10.0
-        )
-    )
+    return OpenAIServerSettings(
+        base_url=base_url, model=SERVED_NAME, api="completions", health_wait_seconds=10.0
+    ).load()
 
 
 def edit_requests() -> list[TextRequest]:
@@ -130,4 +128,4 @@ def test_overlong_prompts_are_named(remote: OpenAIServerGenerator) -> None:
 def test_a_model_that_is_not_served_is_refused(base_url: str) -> None:
     settings = OpenAIServerSettings(base_url=base_url, model="vicuna")
     with pytest.raises(ServerUnusable, match=f"does not serve 'vicuna'; it serves '{SERVED_NAME}'"):
-        OpenAIServerGenerator(settings).check()
+        settings.load().check()

@@ -17,9 +17,10 @@ from PIL import Image
 from embedded_world.drawing import draw
 from embedded_world.recipes.caption_scores import attribute_accuracy
 from embedded_world.scenes import sample_scenes
+from models.captioners.llava import LlavaSettings
+from models.captioners.openai_images import OpenAIImagesSettings
 from models.protocols import Captioner, CaptionReply, CaptionSampling
 from tasks.engines import load_captioner
-from tasks.settings import CaptionerSettings
 from tests.fakes.pictures import encoded
 from tests.fakes.vllm_server import serving
 
@@ -39,9 +40,7 @@ def folder(repository: Path) -> Path:
 @pytest.fixture(scope="module")
 def local(folder: Path) -> Captioner:
     """The captioner that a run in process takes."""
-    return load_captioner(
-        CaptionerSettings(engine="llava", model=str(folder), device="cpu", dtype="float32")
-    )
+    return load_captioner(LlavaSettings(model=str(folder), device="cpu", dtype="fp32"))
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +51,7 @@ def remote(
     log = tmp_path_factory.mktemp("vllm")
     one_image = ("--limit-mm-per-prompt", '{"image": 1}')
     with serving(vllm_python, folder, SERVED_NAME, log, *one_image, context=256) as base_url:
-        yield load_captioner(
-            CaptionerSettings(engine="openai", model=SERVED_NAME, base_url=base_url)
-        )
+        yield load_captioner(OpenAIImagesSettings(model=SERVED_NAME, base_url=base_url))
 
 
 def drawn() -> list[tuple[str, Image.Image]]:

@@ -10,8 +10,8 @@ from PIL import Image
 
 from flows.profiles import EMBEDDED, production, resolve_profile, tiny
 from models.captioners.blip2 import Blip2Captioner
-from models.captioners.llava import LlavaCaptioner
-from models.captioners.openai_images import OpenAIImageCaptioner
+from models.captioners.llava import LlavaCaptioner, LlavaSettings
+from models.captioners.openai_images import OpenAIImageCaptioner, OpenAIImagesSettings
 from models.protocols import CaptionSampling
 from tasks.engines import captioner_fingerprint, load_captioner
 from tasks.settings import CaptionerSettings
@@ -54,11 +54,11 @@ def test_a_server_without_an_address_is_refused_in_words() -> None:
 
 
 def test_where_a_captioner_runs_is_no_part_of_its_identity() -> None:
-    base = CaptionerSettings(engine="openai", model="llava", base_url="http://a/v1")
-    elsewhere = base.model_copy(
-        update={"base_url": "http://b/v1", "concurrency": 2, "timeout": 9.0, "batch_size": 3}
+    base = OpenAIImagesSettings(model="llava", base_url="http://a/v1")
+    elsewhere = base.changed(
+        base_url="http://b/v1", concurrency=2, timeout=9.0, attempts=1, health_wait_seconds=7.0
     )
-    revised = base.model_copy(update={"identity": "llava-hf/llava-1.5-13b-hf@1 bfloat16"})
+    revised = base.changed(identity="llava-hf/llava-1.5-13b-hf@1 bfloat16")
     assert captioner_fingerprint(base) == captioner_fingerprint(elsewhere)
     assert captioner_fingerprint(base) != captioner_fingerprint(revised)
 
@@ -68,10 +68,10 @@ def captioner(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Captio
     """A random LLaVA in process, and a server that says anything."""
     if request.param == "llava":
         folder = save_llava(tmp_path / "llava")
-        yield CaptionerSettings(engine="llava", model=str(folder), device="cpu", batch_size=4)
+        yield LlavaSettings(model=str(folder), device="cpu", batch_size=4)
         return
     with FakeOpenAIServer() as server:
-        yield CaptionerSettings(engine="openai", model="edit-model", base_url=server.base_url)
+        yield OpenAIImagesSettings(model="edit-model", base_url=server.base_url)
 
 
 def test_corrupt_and_odd_images_are_rows_that_say_why(

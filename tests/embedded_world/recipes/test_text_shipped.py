@@ -13,7 +13,7 @@ from embedded_world.recipes.text_gates import GATES, TEST_SETS, Score, score
 from embedded_world.recipes.text_language import build_tokenizer, edit_prompt
 from embedded_world.recipes.text_model import answer, load, ship
 from embedded_world.scenes import Thing, make_scene
-from models.generators.transformers import LocalGeneratorSettings, TransformersGenerator
+from models.generators.transformers import TransformersSettings
 from models.prompts.library import load_prompt
 from models.protocols import TextRequest
 
@@ -54,7 +54,7 @@ def test_plain_generate_answers_greedily_and_stops(shipped: Path) -> None:
 
 
 def test_the_generator_tells_a_difference_from_the_prompt_that_ships(shipped: Path) -> None:
-    generator = TransformersGenerator(LocalGeneratorSettings(model=str(shipped), device="cpu"))
+    generator = TransformersSettings(model=str(shipped), device="cpu").load()
     prompt = load_prompt("instructcir_difference", ("caption_a", "caption_b")).render(
         caption_a="at the top a small solid red star, on a white background",
         caption_b="at the top a small solid blue star, on a white background",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.profiles import EMBEDDED
+from models.captioners.blip2 import Blip2Settings
 from models.prompts.library import load_prompt
 from models.protocols import CaptionReply, CaptionSampling
 from storage.collections.collection import ingest
@@ -14,7 +15,6 @@ from storage.locations.location import Location
 from storage.tables.keys import sha256_hex
 from storage.tables.table import Shard, open_table
 from tasks.query_sets import BenchmarkRef
-from tasks.settings import CaptionerSettings
 from tasks.stages.captions import CaptionStage, caption_rows
 from tasks.stages.stage import ImageSet
 from tasks.training.rewriter_pairs import benchmark_pairs, triplet_pairs
@@ -38,7 +38,7 @@ def captioned(tmp_path: Path, ref: BenchmarkRef, silent: str) -> CaptionStage:
     stage = CaptionStage(
         root=root.root,
         images=ImageSet(collection=ref.collection, benchmark=ref),
-        captioner=CaptionerSettings(model=str(EMBEDDED / "blip2"), device="cpu", dtype="float32"),
+        captioner=Blip2Settings(model=str(EMBEDDED / "blip2"), device="cpu", dtype="fp32"),
         sampling=CaptionSampling(n=1, mode="greedy"),
     )
     names = {

@@ -18,7 +18,7 @@ import polars as pl
 import pytest
 
 from models.generators.adapter_card import read_card
-from models.generators.transformers import LocalGeneratorSettings, TransformersGenerator
+from models.generators.transformers import TransformersSettings
 from models.instructcir.rewriter_settings import Example
 from models.prompts.library import load_prompt
 from tasks.training.rewriter import TuningData, export_merged, tune_rewriter
@@ -134,7 +134,7 @@ def test_what_changes_the_weights_changes_the_folder(base: str, pairs: str, tmp_
         replace(job, config=job.config.changed(rank=5)),
         replace(job, data_sha256="0"),
         replace(job, benchmarks=("cirr",)),
-        replace(job, base=job.base.changed(dtype="bfloat16")),
+        replace(job, base=job.base.changed(dtype="bf16")),
         replace(job, base=other_base),
     ]
     assert len({job.folder, *(other.folder for other in changed)}) == 6
@@ -151,10 +151,10 @@ def test_the_label_of_benchmark_texts_reaches_those_who_read_the_folder(
     assert "**Not zero-shot**: annotated texts of cirr" in Path(adapter, "README.md").read_text()
     merged = export_merged.fn(job, str(tmp_path / "merged"))
     for settings in (
-        LocalGeneratorSettings(model=base, adapter=adapter, device="cpu"),
-        LocalGeneratorSettings(model=merged, device="cpu"),
+        TransformersSettings(model=base, adapter=adapter, device="cpu"),
+        TransformersSettings(model=merged, device="cpu"),
     ):
-        assert TransformersGenerator(settings).fingerprint["saw_benchmark_texts"] == ["cirr"]
+        assert settings.fingerprint["saw_benchmark_texts"] == ["cirr"]
 
 
 def test_a_merged_folder_is_written_once_and_never_over_another(

@@ -1,0 +1,101 @@
+"""What the settings of all engines share. An engine's settings say what it is and load it.
+
+A captioner or a text generator is one file: settings with a name of its own (`engine`), a
+`fingerprint` that is read from files, and `load()`. Importing the file imports no framework. The
+unions of them are `models.captioners.settings` and `models.generators.settings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from pydantic_core import to_jsonable_python
+
+from models.devices import torch_dtype_name
+from models.protocols import AutoDtype
+from models.settings import Settings
+
+
+class EngineSettings(Settings):
+    """Which engine runs, and where."""
+
+    engine: str
+    """Name of the engine."""
+
+    @property
+    def title(self) -> str:
+        """A few words for people."""
+        return self.engine
+
+
+class CheckpointSettings(EngineSettings):
+    """A checkpoint that runs in this process."""
+
+    model: str
+    """Directory or hub id."""
+    revision: str = ""
+    """Hub revision; ignored for a directory."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+    dtype: AutoDtype = "auto"
+    """auto is bf16 on a GPU and fp32 elsewhere."""
+
+    @property
+    def title(self) -> str:
+        """Engine and checkpoint."""
+        return f"{self.engine} {self.model.rstrip('/').rpartition('/')[2]}"
+
+    @property
+    def dtype_name(self) -> str:
+        """Torch's name of the precision, as identities hold it."""
+        return torch_dtype_name(self.dtype, self.device)
+
+
+def engine_kinds(union: Any) -> dict[str, type[EngineSettings]]:
+    """Name of an engine -> its settings, for a union of them (annotated or bare)."""
+    kinds = get_args(union)
+    if kinds and get_args(kinds[0]):  # Annotated[A | B, ...]
+        kinds = get_args(kinds[0])
+    return {kind.model_fields["engine"].default: kind for kind in kinds}
+
+
+def switched(
+    union: Any, values: Mapping[str, Any], changes: Mapping[str, Any], where: str
+) -> dict[str, Any]:
+    """The values that changes are made to, which are another engine's if the changes name it.
+
+    What the new engine has in common with the old one keeps its values; its other settings have
+    their defaults.
+
+    Args:
+        union: The engines to choose from.
+        values: Values of the present engine.
+        changes: Single values to replace.
+        where: Name of the group, for errors.
+
+    Returns:
+        All values of the engine before the changes; None for one that has no default.
+
+    Raises:
+        ValueError: An unknown engine, or a setting that only other engines have.
+    """
+    kinds = engine_kinds(union)
+    name = changes.get("engine", values["engine"])
+    if name not in kinds:
+        raise ValueError(f"{where}.engine is {name!r}; one of {', '.join(map(repr, kinds))}")
+    fields = kinds[name].model_fields
+    for field in changes:
+        owners = [other for other, kind in kinds.items() if field in kind.model_fields]
+        if field not in fields and owners:
+            raise ValueError(
+                f"{where}.{field} is a setting of {' and '.join(owners)}, but {where}.engine is "
+                f"{name}, which has {', '.join(fields)}"
+            )
+    defaults = {
+        field: None if info.is_required() else to_jsonable_python(info.default)
+        for field, info in fields.items()
+    }
+    return {field: values.get(field, default) for field, default in defaults.items()} | {
+        "engine": name
+    }

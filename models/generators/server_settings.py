@@ -1,0 +1,62 @@
+"""Which OpenAI-compatible server answers, and how patient its client is.
+
+The API key is no setting: it is read from the environment, so that no key can reach a log, a flow
+parameter or a table. Nothing here but `model` and `identity` enters an identity.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from pydantic import Field
+
+from models.engine_settings import EngineSettings
+
+ServerApi: TypeAlias = Literal["chat", "completions"]
+"""Which endpoint prompts are sent to."""
+
+
+class ServerSettings(EngineSettings):
+    """An OpenAI-compatible server, such as vLLM."""
+
+    model: str
+    """The name that the server serves; on vLLM also that of a LoRA adapter."""
+    base_url: str = ""
+    """Root of the server's API, for example http://localhost:8000/v1."""
+    identity: str = ""
+    """What is known of the served weights (revision, adapter hash, dtype); enters the identity of
+    all that is made."""
+    concurrency: int = Field(32, ge=1)
+    """Requests in flight."""
+    timeout: float = Field(120.0, gt=0)
+    """Seconds to wait for a reply."""
+    connect_seconds: float = Field(5.0, gt=0)
+    """Seconds to wait for a connection."""
+    transport_retries: int = Field(3, ge=0)
+    """Retries of the client after transport faults (408, 429, 5xx, resets)."""
+    attempts: int = Field(3, ge=1)
+    """Times that a question is asked whose answer is invalid, or during which the server is
+    gone."""
+    health_wait_seconds: float = Field(300.0, ge=0)
+    """Seconds that a server may take to come back."""
+    health_poll_seconds: float = Field(2.0, gt=0)
+    """Seconds between two looks at the server's /health."""
+    breaker_errors: int = Field(8, ge=1)
+    """Server errors (5xx) in a row after which the run is given up."""
+    api_key_env: str = Field("OPENAI_API_KEY", pattern=r"^[A-Z0-9_]*API_KEY$")
+    """Name of the environment variable that holds the API key, if the server wants one. It ends in
+    API_KEY: a run cannot have other secrets of its machine sent to an address."""
+
+    @property
+    def title(self) -> str:
+        """Engine and model."""
+        return f"{self.engine} {self.model.rstrip('/').rpartition('/')[2]}"
+
+    def require_address(self) -> None:
+        """Refuse to load without a server.
+
+        Raises:
+            ValueError: `base_url` is not an address.
+        """
+        if not self.base_url.startswith(("http://", "https://")):
+            raise ValueError(f"base_url must start with http:// or https://, not {self.base_url!r}")

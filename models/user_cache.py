@@ -1,0 +1,68 @@
+"""What this user's programs remember on this machine: facts that take long to find out.
+
+One small file holds one fact: of what it is (`name`), what that was like then (`state`), and the
+value. A file that is damaged, of another state or unreadable is as good as none, and one that
+cannot be written is left: the fact is found out again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from models.protocols import Json
+
+
+def user_cache_folder() -> Path:
+    """Where this user keeps what can be made or fetched again, by the XDG rule."""
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (given if given.is_absolute() else Path.home() / ".cache") / "cirflow"
+
+
+def recall(kind: str, name: str, state: Mapping[str, Json]) -> Json:
+    """The fact that was remembered of a thing in that state; None where there is none.
+
+    Args:
+        kind: What the fact is about; the caller knows what type of value it remembered.
+        name: The thing.
+        state: All that the fact depends on.
+    """
+    try:
+        record = json.loads(_file(kind, name).read_bytes())
+        check = record.pop("check")
+    except (OSError, RuntimeError, ValueError, AttributeError, KeyError, TypeError):
+        return None
+    if check != _check(record) or record.get("name") != name or record.get("state") != dict(state):
+        return None
+    value: Json = record.get("value")
+    return value
+
+
+def remember(kind: str, name: str, state: Mapping[str, Json], value: Json) -> None:
+    """Remember a fact for all programs of this user, in the place of an older one of that name."""
+    record: dict[str, Json] = {"name": name, "state": dict(state), "value": value}
+    text = json.dumps({**record, "check": _check(record)})
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home folder
+        file = _file(kind, name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, staged = tempfile.mkstemp(dir=file.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                stream.write(text)
+            os.replace(staged, file)
+        except OSError:
+            Path(staged).unlink(missing_ok=True)
+
+
+def _file(kind: str, name: str) -> Path:
+    """A file a fact: who writes at the same time cannot lose another's."""
+    return user_cache_folder() / kind / f"{hashlib.sha256(name.encode()).hexdigest()[:40]}.json"
+
+
+def _check(record: Mapping[str, Json]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
