@@ -1,15 +1,26 @@
-"""Run every benchmark, one after the other: `python -m bench`, or `make bench`."""
+"""Run every benchmark, each in a process of its own: `python -m bench`, or `make bench`."""
 
-from bench import (
-    caption_encoding,
-    image_embedding,
-    orchestration,
-    reformulation_gpu,
-    reformulation_step,
-    scoring,
-    search,
+import subprocess
+import sys
+
+from bench import reformulation_gpu
+from bench.verdict import NOT_JUDGED
+
+JUDGED = (
+    "scoring",
+    "search",
+    "caption_encoding",
+    "image_embedding",
+    "reformulation_step",
+    "orchestration",
 )
 
-for each in (scoring, search, caption_encoding, image_embedding, reformulation_step, orchestration):
-    each.main()
+statuses = {
+    name: subprocess.run([sys.executable, "-m", f"bench.{name}"], check=False).returncode
+    for name in JUDGED
+}
 reformulation_gpu.main_where_possible()
+if unjudged := [name for name, status in statuses.items() if status == NOT_JUDGED]:
+    print(f"not judged, since repeated measurements differ: {', '.join(unjudged)}")
+if missed := [name for name, status in statuses.items() if status not in (0, NOT_JUDGED)]:
+    raise SystemExit(f"missed: {', '.join(missed)}")

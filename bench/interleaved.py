@@ -1,4 +1,4 @@
-"""Time two ways of doing one thing fairly: in turns, in one process, the best of each."""
+"""Time two ways of doing one thing fairly: in turns, in one process, by processor time."""
 
 from __future__ import annotations
 
@@ -7,40 +7,53 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from bench.verdict import is_steady
+
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Timing(Generic[Result]):
-    """Best seconds of both ways, and what each gave."""
+    """Processor seconds of both ways, turn by turn, and what each gave last."""
 
-    baseline_seconds: float
-    seconds: float
+    baseline_seconds: tuple[float, ...]
+    seconds: tuple[float, ...]
     expected: Result
     got: Result
 
     @property
-    def ratio(self) -> float:
-        """How many times faster ours is than the baseline."""
-        return self.baseline_seconds / self.seconds
+    def ratios(self) -> list[float]:
+        """How many times faster ours is than the baseline, pair by pair of turns."""
+        return [base / own for base, own in zip(self.baseline_seconds, self.seconds, strict=True)]
 
 
-def best_of_interleaved(
+def interleaved(
     baseline: Callable[[], Result],
     ours: Callable[[], Result],
-    repeats: int = 3,
-    budget_seconds: float = 40.0,
+    least: int = 5,
+    most: int = 15,
+    budget_seconds: float = 60.0,
 ) -> Timing[Result]:
-    """Run both in turns, at least once each and `repeats` times if the budget allows."""
-    best = [float("inf"), float("inf")]
+    """Run both in turns until their ratios are steady.
+
+    Args:
+        baseline: What ours is compared with.
+        ours: Work of the same result.
+        least: Pairs of turns that are always run.
+        most: Pairs after which unsteady ratios are left as they are.
+        budget_seconds: Wall time after which no pair beyond `least` begins.
+    """
     begun = time.perf_counter()
-    for _ in range(repeats):
-        start = time.perf_counter()
+    pairs: list[tuple[float, float]] = []
+    while len(pairs) < least or (
+        len(pairs) < most
+        and time.perf_counter() - begun < budget_seconds
+        and not is_steady([base / own for base, own in pairs])
+    ):
+        start = time.process_time()
         expected = baseline()
-        middle = time.perf_counter()
+        middle = time.process_time()
         got = ours()
-        end = time.perf_counter()
-        best = [min(best[0], middle - start), min(best[1], end - middle)]
-        if end - begun > budget_seconds * (1 - 1 / repeats):
-            break
-    return Timing(best[0], best[1], expected, got)
+        pairs.append((middle - start, time.process_time() - middle))
+    baseline_seconds, seconds = zip(*pairs, strict=True)
+    return Timing(baseline_seconds, seconds, expected, got)

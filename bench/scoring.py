@@ -9,13 +9,15 @@ the target and keep the group. Ours counts on integers. Both must give the same 
 
 from __future__ import annotations
 
-import json
-import time
+import statistics
+import sys
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from bench.interleaved import interleaved
+from bench.verdict import Verdict, exit_status, judge, report
 from models.retrieval.metrics import (
     CIRR_RECALLS,
     CIRR_SUBSET_RECALLS,
@@ -27,8 +29,6 @@ QUERIES: Final = 4181
 GALLERY: Final = 2297
 MEMBERS: Final = 5
 BLOCK: Final = 1024
-STRING_REPEATS: Final = 2
-COUNT_REPEATS: Final = 10
 DEMANDED_RATIO: Final = 50.0
 
 
@@ -82,45 +82,33 @@ def by_counting(problem: Problem) -> dict[str, float]:
     return cirr_metrics(ranks.full, ranks.subset if ranks.subset is not None else ranks.full)
 
 
-def main() -> None:
-    """Measure, print one line and one JSON line, and fail where the bound is missed."""
+def main() -> Verdict:
+    """Measure, and print the verdict."""
     problem = make_problem()
-    counted = by_counting(problem)
-    string_seconds, count_seconds = [], []
-    for _ in range(STRING_REPEATS):
-        start = time.perf_counter()
-        sorted_recalls = by_strings(problem)
-        string_seconds.append(time.perf_counter() - start)
-        for _ in range(COUNT_REPEATS // STRING_REPEATS):
-            start = time.perf_counter()
-            counted = by_counting(problem)
-            count_seconds.append(time.perf_counter() - start)
-    ratio = min(string_seconds) / min(count_seconds)
-    difference = float(max(abs(counted[name] - value) for name, value in sorted_recalls.items()))
-    passed = ratio >= DEMANDED_RATIO and difference < 1e-9
-    print(
+    by_counting(problem)
+    timing = interleaved(lambda: by_strings(problem), lambda: by_counting(problem), least=3)
+    ratio = statistics.median(timing.ratios)
+    strings = statistics.median(timing.baseline_seconds)
+    seconds = statistics.median(timing.seconds)
+    difference = max(abs(timing.got[name] - recall) for name, recall in timing.expected.items())
+    return report(
+        "scoring",
         f"scoring at CIRR val size: {ratio:.0f}x an argsort over name strings (demanded "
-        f"{DEMANDED_RATIO:.0f}x), {min(string_seconds):.2f} s against {min(count_seconds):.3f} s, "
-        f"largest difference {difference:.0e}: {'ok' if passed else 'MISSED'}"
+        f"{DEMANDED_RATIO:.0f}x), {strings:.2f} s against {seconds:.3f} s, "
+        f"largest difference {difference:.0e}",
+        judge(timing.ratios, at_least=DEMANDED_RATIO) if difference < 1e-9 else "MISSED",
+        {
+            "ratio": ratio,
+            "demanded": DEMANDED_RATIO,
+            "difference": difference,
+            "ratios": timing.ratios,
+            "baseline_seconds": strings,
+            "seconds": seconds,
+            "queries": QUERIES,
+            "gallery": GALLERY,
+        },
     )
-    print(
-        json.dumps(
-            {
-                "bench": "scoring",
-                "ratio": ratio,
-                "demanded": DEMANDED_RATIO,
-                "difference": difference,
-                "string_seconds": min(string_seconds),
-                "seconds": min(count_seconds),
-                "queries": QUERIES,
-                "gallery": GALLERY,
-                "passed": passed,
-            }
-        )
-    )
-    if not passed:
-        raise SystemExit(1)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status([main()]))
