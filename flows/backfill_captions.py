@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import astuple, dataclass, fields
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from prefect import flow, runtime
 from prefect.states import Completed, State
@@ -22,16 +22,15 @@ from storage.locations.location import Location
 from storage.tables.schemas import OK
 from storage.tables.table import IncompleteTable
 from tasks.artifacts import artifact_key, markdown_table, publish_markdown, stages_markdown
+from tasks.planner import CaptionKind, caption_stage
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
-from tasks.stages.selected_images import SelectedImages, Which
+from tasks.stages.image_sets import SelectedImages, Which
 
 DEPLOYMENT = "backfill-captions/backfill-captions"
 SHOWN = 50
 """Failed rows that the artifact lists."""
 FAILED: Final = ("collection", "image", "status", "reason")
-
-CaptionKind = Literal["ensemble", "single", "instructcir"]
 
 
 class Selector(Form):
@@ -151,22 +150,9 @@ def captions_to_fill(
             "under this profile the single caption is the first of the ensemble "
             "(single_caption=first); backfill kind=ensemble, or set single_caption=greedy"
         )
-    captioner, sampling = {
-        "ensemble": (profile.captioner, profile.ensemble),
-        "single": (profile.captioner, profile.single),
-        "instructcir": (profile.instructcir.captioner, profile.instructcir.captioning),
-    }[kind]
-    bare = CaptionStage(
-        root=profile.root,
-        shard_size=profile.shards.captions,
-        images=SelectedImages(collection=collection, captions_key=""),
-        captioner=captioner,
-        sampling=sampling,
-    )
-    images = SelectedImages(
-        collection=collection, captions_key=bare.spec_key, **selector.model_dump()
-    )
-    return bare.model_copy(update={"images": images})
+    own = caption_stage(profile, collection, kind).spec_key
+    images = SelectedImages(collection=collection, captions_key=own, **selector.model_dump())
+    return caption_stage(profile, images, kind)
 
 
 # --------------------------------------------------------------------------- what it costs
@@ -198,21 +184,20 @@ def cost_of(collection: str, stage: CaptionStage, retry_failed: bool) -> Cost:
 
     Nothing is written, not even the table's spec.
     """
-    planned = stage.planned()
     try:
         table = stage.existing_table()
     except IncompleteTable:
-        captions = len(planned) * stage.sampling.n
-        return Cost(collection, len(planned), 0, len(planned), captions, None)
-    images = len(planned) - table.plan(planned, stage.shard_size, retry_failed).present
-    pace = table.pace()
+        images = len(stage.planned())
+        return Cost(collection, images, 0, images, images * stage.sampling.n, None)
+    plan = table.plan(stage.planned_keys(), stage.shard_size, retry_failed)
+    pace = table.pace() if plan.todo else None
     return Cost(
         collection,
-        len(planned),
-        table.completeness(planned).ok,
-        images,
-        images * stage.sampling.n,
-        images / pace if pace else None,
+        plan.planned,
+        plan.before.ok,
+        plan.todo,
+        plan.todo * stage.sampling.n,
+        plan.todo / pace if pace else None,
     )
 
 
@@ -296,7 +281,7 @@ class Counts:
 
 def counted(stage: CaptionStage, before: Cost) -> Counts:
     """Count what a backfill of one collection came to."""
-    found = stage.table().completeness(stage.planned())
+    found = stage.table().completeness(stage.planned_keys())
     return Counts(
         collection=before.collection,
         captioner=stage.captioner.title,

@@ -16,10 +16,9 @@ from flows.forms import (
     Work,
     with_choices,
 )
-from flows.gallery import gallery_stages
 from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stages
-from tasks.stages.caption_features import CaptionFeatureStage
+from tasks.planner import gallery_stages
 
 
 @flow(name="embed-gallery", flow_run_name="embed {collection}")
@@ -47,7 +46,6 @@ def embed_gallery(
     features = [
         stage for method in methods for stage in gallery_stages(chosen, collection, method).values()
     ]
-    captions = [each.captions for each in features if isinstance(each, CaptionFeatureStage)]
     log = RunLog()
-    run_stages([*captions, *features], log, chosen.allow_gaps)
+    run_stages(features, log, chosen.allow_gaps)
     return {"stages": [report.as_json() for report in log.stages]}

@@ -23,8 +23,8 @@ from models.protocols import AutoDtype
 from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
+from tasks.stages.image_sets import ImageSet
 from tasks.stages.pair_samples import PairSample, PairSource, Within
-from tasks.stages.stage import ImageSet
 from tasks.training.job import group_of
 from tasks.training.rewriter import RewriterJob, TuningData, export_merged, tune_rewriter
 from tasks.training.rewriter_pairs import ExampleSource, benchmark_pairs, read_pairs, triplet_pairs

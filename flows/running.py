@@ -6,16 +6,17 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from prefect.states import State
 
 from flows.shown_progress import progress_artifact
-from storage.tables.table import Shard, require_complete
+from storage.tables.plans import Plan, Shard
+from storage.tables.table import require_complete
 from tasks import progress
 from tasks.stages.run import plan_stage, run_shard
-from tasks.stages.stage import Stage
+from tasks.stages.stage import Stage, in_order
 from tasks.stages.stage_report import StageReport
 
 if TYPE_CHECKING:
@@ -83,30 +84,30 @@ def run_stage(
         IncompleteTable: more rows than `allow_gaps` lack a usable value.
     """
     started = time.monotonic()
-    plan = plan_stage(stage, retry_failed)
-    todo = sum(len(shard["members"]) for shard in plan["shards"])
+    planned: State[Any] = plan_stage(stage, retry_failed, return_state=True)
+    plan: Plan = planned.result()
     broken: list[str] = []
     made = 0
     with (
-        watching(stage.title, todo, plan["present"]) as listener,
+        watching(stage.title, plan.todo, plan.present) as listener,
         progress.listening(listener),
         progress_artifact(stage.title) as bar,
     ):
-        shards = in_turn(stage, plan["shards"])
+        shards = in_turn(stage, plan.shards)
         for done, (shard, state) in enumerate(runner(stage, shards), start=1):
-            bar.show(100.0 * done / len(plan["shards"]))
+            bar.show(100.0 * done / len(plan.shards))
             result = state.result(raise_on_failure=False)
             if isinstance(result, dict):
                 made += result["rows"] if result["published"] else 0
             else:
                 broken.append(f"{shard['key']}: {type(result).__name__}: {result}")
-    table, keys = stage.table(), stage.planned()
-    coverage = table.completeness(keys)
+    table, keys = stage.table(), stage.planned_keys()
+    coverage = table.completeness(keys) if plan.shards else plan.before
     report = log.add(
         StageReport(
             title=stage.title,
-            planned=plan["planned"],
-            reused=plan["present"],
+            planned=plan.planned,
+            reused=plan.present,
             made=made,
             failed=coverage.failed,
             broken=tuple(broken),
@@ -116,39 +117,33 @@ def run_stage(
     )
     if broken:
         raise StageFailed(
-            f"{stage.title}: {len(broken)} of {len(plan['shards'])} shards failed, the others are "
+            f"{stage.title}: {len(broken)} of {len(plan.shards)} shards failed, the others are "
             f"published. First: {broken[0]}. Mend the cause and run again: only the missing "
             "shards are made"
         )
-    require_complete(table, keys, allow_gaps=allow_gaps)
-    if plan["shards"]:
-        plan_stage(stage)  # leaves the record by which a rerun shows as cached
+    require_complete(table, keys, allow_gaps, coverage)
     return report
 
 
-def in_turn(stage: Any, shards: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Shards in an order of one's own, those that another worker has begun last.
+def in_turn(stage: Any, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]:
+    """Shards as tasks take them, in random order; those that another worker has begun come last.
 
-    Workers that fill one table share its shards that way, and what a dead one had begun is made
-    by the others in the end.
+    Workers that fill one table share its shards that way, and the others make in the end what a
+    dead one had begun.
     """
     table, begun = stage.table(), []
     for shard in random.sample(shards, len(shards)):
-        if table.begin(Shard(shard["key"], tuple(shard["members"]), shard["attempt"])):
-            yield shard
+        if table.begin(shard):
+            yield asdict(shard)
         else:
             begun.append(shard)
-    yield from begun
+    yield from map(asdict, begun)
 
 
 def run_stages(stages: Sequence[Stage], log: RunLog, allow_gaps: float) -> None:
-    """Run stages in order, each distinct one once."""
-    seen: set[str] = set()
-    for stage in stages:
-        mark = type(stage).__name__ + stage.model_dump_json()
-        if mark not in seen:
-            seen.add(mark)
-            run_stage(stage, log, allow_gaps=allow_gaps)
+    """Run stages and everything that they read, inputs first."""
+    for stage in in_order(stages):
+        run_stage(stage, log, allow_gaps=allow_gaps)
 
 
 _displays: list[Display] = []

@@ -23,7 +23,7 @@ from flows.forms import (
 )
 from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
-from flows.running import RunLog, run_stage, run_stages
+from flows.running import RunLog, run_stages
 from storage.benchmarks.registry import benchmark_facts
 from tasks.artifacts import artifact_key, publish_markdown, stages_markdown
 from tasks.backbone_names import recognised_name
@@ -102,9 +102,7 @@ def evaluate(
         run_ingest(profile.root, image_folder(benchmark), ref.collection_name)
         asked = methods if benchmark.has_targets or hidden_methods is None else hidden_methods
         plan = plan_evaluation(profile, ref, asked)
-        run_stages(plan.upstream, log, profile.allow_gaps)
-        for stage in plan.rankings:
-            run_stage(stage, log, allow_gaps=profile.allow_gaps)
+        run_stages(plan.rankings, log, profile.allow_gaps)
         if benchmark.has_targets:
             scores = {s.method: score_method(s) for s in plan.rankings}
         else:

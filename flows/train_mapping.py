@@ -15,10 +15,10 @@ from flows.forms import (
     Clip,
     with_choices,
 )
-from flows.gallery import caption_stage
 from flows.profiles import resolve_profile
 from flows.running import train_once
 from models.textual_inversion.settings import LinCirConfig
+from tasks.planner import caption_stage
 from tasks.settings import Profile
 from tasks.training.mapping import (
     Captions,

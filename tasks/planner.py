@@ -1,42 +1,51 @@
-"""Which stages an evaluation needs: only those that the asked methods read."""
+"""From a profile and a question to stages: the one place that knows which table needs which.
+
+A question is a benchmark to rank, a collection to caption or embed, or a query of a person. Stages
+that are equal are one object, so that their identity is computed once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from models.instructcir.query_forms import GALLERY_FEATURE, QUERY_FORMS
-from models.protocols import CaptionSampling
-from models.retrieval.cvsi_settings import CvsiSettings
 from models.retrieval.features import QUERY_FEATURES
+from models.retrieval.method_records import AnyRecipe
 from models.retrieval.methods import METHODS
 from tasks.methods import configured_method, settings_of, why_not_ready
-from tasks.query_sets import BenchmarkRef
+from tasks.query_sets import BenchmarkRef, Queries
 from tasks.settings import Profile
 from tasks.stages.caption_features import CaptionFeatureStage
 from tasks.stages.captions import CaptionStage
 from tasks.stages.image_features import ImageFeatureStage
+from tasks.stages.image_sets import ImageSet, Part, SelectedImages
+from tasks.stages.pair_samples import PairSample
 from tasks.stages.query_features import QueryFeatureStage
 from tasks.stages.rankings import AnyGalleryFeature, AnyQueryFeature, RankingStage
 from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
 from tasks.stages.rewrites import RewriteStage
-from tasks.stages.stage import ImageSet, Stage
+from tasks.stages.stage import Stage, inputs_of
 
 StageT = TypeVar("StageT", bound=Stage)
-Part = Literal["all", "references", "gallery"]
+CaptionKind = Literal["ensemble", "single", "instructcir"]
 
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """Stages in an order that respects what reads what, and the rankings at the end."""
+    """The rankings of a benchmark; everything else follows from what they read."""
 
-    upstream: tuple[Stage, ...]
     rankings: tuple[RankingStage, ...]
+
+    @property
+    def upstream(self) -> list[Stage]:
+        """Stages that the rankings read, inputs first."""
+        return inputs_of(self.rankings)
 
 
 def runnable_methods(profile: Profile) -> list[str]:
-    """Methods that need nothing but the profile, and whose models can serve them."""
+    """Methods that need nothing except the profile, and that its models can serve."""
     suited = (name for name in METHODS if name not in profile.unsuited)
     return [name for name in suited if not why_not_ready(name, profile)]
 
@@ -47,133 +56,186 @@ def plan_evaluation(profile: Profile, ref: BenchmarkRef, methods: Sequence[str])
     Raises:
         ValueError: an unknown method, or one that does not run here (with the reason).
     """
-    upstream: dict[str, Stage] = {}
-    rankings = []
-    for name in methods:
-        builder = _Builder(profile, ref, settings_of(name, profile.cvsi))
-        rankings.append(builder.ranking(name))
-        for stage in builder.stages:
-            upstream.setdefault(type(stage).__name__ + stage.model_dump_json(), stage)
-    order: list[type[Stage]] = [
-        CaptionStage,
-        ImageFeatureStage,
-        ReformulatedImageStage,
-        CaptionFeatureStage,
-        RewriteStage,
-        QueryFeatureStage,
-        ReformulatedQueryStage,
-    ]
-    stages = sorted(upstream.values(), key=lambda stage: order.index(type(stage)))
-    return EvaluationPlan(tuple(stages), tuple(rankings))
+    known: dict[str, Stage] = {}
+    pinned = ref.pinned(profile.root)
+    return EvaluationPlan(
+        tuple(_Builder(profile, name, pinned, pinned, known).ranking(pinned) for name in methods)
+    )
 
 
+def gallery_stages(
+    profile: Profile, collection: str, method: str = "cvsi"
+) -> Mapping[str, AnyGalleryFeature]:
+    """The features that a whole collection is searched by with a method, by name.
+
+    Raises:
+        ValueError: an unknown method, or one that does not run under the profile.
+    """
+    builder = _Builder(profile, method, collection)
+    recipes = [builder.recipe(family) for family in builder.profile.cvsi.weights]
+    return builder.gallery_features(dict.fromkeys(n for recipe in recipes for n in recipe.gallery))
+
+
+def query_stages(
+    profile: Profile, queries: Queries, collection: str, method: str, family: str
+) -> Mapping[str, AnyQueryFeature]:
+    """The query features that a method weighs for a benchmark family, by name.
+
+    Raises:
+        ValueError: an unknown method or family, or a method that does not run under the profile.
+    """
+    builder = _Builder(profile, method, collection, queries)
+    return builder.query_features(builder.recipe(family), family)
+
+
+def caption_stage(
+    profile: Profile,
+    images: str | ImageSet | SelectedImages | PairSample,
+    kind: CaptionKind = "ensemble",
+) -> CaptionStage:
+    """The captions of some images, or of a whole collection, under a profile.
+
+    Args:
+        profile: Captioners and sampling.
+        images: The images, or the name of a collection.
+        kind: ensemble: the N captions of CVSI. single: the one caption of single-caption methods.
+            instructcir: the one caption that modification texts are written from.
+    """
+    captioner, sampling = {
+        "ensemble": (profile.captioner, profile.ensemble),
+        "single": (profile.captioner, profile.single),
+        "instructcir": (profile.instructcir.captioner, profile.instructcir.captioning),
+    }[kind]
+    return CaptionStage(
+        root=profile.root,
+        shard_size=profile.shards.captions,
+        images=ImageSet(collection=images) if isinstance(images, str) else images,
+        captioner=captioner,
+        sampling=sampling,
+    )
+
+
+@dataclass
 class _Builder:
-    """Builds the stages of one method, remembering each."""
+    """Builds the stages of one method; equal stages are built once.
 
-    def __init__(self, profile: Profile, ref: BenchmarkRef, settings: CvsiSettings) -> None:
-        self.profile = profile.model_copy(update={"cvsi": settings})
-        self.ref = ref
-        self.family = ref.load().family
-        self.stages: list[Stage] = []
+    Attributes:
+        profile: Models and settings; the method may bring CVSI settings of its own.
+        method: Its name.
+        source: The benchmark whose images are used, or the name of a collection.
+        queries: Where queries come from, if there are any.
+        known: Every stage built so far.
+    """
 
-    def ranking(self, name: str) -> RankingStage:
+    profile: Profile
+    method: str
+    source: BenchmarkRef | str
+    queries: Queries | None = None
+    known: dict[str, Stage] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Take the method's own settings, if it has some."""
+        settings = settings_of(self.method, self.profile.cvsi)
+        self.profile = self.profile.model_copy(update={"cvsi": settings})
+
+    def recipe(self, family: str) -> AnyRecipe:
+        """What the method weighs."""
         weights = self.profile.instructcir.weights
-        recipe = configured_method(name, self.profile.cvsi, weights).recipe(self.family)
-        gallery: Mapping[str, AnyGalleryFeature] = {
-            feature: self.gallery_feature(feature) for feature in recipe.gallery
-        }
-        queries: Mapping[str, AnyQueryFeature] = {
-            feature: self.reformulated(feature)
-            if feature in QUERY_FORMS
-            else self.query_feature(feature)
-            for feature in recipe.query
-        }
+        return configured_method(self.method, self.profile.cvsi, weights).recipe(family)
+
+    def ranking(self, ref: BenchmarkRef) -> RankingStage:
+        family = ref.load().family
+        recipe = self.recipe(family)
         return RankingStage(
             root=self.profile.root,
             shard_size=1_000_000,
-            benchmark=self.ref,
-            method=name,
+            benchmark=ref,
+            method=self.method,
             cvsi=self.profile.cvsi,
-            weights=weights,
-            query_features=queries,
-            gallery_features=gallery,
+            weights=self.profile.instructcir.weights,
+            query_features=self.query_features(recipe, family),
+            gallery_features=self.gallery_features(recipe.gallery),
         )
 
-    def images(self, part: Part) -> ImageSet:
-        return ImageSet(
-            collection=self.ref.collection_name,
-            benchmark=self.ref,
-            part=part,
+    def gallery_features(self, names: Mapping[str, object]) -> dict[str, AnyGalleryFeature]:
+        return {name: self._gallery_feature(name) for name in names}
+
+    def query_features(self, recipe: AnyRecipe, family: str) -> dict[str, AnyQueryFeature]:
+        return {
+            name: self._reformulated(name)
+            if name in QUERY_FORMS
+            else self._query_feature(name, family)
+            for name in recipe.query
+        }
+
+    def _images(self, part: Part) -> ImageSet:
+        if isinstance(self.source, str):
+            return ImageSet(collection=self.source)
+        return ImageSet(collection=self.source.collection_name, benchmark=self.source, part=part)
+
+    def _captions(self, part: Part, single: bool = False) -> CaptionStage:
+        kind: CaptionKind = "single" if single else "ensemble"
+        return self._keep(caption_stage(self.profile, self._images(part), kind))
+
+    def _gallery_feature(self, feature: str) -> AnyGalleryFeature:
+        if feature == GALLERY_FEATURE:
+            return self._keep(
+                ReformulatedImageStage(
+                    root=self.profile.root,
+                    shard_size=self.profile.shards.features,
+                    images=self._images("gallery"),
+                    network=self.profile.network,
+                )
+            )
+        if feature == "image":
+            return self._image_features("gallery")
+        return self._keep(
+            CaptionFeatureStage(
+                root=self.profile.root,
+                shard_size=self.profile.shards.features,
+                captions=self._captions("gallery"),
+                encoder=self.profile.gallery_encoder,
+                mean=self.profile.cvsi.stored_mean,
+            )
         )
 
-    def captions(self, part: Part, sampling: CaptionSampling) -> CaptionStage:
-        stage = CaptionStage(
-            root=self.profile.root,
-            shard_size=self.profile.shards.captions,
-            images=self.images(part),
-            captioner=self.profile.captioner,
-            sampling=sampling,
-        )
-        return self._keep(stage)
-
-    def image_features(self, part: Part) -> ImageFeatureStage:
+    def _image_features(self, part: Part) -> ImageFeatureStage:
         gallery = part == "gallery"
         stage = ImageFeatureStage(
             root=self.profile.root,
             shard_size=self.profile.shards.features,
-            images=self.images(part),
+            images=self._images(part),
             encoder=self.profile.gallery_encoder if gallery else self.profile.query_encoder,
         )
         return self._keep(stage)
 
-    def gallery_feature(self, feature: str) -> AnyGalleryFeature:
-        if feature == "image":
-            return self.image_features("gallery")
-        if feature == GALLERY_FEATURE:
-            return self.reformulated_images()
-        stage = CaptionFeatureStage(
-            root=self.profile.root,
-            shard_size=self.profile.shards.features,
-            captions=self.captions("gallery", self.profile.ensemble),
-            encoder=self.profile.gallery_encoder,
-            mean=self.profile.cvsi.stored_mean,
-        )
-        return self._keep(stage)
-
-    def reformulated_images(self) -> ReformulatedImageStage:
-        stage = ReformulatedImageStage(
-            root=self.profile.root,
-            shard_size=self.profile.shards.features,
-            images=self.images("gallery"),
-            network=self.profile.network,
-        )
-        return self._keep(stage)
-
-    def reformulated(self, feature: str) -> ReformulatedQueryStage:
+    def _reformulated(self, feature: str) -> ReformulatedQueryStage:
         stage = ReformulatedQueryStage(
             root=self.profile.root,
             shard_size=self.profile.shards.features,
             feature=feature,
-            benchmark=self.ref,
+            queries=self._asked(),
             network=self.profile.network,
         )
         return self._keep(stage)
 
-    def query_feature(self, feature: str) -> QueryFeatureStage:
+    def _query_feature(self, feature: str, family: str) -> QueryFeatureStage:
         needs = QUERY_FEATURES[feature].needs
+        single = "greedy_caption" in needs
+        captioned = single or "captions" in needs
         edits = "edits" in needs or "greedy_edit" in needs
         stage = QueryFeatureStage(
             root=self.profile.root,
             shard_size=self.profile.shards.features,
             feature=feature,
-            benchmark=self.ref,
+            queries=self._asked(),
             encoder=self.profile.query_encoder,
-            images=self.image_features("references"),
+            images=self._image_features("references"),
             cvsi=self.profile.cvsi,
             mapping=self._mapping(needs),
-            captions=self._captions_for(needs),
-            edits=self.rewrites("edit", single="greedy_edit" in needs) if edits else None,
-            objects=self.rewrites("objects") if "objects" in needs else None,
+            captions=self._captions("references", single) if captioned else None,
+            edits=self._edits(family, "greedy_edit" in needs) if edits else None,
+            objects=self._objects() if "objects" in needs else None,
         )
         return self._keep(stage)
 
@@ -181,33 +243,51 @@ class _Builder:
         kinds = [need.partition(":")[2] for need in needs if need.startswith("mapping:")]
         return self.profile.mapping.of(kinds[0]) if kinds else ""
 
-    def _captions_for(self, needs: Sequence[str]) -> CaptionStage | None:
-        if "greedy_caption" in needs:
-            return self.captions("references", self.profile.single)
-        if "captions" in needs:
-            return self.captions("references", self.profile.ensemble)
-        return None
+    def _edits(self, family: str, single: bool) -> RewriteStage:
+        cvsi = self.profile.cvsi
+        return self._rewrites(
+            "edit",
+            self.profile.prompts.edit[family],
+            "first" if single else cvsi.edit_mode,
+            single,
+            cvsi.fashion_captions == "both_orders",
+        )
 
-    def rewrites(self, step: Literal["edit", "objects"], single: bool = False) -> RewriteStage:
-        cvsi, profile = self.profile.cvsi, self.profile
-        content = cvsi.edit_mode if step == "edit" else cvsi.objects_content
+    def _objects(self) -> RewriteStage:
+        return self._rewrites(
+            "objects", self.profile.prompts.objects, self.profile.cvsi.objects_content
+        )
+
+    def _rewrites(
+        self,
+        step: Literal["edit", "objects"],
+        prompt: str,
+        content: Literal["per_caption", "joined", "first"],
+        single: bool = False,
+        all_orders: bool = False,
+    ) -> RewriteStage:
         stage = RewriteStage(
-            root=profile.root,
-            shard_size=profile.shards.rewrites,
+            root=self.profile.root,
+            shard_size=self.profile.shards.rewrites,
             step=step,
-            benchmark=self.ref,
-            captions=self.captions("references", profile.single if single else profile.ensemble),
-            content="first" if single else content,
-            all_orders=cvsi.fashion_captions == "both_orders" and step == "edit",
-            prompt=profile.prompts.edit_of(self.family)
-            if step == "edit"
-            else profile.prompts.objects,
-            generator=profile.generator,
-            temperature=cvsi.temperature,
-            parsing=cvsi.answer_parsing,
+            queries=self._asked(),
+            captions=self._captions("references", single),
+            content=content,
+            all_orders=all_orders,
+            prompt=prompt,
+            generator=self.profile.generator,
+            temperature=self.profile.cvsi.temperature,
+            parsing=self.profile.cvsi.answer_parsing,
         )
         return self._keep(stage)
 
+    def _asked(self) -> Queries:
+        assert self.queries is not None  # a gallery alone has no query features
+        return self.queries
+
     def _keep(self, stage: StageT) -> StageT:
-        self.stages.append(stage)
-        return stage
+        """The stage, or an equal one that was built before."""
+        mark = f"{type(stage).__name__} {stage.model_dump_json()}"
+        kept = self.known.setdefault(mark, stage)
+        assert isinstance(kept, type(stage))
+        return kept

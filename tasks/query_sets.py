@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -37,6 +37,10 @@ class BenchmarkRef(Settings):
     )
     collection: str = Field("", description="Name of the image collection; empty: NAME-SPLIT.")
     allow_missing: bool = Field(False, description="Go on although images are missing.")
+    listing: Listing | None = Field(
+        None,
+        description="The collection's listing that a plan was made for; empty: the present one.",
+    )
 
     @property
     def collection_name(self) -> str:
@@ -45,7 +49,32 @@ class BenchmarkRef(Settings):
 
     def load(self) -> Benchmark:
         """The benchmark with its images located."""
-        return _load_benchmark(self.model_dump_json())
+        return _load_benchmark(self.model_dump_json(exclude={"listing"}))
+
+    def pinned(self, root: str) -> BenchmarkRef:
+        """The same with the present listing, so that all stages of a plan see the same images."""
+        return self.model_copy(update={"listing": _present_listing(root, self)})
+
+    def items(self, root: str) -> dict[str, QueryItem]:
+        """The distinct queries whose reference image is readable, by content key."""
+        return {item.key: item for item in load_query_set(root, self).items.values()}
+
+
+class OneQuery(Settings):
+    """A query of a person: a reference image and a text that belong to no benchmark."""
+
+    image_id: str = Field(description="sha256 of the reference image.")
+    text: str = Field(description="Modification text.")
+    collection_name: ClassVar[str] = "the query"
+
+    def items(self, root: str) -> dict[str, QueryItem]:
+        """The query by content key."""
+        item = QueryItem.of(self.image_id, (self.text,))
+        return {item.key: item}
+
+
+Queries = BenchmarkRef | OneQuery
+"""Where queries come from."""
 
 
 @functools.lru_cache(maxsize=8)
@@ -139,11 +168,16 @@ def load_query_set(root: str, ref: BenchmarkRef) -> QuerySet:
         ValueError: some of its images were not ingested (run the ingest flow first), or are
             unreadable and missing images are not allowed.
     """
+    listing = ref.listing or _present_listing(root, ref)
+    return _load_query_set(root, ref.model_dump_json(exclude={"listing"}), listing)
+
+
+def _present_listing(root: str, ref: BenchmarkRef) -> Listing:
+    """What the collection's name stands for now, at the place of the benchmark's images."""
     benchmark = ref.load()
     folder = Location(image_folder(benchmark)).root if benchmark.image_paths else ""
     collection = Collection.open(Location(root), ref.collection_name, folder)
-    listing = Listing(collection.listing, collection.sources.spec_key)
-    return _load_query_set(root, ref.model_dump_json(), listing)
+    return Listing(collection.listing, collection.sources.spec_key)
 
 
 @functools.lru_cache(maxsize=8)

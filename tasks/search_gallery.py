@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import polars as pl
+from PIL import Image
 
-from models.generators.rewriting import (
-    RewriteInput,
-    RewriteSettings,
-    edit_inputs,
-    objects_input,
-    read_reply,
-    to_request,
-)
-from models.instructcir.query_forms import QUERY_FORMS
-from models.prompts.library import load_prompt
-from models.protocols import CaptionSampling
+from models.generators.rewriting import RewriteInput
 from models.retrieval.cvsi_settings import SEARCH_FAMILY
-from models.retrieval.features import QUERY_FEATURES
 from models.retrieval.method_records import AnyRecipe
-from models.retrieval.query_features import FeatureMaker, QueryInputs
+from models.retrieval.query_features import QueryInputs
 from models.retrieval.search import NO_EXCLUSION, top_k
 from storage.collections.collection import Collection
 from storage.collections.decoding import decode_image
@@ -31,13 +22,20 @@ from storage.locations.location import Location
 from storage.tables.keys import sha256_hex
 from storage.tables.schemas import OK
 from storage.tables.table import require_complete
-from tasks.engines import load_captioner, load_encoder, load_generator, load_mapping
+from tasks.engines import load_captioner, load_encoder
 from tasks.methods import configured_method, settings_of
-from tasks.networks import encode_queries, query_form
+from tasks.networks import encode_queries
+from tasks.planner import query_stages
+from tasks.query_sets import OneQuery
 from tasks.settings import Profile
-from tasks.stages.rankings import AnyGalleryFeature
+from tasks.stages.captions import CaptionStage
+from tasks.stages.image_features import ImageFeatureStage
+from tasks.stages.rankings import AnyGalleryFeature, AnyQueryFeature
+from tasks.stages.reformulation_features import ReformulatedQueryStage
+from tasks.stages.rewrites import RewriteStage
+from tasks.stages.stage import Stage
 
-_NO_IMAGE = np.zeros(0, np.float32)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -100,27 +98,26 @@ def search_gallery(
         ImageProblem: the image cannot be decoded.
     """
     settings = settings_of(method, profile.cvsi)
-    profile = profile.model_copy(update={"cvsi": settings})
-    weights = profile.instructcir.weights
-    recipe = configured_method(method, settings, weights).recipe(family)
+    recipe = configured_method(method, settings, profile.instructcir.weights).recipe(family)
     keys, features = _gallery(gallery, recipe, profile.allow_gaps)
-    query = _Query(profile, recipe, family, image, text)
-    vectors = query.vectors(features)
+    query = OneQuery(image_id=sha256_hex(image), text=text)
+    stages = query_stages(profile, query, collection, method, family)
+    made, texts = _query_features(stages, query, decode_image(image))
+    vectors = recipe.query_vectors(made, features).astype(np.float32)
     images = recipe.gallery_vectors(features).astype(np.float32)
-    own = sha256_hex(image)
+    own = query.image_id
     hidden = keys.index(own) if own in keys and not include_reference else NO_EXCLUSION
     left = min(k, len(keys) - (hidden != NO_EXCLUSION))
-    if left == 0:
-        return query.result((), method, len(keys))
-    excluded = np.array([hidden])
-    top = top_k(vectors.astype(np.float32), images, left, excluded=excluded)
-    found = [keys[i] for i in top.indices[0]]
-    paths = _paths(profile.root, collection, found)
-    hits = tuple(
-        Hit(rank, float(score), image_id, paths[image_id])
-        for rank, (score, image_id) in enumerate(zip(top.scores[0], found, strict=True), 1)
-    )
-    return query.result(hits, method, len(keys))
+    hits: tuple[Hit, ...] = ()
+    if left:
+        top = top_k(vectors, images, left, excluded=np.array([hidden]))
+        found = [keys[i] for i in top.indices[0]]
+        paths = _paths(profile.root, collection, found)
+        hits = tuple(
+            Hit(rank, float(score), image_id, paths[image_id])
+            for rank, (score, image_id) in enumerate(zip(top.scores[0], found, strict=True), 1)
+        )
+    return SearchResult(hits, texts.captions, texts.edits, texts.objects, method, len(keys))
 
 
 def _gallery(
@@ -138,97 +135,87 @@ def _gallery(
     return keys, {name: table.vectors(keys) for name, table in tables.items()}
 
 
-class _Query:
-    """One query: asks the engines for what the recipe's features need."""
+class _Asked:
+    """One query's image feature, captions and answers, made on the spot; each is made once."""
 
-    def __init__(
-        self, profile: Profile, recipe: AnyRecipe, family: str, image: bytes, text: str
-    ) -> None:
-        self._profile = profile
-        self._family = family
-        self._recipe = recipe
-        self._text = text
-        self._key = sha256_hex(image)
-        self._picture = decode_image(image)
-        encoded = [name for name in recipe.query if name not in QUERY_FORMS]
-        self._encoder = load_encoder(profile.query_encoder) if encoded else None
-        needs = {need for name in recipe.query for need in QUERY_FEATURES[name].needs}
-        single = "greedy_caption" in needs
-        captions = (
-            self._captions(profile.single if single else profile.ensemble)
-            if needs & {"captions", "greedy_caption"}
-            else ()
-        )
-        captions = captions[:1] if single else captions
-        kinds = [need.partition(":")[2] for need in needs if need.startswith("mapping:")]
-        self._mapping = profile.mapping.of(kinds[0]) if kinds else ""
-        self.inputs = QueryInputs(
-            texts=(text,),
-            image=self._encoder.encode_images([self._picture])[0] if self._encoder else _NO_IMAGE,
-            captions=captions,
-            edits=self._edits(captions, single) if needs & {"edits", "greedy_edit"} else (),
-            objects=self._objects(captions) if "objects" in needs else None,
-        )
+    def __init__(self, image_id: str, picture: Image.Image) -> None:
+        self._image_id = image_id
+        self._picture = picture
+        self._made: dict[str, Any] = {}
 
-    def vectors(self, gallery: dict[str, np.ndarray]) -> np.ndarray:
-        """The fused query (1, d)."""
-        made = {
-            name: self._reformulated(name) if name in QUERY_FORMS else self._feature(name)
-            for name in self._recipe.query
-        }
-        return self._recipe.query_vectors(made, gallery)
+    def images(self, stage: ImageFeatureStage, image_ids: Sequence[str]) -> np.ndarray:
+        """The reference image's feature (1, d)."""
 
-    def _feature(self, name: str) -> np.ndarray:
-        assert self._encoder is not None
-        mapping = load_mapping(self._mapping) if self._mapping else None
-        maker = FeatureMaker(self._encoder, self._profile.cvsi, mapping)
-        vectors, reasons = maker.make(name, [self.inputs])
+        def make() -> np.ndarray:
+            return load_encoder(stage.encoder).encode_images([self._picture])
+
+        return self._once(stage, make)
+
+    def captions(self, stage: CaptionStage, image_ids: Sequence[str]) -> dict[str, list[str]]:
+        """The reference image's captions.
+
+        Raises:
+            ValueError: the captioner did not answer (with the reason).
+        """
+
+        def make() -> dict[str, list[str]]:
+            captioner = load_captioner(stage.captioner)
+            asked = [(self._image_id, self._picture)]
+            reply = next(iter(captioner.caption(asked, stage.sampling)))
+            if reply.status != OK:
+                raise ValueError(
+                    f"the image could not be captioned: {reply.status} ({reply.reason})"
+                )
+            return {self._image_id: list(reply.captions)}
+
+        return self._once(stage, make)
+
+    def answers(self, stage: RewriteStage, requests: Sequence[RewriteInput]) -> dict[str, str]:
+        """The text generator's answers, by request key."""
+
+        def make() -> dict[str, str]:
+            distinct = list({each.key: each for each in requests}.values())
+            replies = stage.ask(distinct, lambda count: None)
+            answers = {key: stage.read(reply) for key, reply in replies.items()}
+            return {key: answer.text for key, answer in answers.items() if answer.status == OK}
+
+        return self._once(stage, make)
+
+    def _once(self, stage: Stage, make: Callable[[], T]) -> T:
+        mark = f"{type(stage).__name__} {stage.model_dump_json()}"
+        if mark not in self._made:
+            self._made[mark] = make()
+        return cast(T, self._made[mark])
+
+
+def _query_features(
+    stages: Mapping[str, AnyQueryFeature], query: OneQuery, picture: Image.Image
+) -> tuple[dict[str, np.ndarray], QueryInputs]:
+    """Query features (1, d) by name, and the texts behind them.
+
+    Raises:
+        ValueError: an answer that a feature needs could not be made.
+    """
+    upstream = _Asked(query.image_id, picture)
+    (item,) = query.items("").values()
+    made: dict[str, np.ndarray] = {}
+    texts = QueryInputs(texts=item.texts, image=np.zeros(0, np.float32))
+    for name, stage in stages.items():
+        if isinstance(stage, ReformulatedQueryStage):
+            made[name] = encode_queries(stage.network, stage.form, [picture], [query.text])
+            continue
+        vectors, reasons = stage.make([item], upstream)
         if reasons[0]:
             raise ValueError(f"the query has no {name}: {reasons[0]}")
-        if QUERY_FEATURES[name].per_caption:
-            return vectors.reshape(1, self._profile.cvsi.captions_per_image, -1)
-        return vectors
-
-    def _reformulated(self, name: str) -> np.ndarray:
-        network = self._profile.network
-        form = query_form(network, name)
-        return encode_queries(network, form, [self._picture], [self._text])
-
-    def result(self, hits: tuple[Hit, ...], method: str, gallery_size: int) -> SearchResult:
-        """The hits with the texts that were made for the query."""
-        known = self.inputs
-        return SearchResult(hits, known.captions, known.edits, known.objects, method, gallery_size)
-
-    def _captions(self, sampling: CaptionSampling) -> tuple[str, ...]:
-        captioner = load_captioner(self._profile.captioner)
-        reply = next(iter(captioner.caption([(self._key, self._picture)], sampling)))
-        if reply.status != OK:
-            raise ValueError(f"the image could not be captioned: {reply.status} ({reply.reason})")
-        return reply.captions
-
-    def _edits(self, captions: Sequence[str], single: bool) -> tuple[str, ...]:
-        mode = "per_caption" if single else self._profile.cvsi.edit_mode
-        prompt = self._profile.prompts.edit_of(self._family)
-        return self._ask(edit_inputs(captions, self._text, mode), prompt, "edit")
-
-    def _objects(self, captions: Sequence[str]) -> str | None:
-        asked = objects_input(captions, self._text, self._profile.cvsi.objects_content)
-        said = self._ask([asked], self._profile.prompts.objects, "objects")
-        return said[0] if said else None
-
-    def _ask(self, inputs: Sequence[RewriteInput], prompt: str, step: str) -> tuple[str, ...]:
-        cvsi = self._profile.cvsi
-        settings = RewriteSettings(
-            max_new_tokens=self._profile.generator.max_new_tokens,
-            temperature=cvsi.temperature,
-            seed=self._profile.generator.seed,
-            parsing=cvsi.answer_parsing,
+        made[name] = stage.shaped(vectors)
+        (known,) = stage.shown_texts([item], upstream)
+        texts = replace(
+            texts,
+            captions=texts.captions or known.captions,
+            edits=texts.edits or known.edits,
+            objects=texts.objects or known.objects,
         )
-        distinct = list({each.key: each for each in inputs}.values())
-        requests = [to_request(each, load_prompt(prompt), settings) for each in distinct]
-        replies = {r.key: r for r in load_generator(self._profile.generator).generate(requests)}
-        answers = [read_reply(replies[each.key], step, settings) for each in inputs]  # type: ignore[arg-type]
-        return tuple(answer.text for answer in answers if answer.status == OK)
+    return made, texts
 
 
 def _paths(root: str, collection: str, image_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:

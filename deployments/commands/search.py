@@ -37,10 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"-k must be at least 1, not {arguments.k}")
     image = Path(arguments.image).read_bytes()
     print("loading models", file=sys.stderr)
-    from flows.gallery import gallery_stages
     from flows.profiles import parse_assignments, resolve_profile
     from storage.collections.decoding import ImageProblem
     from storage.tables.table import IncompleteTable
+    from tasks.planner import gallery_stages
     from tasks.search_gallery import search_gallery
 
     profile = resolve_profile(arguments.profile, parse_assignments(arguments.set))

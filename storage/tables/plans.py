@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from storage.tables.keys import content_key
 
@@ -39,12 +39,44 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class DerivedKeys:
+    """Planned keys that follow from something smaller than themselves.
+
+    Attributes:
+        identity: hash of everything that the keys follow from; two sets with one identity are
+            equal.
+        make: computes the keys; called only where the identity alone does not settle a plan.
+    """
+
+    identity: str
+    make: Callable[[], Sequence[str]]
+
+
+Keys: TypeAlias = Sequence[str] | DerivedKeys
+"""The keys that a table should hold."""
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What is to be done: shards of the missing keys, and how many keys are present already."""
+    """What is to be made: shards of keys, and how the planned keys stood before."""
 
     shards: tuple[Shard, ...]
-    present: int
-    planned: int
+    before: Coverage
+
+    @property
+    def planned(self) -> int:
+        """How many keys the table should hold."""
+        return self.before.planned
+
+    @property
+    def todo(self) -> int:
+        """How many rows the shards will make."""
+        return sum(len(shard.members) for shard in self.shards)
+
+    @property
+    def present(self) -> int:
+        """How many keys are left as they are."""
+        return self.planned - self.todo
 
 
 @dataclass(frozen=True)

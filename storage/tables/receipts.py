@@ -1,4 +1,4 @@
-"""Receipts: what makes a plan with nothing missing cost one listing.
+"""Receipts: a plan with nothing missing costs one listing.
 
 A receipt says: with exactly these parts (names and sizes), none of these keys is missing. Its name
 is the hash of that sentence, so that finding it in a listing is enough. A part that is added, put
@@ -25,9 +25,22 @@ class Survey:
     parts: tuple[Entry, ...]
     files: frozenset[str]
 
+    @property
+    def parts_by_name(self) -> list[list[str | int]]:
+        """Name and size of every part: a published part of a name and size never changes."""
+        return [[entry.path.rsplit("/", 1)[-1], entry.size] for entry in self.parts]
 
-def find_receipt(location: Location, survey: Survey, planned: Sequence[str]) -> Coverage | None:
-    """Return the coverage of sorted, unique keys if it was established for just these parts."""
+
+def find_receipt(
+    location: Location, survey: Survey, planned: Sequence[str] | str
+) -> Coverage | None:
+    """Return the coverage of some keys if it was established for just these parts.
+
+    Args:
+        location: The root.
+        survey: The table's folder now.
+        planned: Sorted, unique keys, or the identity of derived ones.
+    """
     path = _path(survey, planned)
     if path not in survey.files:
         return None
@@ -35,7 +48,7 @@ def find_receipt(location: Location, survey: Survey, planned: Sequence[str]) -> 
 
 
 def leave_receipt(
-    location: Location, survey: Survey, planned: Sequence[str], coverage: Coverage
+    location: Location, survey: Survey, planned: Sequence[str] | str, coverage: Coverage
 ) -> None:
     """Remember that none of the keys is missing; a reader without the right to write does not."""
     if coverage.missing:
@@ -45,6 +58,6 @@ def leave_receipt(
         location.create(_path(survey, planned), text.encode())
 
 
-def _path(survey: Survey, planned: Sequence[str]) -> str:
-    parts = [[entry.path.rsplit("/", 1)[-1], entry.size] for entry in survey.parts]
-    return f"{survey.folder}/complete-{content_key([list(planned), parts])}.json"
+def _path(survey: Survey, planned: Sequence[str] | str) -> str:
+    keys = planned if isinstance(planned, str) else list(planned)
+    return f"{survey.folder}/complete-{content_key([keys, survey.parts_by_name])}.json"

@@ -42,7 +42,9 @@ from storage.tables.parts import (
 )
 from storage.tables.plans import (
     Coverage,
+    DerivedKeys,
     IncompleteTable,
+    Keys,
     Part,
     Plan,
     Problem,
@@ -56,7 +58,9 @@ from storage.tables.schemas import OK, TABLES, TableSchema, make_rows, table_sch
 __all__ = [
     "CorruptPart",
     "Coverage",
+    "DerivedKeys",
     "IncompleteTable",
+    "Keys",
     "Part",
     "Plan",
     "Problem",
@@ -86,9 +90,11 @@ def open_table(location: Location, name: str, spec: Mapping[str, Any]) -> Table:
     table = Table(location, schema, content_key(plain), plain)
     path = f"{table.folder}/spec.json"
     text = json.dumps(plain, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    if not location.exists(path):
+    try:
+        _read_spec(location, name, table.spec_key)
+    except FileNotFoundError:
         location.create(path, text.encode())
-    _read_spec(location, name, table.spec_key)
+        _read_spec(location, name, table.spec_key)  # of racers one has written it
     return table
 
 
@@ -143,7 +149,7 @@ class Table:
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def plan(self, keys: Sequence[str], shard_size: int, retry_failed: bool = False) -> Plan:
+    def plan(self, keys: Keys, shard_size: int, retry_failed: bool = False) -> Plan:
         """Cut the planned keys that have no row yet into shards.
 
         A failed row counts as present; with `retry_failed`, keys that have only failed rows are
@@ -155,19 +161,19 @@ class Table:
         """
         if shard_size < 1:
             raise ValueError(f"a shard has at least one member, not {shard_size}")
-        planned = sorted(set(keys))
         survey = self._survey()
-        seen = find_receipt(self.location, survey, planned)
+        seen = self._settled(survey, keys)
         if seen is not None and not (retry_failed and seen.failed):
-            return Plan((), len(planned), len(planned))
-        standing = self._standing(survey, planned)
-        if seen is None and not standing.missing:
-            leave_receipt(self.location, survey, planned, standing.coverage)
+            return Plan((), seen)
+        standing = self._standing(survey, keys)
         shards = _cut(standing.missing, shard_size, attempt=0)
         if retry_failed:
             shards += _cut(standing.failed, shard_size, attempt=standing.attempt + 1)
-        todo = sum(len(shard.members) for shard in shards)
-        return Plan(tuple(shards), len(planned) - todo, len(planned))
+        return Plan(tuple(shards), standing.coverage)
+
+    def holds(self, shard: Shard) -> bool:
+        """Tell whether the part of a shard is published."""
+        return self.location.exists(f"{self.folder}/part-{shard.key}.parquet")
 
     def begin(self, shard: Shard) -> bool:
         """Mark a shard as begun; False if somebody has marked it before.
@@ -297,17 +303,15 @@ class Table:
         counts = self.read(["status"]).group_by("status").len()
         return dict(counts.sort(["len", "status"], descending=[True, False]).iter_rows())
 
-    def completeness(self, planned: Sequence[str]) -> Coverage:
+    def completeness(self, planned: Keys) -> Coverage:
         """Count how many of the planned keys are ok, failed and missing."""
-        keys = sorted(set(planned))
         survey = self._survey()
-        seen = find_receipt(self.location, survey, keys)
-        if seen is not None:
-            return seen
-        standing = self._standing(survey, keys)
-        if not standing.missing:
-            leave_receipt(self.location, survey, keys, standing.coverage)
-        return standing.coverage
+        seen = self._settled(survey, planned)
+        return self._standing(survey, planned).coverage if seen is None else seen
+
+    def state(self) -> str:
+        """Return a hash of the published parts: while it stays, so does every row (one listing)."""
+        return content_key([self.spec_key, self._survey().parts_by_name])
 
     def verify(self) -> list[Problem]:
         """Read every part completely; return what is wrong, in words that say what to do."""
@@ -378,7 +382,20 @@ class Table:
         empty = {"key": pl.String, "ok": pl.Boolean, "attempt": pl.Int64, "part": pl.String}
         return pl.concat([pl.DataFrame(schema=empty), *frames])
 
-    def _standing(self, survey: Survey, planned: Sequence[str]) -> _Standing:
+    def _settled(self, survey: Survey, keys: Keys) -> Coverage | None:
+        """Return the coverage of some keys if a receipt says that none is missing."""
+        if not isinstance(keys, DerivedKeys):
+            return find_receipt(self.location, survey, sorted(set(keys)))
+        seen = find_receipt(self.location, survey, keys.identity)
+        if seen is None:
+            seen = find_receipt(self.location, survey, sorted(set(keys.make())))
+            if seen is not None:
+                leave_receipt(self.location, survey, keys.identity, seen)
+        return seen
+
+    def _standing(self, survey: Survey, keys: Keys) -> _Standing:
+        """Compare planned keys with all rows; leave a receipt where none is missing."""
+        planned = sorted(set(keys.make() if isinstance(keys, DerivedKeys) else keys))
         known = (
             self._index(survey.parts)
             .group_by("key")
@@ -394,6 +411,9 @@ class Table:
             failed=len(failed),
             missing=len(missing),
         )
+        if not missing:
+            named = keys.identity if isinstance(keys, DerivedKeys) else planned
+            leave_receipt(self.location, survey, named, coverage)
         attempts = failed["attempt"].to_list()
         return _Standing(coverage, missing, failed["key"].to_list(), max(attempts, default=0))
 
@@ -406,8 +426,16 @@ class _Standing:
     attempt: int
 
 
-def require_complete(table: Table, planned: Sequence[str], allow_gaps: float = 0.0) -> Coverage:
+def require_complete(
+    table: Table, planned: Keys, allow_gaps: float = 0.0, coverage: Coverage | None = None
+) -> Coverage:
     """Refuse a table that lacks ok rows for more than a fraction of the planned keys.
+
+    Args:
+        table: The table.
+        planned: Keys that it should hold.
+        allow_gaps: Fraction that may lack an ok row.
+        coverage: How the keys stand, where that is known already.
 
     Raises:
         IncompleteTable: says how many rows are lacking, which first and why, and what to do.
@@ -415,10 +443,11 @@ def require_complete(table: Table, planned: Sequence[str], allow_gaps: float = 0
     """
     if not 0.0 <= allow_gaps <= 1.0:
         raise ValueError(f"allow_gaps is a fraction within 0 and 1, not {allow_gaps}")
-    coverage = table.completeness(planned)
+    coverage = table.completeness(planned) if coverage is None else coverage
     if coverage.gaps > allow_gaps:
-        good = set(table.read(["status"], planned).filter(pl.col("status") == OK)[table.schema.key])
-        lacking = sorted(set(planned) - good)
+        keys = planned.make() if isinstance(planned, DerivedKeys) else planned
+        good = set(table.read(["status"], keys).filter(pl.col("status") == OK)[table.schema.key])
+        lacking = sorted(set(keys) - good)
         raise IncompleteTable(_incomplete(table, lacking, coverage.planned, allow_gaps))
     return coverage
 

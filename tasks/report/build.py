@@ -34,9 +34,9 @@ from tasks.scoring.ledger import RESULTS_SPEC, not_zero_shot
 from tasks.scoring.published import published_for
 from tasks.scoring.scores import MethodScores, RankedLists, read_ranking
 from tasks.settings import Profile
-from tasks.stages.query_features import QueryFeatureStage
+from tasks.stages.query_features import QueryFeatureStage, Tables
 from tasks.stages.rankings import REFORMULATED, RankingStage, backbone_of
-from tasks.stages.stage import Stage
+from tasks.stages.stage import inputs_of
 from tasks.stages.stage_report import StageReport
 
 GROUPS: Final = {"baseline": "baseline", "ablation": "ablation"}
@@ -196,7 +196,8 @@ def _strips(stage: RankingStage) -> tuple[Strip, ...]:
     places = _chosen(ranked)
     wanted = {name for place in places for name in _names(ranked, *place)}
     pictures = _thumbnails(stage, query_set, wanted)
-    return tuple(_strip(stage, ranked, query_set, pictures, *place) for place in places)
+    texts = _texts(stage, query_set)
+    return tuple(_strip(stage, ranked, pictures, texts, *place) for place in places)
 
 
 def _chosen(ranked: RankedLists) -> list[tuple[str, int]]:
@@ -240,8 +241,8 @@ def _thumbnails(stage: RankingStage, query_set: QuerySet, names: set[str]) -> di
 def _strip(
     stage: RankingStage,
     ranked: RankedLists,
-    query_set: QuerySet,
     pictures: Mapping[str, Thumbnail],
+    texts: Mapping[tuple[str, str], Texts],
     category: str,
     row: int,
 ) -> Strip:
@@ -258,7 +259,7 @@ def _strip(
         )
         for place, i in enumerate(shown)
     )
-    captions, edits, added = _texts(stage, query_set, category, query.query_id)
+    captions, edits, added = texts.get((category, query.query_id), ((), (), ""))
     missed = tuple(
         Result(name, pictures[name], None, True, None)
         for name in query.targets
@@ -279,23 +280,26 @@ def _strip(
     )
 
 
-def _texts(
-    stage: RankingStage, query_set: QuerySet, category: str, query_id: str
-) -> tuple[tuple[str, ...], tuple[str, ...], str]:
-    """Captions, edited captions and added objects of a query, as its features read them."""
-    item = query_set.items.get((category, query_id))
-    if item is None:
-        return (), (), ""
+Texts = tuple[tuple[str, ...], tuple[str, ...], str]
+"""Captions, edited captions and added objects of a query."""
+
+
+def _texts(stage: RankingStage, query_set: QuerySet) -> dict[tuple[str, str], Texts]:
+    """The texts of all queries, as their features read them; each table is read once."""
+    upstream, keys, items = Tables(), list(query_set.items), list(query_set.items.values())
     known = [
-        feature.texts_of(item)
+        feature.shown_texts(items, upstream)
         for feature in stage.query_features.values()
         if isinstance(feature, QueryFeatureStage)
     ]
-    return (
-        next((each.captions for each in known if each.captions), ()),
-        next((each.edits for each in known if each.edits), ()),
-        next((each.objects for each in known if each.objects), ""),
-    )
+    return {
+        key: (
+            next((own[i].captions for own in known if own[i].captions), ()),
+            next((own[i].edits for own in known if own[i].edits), ()),
+            next((own[i].objects or "" for own in known if own[i].objects), ""),
+        )
+        for i, key in enumerate(keys)
+    }
 
 
 # --------------------------------------------------------------------------- provenance
@@ -322,11 +326,4 @@ def _provenance(
 
 def _tables(stage: RankingStage) -> list[Table]:
     """The tables that a ranking was made from."""
-    upstream: list[Stage] = [*stage.gallery_features.values()]
-    for feature in stage.query_features.values():
-        upstream.append(feature)
-        if not isinstance(feature, QueryFeatureStage):
-            continue
-        upstream += [s for s in (feature.captions, feature.edits, feature.objects) if s is not None]
-        upstream += [s.captions for s in (feature.edits, feature.objects) if s is not None]
-    return [each.table() for each in upstream]
+    return [each.table() for each in inputs_of([stage])]

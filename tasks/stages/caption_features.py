@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from models.encoders.spec import EncoderSpec
 from models.retrieval.caption_features import caption_means
+from storage.tables.plans import Keys
 from storage.tables.schemas import OK
 from tasks.engines import encoder_dim, encoder_fingerprint, load_encoder
 from tasks.stages.captions import CaptionStage
@@ -44,6 +45,10 @@ class CaptionFeatureStage(Stage):
     def planned(self) -> list[str]:
         """Image ids."""
         return self.captions.planned()
+
+    def planned_keys(self) -> Keys:
+        """The ids, or what they follow from."""
+        return self.captions.planned_keys()
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Average the members' captions; an image without captions is a row that says so."""

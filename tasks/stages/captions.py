@@ -10,12 +10,14 @@ import pyarrow as pa
 
 from models.protocols import CaptionReply, CaptionSampling
 from storage.collections.decoding import ImageProblem
+from storage.tables.plans import Keys
 from storage.tables.schemas import OK
 from tasks.engines import captioner_fingerprint, load_captioner
 from tasks.settings import CaptionerSettings
+from tasks.stages.decoded import decoded
+from tasks.stages.image_sets import ImageSet, SelectedImages
 from tasks.stages.pair_samples import PairSample
-from tasks.stages.selected_images import SelectedImages
-from tasks.stages.stage import ImageSet, Stage, Tick, decoded
+from tasks.stages.stage import Stage, Tick
 
 
 class CaptionStage(Stage):
@@ -44,6 +46,10 @@ class CaptionStage(Stage):
     def planned(self) -> list[str]:
         """Image ids."""
         return self.images.ids(self.root)
+
+    def planned_keys(self) -> Keys:
+        """The ids, or what they follow from."""
+        return self.images.planned_keys(self.root)
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Caption the members; a failure of one image is its row's status."""

@@ -8,8 +8,11 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from models.encoders.spec import EncoderSpec
+from storage.tables.plans import Keys
 from tasks.engines import encoder_dim, encoder_fingerprint, load_encoder
-from tasks.stages.stage import Decoding, ImageSet, Stage, Tick
+from tasks.stages.decoded import Decoding
+from tasks.stages.image_sets import ImageSet
+from tasks.stages.stage import Stage, Tick
 
 
 class ImageFeatureStage(Stage):
@@ -37,6 +40,10 @@ class ImageFeatureStage(Stage):
     def planned(self) -> list[str]:
         """Image ids."""
         return self.images.ids(self.root)
+
+    def planned_keys(self) -> Keys:
+        """The ids, or what they follow from."""
+        return self.images.planned_keys(self.root)
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Encode the members; an image that does not decode is a row with its status."""

@@ -20,6 +20,7 @@ from models.settings import Settings
 from storage.collections.collection import Collection
 from storage.locations.location import Location
 from storage.tables.keys import content_key
+from storage.tables.plans import Keys
 from tasks.training.leak_guard import (
     Exclusion,
     Guarded,
@@ -86,6 +87,10 @@ class PairSample(Settings):
     def ids(self, root: str) -> list[str]:
         """Sorted distinct ids of the images in the pairs."""
         return list(_image_ids(root, self.model_dump_json(), self._listings(root)))
+
+    def planned_keys(self, root: str) -> Keys:
+        """The ids; a sample is drawn once in a process."""
+        return self.ids(root)
 
     def read(self, root: str, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """Stream (id, bytes) of some images; those of all collections lie in one table."""

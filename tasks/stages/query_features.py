@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
 from models.encoders.spec import EncoderSpec
+from models.generators.rewriting import RewriteInput
 from models.retrieval.cvsi_settings import CvsiSettings
 from models.retrieval.features import QUERY_FEATURES
 from models.retrieval.query_features import FeatureMaker, QueryInputs
@@ -22,11 +23,14 @@ from tasks.engines import (
     load_mapping,
     mapping_fingerprint,
 )
-from tasks.query_sets import BenchmarkRef, QueryItem, load_query_set
+from tasks.query_sets import Queries, QueryItem
 from tasks.stages.caption_features import captions_of
 from tasks.stages.captions import CaptionStage
 from tasks.stages.image_features import ImageFeatureStage
-from tasks.stages.rewrites import RewriteStage, answers_of
+from tasks.stages.rewrites import RewriteStage
+
+if TYPE_CHECKING:
+    from models.protocols import FloatArray
 from tasks.stages.stage import Stage, Tick
 
 
@@ -37,7 +41,7 @@ class QueryFeatureStage(Stage):
     producer: ClassVar[str] = "cirflow/query_features/1"
 
     feature: str
-    benchmark: BenchmarkRef
+    queries: Queries
     encoder: EncoderSpec
     images: ImageFeatureStage = Field(description="Features of the reference images.")
     cvsi: CvsiSettings = Field(description="Text forms and means (D3, D6, D7, D15).")
@@ -49,7 +53,7 @@ class QueryFeatureStage(Stage):
     @property
     def title(self) -> str:
         """A few words for progress lines."""
-        return f"{self.feature} of {self.benchmark.collection_name} queries"
+        return f"{self.feature} of {self.queries.collection_name} queries"
 
     def identity(self) -> dict[str, Any]:
         """Feature, encoder, text forms and the specs of what it is made from."""
@@ -81,18 +85,12 @@ class QueryFeatureStage(Stage):
 
     def planned(self) -> list[str]:
         """Content keys of the queries."""
-        return sorted({i.key for i in load_query_set(self.root, self.benchmark).items.values()})
+        return sorted(self.queries.items(self.root))
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
-        """Encode the members; a query that lacks an upstream answer is a row that says so."""
-        by_key = {i.key: i for i in load_query_set(self.root, self.benchmark).items.values()}
-        maker = FeatureMaker(
-            load_encoder(self.encoder),
-            self.cvsi,
-            load_mapping(self.mapping) if self.mapping else None,
-        )
-        inputs = self.inputs([by_key[member] for member in members])
-        vectors, reasons = maker.make(self.feature, inputs)
+        """Encode the members; the row of a query that lacks an upstream answer says so."""
+        by_key = self.queries.items(self.root)
+        vectors, reasons = self.make([by_key[member] for member in members], Tables())
         tick(len(members))
         return self.table().rows(
             query_key=list(members),
@@ -101,53 +99,101 @@ class QueryFeatureStage(Stage):
             reason=reasons,
         )
 
-    def inputs(self, items: Sequence[QueryItem]) -> list[QueryInputs]:
-        """What the upstream tables know of some queries."""
-        images = self.images.table().vectors([item.image_id for item in items])
-        texts = self._texts(items)
-        return [replace(known, image=image) for known, image in zip(texts, images, strict=True)]
+    def make(self, items: Sequence[QueryItem], upstream: Upstream) -> tuple[FloatArray, list[str]]:
+        """Vectors of some queries (B, d), and why each must not be used (empty = it may)."""
+        mapping = load_mapping(self.mapping) if self.mapping else None
+        maker = FeatureMaker(load_encoder(self.encoder), self.cvsi, mapping)
+        images = upstream.images(self.images, [item.image_id for item in items])
+        known = self.texts(items, upstream)
+        return maker.make(
+            self.feature, [replace(k, image=i) for k, i in zip(known, images, strict=True)]
+        )
 
-    def texts_of(self, item: QueryItem) -> QueryInputs:
-        """The texts behind one query, for people to read; its captions even if only rewritten."""
-        known = self._texts([item])[0]
-        rewrites = self.edits or self.objects
-        if known.captions or rewrites is None:
-            return known
-        captions = captions_of(rewrites.captions, [item.image_id])
-        return replace(known, captions=tuple(captions.get(item.image_id, ())))
+    def shaped(self, vectors: FloatArray) -> FloatArray:
+        """Stored vectors (B, d), or (B, N, d) for a feature of every caption."""
+        if not QUERY_FEATURES[self.feature].per_caption:
+            return vectors
+        return vectors.reshape(len(vectors), self.cvsi.captions_per_image, -1)
 
-    def _texts(self, items: Sequence[QueryItem]) -> list[QueryInputs]:
+    def texts(self, items: Sequence[QueryItem], upstream: Upstream) -> list[QueryInputs]:
+        """The texts behind some queries, without their image features."""
         ids = [item.image_id for item in items]
-        own = captions_of(self.captions, ids) if self.captions else {}
-        edits = _Answers(self.edits, ids)
-        objects = _Answers(self.objects, ids)
+        own = upstream.captions(self.captions, ids) if self.captions else {}
+        edits = _answers(self.edits, items, upstream)
+        objects = _answers(self.objects, items, upstream)
         return [
             QueryInputs(
                 texts=item.texts,
                 image=_NO_IMAGE,
                 captions=tuple(own.get(item.image_id, ())),
-                edits=edits.of(item),
-                objects=next(iter(objects.of(item)), None),
+                edits=edits[item.key],
+                objects=next(iter(objects[item.key]), None),
             )
             for item in items
+        ]
+
+    def shown_texts(self, items: Sequence[QueryItem], upstream: Upstream) -> list[QueryInputs]:
+        """The texts behind some queries for people to read: captions even if only rewritten."""
+        known = self.texts(items, upstream)
+        rewrites = self.edits or self.objects
+        if self.captions or rewrites is None:
+            return known
+        captions = upstream.captions(rewrites.captions, [item.image_id for item in items])
+        return [
+            replace(each, captions=tuple(captions.get(item.image_id, ())))
+            for each, item in zip(known, items, strict=True)
         ]
 
 
 _NO_IMAGE = np.zeros(0, np.float32)
 
 
-class _Answers:
-    """Answers of a rewrite stage, looked up query by query."""
+class Upstream(Protocol):
+    """Where a query's image features, captions and answers come from."""
 
-    def __init__(self, stage: RewriteStage | None, image_ids: Sequence[str]) -> None:
-        self._stage = stage
-        self._answers = answers_of(stage) if stage else {}
-        self._captions = captions_of(stage.captions, image_ids) if stage else {}
+    def images(self, stage: ImageFeatureStage, image_ids: Sequence[str]) -> FloatArray:
+        """Un-normalised image features (B, d)."""
 
-    def of(self, item: QueryItem) -> tuple[str, ...]:
-        """Answers to a query's requests in their order, without those that failed."""
-        if self._stage is None:
-            return ()
-        requests = self._stage.requests_of(item, self._captions.get(item.image_id, []))
-        keys = [request.key for request in requests]
-        return tuple(self._answers[key] for key in keys if key in self._answers)
+    def captions(self, stage: CaptionStage, image_ids: Sequence[str]) -> Mapping[str, list[str]]:
+        """Captions by image id, of those images that have some."""
+
+    def answers(self, stage: RewriteStage, requests: Sequence[RewriteInput]) -> Mapping[str, str]:
+        """Answers by request key, of those requests that were answered."""
+
+
+class Tables:
+    """Upstream tables; the captions of some images are read once."""
+
+    def __init__(self) -> None:
+        self._captions: dict[tuple[str, ...], dict[str, list[str]]] = {}
+
+    def images(self, stage: ImageFeatureStage, image_ids: Sequence[str]) -> FloatArray:
+        """Un-normalised image features (B, d)."""
+        return stage.table().vectors(image_ids)
+
+    def captions(self, stage: CaptionStage, image_ids: Sequence[str]) -> Mapping[str, list[str]]:
+        """Captions by image id, of those images that have some."""
+        asked = (stage.spec_key, *image_ids)
+        if asked not in self._captions:
+            self._captions[asked] = captions_of(stage, image_ids)
+        return self._captions[asked]
+
+    def answers(self, stage: RewriteStage, requests: Sequence[RewriteInput]) -> Mapping[str, str]:
+        """Answers by request key, of those requests that were answered."""
+        rows = stage.table().read(["answer", "status"], [request.key for request in requests])
+        return {key: answer for key, answer, status in rows.iter_rows() if status == OK}
+
+
+def _answers(
+    stage: RewriteStage | None, items: Sequence[QueryItem], upstream: Upstream
+) -> dict[str, tuple[str, ...]]:
+    """Query key -> answers to its requests in their order, without those that failed."""
+    if stage is None:
+        return {item.key: () for item in items}
+    captions = upstream.captions(stage.captions, [item.image_id for item in items])
+    asked = {item.key: stage.requests_of(item, captions.get(item.image_id, [])) for item in items}
+    answers = upstream.answers(stage, [request for own in asked.values() for request in own])
+    return {
+        key: tuple(answers[request.key] for request in own if request.key in answers)
+        for key, own in asked.items()
+    }

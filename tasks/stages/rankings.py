@@ -13,7 +13,6 @@ import pyarrow as pa
 from pydantic import Field
 
 from models.retrieval.cvsi_settings import CvsiSettings
-from models.retrieval.features import QUERY_FEATURES
 from models.retrieval.method_records import AnyRecipe, Recipe
 from models.retrieval.methods import INSTRUCTCIR_WEIGHTS
 from storage.benchmarks.indexing import IndexedCategory
@@ -143,7 +142,7 @@ class RankingStage(Stage):
             category=category,
             view=view,
             rows=rows,
-            queries={n: self._shaped(n, t.vectors(keys)) for n, t in query_tables.items()},
+            queries={n: self._query_vectors(n, keys) for n in query_tables},
             gallery={name: table.vectors(ids) for name, table in gallery_tables.items()},
             excluded=view.references[rows] if self.excludes_reference else None,
         )
@@ -158,10 +157,10 @@ class RankingStage(Stage):
         top = top_k(vectors, images, made.depth, excluded=made.excluded, device=self.device)
         return RankedCategory(made, top.indices, top.scores, vectors, images)
 
-    def _shaped(self, name: str, vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        if not QUERY_FEATURES[name].per_caption:
-            return vectors
-        return vectors.reshape(len(vectors), self.cvsi.captions_per_image, -1)
+    def _query_vectors(self, name: str, keys: Sequence[str]) -> npt.NDArray[Any]:
+        stage = self.query_features[name]
+        vectors = stage.table().vectors(keys)
+        return stage.shaped(vectors) if isinstance(stage, QueryFeatureStage) else vectors
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from models.instructcir.query_forms import QueryForm
+from storage.tables.plans import Keys
 from tasks.networks import (
     encode_queries,
     features_identity,
@@ -15,9 +16,11 @@ from tasks.networks import (
     network_facts,
     query_form,
 )
-from tasks.query_sets import BenchmarkRef, load_query_set
+from tasks.query_sets import Queries
 from tasks.settings import ReformulationSettings
-from tasks.stages.stage import Decoding, ImageSet, Stage, Tick
+from tasks.stages.decoded import Decoding
+from tasks.stages.image_sets import ImageSet
+from tasks.stages.stage import Stage, Tick
 
 
 class ReformulatedImageStage(Stage):
@@ -46,6 +49,10 @@ class ReformulatedImageStage(Stage):
         """Image ids."""
         return self.images.ids(self.root)
 
+    def planned_keys(self) -> Keys:
+        """The ids, or what they follow from."""
+        return self.images.planned_keys(self.root)
+
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Encode the members; an image that does not decode is a row with its status."""
         data = dict(self.images.read(self.root, members))
@@ -66,13 +73,13 @@ class ReformulatedQueryStage(Stage):
     producer: ClassVar[str] = "cirflow/reformulated_queries/1"
 
     feature: str
-    benchmark: BenchmarkRef
+    queries: Queries
     network: ReformulationSettings
 
     @property
     def title(self) -> str:
         """A few words for progress lines."""
-        return f"{self.feature} of {self.benchmark.collection_name} queries"
+        return f"{self.feature} of {self.queries.collection_name} queries"
 
     @property
     def form(self) -> QueryForm:
@@ -90,13 +97,13 @@ class ReformulatedQueryStage(Stage):
 
     def planned(self) -> list[str]:
         """Content keys of the queries."""
-        return sorted({i.key for i in load_query_set(self.root, self.benchmark).items.values()})
+        return sorted(self.queries.items(self.root))
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Encode the members; a query whose image does not decode is a row with its status."""
-        by_key = {i.key: i for i in load_query_set(self.root, self.benchmark).items.values()}
+        by_key = self.queries.items(self.root)
         items = [by_key[member] for member in members]
-        references = ImageSet(collection=self.benchmark.collection_name)
+        references = ImageSet(collection=self.queries.collection_name)
         data = dict(references.read(self.root, sorted({item.image_id for item in items})))
         images = Decoding([data[item.image_id] for item in items], tick)
         texts, keys = [item.texts[0] for item in items], [item.image_id for item in items]

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from models.generators.rewriting import (
+    Answer,
     RewriteInput,
     RewriteSettings,
     edit_inputs,
@@ -22,9 +23,11 @@ from models.generators.rewriting import (
 )
 from models.prompts.library import load_prompt
 from models.protocols import TextReply
+from storage.tables.keys import content_key
+from storage.tables.plans import DerivedKeys, Keys
 from storage.tables.schemas import OK
 from tasks.engines import generator_fingerprint, load_generator
-from tasks.query_sets import BenchmarkRef, QueryItem, load_query_set
+from tasks.query_sets import Queries, QueryItem
 from tasks.settings import GeneratorSettings
 from tasks.stages.caption_features import captions_of
 from tasks.stages.captions import CaptionStage
@@ -38,7 +41,7 @@ class RewriteStage(Stage):
     producer: ClassVar[str] = "cirflow/rewrites/1"
 
     step: Literal["edit", "objects"]
-    benchmark: BenchmarkRef
+    queries: Queries
     captions: CaptionStage = Field(description="Captions of the reference images.")
     content: Literal["per_caption", "joined", "first"] = Field(
         description="What is put to the model: D1 for edits, D2 for objects."
@@ -54,7 +57,7 @@ class RewriteStage(Stage):
         """A few words for progress lines."""
         what = {"edit": "edited captions", "objects": "added objects"}[self.step]
         which = " (single caption)" if self.step == "edit" and self.content == "first" else ""
-        return f"{what} of {self.benchmark.collection_name}{which}"
+        return f"{what} of {self.queries.collection_name}{which}"
 
     @property
     def rewriting(self) -> RewriteSettings:
@@ -79,13 +82,22 @@ class RewriteStage(Stage):
         """Content keys of the requests."""
         return sorted(self.requests())
 
+    def planned_keys(self) -> Keys:
+        """What the requests follow from: queries, captions, and how both are combined."""
+        asked = {
+            "queries": sorted(self.queries.items(self.root)),
+            "captions": self.captions.table().state(),
+            "content": [self.content, self.all_orders],
+        }
+        return DerivedKeys(content_key(asked), self.planned)
+
     def requests(self) -> dict[str, RewriteInput]:
         """Every distinct request of the benchmark's queries, by key."""
-        query_set = load_query_set(self.root, self.benchmark)
-        captions = captions_of(self.captions, query_set.reference_ids())
+        items = self.queries.items(self.root).values()
+        captions = captions_of(self.captions, sorted({item.image_id for item in items}))
         return {
             request.key: request
-            for item in query_set.items.values()
+            for item in items
             for request in self.requests_of(item, captions.get(item.image_id, []))
         }
 
@@ -102,16 +114,24 @@ class RewriteStage(Stage):
         chosen = captions[:1] if self.content == "first" else captions
         return [request for text in readings for request in edit_inputs(chosen, text)]
 
+    def ask(self, inputs: Sequence[RewriteInput], tick: Tick) -> dict[str, TextReply]:
+        """The generator's raw replies to some distinct requests, by request key."""
+        prompt, replies = load_prompt(self.prompt), {}
+        requests = [to_request(each, prompt, self.rewriting) for each in inputs]
+        for reply in load_generator(self.generator).generate(requests):
+            replies[reply.key] = reply
+            tick(1)
+        return replies
+
+    def read(self, reply: TextReply) -> Answer:
+        """What a raw reply says."""
+        return read_reply(reply, self.step, self.rewriting)
+
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Put the members' requests to the generator."""
         inputs = self.requests()
-        settings, prompt = self.rewriting, load_prompt(self.prompt)
-        asked = [to_request(inputs[key], prompt, settings) for key in members]
-        replies: dict[str, TextReply] = {}
-        for reply in load_generator(self.generator).generate(asked):
-            replies[reply.key] = reply
-            tick(1)
-        answers = [read_reply(replies[key], self.step, settings) for key in members]
+        replies = self.ask([inputs[key] for key in members], tick)
+        answers = [self.read(replies[key]) for key in members]
         return self.table().rows(
             request_key=list(members),
             caption=[inputs[key].content for key in members],
@@ -123,9 +143,3 @@ class RewriteStage(Stage):
             status=[answer.status for answer in answers],
             reason=[answer.reason for answer in answers],
         )
-
-
-def answers_of(stage: RewriteStage) -> dict[str, str]:
-    """Answers by request key, of those requests that were answered."""
-    rows = stage.table().read(["answer", "status"], stage.planned())
-    return {key: answer for key, answer, status in rows.iter_rows() if status == OK}

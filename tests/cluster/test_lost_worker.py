@@ -17,10 +17,10 @@ import polars as pl
 import pytest
 
 from flows.backfill_captions import DEPLOYMENT
-from flows.gallery import caption_stage
 from storage.collections.collection import ingest
 from storage.locations.location import Location
 from storage.tables.table import Shard, Table
+from tasks.planner import caption_stage
 from tests.cluster.conftest import ROOT, SILENCE
 from tests.fakes.cluster import Cluster
 from tests.fakes.drawn import draw_folder, small_profile, small_settings

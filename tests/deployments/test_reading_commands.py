@@ -15,16 +15,19 @@ import pytest
 from PIL import Image
 
 from deployments.cli import main
-from flows.gallery import gallery_stages
 from models.instructcir.checkpoint import load_network
 from models.instructcir.encoder import ReformulationEncoder
 from models.retrieval.methods import METHODS
 from storage.collections.collection import ingest
+from storage.collections.decoding import decode_image
 from storage.locations.location import Location
+from storage.tables.keys import sha256_hex
 from storage.tables.table import Shard, list_tables, open_table
 from tasks.methods import configured_method
+from tasks.planner import gallery_stages, query_stages
+from tasks.query_sets import OneQuery
 from tasks.scoring.ledger import RESULTS_SPEC
-from tasks.search_gallery import _Query
+from tasks.search_gallery import _query_features
 from tasks.settings import Profile
 from tasks.stages.caption_features import CaptionFeatureStage
 from tasks.stages.stage import Stage
@@ -182,8 +185,11 @@ def cvsi_query(profile: Profile, picture: Path) -> np.ndarray:
     """The fused query of CVSI for that search, whose length a plain search leaves in its scores."""
     settings = profile.cvsi
     recipe = configured_method("cvsi", settings).recipe("circo")
-    query = _Query(profile, recipe, "circo", picture.read_bytes(), "change the background to black")
-    return query.vectors({})
+    data = picture.read_bytes()
+    query = OneQuery(image_id=sha256_hex(data), text="change the background to black")
+    stages = query_stages(profile, query, "drawn", "cvsi", "circo")
+    made, _ = _query_features(stages, query, decode_image(data))
+    return recipe.query_vectors(made, {})
 
 
 def test_a_gallery_that_is_not_embedded_is_refused_with_the_command_that_helps(

@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from prefect.states import State
 
 from flows import running
-from flows.gallery import caption_stage
 from tasks.engines import load_captioner
+from tasks.planner import caption_stage
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
 from tasks.stages.run import plan_stage, run_shard
@@ -38,16 +39,18 @@ from tasks.stages.stage import Stage, Tick
 class Finished:
     """What `run_stage` wants of the state that Prefect would return."""
 
-    value: dict[str, Any]
+    value: Any
 
-    def result(self, raise_on_failure: bool) -> dict[str, Any]:
-        """The task's result."""
-        return self.value
+    def result(self, raise_on_failure: bool = True) -> Any:
+        """The task's result, also where the body says that it was cached."""
+        return self.value.data if isinstance(self.value, State) else self.value
 
 
 def without_prefect() -> None:
     """Let `run_stage` call the bodies of its tasks."""
-    running.plan_stage = plan_stage.fn  # type: ignore[assignment]
+    running.plan_stage = lambda stage, retry, return_state: Finished(  # type: ignore[assignment]
+        plan_stage.fn(stage, retry)
+    )
     running.run_shard = lambda stage, shard, return_state: Finished(  # type: ignore[assignment]
         run_shard.fn(stage, shard)
     )

@@ -22,7 +22,7 @@ from storage.collections.collection import Collection, ingest
 from storage.locations.location import Location
 from storage.tables.keys import sha256_hex
 from storage.tables.table import list_tables, load_table
-from tasks.stages.selected_images import SelectedImages
+from tasks.stages.image_sets import SelectedImages
 from tests.fakes.drawn import draw_folder, small_settings
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_results")]

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from flows.backfill_captions import backfill_captions
-from flows.gallery import caption_stage
 from flows.ray_workers import RayWorkers
 from storage.collections.collection import ingest
 from storage.locations.location import Location
 from storage.tables.table import Table, require_complete
+from tasks.planner import caption_stage
 from tests.fakes import ray_process
 from tests.fakes.drawn import draw_folder, small_profile, small_settings
 

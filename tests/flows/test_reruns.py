@@ -15,13 +15,13 @@ import pyarrow as pa
 import pytest
 
 from flows.backfill_captions import Selector, backfill_captions
-from flows.gallery import caption_stage
 from flows.running import StageFailed
 from models.protocols import Captioner, CaptionReply
 from storage.collections.collection import ingest
 from storage.locations.location import Location
 from storage.tables.table import IncompleteTable, Table
 from tasks.engines import load_captioner
+from tasks.planner import caption_stage
 from tasks.stages import captions as captions_module
 from tasks.stages.captions import CaptionStage
 from tasks.stages.run import run_shard

@@ -19,10 +19,10 @@ import fsspec
 import polars as pl
 import pytest
 
-from flows.gallery import caption_stage
 from storage.collections.collection import ingest
 from storage.locations.location import Entry, Location
 from storage.tables.table import Table, require_complete
+from tasks.planner import caption_stage
 from tasks.settings import Profile
 from tests.fakes.drawn import draw_folder, small_profile
 from tests.fakes.workers import Workers

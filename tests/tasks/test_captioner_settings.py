@@ -16,7 +16,7 @@ from models.protocols import CaptionSampling
 from tasks.engines import captioner_fingerprint, load_captioner
 from tasks.settings import CaptionerSettings
 from tasks.stages.captions import CaptionStage
-from tasks.stages.stage import ImageSet
+from tasks.stages.image_sets import ImageSet
 from tests.fakes.checkpoints import save_llava
 from tests.fakes.openai_server import FakeOpenAIServer
 from tests.fakes.pictures import broken_files, encoded, pixels

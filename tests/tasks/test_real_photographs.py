@@ -14,10 +14,10 @@ import polars as pl
 import pytest
 
 from deployments.cli import main
-from flows.gallery import gallery_stages
 from storage.collections.collection import Collection, ingest
 from storage.locations.location import Location
 from storage.tables.table import require_complete
+from tasks.planner import gallery_stages
 from tasks.stages.caption_features import CaptionFeatureStage
 from tests.fakes.drawn import small_profile, small_settings
 from tests.fakes.pictures import broken_files

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from embedded_world.benchmarks import WorldSize, write_world
-from flows.gallery import gallery_stages
 from flows.profiles import resolve_profile
 from models.instructcir import checkpoint as checkpoint_module
 from models.instructcir.checkpoint import load_network
@@ -25,7 +24,7 @@ from storage.tables.keys import content_key
 from tasks import networks
 from tasks.methods import label_of, why_not_ready
 from tasks.networks import network_facts, network_problem, why_not_zero_shot
-from tasks.planner import plan_evaluation, runnable_methods
+from tasks.planner import gallery_stages, plan_evaluation, runnable_methods
 from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.report.build import _published
 from tasks.scoring.ledger import MAIN_METRIC, not_zero_shot, read_ledger

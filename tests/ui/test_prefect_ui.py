@@ -15,9 +15,9 @@ import polars as pl
 import pytest
 from playwright.sync_api import Page
 
-from flows.gallery import caption_stage
 from flows.profiles import resolve_profile
 from models.retrieval.methods import METHODS
+from tasks.planner import caption_stage
 from tasks.scoring.ledger import read_ledger
 from tests.fakes.drawn import draw_folder
 from tests.fakes.live_stack import LiveStack

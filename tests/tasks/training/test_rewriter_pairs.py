@@ -16,7 +16,7 @@ from storage.tables.keys import sha256_hex
 from storage.tables.table import Shard, open_table
 from tasks.query_sets import BenchmarkRef
 from tasks.stages.captions import CaptionStage, caption_rows
-from tasks.stages.stage import ImageSet
+from tasks.stages.image_sets import ImageSet
 from tasks.training.rewriter_pairs import benchmark_pairs, triplet_pairs
 from tasks.training.triplet_sets import TripletSet
 from tests.fakes.benchmark_layouts import (

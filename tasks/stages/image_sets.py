@@ -1,4 +1,4 @@
-"""Some images of a collection, chosen by when they came in and what became of their captions."""
+"""The images that a stage runs over: a collection, a benchmark's part of it, or a selection."""
 
 from __future__ import annotations
 
@@ -11,10 +11,48 @@ from pydantic import Field
 from models.settings import Settings
 from storage.collections.collection import Collection
 from storage.locations.location import Location
+from storage.tables.keys import content_key
+from storage.tables.plans import DerivedKeys, Keys
 from storage.tables.schemas import OK
 from storage.tables.table import list_tables, load_table
+from tasks.query_sets import BenchmarkRef, load_query_set
 
+Part = Literal["all", "references", "gallery"]
 Which = Literal["missing", "failed", "stale"]
+
+
+class ImageSet(Settings):
+    """Some images of a collection: all, or those that a benchmark uses."""
+
+    collection: str = Field(description="Name of an ingested collection.")
+    benchmark: BenchmarkRef | None = Field(None, description="Restrict to this benchmark.")
+    part: Part = Field("all", description="Which of them.")
+
+    @property
+    def title(self) -> str:
+        """A few words for progress lines."""
+        return self.collection if self.part == "all" else f"{self.collection} {self.part}"
+
+    def ids(self, root: str) -> list[str]:
+        """Sorted distinct image ids."""
+        if self.benchmark is None:
+            return Collection.open(Location(root), self.collection).image_ids()
+        query_set = load_query_set(root, self.benchmark)
+        return {
+            "all": query_set.all_ids,
+            "references": query_set.reference_ids,
+            "gallery": query_set.gallery_ids,
+        }[self.part]()
+
+    def planned_keys(self, root: str) -> Keys:
+        """The ids; those of a whole collection follow from its listing."""
+        if self.benchmark is not None:
+            return self.ids(root)
+        return ids_of_collection(root, self.collection)
+
+    def read(self, root: str, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """Stream (id, bytes) of some images."""
+        return Collection.open(Location(root), self.collection).read_images(ids)
 
 
 class SelectedImages(Settings):
@@ -43,9 +81,22 @@ class SelectedImages(Settings):
             ids &= _captioned(root, _other_captions(root, self.captions_key), ok=True)
         return sorted(ids)
 
+    def planned_keys(self, root: str) -> Keys:
+        """The ids; those of a whole collection follow from its listing."""
+        if self.which != "missing" or self.since or self.until:
+            return self.ids(root)
+        return ids_of_collection(root, self.collection)
+
     def read(self, root: str, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """Stream (id, bytes) of some images."""
         return Collection.open(Location(root), self.collection).read_images(ids)
+
+
+def ids_of_collection(root: str, name: str) -> DerivedKeys:
+    """The distinct images of a collection as it is listed now: one small read."""
+    collection = Collection.open(Location(root), name)
+    identity = content_key(["images of", collection.listing, collection.sources.spec_key])
+    return DerivedKeys(identity, collection.image_ids)
 
 
 def _other_captions(root: str, own: str) -> list[str]:
