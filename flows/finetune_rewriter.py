@@ -13,7 +13,7 @@ from flows.generate_triplets import triplet_set, triplet_stage
 from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stage, train_once
-from flows.setting_groups import AS_RECORDED, Group, Values
+from flows.setting_groups import DEFAULTS, Group, Values
 from models.engine_settings import CheckpointSettings
 from models.generators.openai_server import OpenAIServerSettings
 from models.instructcir.modification_texts import PLACEHOLDERS
@@ -25,7 +25,6 @@ from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
 from tasks.stages.image_sets import ImageSet
 from tasks.stages.pair_samples import PairSample, PairSource, Within
-from tasks.training.job import group_of
 from tasks.training.rewriter import RewriterJob, TuningData, export_merged, tune_rewriter
 from tasks.training.rewriter_pairs import ExampleSource, benchmark_pairs, read_pairs, triplet_pairs
 from tasks.training.triplet_sets import parse_triplet_set
@@ -70,7 +69,7 @@ def finetune_rewriter(
     replay: str = "",
     base: str = "",
     revision: str = "",
-    tuning: Annotated[Values, Group(TuningConfig, "tuning")] = AS_RECORDED,
+    tuning: Annotated[Values, Group(TuningConfig, "tuning")] = DEFAULTS,
     device: str = "auto",
     dtype: AutoDtype = "auto",
     merged: str = "",
@@ -118,7 +117,7 @@ def finetune_rewriter(
     job = RewriterJob(
         root=chosen.root,
         base=_base_model(chosen, base, revision, device, dtype),
-        config=group_of(TuningConfig, tuning, "tuning"),
+        config=TuningConfig.given(tuning, "tuning"),
         prompt_sha256=str(prompt.fingerprint["prompt_sha256"]),
         data_sha256=data.sha256,
         counts=data.counts,

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 import models
 from models.captioners.blip2 import Blip2Settings
@@ -27,6 +27,8 @@ from models.engine_settings import EngineSettings, switched
 from models.generators.openai_server import OpenAIServerSettings
 from models.generators.transformers import TransformersSettings
 from models.retrieval.cvsi_settings import CvsiSettings, CvsiWeights
+from models.settings import in_words
+from models.spelling import unknown
 from tasks.settings import (
     InstructCirSettings,
     MappingSettings,
@@ -146,8 +148,23 @@ def resolve_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Pr
         place = nested
         for part in path:
             place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise ProfileError(f"{dotted} lies in {part}, which is set to {place!r}; set one")
         place[last] = value
     return _changed(profile, nested, "--set")
+
+
+def setting_names(profile: Profile) -> list[str]:
+    """Dotted names of all settings of a profile, in its order."""
+    return list(_flat(profile.model_dump(mode="json"), ""))
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
@@ -169,9 +186,7 @@ def _named_or_file(name: str) -> Profile:
         return PROFILES[name]()
     path = Path(name)
     if not path.is_file():
-        raise ProfileError(
-            f"there is no profile {name!r}: name one of {', '.join(PROFILES)}, or a TOML file"
-        )
+        raise ProfileError(f"{unknown('profile', name, PROFILES)}, or a TOML file")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -195,8 +210,8 @@ def _changed(profile: Profile, changes: Mapping[str, Any], where: str) -> Profil
     _merge(values, changes, where, "")
     try:
         return Profile.model_validate(values)
-    except ValueError as error:
-        raise ProfileError(f"{where}: {error}") from error
+    except ValidationError as error:
+        raise ProfileError(f"{where}: {in_words(error)}") from error
 
 
 def _switch_engines(
@@ -221,8 +236,8 @@ def _switch_engines(
 def _merge(values: dict[str, Any], changes: Mapping[str, Any], where: str, prefix: str) -> None:
     for key, value in changes.items():
         if key not in values:
-            known = ", ".join(prefix + name for name in values)
-            raise ProfileError(f"{where}: unknown setting {prefix + key!r}; known here: {known}")
+            known = [prefix + name for name in values]
+            raise ProfileError(f"{where}: {unknown('setting', prefix + key, known)}")
         if isinstance(values[key], dict):
             if not isinstance(value, Mapping):
                 inner = ", ".join(f"{prefix}{key}.{name}" for name in values[key])

@@ -25,6 +25,7 @@ from flows.setting_groups import Values
 from flows.train_reformulation import reformulation_job
 from models.retrieval.bootstrap import Draws, interval, mean_draws
 from models.retrieval.methods import method as known_method
+from models.spelling import unknown
 from storage.benchmarks.registry import benchmark_facts
 from storage.locations.location import Location
 from tasks.artifacts import artifact_key, markdown_table, publish_markdown
@@ -139,9 +140,9 @@ def _check(
     triplets: TripletSet, variants: Sequence[Variant], training: Values, others: Sequence[str]
 ) -> None:
     """Refuse what cannot be done before hours are spent on what can."""
-    unknown = sorted(set(training) - set(GROUPS))
-    if unknown:
-        raise ValueError(f"training has no group {', '.join(unknown)}; it has {', '.join(GROUPS)}")
+    for name in training:
+        if name not in GROUPS:
+            raise ValueError(unknown("group of training", name, GROUPS))
     for variant in variants:
         triplets.first(variant.triplets)
     for name in others:
@@ -168,7 +169,7 @@ def _scored(
 
 def _trained(profile: Profile, triplets: TripletSet, groups: Values, name: str) -> str:
     """Folder of a network, trained unless it is there."""
-    run = RunSettings.model_validate(groups.get("run", {}))
+    run = RunSettings.given(groups.get("run"), "run")
     own = {group: values for group, values in groups.items() if group != "run"}
     job = reformulation_job(profile.root, triplets, profile.encoder, **own)
     job.training.share(run.devices)  # refused before anything is decoded

@@ -8,7 +8,7 @@ from prefect import flow
 
 from flows.profiles import resolve_profile
 from flows.running import train_once
-from flows.setting_groups import AS_RECORDED, Group, Values
+from flows.setting_groups import DEFAULTS, Group, Values
 from models.instructcir.settings import (
     CombinerSettings,
     EmaSettings,
@@ -17,7 +17,7 @@ from models.instructcir.settings import (
 )
 from models.instructcir.training_settings import TrainingSettings
 from tasks.training.instructcir import train_reformulation_network
-from tasks.training.job import ReformulationJob, RunSettings, group_of
+from tasks.training.job import ReformulationJob, RunSettings
 from tasks.training.triplet_sets import TripletSet, parse_triplet_set
 
 OWN: Final = ("epochs", "batch_size", "learning_rate", "new_learning_rate", "seed")
@@ -39,16 +39,16 @@ def reformulation_job(
     """A job from plain values, each group checked by name and type."""
     second = None
     if combiner is not False:
-        second = group_of(CombinerSettings, {} if combiner is True else combiner, "combiner")
+        second = CombinerSettings.given({} if combiner is True else combiner, "combiner")
     return ReformulationJob.of(
         root,
         triplets,
         encoder,
-        network=group_of(NetworkSettings, network, "network"),
-        loss=group_of(LossSettings, loss, "loss"),
-        ema=group_of(EmaSettings, ema, "ema"),
+        network=NetworkSettings.given(network, "network"),
+        loss=LossSettings.given(loss, "loss"),
+        ema=EmaSettings.given(ema, "ema"),
         combiner=second,
-        training=group_of(TrainingSettings, training, "training"),
+        training=TrainingSettings.given(training, "training"),
         not_zero_shot=not_zero_shot,
     )
 
@@ -65,12 +65,12 @@ def train_reformulation(
     new_learning_rate: float = 1e-4,
     seed: int = 0,
     devices: int = 1,
-    network: Annotated[Values, Group(NetworkSettings, "network")] = AS_RECORDED,
-    loss: Annotated[Values, Group(LossSettings, "loss")] = AS_RECORDED,
-    ema: Annotated[Values, Group(EmaSettings, "ema")] = AS_RECORDED,
+    network: Annotated[Values, Group(NetworkSettings, "network")] = DEFAULTS,
+    loss: Annotated[Values, Group(LossSettings, "loss")] = DEFAULTS,
+    ema: Annotated[Values, Group(EmaSettings, "ema")] = DEFAULTS,
     combiner: Annotated[Values, Group(CombinerSettings, "combiner")] | bool = True,
-    training: Annotated[Values, Group(TrainingSettings, "training", OWN)] = AS_RECORDED,
-    run: Annotated[Values, Group(RunSettings, "run", ("devices",))] = AS_RECORDED,
+    training: Annotated[Values, Group(TrainingSettings, "training", OWN)] = DEFAULTS,
+    run: Annotated[Values, Group(RunSettings, "run", ("devices",))] = DEFAULTS,
     not_zero_shot: bool = False,
     notes: Values | None = None,
 ) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def train_reformulation(
         training={**training, **own},
         not_zero_shot=not_zero_shot,
     )
-    place = RunSettings.model_validate({**run, "devices": devices})
+    place = RunSettings.given({**run, "devices": devices}, "run")
     job.training.share(place.devices)  # refused before anything is decoded
     return train_once(
         "train reformulation network",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from models.spelling import unknown
 
 
 class Settings(BaseModel):
@@ -12,10 +15,41 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    @classmethod
+    def given(cls, values: Mapping[str, Any] | None, where: str) -> Self:
+        """A group from plain values; a setting that is not given keeps its default.
+
+        Args:
+            values: Setting -> value.
+            where: Name of the group in messages.
+
+        Raises:
+            ValueError: An unknown name (with the nearest known one), or a value that does not fit.
+        """
+        for name in values or {}:
+            if name not in cls.model_fields:
+                raise ValueError(unknown(f"setting of {where}", name, cls.model_fields))
+        try:
+            return cls.model_validate(dict(values or {}))
+        except ValidationError as error:
+            raise ValueError(in_words(error, where)) from error
+
     def changed(self, **values: Any) -> Self:
         """A copy with other values, validated like a new one.
 
         Raises:
-            ValueError: an unknown name or a value that does not fit.
+            ValueError: An unknown name or a value that does not fit.
         """
         return type(self).model_validate({**dict(self), **values})
+
+
+def in_words(error: ValidationError, *where: str) -> str:
+    """Each refused value in a line: its place, the reason and the value."""
+    return "\n".join(
+        f"{'.'.join(map(str, (*where, *fault['loc'])))}: {fault['msg'].removeprefix('Value error, ')}"
+        + (f", not {fault['input']!r}" if isinstance(fault["input"], _PLAIN) else "")
+        for fault in error.errors()
+    )
+
+
+_PLAIN = bool | int | float | str

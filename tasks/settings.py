@@ -23,22 +23,26 @@ from models.settings import Settings
 class CaptionOptions(Settings):
     """How captions are drawn; their number and mode are CVSI's (`cvsi.captions_per_image`)."""
 
-    top_p: float = Field(0.9, gt=0, le=1, description="Nucleus mass.")
-    temperature: float = Field(1.0, gt=0, description="Softmax temperature.")
-    max_new_tokens: int = Field(30, ge=1, description="Most tokens in a caption.")
-    seed: int = Field(0, description="Seed of all captions of a table.")
-    prompt: str = Field(
-        "",
-        description="Text given to the captioner beside the image; empty for none (blip2) or for "
-        "the prompt llava_caption (llava, openai).",
-    )
+    top_p: float = Field(0.9, gt=0, le=1)
+    """Nucleus mass."""
+    temperature: float = Field(1.0, gt=0)
+    """Softmax temperature."""
+    max_new_tokens: int = Field(30, ge=1)
+    """Most tokens in a caption."""
+    seed: int = 0
+    """Seed of all captions of a table."""
+    prompt: str = ""
+    """Text given to the captioner beside the image; empty for none (blip2) or for the prompt
+    llava_caption (llava, openai)."""
 
 
 class PromptSettings(Settings):
     """Prompt files, by name (`models/prompts/NAME.md`) or by path."""
 
-    edit: Mapping[str, str] = Field(description="Benchmark family -> edit prompt (p_m).")
-    objects: str = Field(description="Prompt for the objects most likely added (p_a).")
+    edit: Mapping[str, str]
+    """Benchmark family -> edit prompt (p_m)."""
+    objects: str
+    """Prompt for the objects most likely added (p_a)."""
 
     def edit_of(self, family: str) -> str:
         """The edit prompt of a benchmark family.
@@ -58,9 +62,12 @@ class PromptSettings(Settings):
 class MappingSettings(Settings):
     """The mapping network whose pseudo token stands for the reference image."""
 
-    checkpoint: str = Field(description="LinCIR's: directory or file of the weights.")
-    searle: str = Field("", description="SEARLE's, for the method of that name.")
-    pic2word: str = Field("", description="Pic2Word's, for the method of that name.")
+    checkpoint: str
+    """LinCIR's: directory or file of the weights."""
+    searle: str = ""
+    """SEARLE's, for the method of that name."""
+    pic2word: str = ""
+    """Pic2Word's, for the method of that name."""
 
     def of(self, kind: str) -> str:
         """The checkpoint of one kind of network: lincir, searle or pic2word.
@@ -81,28 +88,24 @@ class MappingSettings(Settings):
 class InstructCirSettings(Settings):
     """The models behind InstructCIR's triplets, and the trained network that answers queries."""
 
-    captioner: CaptionerSettings = Field(description="Captions each image once (LLaVA).")
-    captions: CaptionOptions = Field(
-        CaptionOptions(max_new_tokens=128), description="How its captions are made (greedily)."
-    )
-    rewriter: GeneratorSettings = Field(description="Writes the modification texts (Vicuna).")
-    prompt: str = Field(
-        "instructcir_difference", description="Prompt of the modification text, by name or path."
-    )
-    temperature: float = Field(
-        0.0, ge=0, description="Of the first answer; sampled texts vary more in their wording."
-    )
-    retry_temperature: float = Field(
-        0.7, gt=0, description="Of further answers, after one that broke the contract."
-    )
-    attempts: int = Field(3, ge=1, description="Answers asked for before a pair is given up.")
-    checkpoint: str = Field(
-        "", description="Folder of a trained reformulation network, local or s3://; empty: none."
-    )
-    weights: Mapping[str, float] = Field(
-        default_factory=lambda: dict(INSTRUCTCIR_WEIGHTS),
-        description="Benchmark family -> weight of InstructCIR in CVSI + InstructCIR.",
-    )
+    captioner: CaptionerSettings
+    """Captions each image once (LLaVA)."""
+    captions: CaptionOptions = CaptionOptions(max_new_tokens=128)
+    """How its captions are made (greedily)."""
+    rewriter: GeneratorSettings
+    """Writes the modification texts (Vicuna)."""
+    prompt: str = "instructcir_difference"
+    """Prompt of the modification text, by name or path."""
+    temperature: float = Field(0.0, ge=0)
+    """Of the first answer; sampled texts vary more in their wording."""
+    retry_temperature: float = Field(0.7, gt=0)
+    """Of further answers, after one that broke the contract."""
+    attempts: int = Field(3, ge=1)
+    """Answers asked for before a pair is given up."""
+    checkpoint: str = ""
+    """Folder of a trained reformulation network, local or s3://; empty: none."""
+    weights: Mapping[str, float] = Field(default_factory=lambda: dict(INSTRUCTCIR_WEIGHTS))
+    """Benchmark family -> weight of InstructCIR in CVSI + InstructCIR."""
 
     @property
     def captioning(self) -> CaptionSampling:
@@ -113,10 +116,14 @@ class InstructCirSettings(Settings):
 class ReformulationSettings(Settings):
     """Which reformulation network encodes, and where."""
 
-    checkpoint: str = Field(description="Folder of the network, local or s3://.")
-    dtype: Dtype = Field("fp32", description="Precision that it computes in.")
-    device: str = Field("auto", description="auto, cpu, cuda, ...")
-    batch_size: int = Field(64, ge=1, description="Images in one forward pass.")
+    checkpoint: str
+    """Folder of the network, local or s3://."""
+    dtype: Dtype = "fp32"
+    """Precision that it computes in."""
+    device: str = "auto"
+    """auto, cpu, cuda, ..."""
+    batch_size: int = Field(64, ge=1)
+    """Images in one forward pass."""
 
 
 class ShardSizes(Settings):
@@ -132,7 +139,8 @@ class Profile(Settings):
     """Everything that a run needs to know. `flows/profiles.py` holds the complete ones."""
 
     name: str
-    root: str = Field(description="Where tables are kept: a folder or an s3:// prefix.")
+    root: str
+    """Where tables are kept: a folder or an s3:// prefix."""
     encoder: EncoderSpec
     captioner: CaptionerSettings
     captions: CaptionOptions = CaptionOptions()
@@ -140,24 +148,16 @@ class Profile(Settings):
     prompts: PromptSettings
     mapping: MappingSettings
     instructcir: InstructCirSettings
-    single_caption: Literal["greedy", "first"] = Field(
-        "greedy",
-        description="The one caption of single-caption methods: a greedy one, or the first of "
-        "the ensemble.",
-    )
+    single_caption: Literal["greedy", "first"] = "greedy"
+    """The one caption of single-caption methods: a greedy one, or the first of the ensemble."""
     cvsi: CvsiSettings = Field(default_factory=lambda: CvsiSettings(weights=dict(PAPER_WEIGHTS)))
-    unsuited: tuple[str, ...] = Field(
-        (),
-        description="Methods that these models cannot serve: where no methods are named, all but "
-        "these run.",
-    )
+    unsuited: tuple[str, ...] = ()
+    """Methods that these models cannot serve: where no methods are named, all but these run."""
     shards: ShardSizes = ShardSizes()
-    allow_gaps: float = Field(
-        0.02, ge=0, le=1, description="Fraction of a table's rows that may lack a usable value."
-    )
-    allow_missing_images: bool = Field(
-        False, description="Score although images of the benchmark are missing."
-    )
+    allow_gaps: float = Field(0.02, ge=0, le=1)
+    """Fraction of a table's rows that may lack a usable value."""
+    allow_missing_images: bool = False
+    """Score although images of the benchmark are missing."""
 
     @property
     def query_encoder(self) -> EncoderSpec:

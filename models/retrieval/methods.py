@@ -26,6 +26,7 @@ from models.retrieval.method_records import (
     RecipeMaker,
 )
 from models.retrieval.methods_elsewhere import published_only
+from models.spelling import unknown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 def method(name: str) -> Method:
     """A method by name; an error that lists the known ones."""
     if name not in METHODS:
-        raise ValueError(f"no method {name!r}; there are {', '.join(METHODS)}")
+        raise ValueError(unknown("method", name, METHODS))
     return METHODS[name]
 
 

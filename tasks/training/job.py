@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Final, Literal, TypeVar
+from typing import Any, ClassVar, Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from models.encoders.spec import EncoderSpec
 from models.instructcir.settings import (
@@ -27,32 +26,32 @@ from tasks.training.triplet_sets import TripletSet, TripletSplit, split_triplets
 
 PRODUCER: Final = "cirflow/reformulation/1"
 
-_Group = TypeVar("_Group", bound=Settings)
-
 
 class RunSettings(Settings):
     """Where and how fast a training runs; nothing here changes its result on one machine."""
 
-    accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="What to train on.")
-    devices: int = Field(1, ge=1, description="GPUs (or CPU processes) that share each batch.")
-    strategy: Literal["ddp", "fsdp"] = Field(
-        "ddp", description="How several devices share the work: copies, or sharded weights."
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """What to train on."""
+    devices: int = Field(1, ge=1)
+    """GPUs (or CPU processes) that share each batch."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """How several devices share the work: copies, or sharded weights."""
+    workers: int = Field(0, ge=0)
+    """Threads that prepare batches ahead, for each device."""
+    cache_mb: int = Field(2048, ge=0)
+    """Memory for decoded pictures, in each process; random crops keep the whole pictures beside
+    those that are validated with, up to this much each."""
+    log_steps: int = Field(10, ge=1)
+    """Steps between two points of the curves."""
+    save_steps: int = Field(1000, ge=1)
+    """Most steps between two saved states."""
+    save_seconds: float = Field(300.0, ge=0)
+    """Most seconds between two saved states."""
+    loggers: tuple[Literal["csv", "tensorboard", "wandb", "mlflow", "comet"], ...] = (
+        "csv",
+        "tensorboard",
     )
-    workers: int = Field(
-        0, ge=0, description="Threads that prepare batches ahead, for each device."
-    )
-    cache_mb: int = Field(
-        2048,
-        ge=0,
-        description="Memory for decoded pictures, in each process; random crops keep the whole "
-        "pictures beside those that are validated with, up to this much each.",
-    )
-    log_steps: int = Field(10, ge=1, description="Steps between two points of the curves.")
-    save_steps: int = Field(1000, ge=1, description="Most steps between two saved states.")
-    save_seconds: float = Field(300.0, ge=0, description="Most seconds between two saved states.")
-    loggers: tuple[Literal["csv", "tensorboard", "wandb", "mlflow", "comet"], ...] = Field(
-        ("csv", "tensorboard"), description="Lightning loggers to write to."
-    )
+    """Lightning loggers to write to."""
 
 
 @dataclass(frozen=True)
@@ -159,28 +158,3 @@ def _split(triplets: TripletSet, validation: int, parts: tuple[Entry, ...]) -> T
             "the quality report of generate-triplets for the reasons"
         )
     return split_triplets(rows, min(validation, len(rows) // 10))
-
-
-def group_of(kind: type[_Group], values: Mapping[str, Any] | None, where: str) -> _Group:
-    """A group of settings from plain values.
-
-    Args:
-        kind: the settings.
-        values: name -> value; what is not named keeps its default.
-        where: what the group is called where people set it.
-
-    Raises:
-        ValueError: an unknown name (the known ones are listed), or a value that does not fit.
-    """
-    known = kind.model_fields
-    unknown = sorted(set(values or {}) - set(known))
-    if unknown:
-        raise ValueError(
-            f"{where} has no setting {', '.join(map(repr, unknown))}; it has {', '.join(known)}"
-        )
-    try:
-        return kind.model_validate(dict(values or {}))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in (where, *first["loc"]))
-        raise ValueError(f"{place}: {first['msg']}") from error

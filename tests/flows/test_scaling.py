@@ -63,7 +63,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_trained() -> None:
         _check(triplets, [], {"optimizer": {}}, [])
     with pytest.raises(ValueError, match="100 pairs has 1 to as many, not 200"):
         _check(triplets, [Variant(50), Variant(200)], {}, [])
-    with pytest.raises(ValueError, match="no method 'lincr'"):
+    with pytest.raises(ValueError, match="unknown method 'lincr'; did you mean 'lincir'"):
         _check(triplets, [Variant(50)], {}, ["lincr"])
 
 

@@ -479,7 +479,7 @@ def test_killed_at_random_moments_and_resumed(tmp_path: Path, triplets: TripletS
 
 def test_settings_and_triplets_that_cannot_be_trained(tmp_path: Path, triplets: TripletSet) -> None:
     for changes, message in (
-        ({"network": {"gates": 1}}, "network has no setting 'gates'; it has cross_attended_blocks"),
+        ({"network": {"gates": 1}}, "unknown setting of network 'gates'; did you mean 'gate'"),
         ({"training": {"batch_size": "many"}}, r"training.batch_size: .*integer"),
         ({"training": {"batch_size": 500}}, "do not fill a batch of 500"),
         ({"training": {"precision": "fp8"}}, "precision"),
