@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from deployments.errors import UserError
+from models.spelling import unknown
 
 EPILOG = """\
 first steps:
@@ -52,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     named = next((word for word in arguments if not word.startswith("-")), None)
+    if named is not None and named not in COMMANDS and named == arguments[0]:
+        parser.error(unknown("command", named, COMMANDS))
     if named not in COMMANDS or arguments[0] != named:
         parser.parse_args(arguments)  # prints help or the error, and exits
         parser.print_help()

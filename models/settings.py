@@ -45,11 +45,12 @@ class Settings(BaseModel):
 
 def in_words(error: ValidationError, *where: str) -> str:
     """Each refused value in a line: its place, the reason and the value."""
-    return "\n".join(
-        f"{'.'.join(map(str, (*where, *fault['loc'])))}: {fault['msg'].removeprefix('Value error, ')}"
-        + (f", not {fault['input']!r}" if isinstance(fault["input"], _PLAIN) else "")
-        for fault in error.errors()
-    )
-
-
-_PLAIN = bool | int | float | str
+    lines = []
+    for fault in error.errors():
+        place = ".".join(map(str, (*where, *fault["loc"])))
+        given = fault["input"]
+        lines.append(
+            f"{place}: {fault['msg'].removeprefix('Value error, ')}"
+            + (f", not {given!r}" if isinstance(given, bool | int | float | str) else "")
+        )
+    return "\n".join(lines)

@@ -6,21 +6,22 @@ import difflib
 from collections.abc import Iterable
 
 
-def unknown(what: str, given: str, known: Iterable[str]) -> str:
+def unknown(what: str, given: str, known: Iterable[str], also: Iterable[str] = ()) -> str:
     """A message for a name that is not among the known ones.
 
     Args:
         what: Kind of the name, such as "method".
         given: The name as it was given.
         known: Names that would do, in the order to list them in.
+        also: Further names that would do, too many to list.
     """
     names = list(known)
-    near = nearest(given, names)
+    near = _nearest(given, [*names, *also])
     hint = f"did you mean {near!r}? " if near else ""
     return f"unknown {what} {given!r}; {hint}known: {', '.join(names)}"
 
 
-def nearest(given: str, known: Iterable[str]) -> str:
+def _nearest(given: str, known: Iterable[str]) -> str:
     """The known name that is most like the given one; empty where none is."""
     lower = {name.casefold(): name for name in known}
     found = difflib.get_close_matches(given.casefold(), lower, n=1)

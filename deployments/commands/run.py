@@ -10,13 +10,16 @@ import argparse
 import importlib
 import inspect
 import json
+import textwrap
 import time
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from deployments.display import console, show_stages, stage_display
 from deployments.errors import UserError
-from deployments.flow_fields import field_lines
+from deployments.flow_parameters import parameter_texts, refuse_misspelt, setting_texts
 from deployments.prefect_session import configure_prefect, prefect_session
+from models.spelling import unknown
 
 
 class FlowEntry(NamedTuple):
@@ -75,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         f"flows:\n{names}\n\nparameters of one flow and their choices: cirflow run FLOW --list"
     )
-    parser.add_argument("flow", choices=FLOWS, metavar="FLOW", help="name of a flow, see below")
+    parser.add_argument("flow", type=_flow_name, metavar="FLOW", help="name of a flow, see below")
     parser.add_argument("--profile", default="tiny", help="tiny, production or a TOML file")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter or a setting"
@@ -84,11 +87,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the flow's result as JSON")
 
 
+def _flow_name(name: str) -> str:
+    if name not in FLOWS:
+        raise argparse.ArgumentTypeError(unknown("flow", name, FLOWS))
+    return name
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Check everything that can be checked, then start Prefect and the flow."""
     entry = FLOWS[arguments.flow]
     if arguments.list:
-        return _list_parameters(entry)
+        return _list_parameters(entry, arguments.profile)
     configure_prefect()
     flow = getattr(importlib.import_module(entry.module), entry.function)
     own, settings = _values(arguments, flow)
@@ -119,25 +128,34 @@ def _values(arguments: argparse.Namespace, flow: Any) -> tuple[dict[str, Any], d
 
     parameters = dict(inspect.signature(flow.fn).parameters)
     del parameters["profile"], parameters["settings"]  # these have options of their own
-    values = parse_assignments(arguments.set)
     own: dict[str, Any] = {}
     settings: dict[str, Any] = {}
-    for key, value in values.items():
+    for key, value in parse_assignments(arguments.set).items():
         group, dot, field = key.partition(".")
         if key in parameters:
             own[key] = _fit(value, parameters[key])
-        elif dot and group in parameters and group not in Profile.model_fields:
+        elif group in Profile.model_fields:
+            settings[key] = value
+        elif dot and group in parameters:
             own.setdefault(group, {})[field] = value
         else:
-            settings[key] = value
-    _check(arguments.flow, parameters, own)
+            raise UserError(_unknown(arguments, key, parameters))
+    refuse_misspelt(flow, own)
+    resolve_profile(arguments.profile, settings)
+    _require(arguments.flow, parameters, own)
     try:
-        resolve_profile(arguments.profile, settings)
         flow.validate_parameters({**own, "profile": arguments.profile, "settings": settings})
-    except (ValueError, ParameterTypeError) as error:
-        known = f"parameters of {arguments.flow}: {', '.join(parameters)}"
-        raise UserError(f"{error}\n{known}") from error
+    except ParameterTypeError as error:
+        raise UserError(str(error)) from error
     return own, settings
+
+
+def _unknown(arguments: argparse.Namespace, key: str, parameters: Iterable[str]) -> str:
+    from flows.profiles import resolve_profile, setting_names
+
+    settings = setting_names(resolve_profile(arguments.profile))
+    said = unknown("parameter or setting", key, parameters, also=settings)
+    return f"{said}, and the profile's settings (cirflow run {arguments.flow} --list)"
 
 
 def _sum_up(result: dict[str, Any]) -> None:
@@ -162,7 +180,7 @@ def _fit(value: Any, parameter: inspect.Parameter) -> Any:
     return value
 
 
-def _check(name: str, parameters: Any, given: dict[str, Any]) -> None:
+def _require(name: str, parameters: Any, given: dict[str, Any]) -> None:
     missing = [
         key
         for key, parameter in parameters.items()
@@ -173,22 +191,32 @@ def _check(name: str, parameters: Any, given: dict[str, Any]) -> None:
         raise UserError(f"{name} needs {hints} (cirflow run {name} --list explains them)")
 
 
-def _list_parameters(entry: FlowEntry) -> int:
+def _list_parameters(entry: FlowEntry, profile: str) -> int:
     flow = getattr(importlib.import_module(entry.module), entry.function)
-    print(inspect.getdoc(flow.fn))
-    print("\nchoices and groups:")
-    for line in field_lines(flow):
-        print(f"  {line}")
-    print("\nsettings of the profile (dotted names):")
-    from flows.profiles import tiny
+    about, _, _ = (inspect.getdoc(flow.fn) or "").partition("\nArgs:")
+    print(f"{about.strip()}\n\nparameters (--set NAME=VALUE):")
+    for name, text in parameter_texts(flow):
+        _print_entry(f"{name}: {text}")
+    from flows.profiles import resolve_profile
 
-    _print_settings(tiny().model_dump(mode="json"), "")
+    chosen = resolve_profile(profile)
+    print(f"\nsettings of the profile {chosen.name} (--set NAME=VALUE, or a TOML file):")
+    schema = type(chosen).model_json_schema()
+    for name, value, text in setting_texts(chosen.model_dump(mode="json"), schema):
+        _print_entry(f"{name} = {json.dumps(value)}")
+        if text:
+            _print_entry(text, "      ")
     return 0
 
 
-def _print_settings(values: dict[str, Any], prefix: str) -> None:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            _print_settings(value, f"{prefix}{key}.")
-        else:
-            print(f"  {prefix}{key} = {json.dumps(value)}")
+def _print_entry(text: str, indent: str = "  ") -> None:
+    print(
+        textwrap.fill(
+            text,
+            width=100,
+            initial_indent=indent,
+            subsequent_indent="      ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )

@@ -139,6 +139,7 @@ def test_an_unknown_command_is_refused_with_the_known_ones(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     message = refusal(capsys, "serch")
+    assert "unknown command 'serch'; did you mean 'search'?" in message
     assert all(name in message for name in COMMANDS)
 
 
@@ -164,6 +165,7 @@ def test_an_s3_server_that_is_away_is_said_without_a_traceback(
 
 def test_an_unknown_flow_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     message = refusal(capsys, "run", "embed-galery")
+    assert "unknown flow 'embed-galery'; did you mean 'embed-gallery'?" in message
     assert all(name in message for name in FLOWS)
 
 
@@ -180,9 +182,52 @@ class TestValuesAreCheckedBeforePrefectStarts:
         message = refusal(
             capsys, "run", "backfill-captions", "--set", "collection=a", "--set", "kindd=single"
         )
-        assert "unknown setting 'kindd'" in message
-        assert "kind" in message
-        assert "captioner" in message  # settings are listed too
+        assert "unknown parameter or setting 'kindd'; did you mean 'kind'?" in message
+        assert "collection, kind, selector" in message
+        assert "cirflow run backfill-captions --list" in message  # it shows the settings too
+
+    @pytest.mark.parametrize(
+        ("flow", "given", "said"),
+        [
+            (
+                "embed-gallery",
+                "collectoin=photos",
+                "parameter or setting 'collectoin'; did you mean 'collection'?",
+            ),
+            (
+                "embed-gallery",
+                "encodr.name=x",
+                "parameter or setting 'encodr.name'; did you mean 'encoder.name'?",
+            ),
+            (
+                "embed-gallery",
+                "cvsi.weights.cirr.alhpa=0",
+                "setting 'cvsi.weights.cirr.alhpa'; did you mean 'cvsi.weights.cirr.alpha'?",
+            ),
+            ("embed-gallery", "methods=cvs", "methods 'cvs'; did you mean 'cvsi'?"),
+            (
+                "embed-gallery",
+                "captioning.engin=blip2",
+                "field of captioning 'engin'; did you mean 'engine'?",
+            ),
+            ("score-benchmark", "benchmark=cir", "benchmark 'cir'; did you mean 'cirr'?"),
+            ("score-benchmark", "split=vall", "split 'vall'; did you mean 'val'?"),
+            (
+                "train-reformulation",
+                "network.gaet=none",
+                "field of network 'gaet'; did you mean 'gate'?",
+            ),
+        ],
+    )
+    def test_the_nearest_known_name_is_offered(
+        self, capsys: pytest.CaptureFixture[str], flow: str, given: str, said: str
+    ) -> None:
+        needed = (
+            ("--set", "collection=a") if flow == "embed-gallery" and "=photos" not in given else ()
+        )
+        message = refusal(capsys, "run", flow, *needed, "--set", given)
+        assert f"unknown {said}" in message
+        assert "Traceback" not in message
 
     def test_unknown_setting_of_a_group(self, capsys: pytest.CaptureFixture[str]) -> None:
         message = refusal(
@@ -202,7 +247,7 @@ class TestValuesAreCheckedBeforePrefectStarts:
             capsys, "run", "backfill-captions", "--set", "collection=a", "--set", "kind=both"
         )
         assert "kind" in message
-        assert "'ensemble', 'single' or 'instructcir'" in message
+        assert "known: ensemble, single, instructcir" in message
 
     def test_unfit_value_of_a_setting(self, capsys: pytest.CaptureFixture[str]) -> None:
         message = refusal(
@@ -226,7 +271,7 @@ class TestValuesAreCheckedBeforePrefectStarts:
         message = refusal(
             capsys, "run", "embed-gallery", "--set", "collection=a", "--set", "profile=tiny"
         )
-        assert "unknown setting 'profile'" in message
+        assert "unknown parameter or setting 'profile'" in message
 
 
 @pytest.mark.parametrize("flow", FLOWS)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from deployments.cli import main
 from deployments.commands.run import FLOWS
-from deployments.flow_fields import field_lines
+from deployments.flow_parameters import parameter_texts
 from flows.forms import Backbone, BenchmarkChoice, Captioning, Clip, Work, with_choices
 from flows.profiles import resolve_profile
 from models.retrieval.methods import METHODS
@@ -55,8 +56,10 @@ def changed(base: dict[str, Any], **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", FLOWS)
 def test_no_choice_hides_in_a_free_text(name: str) -> None:
     """Whoever reads the dialog's schema finds the choices that the flow's code knows."""
-    lines = list(field_lines(flow_of(name)))
-    fields = {line.partition(": one of ")[0]: line for line in lines if ": one of " in line}
+    fields = {
+        key: re.sub(r" ?(Required|Default: .*)\.$", "", text)
+        for key, text in parameter_texts(flow_of(name))
+    }
     parameters = flow_of(name).parameters.properties
     for key, choices in {
         "benchmark": "cirr, circo, fashioniq",
@@ -66,16 +69,16 @@ def test_no_choice_hides_in_a_free_text(name: str) -> None:
         "dtype": "auto, fp32, bf16, fp16",
     }.items():
         if key in parameters:
-            assert fields[key].endswith(f"one of {choices}")
+            assert fields[key].endswith(f"One of {choices}.")
     for key in ("methods", "others"):
         if key in parameters:
-            listed = fields[f"{key}[]"].partition("one of ")[2].split(", ")
+            listed = fields[key].partition("One of ")[2].rstrip(".").split(", ")
             assert listed == [method for method, row in METHODS.items() if row.runs]
     if "captioning" in parameters:
-        assert fields["captioning.engine"].endswith("one of profile, blip2, llava, openai")
+        assert fields["captioning.engine"].endswith("One of profile, blip2, llava, openai.")
     if "benchmarks" in parameters and name != "evaluate-world":
-        assert fields["benchmarks[].name"].endswith("one of cirr, circo, fashioniq")
-        assert fields["benchmarks[].split"].endswith("one of val, test1, test")
+        assert fields["benchmarks[].name"].endswith("One of cirr, circo, fashioniq.")
+        assert fields["benchmarks[].split"].endswith("One of val, test1, test.")
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -218,12 +221,13 @@ def test_a_benchmark_is_found_from_anywhere(tmp_path: Any, monkeypatch: Any) -> 
 
 def test_the_command_line_lists_choices_and_groups(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "rerun-backbone", "--list"]) == 0
-    page = capsys.readouterr().out
-    assert "  backbone.name: open_clip name (ViT-B-32)" in page
-    assert "  benchmarks[].split: one of val, test1, test\n" in page
-    assert "  captioning.engine: one of profile, blip2, llava, openai\n" in page
+    page = " ".join(capsys.readouterr().out.split())  # lines are filled to the page's width
+    assert " backbone.name: open_clip name (ViT-B-32)" in page
+    assert "One of val, test1, test. Default: val. benchmarks[].collection:" in page
+    assert "One of profile, blip2, llava, openai. Default: profile. captioning.model:" in page
+    assert " encoder.image_batch = 128 Images in one forward pass. captioner.engine =" in page
     assert main(["run", "train-reformulation", "--list"]) == 0
-    page = capsys.readouterr().out
-    assert "  network.gate: one of none, zero_init\n" in page
-    assert "  training.keep: Publish the step with the best validation, or the last one." in page
+    page = " ".join(capsys.readouterr().out.split())
+    assert "`none` is the paper. One of none, zero_init. Default: none. network.text_mask:" in page
+    assert " training.keep: Publish the step with the best validation, or the last one." in page
     assert "training.epochs" not in page  # a parameter of its own

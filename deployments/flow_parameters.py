@@ -1,0 +1,135 @@
+"""What a flow's parameters may be, read from the schema that Prefect's forms are made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from deployments.errors import UserError
+from models.spelling import unknown
+
+Schema = Mapping[str, Any]
+_NOTHING: Final[tuple[Any, ...]] = (None, "", [], {})
+
+
+def parameter_texts(flow: Any) -> Iterator[tuple[str, str]]:
+    """The name that `--set` takes and a text, of each parameter and each field of a group."""
+    schema = flow.parameters.model_dump()
+    for name, field in schema["properties"].items():
+        required = name in schema.get("required", ())
+        yield from _texts(name, field, schema["definitions"], required)
+
+
+def setting_texts(values: Mapping[str, Any], schema: Schema) -> Iterator[tuple[str, Any, str]]:
+    """Dotted name, value and text of each setting.
+
+    Args:
+        values: The settings as plain JSON.
+        schema: JSON schema of their model.
+    """
+    yield from _settings("", values, schema, schema.get("$defs", {}))
+
+
+def refuse_misspelt(flow: Any, values: Mapping[str, Any]) -> None:
+    """Check names and choices inside parameters.
+
+    Raises:
+        UserError: A field that its group lacks, or a word that is not among a parameter's choices.
+    """
+    schema = flow.parameters.model_dump()
+    for name, value in values.items():
+        _refuse(name, value, schema["properties"][name], schema["definitions"])
+
+
+def _texts(
+    name: str, field: Schema, definitions: Schema, required: bool
+) -> Iterator[tuple[str, str]]:
+    variants = list(_variants(field, definitions))
+    yield name, _text(field, variants, definitions, required)
+    for variant in variants:
+        inner = variant
+        if variant.get("type") == "array":
+            name = name.removesuffix("[]") + "[]"
+            inner = next(_variants(variant.get("items", {}), definitions))
+        for key, own in inner.get("properties", {}).items():
+            needed = key in inner.get("required", ())
+            yield from _texts(f"{name}.{key}", own, definitions, needed)
+
+
+def _text(field: Schema, variants: list[Schema], definitions: Schema, required: bool) -> str:
+    """The description, the choices, and whether a value is needed."""
+    said = [str(field.get("description") or _first(variants, "description"))]
+    if choices := list(_choices(variants, definitions)):
+        said.append(f"One of {', '.join(map(str, choices))}.")
+    default = field.get("default")
+    if required:
+        said.append("Required.")
+    elif default not in _NOTHING and not isinstance(default, dict):
+        said.append(f"Default: {default if isinstance(default, str) else json.dumps(default)}.")
+    return " ".join(part for part in said if part)
+
+
+def _first(variants: list[Schema], key: str) -> str:
+    return next((variant[key] for variant in variants if variant.get(key)), "")
+
+
+def _choices(variants: list[Schema], definitions: Schema) -> Iterator[Any]:
+    for variant in variants:
+        yield from variant.get("enum", ())
+        if variant.get("type") == "array":
+            yield from _choices(list(_variants(variant.get("items", {}), definitions)), definitions)
+
+
+def _settings(
+    prefix: str, values: Mapping[str, Any], field: Schema, definitions: Schema
+) -> Iterator[tuple[str, Any, str]]:
+    variants = list(_variants(field, definitions))
+    for key, value in values.items():
+        own = _field(key, variants)
+        if isinstance(value, Mapping):
+            yield from _settings(f"{prefix}{key}.", value, own, definitions)
+        else:
+            own = {**own, "default": None}  # the value stands next to the text
+            text = _text(own, list(_variants(own, definitions)), definitions, required=False)
+            yield f"{prefix}{key}", value, text
+
+
+def _field(key: str, variants: list[Schema]) -> Schema:
+    """The schema of one field of a group, or of one entry of a mapping."""
+    for variant in variants:
+        if key in variant.get("properties", {}):
+            return dict(variant["properties"][key])
+        if isinstance(variant.get("additionalProperties"), Mapping):
+            return dict(variant["additionalProperties"])
+    return {}
+
+
+def _refuse(name: str, value: Any, field: Schema, definitions: Schema) -> None:
+    variants = list(_variants(field, definitions))
+    if isinstance(value, list | tuple):
+        for variant in variants:
+            for item in value if variant.get("type") == "array" else ():
+                _refuse(name, item, variant.get("items", {}), definitions)
+    elif isinstance(value, Mapping):
+        fields = {k: own for v in variants for k, own in v.get("properties", {}).items()}
+        for key, own in value.items() if fields else ():
+            if key not in fields:
+                raise UserError(unknown(f"field of {name}", key, fields))
+            _refuse(f"{name}.{key}", own, fields[key], definitions)
+    elif isinstance(value, str) and all("enum" in variant for variant in variants):
+        choices = [str(choice) for variant in variants for choice in variant["enum"]]
+        if choices and value not in choices:
+            raise UserError(unknown(name, value, choices))
+
+
+def _variants(field: Schema, definitions: Schema) -> Iterator[Schema]:
+    """What a field may be, references followed."""
+    parts = [*field.get("allOf", ()), *field.get("anyOf", ()), *field.get("oneOf", ())]
+    if "$ref" in field:
+        yield from _variants(definitions[field["$ref"].rpartition("/")[2]], definitions)
+    elif parts:
+        for part in parts:
+            yield from _variants(part, definitions)
+    else:
+        yield field
