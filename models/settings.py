@@ -10,10 +10,21 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from models.spelling import unknown
 
 
+def _texts_in_one_line(schema: dict[str, Any]) -> None:
+    for part in (schema, *schema.get("properties", {}).values()):
+        if "description" in part:
+            part["description"] = " ".join(part["description"].split())
+
+
 class Settings(BaseModel):
     """A frozen group of settings; the docstring below a field is its text everywhere."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        json_schema_extra=_texts_in_one_line,
+    )
 
     @classmethod
     def given(cls, values: Mapping[str, Any] | None, where: str) -> Self:
