@@ -86,7 +86,7 @@ def _settings(
 ) -> Iterator[tuple[str, Any, str]]:
     variants = list(_variants(field, definitions))
     for key, value in values.items():
-        own = _field(key, variants)
+        own = _field(key, values, variants)
         if isinstance(value, Mapping):
             yield from _settings(f"{prefix}{key}.", value, own, definitions)
         else:
@@ -95,14 +95,18 @@ def _settings(
             yield f"{prefix}{key}", value, text
 
 
-def _field(key: str, variants: list[Schema]) -> Schema:
-    """The schema of one field of a group, or of one entry of a mapping."""
-    for variant in variants:
-        if key in variant.get("properties", {}):
-            return dict(variant["properties"][key])
-        if isinstance(variant.get("additionalProperties"), Mapping):
-            return dict(variant["additionalProperties"])
-    return {}
+def _field(key: str, values: Mapping[str, Any], variants: list[Schema]) -> Schema:
+    """The schema of a field in the variant that the values are of, or of a mapping's entries."""
+    owners = [v["properties"] for v in variants if key in v.get("properties", {})]
+    if names := [own[key]["const"] for own in owners if "const" in own[key]]:
+        return {**owners[0][key], "enum": names}  # the field that tells variants apart
+    for own in owners:
+        if all(
+            values.get(name) == field["const"] for name, field in own.items() if "const" in field
+        ):
+            return dict(own[key])
+    entries = (v["additionalProperties"] for v in variants if "additionalProperties" in v)
+    return next((dict(entry) for entry in entries if isinstance(entry, Mapping)), {})
 
 
 def _refuse(name: str, value: Any, field: Schema, definitions: Schema) -> None:
