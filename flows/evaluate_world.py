@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
@@ -15,7 +14,7 @@ from embedded_world.benchmarks import WorldSize, write_world
 from flows.forms import BenchmarkName, MethodName
 from flows.profiles import resolve_profile
 from flows.score_benchmark import evaluate
-from models.retrieval.bootstrap import Draws, interval, mean_draws
+from models.retrieval.bootstrap import Draws, interval, mean, mean_draws
 from storage.benchmarks.registry import benchmark_facts
 from storage.locations.location import Location
 from tasks.planner import runnable_methods
@@ -129,13 +128,13 @@ def sum_up(
             "method": name,
             "label": not_zero_shot(own[0].protocol),
             "metric": main,
-            "mean": round(float(np.mean(values)), 2),
+            "mean": round(mean(values), 2),
             "interval": _interval(draws),
             "seeds": [round(value, 2) for value in values],
             "queries": sum(each.queries for each in own),
         }
         if whole is not None and name != against:
-            row["behind"] = round(float(np.mean(whole - draws)), 2)
+            row["behind"] = round(mean(whole - draws), 2)
             row["behind_interval"] = _interval(whole - draws)
         rows.append(row)
     return sorted(rows, key=lambda row: -row["mean"])

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
@@ -23,7 +22,7 @@ from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stage, run_stages, train_once
 from flows.setting_groups import Values
 from flows.train_reformulation import reformulation_job
-from models.retrieval.bootstrap import Draws, interval, mean_draws
+from models.retrieval.bootstrap import Draws, interval, mean, mean_draws
 from models.retrieval.methods import method as known_method
 from models.spelling import unknown
 from storage.benchmarks.registry import benchmark_facts
@@ -264,7 +263,7 @@ def _measured(variant: Variant, scores: Sequence[MethodScores], main: str) -> Me
 
 
 def _mean(scores: Sequence[MethodScores], main: str) -> float:
-    return float(np.mean([each.metrics[main] for each in scores]))
+    return mean([each.metrics[main] for each in scores])
 
 
 def _draws(scores: Sequence[MethodScores], main: str) -> Draws:

@@ -59,3 +59,8 @@ def mean_draws(draws: Sequence[Draws]) -> Draws:
 def interval(draws: Draws) -> tuple[float, float]:
     """The central 95 % of (R,) draws."""
     return float(np.percentile(draws, 2.5)), float(np.percentile(draws, 97.5))
+
+
+def mean(values: Draws | Sequence[float]) -> float:
+    """The mean of draws, or of one metric over several benchmarks."""
+    return float(np.mean(values))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from models.retrieval.bootstrap import RESAMPLES, Draws, bootstrap, interval
 from models.retrieval.metrics import Ints
+from models.retrieval.ranked_lists import Similarities, padded_lists, padded_similarities
 from storage.benchmarks.indexing import IndexedCategory, index_category
 from storage.benchmarks.registry import benchmark_facts
 from storage.locations.location import Location
@@ -39,7 +38,7 @@ class RankedLists:
     views: Mapping[str, IndexedCategory]
     lists: Mapping[str, Ints]
     subset_lists: Mapping[str, Ints]
-    scores: Mapping[str, np.ndarray[Any, Any]]
+    scores: Mapping[str, Similarities]
     failed: tuple[str, ...]
 
 
@@ -74,27 +73,20 @@ def read_ranking(stage: RankingStage) -> RankedLists:
         own = [rows[query_id(category, query.query_id)] for query in view.queries]
         codes = {name: place for place, name in enumerate(view.gallery)}
         views[category] = view
-        lists[category] = _padded([row["names"] or [] for row in own], codes, DEPTH)
-        scores[category] = _padded_scores([row["scores"] or [] for row in own])
+        lists[category] = padded_lists(_places(own, "names", codes), DEPTH)
+        scores[category] = padded_similarities([row["scores"] or [] for row in own], DEPTH)
         if view.subsets.shape[1]:
-            width = view.subsets.shape[1]
-            subsets[category] = _padded([row["subset_names"] or [] for row in own], codes, width)
+            found = _places(own, "subset_names", codes)
+            subsets[category] = padded_lists(found, view.subsets.shape[1])
     failed = tuple(key for key, row in rows.items() if row["status"] != OK)
     return RankedLists(views, lists, subsets, scores, failed)
 
 
-def _padded(rows: list[list[str]], codes: Mapping[str, int], width: int) -> Ints:
-    table = np.full((len(rows), width), -1, np.int64)
-    for place, names in enumerate(rows):
-        table[place, : len(names)] = [codes[name] for name in names]
-    return table
-
-
-def _padded_scores(rows: list[list[float]]) -> np.ndarray[Any, Any]:
-    table = np.full((len(rows), DEPTH), np.nan, np.float32)
-    for place, values in enumerate(rows):
-        table[place, : len(values)] = values
-    return table
+def _places(
+    rows: Sequence[Mapping[str, Any]], column: str, codes: Mapping[str, int]
+) -> list[list[int]]:
+    """Gallery indices of the names in a column, row by row."""
+    return [[codes[name] for name in row[column] or ()] for row in rows]
 
 
 def score_ranking(stage: RankingStage, resamples: int = RESAMPLES) -> MethodScores:

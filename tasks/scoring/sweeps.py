@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from models.retrieval.cvsi_settings import CvsiWeights
 from models.retrieval.fusion import gallery_weights, query_weights, unit
 from models.retrieval.method_records import LateFusion
+from models.retrieval.metrics import Ints
+from models.retrieval.ranked_lists import lists_of_all
 from storage.benchmarks.indexing import IndexedCategory
 from storage.benchmarks.records import Benchmark
 from storage.benchmarks.registry import benchmark_facts
@@ -52,7 +52,7 @@ def sweep_weights(stage: RankingStage, grid: Sequence[CvsiWeights]) -> list[dict
         for w in grid
     ]
     views: dict[str, IndexedCategory] = {}
-    lists: dict[str, list[np.ndarray]] = {}
+    lists: dict[str, list[Ints]] = {}
     for category in benchmark.galleries:
         made = stage.features(query_set, category)
         found = sweep_top_k(
@@ -88,7 +88,7 @@ def sweep_shares(stage: RankingStage, grid: Sequence[float]) -> list[dict[str, A
     if not isinstance(recipe, LateFusion) or len(recipe.parts) != 2:
         raise ValueError(f"{stage.method} is no late fusion of two methods that both have a weight")
     views: dict[str, IndexedCategory] = {}
-    lists: dict[str, list[np.ndarray]] = {}
+    lists: dict[str, list[Ints]] = {}
     for category in query_set.benchmark.galleries:
         made = stage.features(query_set, category)
         spaces = [
@@ -110,7 +110,7 @@ def sweep_shares(stage: RankingStage, grid: Sequence[float]) -> list[dict[str, A
 def _best_first(
     benchmark: Benchmark,
     views: Mapping[str, IndexedCategory],
-    lists: Mapping[str, Sequence[np.ndarray]],
+    lists: Mapping[str, Sequence[Ints]],
     settings: Sequence[Mapping[str, float]],
 ) -> list[dict[str, Any]]:
     """One row for each setting tried, with the metrics of its lists by category."""
@@ -131,8 +131,6 @@ def _count(step: float) -> int:
     return count
 
 
-def _all_rows(made: CategoryFeatures, indices: np.ndarray) -> np.ndarray:
-    """Lists of all queries of a category; those without features get an empty one."""
-    lists = np.full((len(made.view.queries), indices.shape[1]), -1, np.int64)
-    lists[list(made.rows)] = indices
-    return lists
+def _all_rows(made: CategoryFeatures, indices: Ints) -> Ints:
+    """Lists of all queries of a category; queries without features get an empty one."""
+    return lists_of_all(len(made.view.queries), made.rows, indices)

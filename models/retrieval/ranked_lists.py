@@ -1,0 +1,45 @@
+"""Ranked lists of different lengths as arrays of one width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from models.retrieval.metrics import ABSENT, Ints
+
+Similarities = npt.NDArray[np.float32]
+"""(Q, K) of ranked lists, NaN where a list is shorter."""
+
+
+def padded_lists(lists: Sequence[Sequence[int]], width: int) -> Ints:
+    """Gallery indices best first as (Q, width), -1 behind the end of a list."""
+    table = np.full((len(lists), width), ABSENT, np.int64)
+    for row, indices in enumerate(lists):
+        table[row, : len(indices)] = indices
+    return table
+
+
+def padded_similarities(lists: Sequence[Sequence[float]], width: int) -> Similarities:
+    """Similarities best first as (Q, width), NaN behind the end of a list."""
+    table = np.full((len(lists), width), np.nan, np.float32)
+    for row, values in enumerate(lists):
+        table[row, : len(values)] = values
+    return table
+
+
+def lists_of_all(count: int, rows: Sequence[int], indices: Ints) -> Ints:
+    """The lists of some queries among all; the other queries get an empty list.
+
+    Args:
+        count: Q, number of all queries.
+        rows: Places of the N queries that have a list.
+        indices: (N, K) gallery indices.
+
+    Returns:
+        (Q, K), -1 for queries without a list.
+    """
+    lists = np.full((count, indices.shape[1]), ABSENT, np.int64)
+    lists[list(rows)] = indices
+    return lists
