@@ -16,8 +16,6 @@ LONGEST: Final = 500
 """Lines of a module."""
 
 ALLOWED: Final[Mapping[str, str]] = {
-    "tasks/report/build.py": "picks queries that are spread evenly",
-    "tasks/report/triplets.py": "picks triplets that are spread evenly",
     "tasks/search_gallery.py": "an empty array stands for an image that is not there",
     "tasks/stages/caption_features.py": "collects vectors caption by caption",
     "tasks/stages/query_features.py": "an empty array stands for an image that is not there",

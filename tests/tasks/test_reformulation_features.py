@@ -18,6 +18,7 @@ from models.instructcir import checkpoint as checkpoint_module
 from models.instructcir.checkpoint import load_network
 from models.instructcir.encoder import ReformulationEncoder
 from storage.benchmarks.records import Query
+from storage.benchmarks.registry import benchmark_facts
 from storage.collections.collection import ingest
 from storage.locations.location import Location
 from storage.tables.keys import content_key
@@ -26,8 +27,8 @@ from tasks.methods import label_of, why_not_ready
 from tasks.networks import network_facts, network_problem, why_not_zero_shot
 from tasks.planner import gallery_stages, plan_evaluation, runnable_methods
 from tasks.query_sets import BenchmarkRef, image_folder
-from tasks.report.build import _published
-from tasks.scoring.ledger import MAIN_METRIC, not_zero_shot, read_ledger
+from tasks.scoring.ledger import not_zero_shot, read_ledger
+from tasks.scoring.published import published_for
 from tasks.scoring.scores import record_scores, score_ranking
 from tasks.scoring.sweeps import share_grid, sweep_shares
 from tasks.settings import Profile
@@ -257,7 +258,7 @@ def test_the_sweep_scores_what_a_ranking_with_that_weight_would(
 ) -> None:
     results = {row["weight"]: row for row in sweep_shares(fused[2], share_grid(0.25))}
     assert sorted(results) == [0.0, 0.25, 0.5, 0.75, 1.0]
-    main = MAIN_METRIC["circo"]
+    main = benchmark_facts("circo").metrics.main
     for weight, stage in ((0.0, fused[0]), (1.0, fused[1]), (0.5, fused[2])):
         scored = score_ranking(stage, resamples=2).metrics[main]
         assert results[weight][main] == pytest.approx(scored, abs=1e-3)
@@ -327,18 +328,20 @@ def test_the_label_is_in_protocol_ledger_and_method_table(
 
 
 @pytest.mark.parametrize(
-    ("style", "metric", "value", "source"),
+    ("name", "split", "metric", "value", "source"),
     [
-        ("cirr", "recall@1", 39.28, "Fashion200k/NLVR-300k"),  # and not LAION's or Table IV's
-        ("circo", "map@10", 13.84, "ViT-L/14"),
-        ("fashioniq", "recall@10/average", 37.32, "Fashion200k/NLVR-300k"),
+        # And not LAION's or Table IV's.
+        ("cirr", "test1", "recall@1", 39.28, "Fashion200k/NLVR-300k"),
+        ("circo", "test", "map@10", 13.84, "ViT-L/14"),
+        ("fashioniq", "val", "recall@10/average", 37.32, "Fashion200k/NLVR-300k"),
     ],
 )
 def test_the_papers_main_zero_shot_row_stands_beside_ours(
-    style: str, metric: str, value: float, source: str
+    name: str, split: str, metric: str, value: float, source: str
 ) -> None:
-    row = _published("instructcir", style)
-    assert row is not None
+    published = published_for(name, split, "instructcir", "ViT-L-14 openai", drawn=False)
+    assert published is not None
+    row = published.result
     assert (row.metrics[metric], row.supervised) == (value, False)
     assert source in (row.backbone, row.note)
 
