@@ -68,8 +68,7 @@ bench: $(READY) ## Speed ratios to a naive baseline in the same run; a GPU's fig
 	$(BIN)/python -m bench
 
 gates: $(READY) ## Measure the shipped small models on held-out scenes
-	$(BIN)/python -m embedded_world.recipes.vision_gates
-	$(BIN)/python -m embedded_world.recipes.text_gates
+	$(BIN)/python -m embedded_world.recipes.gates
 
 lock: $(READY) ## Resolve the lock files again (keeps pins that still fit)
 	$(COMPILE) --group dev --extra vllm -o requirements/lock-vllm.txt

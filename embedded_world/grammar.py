@@ -79,7 +79,8 @@ ONE_EDIT = ("colour", "shape", "size", "fill", "add", "remove", "background", "m
 # --------------------------------------------------------------------------- captions
 
 
-def _article(word: str) -> str:
+def article(word: str) -> str:
+    """The indefinite article of a word."""
     return "an" if word[0] in "aeiou" else "a"
 
 
@@ -91,7 +92,7 @@ def name_thing(thing: Thing, rng: Random | None = None, synonyms: float = 0.25) 
             rng.choice(SYNONYMS[w]) if w in SYNONYMS and rng.random() < synonyms else w
             for w in words
         ]
-    return " ".join([_article(words[0]), *words])
+    return " ".join([article(words[0]), *words])
 
 
 def caption(scene: Scene) -> str:
@@ -419,7 +420,7 @@ def _forms(edit: Edit, scene: Scene, it: str) -> list[str]:
         new = thing.colour
         return [f"make {it} {new}", f"change {it} to {new}", f"paint {it} {new}"]
     if edit.kind == "shape":
-        new = f"{_article(thing.shape)} {thing.shape}"
+        new = f"{article(thing.shape)} {thing.shape}"
         return [f"turn {it} into {new}", f"change {it} into {new}"]
     if edit.kind == "size":
         relative = "bigger" if thing.size == "large" else "smaller"

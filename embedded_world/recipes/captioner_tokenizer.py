@@ -1,29 +1,17 @@
-"""The captioners' tokenizer: one token per phrase of the language, in the library's own format.
+"""The captioners' tokenizer: every phrase of the language is one token.
 
-"at the top left", "a small" and "on a white background" are one token each, which makes a caption
-of three things about twenty tokens long. A token carries the blank before it, so that decoding is
-joining and gives back the exact spelling, commas included.
+A token carries the blank before it, so that decoding joins tokens and gives back the exact
+spelling, commas included.
 """
 
-import re
-
-from tokenizers import (
-    AddedToken,
-    Regex,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-)
+from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from embedded_world.grammar import PLAIN, phrases
+from embedded_world.grammar import PLAIN, article, phrases
+from embedded_world.recipes.word_tokenizers import SPECIALS, longest_first, word_tokenizer
 from embedded_world.scenes import COLOURS, FILLS, SIZES
 
-PAD, BOS, EOS, UNKNOWN, IMAGE = "<pad>", "<s>", "</s>", "<unk>", "<image>"
-SPECIALS = (PAD, BOS, EOS, UNKNOWN, IMAGE)
+IMAGE = "<image>"
 PUNCTUATION = (",", ".")
 LONGEST = 30
 """Most tokens of a caption; the longest in the language has 21."""
@@ -33,40 +21,28 @@ def pieces(prompt: str = "") -> list[str]:
     """Everything that is one token: punctuation bare, all else with the blank before it."""
     known = phrases()
     opening = [word for word in known if PLAIN.get(word, word) in (*SIZES, *FILLS, *COLOURS)]
-    articled = [f"{'an' if word[0] in 'aeiou' else 'a'} {word}" for word in opening]
+    articled = [f"{article(word)} {word}" for word in opening]
     texts = [p for p in dict.fromkeys([*known, *articled, *prompt.split()]) if p not in PUNCTUATION]
     return [*PUNCTUATION, *(" " + text for text in texts)]
 
 
-def build_tokenizer(prompt: str = "") -> PreTrainedTokenizerFast:
+def build_captioner_tokenizer(prompt: str = "", longest: int = 128) -> PreTrainedTokenizerFast:
     """The tokenizer; `<s>` is put before every text, as BLIP-2's prompt wants it.
 
     Args:
-        prompt: Words beside the language that are tokens too, for a captioner that is asked in a
+        prompt: Words outside the language that are tokens too, for a captioner that answers in a
             chat. A chat brings its own `<s>`, and blanks and line ends around the image belong
             to its placeholder.
+        longest: Most tokens that the model takes.
     """
     known = pieces(prompt)
-    vocabulary = {piece: i for i, piece in enumerate([*SPECIALS, *known])}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
-    backend.normalizer = normalizers.Prepend(" ")
-    longest_first = sorted(known, key=len, reverse=True)
-    pattern = "|".join(re.escape(p) + ("(?![a-z])" if p[0] == " " else "") for p in longest_first)
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
-    backend.decoder = decoders.Sequence([decoders.Fuse(), decoders.Strip(" ", 1, 0)])
-    if not prompt:
-        backend.post_processor = processors.TemplateProcessing(
-            single=f"{BOS} $A", special_tokens=[(BOS, vocabulary[BOS])]
-        )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token=PAD,
-        bos_token=BOS,
-        eos_token=EOS,
-        unk_token=UNKNOWN,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-        model_max_length=128,
+    tokenizer = word_tokenizer(
+        [*SPECIALS, IMAGE, *known],
+        normalizer=normalizers.Prepend(" "),
+        split=pre_tokenizers.Split(Regex(longest_first(known, "(?![a-z])")), behavior="isolated"),
+        decoder=decoders.Sequence([decoders.Fuse(), decoders.Strip(" ", 1, 0)]),
+        opened=not prompt,
+        longest=longest,
     )
     # Named like this, not as `image_token`: Blip2Processor makes that of it, and fails on a string.
     strip = bool(prompt)

@@ -1,13 +1,14 @@
 """The embedded CLIPs: open_clip's own model, from the warmed-up vision tower.
 
-`python -m embedded_world.recipes.clip --tower DIR/tower.safetensors --work DIR2 --out DIR3`;
+    OMP_NUM_THREADS=1 python -m embedded_world.recipes.clip \\
+        --tower TOWER/tower.safetensors --work DIR --out models/embedded/clip
+
 `--preset small` makes a second, smaller backbone from a tower of `vision_tower --kind small`.
 
 A batch is made of families: a scene and pictures that differ from it by one edit each, so that
 the hard negatives of composed retrieval are there from the first step.
 """
 
-import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -26,20 +27,24 @@ from torch import Tensor, nn
 from embedded_world.grammar import caption, random_edit, varied_caption
 from embedded_world.recipes.clip_texts import partial_caption, training_text
 from embedded_world.recipes.clip_tokenizer import BPE_FILE, write_merges
+from embedded_world.recipes.commands import (
+    command,
+    conclude,
+    recipe_options,
+    start,
+    without_paths,
+)
 from embedded_world.recipes.pictures import MEAN, STD, pixels
 from embedded_world.recipes.training import (
+    AdamWLearner,
     Schedule,
-    Training,
-    conclude,
+    TrainingRun,
     half_precision,
-    one_thread,
     streams,
 )
-from embedded_world.recipes.vision_measures import as_json, clip_measures
+from embedded_world.recipes.vision_measures import clip_gates, recalls
 from embedded_world.recipes.vision_tower import KINDS, TowerKind, load_tower
 from embedded_world.scenes import Scene, is_held_out, is_held_out_edit, sample_scenes
-from models.encoders.loading import load_encoder
-from models.encoders.spec import EncoderSpec
 
 CONTEXT = 77
 HIGHEST_SCALE = math.log(100)
@@ -66,12 +71,10 @@ class Preset:
     steps: int
 
     def command(self, name: str) -> str:
-        """What makes it again."""
+        """The command that makes it."""
         chosen = "" if name == FIRST else f"--preset {name} "
-        return (
-            f"OMP_NUM_THREADS=1 python -m embedded_world.recipes.clip {chosen}"
-            f"--tower TOWER/tower.safetensors --work DIR --out models/embedded/{self.folder}"
-        )
+        folders = f"--tower TOWER/tower.safetensors --work DIR --out models/embedded/{self.folder}"
+        return command("clip", chosen + folders)
 
 
 FIRST = "first"
@@ -144,13 +147,6 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def recall(queries: Tensor, gallery: Tensor, at: Sequence[int] = (1, 5)) -> dict[str, float]:
-    """Share of rows of `queries` whose own row of `gallery` is among the k nearest."""
-    scores = F.normalize(queries, dim=-1) @ F.normalize(gallery, dim=-1).T
-    better = (scores > scores.diag()[:, None]).sum(dim=1)
-    return {f"R@{k}": float((better < k).float().mean()) for k in at}
-
-
 class ClipTraining(nn.Module):
     """CLIP and how a batch becomes a loss."""
 
@@ -176,7 +172,7 @@ class ClipTraining(nn.Module):
         }
         parts = []
         for kind, texts in kinds.items():
-            found = recall(encode_texts(self.clip, self.tokenizer, texts), gallery)
+            found = recalls(encode_texts(self.clip, self.tokenizer, texts), gallery)
             parts.append(f"{kind} " + " ".join(f"{k} {v:.3f}" for k, v in found.items()))
         return "; ".join(parts) + f"; scale {self.clip.logit_scale.exp():.0f}"
 
@@ -214,26 +210,16 @@ def save_clip(model: CLIP, vocabulary: int, preset: Preset, folder: Path) -> Non
 
 def main() -> None:
     """Train CLIP and write it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tower", type=Path, required=True, help="tower.safetensors")
-    parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the model")
+    parser = recipe_options(__doc__, "tower", "work", "out", seed=13, families=32, siblings=2)
     parser.add_argument("--preset", choices=tuple(PRESETS), default=FIRST)
-    parser.add_argument("--seed", type=int, default=13)
     parser.add_argument("--steps", type=int, help="instead of the preset's")
-    parser.add_argument("--families", type=int, default=32)
-    parser.add_argument("--siblings", type=int, default=2)
-    args = parser.parse_args()
+    args = start(parser)
     preset = PRESETS[args.preset]
-    steps = args.steps or preset.steps
-    one_thread()
-    torch.manual_seed(args.seed)
+    settings = {**vars(args), "steps": args.steps or preset.steps}
     args.work.mkdir(parents=True, exist_ok=True)
     tokenizer = SimpleTokenizer(str(write_merges(args.work)), context_length=CONTEXT)
     model = new_clip(tokenizer.vocab_size, load_tower(args.tower), preset)
     trainee = ClipTraining(model, tokenizer)
-    schedule = Schedule(steps, 1e-3, warm_up=100, hold=0.4)
-    training = Training(trainee, schedule, args.work, weight_decay=0.05)
     seen = sample_scenes(Random(0), 1000, held_out=True, distinct=True)
     seen_pixels = pixels(seen, np.random.default_rng(0))
 
@@ -242,15 +228,22 @@ def main() -> None:
         scenes = families(rng, args.families, args.siblings)
         return trainee.losses(pixels(scenes, drawing), [training_text(s, rng) for s in scenes])
 
-    training.run(losses, lambda: trainee.accuracy(seen_pixels, seen))
-    balance_norms(model, tokenizer, *streams(args.seed, steps))
+    learner = AdamWLearner(
+        trainee,
+        Schedule(settings["steps"], 1e-3, warm_up=100, hold=0.4),
+        weight_decay=0.05,
+        losses=losses,
+        look=lambda: trainee.accuracy(seen_pixels, seen),
+    )
+    run = TrainingRun(learner, args.work, without_paths(settings))
+    run.finish()
+    balance_norms(model, tokenizer, *streams(args.seed, learner.steps))
     save_clip(model, tokenizer.vocab_size, preset, args.out)
 
-    def measure() -> dict[str, object]:
-        return as_json(clip_measures(load_encoder(EncoderSpec(name=str(args.out), device="cpu"))))
+    def measure(folder: Path) -> dict[str, object]:
+        return clip_gates(folder).as_json()
 
-    settings = {**vars(args), "steps": steps}
-    conclude(training, args.out, preset.command(args.preset), settings, measure)
+    conclude(run, args.out, preset.command(args.preset), settings, measure)
 
 
 if __name__ == "__main__":

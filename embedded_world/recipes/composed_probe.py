@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from embedded_world.drawing import draw
 from embedded_world.grammar import NOTHING_ADDED, Edit, caption, modification_text, random_edit
+from embedded_world.recipes.commands import EMBEDDED
 from embedded_world.scenes import Scene, is_held_out, sample_scenes
 from models.encoders.loading import load_encoder
 from models.encoders.spec import EncoderSpec
 from models.protocols import ImageTextEncoder, SplicedText
 from models.textual_inversion.network import MappingNetwork, load_mapping
 
-MODELS = Path("models/embedded")
 FAMILY = 5
 """Gallery pictures per query: reference, target, three other edits."""
 
@@ -153,8 +153,8 @@ def table(results: Mapping[str, Mapping[str, float]], count: int) -> str:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clip", type=Path, default=MODELS / "clip")
-    parser.add_argument("--lincir", type=Path, default=MODELS / "lincir")
+    parser.add_argument("--clip", type=Path, default=EMBEDDED / "clip")
+    parser.add_argument("--lincir", type=Path, default=EMBEDDED / "lincir")
     parser.add_argument("--queries", type=int, default=400)
     args = parser.parse_args()
     torch.set_num_threads(1)

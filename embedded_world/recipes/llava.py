@@ -1,6 +1,7 @@
 """The embedded LLaVA: LLaVA-1.5's architecture on a frozen CLIP vision tower.
 
-`python -m embedded_world.recipes.llava --tower DIR/tower.safetensors --work DIR2 --out DIR3`
+    OMP_NUM_THREADS=1 python -m embedded_world.recipes.llava \\
+        --tower TOWER/tower.safetensors --work DIR --out models/embedded/llava
 
 The tower comes from `embedded_world.recipes.vision_tower --kind llava`. The patch tokens of its
 last block but one go through a projector of two layers into a LLaMA, in the place of `<image>` in
@@ -27,26 +28,16 @@ from transformers import (
 
 from embedded_world.drawing import SIDE
 from embedded_world.grammar import caption
-from embedded_world.recipes.captioner_tokenizer import IMAGE, LONGEST, build_tokenizer
-from embedded_world.recipes.captioner_training import (
-    Trainee,
-    captioner_options,
-    token_batch,
-    train_captioner,
-)
+from embedded_world.recipes.captioner_tokenizer import IMAGE, build_captioner_tokenizer
+from embedded_world.recipes.captioner_training import CaptionerRecipe, Trainee
 from embedded_world.recipes.pictures import MEAN, PATCH, PATCHES, STD
-from embedded_world.recipes.shipped_captioners import ShippedLlava
 from embedded_world.recipes.tower_conversion import clip_vision_state
-from embedded_world.recipes.training import conclude, half_precision, one_thread
-from embedded_world.recipes.vision_measures import as_json, llava_measures
-from embedded_world.recipes.vision_tower import EMBED, KINDS, WIDTH, load_tower
+from embedded_world.recipes.training import half_precision
+from embedded_world.recipes.vision_measures import llava_gates
+from embedded_world.recipes.vision_tower import EMBED, KINDS, WIDTH
 from embedded_world.scenes import Scene
 from models.prompts.library import load_prompt
 
-COMMAND = (
-    "OMP_NUM_THREADS=1 python -m embedded_world.recipes.llava --tower TOWER/tower.safetensors "
-    "--work DIR --out models/embedded/llava"
-)
 TOWER = KINDS["llava"]
 CONTEXT = 256
 CHAT_TEMPLATE = (
@@ -68,15 +59,13 @@ before a chat; the placeholder eats the line end after it."""
 
 
 def caption_prompt() -> str:
-    """What a user asks of LLaVA."""
+    """The user's request to LLaVA."""
     return load_prompt("llava_caption", ()).template
 
 
-def llava_tokenizer() -> PreTrainedTokenizerFast:
+def build_llava_tokenizer() -> PreTrainedTokenizerFast:
     """The captioners' tokenizer with the words of the prompt."""
-    tokenizer = build_tokenizer(f"USER: {caption_prompt()} ASSISTANT:")
-    tokenizer.model_max_length = CONTEXT
-    return tokenizer
+    return build_captioner_tokenizer(f"USER: {caption_prompt()} ASSISTANT:", longest=CONTEXT)
 
 
 def llava_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
@@ -163,42 +152,40 @@ def prompt_tokens(processor: LlavaProcessor) -> list[int]:
 
 
 class LlavaTraining(Trainee):
-    """The model and the one prompt it is trained with."""
+    """The model and its processor."""
 
     def __init__(self, model: LlavaForConditionalGeneration, processor: LlavaProcessor):
-        super().__init__()
-        self.model = model
-        self.tokenizer = processor.tokenizer
-        self.prompt = prompt_tokens(processor)
+        super().__init__(model, processor.tokenizer, prompt_tokens(processor))
+        self.processor = processor
+
+    def texts(self, scenes: Sequence[Scene], rng: Random, done: float) -> list[str]:
+        """The canonical caption of each scene."""
+        return [caption(scene) for scene in scenes]
 
     def losses(
         self, images: Tensor, texts: Sequence[str], scenes: Sequence[Scene]
     ) -> dict[str, Tensor]:
         """Loss of the caption, given picture and prompt."""
-        batch = token_batch(
-            self.prompt,
-            self.tokenizer(texts, add_special_tokens=False)["input_ids"],
-            pad=self.tokenizer.pad_token_id,
-            end=self.tokenizer.eos_token_id,
-        )
-        return {"caption": self.model(pixel_values=images, **batch).loss}
+        return {"caption": self.model(pixel_values=images, **self.batch(texts)).loss}
 
-    @torch.no_grad()
-    def captions(self, images: Tensor, batch: int = 100) -> list[str]:
-        """Greedy captions of normalised images."""
-        texts: list[str] = []
-        for part in images.split(batch):
-            ids = torch.tensor([self.prompt] * len(part))
-            tokens = self.model.generate(
-                pixel_values=part,
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=LONGEST,
-                do_sample=False,
-            )
-            new = tokens[:, ids.shape[1] :]
-            texts += self.tokenizer.batch_decode(new, skip_special_tokens=True)
-        return texts
+    def generate(self, images: Tensor, **options: object) -> Tensor:
+        """Tokens of one caption of each normalised picture, without the prompt."""
+        ids = torch.tensor([self.prompt] * len(images))
+        tokens = self.model.generate(
+            pixel_values=images, input_ids=ids, attention_mask=torch.ones_like(ids), **options
+        )
+        return tokens[:, ids.shape[1] :]
+
+    def save(self, folder: Path) -> None:
+        """Write the captioner in fp16 and its processor, for `from_pretrained` and for vLLM."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.processor.save_pretrained(folder)
+        self.model.config.dtype = torch.float32  # what plain loading computes in
+        self.model.config.architectures = [type(self.model).__name__]
+        self.model.config.save_pretrained(folder)
+        self.model.generation_config.save_pretrained(folder)
+        state = half_precision(hub_layout(self.model.state_dict()))
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 HUB_LAYOUT = {
@@ -219,40 +206,13 @@ def hub_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def save_llava(
-    model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path
-) -> None:
-    """Write the model in fp16 and its processor, for plain `from_pretrained` and for vLLM."""
-    folder.mkdir(parents=True, exist_ok=True)
-    processor.save_pretrained(folder)
-    model.config.dtype = torch.float32  # what plain loading computes in
-    model.config.architectures = [type(model).__name__]
-    model.config.save_pretrained(folder)
-    model.generation_config.save_pretrained(folder)
-    state = half_precision(hub_layout(model.state_dict()))
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+def build(tower: dict[str, Tensor]) -> LlavaTraining:
+    """An untrained captioner with its processor."""
+    processor = llava_processor(build_llava_tokenizer())
+    return LlavaTraining(new_llava(processor.tokenizer, tower), processor)
 
 
-def main() -> None:
-    """Train LLaVA and write it."""
-    args = captioner_options(__doc__, seed=29, steps=3600, batch=32)
-    one_thread()
-    torch.manual_seed(args.seed)
-    processor = llava_processor(llava_tokenizer())
-    model = new_llava(processor.tokenizer, load_tower(args.tower))
-    trainee = LlavaTraining(model, processor)
-
-    def texts_of(scenes: Sequence[Scene], rng: Random, done: float) -> list[str]:
-        return [caption(scene) for scene in scenes]
-
-    training = train_captioner(trainee, args, texts_of, trainee.captions)
-    save_llava(model, processor, args.out)
-
-    def measure() -> dict[str, object]:
-        return as_json(llava_measures(ShippedLlava(args.out)))
-
-    conclude(training, args.out, COMMAND, vars(args), measure)
-
+RECIPE = CaptionerRecipe("llava", build, llava_gates, seed=29, steps=3600, batch=32)
 
 if __name__ == "__main__":
-    main()
+    RECIPE.main(__doc__)

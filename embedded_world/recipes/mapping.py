@@ -1,6 +1,7 @@
 """The embedded mapping network: LinCIR, trained on texts alone through the shipped CLIP.
 
-`OMP_NUM_THREADS=1 python -m embedded_world.recipes.mapping --work DIR --out DIR2`
+    OMP_NUM_THREADS=1 python -m embedded_world.recipes.mapping \\
+        --work DIR --out models/embedded/lincir
 
 No picture is seen. The texts are the grammar's: captions and the form of composed queries, both
 about one scene each. What the pseudo token stands for is, in most texts, the whole description
@@ -8,19 +9,23 @@ about one scene each. What the pseudo token stands for is, in most texts, the wh
 in LinCIR itself.
 """
 
-import argparse
 import copy
-import json
-import os
 import re
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from random import Random
 
 from embedded_world.recipes.clip_texts import composite, full_caption, full_varied, partial_caption
+from embedded_world.recipes.commands import (
+    EMBEDDED,
+    command,
+    conclude,
+    recipe_options,
+    start,
+    without_paths,
+)
 from embedded_world.recipes.composed_probe import run_probe, table
-from embedded_world.recipes.training import one_thread, write_recipe
+from embedded_world.recipes.training import TrainingRun
 from embedded_world.scenes import sample_scenes
 from models.encoders.loading import load_encoder
 from models.encoders.spec import EncoderSpec
@@ -31,10 +36,7 @@ from models.textual_inversion.network import MappingNetwork, dump_mapping, load_
 from models.textual_inversion.settings import LinCirConfig
 from models.textual_inversion.training import LinCirTraining
 
-COMMAND = (
-    "OMP_NUM_THREADS=1 python -m embedded_world.recipes.mapping --work DIR "
-    "--out models/embedded/lincir"
-)
+COMMAND = command("mapping", "--work DIR --out models/embedded/lincir")
 PROBE_QUERIES = 400
 
 _DESCRIPTION = re.compile(r"a photo of (.+?)(?= that |\. and |$)")
@@ -72,26 +74,30 @@ def lincir_rows(
     )
 
 
-def train(training: LinCirTraining, checkpoint: Path, save_every: int = 200) -> float:
-    """Run to the end from the last checkpoint; returns the CPU seconds of all its steps."""
-    cost = checkpoint.with_suffix(".json")
-    spent = 0.0
-    if checkpoint.exists():
-        training.load(checkpoint.read_bytes())
-        spent = json.loads(cost.read_text())["cpu_seconds"]
-        print(f"resumed at step {training.step}", flush=True)
-    while not training.done:
-        started = time.process_time()
-        loss = training.run(training.step + save_every)
-        spent += time.process_time() - started
-        cost.write_text(json.dumps({"cpu_seconds": spent}))
-        partial = checkpoint.with_suffix(".partial")
-        partial.write_bytes(training.save())
-        os.replace(partial, checkpoint)
-        left = spent / training.step * (training.config.steps - training.step)
-        done = f"step {training.step}/{training.config.steps}"
-        print(f"{done} cpu {spent:.0f}s left {left:.0f}s | loss {loss:.5f}", flush=True)
-    return spent
+class MappingLearner:
+    """LinCIR's training, step by step."""
+
+    def __init__(self, training: LinCirTraining) -> None:
+        self.training = training
+        self.save, self.load = training.save, training.load
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return self.training.step
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.training.config.steps
+
+    def advance(self) -> Mapping[str, float]:
+        """Take one step; its loss."""
+        return {"loss": self.training.run(self.step + 1)}
+
+    def look(self) -> str:
+        """Nothing: the probe is run at the end."""
+        return ""
 
 
 def half(network: MappingNetwork) -> MappingNetwork:
@@ -101,21 +107,11 @@ def half(network: MappingNetwork) -> MappingNetwork:
 
 def main() -> None:
     """Train the mapping network, write it, and print the probe."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clip", type=Path, default=Path("models/embedded/clip"))
-    parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the model")
-    parser.add_argument("--texts", type=int, default=40_000)
-    parser.add_argument("--keyword-share", type=float, default=0.25)
-    parser.add_argument("--steps", type=int, default=2_000)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--noise", type=float, default=1.0)
-    parser.add_argument("--dropout", type=float, default=0.1)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    one_thread()
-    args.work.mkdir(parents=True, exist_ok=True)
+    numbers = {"texts": 40_000, "keyword_share": 0.25, "steps": 2_000, "batch": 128, "rate": 1e-3}
+    numbers |= {"noise": 1.0, "dropout": 0.1, "seed": 0}
+    parser = recipe_options(__doc__, "work", "out", **numbers)
+    parser.add_argument("--clip", type=Path, default=EMBEDDED / "clip")
+    args = start(parser)
     encoder = load_encoder(EncoderSpec(name=str(args.clip), device="cpu"))
     rows = lincir_rows(encoder.tower.tokens, args.texts, args.seed, args.keyword_share)
     config = LinCirConfig(
@@ -126,24 +122,22 @@ def main() -> None:
         noise=args.noise,
         seed=args.seed,
     )
-    training = LinCirTraining(config, encoder.tower, rows)
-    spent = train(training, args.work / "checkpoint.pt")
-    network = half(training.network())
+    settings = without_paths(vars(args))
+    learner = MappingLearner(LinCirTraining(config, encoder.tower, rows))
+    run = TrainingRun(learner, args.work, settings)
+    run.finish(save_every=200)
+    network = half(learner.training.network())
     args.out.mkdir(parents=True, exist_ok=True)
-    settings = {k: v for k, v in vars(args).items() if not isinstance(v, Path)}
     for name, data in dump_mapping(network, settings).items():
         (args.out / name).write_bytes(data)
-    results = run_probe(encoder, load_mapping(args.out), PROBE_QUERIES)
-    print(table(results, PROBE_QUERIES), f"\n{spent:.0f} CPU-s", flush=True)
-    rounded = {m: {k: round(v, 4) for k, v in row.items()} for m, row in results.items()}
-    write_recipe(
-        args.out,
-        COMMAND,
-        steps=training.step,
-        cpu_seconds=spent,
-        settings=vars(args),
-        gates={"composed_probe": rounded, "queries": PROBE_QUERIES},
-    )
+
+    def measure(folder: Path) -> dict[str, object]:
+        results = run_probe(encoder, load_mapping(folder), PROBE_QUERIES)
+        print(table(results, PROBE_QUERIES), flush=True)
+        rounded = {m: {k: round(v, 4) for k, v in row.items()} for m, row in results.items()}
+        return {"composed_probe": rounded, "queries": PROBE_QUERIES}
+
+    conclude(run, args.out, COMMAND, settings, measure)
 
 
 if __name__ == "__main__":

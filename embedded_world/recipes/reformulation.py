@@ -7,7 +7,6 @@ what changes between two pictures of a class. The recipe uses the command line a
 run of `cirflow` for each flow. A stopped run resumes. `--scores FOLDER` only scores a network.
 """
 
-import argparse
 import json
 import os
 import resource
@@ -19,16 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from embedded_world.benchmarks import WorldSize
-from embedded_world.recipes.training import one_thread, write_recipe
+from embedded_world.recipes.commands import FOLDERS, command, recipe_options, start, write_recipe
 from embedded_world.training_parameters import EMBEDDED_TRAINING
 from embedded_world.unlabelled import UnlabelledSize, write_unlabelled
 from storage.collections.collection import ingest
 from storage.locations.location import Location
 
-COMMAND = (
-    "OMP_NUM_THREADS=1 python -m embedded_world.recipes.reformulation --work DIR "
-    "--out models/embedded/instructcir"
-)
+COMMAND = command("reformulation", "--work DIR --out models/embedded/instructcir")
 WORLDS = (101, 102)
 """Seeds of the drawn benchmarks that the gates are measured on; results are reported on others."""
 WORLD_SIZE = WorldSize(subsets=200, circo_queries=150, fashion_queries=40)
@@ -134,15 +130,10 @@ def children_seconds() -> float:
 
 def main() -> None:
     """Make triplets, train on them, and write the network with its scores."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="folder of all that is made")
-    parser.add_argument("--out", type=Path, help="folder of the model")
-    parser.add_argument("--scores", type=Path, help="score this network instead")
-    parser.add_argument("--images", type=int, default=8_000, help="of each collection")
-    parser.add_argument("--pairs", type=int, default=32_000)
-    parser.add_argument("--seed", type=int, default=7)
-    args = parser.parse_args()
-    one_thread()
+    parser = recipe_options(__doc__, "work", seed=7, images=8_000, pairs=32_000)
+    parser.add_argument("--out", type=Path, help=FOLDERS["out"])
+    parser.add_argument("--scores", type=Path, help="score the network in this folder instead")
+    args = start(parser)
     if args.scores is None and args.out is None:
         parser.error("give --out DIR to train, or --scores FOLDER")
     # A machine that trains on one core starts Prefect's temporary server slowly.

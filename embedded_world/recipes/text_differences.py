@@ -11,7 +11,7 @@ from random import Random
 
 from embedded_world import grammar
 from embedded_world.grammar import ONE_EDIT, Edit
-from embedded_world.recipes import text_language as language
+from embedded_world.recipes import text_prompts as prompts
 from embedded_world.recipes.text_samples import (
     TRAINING,
     Mix,
@@ -169,7 +169,7 @@ def draw_difference(rng: Random, mix: DifferenceMix, split: Split = TRAINING) ->
             break
     wording = Mix(varied=mix.varied, shuffled=mix.shuffled)
     captions = [word_caption(scene, rng, wording) for scene in (said, wanted)]
-    prompt = language.difference_prompt(*captions, prose=rng.random() >= mix.bare)
+    prompt = prompts.difference_prompt(*captions, prose=rng.random() >= mix.bare)
     answer = grammar.join_texts(texts)
     aims = tuple(edit.cell for edit in told)
     return Sample(

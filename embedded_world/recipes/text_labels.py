@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerFast
 
 from embedded_world import grammar
-from embedded_world.recipes.text_language import CAPTION_B, INSTRUCTION, with_synonyms
+from embedded_world.recipes.text_prompts import CAPTION_B, INSTRUCTION
+from embedded_world.recipes.text_tokenizer import with_synonyms
 from embedded_world.scenes import ATTRIBUTES, BACKGROUNDS, SHAPES, Scene
 
 

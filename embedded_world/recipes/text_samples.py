@@ -12,7 +12,7 @@ from random import Random
 
 from embedded_world import grammar
 from embedded_world.grammar import ONE_EDIT, Edit
-from embedded_world.recipes import text_language as language
+from embedded_world.recipes import text_prompts as prompts
 from embedded_world.scenes import (
     ATTRIBUTES,
     COLOURS,
@@ -324,11 +324,11 @@ def draw_sample(rng: Random, mix: Mix, split: Split = TRAINING) -> Sample:
     caption = word_caption(said, rng, mix)
     instruction = grammar.join_texts(texts)
     if task == COPY:
-        prompt, answer = language.copy_prompt(caption), grammar.caption(wanted)
+        prompt, answer = prompts.copy_prompt(caption), grammar.caption(wanted)
     elif task == ADDED:
-        prompt, answer = language.added_prompt(caption, instruction), grammar.join_added(edits)
+        prompt, answer = prompts.added_prompt(caption, instruction), grammar.join_added(edits)
     else:
-        prompt, answer = language.edit_prompt(caption, instruction), grammar.caption(wanted)
+        prompt, answer = prompts.edit_prompt(caption, instruction), grammar.caption(wanted)
     aims = tuple(
         None if edit.kind in _UNPOINTED else read_pointer(text).find(said)
         for edit, text in zip(edits, texts, strict=True)

@@ -1,30 +1,26 @@
-"""How the embedded text generator is trained: losses, steps, checkpoints.
+"""How the embedded text generator is trained: losses, steps, state.
 
-Everything depends on (seed, step) only: batches are drawn anew from the step's own random stream,
-nothing in the model is random, so a run resumed from a checkpoint equals an undisturbed one.
+Everything depends on (settings, step) only: batches are drawn from the step's own random stream,
+and nothing in the model is random.
 """
 
-import json
-import os
-import time
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from embedded_world.recipes.muon import Muon
-from embedded_world.recipes.text_batches import Batch
+from embedded_world.recipes.text_batches import Batch, BatchMaker
+from embedded_world.recipes.text_measures import quick_look
 from embedded_world.recipes.text_settings import Settings
+from embedded_world.recipes.training import packed, unpacked
 from embedded_world.scenes import NUM_CELLS
 
 
-class Trainer:
-    """One training run with its state; `step()` is one optimiser step."""
+class TextLearner:
+    """The text generator, its probes and both optimisers."""
 
     def __init__(
         self, settings: Settings, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
@@ -49,8 +45,8 @@ class Trainer:
         rest = [p for n, p in named if p.ndim < 2 or "embed" in n] + list(self.probes.parameters())
         self.muon = Muon(matrices)
         self.adam = torch.optim.AdamW(rest, lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.0)
-        self.done = 0
-        self.cpu_seconds = 0.0
+        self.step = 0
+        self._batches: Iterator[Batch] | None = None
 
     def losses(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimise, and its parts: answer tokens alone, and each probe."""
@@ -60,7 +56,7 @@ class Trainer:
             output.logits[:, :-1].flatten(0, 1), batch.ids[:, 1:].flatten(), reduction="none"
         ).view_as(weights)
         s, hidden = self.settings, output.hidden_states
-        late = self.done >= s.restart
+        late = self.step >= s.restart
         change_layer = s.late_change_layer if late else s.change_layer
         change = self._probe_loss("change", hidden[change_layer], batch.changes)
         loss = (each * weights).sum() / weights.sum() + s.change_weight * change
@@ -70,7 +66,7 @@ class Trainer:
             spread = self._probe_loss("spread", hidden[s.spread_layer], batch.spread)
             loss = loss + s.aim_weight * (aim + spread)
             parts |= {"aim": aim.detach(), "spread": spread.detach()}
-        if self.done >= s.third:
+        if self.step >= s.third:
             contrast = self._probe_loss("contrast", hidden[s.contrast_layer], batch.contrast)
             target = self._probe_loss("target", hidden[s.target_layer], batch.target)
             loss = loss + s.contrast_weight * (contrast + 0.5 * target)
@@ -93,10 +89,20 @@ class Trainer:
             total = F.cross_entropy(guess, labels[told], reduction="sum")
         return total / max(1, len(chosen))  # a batch may hold no label at all
 
-    def step(self, batch: Batch) -> dict[str, float]:
-        """Update the weights; returns the parts of the loss by name."""
-        began = time.process_time()
-        rate = self.settings.rate(self.done)
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.settings.steps
+
+    def advance(self) -> Mapping[str, float]:
+        """Take one step on the next batch; the parts of the loss by name."""
+        if self._batches is None:
+            self._batches = BatchMaker(self.settings, self.tokenizer).from_step(self.step)
+        return self.learn(next(self._batches))
+
+    def learn(self, batch: Batch) -> Mapping[str, float]:
+        """Update the weights; the parts of the loss by name."""
+        rate = self.settings.rate(self.step)
         loss, parts = self.losses(batch)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -106,54 +112,29 @@ class Trainer:
         self.muon.step(rate, self.settings.weight_decay)
         self.model.zero_grad(set_to_none=True)
         self.probes.zero_grad(set_to_none=True)
-        self.done += 1
-        self.cpu_seconds += time.process_time() - began
+        self.step += 1
         return {name: part.item() for name, part in parts.items()}
 
-    # A checkpoint is one safetensors file: it appears whole or not at all.
+    def look(self) -> str:
+        """Shares of right answers on a few held-out samples."""
+        shares = quick_look(self.model, self.tokenizer)
+        return " ".join(f"{name} {share:.3f}" for name, share in shares.items())
 
-    def save(self, path: Path) -> None:
-        """Write weights, optimiser state and progress to one file."""
-        weights = {k: v for k, v in self.model.state_dict().items() if k != "lm_head.weight"}
-        tensors = {f"model.{k}": v for k, v in weights.items()}
-        tensors |= {f"probes.{k}": v for k, v in self.probes.state_dict().items()}
-        tensors |= {f"muon.{'x'.join(map(str, k))}": v for k, v in self.muon.buffers.items()}
-        for i, state in self.adam.state_dict()["state"].items():
-            tensors |= {f"adam.{i}.{k}": v for k, v in state.items()}
-        progress = {"done": self.done, "cpu_seconds": self.cpu_seconds}
-        about = {"settings": json.dumps(asdict(self.settings)), "progress": json.dumps(progress)}
-        tensors = {k: v.detach().contiguous() for k, v in tensors.items()}
-        temporary = path.with_suffix(".tmp")
-        save_file(tensors, temporary, metadata=about)
-        os.replace(temporary, path)
+    def save(self) -> bytes:
+        """Weights, state of the optimisers, step."""
+        return packed(
+            step=self.step,
+            model=self.model.state_dict(),
+            probes=self.probes.state_dict(),
+            muon=self.muon.buffers,
+            adam=self.adam.state_dict(),
+        )
 
-    def resume(self, path: Path) -> None:
-        """Continue from a checkpoint of the same settings.
-
-        Raises:
-            ValueError: The checkpoint was written under other settings.
-        """
-        with safe_open(path, "pt") as file:
-            about = file.metadata()
-        theirs, ours = json.loads(about["settings"]), asdict(self.settings)
-        if theirs != ours:
-            other = {k: (theirs.get(k), v) for k, v in ours.items() if theirs.get(k) != v}
-            raise ValueError(
-                f"{path} has other settings (theirs, ours): {other}; use another --work"
-            )
-        progress = json.loads(about["progress"])
-        tensors = load_file(path)
-        self.model.load_state_dict(_under("model.", tensors), strict=False)
-        self.probes.load_state_dict(_under("probes.", tensors))
-        for shape in self.muon.buffers:
-            self.muon.buffers[shape].copy_(tensors[f"muon.{'x'.join(map(str, shape))}"])
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _under("adam.", tensors).items():
-            index, field = name.split(".", 1)
-            state.setdefault(int(index), {})[field] = tensor
-        self.adam.load_state_dict({**self.adam.state_dict(), "state": state})
-        self.done, self.cpu_seconds = int(progress["done"]), float(progress["cpu_seconds"])
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    def load(self, data: bytes) -> None:
+        """Continue from saved data."""
+        state = unpacked(data)
+        self.model.load_state_dict(state["model"])
+        self.probes.load_state_dict(state["probes"])
+        self.muon.buffers = state["muon"]
+        self.adam.load_state_dict(state["adam"])
+        self.step, self._batches = state["step"], None

@@ -1,25 +1,23 @@
-"""What all recipes share: the schedule, the resumable loop and the record of how a model was made.
+"""The training loop of all recipes: steps, checkpoints, progress lines.
 
-The data of step k depends on (seed, k) only, so a run that is killed and resumed sees the same
-batches as an undisturbed one.
+The data of step k depends on (settings, k) only, so a run that is killed and resumed sees the same
+batches as one that was never stopped.
 """
 
+import io
 import json
 import os
-import platform
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from random import Random
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-
-LIBRARIES = ("torch", "transformers", "open_clip_torch", "tokenizers", "safetensors", "numpy")
 
 
 @dataclass(frozen=True)
@@ -52,111 +50,191 @@ def streams(seed: int, step: int) -> tuple[Random, np.random.Generator]:
     return Random(f"{seed}/{step}"), np.random.default_rng([seed, step])
 
 
-def adamw(module: nn.Module, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over the parameters that train; vectors and scalars do not decay."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.98))
+class Learner(Protocol):
+    """Something that is trained step by step."""
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+
+    def advance(self) -> Mapping[str, float]:
+        """Take one step; its losses by name."""
+
+    def look(self) -> str:
+        """One line about the learner as it is; empty where there is nothing to show."""
+
+    def save(self) -> bytes:
+        """Everything that later steps depend on."""
+
+    def load(self, data: bytes) -> None:
+        """Continue from saved data."""
 
 
-class Training:
-    """One resumable run: a module, its optimiser, how far it is and what it has cost."""
+class TrainingRun:
+    """A resumable run of a learner, and its cost so far."""
 
-    def __init__(self, module: nn.Module, schedule: Schedule, folder: Path, weight_decay: float):
-        """Continue from `folder/checkpoint.pt` where there is one."""
-        self.module = module
-        self.schedule = schedule
-        self.optimiser = adamw(module, weight_decay)
-        self.checkpoint = folder / "checkpoint.pt"
-        self.step = 0
+    def __init__(self, learner: Learner, folder: Path, settings: Mapping[str, object]) -> None:
+        """Continue from the checkpoint in a folder where there is one.
+
+        Args:
+            learner: The learner at step 0.
+            folder: Where checkpoints are written.
+            settings: Settings of the run, in types that JSON knows.
+
+        Raises:
+            ValueError: The checkpoint was written under other settings.
+        """
+        self.learner = learner
+        self.settings = json.loads(json.dumps(settings))
         self.cpu_seconds = 0.0
+        self._checkpoint = folder / "checkpoint.pt"
         folder.mkdir(parents=True, exist_ok=True)
-        if self.checkpoint.exists():
-            self._load()
+        if self._checkpoint.exists():
+            self._resume()
 
-    def _load(self) -> None:
-        state = torch.load(self.checkpoint, weights_only=True)
-        self.module.load_state_dict(state["module"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.cpu_seconds = state["step"], state["cpu_seconds"]
-        print(f"resumed at step {self.step}", flush=True)
+    def _resume(self) -> None:
+        state = unpacked(self._checkpoint.read_bytes())
+        theirs, ours = state["settings"], self.settings
+        if theirs != ours:
+            names = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
+            other = {name: (theirs.get(name), ours.get(name)) for name in names}
+            raise ValueError(
+                f"{self._checkpoint} has other settings (theirs, ours): {other}; give the "
+                "checkpoint's settings, or another folder"
+            )
+        self.learner.load(state["learner"])
+        self.cpu_seconds = state["cpu_seconds"]
+        print(f"resumed at step {self.learner.step}", flush=True)
 
-    def save(self) -> None:
-        """Replace the checkpoint in one move."""
-        state = {
-            "module": self.module.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "cpu_seconds": self.cpu_seconds,
-        }
-        partial = self.checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        os.replace(partial, self.checkpoint)
-
-    def run(
-        self,
-        losses: Callable[[int], Mapping[str, Tensor]],
-        evaluate: Callable[[], str],
-        *,
-        save_every: int = 100,
-        evaluate_every: int = 500,
-        seconds: float = float("inf"),
-    ) -> None:
+    def finish(self, *, save_every: int = 100, look_every: int = 500) -> None:
         """Take the steps that are left.
 
         Args:
-            losses: Losses of one step by name; their sum is minimised.
-            evaluate: One line about the model as it is; its cost is not counted.
             save_every: Steps between checkpoints and progress lines.
-            evaluate_every: Steps between calls of `evaluate`.
-            seconds: Stop after this much CPU time, for trials.
+            look_every: Steps between looks at the learner, whose cost is not counted.
         """
+        learner = self.learner
         recent: deque[Mapping[str, float]] = deque(maxlen=50)
-        trained = [p for p in self.module.parameters() if p.requires_grad]
-        self.module.train()
-        while self.step < self.schedule.steps and self.cpu_seconds < seconds:
+        while learner.step < learner.steps:
             started = time.process_time()
-            for group in self.optimiser.param_groups:
-                group["lr"] = self.schedule.at(self.step)
-            parts = losses(self.step)
-            self.optimiser.zero_grad(set_to_none=True)
-            torch.stack(list(parts.values())).sum().backward()
-            nn.utils.clip_grad_norm_(trained, 1.0)
-            self.optimiser.step()
-            self.step += 1
+            recent.append(learner.advance())
             self.cpu_seconds += time.process_time() - started
-            recent.append({name: float(loss.detach()) for name, loss in parts.items()})
-            if self.step % save_every == 0:
-                self._progress(recent)
+            if learner.step % save_every == 0:
+                print(self._line(recent), flush=True)
                 self.save()
-            if self.step % evaluate_every == 0:
-                print(f"  held out: {self._evaluated(evaluate)}", flush=True)
+            if learner.step % look_every == 0 and (line := learner.look()):
+                print(f"  held out: {line}", flush=True)
         self.save()
 
-    def _progress(self, recent: Sequence[Mapping[str, float]]) -> None:
-        means = {name: np.mean([loss[name] for loss in recent]) for name in recent[-1]}
-        shown = " ".join(f"{name} {mean:.3f}" for name, mean in means.items())
-        left = self.cpu_seconds / self.step * (self.schedule.steps - self.step)
-        print(
-            f"step {self.step}/{self.schedule.steps} cpu {self.cpu_seconds:.0f}s "
-            f"left {left:.0f}s | {shown}",
-            flush=True,
+    def save(self) -> None:
+        """Replace the checkpoint in one move."""
+        data = packed(
+            settings=self.settings, cpu_seconds=self.cpu_seconds, learner=self.learner.save()
         )
+        partial = self._checkpoint.with_suffix(".partial")
+        partial.write_bytes(data)
+        os.replace(partial, self._checkpoint)
 
-    def _evaluated(self, evaluate: Callable[[], str]) -> str:
+    def _line(self, recent: Sequence[Mapping[str, float]]) -> str:
+        means = {
+            name: np.mean([losses[name] for losses in recent if name in losses])
+            for name in recent[-1]
+        }
+        shown = " ".join(f"{name} {mean:.3g}" for name, mean in means.items())
+        step, steps = self.learner.step, self.learner.steps
+        left = self.cpu_seconds / step * (steps - step)
+        return f"step {step}/{steps} cpu {self.cpu_seconds:.0f}s left {left:.0f}s | {shown}"
+
+
+class AdamWLearner:
+    """A module trained by AdamW under a schedule; vectors and scalars do not decay."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        schedule: Schedule,
+        *,
+        weight_decay: float,
+        losses: Callable[[int], Mapping[str, Tensor]],
+        look: Callable[[], str],
+    ) -> None:
+        """Prepare step 0.
+
+        Args:
+            module: Trained in place, where its parameters require gradients.
+            schedule: Learning rate and number of steps.
+            weight_decay: Of matrices.
+            losses: Losses of one step by name; their sum is minimised.
+            look: One line about the module in evaluation mode.
+        """
+        self.module = module.train()
+        self.schedule = schedule
+        self.step = 0
+        self._losses = losses
+        self._look = look
+        self._trained = [p for p in module.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in self._trained if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in self._trained if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        self._optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.schedule.steps
+
+    def advance(self) -> Mapping[str, float]:
+        """Take one step; its losses by name."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.schedule.at(self.step)
+        parts = self._losses(self.step)
+        self._optimiser.zero_grad(set_to_none=True)
+        torch.stack(list(parts.values())).sum().backward()
+        nn.utils.clip_grad_norm_(self._trained, 1.0)
+        self._optimiser.step()
+        self.step += 1
+        return {name: float(loss.detach()) for name, loss in parts.items()}
+
+    @torch.no_grad()
+    def look(self) -> str:
+        """One line about the module as it is."""
         self.module.eval()
-        with torch.no_grad():
-            line = evaluate()
+        line = self._look()
         self.module.train()
         return line
 
+    def save(self) -> bytes:
+        """Weights, optimiser and step."""
+        return packed(
+            step=self.step,
+            module=self.module.state_dict(),
+            optimiser=self._optimiser.state_dict(),
+        )
 
-def one_thread() -> None:
-    """Use one CPU thread: small models lose by sharing their work out."""
-    torch.set_num_threads(1)
+    def load(self, data: bytes) -> None:
+        """Continue from saved data."""
+        state = unpacked(data)
+        self.module.load_state_dict(state["module"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self.step = state["step"]
+
+
+def packed(**state: object) -> bytes:
+    """Tensors, bytes and plain values in one piece."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def unpacked(data: bytes) -> dict[str, Any]:
+    """What `packed` was given; nothing else is unpickled."""
+    state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
+    return state
 
 
 def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -164,61 +242,3 @@ def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
         name: (t.half() if t.is_floating_point() else t).contiguous() for name, t in state.items()
     }
-
-
-def write_recipe(
-    folder: Path,
-    command: str,
-    *,
-    steps: int,
-    cpu_seconds: float,
-    settings: Mapping[str, object],
-    gates: Mapping[str, object],
-) -> None:
-    """Write `recipe.json`: how the model of this folder was made and what it reaches.
-
-    Args:
-        folder: Where the model lies.
-        command: What makes it again, with DIR for folders of one's own.
-        steps: Optimiser steps taken.
-        cpu_seconds: What they cost.
-        settings: The command's options; folders among them are left out.
-        gates: What was measured on the files as they are shipped.
-    """
-    record = {
-        "command": command,
-        "settings": {k: v for k, v in settings.items() if not isinstance(v, Path)},
-        "steps": steps,
-        "cpu_seconds": round(cpu_seconds),
-        "python": platform.python_version(),
-        "libraries": {name: version(name) for name in LIBRARIES},
-        "gates": dict(gates),
-    }
-    (folder / "recipe.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def conclude(
-    training: Training,
-    folder: Path,
-    command: str,
-    settings: Mapping[str, object],
-    measure: Callable[[], Mapping[str, object]],
-) -> None:
-    """Say that a model is written, measure it as it is shipped, and record how it was made.
-
-    Args:
-        training: The run that made it.
-        folder: Where it lies.
-        command: As for `write_recipe`.
-        settings: As for `write_recipe`.
-        measure: Loads the folder and measures what it holds.
-    """
-    print(f"wrote {folder}; {training.cpu_seconds:.0f} CPU-s", flush=True)
-    write_recipe(
-        folder,
-        command,
-        steps=training.step,
-        cpu_seconds=training.cpu_seconds,
-        settings=settings,
-        gates=measure(),
-    )

@@ -1,20 +1,21 @@
-"""What the embedded CLIP and captioners are measured by, on scenes that no training stage saw."""
+"""Measures of the embedded CLIPs and captioners on scenes that no training stage saw."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
+from torch import Tensor
 
 from embedded_world.drawing import draw
 from embedded_world.recipes.caption_scores import ASPECTS, attribute_accuracy, is_free_of_error
 from embedded_world.recipes.clip_texts import composite, full_caption, full_varied, partial_caption
+from embedded_world.recipes.measures import Gates, Measure
 from embedded_world.recipes.shipped_captioners import ShippedBlip2, ShippedCaptioner, ShippedLlava
 from embedded_world.scenes import Scene, sample_scenes
+from models.encoders.loading import load_encoder
+from models.encoders.spec import EncoderSpec
 from models.protocols import ImageTextEncoder
 
 RETRIEVAL_GATES: Mapping[str, float] = {"R@1": 0.95, "R@5": 0.99}
@@ -28,39 +29,12 @@ SAMPLED_SCENES = 100
 SAMPLES_EACH = 10
 
 
-@dataclass(frozen=True)
-class Measure:
-    """One share, how many cases it is of, and the least it must be (None: only reported)."""
-
-    model: str
-    name: str
-    share: float
-    n: int
-    gate: float | None = None
-
-    @property
-    def passed(self) -> bool:
-        """Whether there is no gate or it is met."""
-        return self.gate is None or self.share >= self.gate
-
-    @property
-    def line(self) -> str:
-        """The measure as a row of the table."""
-        error = math.sqrt(max(self.share * (1 - self.share), 1 / self.n) / self.n)
-        verdict = "" if self.gate is None else f">= {self.gate} {'ok' if self.passed else 'MISSED'}"
-        return f"{self.model:8}{self.name:44}{self.share:.3f} +-{error:.3f}  n={self.n:<6}{verdict}"
-
-
-def recalls(
-    queries: NDArray[np.float32], gallery: NDArray[np.float32], at: Sequence[int] = (1, 5)
-) -> dict[str, float]:
-    """Share of queries whose own row of the gallery is among the k of highest cosine.
+def recalls(queries: Tensor, gallery: Tensor, at: Sequence[int] = (1, 5)) -> dict[str, float]:
+    """Share of queries (B, d) whose own row of the gallery (B, d) is among the k of highest cosine.
 
     A wrong row that scores the same counts as ahead.
     """
-    q = F.normalize(torch.from_numpy(queries), dim=-1)
-    g = F.normalize(torch.from_numpy(gallery), dim=-1)
-    scores = q @ g.T
+    scores = F.normalize(queries, dim=-1) @ F.normalize(gallery, dim=-1).T
     ahead = (scores >= scores.diag()[:, None]).sum(dim=1) - 1
     return {f"R@{k}": float((ahead < k).float().mean()) for k in at}
 
@@ -73,22 +47,25 @@ TEXTS: Mapping[str, Callable[[Scene, Random], str]] = {
 }
 
 
-def clip_measures(encoder: ImageTextEncoder, count: int = RETRIEVAL_SCENES) -> list[Measure]:
+def clip_measures(
+    encoder: ImageTextEncoder, count: int = RETRIEVAL_SCENES, model: str = "clip"
+) -> list[Measure]:
     """Recall in both directions among `count` distinct held-out scenes."""
     scenes = sample_scenes(Random("clip gates"), count, held_out=True, distinct=True)
-    images = encoder.encode_images([draw(scene, seed) for seed, scene in enumerate(scenes)])
+    pictures = [draw(scene, seed) for seed, scene in enumerate(scenes)]
+    images = torch.from_numpy(encoder.encode_images(pictures))
     measures = []
     for kind, text_of in TEXTS.items():
         rng = Random(kind)
-        texts = encoder.encode_texts([text_of(scene, rng) for scene in scenes])
+        texts = torch.from_numpy(encoder.encode_texts([text_of(s, rng) for s in scenes]))
         gates = RETRIEVAL_GATES if kind == "canonical caption" else {}
         for name, share in recalls(texts, images).items():
             measure = f"{kind} -> image {name}"
-            measures.append(Measure("clip", measure, share, count, gates.get(name)))
+            measures.append(Measure(model, measure, share, count, gates.get(name)))
         if kind != "canonical caption":
             continue
         for name, share in recalls(images, texts).items():
-            measures.append(Measure("clip", f"image -> {kind} {name}", share, count))
+            measures.append(Measure(model, f"image -> {kind} {name}", share, count))
     return measures
 
 
@@ -113,7 +90,7 @@ def llava_measures(captioner: ShippedLlava, scene_count: int = CAPTIONED_SCENES)
     return greedy_measures("llava", captioner, scenes, LLAVA_GATE)
 
 
-def captioner_measures(
+def blip2_measures(
     captioner: ShippedBlip2,
     scene_count: int = CAPTIONED_SCENES,
     sampled_scenes: int = SAMPLED_SCENES,
@@ -135,9 +112,21 @@ def captioner_measures(
     return measures
 
 
-def as_json(measures: Sequence[Measure]) -> dict[str, object]:
-    """All measures, rounded, and whether every gate is met."""
-    rows = [
-        {"name": m.name, "share": round(m.share, 4), "n": m.n, "gate": m.gate} for m in measures
-    ]
-    return {"passed": all(m.passed for m in measures), "measures": rows}
+# --------------------------------------------------------------------------- folders
+
+
+def clip_gates(folder: Path, share: float = 1.0) -> Gates:
+    """Gates of the CLIP in a folder, on a share of the usual samples."""
+    encoder = load_encoder(EncoderSpec(name=str(folder), device="cpu"))
+    return Gates(clip_measures(encoder, round(RETRIEVAL_SCENES * share), folder.name))
+
+
+def blip2_gates(folder: Path, share: float = 1.0) -> Gates:
+    """Gates of the BLIP-2 in a folder, on a share of the usual samples."""
+    counts = round(CAPTIONED_SCENES * share), round(SAMPLED_SCENES * share)
+    return Gates(blip2_measures(ShippedBlip2(folder), *counts))
+
+
+def llava_gates(folder: Path, share: float = 1.0) -> Gates:
+    """Gates of the LLaVA in a folder, on a share of the usual samples."""
+    return Gates(llava_measures(ShippedLlava(folder), round(CAPTIONED_SCENES * share)))

@@ -1,14 +1,14 @@
 """Warm-up of a vision tower: the one that CLIP and BLIP-2 share, LLaVA's, or the small CLIP's.
 
-`python -m embedded_world.recipes.vision_tower --out DIR` writes DIR/tower.safetensors: the
-`visual` part of an open_clip CLIP. No text is involved. The tower learns to say, from the mean of
-each cell's patch tokens, what stands in the cell; from each patch token, where it is (a
-captioner's queries find a place only by what tokens carry); and from the pooled token, the whole
-picture. `--kind llava` trains a tower of its own, because LLaVA's cannot be equal to BLIP-2's;
-`--kind small` one of another width, for a second backbone.
+    OMP_NUM_THREADS=1 python -m embedded_world.recipes.vision_tower --out DIR
+
+writes DIR/tower.safetensors: the `visual` part of an open_clip CLIP. No text is involved. The
+tower learns to name the content of a cell from the mean of its patch tokens, its own place from
+each patch token (a captioner's queries find a place only by what tokens carry), and the whole
+picture from the pooled token. `--kind llava` trains another tower, because LLaVA's cannot be equal
+to BLIP-2's; `--kind small` one of another width, for a second backbone.
 """
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from embedded_world.drawing import SIDE
+from embedded_world.recipes.commands import recipe_options, start, without_paths
 from embedded_world.recipes.pictures import (
     PATCH,
     PATCHES,
@@ -34,7 +35,7 @@ from embedded_world.recipes.pictures import (
     slot_accuracy,
     slot_losses,
 )
-from embedded_world.recipes.training import Schedule, Training, one_thread, streams
+from embedded_world.recipes.training import AdamWLearner, Schedule, TrainingRun, streams
 from embedded_world.scenes import NUM_CELLS, Scene, sample_scenes
 
 WIDTH, EMBED = 128, 128
@@ -135,24 +136,17 @@ class WarmUp(nn.Module):
 
 
 def training_scenes(rng: Random, batch: int) -> list[Scene]:
-    """Half sparse, half dense scenes: dense ones show more things for the same price."""
+    """Half sparse, half dense scenes: dense ones show more things at the same cost."""
     sparse = sample_scenes(rng, batch // 2, held_out=False, most=4)
     return sparse + sample_scenes(rng, batch - batch // 2, held_out=False, least=5, most=NUM_CELLS)
 
 
 def main() -> None:
     """Train the tower and write it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint and tower")
+    parser = recipe_options(__doc__, "out", seed=3, steps=1700, batch=64)
     parser.add_argument("--kind", choices=tuple(KINDS), default="shared")
-    parser.add_argument("--seed", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=1700)
-    parser.add_argument("--batch", type=int, default=64)
-    args = parser.parse_args()
-    one_thread()
-    torch.manual_seed(args.seed)
+    args = start(parser)
     model = WarmUp(KINDS[args.kind])
-    training = Training(model, Schedule(args.steps, 1e-3, hold=0.5), args.out, weight_decay=0.05)
     seen = sample_scenes(Random(0), 500, held_out=True)
     seen_pixels = pixels(seen, np.random.default_rng(0))
 
@@ -161,11 +155,17 @@ def main() -> None:
         scenes = training_scenes(rng, args.batch)
         return model.losses(pixels(scenes, drawing), scenes)
 
-    training.run(losses, lambda: model.accuracy(seen_pixels, seen), evaluate_every=200)
+    learner = AdamWLearner(
+        model,
+        Schedule(args.steps, 1e-3, hold=0.5),
+        weight_decay=0.05,
+        losses=losses,
+        look=lambda: model.accuracy(seen_pixels, seen),
+    )
+    run = TrainingRun(learner, args.out, without_paths(vars(args)))
+    run.finish(look_every=200)
     save_file(model.tower.state_dict(), args.out / TOWER_FILE)
-    model.eval()
-    with torch.no_grad():
-        print(f"final: {model.accuracy(seen_pixels, seen)}; {training.cpu_seconds:.0f} CPU-s")
+    print(f"final: {learner.look()}; {run.cpu_seconds:.0f} CPU-s")
 
 
 if __name__ == "__main__":

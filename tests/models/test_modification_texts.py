@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from embedded_world.recipes.text_language import difference_prompt
+from embedded_world.recipes.text_prompts import difference_prompt
 from models.generators.openai_server import OpenAIServerGenerator, OpenAIServerSettings
 from models.generators.openai_session import ServerUnusable
 from models.instructcir.modification_texts import (

@@ -161,6 +161,7 @@ def test_it_is_small_half_precision_and_says_how_it_was_made(shipped: Path) -> N
         assert str(Path.home()) not in (shipped / name).read_text()
 
 
+@pytest.mark.slow
 def test_it_beats_image_plus_text(
     repository: Path, roots: dict[str, Path], network_scores: dict[str, float]
 ) -> None:

@@ -16,11 +16,12 @@ from embedded_world.recipes.text_differences import (
     changes,
     draw_difference,
 )
-from embedded_world.recipes.text_gates import tells_everything, tells_true_changes
 from embedded_world.recipes.text_labels import ChangeLabels, DifferenceLabels
-from embedded_world.recipes.text_language import build_tokenizer, difference_prompt
+from embedded_world.recipes.text_measures import tells_everything, tells_true_changes
+from embedded_world.recipes.text_prompts import difference_prompt
 from embedded_world.recipes.text_samples import HELD_OUT, Sample
 from embedded_world.recipes.text_settings import Settings
+from embedded_world.recipes.text_tokenizer import build_text_tokenizer
 from embedded_world.scenes import Scene, Thing, is_held_out, is_held_out_edit, make_scene
 from tests.fakes.world_reader import edited, fits, picture_of
 
@@ -140,7 +141,7 @@ def test_answers_are_judged_by_hand() -> None:
 
 
 def test_probe_labels_by_hand() -> None:
-    tokenizer = build_tokenizer()
+    tokenizer = build_text_tokenizer()
     labels = DifferenceLabels(tokenizer, ChangeLabels(tokenizer))
     before = replace(SCENE.put(0, replace(CIRCLE, size=None)))
     caption_b = (

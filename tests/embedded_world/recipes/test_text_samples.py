@@ -7,9 +7,9 @@ import pytest
 
 from embedded_world import grammar
 from embedded_world.grammar import ONE_EDIT, Edit
-from embedded_world.recipes.text_gates import TEST_SETS, draw_samples
 from embedded_world.recipes.text_labels import AimLabels, ChangeLabels
-from embedded_world.recipes.text_language import build_tokenizer, edit_prompt
+from embedded_world.recipes.text_measures import TEST_SETS, draw_samples
+from embedded_world.recipes.text_prompts import edit_prompt
 from embedded_world.recipes.text_samples import (
     ADDED,
     EDIT,
@@ -22,6 +22,7 @@ from embedded_world.recipes.text_samples import (
     read_pointer,
 )
 from embedded_world.recipes.text_settings import KIND_WEIGHTS, Settings
+from embedded_world.recipes.text_tokenizer import build_text_tokenizer
 from embedded_world.scenes import Scene, Thing, content, is_held_out, is_held_out_edit, make_scene
 
 CIRCLE = Thing("small", "striped", "red", "circle")
@@ -185,12 +186,12 @@ def test_evaluation_sees_only_what_is_held_out_and_shares_nothing_with_training(
     rng = Random(8)
     trained = {
         content(scene)
-        for _ in range(2000)
+        for _ in range(1000)
         for sample in [draw_sample(rng, Settings().mix(10**6), TRAINING)]
         for scene in (sample.said, sample.wanted)
     }
     for test in TEST_SETS:
-        for sample in draw_samples(test, 12):
+        for sample in draw_samples(test, 6):
             assert is_held_out(sample.scene)
             assert is_held_out(sample.after)
             assert not {content(sample.scene), content(sample.after)} & trained
@@ -201,7 +202,7 @@ def test_evaluation_sees_only_what_is_held_out_and_shares_nothing_with_training(
 
 
 def test_aim_labels_by_hand() -> None:
-    tokenizer = build_tokenizer()
+    tokenizer = build_text_tokenizer()
     instruction = "at the top paint the circle green and remove the object in the center"
     ids = tokenizer(edit_prompt(grammar.caption(SCENE), instruction))["input_ids"]
     tokens = tokenizer.convert_ids_to_tokens(ids)
@@ -215,7 +216,7 @@ def test_aim_labels_by_hand() -> None:
 
 
 def test_change_labels_by_hand() -> None:
-    tokenizer = build_tokenizer()
+    tokenizer = build_text_tokenizer()
     labels = ChangeLabels(tokenizer)
     # The star turned green and the circle vanished: "in the center" is not the next place said.
     answer = tokenizer(

@@ -21,18 +21,14 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from embedded_world.drawing import draw
 from embedded_world.grammar import caption
-from embedded_world.recipes.captioner import QUERIES
+from embedded_world.recipes.blip2 import QUERIES
 from embedded_world.recipes.clip import PRESETS, text_config
 from embedded_world.recipes.clip_tokenizer import BPE_FILE, write_merges
 from embedded_world.recipes.composed_probe import run_probe
-from embedded_world.recipes.llava import llava_tokenizer, prompt_tokens
+from embedded_world.recipes.llava import prompt_tokens
 from embedded_world.recipes.pictures import to_tensor
 from embedded_world.recipes.shipped_captioners import ShippedBlip2, ShippedLlava
-from embedded_world.recipes.vision_measures import (
-    captioner_measures,
-    clip_measures,
-    llava_measures,
-)
+from embedded_world.recipes.vision_measures import blip2_measures, clip_measures, llava_measures
 from embedded_world.scenes import sample_scenes
 from models.encoders.loading import load_encoder
 from models.encoders.open_clip import OpenClipEncoder
@@ -77,17 +73,6 @@ def test_weights_are_small_and_half_precision(embedded: Path, name: str) -> None
     with safe_open(weights, "pt") as file:
         types = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
     assert types <= {"F16", "I64"}
-
-
-@pytest.mark.parametrize("name", ["clip", "clip_small", "blip2", "llava", "lincir"])
-def test_recipe_says_how_it_was_made(embedded: Path, name: str) -> None:
-    record = json.loads((embedded / name / "recipe.json").read_text())
-    assert record["command"].startswith("OMP_NUM_THREADS=1 python -m embedded_world.recipes.")
-    assert record["steps"] > 0
-    assert record["cpu_seconds"] > 0
-    assert "torch" in record["libraries"]
-    assert record["gates"]
-    assert (embedded / name / "README.md").is_file()
 
 
 def test_all_weights_are_small_enough_to_ship(embedded: Path) -> None:
@@ -165,7 +150,7 @@ def test_clips_pass_reduced_gates_and_reach_what_their_recipes_say(
 
 
 def test_captioner_passes_reduced_gates(captioner: ShippedBlip2) -> None:
-    gated = [m for m in captioner_measures(captioner, 200, 20, 10) if m.gate is not None]
+    gated = [m for m in blip2_measures(captioner, 200, 20, 10) if m.gate is not None]
     assert [m.name for m in gated if m.share < m.gate - SLACK] == []
     assert len(gated) == 7
 
@@ -237,8 +222,6 @@ def test_llava_prompts_as_in_training(embedded: Path, llava: ShippedLlava) -> No
     )
     assert at_once["input_ids"].tolist() == [trained]
     assert processor.tokenizer.padding_side == "left"
-    shipped, built = processor.tokenizer.get_vocab(), llava_tokenizer().get_vocab()
-    assert shipped == built
 
 
 @pytest.mark.parametrize("kind", [CLIPImageProcessor, CLIPImageProcessorPil])

@@ -1,4 +1,4 @@
-"""The pieces that training is made of: towers that agree, exact resumption, honest scores."""
+"""The pieces of vision training: towers that agree, labels, batches, losses, scores."""
 
 from pathlib import Path
 from random import Random
@@ -7,22 +7,21 @@ import numpy as np
 import pytest
 import torch
 from open_clip.tokenizer import SimpleTokenizer
-from torch import Tensor, nn
+from torch import nn
 from transformers import Blip2VisionConfig, Blip2VisionModel, CLIPVisionModel
 
 from embedded_world.drawing import draw_batch
 from embedded_world.grammar import caption
-from embedded_world.recipes import vision_measures
+from embedded_world.recipes.blip2 import blip2_config, varied_share
 from embedded_world.recipes.caption_scores import attribute_accuracy, is_free_of_error
-from embedded_world.recipes.captioner import blip2_config, varied_share
-from embedded_world.recipes.captioner_tokenizer import build_tokenizer
+from embedded_world.recipes.captioner_tokenizer import build_captioner_tokenizer
 from embedded_world.recipes.captioner_training import token_batch
 from embedded_world.recipes.clip import contrastive_loss, encode_texts, new_clip
 from embedded_world.recipes.clip_tokenizer import write_merges
-from embedded_world.recipes.llava import llava_config, llava_tokenizer
+from embedded_world.recipes.llava import build_llava_tokenizer, llava_config
 from embedded_world.recipes.pictures import SLOTS, cell_means, labels, to_tensor
 from embedded_world.recipes.tower_conversion import blip2_vision_state, clip_vision_state
-from embedded_world.recipes.training import Schedule, Training, half_precision
+from embedded_world.recipes.vision_measures import recalls
 from embedded_world.recipes.vision_tower import KINDS, new_tower, read_tower
 from embedded_world.scenes import Thing, make_scene, sample_scenes
 
@@ -38,7 +37,7 @@ def random_tower(seed: int, kind: str = "shared") -> nn.Module:
 
 def test_converted_tower_gives_open_clips_tokens() -> None:
     tower = random_tower(0)
-    config: Blip2VisionConfig = blip2_config(build_tokenizer()).vision_config
+    config: Blip2VisionConfig = blip2_config(build_captioner_tokenizer()).vision_config
     converted = Blip2VisionModel(config).eval()
     converted.load_state_dict(blip2_vision_state(tower.state_dict()))
     images = torch.randn(3, 3, 96, 96)
@@ -51,7 +50,7 @@ def test_converted_tower_gives_open_clips_tokens() -> None:
 
 def test_llavas_tower_gives_the_tokens_of_the_block_that_was_trained() -> None:
     tower = random_tower(1, "llava")
-    config = llava_config(llava_tokenizer())
+    config = llava_config(build_llava_tokenizer())
     converted = CLIPVisionModel(config.vision_config).eval()
     converted.load_state_dict(clip_vision_state(tower.state_dict()))
     images = torch.randn(3, 3, 96, 96)
@@ -109,42 +108,10 @@ def test_pixels_are_normalised_by_the_shipped_constants() -> None:
     assert np.allclose(to_tensor(drawn).numpy(), expected.transpose(0, 3, 1, 2), atol=1e-5)
 
 
-def test_schedule_rises_holds_and_falls() -> None:
-    schedule = Schedule(steps=100, rate=1.0, warm_up=10, hold=0.5, floor=0.02)
-    assert [schedule.at(s) for s in (0, 9, 49)] == [0.1, 1.0, 1.0]
-    assert schedule.at(75) == pytest.approx(0.5)
-    assert schedule.at(99) == pytest.approx(0.02)
-
-
 def test_varied_captions_come_late() -> None:
     assert varied_share(0.2) == 0
     assert varied_share(0.45) == pytest.approx(0.5)
     assert varied_share(0.99) == 0.9
-
-
-def regression(folder: Path, stop: int | None = None) -> nn.Module:
-    """A small run whose data follow from the step; interrupted at `stop` where given."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
-    training = Training(model, Schedule(12, 1e-2, warm_up=3), folder, weight_decay=0.1)
-
-    def losses(step: int) -> dict[str, Tensor]:
-        if step == stop:
-            raise KeyboardInterrupt
-        x = torch.from_numpy(np.random.default_rng(step).normal(size=(16, 4))).float()
-        return {"square": (model(x)[:, 0] - x.sum(dim=1)).square().mean()}
-
-    training.run(losses, lambda: "", save_every=5, evaluate_every=100)
-    return model
-
-
-def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path) -> None:
-    undisturbed = regression(tmp_path / "a")
-    with pytest.raises(KeyboardInterrupt):
-        regression(tmp_path / "b", stop=8)
-    resumed = regression(tmp_path / "b")
-    for name, weight in undisturbed.state_dict().items():
-        assert torch.equal(weight, resumed.state_dict()[name]), name
 
 
 def test_cropped_text_encoding_is_open_clips(tmp_path: Path) -> None:
@@ -172,10 +139,10 @@ def test_contrastive_loss_is_the_mean_of_both_directions() -> None:
 
 
 def test_recall_counts_ties_against_the_right_one() -> None:
-    queries = np.array([[1, 0], [0, 1], [1, 0]], np.float32)
-    gallery = np.array([[1, 0], [1, 0.1], [2, 0]], np.float32)
+    queries = torch.tensor([[1.0, 0], [0, 1], [1, 0]])
+    gallery = torch.tensor([[1.0, 0], [1, 0.1], [2, 0]])
     # Query 0 ties with row 2; query 1 finds row 1; query 2 ties with row 0.
-    assert vision_measures.recalls(queries, gallery, at=(1, 2)) == {
+    assert recalls(queries, gallery, at=(1, 2)) == {
         "R@1": pytest.approx(1 / 3),
         "R@2": 1.0,
     }
@@ -197,9 +164,3 @@ def test_caption_scores_of_hand_made_captions() -> None:
     assert verdicts == [True, False, True]  # leaving a thing out is no error, inventing one is
     assert not is_free_of_error(right, scene.put(4, None))
     assert not is_free_of_error("gibberish", scene)
-
-
-def test_half_precision_keeps_integers() -> None:
-    state = half_precision({"w": torch.ones(2), "n": torch.arange(3)})
-    assert state["w"].dtype == torch.float16
-    assert state["n"].dtype == torch.int64

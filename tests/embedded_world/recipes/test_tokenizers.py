@@ -1,4 +1,4 @@
-"""Both tokenizers cover the language and give its spelling back."""
+"""The tokenizers cover the language, give its spelling back, and are the shipped ones."""
 
 import gzip
 import re
@@ -10,10 +10,12 @@ from open_clip.tokenizer import SimpleTokenizer
 from transformers import PreTrainedTokenizerFast
 
 from embedded_world.grammar import caption, leave_open, phrases, varied_caption
-from embedded_world.recipes.captioner_tokenizer import LONGEST, build_tokenizer
+from embedded_world.recipes.blip2 import blip2_processor
+from embedded_world.recipes.captioner_tokenizer import LONGEST, build_captioner_tokenizer
 from embedded_world.recipes.clip_texts import composite
 from embedded_world.recipes.clip_tokenizer import merges, write_merges
-from embedded_world.recipes.llava import caption_prompt, llava_tokenizer
+from embedded_world.recipes.llava import build_llava_tokenizer, caption_prompt, llava_processor
+from embedded_world.recipes.text_tokenizer import build_text_tokenizer
 from embedded_world.scenes import sample_scenes
 
 
@@ -23,7 +25,7 @@ def captioner_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """The tokenizer as it comes back from disk."""
     folder = tmp_path_factory.mktemp("tokenizer")
-    build_tokenizer().save_pretrained(folder)
+    build_captioner_tokenizer().save_pretrained(folder)
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
@@ -53,7 +55,7 @@ def test_captions_round_trip_exactly(captioner_tokenizer: PreTrainedTokenizerFas
 
 
 def test_llavas_captions_round_trip_and_its_chat_is_known() -> None:
-    tokenizer = llava_tokenizer()
+    tokenizer = build_llava_tokenizer()
     for text in texts(50):
         ids = tokenizer(text)["input_ids"]
         assert tokenizer.unk_token_id not in ids
@@ -109,3 +111,19 @@ def test_merges_file_is_reproducible(tmp_path: Path) -> None:
     first = write_merges(tmp_path).read_bytes()
     assert write_merges(tmp_path).read_bytes() == first
     assert not gzip.decompress(first).endswith(b"\n"), "open_clip would read an empty merge"
+
+
+@pytest.mark.parametrize("name", ["blip2", "llava", "llama"])
+def test_the_shipped_files_are_those_that_the_recipes_write(
+    repository: Path, name: str, tmp_path: Path
+) -> None:
+    made = {
+        "blip2": lambda: blip2_processor(build_captioner_tokenizer()),
+        "llava": lambda: llava_processor(build_llava_tokenizer()),
+        "llama": build_text_tokenizer,
+    }[name]()
+    made.save_pretrained(tmp_path)
+    files = {path.name for path in tmp_path.iterdir()}
+    assert {"tokenizer.json", "tokenizer_config.json"} <= files
+    shipped = repository / "models" / "embedded" / name
+    assert [f for f in files if (tmp_path / f).read_bytes() != (shipped / f).read_bytes()] == []

@@ -6,7 +6,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from embedded_world import grammar
-from embedded_world.recipes import text_language as language
+from embedded_world.recipes import text_prompts
+from embedded_world.recipes.text_tokenizer import build_text_tokenizer, vocabulary
 from embedded_world.scenes import (
     BACKGROUNDS,
     COLOURS,
@@ -22,7 +23,7 @@ from models.prompts.library import load_prompt
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    return language.build_tokenizer()
+    return build_text_tokenizer()
 
 
 def spelled(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
@@ -30,7 +31,7 @@ def spelled(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
 
 
 def test_tokens_of_a_hand_worked_prompt(tokenizer: PreTrainedTokenizerFast) -> None:
-    prompt = language.edit_prompt(
+    prompt = text_prompts.edit_prompt(
         "at the top left a small striped red circle, on a white background",
         "make the red circle blue and add an outlined pink star at the top",
     )
@@ -83,7 +84,7 @@ def test_case_line_breaks_and_full_stops_do_not_matter(tokenizer: PreTrainedToke
 
 
 def test_a_chat_message_is_the_raw_prompt(tokenizer: PreTrainedTokenizerFast) -> None:
-    prompt = language.added_prompt("in the center a large solid red heart", "add a blue star")
+    prompt = text_prompts.added_prompt("in the center a large solid red heart", "add a blue star")
     message = [{"role": "user", "content": prompt}]
     chat = tokenizer.apply_chat_template(message, tokenize=True, add_generation_prompt=True)
     assert chat["input_ids"] == tokenizer(prompt)["input_ids"]
@@ -91,7 +92,7 @@ def test_a_chat_message_is_the_raw_prompt(tokenizer: PreTrainedTokenizerFast) ->
 
 
 def test_labels_of_all_three_tasks_are_single_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
-    for label in language.LABELS:
+    for label in text_prompts.LABELS:
         assert len(tokenizer(label, add_special_tokens=False)["input_ids"]) == 1
 
 
@@ -101,10 +102,10 @@ def test_tokens_of_a_hand_worked_difference_prompt(tokenizer: PreTrainedTokenize
     )
     tokens = tokenizer.convert_ids_to_tokens(tokenizer(prompt)["input_ids"])
     assert tokens == [
-        *("<s>", language.DIFFERENCE_TASK.lower()),
+        *("<s>", text_prompts.DIFFERENCE_TASK.lower()),
         *("caption a:", "at the top", "a small", "red", "star"),
         *("caption b:", "at the top", "a small", "red", "heart"),
-        *(language.DIFFERENCE_RULES.lower(), "difference:"),
+        *(text_prompts.DIFFERENCE_RULES.lower(), "difference:"),
     ]
 
 
@@ -112,13 +113,13 @@ def test_the_difference_prompt_is_the_one_that_ships() -> None:
     captions = ("in the center a large star", "in the center a small star, on a white background")
     shipped = load_prompt("instructcir_difference", ("caption_a", "caption_b"))
     rendered = shipped.render(caption_a=captions[0], caption_b=captions[1])
-    assert language.difference_prompt(*captions) == rendered
-    bare = language.difference_prompt(*captions, prose=False)
+    assert text_prompts.difference_prompt(*captions) == rendered
+    bare = text_prompts.difference_prompt(*captions, prose=False)
     assert bare == f"caption A: {captions[0]} caption B: {captions[1]} Difference:"
 
 
 def test_tokens_that_older_weights_know_keep_their_ids() -> None:
-    vocabulary = language.vocabulary()
-    assert len(vocabulary) == 156
-    assert vocabulary[:6] == ["<pad>", "<s>", "</s>", "<unk>", "image content:", "instruction:"]
-    assert vocabulary[153] == "it's"  # the last of the 154 of the first two training cycles
+    tokens = vocabulary()
+    assert len(tokens) == 156
+    assert tokens[:6] == ["<pad>", "<s>", "</s>", "<unk>", "image content:", "instruction:"]
+    assert tokens[153] == "it's"  # the last of the 154 of the first two training cycles

@@ -1,6 +1,7 @@
-"""The embedded captioner: a BLIP-2 with an OPT decoder, on the frozen vision tower.
+"""The embedded BLIP-2, with an OPT decoder, on the frozen vision tower.
 
-`python -m embedded_world.recipes.captioner --tower DIR/tower.safetensors --work DIR2 --out DIR3`
+    OMP_NUM_THREADS=1 python -m embedded_world.recipes.blip2 \\
+        --tower TOWER/tower.safetensors --work DIR --out models/embedded/blip2
 
 Canonical captions first, then a growing share of varied ones (synonyms, lead-ins, the background
 first): the samples of one picture then differ in wording. The things keep their reading order;
@@ -11,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import (
@@ -27,25 +27,15 @@ from transformers import (
 
 from embedded_world.drawing import SIDE
 from embedded_world.grammar import caption, leave_open, varied_caption
-from embedded_world.recipes.captioner_tokenizer import LONGEST, build_tokenizer
-from embedded_world.recipes.captioner_training import (
-    Trainee,
-    captioner_options,
-    token_batch,
-    train_captioner,
-)
+from embedded_world.recipes.captioner_tokenizer import IMAGE, build_captioner_tokenizer
+from embedded_world.recipes.captioner_training import CaptionerRecipe, Trainee
 from embedded_world.recipes.pictures import MEAN, SLOTS, STD, labels, slot_losses
-from embedded_world.recipes.shipped_captioners import ShippedBlip2
 from embedded_world.recipes.tower_conversion import blip2_vision_state
-from embedded_world.recipes.training import conclude, half_precision, one_thread
-from embedded_world.recipes.vision_measures import as_json, captioner_measures
-from embedded_world.recipes.vision_tower import VISION, WIDTH, load_tower
+from embedded_world.recipes.training import half_precision
+from embedded_world.recipes.vision_measures import blip2_gates
+from embedded_world.recipes.vision_tower import VISION, WIDTH
 from embedded_world.scenes import BACKGROUNDS, NUM_CELLS, Scene, make_scene
 
-COMMAND = (
-    "OMP_NUM_THREADS=1 python -m embedded_world.recipes.captioner --tower TOWER/tower.safetensors "
-    "--work DIR --out models/embedded/blip2"
-)
 UNMENTIONED = 0.15
 """Share of things that a varied caption does not mention (it mentions one at least)."""
 LEFT_OPEN = 0.4
@@ -100,12 +90,12 @@ def blip2_config(tokenizer: PreTrainedTokenizerFast) -> Blip2Config:
         text_config=text,
         num_query_tokens=QUERIES,
         image_text_hidden_size=WIDTH,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
         initializer_range=0.08,
     )
 
 
-def new_captioner(
+def new_blip2(
     tokenizer: PreTrainedTokenizerFast, tower: dict[str, Tensor]
 ) -> Blip2ForConditionalGeneration:
     """An untrained captioner on a trained, frozen tower."""
@@ -121,26 +111,22 @@ def new_captioner(
     return model
 
 
-class CaptionerTraining(Trainee):
+class Blip2Training(Trainee):
     """The captioner and read-out heads on its queries, which are thrown away afterwards."""
 
     def __init__(self, model: Blip2ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast):
-        super().__init__()
-        self.model = model
+        placeholders = [model.config.image_token_index] * QUERIES
+        super().__init__(model, tokenizer, [*placeholders, tokenizer.bos_token_id])
         self.cell_head = nn.Linear(WIDTH, sum(SLOTS.values()))
         self.ground_head = nn.Linear(WIDTH, len(BACKGROUNDS))
-        self.tokenizer = tokenizer
 
-    def batch(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Queries, <s>, caption, </s>: what the language model is trained on."""
-        tokenizer = self.tokenizer
-        image = [self.model.config.image_token_index] * QUERIES
-        return token_batch(
-            [*image, tokenizer.bos_token_id],
-            tokenizer(texts, add_special_tokens=False)["input_ids"],
-            pad=tokenizer.pad_token_id,
-            end=tokenizer.eos_token_id,
-        )
+    def texts(self, scenes: Sequence[Scene], rng: Random, done: float) -> list[str]:
+        """One caption per scene; more and more of them vary in wording and in what they say."""
+        share = varied_share(done)
+        return [
+            varied_caption(mentioned(scene, rng), rng) if rng.random() < share else caption(scene)
+            for scene in scenes
+        ]
 
     def losses(
         self, images: Tensor, texts: Sequence[str], scenes: Sequence[Scene]
@@ -153,23 +139,25 @@ class CaptionerTraining(Trainee):
         read = read + F.cross_entropy(self.ground_head(queries[:, NUM_CELLS]), grounds)
         return {"caption": out.loss, "queries": 0.3 * read}
 
+    def generate(self, images: Tensor, **options: object) -> Tensor:
+        """Tokens of one caption of each normalised picture."""
+        return self.model.generate(pixel_values=images, **options)
 
-@torch.no_grad()
-def greedy_captions(
-    model: Blip2ForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerFast,
-    images: Tensor,
-    batch: int = 100,
-    **sampling: object,
-) -> list[str]:
-    """Captions of normalised images; greedy unless `sampling` says otherwise."""
-    texts: list[str] = []
-    for part in images.split(batch):
-        tokens = model.generate(
-            pixel_values=part, max_new_tokens=LONGEST, **{"do_sample": False, **sampling}
-        )
-        texts += tokenizer.batch_decode(tokens, skip_special_tokens=True)
-    return texts
+    def save(self, folder: Path) -> None:
+        """Write the captioner in fp16 and its processor, for plain `from_pretrained`."""
+        blip2_processor(self.tokenizer).save_pretrained(folder)
+        state = half_precision(self.model.state_dict())
+        del state["language_model.lm_head.weight"]  # tied to the embedding
+        # The configuration stays at float32, so that plain loading computes in float32.
+        self.model.save_pretrained(folder, state_dict=state)
+
+
+def blip2_processor(tokenizer: PreTrainedTokenizerFast) -> Blip2Processor:
+    """Pictures and texts as the model reads them."""
+    images = BlipImageProcessor(
+        size={"height": SIDE, "width": SIDE}, image_mean=list(MEAN), image_std=list(STD)
+    )
+    return Blip2Processor(images, tokenizer, num_query_tokens=QUERIES)
 
 
 def varied_share(done: float) -> float:
@@ -178,7 +166,7 @@ def varied_share(done: float) -> float:
 
 
 def mentioned(scene: Scene, rng: Random) -> Scene:
-    """What one caption says of a scene.
+    """The part of a scene that one caption says.
 
     People who caption photographs leave things out, and so do captioners trained on them: an
     ensemble of captions knows more than any one of them. Greedy decoding still says everything,
@@ -190,52 +178,13 @@ def mentioned(scene: Scene, rng: Random) -> Scene:
     return leave_open(some, rng, LEFT_OPEN)
 
 
-def training_texts(scenes: Sequence[Scene], rng: Random, share: float) -> list[str]:
-    """One caption per scene, with probability `share` varied in wording and in what it says."""
-    return [
-        varied_caption(mentioned(s, rng), rng) if rng.random() < share else caption(s)
-        for s in scenes
-    ]
+def build(tower: dict[str, Tensor]) -> Blip2Training:
+    """An untrained captioner with its tokenizer."""
+    tokenizer = build_captioner_tokenizer()
+    return Blip2Training(new_blip2(tokenizer, tower), tokenizer)
 
 
-def save_captioner(
-    model: Blip2ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path
-) -> None:
-    """Write the model in fp16 and its processor, for plain `from_pretrained`."""
-    images = BlipImageProcessor(
-        size={"height": SIDE, "width": SIDE}, image_mean=list(MEAN), image_std=list(STD)
-    )
-    Blip2Processor(images, tokenizer, num_query_tokens=QUERIES).save_pretrained(folder)
-    state = half_precision(model.state_dict())
-    del state["language_model.lm_head.weight"]  # tied to the embedding
-    # The configuration stays at float32, so that plain loading computes in float32.
-    model.save_pretrained(folder, state_dict=state)
-
-
-def main() -> None:
-    """Train the captioner and write it."""
-    args = captioner_options(__doc__, seed=23, steps=4000, batch=64)
-    one_thread()
-    torch.manual_seed(args.seed)
-    tokenizer = build_tokenizer()
-    model = new_captioner(tokenizer, load_tower(args.tower))
-
-    def texts_of(scenes: Sequence[Scene], rng: Random, done: float) -> list[str]:
-        return training_texts(scenes, rng, varied_share(done))
-
-    training = train_captioner(
-        CaptionerTraining(model, tokenizer),
-        args,
-        texts_of,
-        lambda images: greedy_captions(model, tokenizer, images),
-    )
-    save_captioner(model, tokenizer, args.out)
-
-    def measure() -> dict[str, object]:
-        return as_json(captioner_measures(ShippedBlip2(args.out)))
-
-    conclude(training, args.out, COMMAND, vars(args), measure)
-
+RECIPE = CaptionerRecipe("blip2", build, blip2_gates, seed=23, steps=4000, batch=64)
 
 if __name__ == "__main__":
-    main()
+    RECIPE.main(__doc__)

@@ -1,29 +1,20 @@
-"""Gates of the embedded text generator on scenes and edits that no training stage saw.
+"""Measures of the embedded text generator on scenes and edits that no training stage saw.
 
-    OMP_NUM_THREADS=1 python -m embedded_world.recipes.text_gates --model models/embedded/llama
-
-Prints a table with sample sizes and standard errors and then one JSON line; ends with 1 when a
-gate is missed. Texts that tell a difference are judged by `embedded_world.instructions`. With
-`--captioner DIR` (a BLIP-2) it also says what generated captions give.
+Texts that tell a difference are judged by `embedded_world.instructions`.
 """
 
-import argparse
-import json
-import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any
 
-import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from embedded_world.drawing import draw
 from embedded_world.grammar import ONE_EDIT, join_added, parse_caption
 from embedded_world.instructions import apply_instruction, read_instruction
+from embedded_world.recipes.measures import Gates, Measure, counted
 from embedded_world.recipes.text_differences import (
     DIFFERENCE,
     MOST_WORDS,
@@ -32,8 +23,8 @@ from embedded_world.recipes.text_differences import (
     changes,
     draw_difference,
 )
-from embedded_world.recipes.text_language import added_prompt, edit_prompt
 from embedded_world.recipes.text_model import answer, load, sampled_answers
+from embedded_world.recipes.text_prompts import added_prompt, edit_prompt
 from embedded_world.recipes.text_samples import (
     ADDED,
     HELD_OUT,
@@ -46,8 +37,8 @@ from embedded_world.recipes.text_samples import (
 from models.captioners.blip2 import Blip2Settings
 from models.protocols import CaptionSampling
 
-MODEL = Path("models/embedded/llama")
-CAPTIONER = Path("models/embedded/blip2")
+MODEL = "llama"
+"""Name of its folder below models/embedded."""
 GATES: Mapping[str, float] = {
     "edited": 0.92,
     "added": 0.98,
@@ -59,6 +50,9 @@ GATES: Mapping[str, float] = {
 
 The first three are about one edit whose combination is held out, too.
 """
+
+SAMPLES = 1000
+"""Samples of each main test set."""
 
 _ADDING = (*ONE_EDIT, "add", "add", "add", "add", "replace", "replace", "replace")
 """Kinds for the question of what is added: a good half of the answers are not "none"."""
@@ -102,45 +96,6 @@ TEST_SETS = (
     TestSet("difference, unrelated scenes", DifferenceMix(apart=(UNRELATED,)), HELD_OUT_SCENES),
 )
 """Those named in GATES are gates; the others say where the model is weaker or stronger."""
-
-
-@dataclass
-class Score:
-    """Right answers out of `n`, also per kind of edit (single edits only)."""
-
-    name: str
-    n: int = 0
-    right: int = 0
-    kinds: dict[str, list[int]] = field(default_factory=dict)
-
-    @property
-    def share(self) -> float:
-        """Share of right answers."""
-        return self.right / max(1, self.n)
-
-    @property
-    def error(self) -> float:
-        """Standard error of the share."""
-        return math.sqrt(self.share * (1 - self.share) / max(1, self.n))
-
-    def count(self, sample: Sample, good: bool) -> None:
-        """Add one answer."""
-        self.n += 1
-        self.right += good
-        if len(sample.edits) == 1:
-            tally = self.kinds.setdefault(sample.edits[0].kind, [0, 0])
-            tally[0] += good
-            tally[1] += 1
-
-    def as_json(self) -> dict[str, object]:
-        """Plain values for the JSON line."""
-        kinds = {k: f"{good}/{n}" for k, (good, n) in sorted(self.kinds.items())}
-        return {
-            "share": round(self.share, 4),
-            "se": round(self.error, 4),
-            "n": self.n,
-            "kinds": kinds,
-        }
 
 
 def tells_true_changes(sample: Sample, text: str) -> bool:
@@ -190,14 +145,18 @@ def draw_samples(test: TestSet, count: int) -> list[Sample]:
 
 def score(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, test: TestSet, count: int
-) -> Score:
+) -> Measure:
     """Ask the model about one test set."""
     samples = draw_samples(test, count)
-    result = Score(test.name)
-    texts = answer(model, tokenizer, [s.prompt for s in samples])
-    for sample, text in zip(samples, texts, strict=True):
-        result.count(sample, is_right(sample, text, test.whole))
-    return result
+    texts = answer(model, tokenizer, [sample.prompt for sample in samples])
+    right = [is_right(*pair, test.whole) for pair in zip(samples, texts, strict=True)]
+    return verdict(test.name, samples, right)
+
+
+def verdict(name: str, samples: Sequence[Sample], right: Sequence[bool]) -> Measure:
+    """The share of right answers, also by kind of edit where a sample has a single one."""
+    kinds = [sample.edits[0].kind if len(sample.edits) == 1 else None for sample in samples]
+    return counted(MODEL, name, zip(kinds, right, strict=True), GATES.get(name))
 
 
 def quick_look(
@@ -214,7 +173,7 @@ def quick_look(
 
 def score_generated(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, captioner: Path, count: int
-) -> list[Score]:
+) -> list[Measure]:
     """The same questions on captions that a captioner writes of drawn pictures.
 
     Answers are held against the true scene after the edit, so the captioner's slips count too.
@@ -229,12 +188,14 @@ def score_generated(
     pairs = [(c, s.instruction) for c, s in zip(told, samples, strict=True)]
     edits = answer(model, tokenizer, [edit_prompt(*pair) for pair in pairs])
     adds = answer(model, tokenizer, [added_prompt(*pair) for pair in pairs])
-    scores = [Score(f"generated captions: {what}") for what in ("caption right", "edited", "added")]
-    for sample, words, edited, added in zip(samples, told, edits, adds, strict=True):
-        scores[0].count(sample, parse_caption(words) == sample.scene)
-        scores[1].count(sample, parse_caption(edited) == sample.after)
-        scores[2].count(sample, added == join_added(sample.edits))
-    return scores
+    right = {
+        "caption right": [
+            parse_caption(text) == s.scene for text, s in zip(told, samples, strict=True)
+        ],
+        "edited": [parse_caption(text) == s.after for text, s in zip(edits, samples, strict=True)],
+        "added": [text == join_added(s.edits) for text, s in zip(adds, samples, strict=True)],
+    }
+    return [verdict(f"{test.name}: {what}", samples, good) for what, good in right.items()]
 
 
 def sampled(
@@ -278,54 +239,21 @@ def throughput(
     }
 
 
-def run_gates(path: Path, count: int, captioner: Path | None) -> dict[str, Any]:
-    """Score a shipped model, print the table and return what the JSON line says."""
-    torch.set_num_threads(1)
-    model, tokenizer = load(path)
-    scores = []
-    for test in TEST_SETS:
-        scores.append(score(model, tokenizer, test, round(count * test.share)))
-        _show(scores[-1])
+def llama_gates(folder: Path, share: float = 1.0, captioner: Path | None = None) -> Gates:
+    """Gates of the text generator in a folder, on a share of the usual samples.
+
+    Args:
+        folder: The shipped model.
+        share: Of the usual samples.
+        captioner: A BLIP-2 whose captions the model is also asked about.
+    """
+    model, tokenizer = load(folder)
+    count = round(SAMPLES * share)
+    measures = [score(model, tokenizer, t, round(count * t.share)) for t in TEST_SETS]
     if captioner is not None:
-        for extra in score_generated(model, tokenizer, captioner, min(count, 500)):
-            scores.append(extra)
-            _show(extra)
-    shares = {s.name: s.share for s in scores}
-    return {
-        "passed": all(shares[name] >= least for name, least in GATES.items()),
-        "gates": {name: [round(shares[name], 4), least] for name, least in GATES.items()},
-        "sets": {s.name: s.as_json() for s in scores},
+        measures += score_generated(model, tokenizer, captioner, min(count, 500))
+    facts = {
         "sampled": sampled(model, tokenizer, min(count, 200)),
         "throughput": throughput(model, tokenizer),
     }
-
-
-def _show(score: Score) -> None:
-    gate = f"  (gate {GATES[score.name]})" if score.name in GATES else ""
-    print(f"{score.name:38} {score.share:.4f} +- {score.error:.4f}  n={score.n}{gate}")
-    if score.kinds:
-        kinds = (f"{kind} {good}/{n}" for kind, (good, n) in sorted(score.kinds.items()))
-        print(" " * 38, *kinds, sep="  ", flush=True)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, default=MODEL)
-    parser.add_argument("--count", type=int, default=1000, help="samples of each main set")
-    parser.add_argument("--captioner", type=Path, help=f"a BLIP-2, for example {CAPTIONER}")
-    parser.add_argument("--record", action="store_true", help="also put the figures in recipe.json")
-    given = parser.parse_args(arguments)
-    report = run_gates(given.model, given.count, given.captioner)
-    if given.record:
-        recipe = given.model / "recipe.json"
-        told = json.loads(recipe.read_text()) | {"measured": report}
-        recipe.write_text(json.dumps(told, indent=1) + "\n")
-    print(json.dumps(report))
-    return 0 if report["passed"] else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return Gates(measures, facts)

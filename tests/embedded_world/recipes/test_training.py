@@ -1,0 +1,60 @@
+"""The training loop of all recipes: its schedule, and runs that are stopped and resumed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from embedded_world.recipes.training import AdamWLearner, Schedule, TrainingRun, half_precision
+
+
+def test_schedule_rises_holds_and_falls() -> None:
+    schedule = Schedule(steps=100, rate=1.0, warm_up=10, hold=0.5, floor=0.02)
+    assert [schedule.at(s) for s in (0, 9, 49)] == [0.1, 1.0, 1.0]
+    assert schedule.at(75) == pytest.approx(0.5)
+    assert schedule.at(99) == pytest.approx(0.02)
+
+
+def regression(folder: Path, stop: int | None = None, rate: float = 1e-2) -> nn.Module:
+    """A small run whose data follow from the step; interrupted at `stop` where given."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    def losses(step: int) -> dict[str, Tensor]:
+        if step == stop:
+            raise KeyboardInterrupt
+        x = torch.from_numpy(np.random.default_rng(step).normal(size=(16, 4))).float()
+        return {"square": (model(x)[:, 0] - x.sum(dim=1)).square().mean()}
+
+    schedule = Schedule(12, rate, warm_up=3)
+    learner = AdamWLearner(model, schedule, weight_decay=0.1, losses=losses, look=str)
+    TrainingRun(learner, folder, {"rate": rate}).finish(save_every=5, look_every=100)
+    return model
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path) -> None:
+    undisturbed = regression(tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        regression(tmp_path / "b", stop=8)
+    resumed = regression(tmp_path / "b")
+    for name, weight in undisturbed.state_dict().items():
+        assert torch.equal(weight, resumed.state_dict()[name]), name
+
+
+def test_a_finished_run_takes_no_step(tmp_path: Path) -> None:
+    regression(tmp_path)
+    regression(tmp_path, stop=0)
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
+    regression(tmp_path)
+    with pytest.raises(ValueError, match=r"other settings.*'rate': \(0.01, 0.1\)"):
+        regression(tmp_path, rate=0.1)
+
+
+def test_half_precision_keeps_integers() -> None:
+    state = half_precision({"w": torch.ones(2), "n": torch.arange(3)})
+    assert state["w"].dtype == torch.float16
+    assert state["n"].dtype == torch.int64
