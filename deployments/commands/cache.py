@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """List or verify; the status is 1 where something is wrong."""
     from storage.locations.location import Location
-    from storage.tables.table import list_tables
+    from storage.tables.listing import list_tables
 
     tables = [
         table

@@ -50,10 +50,9 @@ from storage.tables.plans import (
     Problem,
     Shard,
     SpecConflict,
-    TableInfo,
 )
 from storage.tables.receipts import Survey, find_receipt, leave_receipt
-from storage.tables.schemas import OK, TABLES, TableSchema, make_rows, table_schema
+from storage.tables.schemas import OK, TableSchema, make_rows, table_schema
 
 __all__ = [
     "CorruptPart",
@@ -67,15 +66,13 @@ __all__ = [
     "Shard",
     "SpecConflict",
     "Table",
-    "TableInfo",
-    "list_tables",
     "load_table",
     "open_table",
     "require_complete",
 ]
 
-_PART = re.compile(r"part-[0-9a-f]{8,64}\.parquet")
-_SPEC_KEY = re.compile(r"[0-9a-f]{8,64}")
+PART_FILE = re.compile(r"part-[0-9a-f]{8,64}\.parquet")
+SPEC_KEY = re.compile(r"[0-9a-f]{8,64}")
 
 
 def open_table(location: Location, name: str, spec: Mapping[str, Any]) -> Table:
@@ -213,7 +210,7 @@ class Table:
 
         Nothing is deleted. The new name does not end in ``.parquet``: no reader sees it.
         """
-        if not _PART.fullmatch(part):
+        if not PART_FILE.fullmatch(part):
             raise ValueError(f"{part!r} is not the name of a part (part-<key>.parquet)")
         taken = set(self.location.list(self.folder))
         number = 1
@@ -359,7 +356,7 @@ class Table:
 
     def _survey(self, tolerant: bool = False) -> Survey:
         entries = self.location.entries(self.folder)
-        parts = [e for e in entries if _PART.fullmatch(e.path.removeprefix(f"{self.folder}/"))]
+        parts = [e for e in entries if PART_FILE.fullmatch(e.path.removeprefix(f"{self.folder}/"))]
         for part in parts:
             if part.size < MIN_PARQUET_BYTES and not tolerant:
                 raise CorruptPart(self.location.join(part.path), f"it has {part.size} bytes")
@@ -463,32 +460,6 @@ def _incomplete(table: Table, lacking: Sequence[str], planned: int, allow_gaps: 
         " Run the backfill again for those that are missing, with retry_failed for those that"
         " failed, or allow the gaps"
     )
-
-
-def list_tables(location: Location) -> list[TableInfo]:
-    """List all tables at a location, with the number of rows their parts' footers claim."""
-    found: dict[tuple[str, str], list[Entry]] = {}
-    for name in TABLES:
-        for entry in location.entries(name):
-            spec_key, _, file = entry.path.removeprefix(f"{name}/").partition("/")
-            if _SPEC_KEY.fullmatch(spec_key) and (file == "spec.json" or _PART.fullmatch(file)):
-                parts = found.setdefault((name, spec_key), [])
-                if file != "spec.json":
-                    parts.append(entry)
-    return [_info(location, *key, parts) for key, parts in sorted(found.items())]
-
-
-def _info(location: Location, name: str, spec_key: str, parts: Sequence[Entry]) -> TableInfo:
-    rows = unreadable = 0
-    for entry in parts:
-        try:
-            with open_part(location, entry.path) as part:
-                rows += footer_of(part, entry.path).rows
-        except CorruptPart:
-            unreadable += 1
-    spec = _read_spec(location, name, spec_key)
-    size = sum(entry.size for entry in parts)
-    return TableInfo(name, spec_key, len(parts), rows, size, unreadable, spec)
 
 
 def _cut(keys: Sequence[str], size: int, attempt: int) -> list[Shard]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from storage.locations.location import Location
-from storage.tables.table import list_tables, load_table
+from storage.tables.listing import list_tables
+from storage.tables.table import load_table
 from tasks.backbone_names import Folders, recognised
 
 RESULTS_SPEC: Mapping[str, Any] = {"producer": "cirflow/results/1"}

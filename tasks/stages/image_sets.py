@@ -12,9 +12,10 @@ from models.settings import Settings
 from storage.collections.collection import Collection
 from storage.locations.location import Location
 from storage.tables.keys import content_key
+from storage.tables.listing import list_tables
 from storage.tables.plans import DerivedKeys, Keys
 from storage.tables.schemas import OK
-from storage.tables.table import list_tables, load_table
+from storage.tables.table import load_table
 from tasks.query_sets import BenchmarkRef, load_query_set
 
 Part = Literal["all", "references", "gallery"]

@@ -22,7 +22,8 @@ from storage.collections.collection import ingest
 from storage.collections.decoding import decode_image
 from storage.locations.location import Location
 from storage.tables.keys import sha256_hex
-from storage.tables.table import Shard, list_tables, open_table
+from storage.tables.listing import list_tables
+from storage.tables.table import Shard, open_table
 from tasks.methods import configured_method
 from tasks.planner import gallery_stages, query_stages
 from tasks.query_sets import OneQuery

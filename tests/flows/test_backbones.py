@@ -25,7 +25,8 @@ from embedded_world.benchmarks import WorldSize, write_world
 from flows.forms import Backbone, BenchmarkChoice, Captioning, Work
 from flows.rerun_backbones import evaluate_matrix, rerun_backbone
 from storage.locations.location import Location
-from storage.tables.table import list_tables, load_table
+from storage.tables.listing import list_tables
+from storage.tables.table import load_table
 from tasks.artifacts import artifact_key
 from tasks.scoring.ledger import read_ledger
 from tests.fakes.drawn import small_settings

@@ -21,7 +21,8 @@ from flows.forms import Captioning
 from storage.collections.collection import Collection, ingest
 from storage.locations.location import Location
 from storage.tables.keys import sha256_hex
-from storage.tables.table import list_tables, load_table
+from storage.tables.listing import list_tables
+from storage.tables.table import load_table
 from tasks.stages.image_sets import SelectedImages
 from tests.fakes.drawn import draw_folder, small_settings
 

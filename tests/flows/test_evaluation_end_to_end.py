@@ -22,7 +22,7 @@ from flows.score_benchmark import Outcome, evaluate
 from storage.benchmarks.records import Benchmark, Query
 from storage.locations.location import Location
 from storage.tables.keys import content_key
-from storage.tables.table import list_tables
+from storage.tables.listing import list_tables
 from tasks.query_sets import BenchmarkRef
 from tasks.scoring.ledger import read_ledger
 from tasks.settings import Profile

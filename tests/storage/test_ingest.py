@@ -19,7 +19,8 @@ from storage.collections.collection import (
 )
 from storage.collections.sources import files as source_files
 from storage.locations.location import Location
-from storage.tables.table import CorruptPart, IncompleteTable, list_tables
+from storage.tables.listing import list_tables
+from storage.tables.table import CorruptPart, IncompleteTable
 from tests.fakes.pictures import broken_files, jpeg, png, png_header
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from storage.locations.location import Location
 from storage.tables.keys import content_key
+from storage.tables.listing import list_tables
 from storage.tables.parts import CorruptPart
 from storage.tables.table import (
     Coverage,
@@ -21,7 +22,6 @@ from storage.tables.table import (
     Shard,
     SpecConflict,
     Table,
-    list_tables,
     load_table,
     open_table,
     require_complete,

@@ -1,0 +1,37 @@
+"""All tables at a location."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from storage.locations.location import Entry, Location
+from storage.tables.parts import CorruptPart, footer_of, open_part
+from storage.tables.plans import TableInfo
+from storage.tables.schemas import TABLES
+from storage.tables.table import PART_FILE, SPEC_KEY, load_table
+
+
+def list_tables(location: Location) -> list[TableInfo]:
+    """List all tables at a location, with the number of rows their parts' footers claim."""
+    found: dict[tuple[str, str], list[Entry]] = {}
+    for name in TABLES:
+        for entry in location.entries(name):
+            spec_key, _, file = entry.path.removeprefix(f"{name}/").partition("/")
+            if SPEC_KEY.fullmatch(spec_key) and (file == "spec.json" or PART_FILE.fullmatch(file)):
+                parts = found.setdefault((name, spec_key), [])
+                if file != "spec.json":
+                    parts.append(entry)
+    return [_info(location, *key, parts) for key, parts in sorted(found.items())]
+
+
+def _info(location: Location, name: str, spec_key: str, parts: Sequence[Entry]) -> TableInfo:
+    rows = unreadable = 0
+    for entry in parts:
+        try:
+            with open_part(location, entry.path) as part:
+                rows += footer_of(part, entry.path).rows
+        except CorruptPart:
+            unreadable += 1
+    spec = load_table(location, name, spec_key).spec
+    size = sum(entry.size for entry in parts)
+    return TableInfo(name, spec_key, len(parts), rows, size, unreadable, spec)
