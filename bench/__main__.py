@@ -8,6 +8,7 @@ from bench.verdict import NOT_JUDGED
 
 JUDGED = (
     "scoring",
+    "bootstrap",
     "search",
     "caption_encoding",
     "image_embedding",

@@ -18,17 +18,14 @@ import numpy as np
 
 from bench.interleaved import interleaved
 from bench.verdict import Verdict, exit_status, judge, report
-from models.retrieval.metrics import (
-    CIRR_RECALLS,
-    CIRR_SUBSET_RECALLS,
-    cirr_metrics,
-    ranks_in_score_blocks,
-)
+from models.retrieval.metrics import percent, ranks_in_score_blocks, recalls
+from storage.benchmarks.registry import benchmark_facts
 
 QUERIES: Final = 4181
 GALLERY: Final = 2297
 MEMBERS: Final = 5
 BLOCK: Final = 1024
+METRICS: Final = benchmark_facts("cirr").metrics
 DEMANDED_RATIO: Final = 50.0
 
 
@@ -66,10 +63,10 @@ def by_strings(problem: Problem) -> dict[str, float]:
     members = names[problem.subsets]
     grouped = (ordered[:, :, None] == members[:, None, :]).any(axis=2)
     group_labels = labels[grouped].reshape(QUERIES, MEMBERS)
-    recalls = {f"recall@{k}": 100 * labels[:, :k].any(axis=1).mean() for k in CIRR_RECALLS}
+    recalls = {f"recall@{k}": 100 * labels[:, :k].any(axis=1).mean() for k in METRICS.recalls}
     return recalls | {
         f"recall_subset@{k}": 100 * group_labels[:, :k].any(axis=1).mean()
-        for k in CIRR_SUBSET_RECALLS
+        for k in METRICS.group_recalls
     }
 
 
@@ -79,7 +76,10 @@ def by_counting(problem: Problem) -> dict[str, float]:
     ranks = ranks_in_score_blocks(
         blocks, problem.targets, excluded=problem.references, subsets=problem.subsets
     )
-    return cirr_metrics(ranks.full, ranks.subset if ranks.subset is not None else ranks.full)
+    assert ranks.subset is not None
+    found = recalls(ranks.full, METRICS.recalls)
+    found |= recalls(ranks.subset, METRICS.group_recalls, "recall_subset")
+    return {name: percent(values) for name, values in found.items()}
 
 
 def main() -> Verdict:
