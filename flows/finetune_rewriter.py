@@ -124,7 +124,7 @@ def finetune_rewriter(
         benchmarks=data.benchmarks,
     )
     steps = job.config.steps_on(len(data.pairs))
-    result = train_once("tune rewriter", job, steps, lambda: tune_rewriter(job, data))
+    result = train_once("tune rewriter", tune_rewriter, job, steps, data)
     return {
         **result,
         "merged": export_merged(job, merged) if merged else "",

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from prefect import Task
 from prefect.states import State
 
 from flows.shown_progress import progress_artifact
@@ -157,22 +158,21 @@ def watching(title: str, todo: int, present: int) -> AbstractContextManager[List
 
 
 def train_once(
-    title: str, job: Job, amount: int, train: Callable[[], dict[str, Any]]
+    title: str, train: Task[..., Any], job: Job, amount: int, *arguments: Any
 ) -> dict[str, Any]:
-    """Run a training task with its progress shown.
+    """Run a training task with its progress shown; returns what it returns.
 
     Args:
         title: What is trained, in words.
+        train: The task; it takes the job first.
         job: What the task publishes.
         amount: Ticks of the whole training.
-        train: The task with its arguments.
+        arguments: Its other arguments.
     """
     todo = 0 if job.is_published else amount
     with watching(title, todo, amount - todo) as listener, progress.listening(listener):
-        result = train()
-    if todo:
-        train()  # does nothing, and leaves the record by which a rerun shows as cached
-    return result
+        ended: Any = train(job, *arguments, return_state=True)
+    return cast(dict[str, Any], ended.result())
 
 
 @contextmanager

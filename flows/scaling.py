@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 
 from flows.evaluate_world import drawn_benchmarks
 from flows.forms import BenchmarkChoice, MethodName
@@ -31,9 +30,9 @@ from tasks.artifacts import artifact_key, markdown_table, publish_markdown
 from tasks.planner import plan_evaluation
 from tasks.query_sets import BenchmarkRef, image_folder, is_embedded_world
 from tasks.report.scaling import Comparison, Measured, Panel, scaling_page
-from tasks.scoring.scores import MethodScores, score_ranking
+from tasks.scoring.run import score_method
+from tasks.scoring.scores import MethodScores
 from tasks.settings import Profile
-from tasks.stages.rankings import RankingStage
 from tasks.training.instructcir import train_reformulation_network
 from tasks.training.job import RunSettings
 from tasks.training.triplet_sets import TripletSet, parse_triplet_set
@@ -173,10 +172,7 @@ def _trained(profile: Profile, triplets: TripletSet, groups: Values, name: str) 
     job = reformulation_job(profile.root, triplets, profile.encoder, **own)
     job.training.share(run.devices)  # refused before anything is decoded
     result = train_once(
-        f"train on {name}",
-        job,
-        sum(job.amounts()),
-        lambda: train_reformulation_network(job, run, {}),
+        f"train on {name}", train_reformulation_network, job, sum(job.amounts()), run, {}
     )
     return str(result["checkpoint"])
 
@@ -189,17 +185,9 @@ def _score(profile: Profile, refs: Sequence[BenchmarkRef], method: str, log: Run
         run_stages(plan.upstream, log, profile.allow_gaps)
         ranking = plan.rankings[0]
         run_stage(ranking, log, allow_gaps=profile.allow_gaps)
-        own = score_network(ranking)
+        own = score_method(ranking)
         scores.setdefault(ref.name, []).append(own)
     return scores
-
-
-@task(
-    task_run_name="score {stage.method} on {stage.benchmark.collection_name}", cache_policy=NO_CACHE
-)
-def score_network(stage: RankingStage) -> MethodScores:
-    """Score a ranking; networks made to be compared do not enter the ledger."""
-    return score_ranking(stage)
 
 
 # --------------------------------------------------------------------------- what one sees

@@ -32,7 +32,8 @@ from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.report.artifact import section_markdown
 from tasks.report.build import EvaluatedBenchmark, report_data, write_report
 from tasks.report.records import ReportData
-from tasks.scoring.scores import MethodScores, record_scores, score_ranking
+from tasks.scoring.run import score_method
+from tasks.scoring.scores import record_scores
 from tasks.scoring.submissions import write_submissions
 from tasks.settings import Profile
 from tasks.stages.rankings import RankingStage
@@ -105,6 +106,7 @@ def evaluate(
         run_stages(plan.rankings, log, profile.allow_gaps)
         if benchmark.has_targets:
             scores = {s.method: score_method(s) for s in plan.rankings}
+            record_scores([(s, scores[s.method]) for s in plan.rankings])
         else:
             scores = {}
             files += [p for s in plan.rankings for p in submit(s, out)]
@@ -126,16 +128,6 @@ def _show(data: ReportData, outcome: Outcome, backbone: str) -> None:
     text = f"## {data.title}\n\n{stages_markdown([s.as_json() for s in outcome.log.stages])}"
     text += f"\n\n### Submission files\n{files}" if files else ""
     publish_markdown(artifact_key("run", data.title), text, f"What was made: {data.title}")
-
-
-@task(
-    task_run_name="score {stage.method} on {stage.benchmark.collection_name}", cache_policy=NO_CACHE
-)
-def score_method(stage: RankingStage) -> MethodScores:
-    """Score a ranking and keep the numbers in the ledger."""
-    scores = score_ranking(stage)
-    record_scores(stage, scores)
-    return scores
 
 
 @task(

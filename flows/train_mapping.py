@@ -111,8 +111,5 @@ def _train(
     job = MappingJob(
         profile.root, profile.query_encoder, config, keywords, masking, captions_key(texts)
     )
-    given = Captions(texts)
-    result = train_once(
-        "train mapping network", job, config.steps, lambda: train_network(job, given)
-    )
+    result = train_once("train mapping network", train_network, job, config.steps, Captions(texts))
     return result | {"captions": len(texts)}

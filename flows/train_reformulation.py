@@ -127,7 +127,9 @@ def train_reformulation(
     job.training.share(place.devices)  # refused before anything is decoded
     return train_once(
         "train reformulation network",
+        train_reformulation_network,
         job,
         sum(job.amounts()),
-        lambda: train_reformulation_network(job, place, notes or {}),
+        place,
+        notes or {},
     )

@@ -16,7 +16,7 @@ from storage.benchmarks.registry import benchmark_facts
 from storage.locations.location import Location
 from storage.tables.keys import content_key
 from storage.tables.schemas import OK
-from storage.tables.table import Shard, open_table
+from storage.tables.table import open_table
 from tasks.query_sets import load_query_set
 from tasks.scoring.ledger import RESULTS_SPEC
 from tasks.scoring.metrics import list_ranks, query_metrics, require_targets, summed_up
@@ -114,42 +114,56 @@ def score_ranking(stage: RankingStage, resamples: int = RESAMPLES) -> MethodScor
     )
 
 
-def record_scores(stage: RankingStage, scores: MethodScores) -> int:
-    """Write a method's metrics to the ledger, once; returns how many rows were new.
+def record_scores(scored: Sequence[tuple[RankingStage, MethodScores]]) -> int:
+    """Write the metrics of some rankings to the ledger, once; returns how many rows were new.
 
-    A row's identity is what was ranked and which metric: scoring the same ranking again adds
-    nothing.
+    A row's identity is the ranking and the metric: scoring the same ranking again adds nothing.
     """
-    ledger = open_table(Location(stage.root), "results", RESULTS_SPEC)
-    run = stage.spec_key
-    keys = {content_key({"ranking": run, "metric": name}): name for name in scores.metrics}
-    plan = ledger.plan(list(keys), max(1, len(keys)))
+    if not scored:
+        return 0
+    ledger = open_table(Location(scored[0][0].root), "results", RESULTS_SPEC)
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    provenance = json.dumps(stage.table().spec, sort_keys=True)
-    protocol = json.dumps(scores.protocol, sort_keys=True, default=list)
-    for planned in plan.shards:
-        shard = Shard(planned.key, planned.members, planned.attempt)
-        names = [keys[member] for member in shard.members]
-        same = {
-            "run": run,
-            "method": stage.method,
-            "backbone": backbone_of(stage),
-            "benchmark": stage.benchmark.name,
-            "split": stage.benchmark.split,
-            "queries": scores.queries,
-            "coverage": scores.coverage,
-            "protocol": protocol,
-            "provenance": provenance,
-            "created": created,
-        }
-        rows = ledger.rows(
-            result_key=list(shard.members),
-            category=[name.partition("/")[2] for name in names],
-            metric=names,
-            value=[scores.metrics[name] for name in names],
-            low=[scores.intervals[name][0] for name in names],
-            high=[scores.intervals[name][1] for name in names],
-            **{column: [value] * len(names) for column, value in same.items()},
-        )
-        ledger.publish(shard, rows)
-    return sum(len(shard.members) for shard in plan.shards)
+    places = {
+        content_key({"ranking": stage.spec_key, "metric": name}): (number, name)
+        for number, (stage, scores) in enumerate(scored)
+        for name in scores.metrics
+    }
+    plan = ledger.plan(list(places), max(1, len(places)))
+    for shard in plan.shards:
+        same = {n: _columns(*scored[n], created) for n in {places[m][0] for m in shard.members}}
+        rows = [
+            same[number] | _measured(key, name, scored[number][1])
+            for key in shard.members
+            for number, name in [places[key]]
+        ]
+        ledger.publish(shard, ledger.rows(**{c: [row[c] for row in rows] for c in rows[0]}))
+    return plan.todo
+
+
+def _columns(stage: RankingStage, scores: MethodScores, created: str) -> dict[str, Any]:
+    """What all rows of a ranking share."""
+    return {
+        "run": stage.spec_key,
+        "method": stage.method,
+        "backbone": backbone_of(stage),
+        "benchmark": stage.benchmark.name,
+        "split": stage.benchmark.split,
+        "queries": scores.queries,
+        "coverage": scores.coverage,
+        "protocol": json.dumps(scores.protocol, sort_keys=True, default=list),
+        "provenance": json.dumps(stage.table().spec, sort_keys=True),
+        "created": created,
+    }
+
+
+def _measured(key: str, name: str, scores: MethodScores) -> dict[str, Any]:
+    """One metric."""
+    low, high = scores.intervals[name]
+    return {
+        "result_key": key,
+        "category": name.partition("/")[2],
+        "metric": name,
+        "value": scores.metrics[name],
+        "low": low,
+        "high": high,
+    }

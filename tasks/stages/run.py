@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import Any, TypeVar
+from typing import Any
 
 from botocore.exceptions import ConnectionError as S3ConnectionError
 from botocore.exceptions import HTTPClientError as S3ClientError
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, State
+from prefect.states import State
 from prefect.tasks import exponential_backoff
 
 from storage.tables.plans import Plan, Shard
 from storage.tables.schemas import OK
 from tasks import progress
+from tasks.cached import shown_as_cached
 from tasks.stages.caption_features import CaptionFeatureStage
 from tasks.stages.captions import CaptionStage
 from tasks.stages.image_features import ImageFeatureStage
@@ -27,8 +28,6 @@ from tasks.stages.query_features import QueryFeatureStage
 from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
 from tasks.stages.rewrites import RewriteStage
 from tasks.stages.triplets import TripletStage
-
-R = TypeVar("R")
 
 TRANSIENT = (ConnectionError, TimeoutError, S3ConnectionError, S3ClientError)
 """Lost connections and timeouts; an error of the S3 client is not a ConnectionError of Python's."""
@@ -55,7 +54,7 @@ def is_transient(task: Any, run: Any, state: Any) -> bool:
 def plan_stage(stage: AnyStage, retry_failed: bool = False) -> Plan | State[Plan]:
     """What of a stage is missing; a stage that is complete shows as Cached."""
     plan = stage.table().plan(stage.planned_keys(), stage.shard_size, retry_failed)
-    return plan if plan.shards else _cached(plan)
+    return plan if plan.shards else shown_as_cached(plan)
 
 
 @task(
@@ -74,13 +73,9 @@ def run_shard(stage: AnyStage, shard: dict[str, Any]) -> dict[str, Any] | State[
     work = Shard(shard["key"], tuple(shard["members"]), shard["attempt"])
     made: dict[str, Any] = {"rows": len(work.members), "published": False, "failed": {}}
     if table.holds(work):
-        return _cached(made)
+        return shown_as_cached(made)
     rows = stage.rows(work.members, progress.tick)
     made["published"] = table.publish(work, rows, time.monotonic() - started).published
     counts = Counter(rows["status"].to_pylist())
     made["failed"] = {status: count for status, count in counts.items() if status != OK}
     return made
-
-
-def _cached(result: R) -> State[R]:
-    return Completed(name="Cached", message="the rows are published already", data=result)

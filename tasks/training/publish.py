@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar
+from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, TypeVar
 
 from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import State
 
 from storage.locations.location import Location
 from storage.tables.keys import content_key
 from tasks import progress
-from tasks.plain_results import PLAIN_JSON
+from tasks.cached import shown_as_cached
 from tasks.training.curve_artifacts import show_losses
 
 P = ParamSpec("P")
@@ -62,20 +65,22 @@ class Job(ABC):
         return Location(self.root).exists(f"{self.folder}/{self.LAST}")
 
 
-def publishing_once(title: str) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """Make a Prefect task of a function with an argument `job`; a published job is cached."""
-    return task(
-        task_run_name=title,
-        cache_key_fn=_key,
-        persist_result=True,
-        result_serializer=PLAIN_JSON,
-    )
+def publishing_once(title: str) -> Callable[[Callable[Concatenate[Any, P], R]], Task[..., Any]]:
+    """Make a Prefect task of a function whose first argument is a job.
 
+    The function skips a published job, which then shows as Cached. Prefect stores no result.
+    """
 
-def _key(context: Any, parameters: dict[str, Any]) -> str | None:
-    """A result names a folder, so the same job at another root has another result."""
-    job: Job = parameters["job"]
-    return content_key([str(Location(job.root)), job.folder]) if job.is_published else None
+    def make(function: Callable[Concatenate[Any, P], R]) -> Task[..., Any]:
+        @functools.wraps(function)
+        def run(job: Job, *args: P.args, **kwargs: P.kwargs) -> R | State[R]:
+            before = job.is_published
+            result = function(job, *args, **kwargs)
+            return shown_as_cached(result) if before else result
+
+        return task(task_run_name=title, cache_policy=NO_CACHE, persist_result=False)(run)
+
+    return make
 
 
 def publish(job: Job, files: Mapping[str, bytes | Path]) -> None:

@@ -311,7 +311,7 @@ def test_the_label_is_in_protocol_ledger_and_method_table(
     label = "not zero-shot: trained on CIRR"
     stages = ranked(chosen, ref, ["text-only", "instructcir-no-combiner"])
     for stage in stages:
-        record_scores(stage, score_ranking(stage, resamples=2))
+        record_scores([(stage, score_ranking(stage, resamples=2))])
     labels = {e["method"]: not_zero_shot(e["protocol"]) for e in read_ledger(chosen.root)}
     assert labels == {"text-only": "", "instructcir-no-combiner": label}
     said = json.loads(json.dumps(ranking_protocol(stages[1])))

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,6 @@ from storage.collections.decoding import decode_image
 from tasks import progress
 from tasks.networks import network_facts
 from tasks.training import instructcir as reformulation_training
-from tasks.training import publish as publishing_once
 from tasks.training.data import load_data
 from tasks.training.folder import (
     CHECKPOINT,
@@ -326,19 +324,6 @@ def test_the_second_stage_goes_on_with_the_temperature_of_the_first(
     at_bound = {"temperature.log_scale": torch.tensor([math.log(100)])}
     assert learned_loss(job.loss, at_bound).temperature == pytest.approx(0.01)
     assert used
-
-
-def test_results_of_one_root_are_not_those_of_another(tmp_path: Path) -> None:
-    """Prefect's record of a task holds an absolute path."""
-
-    def key(root: str, published: bool = True) -> str | None:
-        job = SimpleNamespace(root=root, folder="checkpoints/a/key", is_published=published)
-        return publishing_once._key(None, {"job": job})
-
-    one = str(tmp_path / "one")
-    assert key(one) == key(f"file://{one}")
-    assert key(one) != key(str(tmp_path / "other"))
-    assert key(one, published=False) is None
 
 
 def test_triplets_made_again_are_seen(tmp_path: Path) -> None:
