@@ -5,45 +5,34 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from models.retrieval.bootstrap import interval
 from models.retrieval.methods import METHODS
 from models.retrieval.published_results import Published
 from storage.benchmarks.facts import BenchmarkFacts
 from storage.benchmarks.registry import benchmark_facts
-from storage.collections.collection import Collection
 from storage.locations.location import Location
 from storage.tables.table import Table
 from tasks.backbone_names import Folders, folders_of, recognised, recognised_name
-from tasks.query_sets import BenchmarkRef, QuerySet, is_embedded_world, load_query_set
-from tasks.report.pictures import evenly, thumbnail
+from tasks.query_sets import BenchmarkRef, is_embedded_world
+from tasks.report.example_queries import example_queries
 from tasks.report.records import (
     LeaderboardRow,
     Provenance,
     ReportData,
-    Result,
     Section,
-    Strip,
-    Thumbnail,
 )
 from tasks.report.render import render_report
 from tasks.scoring.ledger import RESULTS_SPEC, not_zero_shot
 from tasks.scoring.published import published_for
-from tasks.scoring.scores import MethodScores, RankedLists, read_ranking
+from tasks.scoring.scores import MethodScores
 from tasks.settings import Profile
-from tasks.stages.query_features import QueryFeatureStage, Tables
 from tasks.stages.rankings import REFORMULATED, RankingStage, backbone_of
 from tasks.stages.stage import inputs_of
 from tasks.stages.stage_report import StageReport
-
-GROUPS: Final = {"baseline": "baseline", "ablation": "ablation"}
-STRIPS = 6
-"""Queries shown per benchmark: half found at rank one where there are as many, half not."""
-TOP = 6
-"""Ranked images shown per query."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +72,6 @@ def write_report(data: ReportData, out: Path) -> Path:
     return out / "report.html"
 
 
-# --------------------------------------------------------------------------- leaderboard
-
-
 def _section(profile: Profile, item: EvaluatedBenchmark) -> Section:
     facts = benchmark_facts(item.ref.name)
     world = "-like, embedded world" if is_embedded_world(item.ref.root) else ""
@@ -99,8 +85,8 @@ def _section(profile: Profile, item: EvaluatedBenchmark) -> Section:
         main_metric=facts.metrics.main,
         rows=tuple(_measured(item, facts, stage, folders) for stage in item.rankings)
         + tuple(_elsewhere(item, backbone)),
-        protocol=_short(item.scores[shown].protocol),
-        strips=_strips(ranking),
+        protocol=dict(item.scores[shown].protocol),
+        strips=example_queries(ranking),
         summary=f"{len(item.ref.load().queries)} queries, split {item.ref.split}.",
         columns=facts.columns,
         interval_note="95 % bootstrap over queries",
@@ -118,8 +104,7 @@ def _measured(
     return LeaderboardRow(
         method=name,
         title=f"{row.title} (not zero-shot)" if caveat else row.title,
-        group="preset" if name == "cvsi-code" else GROUPS.get(row.group, "method"),
-        benchmark=item.ref.collection_name,
+        group=_group(name),
         split=item.ref.split,
         backbone=backbone,
         on_top="reformulation" if trained else "",
@@ -131,6 +116,13 @@ def _measured(
         caveat=caveat,
         **_paper(_published(item.ref, name, backbone)),
     )
+
+
+def _group(method: str) -> str:
+    known = METHODS[method].group
+    if method == "cvsi-code":
+        return "preset"
+    return known if known in ("baseline", "ablation") else "method"
 
 
 def _paired(
@@ -153,7 +145,6 @@ def _elsewhere(item: EvaluatedBenchmark, backbone: str) -> list[LeaderboardRow]:
                 method=name,
                 title=row.title,
                 group="paper-only",
-                benchmark=item.ref.collection_name,
                 split=item.ref.split,
                 backbone=backbone,
                 status=row.status,
@@ -180,129 +171,6 @@ def _paper(published: Published | None) -> dict[str, Any]:
         "paper_source": ", ".join(part for part in parts if part),
         "paper_apart": published.apart,
     }
-
-
-def _short(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: list(v) if isinstance(v, tuple) else v for key, v in protocol.items()}
-
-
-# --------------------------------------------------------------------------- strips
-
-
-def _strips(stage: RankingStage) -> tuple[Strip, ...]:
-    """A few found and a few missed queries of a ranking, evenly drawn, with all their texts."""
-    ranked = read_ranking(stage)
-    query_set = load_query_set(stage.root, stage.benchmark)
-    places = _chosen(ranked)
-    wanted = {name for place in places for name in _names(ranked, *place)}
-    pictures = _thumbnails(stage, query_set, wanted)
-    texts = _texts(stage, query_set)
-    return tuple(_strip(stage, ranked, pictures, texts, *place) for place in places)
-
-
-def _chosen(ranked: RankedLists) -> list[tuple[str, int]]:
-    hits: list[tuple[str, int]] = []
-    misses: list[tuple[str, int]] = []
-    for category, view in ranked.views.items():
-        for row in range(len(view.queries)):
-            rank = _target_rank(ranked, category, row)
-            (hits if rank == 1 else misses).append((category, row))
-    each = STRIPS // 2
-    taken = evenly(hits, max(each, STRIPS - len(misses))) + evenly(misses, each)
-    return taken[:STRIPS]
-
-
-def _target_rank(ranked: RankedLists, category: str, row: int) -> int | None:
-    view = ranked.views[category]
-    targets = set(view.targets[row][view.targets[row] >= 0].tolist())
-    found = [r for r, image in enumerate(ranked.lists[category][row], 1) if int(image) in targets]
-    return found[0] if found else None
-
-
-def _names(ranked: RankedLists, category: str, row: int) -> list[str]:
-    view = ranked.views[category]
-    query = view.queries[row]
-    top = [view.gallery[i] for i in ranked.lists[category][row][:TOP] if i >= 0]
-    return [query.reference, *top, *query.targets]
-
-
-def _thumbnails(stage: RankingStage, query_set: QuerySet, names: set[str]) -> dict[str, Thumbnail]:
-    names_of: dict[str, list[str]] = {}
-    for name in names & query_set.image_ids.keys():
-        names_of.setdefault(query_set.image_ids[name], []).append(name)
-    collection = Collection.open(Location(stage.root), stage.benchmark.collection_name)
-    made: dict[str, Thumbnail] = {}
-    for image_id, data in collection.read_images(list(names_of)):
-        small = thumbnail(data, "")
-        made |= {name: replace(small, alt=f"image {name}") for name in names_of[image_id]}
-    return made
-
-
-def _strip(
-    stage: RankingStage,
-    ranked: RankedLists,
-    pictures: Mapping[str, Thumbnail],
-    texts: Mapping[tuple[str, str], Texts],
-    category: str,
-    row: int,
-) -> Strip:
-    view = ranked.views[category]
-    query = view.queries[row]
-    targets = set(query.targets)
-    shown = [int(i) for i in ranked.lists[category][row][:TOP] if i >= 0]
-    results = tuple(
-        Result(
-            name=view.gallery[i],
-            thumbnail=pictures[view.gallery[i]],
-            score=float(ranked.scores[category][row][place]),
-            is_target=view.gallery[i] in targets,
-        )
-        for place, i in enumerate(shown)
-    )
-    captions, edits, added = texts.get((category, query.query_id), ((), (), ""))
-    missed = tuple(
-        Result(name, pictures[name], None, True, None)
-        for name in query.targets
-        if name in pictures and name not in {r.name for r in results}
-    )
-    return Strip(
-        benchmark=stage.benchmark.collection_name,
-        query_id=query.query_id,
-        method=METHODS[stage.method].title,
-        text=query.text,
-        reference=pictures[query.reference],
-        captions=captions,
-        edits=edits,
-        added=added,
-        results=results,
-        target_rank=_target_rank(ranked, category, row),
-        missed=missed,
-    )
-
-
-Texts = tuple[tuple[str, ...], tuple[str, ...], str]
-"""Captions, edited captions and added objects of a query."""
-
-
-def _texts(stage: RankingStage, query_set: QuerySet) -> dict[tuple[str, str], Texts]:
-    """The texts of all queries, as their features read them; each table is read once."""
-    upstream, keys, items = Tables(), list(query_set.items), list(query_set.items.values())
-    known = [
-        feature.shown_texts(items, upstream)
-        for feature in stage.query_features.values()
-        if isinstance(feature, QueryFeatureStage)
-    ]
-    return {
-        key: (
-            next((own[i].captions for own in known if own[i].captions), ()),
-            next((own[i].edits for own in known if own[i].edits), ()),
-            next((own[i].objects or "" for own in known if own[i].objects), ""),
-        )
-        for i, key in enumerate(keys)
-    }
-
-
-# --------------------------------------------------------------------------- provenance
 
 
 def _provenance(

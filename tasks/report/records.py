@@ -44,7 +44,6 @@ class LeaderboardRow:
         method: Identifier, as typed on the command line.
         title: Name as a reader knows it.
         group: One of `GROUPS`.
-        benchmark: Benchmark identifier, such as ``circo``.
         split: Split that was measured.
         backbone: Backbone that was measured; rows are compared within one backbone only.
         on_top: What was trained on top of the backbone, such as ``reformulation``.
@@ -66,7 +65,6 @@ class LeaderboardRow:
     method: str
     title: str
     group: str
-    benchmark: str
     split: str
     backbone: str
     on_top: str = ""
@@ -156,7 +154,6 @@ class Strip:
     """One query as one method answered it, with every text that was made on the way.
 
     Attributes:
-        benchmark: Benchmark identifier.
         query_id: The benchmark's own identifier of the query.
         method: Title of the method.
         text: Modification text.
@@ -172,7 +169,6 @@ class Strip:
         judged: False where the right answers are hidden (test splits).
     """
 
-    benchmark: str
     query_id: str
     method: str
     text: str
@@ -193,7 +189,7 @@ class Strip:
         shown = self.target_rank is not None and self.target_rank <= last
         if first != (self.target_rank if shown else None):
             raise ValueError(
-                f"query {self.query_id!r} of {self.benchmark!r}: target_rank is "
+                f"query {self.query_id!r} by {self.method!r}: target_rank is "
                 f"{self.target_rank}, but the first target among the results is at rank {first}"
             )
 

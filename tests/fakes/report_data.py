@@ -32,7 +32,7 @@ def row(method: str, group: str, value: float | None, **more: object) -> Leaderb
     given = {"metrics": metrics, "num_queries": 40, **more}
     status = "not_implemented" if value is None else "measured"
     return LeaderboardRow(
-        method, method.title(), group, "circo", "val", "ViT", **{"status": status, **given}
+        method, method.title(), group, "val", "ViT", **{"status": status, **given}
     )
 
 
@@ -59,7 +59,7 @@ def results(*targets: int, count: int = 5) -> tuple[Result, ...]:
 def strip(query: str = "7", **more: object) -> Strip:
     """A query of the benchmark, without captions or results unless given."""
     given = {"text": "make it blue", "reference": thumbnail("blue", "Reference"), **more}
-    return Strip("circo", query, "CVSI", **given)
+    return Strip(query, "CVSI", **given)
 
 
 STRIPS = (

@@ -27,7 +27,6 @@ def thumbnail(noise: int, side: int = 112) -> Thumbnail:
 
 def strip(query: str, target_rank: int | None, side: int = 16, results: int = 7) -> Strip:
     return Strip(
-        benchmark="cirr-val",
         query_id=query,
         method="CVSI",
         text=f"text of {query}",
@@ -45,7 +44,6 @@ def row(method: str, title: str, value: float, paper: dict[str, float]) -> Leade
         method=method,
         title=title,
         group="method",
-        benchmark="cirr-val",
         split="val",
         backbone="ViT-B-32",
         metrics={"recall@1": value, "recall@5": value + 10},

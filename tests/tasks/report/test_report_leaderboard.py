@@ -143,3 +143,35 @@ def test_no_published_column_without_published_numbers():
     root = read(report(sections=(replace(report().sections[0], rows=rows),)))
     assert root.find("td", "pub") == []
     assert root.find("th", "pub") == []
+
+
+def test_a_published_number_of_another_backbone_or_split_says_so_and_is_not_drawn():
+    apart = "ViT-L/14, test1"
+    rows = tuple(
+        replace(given, paper_apart=apart) if given.method in ("cvsi", "cvsi-b") else given
+        for given in ROWS
+    )
+    section = replace(report().sections[0], rows=rows)
+    root = read(report(sections=(section,), embedded_world=False))
+    cells = {name: line.find("td", "pub")[0].words for name, line in board_rows(root).items()}
+    assert cells["cvsi"] == f"26.89 {apart}"
+    assert cells["cvsi-a"] == "31.00"
+    assert len(root.find("line", "mark")) == 1  # of cvsi-a
+    (table,) = root.find("table", "changes")
+    published = [line.find("td", "pub")[0].words for line in table.find("tbody")[0].find("tr")]
+    assert published == ["\N{MINUS SIGN}6.89 same direction", ""]  # cvsi-a is of another run
+
+
+def test_bars_are_scaled_by_what_is_drawn():
+    marked = replace(ROWS[0], paper={"mAP@5": 95.0})
+    drawn, apart = (
+        read(
+            report(
+                sections=(replace(report().sections[0], rows=(given, *ROWS[1:])),),
+                embedded_world=False,
+            )
+        ).find("svg", "axis")[0].words
+        for given in (marked, replace(marked, paper_apart="of another split"))
+    )  # fmt: skip
+    assert drawn == "0 50 100"
+    assert apart == "0 30 60"

@@ -77,7 +77,7 @@ def filled(words: str) -> ReportData:
     cut = replace(row("cut", "ablation", 40.0), title=words, split=words, backbone=words)
     found = (Result(words, picture, 0.5, True), Result(words, picture, None, False))
     strips = [
-        Strip(words, words, words, words, picture, (words,) * 5, (words,) * edits, words, found, 1,
+        Strip(words, words, words, picture, (words,) * 5, (words,) * edits, words, found, 1,
               (words,), (Result(words, picture, 0.1, True),))
         for edits in (5, 4)
     ]  # fmt: skip

@@ -1,0 +1,132 @@
+"""Some answered queries of a ranking, with every picture and text behind the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from models.retrieval.methods import METHODS
+from storage.collections.collection import Collection
+from storage.locations.location import Location
+from tasks.query_sets import QuerySet, load_query_set
+from tasks.report.pictures import evenly, thumbnail
+from tasks.report.records import Result, Strip, Thumbnail
+from tasks.scoring.scores import RankedLists, read_ranking
+from tasks.stages.query_features import QueryFeatureStage, Tables
+from tasks.stages.rankings import RankingStage
+
+STRIPS: Final = 6
+"""Queries shown per benchmark: half found at rank one where there are as many, half not."""
+TOP: Final = 6
+"""Ranked images shown per query."""
+Texts = tuple[tuple[str, ...], tuple[str, ...], str]
+"""Captions, edited captions and added objects of a query."""
+
+
+def example_queries(stage: RankingStage) -> tuple[Strip, ...]:
+    """A few found and a few missed queries of a ranking, evenly drawn, with all their texts."""
+    ranked = read_ranking(stage)
+    query_set = load_query_set(stage.root, stage.benchmark)
+    places = _chosen(ranked)
+    wanted = {name for place in places for name in _names(ranked, *place)}
+    pictures = _thumbnails(stage, query_set, wanted)
+    texts = _texts(stage, query_set)
+    return tuple(_strip(stage, ranked, pictures, texts, *place) for place in places)
+
+
+def _chosen(ranked: RankedLists) -> list[tuple[str, int]]:
+    hits: list[tuple[str, int]] = []
+    misses: list[tuple[str, int]] = []
+    for category, view in ranked.views.items():
+        for row in range(len(view.queries)):
+            rank = _target_rank(ranked, category, row)
+            (hits if rank == 1 else misses).append((category, row))
+    each = STRIPS // 2
+    taken = evenly(hits, max(each, STRIPS - len(misses))) + evenly(misses, each)
+    return taken[:STRIPS]
+
+
+def _target_rank(ranked: RankedLists, category: str, row: int) -> int | None:
+    view = ranked.views[category]
+    targets = set(view.targets[row][view.targets[row] >= 0].tolist())
+    found = [r for r, image in enumerate(ranked.lists[category][row], 1) if int(image) in targets]
+    return found[0] if found else None
+
+
+def _names(ranked: RankedLists, category: str, row: int) -> list[str]:
+    view = ranked.views[category]
+    query = view.queries[row]
+    top = [view.gallery[i] for i in ranked.lists[category][row][:TOP] if i >= 0]
+    return [query.reference, *top, *query.targets]
+
+
+def _thumbnails(stage: RankingStage, query_set: QuerySet, names: set[str]) -> dict[str, Thumbnail]:
+    names_of: dict[str, list[str]] = {}
+    for name in names & query_set.image_ids.keys():
+        names_of.setdefault(query_set.image_ids[name], []).append(name)
+    collection = Collection.open(Location(stage.root), stage.benchmark.collection_name)
+    made: dict[str, Thumbnail] = {}
+    for image_id, data in collection.read_images(list(names_of)):
+        small = thumbnail(data, "")
+        made |= {name: replace(small, alt=f"image {name}") for name in names_of[image_id]}
+    return made
+
+
+def _strip(
+    stage: RankingStage,
+    ranked: RankedLists,
+    pictures: Mapping[str, Thumbnail],
+    texts: Mapping[tuple[str, str], Texts],
+    category: str,
+    row: int,
+) -> Strip:
+    view = ranked.views[category]
+    query = view.queries[row]
+    targets = set(query.targets)
+    shown = [int(i) for i in ranked.lists[category][row][:TOP] if i >= 0]
+    results = tuple(
+        Result(
+            name=view.gallery[i],
+            thumbnail=pictures[view.gallery[i]],
+            score=float(ranked.scores[category][row][place]),
+            is_target=view.gallery[i] in targets,
+        )
+        for place, i in enumerate(shown)
+    )
+    captions, edits, added = texts.get((category, query.query_id), ((), (), ""))
+    missed = tuple(
+        Result(name, pictures[name], None, True, None)
+        for name in query.targets
+        if name in pictures and name not in {r.name for r in results}
+    )
+    return Strip(
+        query_id=query.query_id,
+        method=METHODS[stage.method].title,
+        text=query.text,
+        reference=pictures[query.reference],
+        captions=captions,
+        edits=edits,
+        added=added,
+        results=results,
+        target_rank=_target_rank(ranked, category, row),
+        missed=missed,
+    )
+
+
+def _texts(stage: RankingStage, query_set: QuerySet) -> dict[tuple[str, str], Texts]:
+    """The texts of all queries, as their features read them; each table is read once."""
+    upstream, keys, items = Tables(), list(query_set.items), list(query_set.items.values())
+    known = [
+        feature.shown_texts(items, upstream)
+        for feature in stage.query_features.values()
+        if isinstance(feature, QueryFeatureStage)
+    ]
+    return {
+        key: (
+            next((own[i].captions for own in known if own[i].captions), ()),
+            next((own[i].edits for own in known if own[i].edits), ()),
+            next((own[i].objects or "" for own in known if own[i].objects), ""),
+        )
+        for i, key in enumerate(keys)
+    }
