@@ -26,7 +26,7 @@ from flows.forms import (
 from flows.profiles import resolve_profile
 from flows.score_benchmark import Outcome, evaluate
 from flows.train_mapping import train_mapping_for
-from models.retrieval.methods import METHODS
+from models.retrieval.methods import METHODS, needs
 from storage.benchmarks.registry import benchmark_facts
 from tasks.artifacts import artifact_key, markdown_table, publish_markdown, stages_markdown
 from tasks.backbone_names import Folders, folders_of, recognised, recognised_name
@@ -227,7 +227,7 @@ def rerun(
 
 def _needing(methods: Sequence[str], refs: Sequence[BenchmarkRef]) -> list[str]:
     families = {ref.load().family for ref in refs}
-    return [name for name in methods if any(LINCIR in METHODS[name].needs(f) for f in families)]
+    return [name for name in methods if any(LINCIR in needs(METHODS[name], f) for f in families)]
 
 
 def _needs_mapping(methods: Sequence[str], refs: Sequence[BenchmarkRef]) -> bool:

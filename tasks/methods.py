@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from models.retrieval.cvsi_settings import CVSI, SEARCH_FAMILY, CvsiSettings
-from models.retrieval.method_records import Method
-from models.retrieval.methods import INSTRUCTCIR_WEIGHTS, late_fusion, method
+from models.retrieval.method_records import Method, late_fusion
+from models.retrieval.methods import method, needs
+from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS
 from tasks.networks import network_facts, network_problem
 from tasks.scoring.ledger import not_zero_shot
 from tasks.settings import Profile
@@ -46,7 +47,7 @@ def why_not_ready(name: str, profile: Profile) -> str:
     row = method(name)
     if row.status != "needs_checkpoint":
         return row.reason
-    for need in row.needs(SEARCH_FAMILY):
+    for need in needs(row, SEARCH_FAMILY):
         kind, _, which = need.partition(":")
         if kind == "mapping" and not profile.mapping.named[which]:
             return row.reason
@@ -61,7 +62,7 @@ def label_of(name: str, profile: Profile) -> str:
     Raises:
         CheckpointError: the method needs a network that is not there.
     """
-    if "reformulation" not in method(name).needs(SEARCH_FAMILY):
+    if "reformulation" not in needs(method(name), SEARCH_FAMILY):
         return ""
     facts = network_facts(profile.network.checkpoint)
     return not_zero_shot({"zero_shot": facts.zero_shot, "zero_shot_reason": facts.zero_shot_reason})

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.instructcir.folder import network_fingerprint, read_config
 from models.instructcir.query_forms import QUERY_FORMS, QueryForm
-from models.retrieval.methods import NO_NETWORK, TRAIN_OR_NAME
+from models.retrieval.systems.instructcir import NO_NETWORK, TRAIN_OR_NAME
 from storage.locations.location import Entry, Location
 from storage.tables.keys import content_key
 from tasks.engines import fingerprint_name

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from models.instructcir.query_forms import GALLERY_FEATURE, QUERY_FORMS
-from models.retrieval.features import QUERY_FEATURES
 from models.retrieval.method_records import AnyRecipe
-from models.retrieval.methods import METHODS
+from models.retrieval.methods import METHODS, QUERY_FEATURES
 from tasks.methods import configured_method, settings_of, why_not_ready
 from tasks.query_sets import BenchmarkRef, Queries
 from tasks.settings import Profile
@@ -221,9 +220,9 @@ class _Builder:
 
     def _query_feature(self, feature: str, family: str) -> QueryFeatureStage:
         needs = QUERY_FEATURES[feature].needs
-        single = "greedy_caption" in needs
+        single = "single_caption" in needs
         captioned = single or "captions" in needs
-        edits = "edits" in needs or "greedy_edit" in needs
+        edits = "edits" in needs or "single_edit" in needs
         stage = QueryFeatureStage(
             root=self.profile.root,
             shard_size=self.profile.shards.features,
@@ -234,7 +233,7 @@ class _Builder:
             cvsi=self.profile.cvsi,
             mapping=self._mapping(needs),
             captions=self._captions("references", single) if captioned else None,
-            edits=self._edits(family, "greedy_edit" in needs) if edits else None,
+            edits=self._edits(family, "single_edit" in needs) if edits else None,
             objects=self._objects() if "objects" in needs else None,
         )
         return self._keep(stage)

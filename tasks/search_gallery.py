@@ -13,8 +13,8 @@ from PIL import Image
 
 from models.generators.rewriting import RewriteInput
 from models.retrieval.cvsi_settings import SEARCH_FAMILY
+from models.retrieval.features import QueryInputs
 from models.retrieval.method_records import AnyRecipe
-from models.retrieval.query_features import QueryInputs
 from models.retrieval.search import NO_EXCLUSION, top_k
 from storage.collections.collection import Collection
 from storage.collections.decoding import decode_image

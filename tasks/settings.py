@@ -16,7 +16,7 @@ from models.encoders.spec import EncoderSpec
 from models.generators.settings import GeneratorSettings
 from models.protocols import CaptionSampling, Dtype
 from models.retrieval.cvsi_settings import PAPER_WEIGHTS, CvsiSettings
-from models.retrieval.methods import INSTRUCTCIR_WEIGHTS, NO_NETWORK
+from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS, NO_NETWORK
 from models.settings import Settings
 
 

@@ -32,7 +32,7 @@ QUERY_FORMS: Final[Mapping[str, QueryForm]] = MappingProxyType(
         "instructcir_ema": QueryForm("ema", combined=True),
     }
 )
-"""Query feature of `models.retrieval.features` -> its form."""
+"""Query feature of `models.retrieval.methods` -> its form."""
 
 GALLERY_FEATURE: Final = "instructcir_image"
 """The gallery feature that all of them are compared with."""

@@ -1,11 +1,96 @@
-"""The named features that methods weigh, and what must be there before each can be made."""
+"""What a query feature is: a function from what is known of queries to vectors, with its inputs.
+
+Systems declare theirs next to their methods (`models.retrieval.systems`);
+`models.retrieval.methods` lists them all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import numpy as np
+
+from models.protocols import SplicedText
+from models.retrieval.cvsi_settings import CvsiSettings
+from models.retrieval.fusion import unit
+
+if TYPE_CHECKING:
+    from models.protocols import FloatArray, ImageTextEncoder
+    from models.textual_inversion.network import MappingNetwork
+
+Need: TypeAlias = Literal[
+    "captions",
+    "single_caption",
+    "edits",
+    "single_edit",
+    "objects",
+    "mapping:lincir",
+    "mapping:searle",
+    "mapping:pic2word",
+    "reformulation",
+]
+"""What must be there before a feature can be made: N captions or one caption of the image, an edit
+of each or of the one, the added objects, a mapping network, or a trained reformulation network, in
+whose own space the vector then lies."""
+
+Made: TypeAlias = "tuple[FloatArray, list[str]]"
+"""Vectors (B, d), or (B, N * d) for features of every caption, and B reasons why a vector must not
+be used (empty: it may be)."""
+
+
+@dataclass(frozen=True)
+class QueryInputs:
+    """What is known of one query. A feature reads some of it; what it lacks makes it fail.
+
+    Attributes:
+        texts: All readings of the modification text, the protocol's own first.
+        image: f_v of the reference image (d,), not normalised.
+        captions: Captions of the reference image.
+        edits: Edited captions.
+        objects: The objects most likely added; None where nothing was answered.
+    """
+
+    texts: tuple[str, ...]
+    image: FloatArray
+    captions: tuple[str, ...] = ()
+    edits: tuple[str, ...] = ()
+    objects: str | None = None
+
+
+@dataclass(frozen=True)
+class FeatureMaker:
+    """The engines and choices that query features are made with.
+
+    Attributes:
+        encoder: Image-text encoder.
+        cvsi: Text forms and means (D3, D6, D7, D15).
+        mapping: Mapping network; needed by features with a pseudo token only.
+    """
+
+    encoder: ImageTextEncoder
+    cvsi: CvsiSettings
+    mapping: MappingNetwork | None = None
+
+    def encode_spliced(
+        self, queries: Sequence[QueryInputs], forms: Sequence[Sequence[SplicedText]]
+    ) -> FloatArray:
+        """Texts around each query's pseudo token; several forms become the mean of unit vectors."""
+        if self.mapping is None:
+            raise ValueError("this feature needs a mapping network; set mapping.checkpoint")
+        counts = [len(own) for own in forms]
+        tokens = self.mapping.tokens(np.stack([query.image for query in queries]))
+        flat = [text for own in forms for text in own]
+        features = self.encoder.encode_spliced(flat, np.repeat(tokens, counts, axis=0))
+        if max(counts) == 1:
+            return features
+        starts = np.cumsum([0, *counts[:-1]])
+        sums = np.add.reduceat(unit(features), starts, axis=0)
+        return (sums / np.array(counts)[:, None]).astype(np.float32)
+
+
+Make: TypeAlias = "Callable[[FeatureMaker, Sequence[QueryInputs]], Made]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,58 +98,49 @@ class Feature:
     """One kind of vector.
 
     Attributes:
-        name: Key of `QUERY_FEATURES` or `GALLERY_FEATURES`.
+        name: Name that methods weigh it by.
         description: How it is made.
-        needs: Stages that must have run: `captions` (N per image), `greedy_caption` (one per
-            image), `edits` (one per caption, or one of all joined), `greedy_edit` (one of the
-            greedy caption), `objects`, `mapping:NAME` for a mapping network, and `reformulation`
-            for a trained reformulation network, in whose own space the vector then lies.
+        needs: What must be there before it can be made.
         per_caption: Whether it is one vector per caption, (Q, N, d), and not (Q, d).
+        compute: Makes it; None where a reformulation network does, or a stage of the gallery.
     """
 
     name: str
     description: str
-    needs: tuple[str, ...] = ()
+    needs: tuple[Need, ...] = ()
     per_caption: bool = False
+    compute: Make | None = None
+
+    def make(self, maker: FeatureMaker, queries: Sequence[QueryInputs]) -> Made:
+        """Vectors of B queries, and why each must not be used.
+
+        Raises:
+            ValueError: it is not computed from texts and image features.
+        """
+        if self.compute is None:
+            raise ValueError(f"{self.name} needs {', '.join(self.needs)}")
+        if not queries:
+            return np.zeros((0, maker.encoder.dim), np.float32), []
+        return self.compute(maker, queries)
 
 
-def _table(*features: Feature) -> Mapping[str, Feature]:
-    return MappingProxyType({feature.name: feature for feature in features})
+def query_feature(
+    name: str, description: str, *needs: Need, per_caption: bool = False
+) -> Callable[[Make], Feature]:
+    """Declare a query feature by the function that makes it."""
+    return lambda compute: Feature(name, description, needs, per_caption, compute)
 
 
-QUERY_FEATURES: Final = _table(
-    Feature("reference_image", "f_v(reference image): q_v of equation 8."),
-    Feature("text", "f_t(modification text)."),
-    Feature("captioning", "f_t('a photo of {caption} that {text}').", ("greedy_caption",)),
-    Feature(
-        "edited_caption", "f_t(edit of the greedy caption).", ("greedy_caption", "greedy_edit")
-    ),
-    Feature("edited_captions", "Mean of f_t over the edits: q_m.", ("captions", "edits")),
-    Feature("each_edited_caption", "f_t of every edit.", ("captions", "edits"), per_caption=True),
-    Feature("each_caption", "f_t of every caption of the reference.", ("captions",), True),
-    Feature("pseudo", "f_t('a photo of $ that {text}'), $ by LinCIR.", ("mapping:lincir",)),
-    Feature("pseudo_searle", "The same with $ by SEARLE.", ("mapping:searle",)),
-    Feature(
-        "pseudo_pic2word", "f_t('a photo of $ , {text}'), $ by Pic2Word.", ("mapping:pic2word",)
-    ),
-    Feature(
-        "fine_grained",
-        "f_t('a photo of $ that {text}. And the photo should have {objects}.'): q_f.",
-        ("captions", "mapping:lincir", "objects"),
-    ),
-    Feature(
-        "instructcir",
-        "InstructCIR's query f (online branch; z where no combiner was trained).",
-        ("reformulation",),
-    ),
-    Feature("instructcir_no_combiner", "The same without the combiner: z.", ("reformulation",)),
-    Feature("instructcir_ema", "The same by the EMA branch.", ("reformulation",)),
-)
-
-GALLERY_FEATURES: Final = _table(
-    Feature("image", "f_v(gallery image): t_v of equation 9."),
-    Feature("captions", "Mean of f_t over the gallery image's captions: t_c.", ("captions",)),
-    Feature(
-        "instructcir_image", "InstructCIR's target path: EMA branch, no text.", ("reformulation",)
-    ),
-)
+GALLERY_FEATURES: Final = {
+    feature.name: feature
+    for feature in (
+        Feature("image", "f_v(gallery image): t_v of equation 9."),
+        Feature("captions", "Mean of f_t over the gallery image's captions: t_c.", ("captions",)),
+        Feature(
+            "instructcir_image",
+            "InstructCIR's target path: EMA branch, no text.",
+            ("reformulation",),
+        ),
+    )
+}
+"""Gallery features by name; a stage makes each."""

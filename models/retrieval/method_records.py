@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from models.retrieval.cvsi_settings import CVSI, CvsiSettings
-from models.retrieval.features import GALLERY_FEATURES, QUERY_FEATURES
 from models.retrieval.fusion import PartNorm, Similarity, for_search, fuse, unit
 
 if TYPE_CHECKING:
@@ -48,15 +47,11 @@ class Recipe:
     combine: Combine | None = None
 
     def __post_init__(self) -> None:
-        """Drop zero weights and refuse features that nothing makes."""
-        for side, known in (("query", QUERY_FEATURES), ("gallery", GALLERY_FEATURES)):
+        """Drop zero weights; refuse a side that has none left."""
+        for side in ("query", "gallery"):
             used = {name: weight for name, weight in getattr(self, side).items() if weight}
-            unknown = sorted(used.keys() - known.keys())
-            if unknown or not used:
-                raise ValueError(
-                    f"{side} features {', '.join(unknown) or 'all have weight 0'}; "
-                    f"known: {', '.join(known)}"
-                )
+            if not used:
+                raise ValueError(f"all {side} features have weight 0")
             object.__setattr__(self, side, MappingProxyType(used))
 
     def query_vectors(self, query: Features, gallery: Features) -> np.ndarray[Any, Any]:
@@ -186,9 +181,40 @@ class Method:
             raise ValueError(f"{self.title} does not run here ({self.status}): {self.reason}")
         return self.make(family, self.settings)
 
-    def needs(self, family: str) -> tuple[str, ...]:
-        """Stages that must have run before its features can be made, sorted."""
-        recipe = self.recipe(family)
-        stages = [QUERY_FEATURES[name].needs for name in recipe.query]
-        stages += [GALLERY_FEATURES[name].needs for name in recipe.gallery]
-        return tuple(sorted({stage for needs in stages for stage in needs}))
+
+def everywhere(
+    query: Mapping[str, float], combine: Combine | None = None, gallery: str = "image"
+) -> RecipeMaker:
+    """The same recipe for every benchmark family."""
+    recipe = Recipe(query=query, gallery={gallery: 1.0}, combine=combine)
+    return lambda family, settings: recipe
+
+
+def late_fusion(first: Method, second: Method, weights: Mapping[str, float]) -> RecipeMaker:
+    """(1 - w) times the first method's similarity plus w times the second's.
+
+    Args:
+        first: A method of weighted sums.
+        second: Another.
+        weights: Benchmark family -> w in [0, 1]. At 0 and 1 one method is left as it is.
+
+    Returns:
+        What makes the recipe of a family. It raises ValueError where the family has no weight or
+        a method is a late fusion itself.
+    """
+
+    def make(family: str, settings: CvsiSettings) -> LateFusion:
+        if family not in weights or not 0.0 <= weights[family] <= 1.0:
+            raise ValueError(
+                f"late fusion needs a weight between 0 and 1 for the benchmark family {family!r}, "
+                f"not {dict(weights)}: set instructcir.weights.{family}"
+            )
+        parts = []
+        for weight, part in ((1.0 - weights[family], first), (weights[family], second)):
+            recipe = part.recipe(family)
+            if isinstance(recipe, LateFusion):
+                raise ValueError(f"{part.title} is a late fusion itself; name what it is made of")
+            parts.append((weight, recipe))
+        return LateFusion(tuple(parts))
+
+    return make

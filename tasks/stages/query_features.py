@@ -1,4 +1,4 @@
-"""Query features by name (`models.retrieval.features.QUERY_FEATURES`), one table for each."""
+"""Query features by name (`models.retrieval.methods.QUERY_FEATURES`), one table for each."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pydantic import Field
 from models.encoders.spec import EncoderSpec
 from models.generators.rewriting import RewriteInput
 from models.retrieval.cvsi_settings import CvsiSettings
-from models.retrieval.features import QUERY_FEATURES
-from models.retrieval.query_features import FeatureMaker, QueryInputs
+from models.retrieval.features import FeatureMaker, QueryInputs
+from models.retrieval.methods import QUERY_FEATURES
 from storage.tables.schemas import OK
 from tasks.engines import (
     encoder_dim,
@@ -57,17 +57,12 @@ class QueryFeatureStage(Stage):
 
     def identity(self) -> dict[str, Any]:
         """Feature, encoder, text forms and the specs of what it is made from."""
-        upstream = {
-            name: stage.spec_key
-            for name in ("images", "captions", "edits", "objects")
-            if (stage := getattr(self, name)) is not None
-        }
         width = self.cvsi.captions_per_image if QUERY_FEATURES[self.feature].per_caption else 1
         return {
             "feature": self.feature,
             "encoder": dict(encoder_fingerprint(self.encoder)),
             "mapping": dict(mapping_fingerprint(self.mapping)) if self.mapping else {},
-            "upstream": upstream,
+            "upstream": {name: stage.spec_key for name, stage in self.inputs.items()},
             "contents": {
                 "edits": self.edits.content if self.edits else "",
                 "objects": self.objects.content if self.objects else "",
@@ -105,9 +100,8 @@ class QueryFeatureStage(Stage):
         maker = FeatureMaker(load_encoder(self.encoder), self.cvsi, mapping)
         images = upstream.images(self.images, [item.image_id for item in items])
         known = self.texts(items, upstream)
-        return maker.make(
-            self.feature, [replace(k, image=i) for k, i in zip(known, images, strict=True)]
-        )
+        queries = [replace(k, image=i) for k, i in zip(known, images, strict=True)]
+        return QUERY_FEATURES[self.feature].make(maker, queries)
 
     def shaped(self, vectors: FloatArray) -> FloatArray:
         """Stored vectors (B, d), or (B, N, d) for a feature of every caption."""

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from models.retrieval.cvsi_settings import CvsiSettings
 from models.retrieval.method_records import AnyRecipe, Recipe
-from models.retrieval.methods import INSTRUCTCIR_WEIGHTS
+from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS
 from storage.benchmarks.indexing import IndexedCategory
 from storage.tables.keys import content_key
 from storage.tables.schemas import OK

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,12 +15,13 @@ from models.retrieval.cvsi_settings import (
     CVSI,
     CVSI_CODE,
     DIFFERENCES,
+    PAPER_WEIGHTS,
     CvsiSettings,
 )
 from models.retrieval.fusion import similarities
 from models.retrieval.ldre import LdreSettings, ldre_queries
-from models.retrieval.method_records import LateFusion, Recipe
-from models.retrieval.methods import METHODS, cvsi_recipe, late_fusion, method, with_cvsi_settings
+from models.retrieval.method_records import LateFusion, Recipe, everywhere, late_fusion
+from models.retrieval.methods import METHODS, method, needs
 from models.retrieval.query_texts import (
     adds_nothing,
     captioning_text,
@@ -27,6 +29,7 @@ from models.retrieval.query_texts import (
     pic2word_text,
     pseudo_text,
 )
+from models.retrieval.systems.cvsi import cvsi_recipe, with_cvsi_settings
 
 PAPER = {"cirr": (0.6, 0.4, 0.2), "circo": (0.6, 0.4, 0.2), "fashioniq": (0.2, 0.6, 0.1)}
 
@@ -95,7 +98,7 @@ def test_late_fusion_asks_for_the_features_of_both_methods_unless_one_has_no_wei
     both = METHODS["cvsi-instructcir"]
     assert both.recipe("circo").query.keys() == {"edited_captions", "fine_grained", "instructcir"}
     assert both.recipe("circo").gallery.keys() == {"captions", "image", "instructcir_image"}
-    assert both.needs("circo") == (
+    assert needs(both, "circo") == (
         "captions", "edits", "mapping:lincir", "objects", "reformulation")  # fmt: skip
     alone = late_fusion(METHODS["cvsi"], METHODS["instructcir"], dict.fromkeys(PAPER, 1.0))
     assert alone("cirr", CVSI).query.keys() == {"instructcir"}
@@ -129,11 +132,11 @@ def test_ablations_zero_a_part_and_keep_the_other_weights() -> None:
 
 
 def test_only_needed_stages_are_asked_for() -> None:
-    assert METHODS["image-only"].needs("circo") == ()
-    assert METHODS["lincir"].needs("circo") == ("mapping:lincir",)
-    assert METHODS["cirevl"].needs("circo") == ("greedy_caption", "greedy_edit")
-    assert METHODS["cvsi"].needs("circo") == ("captions", "edits", "mapping:lincir", "objects")
-    assert "edits" not in METHODS["cvsi-no-edited-captions"].needs("circo")
+    assert needs(METHODS["image-only"], "circo") == ()
+    assert needs(METHODS["lincir"], "circo") == ("mapping:lincir",)
+    assert needs(METHODS["cirevl"], "circo") == ("single_caption", "single_edit")
+    assert needs(METHODS["cvsi"], "circo") == ("captions", "edits", "mapping:lincir", "objects")
+    assert "edits" not in needs(METHODS["cvsi-no-edited-captions"], "circo")
 
 
 def test_every_row_is_complete() -> None:
@@ -159,10 +162,17 @@ def test_rows_that_do_not_run_say_why() -> None:
 
 
 def test_unknown_features_are_refused() -> None:
-    with pytest.raises(ValueError, match="query features depth; known: reference_image"):
-        Recipe(query={"depth": 1.0})
-    with pytest.raises(ValueError, match="gallery features all have weight 0"):
+    row = replace(METHODS["text-only"], make=everywhere({"depth": 1.0}))
+    with pytest.raises(ValueError, match="weighs depth, which nothing makes; known: reference_im"):
+        needs(row, "circo")
+    with pytest.raises(ValueError, match="all gallery features have weight 0"):
         Recipe(query={"text": 1.0}, gallery={"image": 0.0})
+
+
+@pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.runs])
+def test_every_feature_that_a_method_weighs_is_made_by_something(name: str) -> None:
+    for family in PAPER_WEIGHTS:
+        needs(METHODS[name], family)
 
 
 def test_each_difference_is_a_field_with_two_values() -> None:

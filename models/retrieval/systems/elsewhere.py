@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from models.retrieval.method_records import Method, Status
 
 
@@ -110,3 +112,6 @@ def published_only() -> list[Method]:
         )
         for name, title, paper, description, status, reason in rows
     ]
+
+
+METHODS: Final = tuple(published_only())

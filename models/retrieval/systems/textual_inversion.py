@@ -1,0 +1,66 @@
+"""Textual inversion: a pseudo token stands for the reference image (LinCIR, SEARLE, Pic2Word)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from models.retrieval.features import Feature, FeatureMaker, Made, QueryInputs, query_feature
+from models.retrieval.method_records import Method, everywhere
+from models.retrieval.query_texts import pic2word_text, pseudo_text
+
+
+@query_feature("pseudo", "f_t('a photo of $ that {text}'), $ by LinCIR.", "mapping:lincir")
+def pseudo(maker: FeatureMaker, queries: Sequence[QueryInputs]) -> Made:
+    forms = [[pseudo_text(text) for text in query.texts] for query in queries]
+    return maker.encode_spliced(queries, forms), [""] * len(queries)
+
+
+@query_feature("pseudo_searle", "The same with $ by SEARLE.", "mapping:searle")
+def pseudo_searle(maker: FeatureMaker, queries: Sequence[QueryInputs]) -> Made:
+    return pseudo.make(maker, queries)
+
+
+@query_feature(
+    "pseudo_pic2word", "f_t('a photo of $ , {text}'), $ by Pic2Word.", "mapping:pic2word"
+)
+def pseudo_pic2word(maker: FeatureMaker, queries: Sequence[QueryInputs]) -> Made:
+    # Pic2Word joins FashionIQ's captions second first: the last reading.
+    forms = [[pic2word_text(query.texts[-1])] for query in queries]
+    return maker.encode_spliced(queries, forms), [""] * len(queries)
+
+
+FEATURES: Final[tuple[Feature, ...]] = (pseudo, pseudo_searle, pseudo_pic2word)
+
+_OWN: Final = "no checkpoint ships with the project; name one of yours (mapping.{}=FILE)"
+
+METHODS: Final = (
+    Method(
+        name="lincir",
+        title="LinCIR",
+        group="textual inversion",
+        paper="LinCIR: Language-only Training of Zero-shot CIR, CVPR 2024",
+        description="'a photo of $ that {modification}', $ mapped from the reference image.",
+        make=everywhere({"pseudo": 1.0}),
+    ),
+    Method(
+        name="searle",
+        title="SEARLE",
+        group="textual inversion",
+        paper="SEARLE: Zero-Shot CIR with Textual Inversion, ICCV 2023",
+        description="As LinCIR, with SEARLE's mapping network.",
+        make=everywhere({"pseudo_searle": 1.0}),
+        status="needs_checkpoint",
+        reason=_OWN.format("searle"),
+    ),
+    Method(
+        name="pic2word",
+        title="Pic2Word",
+        group="textual inversion",
+        paper="Pic2Word: Mapping Pictures to Words for Zero-shot CIR, CVPR 2023",
+        description="'a photo of $ , {modification}' with Pic2Word's mapping network.",
+        make=everywhere({"pseudo_pic2word": 1.0}),
+        status="needs_checkpoint",
+        reason=_OWN.format("pic2word"),
+    ),
+)
