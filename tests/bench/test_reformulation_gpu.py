@@ -5,36 +5,47 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
-from bench import reformulation_gpu
-from bench.reformulation_gpu import Figures, main, peak_tflops, sample_flops, step_flops
-from models.instructcir.lightning_module import ReformulationModule
 from models.instructcir.settings import EmaSettings, LossSettings
 from models.instructcir.training_settings import TrainingSettings
-from tests.fakes.small_networks import small_network, write_clip
 
-FIGURES = Figures(
-    device="NVIDIA H200",
-    model="ViT-L-14",
-    batch=128,
-    precision="bf16",
-    gradient_checkpointing=True,
-    seconds=0.5,
-    memory=3 * 2**30,
-    sample_flops=1e12,
-    peak_tflops=1000.0,
-)
+if TYPE_CHECKING:
+    import torch
+
+    from bench.reformulation_gpu import Figures
+    from models.instructcir.lightning_module import ReformulationModule
 
 N, W, T, D = 17, 32, 40, 24
 """Image tokens and their width in 2 blocks, width of text tokens in 3 blocks, joint space."""
 
 
 @pytest.fixture
+def figures() -> Figures:
+    """Half of the peak of a device."""
+    from bench.reformulation_gpu import Figures
+
+    return Figures(
+        device="NVIDIA H200",
+        model="ViT-L-14",
+        batch=128,
+        precision="bf16",
+        gradient_checkpointing=True,
+        seconds=0.5,
+        memory=3 * 2**30,
+        sample_flops=1e12,
+        peak_tflops=1000.0,
+    )
+
+
+@pytest.fixture
 def module(tmp_path: Path) -> ReformulationModule:
     """The step of a small random network."""
+    from models.instructcir.lightning_module import ReformulationModule
+    from tests.fakes.small_networks import small_network
+
     made = ReformulationModule(
         small_network(tmp_path / "clip"),
         loss=LossSettings(),
@@ -48,6 +59,8 @@ def module(tmp_path: Path) -> ReformulationModule:
 
 def batch_for(module: ReformulationModule, size: int = 8) -> dict[str, torch.Tensor]:
     """Random pictures with one text."""
+    import torch
+
     images = torch.randint(0, 255, (2, size, 32, 32, 3), dtype=torch.uint8)
     texts = module.network.text_ids(["a dog beside two cats"] * size)
     return {
@@ -89,11 +102,15 @@ def by_hand(tokens: int) -> int:
 
 
 def test_the_count_is_that_of_the_architecture(module: ReformulationModule) -> None:
+    from bench.reformulation_gpu import sample_flops
+
     batch = batch_for(module)
     assert sample_flops(module, batch) == pytest.approx(by_hand(batch["texts"].shape[1]), rel=1e-4)
 
 
 def test_what_is_computed_again_is_no_work_of_the_model(module: ReformulationModule) -> None:
+    from bench.reformulation_gpu import sample_flops, step_flops
+
     batch = batch_for(module)
     tokens = batch["texts"].shape[1]
     plain, counted = step_flops(module, batch), sample_flops(module, batch)
@@ -123,20 +140,27 @@ def test_what_is_computed_again_is_no_work_of_the_model(module: ReformulationMod
     ],
 )
 def test_peaks_by_name(device: str, peak: float | None) -> None:
+    from bench.reformulation_gpu import peak_tflops
+
     assert peak_tflops(device) == peak
 
 
-def test_a_row_of_markdown() -> None:
-    head, rule, row = reformulation_gpu.as_table(FIGURES).splitlines()
+def test_a_row_of_markdown(figures: Figures) -> None:
+    from bench import reformulation_gpu
+
+    head, rule, row = reformulation_gpu.as_table(figures).splitlines()
     assert row == (
         "| NVIDIA H200 | ViT-L-14 | 128 | bf16 | yes | 256.0 | 0.500 | 3.0 | 1000.0 | 25.6 % |"
     )
     assert head.count("|") == rule.count("|") == row.count("|")
-    unknown = replace(FIGURES, peak_tflops=None, memory=None)
+    unknown = replace(figures, peak_tflops=None, memory=None)
     assert reformulation_gpu.as_table(unknown).endswith("| 0.500 | n/a | 1000.0 | n/a |")
 
 
 def test_a_run_on_a_cpu_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from bench.reformulation_gpu import main
+    from tests.fakes.small_networks import write_clip
+
     folder = str(write_clip(tmp_path / "clip"))
     common = ["--device", "cpu", "--model", folder, "--batch", "4", "--steps", "2"]
     main([*common, "--workers", "1", "--gradient-checkpointing"])
@@ -150,6 +174,11 @@ def test_a_run_on_a_cpu_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    from bench import reformulation_gpu
+    from bench.reformulation_gpu import main
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="no GPU is at hand; --device cpu"):
         main([])

@@ -16,7 +16,6 @@ from uuid import UUID
 import polars as pl
 import pytest
 
-from flows.backfill_captions import DEPLOYMENT
 from storage.collections.collection import ingest
 from storage.locations.location import Location
 from storage.tables.table import Shard, Table
@@ -66,6 +65,8 @@ def undisturbed(
 @pytest.fixture(scope="module")
 def loaded(pictures: Path, undisturbed: Future[pl.DataFrame], cluster: Cluster) -> Cluster:
     """The cluster with the pictures in its store; its backfills note what they do."""
+    from flows.backfill_captions import DEPLOYMENT
+
     ingest(Location(ROOT), pictures, COLLECTION)
     cluster.set_entrypoint(DEPLOYMENT, "tests.fakes.noted_backfill.backfill_captions")
     return cluster
@@ -100,6 +101,8 @@ class Backfill:
     @classmethod
     def start(cls, cluster: Cluster, captions: int) -> Backfill:
         """Start it as the form in the UI does."""
+        from flows.backfill_captions import DEPLOYMENT
+
         return cls(cluster, captions, cluster.start_run(DEPLOYMENT, cls.form(captions)))
 
     @staticmethod

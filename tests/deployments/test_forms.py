@@ -11,8 +11,6 @@ import re
 from typing import Any
 
 import pytest
-from prefect.exceptions import ParameterTypeError
-from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from deployments.cli import main
 from deployments.commands.run import FLOWS
@@ -46,6 +44,8 @@ def flow_of(name: str) -> Any:
 
 
 def server_check(name: str, given: dict[str, Any]) -> None:
+    from prefect.utilities.schema_tools.validation import validate
+
     validate(given, flow_of(name).parameters.model_dump_for_openapi(), raise_on_error=True)
 
 
@@ -84,6 +84,8 @@ def test_no_choice_hides_in_a_free_text(name: str) -> None:
 @pytest.mark.parametrize("name", FLOWS)
 def test_the_dialog_starts_from_values_that_are_accepted(name: str) -> None:
     """A form that is sent as it opens: every default that the schema shows, as JSON."""
+    from prefect.utilities.schema_tools.validation import validate
+
     schema = flow_of(name).parameters.model_dump_for_openapi()
     shown = {k: field["default"] for k, field in schema["properties"].items() if "default" in field}
     given = json.loads(json.dumps(shown)) | EXAMPLES.get(name, {})
@@ -119,6 +121,9 @@ def test_the_dialog_starts_from_values_that_are_accepted(name: str) -> None:
 def test_the_server_refuses_and_says_what_is_allowed(
     name: str, given: dict[str, Any], allowed: str
 ) -> None:
+    from prefect.exceptions import ParameterTypeError
+    from prefect.utilities.schema_tools.validation import ValidationError
+
     with pytest.raises(ValidationError) as refused:
         server_check(name, given)
     assert allowed in str(refused.value)
@@ -153,6 +158,8 @@ def test_the_server_refuses_and_says_what_is_allowed(
 def test_what_no_list_can_say_is_refused_before_the_flow_begins(
     name: str, given: dict[str, Any], said: str
 ) -> None:
+    from prefect.exceptions import ParameterTypeError
+
     with pytest.raises(ParameterTypeError, match=said):
         flow_of(name).validate_parameters(given)
 

@@ -15,8 +15,6 @@ import pytest
 from PIL import Image
 
 from deployments.cli import main
-from models.instructcir.checkpoint import load_network
-from models.instructcir.encoder import ReformulationEncoder
 from models.retrieval.methods import METHODS
 from storage.collections.collection import ingest
 from storage.collections.decoding import decode_image
@@ -28,7 +26,6 @@ from tasks.methods import configured_method
 from tasks.planner import gallery_stages, query_stages
 from tasks.query_sets import OneQuery
 from tasks.scoring.ledger import RESULTS_SPEC
-from tasks.search_gallery import _query_features
 from tasks.settings import Profile
 from tasks.stages.caption_features import CaptionFeatureStage
 from tasks.stages.stage import Stage
@@ -147,6 +144,9 @@ def test_a_network_answers_searches_in_its_own_space(
     capsys: pytest.CaptureFixture[str],
     method: str,
 ) -> None:
+    from models.instructcir.checkpoint import load_network
+    from models.instructcir.encoder import ReformulationEncoder
+
     folder = write_network(tmp_path / "network", combiner=False)
     shutil.copytree(embedded.root, tmp_path / "tables")  # other tests count what is in theirs
     named = embedded.instructcir.model_copy(update={"checkpoint": str(folder)})
@@ -184,6 +184,8 @@ def test_a_network_answers_searches_in_its_own_space(
 
 def cvsi_query(profile: Profile, picture: Path) -> np.ndarray:
     """The fused query of CVSI for that search, whose length a plain search leaves in its scores."""
+    from tasks.search_gallery import _query_features
+
     settings = profile.cvsi
     recipe = configured_method("cvsi", settings).recipe("circo")
     data = picture.read_bytes()

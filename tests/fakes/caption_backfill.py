@@ -24,14 +24,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from prefect.states import State
 
-from flows import running
 from tasks.engines import load_captioner
 from tasks.planner import caption_stage
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
-from tasks.stages.run import plan_stage, run_shard
 from tasks.stages.stage import Stage, Tick
 
 
@@ -43,11 +40,16 @@ class Finished:
 
     def result(self, raise_on_failure: bool = True) -> Any:
         """The task's result, also where the body says that it was cached."""
+        from prefect.states import State
+
         return self.value.data if isinstance(self.value, State) else self.value
 
 
 def without_prefect() -> None:
     """Let `run_stage` call the bodies of its tasks."""
+    from flows import running
+    from tasks.stages.run import plan_stage, run_shard
+
     running.plan_stage = lambda stage, retry, return_state: Finished(  # type: ignore[assignment]
         plan_stage.fn(stage, retry)
     )
@@ -131,6 +133,8 @@ def obey(work: Callable[[str], object], log: str, command: dict[str, Any]) -> di
 
 def main(profile_json: str, collection: str, log: str) -> None:
     """Backfill captions on command."""
+    from flows import running
+
     profile = Profile.model_validate_json(profile_json)
     without_prefect()
     note_shards(log, CaptionStage)

@@ -7,26 +7,10 @@ large ones; only their words are meaningless.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
-from transformers import (
-    Blip2Config,
-    Blip2ForConditionalGeneration,
-    Blip2Processor,
-    Blip2QFormerConfig,
-    Blip2VisionConfig,
-    BlipImageProcessor,
-    CLIPImageProcessor,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    OPTConfig,
-    PreTrainedTokenizerFast,
-)
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<image>", "<unk>")
 ENGLISH = (
@@ -38,6 +22,9 @@ NUM_QUERIES = 8
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
     """A word-level tokenizer over `SPECIAL`, forty numbered words and `ENGLISH`."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
     vocabulary = [*SPECIAL, *(f"w{index}" for index in range(40)), *ENGLISH.split()]
     tokenizer = Tokenizer(
         models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>")
@@ -55,6 +42,9 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 
 def save_llama(folder: Path, *, seed: int = 0, context: int = 128) -> Path:
     """A two-layer LLaMA with its tokenizer; heads of 32, the least vLLM takes on a CPU."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     tokenizer = word_tokenizer()
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
@@ -85,6 +75,17 @@ def save_blip2(folder: Path, *, seed: int = 0, placeholders: int | None = NUM_QU
         seed: Seed of the weights.
         placeholders: `num_query_tokens` of the processor; None is the well-known broken one.
     """
+    import torch
+    from transformers import (
+        Blip2Config,
+        Blip2ForConditionalGeneration,
+        Blip2Processor,
+        Blip2QFormerConfig,
+        Blip2VisionConfig,
+        BlipImageProcessor,
+        OPTConfig,
+    )
+
     tokenizer = word_tokenizer()
     torch.manual_seed(seed)
     width = 32
@@ -152,6 +153,16 @@ def save_llava(folder: Path, *, seed: int = 0, **processor: object) -> Path:
         seed: Seed of the weights.
         processor: Changes to the processor's options; what does not fit the model is broken.
     """
+    import torch
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
     tokenizer = word_tokenizer()
     torch.manual_seed(seed)
     width = 32

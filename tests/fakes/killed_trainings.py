@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from tasks.training.job import ReformulationJob
+if TYPE_CHECKING:
+    from tasks.training.job import ReformulationJob
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMPARED = ("model.safetensors", "target.safetensors", "combiner.safetensors", "curves.csv")
@@ -28,6 +29,8 @@ Run = Callable[[str, dict[str, float] | None], dict[str, Any]]
 @contextmanager
 def forked_trainings(job: ReformulationJob, log: Path) -> Iterator[Run]:
     """A process that forks trainings of a job; `log` gets a line for each step."""
+    from tasks.training.job import ReformulationJob
+
     log.touch()
     arguments = [TypeAdapter(ReformulationJob).dump_json(job).decode(), str(log)]
     with subprocess.Popen(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
-from transformers import PreTrainedModel
+
+if TYPE_CHECKING:
+    import torch
 
 KINDS = (
     "open_clip",
@@ -22,6 +23,9 @@ KINDS = (
 @contextmanager
 def forward_passes() -> Iterator[Counter[str]]:
     """Count forward passes while open, by class of transformers model or package of the module."""
+    import torch
+    from transformers import PreTrainedModel
+
     counted: Counter[str] = Counter()
 
     def note(module: torch.nn.Module, inputs: Any) -> None:
@@ -59,6 +63,8 @@ def forget_models() -> None:
 
 def refuse_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on nothing can load or make a network."""
+    import torch
+    from transformers import PreTrainedModel
 
     def refuse(*args: Any, **options: Any) -> None:
         raise AssertionError("a model was loaded")

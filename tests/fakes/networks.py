@@ -6,12 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from flows.profiles import tiny
-from models.instructcir.checkpoint import save_network
-from models.instructcir.combiner import new_combiner
-from models.instructcir.network import build_network
 from models.instructcir.settings import CombinerSettings
 
 ZERO_SHOT: Mapping[str, Any] = {"zero_shot": True, "triplets": {"rewriter": {"model": "llama"}}}
@@ -21,6 +16,12 @@ def write_network(
     folder: Path, provenance: Mapping[str, Any] = ZERO_SHOT, *, combiner: bool = True
 ) -> Path:
     """A network on the shipped CLIP whose moving average differs from its trained weights."""
+    import torch
+
+    from models.instructcir.checkpoint import save_network
+    from models.instructcir.combiner import new_combiner
+    from models.instructcir.network import build_network
+
     online, target = (build_network(tiny().query_encoder, seed=seed) for seed in (1, 2))
     with torch.no_grad():
         for parameter in target.parameters():

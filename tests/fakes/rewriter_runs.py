@@ -11,12 +11,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from typing import TYPE_CHECKING
 
 from models.instructcir.rewriter_settings import BaseLlm, TuningConfig
 from models.prompts.library import load_prompt
-from tasks.training import rewriter as rewriter_training
-from tasks.training.rewriter import RewriterJob, TuningData, tune_rewriter
 from tasks.training.rewriter_pairs import read_pairs
+
+if TYPE_CHECKING:
+    from tasks.training.rewriter import RewriterJob, TuningData
 
 STEPS = 120
 CONFIG = TuningConfig(rank=4, epochs=STEPS // 4, batch_size=2, micro_batch=1, learning_rate=1e-2)
@@ -24,6 +26,8 @@ CONFIG = TuningConfig(rank=4, epochs=STEPS // 4, batch_size=2, micro_batch=1, le
 
 def job_of(root: str, base: str, pairs: str) -> tuple[RewriterJob, TuningData]:
     """The job that is run, and its data."""
+    from tasks.training.rewriter import RewriterJob, TuningData
+
     prompt = load_prompt("instructcir_difference", ("caption_a", "caption_b"))
     data = TuningData([read_pairs(pairs, prompt)])
     job = RewriterJob(
@@ -40,6 +44,8 @@ def job_of(root: str, base: str, pairs: str) -> tuple[RewriterJob, TuningData]:
 
 def main(base: str, pairs: str) -> None:
     """Obey commands until standard input ends."""
+    from tasks.training import rewriter as rewriter_training
+
     rewriter_training.SAVE_EVERY = 1
     print("ready", flush=True)
     for line in sys.stdin:
@@ -52,6 +58,8 @@ def main(base: str, pairs: str) -> None:
 
 def _tune(root: str, base: str, pairs: str) -> None:
     """Tune and leave the process, whatever happens."""
+    from tasks.training.rewriter import tune_rewriter
+
     status = 1
     try:
         tune_rewriter.fn(*job_of(root, base, pairs))

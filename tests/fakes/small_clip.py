@@ -8,10 +8,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import open_clip
-import safetensors.torch
-import torch
-
 CONFIG: dict[str, Any] = {
     "model_cfg": {
         "embed_dim": 24,
@@ -39,6 +35,10 @@ def write_small_clip(
     folder: Path, text: dict[str, Any] | None = None, merges: list[str] | None = None
 ) -> Path:
     """Write config, random weights and, with `merges`, a byte-pair file of its own."""
+    import open_clip
+    import safetensors.torch
+    import torch
+
     config = copy.deepcopy(CONFIG)
     if merges is not None:
         config["model_cfg"]["text_cfg"]["vocab_size"] = 514 + len(merges)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
-from typing import Any
-
-import open_clip
-import safetensors.torch
-import torch
+from typing import TYPE_CHECKING, Any
 
 from models.encoders.spec import EncoderSpec
-from models.instructcir.network import ReformulationNetwork, build_network
 from models.instructcir.settings import NetworkSettings
-from tests.fakes.small_clip import CONFIG
+
+if TYPE_CHECKING:
+    import torch
+
+    from models.instructcir.network import ReformulationNetwork
 
 TEXTS = ["make it blue", "", "a large red star on top of two small green circles", "brighter"]
 
@@ -26,6 +25,12 @@ def write_clip(
     **model: Any,
 ) -> Path:
     """Write a random CLIP in open_clip's local form; every weight differs from its default."""
+    import open_clip
+    import safetensors.torch
+    import torch
+
+    from tests.fakes.small_clip import CONFIG
+
     config = copy.deepcopy(CONFIG)
     architecture = config["model_cfg"]
     architecture["vision_cfg"].update(vision or {})
@@ -47,6 +52,8 @@ def write_clip(
 
 def small_network(folder: Path, **settings: Any) -> ReformulationNetwork:
     """A network on the CLIP in a folder, which is written where there is none."""
+    from models.instructcir.network import build_network
+
     if not (folder / "open_clip_config.json").exists():
         write_clip(folder)
     spec = EncoderSpec(name=str(folder), preprocess="clip", device="cpu")
@@ -55,4 +62,6 @@ def small_network(folder: Path, **settings: Any) -> ReformulationNetwork:
 
 def pixels(count: int, seed: int = 0, size: int = 32) -> torch.Tensor:
     """(count, 3, size, size) standard normal."""
+    import torch
+
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed))

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import sys
 
-from flows import running
-from flows.generate_triplets import triplet_stage
 from tasks.engines import captioner_fingerprint, generator_fingerprint, load_captioner
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
 from tasks.stages.pair_samples import PairSample
 from tasks.stages.triplets import TripletStage
-from tests.fakes.caption_backfill import note_shards, serve, without_prefect
 
 
 def main(profile_json: str, sample_json: str, log: str) -> None:
     """Generate triplets on command."""
+    from flows import running
+    from flows.generate_triplets import triplet_stage
+    from tests.fakes.caption_backfill import note_shards, serve, without_prefect
+
     profile = Profile.model_validate_json(profile_json)
     sample = PairSample.model_validate_json(sample_json)
     without_prefect()

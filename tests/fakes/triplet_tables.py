@@ -5,20 +5,20 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from flows.train_reformulation import reformulation_job
 from models.encoders.spec import EncoderSpec
 from models.instructcir.triplets import triplet_id
 from storage.collections.collection import Collection, ingest
 from storage.locations.location import Location
 from storage.tables.table import open_table
-from tasks.training.job import ReformulationJob
 from tasks.training.triplet_sets import TripletSet
 from tests.fakes.drawn import draw_folder
-from tests.fakes.small_clip import write_small_clip
+
+if TYPE_CHECKING:
+    from tasks.training.job import ReformulationJob
 
 COLLECTION = "drawn"
 WORDS = ("make it red", "a blue star instead", "add a small circle", "remove the square", "larger")
@@ -73,6 +73,9 @@ def _row(position: int, reference: str, target: str, text: str) -> dict[str, obj
 
 def small_job(root: str, triplets: TripletSet, **changes: Any) -> ReformulationJob:
     """A job that trains a random CLIP of 32 pixels for a few steps; `training` is merged in."""
+    from flows.train_reformulation import reformulation_job
+    from tests.fakes.small_clip import write_small_clip
+
     clip = Path(triplets.root, "clip")
     if not clip.exists():
         clip.mkdir(parents=True)

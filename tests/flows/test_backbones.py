@@ -15,19 +15,14 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from prefect.client.schemas.sorting import ArtifactSort
 
 from deployments.cli import main
 from deployments.commands.demo import show_scores
 from embedded_world.benchmarks import WorldSize, write_world
 from flows.forms import Backbone, BenchmarkChoice, Captioning, Work
-from flows.rerun_backbones import evaluate_matrix, rerun_backbone
 from storage.locations.location import Location
 from storage.tables.listing import list_tables
 from storage.tables.table import load_table
-from tasks.artifacts import artifact_key
 from tasks.scoring.ledger import read_ledger
 from tests.fakes.drawn import small_settings
 from tests.fakes.model_calls import forget_models, forward_passes, refuse_models, text_passes
@@ -57,6 +52,9 @@ class Ran:
 @pytest.fixture(scope="module")
 def ran(prefect_api: None, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """Both evaluations, made once."""
+    from flows.rerun_backbones import rerun_backbone
+    from tasks.artifacts import artifact_key
+
     out = tmp_path_factory.mktemp("backbones")
     world = write_world(out / "world", SIZE, seed=51)
     (out / "clip").mkdir()
@@ -82,6 +80,10 @@ def ran(prefect_api: None, tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 
 def newest_artifact(key: str) -> str:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+    from prefect.client.schemas.sorting import ArtifactSort
+
     wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
     with get_client(sync_client=True) as client:
         return str(
@@ -92,6 +94,8 @@ def newest_artifact(key: str) -> str:
 
 
 def run_names() -> list[str]:
+    from prefect.client.orchestration import get_client
+
     with get_client(sync_client=True) as client:
         return [run.name for run in client.read_flow_runs()]
 
@@ -122,6 +126,8 @@ def test_a_second_backbone_asks_no_captioner_and_no_language_model(ran: Ran) -> 
 def test_a_finished_evaluation_loads_no_model_and_makes_nothing(
     ran: Ran, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    from flows.rerun_backbones import rerun_backbone
+
     forget_models()
     refuse_models(monkeypatch)
     with forward_passes() as passes:
@@ -135,6 +141,8 @@ def test_a_finished_evaluation_loads_no_model_and_makes_nothing(
 
 def test_other_captions_are_made_anew(ran: Ran, tmp_path: Path) -> None:
     """The counters do see what is made: one caption more for each image."""
+    from flows.rerun_backbones import rerun_backbone
+
     given = {**ran.given, "methods": ("cvsi",), "captioning": Captioning(per_image=3)}
     with forward_passes() as passes:
         rerun_backbone(Backbone(), **given, work=Work(shard_size=16), out=str(tmp_path))
@@ -147,6 +155,8 @@ def test_other_captions_are_made_anew(ran: Ran, tmp_path: Path) -> None:
 def test_a_matrix_scores_every_method_on_every_backbone(
     ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from flows.rerun_backbones import evaluate_matrix
+
     with forward_passes() as passes:
         made = evaluate_matrix([Backbone(), ran.second], **ran.given, out=str(tmp_path))
     assert passes == Counter()
@@ -217,6 +227,8 @@ def test_the_page_shows_both_backbones_beside_the_papers(ran: Ran) -> None:
 
 
 def test_scores_come_with_a_small_strip_and_the_full_report(ran: Ran) -> None:
+    from tasks.artifacts import artifact_key
+
     for result in ran.results:
         page = ran.pages[artifact_key("scores", "cirr-val", result["backbone"])]
         assert len(page.encode()) <= LARGEST
@@ -233,6 +245,9 @@ def test_scores_come_with_a_small_strip_and_the_full_report(ran: Ran) -> None:
 
 
 def test_the_mapping_network_that_was_trained_left_its_curve(ran: Ran) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
     wanted = ArtifactFilter(key=ArtifactFilterKey(like_="curves-mapping-%"))
     with get_client(sync_client=True) as client:
         (curve,) = client.read_artifacts(artifact_filter=wanted)
@@ -241,6 +256,8 @@ def test_the_mapping_network_that_was_trained_left_its_curve(ran: Ran) -> None:
 
 
 def test_a_run_that_cannot_start_says_what_to_do(ran: Ran, tmp_path: Path) -> None:
+    from flows.rerun_backbones import rerun_backbone
+
     given = {**ran.given, "mapping_captions": "", "methods": ("lincir", "image-text-sum")}
     state = rerun_backbone(ran.second, **given, out=str(tmp_path), return_state=True)
     assert state.is_failed()

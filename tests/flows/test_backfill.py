@@ -6,17 +6,10 @@ import datetime
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from prefect.client.schemas.sorting import ArtifactSort
-from prefect.exceptions import ParameterTypeError
-from prefect.states import State
 
-from flows import backfill_captions as module
-from flows.backfill_captions import Selector, backfill_captions
 from flows.forms import Captioning
 from storage.collections.collection import Collection, ingest
 from storage.locations.location import Location
@@ -25,6 +18,9 @@ from storage.tables.listing import list_tables
 from storage.tables.table import load_table
 from tasks.stages.image_sets import SelectedImages
 from tests.fakes.drawn import draw_folder, small_settings
+
+if TYPE_CHECKING:
+    from prefect.states import State
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_results")]
 
@@ -63,6 +59,10 @@ def calendar_at(day: datetime.date) -> SimpleNamespace:
 
 def backfill(root: Path, collection: str = "drawn", n: int = 1, **options: Any) -> State[Any]:
     """Run the flow with N captions an image; returns the state in which it ended."""
+    from prefect.states import State
+
+    from flows.backfill_captions import backfill_captions
+
     settings = small_settings(root, captions=n, shard=2)
     state = backfill_captions(collection, settings=settings, return_state=True, **options)
     assert isinstance(state, State)
@@ -86,6 +86,10 @@ def files(root: Path) -> dict[str, bytes]:
 
 def page(key: str) -> str:
     """What the newest artifact of a key shows."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+    from prefect.client.schemas.sorting import ArtifactSort
+
     wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
     with get_client(sync_client=True) as client:
         newest = client.read_artifacts(
@@ -118,6 +122,8 @@ def test_missing_is_what_has_no_captions_yet(root: Path) -> None:
 
 
 def test_failed_is_what_was_tried_and_failed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.backfill_captions import Selector
+
     images = add(root, 3, seed=3)
     with monkeypatch.context() as patch:
         damage(patch, images[1:2])
@@ -130,6 +136,8 @@ def test_failed_is_what_was_tried_and_failed(root: Path, monkeypatch: pytest.Mon
 
 
 def test_stale_is_what_has_captions_under_other_settings_only(root: Path) -> None:
+    from flows.backfill_captions import Selector
+
     old = add(root, 3, seed=5)
     backfill(root, n=1)
     add(root, 2, seed=6)  # no captions at all: not chosen
@@ -153,6 +161,8 @@ def test_stale_is_what_has_captions_under_other_settings_only(root: Path) -> Non
 def test_a_range_of_days_counts_when_an_image_came_in(
     root: Path, since: datetime.date | None, until: datetime.date | None, chosen: set[str]
 ) -> None:
+    from flows.backfill_captions import Selector
+
     came = {
         "before": add(root, 2, seed=7, day=NIGHT - datetime.timedelta(days=1)),
         "night": add(root, 3, seed=8, day=NIGHT),
@@ -209,6 +219,8 @@ def test_without_a_pace_no_time_is_invented(root: Path) -> None:
 
 
 def test_the_end_says_which_rows_failed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.backfill_captions import Selector
+
     images = add(root, 4, seed=16)
     damage(monkeypatch, images[2:3])
     refused = backfill(root, allow_gaps=0.1)
@@ -271,6 +283,8 @@ def test_the_end_counts_by_collection_and_captioner(root: Path) -> None:
 @pytest.fixture
 def helpers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any], int]]:
     """What further runs were asked for: deployment, parameters, how many."""
+    from flows import backfill_captions as module
+
     asked: list[tuple[str, dict[str, Any], int]] = []
     monkeypatch.setattr(module, "start_helpers", lambda *call: asked.append(call))
     return asked
@@ -279,6 +293,8 @@ def helpers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any], 
 def test_helpers_are_given_the_same_choices(
     root: Path, helpers: list[tuple[str, dict[str, Any], int]]
 ) -> None:
+    from flows.backfill_captions import Selector, backfill_captions
+
     add(root, 5, seed=18)
     chosen = Selector(since=datetime.date(2020, 1, 1))
     given = {"selector": chosen, "captioning": Captioning(per_image=2), "shard_size": 1}
@@ -322,6 +338,10 @@ def test_nobody_is_asked_for_what_fits_one_shard_or_is_there(
     ],
 )
 def test_wrong_values_are_refused_with_the_allowed_ones(given: dict[str, Any], said: str) -> None:
+    from prefect.exceptions import ParameterTypeError
+
+    from flows.backfill_captions import backfill_captions
+
     with pytest.raises(ParameterTypeError, match=said):
         backfill_captions.validate_parameters({"collection": "drawn", **given})
 
@@ -331,7 +351,7 @@ def test_wrong_values_are_refused_with_the_allowed_ones(given: dict[str, Any], s
     [
         ({"collection": "drwan"}, r"there is no collection 'drwan'.*there are: drawn"),
         ({"kind": "instructcir", "captioning": Captioning(per_image=3)}, "kind=ensemble"),
-        ({"selector": Selector(which="failed"), "runs": 2}, "choose runs=1"),
+        ({"selector": {"which": "failed"}, "runs": 2}, "choose runs=1"),
     ],
 )
 def test_what_cannot_be_done_fails_before_anything_is_made(

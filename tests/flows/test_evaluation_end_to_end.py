@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -18,7 +19,6 @@ import pytest
 
 from embedded_world.benchmarks import WorldSize, write_world
 from flows.profiles import resolve_profile
-from flows.score_benchmark import Outcome, evaluate
 from storage.benchmarks.records import Benchmark, Query
 from storage.locations.location import Location
 from storage.tables.keys import content_key
@@ -28,6 +28,9 @@ from tasks.scoring.ledger import read_ledger
 from tasks.settings import Profile
 from tasks.stages.rankings import RankingStage
 from tests.fakes.drawn import small_settings
+
+if TYPE_CHECKING:
+    from flows.score_benchmark import Outcome
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
@@ -53,6 +56,8 @@ def ran(prefect_api: None, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """Everything that the tests look at, made once."""
     from prefect import flow
     from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+
+    from flows.score_benchmark import evaluate
 
     out = tmp_path_factory.mktemp("evaluation")
     settings = small_settings(out / "tables", captions=2, shard=128)

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.finetune_rewriter import Teacher, finetune_rewriter
 from models.generators.adapter_card import read_card
 from storage.collections.collection import ingest
 from storage.locations.location import Location
-from tests.fakes.checkpoints import save_llama
 from tests.fakes.difference_server import fickle_difference, triplet_settings
 from tests.fakes.drawn import draw_folder
 from tests.fakes.openai_server import MODEL, FakeOpenAIServer
@@ -22,6 +20,9 @@ TUNING = {"epochs": 1, "batch_size": 8, "rank": 2}
 
 
 def test_a_teacher_is_asked_once(prefect_results: Path, tmp_path: Path) -> None:
+    from flows.finetune_rewriter import Teacher, finetune_rewriter
+    from tests.fakes.checkpoints import save_llama
+
     root = tmp_path / "tables"
     draw_folder(tmp_path / "pictures", 8, seed=3)
     ingest(Location(str(root)), tmp_path / "pictures", "drawn")
@@ -68,5 +69,7 @@ def test_a_teacher_is_asked_once(prefect_results: Path, tmp_path: Path) -> None:
 
 
 def test_without_data_it_says_what_to_give(prefect_results: Path, tmp_path: Path) -> None:
+    from flows.finetune_rewriter import finetune_rewriter
+
     with pytest.raises(ValueError, match="give pairs=FILE, a teacher, or gt"):
         finetune_rewriter(settings={"root": str(tmp_path)})

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from flows.generate_triplets import generate_triplets
-from flows.running import StageFailed
 from storage.collections.collection import ingest
 from storage.locations.location import Location
 from storage.tables.table import IncompleteTable
@@ -33,6 +31,8 @@ def root(tmp_path: Path) -> Path:
 def test_made_once_then_reused_then_grown(
     root: Path, tmp_path: Path, task_states: Callable[[str], dict[str, str]]
 ) -> None:
+    from flows.generate_triplets import generate_triplets
+
     with FakeOpenAIServer(then=difference) as server:
 
         def run(count: int) -> dict[str, Any]:
@@ -64,6 +64,8 @@ def test_made_once_then_reused_then_grown(
 def test_too_many_gaps_are_refused_after_the_report_was_written(
     root: Path, tmp_path: Path, prefect_results: Path
 ) -> None:
+    from flows.generate_triplets import generate_triplets
+
     def half(request: dict[str, Any]) -> Reply:
         before, _ = captions_in(request["messages"][0]["content"])
         return chat("$" if "square" in before else "a text")
@@ -82,6 +84,9 @@ def test_too_many_gaps_are_refused_after_the_report_was_written(
 def test_a_server_that_is_not_there_is_told_and_captions_stay(
     root: Path, tmp_path: Path, prefect_results: Path
 ) -> None:
+    from flows.generate_triplets import generate_triplets
+    from flows.running import StageFailed
+
     with FakeOpenAIServer(then=difference) as server:
         settings = triplet_settings(root, server.base_url, shard=8)
     with pytest.raises(StageFailed, match="does not answer"):

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from prefect.states import State
 
 from embedded_world.benchmarks import WorldSize
-from flows.evaluate_world import USUAL, drawn_name
-from flows.ingest_collection import ingest_collection
 from tests.fakes.drawn import draw_folder
+
+if TYPE_CHECKING:
+    from prefect.states import State
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_results")]
 
 
 def run(root: Path, source: Path, **options: Any) -> State[Any]:
+    from prefect.states import State
+
+    from flows.ingest_collection import ingest_collection
+
     state = ingest_collection(
         str(source), "drawn", settings={"root": str(root)}, return_state=True, **options
     )
@@ -41,6 +45,8 @@ def test_the_state_says_what_changed(tmp_path: Path) -> None:
 
 
 def test_drawn_worlds_of_other_sizes_have_other_names() -> None:
+    from flows.evaluate_world import USUAL, drawn_name
+
     assert drawn_name("cirr", 0, USUAL) == "cirr-val-seed-0"
     small = WorldSize(subsets=9, circo_queries=300, fashion_queries=100)
     names = [drawn_name(name, 0, small) for name in ("cirr", "circo", "fashioniq")]

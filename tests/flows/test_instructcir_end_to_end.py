@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from embedded_world.benchmarks import WorldSize, write_world
 from flows.profiles import resolve_profile
-from flows.score_benchmark import Outcome, evaluate
-from flows.sweep_fusion import sweep_fusion
-from models.instructcir import checkpoint
 from tasks import networks
 from tasks.query_sets import BenchmarkRef
 from tasks.scoring.ledger import read_ledger
 from tasks.settings import Profile
 from tests.fakes.drawn import small_settings
-from tests.fakes.networks import write_network
+
+if TYPE_CHECKING:
+    from flows.score_benchmark import Outcome
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
@@ -45,6 +45,11 @@ def ran(prefect_api: None, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """Everything that the tests look at, made once."""
     from prefect import flow
     from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+
+    from flows.score_benchmark import evaluate
+    from flows.sweep_fusion import sweep_fusion
+    from models.instructcir import checkpoint
+    from tests.fakes.networks import write_network
 
     out = tmp_path_factory.mktemp("instructcir")
     record = {"zero_shot": True, "triplets": {"rewriter": {"saw_benchmark_texts": ["CIRR"]}}}

@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-from flows.backfill_captions import backfill_captions
-from flows.ray_workers import RayWorkers
 from storage.collections.collection import ingest
 from storage.locations.location import Location
 from storage.tables.table import Table, require_complete
@@ -35,6 +33,8 @@ def table_at(root: Path) -> tuple[Table, list[str]]:
 
 def backfill(root: Path, **options: Any) -> dict[str, Any]:
     """Run the flow; returns its only stage's report."""
+    from flows.backfill_captions import backfill_captions
+
     settings = small_settings(root, captions=2, shard=SHARD) | {"allow_gaps": 0.0}
     return backfill_captions("drawn", settings=settings, **options)["stages"][0]
 
@@ -44,6 +44,8 @@ def noted(
     tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], list[dict[str, Any]]]:
     """What the worker processes of Ray did, in order."""
+    from flows.ray_workers import RayWorkers
+
     pytest.importorskip("prefect_ray", reason="extra ray")
     log = tmp_path / "log.jsonl"
     log.touch()
@@ -66,6 +68,8 @@ def test_two_worker_processes_make_the_table_that_one_process_makes(
     noted: Callable[[], list[dict[str, Any]]],
     task_states: States,
 ) -> None:
+    from flows.ray_workers import RayWorkers
+
     draw_folder(tmp_path / "pictures", IMAGES, seed=47)
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     for root in (alone, shared):
@@ -104,6 +108,8 @@ def test_the_shard_of_a_worker_that_dies_goes_to_another(
     prefect_results: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    from flows.ray_workers import RayWorkers
+
     monkeypatch.setenv(ray_process.DEATH, str(tmp_path / "died"))
     draw_folder(tmp_path / "pictures", 4 * SHARD, seed=48)
     ingest(Location(str(tmp_path / "root")), tmp_path / "pictures", "drawn")
@@ -116,6 +122,8 @@ def test_the_shard_of_a_worker_that_dies_goes_to_another(
 
 
 def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.ray_workers import RayWorkers
+
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert RayWorkers().workers == 0  # nobody who does not ask for Ray needs it
     with pytest.raises(ValueError, match=r"pip install 'cirflow\[ray\]'"):
@@ -123,6 +131,9 @@ def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_ray_and_further_runs_exclude_each_other(tmp_path: Path) -> None:
+    from flows.backfill_captions import backfill_captions
+    from flows.ray_workers import RayWorkers
+
     pytest.importorskip("prefect_ray", reason="extra ray")
     draw_folder(tmp_path / "pictures", 1)
     ingest(Location(str(tmp_path / "root")), tmp_path / "pictures", "drawn")

@@ -14,8 +14,6 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from flows.backfill_captions import Selector, backfill_captions
-from flows.running import StageFailed
 from models.protocols import Captioner, CaptionReply
 from storage.collections.collection import ingest
 from storage.locations.location import Location
@@ -24,7 +22,6 @@ from tasks.engines import load_captioner
 from tasks.planner import caption_stage
 from tasks.stages import captions as captions_module
 from tasks.stages.captions import CaptionStage
-from tasks.stages.run import run_shard
 from tasks.stages.stage import Tick
 from tests.fakes.drawn import draw_folder, small_profile, small_settings
 
@@ -60,6 +57,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 
 def backfill(root: Path, **options: Any) -> dict[str, Any]:
     """Run the flow; returns its only stage's report."""
+    from flows.backfill_captions import backfill_captions
+
     gaps = {"allow_gaps": options.pop("allow_gaps", 0.0)}
     settings = small_settings(root, captions=2, shard=SHARD) | gaps
     return backfill_captions("drawn", settings=settings, **options)["stages"][0]
@@ -166,6 +165,8 @@ def test_a_shard_shows_as_cached_only_while_its_part_exists(
     """A racer that lost finds the part there."""
     from prefect import flow
 
+    from tasks.stages.run import run_shard
+
     stage = stage_of(root)
     planned = stage.table().plan(stage.planned(), SHARD).shards[0]
     shard = {"key": planned.key, "members": list(planned.members), "attempt": planned.attempt}
@@ -188,6 +189,8 @@ def test_a_shard_shows_as_cached_only_while_its_part_exists(
 def test_a_shard_that_raises_stops_no_other_and_is_made_next_time(
     root: Path, calls: list[tuple[str, ...]], prefect_results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from flows.running import StageFailed
+
     keys = stage_of(root).planned()
     with monkeypatch.context() as patch:
         break_once(patch, keys[3], ValueError("no such colour"), times=9)
@@ -235,6 +238,8 @@ class OneRefused:
 def test_failed_rows_are_kept_counted_refused_and_retried_when_asked(
     root: Path, calls: list[tuple[str, ...]], prefect_results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from flows.backfill_captions import Selector
+
     victim = stage_of(root).planned()[5]
     with monkeypatch.context() as patch:
         patch.setattr(

@@ -7,7 +7,6 @@ import re
 import numpy as np
 import pytest
 
-from flows.scaling import WITHOUT, Variant, _check, panel_of
 from tasks.report.scaling import Measured, Panel, scaling_page
 from tasks.scoring.scores import MethodScores
 from tasks.training.triplet_sets import TripletSet
@@ -25,6 +24,8 @@ def scores(value: float, draws: list[float]) -> MethodScores:
 
 
 def test_a_panel_holds_means_over_worlds_and_paired_differences() -> None:
+    from flows.scaling import Variant, panel_of
+
     spread = [48.0, 49.0, 50.0, 51.0, 52.0]
     measured = {
         Variant(100): {"cirr": [scores(40, [40] * 5), scores(50, [50] * 5)]},
@@ -58,6 +59,8 @@ def test_the_page_is_complete_and_says_where_its_numbers_come_from() -> None:
 
 
 def test_what_cannot_be_done_is_refused_before_anything_is_trained() -> None:
+    from flows.scaling import Variant, _check
+
     triplets = TripletSet(root="x", spec_key="y", collections=("z",), count=100)
     with pytest.raises(ValueError, match=r"optimizer; it has training, loss, network, ema"):
         _check(triplets, [], {"optimizer": {}}, [])
@@ -68,6 +71,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_trained() -> None:
 
 
 def test_what_is_left_out_is_a_setting_of_its_group() -> None:
+    from flows.scaling import WITHOUT
     from models.instructcir.settings import EmaSettings, NetworkSettings
 
     groups = {"network": NetworkSettings, "ema": EmaSettings}

@@ -8,13 +8,13 @@ from typing import Any
 import httpx
 import pytest
 
-from flows import shown_progress
-
 
 class Server:
     """Takes bars, or is away."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from flows import shown_progress
+
         self.told: list[float] = []
         self.away = False
         self.now = 0.0
@@ -34,6 +34,8 @@ class Server:
 
 
 def test_a_short_stage_leaves_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import shown_progress
+
     server = Server(monkeypatch)
     with shown_progress.progress_artifact("captions") as bar:
         for second in range(9):
@@ -43,6 +45,8 @@ def test_a_short_stage_leaves_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_long_stage_is_told_now_and_then_and_ends_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import shown_progress
+
     server = Server(monkeypatch)
     with shown_progress.progress_artifact("captions") as bar:
         for second in range(35):
@@ -52,6 +56,8 @@ def test_a_long_stage_is_told_now_and_then_and_ends_full(monkeypatch: pytest.Mon
 
 
 def test_a_server_that_is_away_fails_no_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import shown_progress
+
     server = Server(monkeypatch)
     with shown_progress.progress_artifact("captions") as bar:
         for second in (10, 20, 30, 40):

@@ -6,11 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from prefect.exceptions import ParameterTypeError
-
-from flows.train_reformulation import train_reformulation
-from models.instructcir.checkpoint import load_network
-from tests.fakes.triplet_tables import write_triplets
 
 pytestmark = pytest.mark.prefect
 
@@ -23,6 +18,10 @@ def test_trains_once_and_is_reused(
 ) -> None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+    from flows.train_reformulation import train_reformulation
+    from models.instructcir.checkpoint import load_network
+    from tests.fakes.triplet_tables import write_triplets
 
     triplets = write_triplets(str(tmp_path))
 
@@ -60,6 +59,10 @@ def test_trains_once_and_is_reused(
 
 
 def test_a_parameter_is_given_in_one_place(tmp_path: Path) -> None:
+    from prefect.exceptions import ParameterTypeError
+
+    from flows.train_reformulation import train_reformulation
+
     triplets = {"root": str(tmp_path), "spec_key": "0" * 20, "collections": ["c"], "count": 9}
     with pytest.raises(ParameterTypeError, match="give batch_size as a parameter of its own"):
         train_reformulation.validate_parameters(

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from flows.evaluate_world import as_markdown, sum_up
 from tasks.scoring.scores import MethodScores
 
 
@@ -31,6 +30,8 @@ SCORES = {
 def test_differences_are_paired_and_averaged_over_worlds(
     against: str, other: str, means: list[float]
 ) -> None:
+    from flows.evaluate_world import as_markdown, sum_up
+
     rows = {row["method"]: row for row in sum_up(SCORES, "recall@1", against)}
     assert [row["method"] for row in sum_up(SCORES, "recall@1", against)] == ["cvsi", "instructcir"]
     assert (rows["cvsi"]["mean"], rows["cvsi"]["seeds"], rows["cvsi"]["queries"]) == (
@@ -49,4 +50,6 @@ def test_differences_are_paired_and_averaged_over_worlds(
 
 
 def test_a_method_that_is_not_scored_gives_no_differences() -> None:
+    from flows.evaluate_world import sum_up
+
     assert all("behind" not in row for row in sum_up(SCORES, "recall@1", "ldre"))

@@ -7,13 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
 from models.captioners.blip2 import Blip2Captioner, Blip2Settings
 from models.protocols import Captioner, CaptionSampling
-from tests.fakes.checkpoints import NUM_QUERIES, save_blip2
 
 NUCLEUS = CaptionSampling(n=15, top_p=0.9, max_new_tokens=12, seed=3)
 GREEDY = CaptionSampling(n=1, mode="greedy", max_new_tokens=12)
@@ -21,6 +18,8 @@ GREEDY = CaptionSampling(n=1, mode="greedy", max_new_tokens=12)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.fakes.checkpoints import save_blip2
+
     return save_blip2(tmp_path_factory.mktemp("blip2"))
 
 
@@ -51,6 +50,11 @@ def test_fulfils_the_protocol(captioner: Blip2Captioner) -> None:
 
 @pytest.mark.parametrize("prompt", ["", "a small"])
 def test_greedy_equals_the_library(captioner: Blip2Captioner, folder: Path, prompt: str) -> None:
+    import torch
+    from transformers import AutoProcessor, Blip2ForConditionalGeneration
+
+    from tests.fakes.checkpoints import NUM_QUERIES
+
     images = noise_images(6)
     model = Blip2ForConditionalGeneration.from_pretrained(folder).eval()
     processor = AutoProcessor.from_pretrained(folder)
@@ -96,6 +100,11 @@ def test_key_and_seed_choose_the_stream(captioner: Blip2Captioner) -> None:
 
 def test_captions_follow_the_model_distribution(captioner: Blip2Captioner, folder: Path) -> None:
     """First tokens of 3,000 draws against the softmax of the library's own forward pass."""
+    import torch
+    from transformers import AutoProcessor, Blip2ForConditionalGeneration
+
+    from tests.fakes.checkpoints import NUM_QUERIES
+
     key, image = noise_images(1)[0]
     count = 3000
     sampling = CaptionSampling(n=count, top_p=1.0, max_new_tokens=1, seed=1)
@@ -166,6 +175,8 @@ def test_a_failing_image_does_not_harm_its_neighbours(captioner: Blip2Captioner)
 def test_memory_exhaustion_halves_the_batch(
     captioner: Blip2Captioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import torch
+
     images = noise_images(8)
     expected = list(captioner.caption(images, NUCLEUS))
     sizes: list[int] = []
@@ -196,6 +207,8 @@ def test_images_are_streamed(folder: Path) -> None:
 
 
 def test_beam_sample_is_seeded_per_image(folder: Path, captioner: Blip2Captioner) -> None:
+    import torch
+
     sampling = CaptionSampling(n=3, mode="beam_sample", max_new_tokens=6, seed=1)
     images = noise_images(3)
     together = list(captioner.caption(images, sampling))
@@ -208,12 +221,16 @@ def test_beam_sample_is_seeded_per_image(folder: Path, captioner: Blip2Captioner
 
 def test_a_processor_without_placeholders_is_refused(tmp_path: Path) -> None:
     """Such a processor describes nothing, and the model raises nothing."""
+    from tests.fakes.checkpoints import save_blip2
+
     broken = load(save_blip2(tmp_path, placeholders=None), batch_size=1)
     with pytest.raises(ValueError, match=r"0 image placeholders.*8 queries.*num_query_tokens"):
         list(broken.caption(noise_images(1), replace(GREEDY, prompt="a small")))
 
 
 def test_fingerprint_follows_the_contents_not_the_place(tmp_path: Path) -> None:
+    from tests.fakes.checkpoints import save_blip2
+
     first = settings(save_blip2(tmp_path / "a"), batch_size=1).fingerprint
     same = settings(save_blip2(tmp_path / "b"), batch_size=9).fingerprint
     other = settings(save_blip2(tmp_path / "c", seed=1), batch_size=1).fingerprint

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import open_clip
 import pytest
-import torch
 
-from models.encoders.loading import load_encoder
-from models.encoders.open_clip import OpenClipEncoder
 from models.encoders.spec import EncoderSpec
 from models.retrieval import caption_features
 from models.retrieval.caption_features import CaptionMean, caption_means, iter_caption_means
-from tests.fakes.small_clip import write_small_clip
+
+if TYPE_CHECKING:
+    from models.encoders.open_clip import OpenClipEncoder
 
 CAPTIONS = [
     ["a red cat", "a cat", "a red cat"],
@@ -25,11 +24,17 @@ CAPTIONS = [
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> OpenClipEncoder:
+    from models.encoders.loading import load_encoder
+    from tests.fakes.small_clip import write_small_clip
+
     folder = write_small_clip(tmp_path_factory.mktemp("clip"))
     return load_encoder(EncoderSpec(name=str(folder), device="cpu"))
 
 
 def naive(encoder: OpenClipEncoder, mean: CaptionMean) -> np.ndarray:
+    import open_clip
+    import torch
+
     tokenizer = open_clip.get_tokenizer("ViT-B-32")
     rows = []
     with torch.inference_mode():

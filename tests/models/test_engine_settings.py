@@ -14,7 +14,6 @@ from models.captioners.settings import CaptionerSettings
 from models.engine_settings import EngineSettings, engine_kinds, switched
 from models.generators.settings import GeneratorSettings
 from models.protocols import TORCH_DTYPES, AutoDtype, Captioner, TextGenerator, TextRequest
-from tests.fakes.checkpoints import save_llama
 
 UNIONS = {Captioner: CaptionerSettings, TextGenerator: GeneratorSettings}
 NEEDED = {"model": "m", "base_url": "http://host/v1"}
@@ -33,6 +32,8 @@ def test_every_engine_is_read_by_its_name_and_loads_itself(protocol: type) -> No
 
 
 def test_an_engine_made_from_values_answers(tmp_path: Path) -> None:
+    from tests.fakes.checkpoints import save_llama
+
     settings = TypeAdapter(GeneratorSettings).validate_python(
         {"engine": "transformers", "model": str(save_llama(tmp_path)), "device": "cpu"}
     )

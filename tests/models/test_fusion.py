@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from models.retrieval.fusion import (
     for_search,
@@ -49,6 +48,8 @@ def test_cosine_and_dot_can_rank_differently() -> None:
 
 
 def test_torch_tensors_give_the_same() -> None:
+    import torch
+
     tensors = {name: torch.from_numpy(part) for name, part in PARTS.items()}
     got = fuse(tensors, query_weights(0.6, 0.3))
     assert isinstance(got, torch.Tensor)

@@ -8,16 +8,13 @@ from random import Random
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from embedded_world.drawing import draw
 from embedded_world.scenes import sample_scenes
 from models.captioners.chat import DEFAULT_PROMPT
 from models.captioners.llava import LlavaCaptioner, LlavaSettings
 from models.protocols import Captioner, CaptionSampling
-from tests.fakes.checkpoints import save_llava
 
 NUCLEUS = CaptionSampling(n=6, top_p=0.9, max_new_tokens=12, seed=3)
 GREEDY = CaptionSampling(n=1, mode="greedy", max_new_tokens=12)
@@ -25,6 +22,8 @@ GREEDY = CaptionSampling(n=1, mode="greedy", max_new_tokens=12)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.fakes.checkpoints import save_llava
+
     return save_llava(tmp_path_factory.mktemp("llava"))
 
 
@@ -60,6 +59,9 @@ def by_the_library(
     folder: Path, images: list[Image.Image], prompt: str, max_new_tokens: int
 ) -> list[str]:
     """Captions by the processor's own chat interface and `generate`, one image at a time."""
+    import torch
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
     model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(folder)
     texts = []
@@ -181,6 +183,8 @@ def test_images_of_every_mode_are_seen(captioner: LlavaCaptioner, mode: str) -> 
 def test_a_processor_that_does_not_fit_is_refused(
     tmp_path: Path, options: dict[str, object], message: str
 ) -> None:
+    from tests.fakes.checkpoints import save_llava
+
     with pytest.raises(ValueError, match=message):
         list(load(save_llava(tmp_path, **options)).caption(noise_images(1), GREEDY))
 
@@ -213,6 +217,10 @@ def test_images_are_streamed(folder: Path) -> None:
 def test_fingerprint_follows_the_contents_and_loads_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from transformers import LlavaForConditionalGeneration
+
+    from tests.fakes.checkpoints import save_llava
+
     places = [save_llava(tmp_path / "a"), save_llava(tmp_path / "b")]
     other = save_llava(tmp_path / "c", seed=1)
     monkeypatch.setattr(LlavaForConditionalGeneration, "from_pretrained", None)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
-from torch.nn import functional
 
-from models.encoders.loading import load_encoder
-from models.encoders.open_clip import OpenClipEncoder
 from models.encoders.spec import EncoderSpec
 from models.textual_inversion.keywords import extractor, function_words, runs
-from models.textual_inversion.masking import TrainingRow, clean_caption, merge, training_rows
-from models.textual_inversion.network import dump_mapping, load_mapping
 from models.textual_inversion.settings import LinCirConfig
-from models.textual_inversion.training import LinCirTraining
-from tests.fakes.small_clip import write_small_clip
+
+if TYPE_CHECKING:
+    from models.encoders.open_clip import OpenClipEncoder
+    from models.textual_inversion.masking import TrainingRow
 
 CAPTIONS = [
     f"a {colour} {thing} is sitting on a {place}"
@@ -30,12 +27,17 @@ CAPTIONS = [
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> OpenClipEncoder:
+    from models.encoders.loading import load_encoder
+    from tests.fakes.small_clip import write_small_clip
+
     folder = write_small_clip(tmp_path_factory.mktemp("clip"))
     return load_encoder(EncoderSpec(name=str(folder), device="cpu"))
 
 
 @pytest.fixture(scope="module")
 def rows(encoder: OpenClipEncoder) -> list[TrainingRow]:
+    from models.textual_inversion.masking import training_rows
+
     return training_rows(CAPTIONS, encoder.tower.tokens, function_words)
 
 
@@ -71,15 +73,21 @@ def test_runs_by_hand() -> None:
 
 
 def test_overlapping_spans_are_merged() -> None:
+    from models.textual_inversion.masking import merge
+
     assert merge([(5, 9), (0, 3), (2, 4), (9, 11), (12, 12)]) == [(0, 4), (5, 11)]
 
 
 def test_cleaning_as_lincir() -> None:
+    from models.textual_inversion.masking import clean_caption
+
     assert clean_caption("  <PERSON> pays $ 5\tHERE ") == "person pays 5 here"
     assert clean_caption(None) == ""
 
 
 def test_offsets_mask_only_the_keywords(encoder: OpenClipEncoder) -> None:
+    from models.textual_inversion.masking import training_rows
+
     def only_a(texts: Iterable[str]) -> Iterator[list[tuple[int, int]]]:
         return ([(0, 1)] for _ in texts)
 
@@ -93,6 +101,8 @@ def test_offsets_mask_only_the_keywords(encoder: OpenClipEncoder) -> None:
 
 
 def test_captions_without_keywords_or_room(encoder: OpenClipEncoder) -> None:
+    from models.textual_inversion.masking import training_rows
+
     def none(texts: Iterable[str]) -> Iterator[list[tuple[int, int]]]:
         return ([] for _ in texts)
 
@@ -111,6 +121,8 @@ def test_captions_without_keywords_or_room(encoder: OpenClipEncoder) -> None:
 
 
 def test_unknown_names_are_refused(encoder: OpenClipEncoder) -> None:
+    from models.textual_inversion.masking import training_rows
+
     with pytest.raises(ValueError, match="spacy, function_words"):
         extractor("nltk")
     with pytest.raises(ValueError, match="offsets, substring"):
@@ -132,6 +144,12 @@ def test_spacy_without_its_model_says_what_to_do() -> None:
 
 def test_first_loss_by_hand(encoder: OpenClipEncoder, rows: list[TrainingRow]) -> None:
     """Without noise and dropout the first loss can be written down with the library's tower."""
+    import torch
+    from torch.nn import functional
+
+    from models.textual_inversion.masking import clean_caption
+    from models.textual_inversion.training import LinCirTraining
+
     config = LinCirConfig(steps=1, batch_size=len(rows), noise=0.0, dropout=0.0)
     training = LinCirTraining(config, encoder.tower, rows)
     network = training.network()
@@ -154,6 +172,8 @@ def test_first_loss_by_hand(encoder: OpenClipEncoder, rows: list[TrainingRow]) -
 def test_training_lowers_the_loss_and_leaves_the_tower(
     encoder: OpenClipEncoder, rows: list[TrainingRow]
 ) -> None:
+    from models.textual_inversion.training import LinCirTraining
+
     before = encoder.fingerprint, encoder.encode_texts(CAPTIONS[:2])
     config = LinCirConfig(steps=60, batch_size=8, learning_rate=1e-3)
     training = LinCirTraining(config, encoder.tower, rows)
@@ -167,6 +187,10 @@ def test_training_lowers_the_loss_and_leaves_the_tower(
 def test_resumed_training_ends_with_the_same_weights(
     encoder: OpenClipEncoder, rows: list[TrainingRow]
 ) -> None:
+    import torch
+
+    from models.textual_inversion.training import LinCirTraining
+
     config = LinCirConfig(steps=12, batch_size=5)
     undisturbed = LinCirTraining(config, encoder.tower, rows)
     undisturbed.run()
@@ -186,6 +210,8 @@ def test_resumed_training_ends_with_the_same_weights(
 def test_a_state_of_another_run_is_refused(
     encoder: OpenClipEncoder, rows: list[TrainingRow]
 ) -> None:
+    from models.textual_inversion.training import LinCirTraining
+
     state = LinCirTraining(LinCirConfig(steps=2, batch_size=4), encoder.tower, rows).save()
     other = LinCirTraining(LinCirConfig(steps=2, batch_size=5), encoder.tower, rows)
     with pytest.raises(ValueError, match="belongs to another run"):
@@ -195,6 +221,8 @@ def test_a_state_of_another_run_is_refused(
 def test_every_epoch_takes_every_caption_once(
     encoder: OpenClipEncoder, rows: list[TrainingRow]
 ) -> None:
+    from models.textual_inversion.training import LinCirTraining
+
     training = LinCirTraining(LinCirConfig(steps=8, batch_size=4), encoder.tower, rows)
     epochs = [
         np.concatenate([training._members(step) for step in range(start, start + 4)])
@@ -207,6 +235,9 @@ def test_every_epoch_takes_every_caption_once(
 def test_a_shipped_folder_can_be_written(
     encoder: OpenClipEncoder, rows: list[TrainingRow], tmp_path: Path
 ) -> None:
+    from models.textual_inversion.network import dump_mapping, load_mapping
+    from models.textual_inversion.training import LinCirTraining
+
     training = LinCirTraining(LinCirConfig(steps=1, batch_size=4), encoder.tower, rows)
     training.run()
     for name, data in dump_mapping(training.network(), {"steps": 1}).items():

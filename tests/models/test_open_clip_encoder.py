@@ -6,18 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import pytest
-import torch
-from open_clip.factory import parse_model_name
-from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from models.encoders.loading import EncoderNotFound, encoder_facts, load_encoder
 from models.encoders.spec import EncoderSpec, schema_and_place
-from models.encoders.text_tower import SpliceUnsupported, TextTower
 from models.protocols import ImageTextEncoder, SplicedText
-from tests.fakes.small_clip import write_small_clip
 
 TEXTS = [
     "a photo of a cat",
@@ -39,10 +32,17 @@ def pictures(count: int = 3) -> list[Image.Image]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.fakes.small_clip import write_small_clip
+
     return write_small_clip(tmp_path_factory.mktemp("clip"))
 
 
 def test_local_directory_equals_open_clip(small: Path) -> None:
+    import open_clip
+    import torch
+
+    from models.encoders.loading import load_encoder
+
     reference, _, transform = open_clip.create_model_and_transforms(f"local-dir:{small}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{small}")
     reference.eval()
@@ -69,6 +69,12 @@ def test_local_directory_equals_open_clip(small: Path) -> None:
     ],
 )
 def test_named_architectures_equal_open_clip(name: str, pretrained: str) -> None:
+    import open_clip
+    import torch
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    from models.encoders.loading import load_encoder
+
     encoder = load_encoder(
         EncoderSpec(name=name, pretrained=pretrained, preprocess="clip", device="cpu")
     )
@@ -84,6 +90,11 @@ def test_named_architectures_equal_open_clip(name: str, pretrained: str) -> None
 
 
 def test_separate_text_tower_equals_open_clip() -> None:
+    import open_clip
+    import torch
+
+    from models.encoders.text_tower import TextTower
+
     # CustomTextCLIP: the same tower under another name in the model.
     model = open_clip.create_model("ViT-B-32", force_custom_text=True, load_weights=False).eval()
     tokenizer = open_clip.get_tokenizer("ViT-B-32")
@@ -105,6 +116,12 @@ def test_separate_text_tower_equals_open_clip() -> None:
     ],
 )
 def test_variants_of_the_text_tower_equal_open_clip(tmp_path: Path, text: dict[str, Any]) -> None:
+    import open_clip
+    import torch
+
+    from models.encoders.loading import load_encoder
+    from tests.fakes.small_clip import write_small_clip
+
     encoder = load_encoder(
         EncoderSpec(name=str(write_small_clip(tmp_path, text=text)), device="cpu")
     )
@@ -119,6 +136,13 @@ def test_variants_of_the_text_tower_equal_open_clip(tmp_path: Path, text: dict[s
 def test_a_tower_without_end_of_text_read_out_encodes_but_takes_no_tokens(
     tmp_path: Path, pool: dict[str, object]
 ) -> None:
+    import open_clip
+    import torch
+
+    from models.encoders.loading import load_encoder
+    from models.encoders.text_tower import SpliceUnsupported
+    from tests.fakes.small_clip import write_small_clip
+
     encoder = load_encoder(
         EncoderSpec(name=str(write_small_clip(tmp_path, text=pool)), device="cpu")
     )
@@ -132,6 +156,8 @@ def test_a_tower_without_end_of_text_read_out_encodes_but_takes_no_tokens(
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("bf16", 0.02), ("fp16", 0.003)])
 def test_low_precision_stays_near_float32(small: Path, dtype: str, tolerance: float) -> None:
+    from models.encoders.loading import load_encoder
+
     exact = load_encoder(EncoderSpec(name=str(small), device="cpu"))
     rough = load_encoder(EncoderSpec(name=str(small), dtype=dtype, device="cpu"))
     for a, b in (
@@ -145,6 +171,9 @@ def test_low_precision_stays_near_float32(small: Path, dtype: str, tolerance: fl
 
 
 def test_own_byte_pair_file_beside_the_config_is_used(tmp_path: Path) -> None:
+    from models.encoders.loading import load_encoder
+    from tests.fakes.small_clip import write_small_clip
+
     merges = ["r e", "re d</w>"]
     folder = write_small_clip(tmp_path, merges=merges)
     encoder = load_encoder(EncoderSpec(name=str(folder), device="cpu"))
@@ -155,6 +184,9 @@ def test_own_byte_pair_file_beside_the_config_is_used(tmp_path: Path) -> None:
 
 
 def test_vocabulary_of_another_model_is_refused(tmp_path: Path) -> None:
+    from models.encoders.loading import EncoderNotFound, load_encoder
+    from tests.fakes.small_clip import write_small_clip
+
     folder = write_small_clip(tmp_path, merges=["r e"])
     (folder / "bpe.txt.gz").unlink()
     with pytest.raises(EncoderNotFound, match=r"bpe\.txt\.gz"):
@@ -164,6 +196,11 @@ def test_vocabulary_of_another_model_is_refused(tmp_path: Path) -> None:
 def test_openai_weights_run_with_quick_gelu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import open_clip
+    import torch
+
+    from models.encoders.loading import encoder_facts, load_encoder
+
     # The tag's weights, stood in for by random ones of the right shape.
     torch.manual_seed(3)
     trained = open_clip.create_model("ViT-B-32-quickgelu", load_weights=False).eval()
@@ -186,6 +223,7 @@ def test_openai_weights_run_with_quick_gelu(
 
 def refuse_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on no network can be made."""
+    import open_clip
 
     def refuse(*args: Any, **options: Any) -> None:
         raise AssertionError("a network was made")
@@ -204,6 +242,8 @@ def refuse_models(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_directory_is_known_without_a_network(
     small: Path, spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from models.encoders.loading import encoder_facts, load_encoder
+
     spec_of = EncoderSpec(name=str(small), device="cpu", **spec)
     encoder = load_encoder(spec_of)
     refuse_models(monkeypatch)
@@ -213,6 +253,8 @@ def test_a_directory_is_known_without_a_network(
 
 
 def test_an_untrained_network_is_known_by_its_weights() -> None:
+    from models.encoders.loading import encoder_facts
+
     one, other = (
         encoder_facts(EncoderSpec(name="ViT-B-32", pretrained=f"random:{i}")) for i in (1, 2)
     )
@@ -223,6 +265,10 @@ def test_an_untrained_network_is_known_by_its_weights() -> None:
 def test_pictures_that_open_clip_would_prepare_otherwise_are_refused(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import open_clip
+
+    from models.encoders.loading import EncoderNotFound, load_encoder
+
     theirs = open_clip.get_model_preprocess_cfg
     monkeypatch.setattr(
         open_clip, "get_model_preprocess_cfg", lambda model: theirs(model) | {"size": (7, 7)}
@@ -232,6 +278,8 @@ def test_pictures_that_open_clip_would_prepare_otherwise_are_refused(
 
 
 def test_fingerprint_follows_weights_and_not_the_place(small: Path, tmp_path: Path) -> None:
+    from models.encoders.loading import load_encoder
+
     copy = tmp_path / "elsewhere"
     copy.mkdir()
     for file in small.iterdir():
@@ -254,6 +302,8 @@ def test_fingerprint_follows_weights_and_not_the_place(small: Path, tmp_path: Pa
     ],
 )
 def test_unknown_backbones_say_what_is_known(name: str, pretrained: str, message: str) -> None:
+    from models.encoders.loading import EncoderNotFound, load_encoder
+
     with pytest.raises(EncoderNotFound, match=message):
         load_encoder(EncoderSpec(name=name, pretrained=pretrained, device="cpu"))
 
@@ -263,6 +313,8 @@ def test_unknown_backbones_say_what_is_known(name: str, pretrained: str, message
     ["ViT-B-32", "org/ViT", "hf-hub:org/repo", "local-dir:/a/b:c", "local-dir:./x", "other:x", ":"],
 )
 def test_names_are_taken_apart_as_open_clip_does(name: str) -> None:
+    from open_clip.factory import parse_model_name
+
     assert schema_and_place(name) == parse_model_name(name)
 
 
@@ -273,12 +325,17 @@ def test_schemas_without_a_place_are_refused(name: str) -> None:
 
 
 def test_directory_without_weights_is_never_a_random_network(tmp_path: Path) -> None:
+    from models.encoders.loading import EncoderNotFound, load_encoder
+    from tests.fakes.small_clip import write_small_clip
+
     (write_small_clip(tmp_path) / "open_clip_model.safetensors").unlink()
     with pytest.raises(EncoderNotFound, match="no weights"):
         load_encoder(EncoderSpec(name=str(tmp_path), device="cpu"))
 
 
 def test_nothing_in_nothing_out(small: Path) -> None:
+    from models.encoders.loading import load_encoder
+
     encoder = load_encoder(EncoderSpec(name=str(small), device="cpu"))
     assert encoder.encode_texts([]).shape == (0, 24)
     assert encoder.encode_images([]).shape == (0, 24)

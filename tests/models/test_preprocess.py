@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
-from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from models.encoders import preprocess
-from models.encoders.preprocess import ImagePreprocess, crop_extreme, target_pad
+if TYPE_CHECKING:
+    from open_clip.transform import PreprocessCfg
 
-CONFIG = PreprocessCfg(size=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+
+def config_of(**changes: Any) -> PreprocessCfg:
+    """A small one, with unequal means and deviations."""
+    from open_clip.transform import PreprocessCfg
+
+    small = PreprocessCfg(size=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+    return replace(small, **changes)
 
 
 def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -23,15 +28,16 @@ def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
 
 
 @pytest.mark.parametrize(
-    "config",
-    [
-        CONFIG,
-        replace(CONFIG, interpolation="bilinear"),
-        replace(CONFIG, resize_mode="squash"),
-        replace(CONFIG, size=(32, 32)),
-    ],
+    "changes",
+    [{}, {"interpolation": "bilinear"}, {"resize_mode": "squash"}, {"size": (32, 32)}],
 )
-def test_clip_equals_open_clips_transform(config: PreprocessCfg) -> None:
+def test_clip_equals_open_clips_transform(changes: dict[str, Any]) -> None:
+    import torch
+    from open_clip.transform import image_transform_v2
+
+    from models.encoders.preprocess import ImagePreprocess
+
+    config = config_of(**changes)
     pictures = [picture(40, 90), picture(33, 33), picture(1, 1), picture(60, 20, "L")]
     expected = torch.stack([image_transform_v2(config, is_train=False)(p) for p in pictures])
     batches = list(ImagePreprocess("clip", 1.25, config).batches(pictures, 3))
@@ -51,6 +57,8 @@ def test_clip_equals_open_clips_transform(config: PreprocessCfg) -> None:
     ],
 )
 def test_target_pad_by_hand(size: tuple[int, int], padded: tuple[int, int]) -> None:
+    from models.encoders.preprocess import target_pad
+
     image = picture(*size)
     result = target_pad(image, 1.25)
     assert result.size == padded
@@ -62,15 +70,22 @@ def test_target_pad_by_hand(size: tuple[int, int], padded: tuple[int, int]) -> N
 
 
 def test_target_pad_then_clip() -> None:
+    from open_clip.transform import image_transform_v2
+
+    from models.encoders.preprocess import ImagePreprocess
+
     image = picture(100, 50)
     canvas = Image.new("RGB", (100, 80))
     canvas.paste(image, (0, 15))
-    expected = image_transform_v2(CONFIG, is_train=False)(canvas)
-    (batch,) = ImagePreprocess("targetpad", 1.25, CONFIG).batches([image], 8)
+    expected = image_transform_v2(config_of(), is_train=False)(canvas)
+    (batch,) = ImagePreprocess("targetpad", 1.25, config_of()).batches([image], 8)
     np.testing.assert_array_equal(batch[0].numpy(), expected.numpy())
 
 
 def test_extreme_pictures_stay_small_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    from models.encoders import preprocess
+    from models.encoders.preprocess import ImagePreprocess, target_pad
+
     largest = 0
     resize = Image.Image.resize
 
@@ -83,21 +98,27 @@ def test_extreme_pictures_stay_small_in_memory(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(preprocess, "MAX_PADDED_PIXELS", 1_000_000)
     thin = Image.new("RGB", (1, 20_000), (255, 255, 255))
     for mode in ("clip", "targetpad"):
-        (batch,) = ImagePreprocess(mode, 1.25, CONFIG).batches([thin], 1)
+        (batch,) = ImagePreprocess(mode, 1.25, config_of()).batches([thin], 1)
         assert batch.shape == (1, 3, 32, 32)
     assert largest <= 32 * 32 * preprocess.MAX_ASPECT
     assert np.prod(target_pad(thin, 1.25).size) <= 1_000_000
 
 
 def test_crop_of_extremes_shows_the_same_centre() -> None:
+    from open_clip.transform import image_transform_v2
+
+    from models.encoders.preprocess import crop_extreme
+
     tall = picture(4, 4 * 200)
     cropped = crop_extreme(tall)
     assert cropped.size == (4, 256)
-    transform = image_transform_v2(CONFIG, is_train=False)
+    transform = image_transform_v2(config_of(), is_train=False)
     np.testing.assert_allclose(transform(tall).numpy(), transform(cropped).numpy(), atol=0.03)
 
 
 def test_each_picture_is_taken_from_the_sequence_once() -> None:
+    from models.encoders.preprocess import ImagePreprocess
+
     class Lazy(list):
         taken: list[int] = []  # noqa: RUF012
 
@@ -106,12 +127,14 @@ def test_each_picture_is_taken_from_the_sequence_once() -> None:
             return super().__getitem__(index)
 
     images = Lazy(picture(30 + i, 40) for i in range(7))
-    batches = list(ImagePreprocess("clip", 1.25, CONFIG).batches(images, 2))
+    batches = list(ImagePreprocess("clip", 1.25, config_of()).batches(images, 2))
     assert sorted(images.taken) == list(range(7))
     assert sum(len(batch) for batch in batches) == 7
 
 
 def test_a_failing_picture_is_an_error_and_not_a_gap() -> None:
+    from models.encoders.preprocess import ImagePreprocess
+
     class Broken(list):
         def __getitem__(self, index: int) -> Image.Image:
             if index == 3:
@@ -120,10 +143,12 @@ def test_a_failing_picture_is_an_error_and_not_a_gap() -> None:
 
     images = Broken(picture(30, 40) for _ in range(5))
     with pytest.raises(OSError, match="picture 3"):
-        list(ImagePreprocess("clip", 1.25, CONFIG).batches(images, 2))
+        list(ImagePreprocess("clip", 1.25, config_of()).batches(images, 2))
 
 
 @pytest.mark.parametrize(("mode", "ratio"), [("pad", 1.25), ("targetpad", 0.5)])
 def test_impossible_settings_are_refused(mode: str, ratio: float) -> None:
+    from models.encoders.preprocess import ImagePreprocess
+
     with pytest.raises(ValueError, match=r"targetpad, clip|at least 1"):
-        ImagePreprocess(mode, ratio, CONFIG)
+        ImagePreprocess(mode, ratio, config_of())

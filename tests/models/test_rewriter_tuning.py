@@ -6,28 +6,21 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
-from safetensors.numpy import load as load_tensors
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from models.checkpoints import checkpoint_identity
 from models.generators.adapter_card import CARD_FILE, AdapterCard, read_card, weights_hash
 from models.generators.openai_server import OpenAIServerSettings
 from models.generators.transformers import TransformersGenerator, TransformersSettings
 from models.instructcir.rewriter_settings import ALL_PROJECTIONS, BaseLlm, Example, TuningConfig
-from models.instructcir.rewriter_tuning import (
-    RewriterTuning,
-    answer_loss,
-    merge_adapter,
-    tokenise_pairs,
-)
 from models.protocols import TextRequest
-from tests.fakes.checkpoints import save_llama
 
-CPU = torch.device("cpu")
+if TYPE_CHECKING:
+    from models.instructcir.rewriter_tuning import RewriterTuning
+
 PAIRS = [
     Example("make it red :", "w1 w2 w3"),
     Example("make a small star blue :", "w4 w5"),
@@ -40,6 +33,8 @@ QUICK = TuningConfig(rank=4, epochs=3, batch_size=2, micro_batch=1, learning_rat
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> BaseLlm:
+    from tests.fakes.checkpoints import save_llama
+
     folder = save_llama(tmp_path_factory.mktemp("llama"))
     return BaseLlm(model=str(folder), device="cpu", dtype="fp32")
 
@@ -66,6 +61,8 @@ def write_adapter(folder: Path, training: RewriterTuning, card: AdapterCard) -> 
 @pytest.fixture(scope="module")
 def tuned(base: BaseLlm) -> RewriterTuning:
     """A run that learned the five answers by heart."""
+    from models.instructcir.rewriter_tuning import RewriterTuning
+
     config = QUICK.changed(rank=8, epochs=80, batch_size=5, micro_batch=5, dropout=0.0)
     training = RewriterTuning(config, base, PAIRS)
     training.run()
@@ -78,6 +75,10 @@ def adapter(base: BaseLlm, tuned: RewriterTuning, tmp_path_factory: pytest.TempP
 
 
 def test_the_prompt_is_put_as_in_use_and_the_answer_ends(base: BaseLlm) -> None:
+    from transformers import AutoTokenizer
+
+    from models.instructcir.rewriter_tuning import tokenise_pairs
+
     tokenizer = AutoTokenizer.from_pretrained(base.model)
     rows = tokenise_pairs(tokenizer, PAIRS, False, 128)
     for pair, row in zip(PAIRS, rows, strict=True):
@@ -86,6 +87,10 @@ def test_the_prompt_is_put_as_in_use_and_the_answer_ends(base: BaseLlm) -> None:
 
 
 def test_a_chat_prompt_carries_its_template_and_one_bos(base: BaseLlm) -> None:
+    from transformers import AutoTokenizer
+
+    from models.instructcir.rewriter_tuning import tokenise_pairs
+
     tokenizer = AutoTokenizer.from_pretrained(base.model)
     tokenizer.chat_template = (
         "{{ bos_token }}{% for m in messages %}w0 {{ m['content'] }} w1{% endfor %}"
@@ -104,6 +109,10 @@ def test_a_chat_prompt_carries_its_template_and_one_bos(base: BaseLlm) -> None:
 
 
 def test_nothing_is_cut(base: BaseLlm) -> None:
+    from transformers import AutoTokenizer
+
+    from models.instructcir.rewriter_tuning import tokenise_pairs
+
     tokenizer = AutoTokenizer.from_pretrained(base.model)
     fits = Example(" ".join(["star"] * 10), "red")
     assert len(tokenise_pairs(tokenizer, [fits], False, 12)) == 1
@@ -112,12 +121,21 @@ def test_nothing_is_cut(base: BaseLlm) -> None:
 
 
 def test_an_answer_without_a_token_of_its_own_is_refused(base: BaseLlm) -> None:
+    from transformers import AutoTokenizer
+
+    from models.instructcir.rewriter_tuning import tokenise_pairs
+
     tokenizer = AutoTokenizer.from_pretrained(base.model)
     with pytest.raises(ValueError, match="does not begin with a token of its own"):
         tokenise_pairs(tokenizer, [Example("red :", " ")], False, None)
 
 
 def test_the_loss_is_that_of_the_answers_alone(base: BaseLlm) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from models.instructcir.rewriter_tuning import answer_loss, tokenise_pairs
+
     model = AutoModelForCausalLM.from_pretrained(base.model).eval()
     rows = tokenise_pairs(AutoTokenizer.from_pretrained(base.model), PAIRS, False, None)
     expected = 0.0
@@ -128,10 +146,12 @@ def test_the_loss_is_that_of_the_answers_alone(base: BaseLlm) -> None:
             float(surprise[place - 1, row.ids[place]])
             for place in range(row.answer_at, len(row.ids))
         )
-    assert answer_loss(model, rows, CPU).item() == pytest.approx(expected, rel=1e-5)
+    assert answer_loss(model, rows, torch.device("cpu")).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_batch_may_be_cut_for_memory(base: BaseLlm) -> None:
+    from models.instructcir.rewriter_tuning import RewriterTuning
+
     whole = RewriterTuning(QUICK.changed(dropout=0.0, micro_batch=2), base, PAIRS)
     cut = RewriterTuning(QUICK.changed(dropout=0.0, micro_batch=1), base, PAIRS)
     whole.run(3)
@@ -140,6 +160,8 @@ def test_a_batch_may_be_cut_for_memory(base: BaseLlm) -> None:
 
 
 def test_recomputed_activations_change_nothing(base: BaseLlm) -> None:
+    from models.instructcir.rewriter_tuning import RewriterTuning
+
     plain = RewriterTuning(QUICK, base, PAIRS)
     frugal = RewriterTuning(QUICK.changed(gradient_checkpointing=True), base, PAIRS)
     plain.run(3)
@@ -148,6 +170,8 @@ def test_recomputed_activations_change_nothing(base: BaseLlm) -> None:
 
 
 def test_every_projection_is_adapted_and_nothing_else_learns(base: BaseLlm) -> None:
+    from models.instructcir.rewriter_tuning import RewriterTuning
+
     training = RewriterTuning(QUICK, base, PAIRS)
     names = [name for name, p in training.model.named_parameters() if p.requires_grad]
     assert len(names) == 2 * 2 * len(ALL_PROJECTIONS)  # A and B in two blocks
@@ -156,6 +180,8 @@ def test_every_projection_is_adapted_and_nothing_else_learns(base: BaseLlm) -> N
 
 def test_learning_rates_by_hand(base: BaseLlm) -> None:
     """Nine steps, of which a third rises to the peak; then a cosine over six."""
+    from models.instructcir.rewriter_tuning import RewriterTuning
+
     training = RewriterTuning(QUICK.changed(learning_rate=0.1, warmup=1 / 3), base, PAIRS)
     rates = []
     for step in range(9):
@@ -166,6 +192,8 @@ def test_learning_rates_by_hand(base: BaseLlm) -> None:
 
 
 def test_every_epoch_takes_every_pair_once_in_another_order(base: BaseLlm) -> None:
+    from models.instructcir.rewriter_tuning import RewriterTuning
+
     training = RewriterTuning(QUICK, base, PAIRS)
     assert training.steps == 9
     epochs = [
@@ -178,6 +206,10 @@ def test_every_epoch_takes_every_pair_once_in_another_order(base: BaseLlm) -> No
 
 @pytest.mark.parametrize("stops", [(1,), (3, 4, 8)])
 def test_stopped_and_resumed_equals_undisturbed(base: BaseLlm, stops: tuple[int, ...]) -> None:
+    import torch
+
+    from models.instructcir.rewriter_tuning import RewriterTuning
+
     undisturbed = RewriterTuning(QUICK, base, PAIRS)
     undisturbed.run()
     resumed = RewriterTuning(QUICK, base, PAIRS)
@@ -196,6 +228,10 @@ def test_stopped_and_resumed_equals_undisturbed(base: BaseLlm, stops: tuple[int,
 
 
 def test_a_diverging_run_says_so(base: BaseLlm) -> None:
+    import torch
+
+    from models.instructcir.rewriter_tuning import RewriterTuning
+
     training = RewriterTuning(QUICK, base, PAIRS)
     with torch.no_grad():
         training.model.get_base_model().lm_head.weight.fill_(math.nan)
@@ -204,6 +240,8 @@ def test_a_diverging_run_says_so(base: BaseLlm) -> None:
 
 
 def test_the_adapter_names_no_path(base: BaseLlm, adapter: Path) -> None:
+    from safetensors.numpy import load as load_tensors
+
     config = json.loads((adapter / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "tiny"
     assert config["target_modules"] == sorted(ALL_PROJECTIONS)
@@ -225,6 +263,8 @@ def local(model: str | Path, adapter: Path | str = "") -> TransformersSettings:
 def test_it_answers_as_it_was_taught_with_the_adapter_and_merged(
     base: BaseLlm, tuned: RewriterTuning, adapter: Path, tmp_path: Path
 ) -> None:
+    from models.instructcir.rewriter_tuning import merge_adapter
+
     assert tuned.losses[-1] < 0.2 * tuned.losses[0]
     prompts = [pair.prompt for pair in PAIRS]
     wanted = [pair.answer for pair in PAIRS]
@@ -235,6 +275,8 @@ def test_it_answers_as_it_was_taught_with_the_adapter_and_merged(
 
 
 def test_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
+    from tests.fakes.checkpoints import save_llama
+
     other = local(save_llama(tmp_path / "other", seed=1), adapter)
     with pytest.raises(ValueError, match="tuned on tiny with weights"):
         _ = other.fingerprint
@@ -262,6 +304,8 @@ def served(adapter: Path, api: str) -> OpenAIServerSettings:
 def test_who_saw_texts_of_benchmarks_says_so_wherever_it_runs(
     base: BaseLlm, tuned: RewriterTuning, adapter: Path, tmp_path: Path
 ) -> None:
+    from models.instructcir.rewriter_tuning import merge_adapter
+
     assert "saw_benchmark_texts" not in local(base.model, adapter).fingerprint
     card = card_of(base, saw_benchmark_texts=("cirr", "fashioniq"))
     folder = write_adapter(tmp_path / "gt", tuned, card)
@@ -292,5 +336,7 @@ def test_values_without_a_meaning_are_refused(wrong: dict[str, float]) -> None:
 
 
 def test_no_pairs_no_run(base: BaseLlm) -> None:
+    from models.instructcir.rewriter_tuning import RewriterTuning
+
     with pytest.raises(ValueError, match="there is no pair"):
         RewriterTuning(QUICK, base, [])

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from transformers import TopPLogitsWarper
 
-from models.captioners.sampling import draw_tokens, gumbel_noise, keep_nucleus
 from models.captioners.seeds import stream_seed
 
-LOGITS = torch.tensor([2.0, 1.2, 0.4, 0.1, -0.5, -1.5, -3.0, 0.9])
+if TYPE_CHECKING:
+    import torch
+
+LOGITS = [2.0, 1.2, 0.4, 0.1, -0.5, -1.5, -3.0, 0.9]
 NUM_DRAWS = 20_000
 
 
@@ -28,12 +29,17 @@ def chi_square(counts: torch.Tensor, probabilities: torch.Tensor) -> float:
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("step", [0, 7])
 def test_draws_follow_the_filtered_softmax(top_p: float, temperature: float, step: int) -> None:
+    import torch
+
+    from models.captioners.sampling import draw_tokens
+
     seeds = torch.tensor([stream_seed("chi", index) for index in range(NUM_DRAWS)])
+    logits = torch.tensor(LOGITS)
     drawn = draw_tokens(
-        LOGITS.expand(NUM_DRAWS, -1), seeds, step, temperature=temperature, top_p=top_p
+        logits.expand(NUM_DRAWS, -1), seeds, step, temperature=temperature, top_p=top_p
     )
     # The oracle filters in plain Python, from the definition of a nucleus.
-    probabilities = torch.softmax(LOGITS.double() / temperature, dim=0).tolist()
+    probabilities = torch.softmax(logits.double() / temperature, dim=0).tolist()
     nucleus: list[int] = []
     for token in sorted(range(8), key=lambda token: -probabilities[token]):
         if sum(probabilities[kept] for kept in nucleus) >= top_p:
@@ -52,6 +58,10 @@ def test_draws_follow_the_filtered_softmax(top_p: float, temperature: float, ste
 
 
 def test_noise_is_standard_gumbel() -> None:
+    import torch
+
+    from models.captioners.sampling import gumbel_noise
+
     seeds = torch.tensor([stream_seed("moments", index) for index in range(500)])
     noise = gumbel_noise(seeds, 3, 200)
     assert noise.mean().item() == pytest.approx(0.5772156649, abs=0.02)  # Euler's constant
@@ -59,6 +69,10 @@ def test_noise_is_standard_gumbel() -> None:
 
 
 def test_streams_tokens_and_steps_are_uncorrelated() -> None:
+    import torch
+
+    from models.captioners.sampling import gumbel_noise
+
     seeds = torch.arange(300)  # neighbouring seeds are the hardest case for a hash
     noise = gumbel_noise(seeds, 0, 300)
     others = (noise.roll(1, 0), noise.roll(1, 1), noise.T, gumbel_noise(seeds, 1, 300))
@@ -68,6 +82,10 @@ def test_streams_tokens_and_steps_are_uncorrelated() -> None:
 
 
 def test_noise_of_a_row_ignores_the_rest_of_the_batch() -> None:
+    import torch
+
+    from models.captioners.sampling import gumbel_noise
+
     seeds = torch.tensor([stream_seed("row", index) for index in range(16)])
     together = gumbel_noise(seeds, 5, 50)
     for index in range(16):
@@ -77,6 +95,10 @@ def test_noise_of_a_row_ignores_the_rest_of_the_batch() -> None:
 
 def test_noise_equals_integer_arithmetic_in_python() -> None:
     """The wrapping int64 tensors must compute what unbounded integers modulo 2**64 compute."""
+    import torch
+
+    from models.captioners.sampling import gumbel_noise
+
     mask = (1 << 64) - 1
 
     def mix(x: int) -> int:
@@ -94,6 +116,11 @@ def test_noise_equals_integer_arithmetic_in_python() -> None:
 
 @pytest.mark.parametrize("top_p", [0.3, 0.9, 0.999])
 def test_nucleus_equals_the_library_filter(top_p: float) -> None:
+    import torch
+    from transformers import TopPLogitsWarper
+
+    from models.captioners.sampling import keep_nucleus
+
     torch.manual_seed(0)
     logits = torch.randn(64, 100, dtype=torch.float64) * 3
     assert torch.equal(keep_nucleus(logits, top_p), TopPLogitsWarper(top_p)(None, logits))

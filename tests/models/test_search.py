@@ -7,17 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-
-from models.retrieval.search import (
-    FusionWeights,
-    RunningTopK,
-    base_similarities,
-    blended_top_k,
-    fused_scores,
-    sweep_top_k,
-    top_k,
-)
 
 
 def naive_top_k(scores: np.ndarray, k: int, excluded: np.ndarray | None = None) -> np.ndarray:
@@ -43,6 +32,8 @@ def small_integers(rng: np.random.Generator, rows: int, dim: int = 4, top: int =
 def test_ties_follow_gallery_order_for_any_blocks(
     query_block: int, gallery_block: int, k: int
 ) -> None:
+    from models.retrieval.search import top_k
+
     rng = np.random.default_rng(k)
     queries, gallery = small_integers(rng, 20), small_integers(rng, 300)
     found = top_k(queries, gallery, k, query_block=query_block, gallery_block=gallery_block)
@@ -54,11 +45,15 @@ def test_ties_follow_gallery_order_for_any_blocks(
 
 
 def test_all_equal_scores_give_the_first_images() -> None:
+    from models.retrieval.search import top_k
+
     found = top_k(np.zeros((2, 3), np.float32), np.ones((500, 3), np.float32), 50)
     assert (found.indices == np.arange(50)).all()
 
 
 def test_negative_and_positive_zero_tie() -> None:
+    from models.retrieval.search import top_k
+
     queries = np.array([[1.0]], np.float32)
     gallery = np.array([[-0.0], [0.0], [-0.0], [0.0], [-1.0]], np.float32)
     assert top_k(queries, gallery, 3).indices.tolist() == [[0, 1, 2]]
@@ -68,6 +63,8 @@ def test_negative_and_positive_zero_tie() -> None:
 @pytest.mark.parametrize("width", [1, 3])
 @pytest.mark.parametrize("gallery_block", [4, 1000])
 def test_excluded_images_are_never_returned(width: int, gallery_block: int) -> None:
+    from models.retrieval.search import top_k
+
     rng = np.random.default_rng(width)
     queries, gallery = small_integers(rng, 30), small_integers(rng, 20)
     excluded = rng.integers(-1, 20, (30, width))
@@ -77,6 +74,8 @@ def test_excluded_images_are_never_returned(width: int, gallery_block: int) -> N
 
 
 def test_memory_map_stream_and_array_agree_in_half_precision(tmp_path: Path) -> None:
+    from models.retrieval.search import top_k
+
     rng = np.random.default_rng(3)
     queries = rng.standard_normal((9, 16)).astype(np.float32)
     gallery = rng.standard_normal((101, 16)).astype(np.float16)
@@ -92,6 +91,8 @@ def test_memory_map_stream_and_array_agree_in_half_precision(tmp_path: Path) -> 
 
 
 def test_arguments_are_left_untouched() -> None:
+    from models.retrieval.search import top_k
+
     rng = np.random.default_rng(4)
     queries, gallery = small_integers(rng, 5), small_integers(rng, 30)
     before = queries.copy(), gallery.copy()
@@ -100,8 +101,13 @@ def test_arguments_are_left_untouched() -> None:
     assert (gallery == before[1]).all()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_gpu_equals_cpu_on_exact_products() -> None:
+    import torch
+
+    from models.retrieval.search import top_k
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
     rng = np.random.default_rng(5)
     queries, gallery = small_integers(rng, 40), small_integers(rng, 3000)
     excluded = rng.integers(-1, 3000, 40)
@@ -119,11 +125,15 @@ def test_gpu_equals_cpu_on_exact_products() -> None:
     ],
 )
 def test_impossible_requests_are_refused(k: int, excluded: np.ndarray | None, said: str) -> None:
+    from models.retrieval.search import top_k
+
     with pytest.raises(ValueError, match=said):
         top_k(np.ones((2, 3), np.float32), np.ones((10, 3), np.float32), k, excluded=excluded)
 
 
 def test_bad_features_are_refused() -> None:
+    from models.retrieval.search import top_k
+
     good = np.ones((4, 3), np.float32)
     with pytest.raises(ValueError, match="dim 2, the queries have 3"):
         top_k(good, good[:, :2], 1)
@@ -141,6 +151,10 @@ def test_bad_features_are_refused() -> None:
 
 
 def test_running_top_k_merges_blocks_made_elsewhere() -> None:
+    import torch
+
+    from models.retrieval.search import RunningTopK
+
     scores = torch.tensor([[1.0, 3.0, 2.0, 3.0, 3.0]])
     running = RunningTopK(2, np.array([1]))
     running.update(scores[:, :2].clone())
@@ -159,39 +173,47 @@ def _fuse(features: list[np.ndarray], weights: tuple[float, ...]) -> np.ndarray:
 
 
 WEIGHTS = [
-    FusionWeights((0.1, 0.1, 0.8), (0.8, 0.2)),
-    FusionWeights((0.0, 0.0, 1.0), (1.0, 0.0)),
-    FusionWeights((1.5, -0.5, 2.0), (0.3, 0.7)),
+    ((0.1, 0.1, 0.8), (0.8, 0.2)),
+    ((0.0, 0.0, 1.0), (1.0, 0.0)),
+    ((1.5, -0.5, 2.0), (0.3, 0.7)),
 ]
+"""Of the base features of queries, and of those of the gallery."""
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
 def test_fused_scores_equal_scores_of_fused_vectors(
-    weights: FusionWeights, similarity: str
+    weights: tuple[tuple[float, ...], tuple[float, ...]], similarity: str
 ) -> None:
+    from models.retrieval.search import FusionWeights, base_similarities, fused_scores
+
     rng = np.random.default_rng(6)
     queries, gallery = _base(rng, 11, 3), _base(rng, 40, 2)
-    left, right = _fuse(queries, weights.query), _fuse(gallery, weights.gallery)
+    left, right = _fuse(queries, weights[0]), _fuse(gallery, weights[1])
     if similarity == "cosine":
         left /= np.linalg.norm(left, axis=1, keepdims=True)
         right /= np.linalg.norm(right, axis=1, keepdims=True)
-    got = fused_scores(base_similarities(queries, gallery), weights, similarity)  # type: ignore[arg-type]
+    got = fused_scores(base_similarities(queries, gallery), FusionWeights(*weights), similarity)  # type: ignore[arg-type]
     np.testing.assert_allclose(got, left @ right.T, rtol=1e-5, atol=1e-5)
 
 
 def test_sweep_equals_a_search_with_each_fused_vector() -> None:
+    from models.retrieval.search import FusionWeights, sweep_top_k
+
     rng = np.random.default_rng(7)
     queries, gallery = _base(rng, 11, 3), _base(rng, 90, 2)
     excluded = rng.integers(0, 90, 11)
-    swept = sweep_top_k(queries, gallery, WEIGHTS, 10, excluded=excluded, gallery_block=17)
-    for weights, found in zip(WEIGHTS, swept, strict=True):
+    every = [FusionWeights(*weights) for weights in WEIGHTS]
+    swept = sweep_top_k(queries, gallery, every, 10, excluded=excluded, gallery_block=17)
+    for weights, found in zip(every, swept, strict=True):
         left, right = _fuse(queries, weights.query), _fuse(gallery, weights.gallery)
         right /= np.linalg.norm(right, axis=1, keepdims=True)
         assert (found.indices == naive_top_k(left @ right.T, 10, excluded)).all()
 
 
 def test_blended_sweep_equals_a_search_by_the_written_out_sum() -> None:
+    from models.retrieval.search import blended_top_k
+
     rng = np.random.default_rng(9)
     wide, narrow = ([rng.standard_normal((rows, width)).astype(np.float32) for rows in (11, 90)]
                     for width in (8, 3))  # fmt: skip
@@ -208,6 +230,8 @@ def test_blended_sweep_equals_a_search_by_the_written_out_sum() -> None:
 
 
 def test_fusions_that_mean_nothing_are_refused() -> None:
+    from models.retrieval.search import FusionWeights, base_similarities, fused_scores
+
     rng = np.random.default_rng(8)
     query, gallery = _base(rng, 3, 1), _base(rng, 5, 1)
     base = base_similarities([query[0], query[0]], gallery)

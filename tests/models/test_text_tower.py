@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
-import open_clip
-import pytest
-import torch
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+from typing import TYPE_CHECKING
 
-from models.encoders import text_tower
-from models.encoders.loading import load_encoder
-from models.encoders.open_clip import OpenClipEncoder
+import numpy as np
+import pytest
+
 from models.encoders.spec import EncoderSpec
 from models.protocols import SplicedText
-from tests.fakes.small_clip import CONFIG, write_small_clip
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import CLIPTextModelWithProjection
+
+    from models.encoders.open_clip import OpenClipEncoder
 
 DOLLAR = 259
 """The id of a lone `$` in CLIP's vocabulary, which LinCIR's code uses as the placeholder."""
@@ -21,6 +22,9 @@ DOLLAR = 259
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> OpenClipEncoder:
+    from models.encoders.loading import load_encoder
+    from tests.fakes.small_clip import write_small_clip
+
     folder = write_small_clip(tmp_path_factory.mktemp("clip"))
     return load_encoder(EncoderSpec(name=str(folder), device="cpu"))
 
@@ -28,6 +32,10 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> OpenClipEncoder:
 @pytest.fixture(scope="module")
 def transformers_tower(encoder: OpenClipEncoder) -> CLIPTextModelWithProjection:
     """The same weights in transformers' model, through its own parameter names."""
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    from tests.fakes.small_clip import CONFIG
+
     text = CONFIG["model_cfg"]["text_cfg"]
     config = CLIPTextConfig(
         vocab_size=text["vocab_size"],
@@ -68,6 +76,7 @@ def replaced(
     tower: CLIPTextModelWithProjection, ids: torch.Tensor, tokens: torch.Tensor
 ) -> np.ndarray:
     """Features with every placeholder's embedding replaced, as LinCIR's code does it."""
+    import torch
 
     def put_tokens(module: object, args: object, output: torch.Tensor) -> torch.Tensor:
         output = output.clone()
@@ -86,6 +95,9 @@ def replaced(
 def test_spliced_equals_transformers_with_replaced_embeddings(
     encoder: OpenClipEncoder, transformers_tower: CLIPTextModelWithProjection
 ) -> None:
+    import open_clip
+    import torch
+
     rest = ["that is red", "that shows two dogs, and a cat on a long wooden table", "", "that 5"]
     ids = open_clip.get_tokenizer("ViT-B-32")([f"a photo of $ {text}" for text in rest])
     assert (ids == DOLLAR).sum(dim=1).tolist() == [1, 1, 1, 1]
@@ -97,6 +109,9 @@ def test_spliced_equals_transformers_with_replaced_embeddings(
 def test_plain_texts_equal_transformers(
     encoder: OpenClipEncoder, transformers_tower: CLIPTextModelWithProjection
 ) -> None:
+    import open_clip
+    import torch
+
     texts = ["a photo of a cat", "two", "word " * 100]
     ids = open_clip.get_tokenizer("ViT-B-32")(texts)
     with torch.inference_mode():
@@ -145,6 +160,8 @@ def test_overlong_texts_are_reported(
 def test_small_batches_change_nothing(
     encoder: OpenClipEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from models.encoders import text_tower
+
     random = np.random.default_rng(0)
     texts = [SplicedText("a photo of", "red " * random.integers(0, 20)) for _ in range(37)]
     tokens = random.normal(size=(37, 40)).astype(np.float32)
@@ -156,6 +173,10 @@ def test_small_batches_change_nothing(
 
 
 def test_several_holes_take_the_same_token(encoder: OpenClipEncoder) -> None:
+    import torch
+
+    from models.encoders import text_tower
+
     tower = encoder.tower
     row = tower.tokens.parts_row(["", "on", "with"])
     assert row.ids[row.positions[0] + 1] == tower.tokens.ids("on")[0]

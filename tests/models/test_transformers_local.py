@@ -6,14 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from models.generators.answers import EMPTY_ANSWER
 from models.generators.transformers import TransformersGenerator, TransformersSettings
 from models.protocols import TextGenerator, TextReply, TextRequest
-from tests.fakes.checkpoints import save_llama
 
 PROMPTS = tuple(
     " ".join(f"w{(7 * i + 3 * j) % 40}" for j in range(1 + (5 * i) % 17)) for i in range(24)
@@ -22,6 +18,8 @@ PROMPTS = tuple(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.fakes.checkpoints import save_llama
+
     return save_llama(tmp_path_factory.mktemp("llama"))
 
 
@@ -54,6 +52,9 @@ def by_key(replies: object) -> dict[str, TextReply]:
 
 def library_answer(folder: Path, prompt: str, *, adapter: Path | None = None) -> str:
     """One prompt alone, no padding, through `generate`."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if adapter is not None:
@@ -158,6 +159,10 @@ def test_a_failing_prompt_does_not_harm_the_others(
 
 
 def test_the_chat_template_of_the_tokenizer_is_used(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from tests.fakes.checkpoints import save_llama
+
     folder = save_llama(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = (
@@ -174,6 +179,10 @@ def test_the_chat_template_of_the_tokenizer_is_used(tmp_path: Path) -> None:
 
 
 def test_an_adapter_changes_answers_as_peft_does(folder: Path, tmp_path: Path) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
     base = AutoModelForCausalLM.from_pretrained(folder)
     torch.manual_seed(1)
     adapted = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))

@@ -14,7 +14,6 @@ from models.generators.transformers import TransformersGenerator, TransformersSe
 from models.instructcir.rewriter_settings import BaseLlm, TuningConfig
 from models.prompts.library import load_prompt
 from models.protocols import TextGenerator, TextReply, TextRequest
-from tasks.training.rewriter import RewriterJob, TuningData, tune_rewriter
 from tasks.training.rewriter_pairs import ExampleSource, captioned_pairs
 from tests.fakes.new_style import recoloured_pairs
 from tests.fakes.vllm_server import serving
@@ -32,6 +31,8 @@ def pairs(seed: int, count: int, *, held_out: bool) -> ExampleSource:
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float]]:
     """The shipped text generator, tuned on a style of text that it never saw; and its losses."""
+    from tasks.training.rewriter import RewriterJob, TuningData, tune_rewriter
+
     data = TuningData([pairs(0, 400, held_out=False)])
     job = RewriterJob(
         root=str(tmp_path_factory.mktemp("root")),

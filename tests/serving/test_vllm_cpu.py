@@ -13,7 +13,6 @@ from models.generators.rewriting import RewriteInput, RewriteSettings, read_repl
 from models.generators.transformers import TransformersGenerator, TransformersSettings
 from models.prompts.library import load_prompt
 from models.protocols import TextGenerator, TextReply, TextRequest
-from tests.fakes.checkpoints import save_llama
 from tests.fakes.vllm_server import serving
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -26,6 +25,8 @@ EMBEDDED_LLAMA = Path(__file__).parents[2] / "models" / "embedded" / "llama"
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The text generator that ships with cirflow, or a random one of the same architecture."""
+    from tests.fakes.checkpoints import save_llama
+
     if (EMBEDDED_LLAMA / "config.json").exists():
         return EMBEDDED_LLAMA
     return save_llama(tmp_path_factory.mktemp("llama"), context=CONTEXT)

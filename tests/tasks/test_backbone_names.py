@@ -14,10 +14,11 @@ from storage.tables.table import Shard, open_table
 from tasks.backbone_names import folders_of, recognised, recognised_name
 from tasks.engines import backbone_name, encoder_fingerprint
 from tasks.scoring.ledger import RESULTS_SPEC, read_ledger
-from tests.fakes.small_clip import write_small_clip
 
 
 def test_a_folder_gives_its_name_and_content_its_hash(tmp_path: Path) -> None:
+    from tests.fakes.small_clip import write_small_clip
+
     first = resolve_profile("tiny", {"encoder.name": str(write_small_clip(tmp_path))}).encoder
     assert first.directory is not None
     shutil.copytree(first.directory, tmp_path / "mine, tuned")

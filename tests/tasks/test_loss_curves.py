@@ -6,7 +6,6 @@ import itertools
 
 import pytest
 
-from tasks.training.curve_artifacts import show_losses
 from tasks.training.curves import POINTS, loss_points
 
 
@@ -32,4 +31,6 @@ def test_a_remainder_is_shared_out() -> None:
 
 
 def test_outside_a_task_nothing_is_asked_of_a_server() -> None:
+    from tasks.training.curve_artifacts import show_losses
+
     show_losses("a key", "a title", 1, [1.0], "nowhere")

@@ -7,7 +7,6 @@ from typing import Any
 import httpx
 import pytest
 
-from tasks import artifacts
 from tasks.patience import while_server_restarts
 
 
@@ -35,6 +34,8 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_a_page_waits_for_the_server(monkeypatch: pytest.MonkeyPatch, naps: list[float]) -> None:
+    from tasks import artifacts
+
     server = Server(away=3)
     monkeypatch.setattr(artifacts, "create_markdown_artifact", server.take)
     artifacts.publish_markdown("key", "text", "what it is")

@@ -14,9 +14,6 @@ from PIL import Image
 
 from embedded_world.benchmarks import WorldSize, write_world
 from flows.profiles import resolve_profile
-from models.instructcir import checkpoint as checkpoint_module
-from models.instructcir.checkpoint import load_network
-from models.instructcir.encoder import ReformulationEncoder
 from storage.benchmarks.records import Query
 from storage.benchmarks.registry import benchmark_facts
 from storage.collections.collection import ingest
@@ -36,7 +33,6 @@ from tasks.stages.rankings import RankingStage, backbone_of, ranking_protocol
 from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
 from tasks.stages.stage import Stage
 from tests.fakes.drawn import small_settings
-from tests.fakes.networks import write_network
 
 SIZE = WorldSize(subsets=4, circo_queries=5, fashion_queries=2, distractors=12)
 NETWORK_METHODS = ("instructcir", "instructcir-no-combiner", "instructcir-ema")
@@ -45,6 +41,8 @@ NETWORK_METHODS = ("instructcir", "instructcir-no-combiner", "instructcir-ema")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A world, a network and tables."""
+    from tests.fakes.networks import write_network
+
     folder = tmp_path_factory.mktemp("reformulation")
     write_world(folder / "world", SIZE, seed=61)
     write_network(folder / "network")
@@ -85,6 +83,9 @@ def ranked(profile: Profile, ref: BenchmarkRef, methods: Sequence[str]) -> list[
 
 def direct(folder: Path, ref: BenchmarkRef, query: Query) -> dict[str, np.ndarray]:
     """One query by the encoder itself, and equation 3 written out."""
+    from models.instructcir.checkpoint import load_network
+    from models.instructcir.encoder import ReformulationEncoder
+
     image = Image.open(ref.load().image_paths[query.reference])
     loaded = load_network(folder / "network")
     made: dict[str, np.ndarray] = {}
@@ -117,6 +118,9 @@ def stored(profile: Profile, stage: Stage, key: str) -> np.ndarray:
 def test_features_are_those_of_the_encoder_used_directly(
     folder: Path, profile: Profile, name: str
 ) -> None:
+    from models.instructcir.checkpoint import load_network
+    from models.instructcir.encoder import ReformulationEncoder
+
     ref = reference(folder, name)
     stages = {stage.method: stage for stage in ranked(profile, ref, NETWORK_METHODS)}
     forms = dict(zip(NETWORK_METHODS, ("online combined", "online", "ema combined"), strict=True))
@@ -151,6 +155,8 @@ def test_a_gallery_of_its_own_shares_the_rows_of_the_benchmark(
 def test_a_finished_evaluation_loads_no_network(
     folder: Path, profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from models.instructcir import checkpoint as checkpoint_module
+
     ref = reference(folder, "circo")
     first = [record.spec_key for record in ranked(profile, ref, NETWORK_METHODS)]
 
@@ -172,6 +178,8 @@ def test_only_what_the_network_is_asked_for_differently_is_made_twice(
     folder: Path, profile: Profile, tmp_path: Path
 ) -> None:
     """Without a combiner two rows are one; another branch or precision is another table."""
+    from tests.fakes.networks import write_network
+
     ref = reference(folder, "circo")
     plain = write_network(tmp_path / "plain", combiner=False)
 
@@ -303,6 +311,8 @@ def test_what_a_network_saw_decides_its_label(provenance: dict[str, object], sai
 def test_the_label_is_in_protocol_ledger_and_method_table(
     folder: Path, profile: Profile, tmp_path: Path
 ) -> None:
+    from tests.fakes.networks import write_network
+
     record = {"zero_shot": False, "zero_shot_reason": "trained on CIRR"}
     tuned = write_network(tmp_path / "tuned", record)
     values = {"root": profile.root, "instructcir.checkpoint": str(tuned)}

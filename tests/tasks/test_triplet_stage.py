@@ -10,7 +10,6 @@ from typing import Any
 import polars as pl
 import pytest
 
-from flows.generate_triplets import pair_sources, triplet_set, triplet_stage
 from models.instructcir.triplets import triplet_id
 from storage.collections.collection import Collection, ingest
 from storage.locations.location import Location
@@ -44,6 +43,8 @@ def root(tmp_path: Path) -> str:
 
 def stage_of(root: str, server: FakeOpenAIServer, count: int, **sample: Any) -> TripletStage:
     """The stage of the first pairs, its captions made by `caption`."""
+    from flows.generate_triplets import triplet_stage
+
     pairs = PairSample(sources=(PairSource(collection="drawn"),), count=count, **sample)
     return triplet_stage(triplet_profile(root, server.base_url, shard=8), pairs)
 
@@ -112,6 +113,8 @@ def test_a_row_for_every_pair_with_its_place_captions_and_text(
 
 
 def test_more_pairs_add_rows_to_the_same_table(root: str, server: FakeOpenAIServer) -> None:
+    from flows.generate_triplets import triplet_set
+
     small, large = stage_of(root, server, 12), stage_of(root, server, 30)
     caption(large)
     assert small.spec_key == large.spec_key
@@ -226,6 +229,8 @@ def test_a_table_without_any_text_still_has_a_page(
 
 
 def test_sources_as_typed() -> None:
+    from flows.generate_triplets import pair_sources
+
     assert pair_sources(["a", "b"], "collection", {"b": 2.0}) == (
         PairSource(collection="a", within="collection"),
         PairSource(collection="b", within="collection", weight=2.0),

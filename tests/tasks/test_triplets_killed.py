@@ -14,7 +14,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from flows.generate_triplets import triplet_stage
 from storage.collections.collection import ingest
 from storage.locations.location import Location
 from tasks.stages.pair_samples import PairSample, PairSource
@@ -48,6 +47,8 @@ class Generations(Workers):
 
     def stage(self, root: str) -> TripletStage:
         """The stage at a root."""
+        from flows.generate_triplets import triplet_stage
+
         return triplet_stage(self._profile.model_copy(update={"root": root}), SAMPLE)
 
 

@@ -12,9 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from flows.generate_triplets import triplet_set, triplet_stage
 from flows.profiles import resolve_profile
-from flows.train_reformulation import reformulation_job
 from models.instructcir.modification_texts import read_answer
 from models.protocols import TextReply
 from storage.collections.collection import Collection, ingest
@@ -22,7 +20,6 @@ from storage.locations.location import Location
 from storage.tables.table import require_complete
 from tasks.report.triplets import notes_on, stage_quality
 from tasks.stages.pair_samples import PairSample, PairSource
-from tests.fakes.killed_trainings import assert_kills_change_nothing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -33,6 +30,10 @@ STEPS = 300
 def test_real_photographs_become_triplets_and_a_trained_network(
     shared_data: Path, tmp_path: Path
 ) -> None:
+    from flows.generate_triplets import triplet_set, triplet_stage
+    from flows.train_reformulation import reformulation_job
+    from tests.fakes.killed_trainings import assert_kills_change_nothing
+
     profile = resolve_profile(
         "tiny", {"root": str(tmp_path), "instructcir.captions.max_new_tokens": 32}
     )

@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import safetensors.torch
-import torch
 
-from models.instructcir.checkpoint import load_combiner, load_network, save_network
-from models.instructcir.combiner import new_combiner
-from models.instructcir.ema import EmaTarget
 from models.instructcir.folder import CheckpointError, network_fingerprint
-from models.instructcir.network import ReformulationNetwork
 from models.instructcir.settings import CombinerSettings, EmaSettings
-from tests.fakes.small_clip import write_small_clip
-from tests.fakes.small_networks import TEXTS, pixels, small_network, write_clip
+
+if TYPE_CHECKING:
+    import torch
+
+    from models.instructcir.network import ReformulationNetwork
 
 
 def trained(folder: Path, **settings: Any) -> tuple[ReformulationNetwork, ReformulationNetwork]:
     """A network and its average, as different as a step of training makes them."""
+    import torch
+
+    from models.instructcir.ema import EmaTarget
+    from tests.fakes.small_networks import small_network
+
     network = small_network(folder, **settings)
     average = EmaTarget(network, EmaSettings(start=0.5, end=0.5))
     with torch.no_grad():
@@ -34,12 +36,18 @@ def trained(folder: Path, **settings: Any) -> tuple[ReformulationNetwork, Reform
 
 
 def outputs(network: ReformulationNetwork) -> list[torch.Tensor]:
+    import torch
+
+    from tests.fakes.small_networks import TEXTS, pixels
+
     with torch.no_grad():
         images = pixels(len(TEXTS))
         return [*network.query(images, network.text_ids(TEXTS)), network.target(images)]
 
 
 def same(network: ReformulationNetwork, other: ReformulationNetwork) -> bool:
+    import torch
+
     pairs = zip(outputs(network), outputs(other), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
 
@@ -55,6 +63,10 @@ def same(network: ReformulationNetwork, other: ReformulationNetwork) -> bool:
     ids=str,
 )
 def test_comes_back_without_its_backbone(tmp_path: Path, settings: dict[str, Any]) -> None:
+    from models.instructcir.checkpoint import load_network, save_network
+    from models.instructcir.combiner import new_combiner
+    from tests.fakes.small_clip import write_small_clip
+
     base = tmp_path / "clip"
     if not settings:  # with a tokenizer of its own
         base.mkdir()
@@ -83,6 +95,9 @@ def test_comes_back_without_its_backbone(tmp_path: Path, settings: dict[str, Any
 
 
 def test_custom_text_and_special_blocks_come_back(tmp_path: Path) -> None:
+    from models.instructcir.checkpoint import load_network, save_network
+    from tests.fakes.small_networks import write_clip
+
     vision = {"qk_norm": True, "scale_attn": True, "pos_embed_type": "sin_cos_2d"}
     write_clip(tmp_path / "clip", vision=vision, custom_text=True)
     online, _ = trained(tmp_path / "clip")
@@ -91,6 +106,10 @@ def test_custom_text_and_special_blocks_come_back(tmp_path: Path) -> None:
 
 
 def test_equal_tensors_are_kept_once(tmp_path: Path) -> None:
+    import safetensors.torch
+
+    from models.instructcir.checkpoint import load_network, save_network
+
     online, average = trained(tmp_path / "clip", text_tower="frozen")
     save_network(tmp_path / "net", online=online, target=average)
     kept = safetensors.torch.load_file(tmp_path / "net" / "target.safetensors").keys()
@@ -108,6 +127,9 @@ def test_equal_tensors_are_kept_once(tmp_path: Path) -> None:
 
 
 def test_tensors_that_share_memory_are_saved(tmp_path: Path) -> None:
+    from models.instructcir.checkpoint import load_network, save_network
+    from tests.fakes.small_networks import small_network
+
     online = small_network(tmp_path / "clip")
     first, second = (block.cross.query for block in online.blocks)
     second.weight = first.weight
@@ -116,6 +138,10 @@ def test_tensors_that_share_memory_are_saved(tmp_path: Path) -> None:
 
 
 def test_half_precision_on_disk(tmp_path: Path) -> None:
+    import torch
+
+    from models.instructcir.checkpoint import load_network, save_network
+
     online, average = trained(tmp_path / "clip")
     for dtype in ("fp32", "fp16"):
         save_network(tmp_path / dtype, online=online, target=average, dtype=dtype)
@@ -128,6 +154,9 @@ def test_half_precision_on_disk(tmp_path: Path) -> None:
 
 
 def test_fingerprint_is_of_weights_and_settings(tmp_path: Path) -> None:
+    from models.instructcir.checkpoint import load_network, save_network
+    from models.instructcir.combiner import new_combiner
+
     online, average = trained(tmp_path / "clip")
     save_network(tmp_path / "a", online=online, target=average, provenance={"by": "me"})
     save_network(tmp_path / "b", online=online, target=average, provenance={"by": "you"})
@@ -142,6 +171,12 @@ def test_fingerprint_is_of_weights_and_settings(tmp_path: Path) -> None:
 
 
 def test_combiner_loads_alone(tmp_path: Path) -> None:
+    import torch
+
+    from models.instructcir.checkpoint import load_combiner, save_network
+    from models.instructcir.combiner import new_combiner
+    from tests.fakes.small_networks import small_network
+
     online = small_network(tmp_path / "clip")
     settings = CombinerSettings(kind="clip4cir_mlp", projection=4, hidden=6)
     combiner = new_combiner(online.dim, settings, seed=3).eval()
@@ -153,6 +188,9 @@ def test_combiner_loads_alone(tmp_path: Path) -> None:
 
 
 def test_wrong_folders_are_named(tmp_path: Path) -> None:
+    from models.instructcir.checkpoint import load_network
+    from tests.fakes.small_networks import write_clip
+
     def fails(said: str, folder: Path) -> None:
         with pytest.raises(CheckpointError, match=said) as caught:
             load_network(folder)
@@ -171,6 +209,9 @@ def test_wrong_folders_are_named(tmp_path: Path) -> None:
 
 
 def test_damaged_checkpoints_are_named(tmp_path: Path) -> None:
+    from models.instructcir.checkpoint import load_network, save_network
+    from tests.fakes.small_networks import small_network
+
     online = small_network(tmp_path / "clip")
     net = tmp_path / "net"
     save_network(net, online=online)

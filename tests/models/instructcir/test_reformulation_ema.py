@@ -6,19 +6,20 @@ import copy
 from pathlib import Path
 
 import pytest
-import torch
 
-from models.instructcir.ema import EmaTarget, momentum
 from models.instructcir.settings import EmaSettings
-from tests.fakes.small_networks import TEXTS, pixels, small_network, write_clip
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.fakes.small_networks import write_clip
+
     return write_clip(tmp_path_factory.mktemp("clip"))
 
 
 def test_momentum_is_linear_in_the_steps_of_the_run() -> None:
+    from models.instructcir.ema import momentum
+
     settings = EmaSettings(start=0.9, end=1.0)
     got = [momentum(settings, step, 4) for step in range(5)]
     assert got == pytest.approx([0.9, 0.925, 0.95, 0.975, 1.0])
@@ -29,6 +30,11 @@ def test_momentum_is_linear_in_the_steps_of_the_run() -> None:
 
 
 def test_follows_the_recurrence(small: Path) -> None:
+    import torch
+
+    from models.instructcir.ema import EmaTarget
+    from tests.fakes.small_networks import small_network
+
     network = small_network(small)
     average = EmaTarget(network, EmaSettings(start=0.5, end=1.0))
     name = "image.transformer.resblocks.1.cross.value.weight"
@@ -46,6 +52,11 @@ def test_follows_the_recurrence(small: Path) -> None:
 
 
 def test_ends_of_the_schedule_are_exact(small: Path) -> None:
+    import torch
+
+    from models.instructcir.ema import EmaTarget
+    from tests.fakes.small_networks import small_network
+
     network = small_network(small)
     average = EmaTarget(network, EmaSettings(start=0.0, end=1.0))
     start = copy.deepcopy(average.network.state_dict())
@@ -60,6 +71,11 @@ def test_ends_of_the_schedule_are_exact(small: Path) -> None:
 
 
 def test_frozen_parts_are_left_alone_and_nothing_is_trained(small: Path) -> None:
+    import torch
+
+    from models.instructcir.ema import EmaTarget
+    from tests.fakes.small_networks import small_network
+
     network = small_network(small, text_tower="frozen")
     network.set_gradient_checkpointing(True)
     average = EmaTarget(network).train()
@@ -76,6 +92,11 @@ def test_frozen_parts_are_left_alone_and_nothing_is_trained(small: Path) -> None
 
 
 def test_small_updates_are_not_lost_to_bfloat16(small: Path) -> None:
+    import torch
+
+    from models.instructcir.ema import EmaTarget
+    from tests.fakes.small_networks import small_network
+
     network = small_network(small).bfloat16()
     average = EmaTarget(network, EmaSettings(start=0.999, end=0.999))
     before = network.predictor[0].weight.detach().float().clone()
@@ -90,6 +111,11 @@ def test_small_updates_are_not_lost_to_bfloat16(small: Path) -> None:
 
 
 def test_state_comes_back(small: Path) -> None:
+    import torch
+
+    from models.instructcir.ema import EmaTarget
+    from tests.fakes.small_networks import TEXTS, pixels, small_network
+
     network = small_network(small)
     average = EmaTarget(network, EmaSettings(start=0.5, end=0.5))
     with torch.no_grad():

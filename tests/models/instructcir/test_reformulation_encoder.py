@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from models.instructcir.checkpoint import LoadedNetwork
-from models.instructcir.ema import EmaTarget
-from models.instructcir.encoder import ReformulationEncoder
 from models.instructcir.settings import EmaSettings
-from tests.fakes.small_networks import small_network, write_clip
+
+if TYPE_CHECKING:
+    import torch
+
+    from models.instructcir.checkpoint import LoadedNetwork
+    from models.instructcir.encoder import ReformulationEncoder
 
 TEXTS = ["make it blue", "", "a large red star on top of two small green circles", "brighter"]
 
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedNetwork:
+    import torch
+
+    from models.instructcir.checkpoint import LoadedNetwork
+    from models.instructcir.ema import EmaTarget
+    from tests.fakes.small_networks import small_network, write_clip
+
     online = small_network(write_clip(tmp_path_factory.mktemp("clip")))
     average = EmaTarget(online, EmaSettings(start=0.5, end=0.5))
     with torch.no_grad():
@@ -39,6 +46,8 @@ def pictures(count: int) -> list[Image.Image]:
 
 
 def encoder(loaded: LoadedNetwork, **options: Any) -> ReformulationEncoder:
+    from models.instructcir.encoder import ReformulationEncoder
+
     return ReformulationEncoder(loaded, device="cpu", **options)
 
 
@@ -47,6 +56,8 @@ def one_pixels(loaded: LoadedNetwork, picture: Image.Image) -> torch.Tensor:
 
 
 def test_gallery_equals_the_averages_target_path(loaded: LoadedNetwork) -> None:
+    import torch
+
     images = pictures(7)
     got = encoder(loaded, batch_size=3).encode_gallery(images)
     with torch.no_grad():
@@ -71,6 +82,8 @@ def test_an_image_has_one_embedding_in_any_batch(loaded: LoadedNetwork) -> None:
 
 @pytest.mark.parametrize("branch", ["online", "ema"])
 def test_queries_equal_one_by_one(loaded: LoadedNetwork, branch: str) -> None:
+    import torch
+
     images, keys = pictures(3), ["a", "b", "c", "a", "b", "a", "c"]
     queries = [images["abc".index(key)] for key in keys]
     texts = [*TEXTS, *TEXTS[:3]]

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
-from torch import distributed, multiprocessing
-from torch.nn.parallel import DistributedDataParallel
 
-from models.instructcir.ema import EmaTarget
-from models.instructcir.loss import Temperature, contrastive_loss
 from models.instructcir.settings import LossSettings
-from tests.fakes.small_networks import pixels, small_network, write_clip
+
+if TYPE_CHECKING:
+    import torch
 
 IDS = [7, 3, 7, 5, 3, 7, 1, 0]
 TEXTS = ["make it blue", "", "two stars", "a", "larger and red", "no hat", "b c", "brighter"]
@@ -46,6 +43,10 @@ def naive(queries: Any, targets: Any, ids: list[int], settings: LossSettings) ->
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("temperature", [0.05, 1.0])
 def test_equals_a_double_loop(mask_repeats: bool, symmetric: bool, temperature: float) -> None:
+    import torch
+
+    from models.instructcir.loss import contrastive_loss
+
     settings = LossSettings(temperature=temperature, mask_repeats=mask_repeats, symmetric=symmetric)
     torch.manual_seed(0)
     queries, targets = 3 * torch.randn(8, 5), torch.randn(8, 5)
@@ -57,6 +58,10 @@ def test_equals_a_double_loop(mask_repeats: bool, symmetric: bool, temperature: 
 
 def test_repeats_are_no_negatives() -> None:
     """All targets one image: nothing is left to be told from it."""
+    import torch
+
+    from models.instructcir.loss import contrastive_loss
+
     rows = torch.randn(4, 3)
     same = torch.zeros(4, dtype=torch.int64)
     assert float(contrastive_loss(rows, rows.flip(0), same, LossSettings())) == 0.0
@@ -65,6 +70,10 @@ def test_repeats_are_no_negatives() -> None:
 
 
 def test_half_precision_features_are_computed_in_fp32() -> None:
+    import torch
+
+    from models.instructcir.loss import contrastive_loss
+
     torch.manual_seed(0)
     queries, targets = torch.randn(6, 16).bfloat16(), torch.randn(6, 16).bfloat16()
     ids = torch.arange(6)
@@ -76,6 +85,10 @@ def test_half_precision_features_are_computed_in_fp32() -> None:
 
 
 def test_learned_temperature() -> None:
+    import torch
+
+    from models.instructcir.loss import Temperature, contrastive_loss
+
     settings = LossSettings(temperature=0.5, learnable_temperature=True)
     temperature = Temperature(settings)
     assert float(temperature().detach()) == pytest.approx(2.0)
@@ -94,6 +107,10 @@ def test_learned_temperature() -> None:
 
 def test_a_learned_temperature_comes_back_from_its_bound() -> None:
     """Two queries that are each nearer to the other's target: a smaller 1 / tau is better."""
+    import torch
+
+    from models.instructcir.loss import Temperature, contrastive_loss
+
     settings = LossSettings(temperature=0.01, learnable_temperature=True)
     temperature = Temperature(settings)
     optimizer = torch.optim.SGD(temperature.parameters(), lr=1.0)
@@ -117,24 +134,35 @@ CASES: list[tuple[bool, LossSettings]] = [
 """Whether targets come from the moving average, and the loss."""
 
 
-class Step(torch.nn.Module):
+def new_step(folder: Path, ema: bool, settings: LossSettings) -> Any:
     """A training step's forward pass, as DistributedDataParallel wants it: one module."""
+    import torch
 
-    def __init__(self, folder: Path, ema: bool, settings: LossSettings) -> None:
-        super().__init__()
-        self.network = small_network(folder)
-        self.target = EmaTarget(self.network).network if ema else self.network
-        self.ema, self.settings = ema, settings
+    from models.instructcir.ema import EmaTarget
+    from models.instructcir.loss import contrastive_loss
+    from tests.fakes.small_networks import small_network
 
-    def forward(self, references: Any, ids: Any, images: Any, target_ids: Any) -> torch.Tensor:
-        queries = self.network.query(references, ids).z
-        with torch.set_grad_enabled(not self.ema):
-            targets = self.target.target(images)
-        return contrastive_loss(queries, targets, target_ids, self.settings)
+    class Step(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = small_network(folder)
+            self.target = EmaTarget(self.network).network if ema else self.network
+
+        def forward(self, references: Any, ids: Any, images: Any, target_ids: Any) -> torch.Tensor:
+            queries = self.network.query(references, ids).z
+            with torch.set_grad_enabled(not ema):
+                targets = self.target.target(images)
+            return contrastive_loss(queries, targets, target_ids, settings)
+
+    return Step()
 
 
-def take_step(module: Any, step: Step, share: slice) -> dict[str, Any]:
+def take_step(module: Any, step: Any, share: slice) -> dict[str, Any]:
     """Loss and gradients of a share of the batch."""
+    import torch
+
+    from tests.fakes.small_networks import pixels
+
     ids = step.network.text_ids(TEXTS)
     loss = module(pixels(8)[share], ids[share], pixels(8, seed=1)[share], torch.tensor(IDS)[share])
     loss.backward()
@@ -144,13 +172,17 @@ def take_step(module: Any, step: Step, share: slice) -> dict[str, Any]:
 
 def in_process(rank: int, folder: Path) -> None:
     """One of two real processes, which talk over gloo."""
+    import torch
+    from torch import distributed
+    from torch.nn.parallel import DistributedDataParallel
+
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2
     )
     results = []
     for ema, settings in CASES:
-        step = Step(folder, ema, settings)
+        step = new_step(folder, ema, settings)
         share = slice(4 * rank, 4 * rank + 4)
         results.append(take_step(DistributedDataParallel(step), step, share))
     torch.save(results, folder / f"rank{rank}.pt")
@@ -159,11 +191,16 @@ def in_process(rank: int, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path) -> None:
+    import torch
+    from torch import multiprocessing
+
+    from tests.fakes.small_networks import write_clip
+
     write_clip(tmp_path)
     multiprocessing.spawn(in_process, (tmp_path,), nprocs=2)
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     for (ema, settings), first, second in zip(CASES, *ranks, strict=True):
-        step = Step(tmp_path, ema, settings)
+        step = new_step(tmp_path, ema, settings)
         whole = take_step(step, step, slice(None))
         loss = float(first["loss"] + second["loss"]) / 2
         if not settings.gather:  # the comparison can fail: fewer negatives, a smaller loss

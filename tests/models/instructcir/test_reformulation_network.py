@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import open_clip
 import pytest
-import torch
-from open_clip.transform import PreprocessCfg
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn import functional
 
-from models.encoders.preprocess import ImagePreprocess
 from models.encoders.spec import EncoderSpec
-from models.instructcir.blocks import CrossAttention
-from models.instructcir.network import ReformulationNetwork, TextContext, build_network
-from models.instructcir.parts import NetworkParts, bare_backbone, make_tokens
 from models.instructcir.settings import NetworkSettings
-from tests.fakes.small_networks import TEXTS, pixels, small_network, write_clip
+
+if TYPE_CHECKING:
+    import torch
+
+    from models.instructcir.blocks import CrossAttention
+    from models.instructcir.network import ReformulationNetwork
 
 BACKBONES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -44,16 +40,22 @@ BACKBONES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.fakes.small_networks import write_clip
+
     return write_clip(tmp_path_factory.mktemp("clip"))
 
 
 def reference(folder: Path) -> torch.nn.Module:
     """The same weights in open_clip's own hands."""
+    import open_clip
+
     return open_clip.create_model(f"local-dir:{folder}").eval()
 
 
 def silence(network: ReformulationNetwork) -> None:
     """Zero what cross-attention puts out."""
+    import torch
+
     with torch.no_grad():
         for block in network.blocks:
             if block.cross is not None:
@@ -63,6 +65,11 @@ def silence(network: ReformulationNetwork) -> None:
 
 @pytest.mark.parametrize("kind", BACKBONES)
 def test_without_cross_attention_output_it_is_open_clip(tmp_path: Path, kind: str) -> None:
+    import open_clip
+    import torch
+
+    from tests.fakes.small_networks import TEXTS, pixels, small_network, write_clip
+
     folder = write_clip(tmp_path, **BACKBONES[kind])
     theirs = reference(folder)
     network = small_network(folder)
@@ -81,6 +88,12 @@ def test_without_cross_attention_output_it_is_open_clip(tmp_path: Path, kind: st
 
 @pytest.mark.slow
 def test_without_cross_attention_output_vit_b_32_is_open_clip() -> None:
+    import open_clip
+    import torch
+
+    from models.instructcir.network import build_network
+    from tests.fakes.small_networks import pixels
+
     network = build_network(EncoderSpec(name="ViT-B-32", pretrained="random:3", preprocess="clip"))
     torch.manual_seed(3)
     theirs = open_clip.create_model("ViT-B-32").eval()
@@ -94,6 +107,11 @@ def test_without_cross_attention_output_vit_b_32_is_open_clip() -> None:
 
 
 def test_with_neither_cross_attention_nor_predictor_it_is_the_original_clip(small: Path) -> None:
+    import open_clip
+    import torch
+
+    from tests.fakes.small_networks import TEXTS, pixels, small_network
+
     network = small_network(small, cross_attended_blocks=0, predictor=False)
     theirs, images = reference(small), pixels(len(TEXTS))
     with torch.no_grad():
@@ -110,6 +128,10 @@ def naive_query(
     network: ReformulationNetwork, theirs: Any, image: torch.Tensor, text: str
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """z, e_T and v of one image (1, 3, H, W) and one text, written out with open_clip's parts."""
+    import open_clip
+    import torch
+    from torch.nn import functional
+
     ids = open_clip.get_tokenizer("ViT-B-32")([text])
     length = int((ids != 0).sum())
     states: dict[str, torch.Tensor] = {}
@@ -137,6 +159,9 @@ def naive_query(
 
 def naive_attention(cross: CrossAttention, x: torch.Tensor, sequence: torch.Tensor) -> torch.Tensor:
     """Softmax attention head by head for one image (1, N, W) and one text (1, L, T)."""
+    import torch
+    from torch.nn import functional
+
     width = x.shape[-1]
     normed = functional.layer_norm(x, (width,), cross.norm.weight, cross.norm.bias)
     q = (normed @ cross.query.weight.T + cross.query.bias)[0]
@@ -167,6 +192,10 @@ def naive_attention(cross: CrossAttention, x: torch.Tensor, sequence: torch.Tens
     ids=str,
 )
 def test_equals_a_naive_network(small: Path, settings: dict[str, Any]) -> None:
+    import torch
+
+    from tests.fakes.small_networks import TEXTS, pixels, small_network
+
     network, theirs = small_network(small, **settings), reference(small)
     with torch.no_grad():
         for name, parameter in network.new_parameters():
@@ -186,6 +215,11 @@ def test_equals_a_naive_network(small: Path, settings: dict[str, Any]) -> None:
 
 
 def test_padding_changes_nothing_and_full_needs_it(small: Path) -> None:
+    import torch
+    from torch.nn import functional
+
+    from tests.fakes.small_networks import TEXTS, pixels, small_network
+
     network = small_network(small)
     cropped = network.text_ids(TEXTS)
     padded = functional.pad(cropped, (0, 77 - cropped.shape[1]))
@@ -209,6 +243,10 @@ def test_padding_changes_nothing_and_full_needs_it(small: Path) -> None:
 def test_constant_null_text_gives_identical_targets(
     small: Path, null_text: str, text_mask: str
 ) -> None:
+    import torch
+
+    from tests.fakes.small_networks import pixels, small_network
+
     network = small_network(small, null_text=null_text, text_mask=text_mask)
     images = pixels(5)
     with torch.no_grad():
@@ -221,6 +259,10 @@ def test_constant_null_text_gives_identical_targets(
 
 
 def test_targets_do_not_depend_on_texts_beside_them(small: Path) -> None:
+    import torch
+
+    from tests.fakes.small_networks import TEXTS, pixels, small_network
+
     network = small_network(small)
     images = pixels(4)
     with torch.no_grad():
@@ -232,6 +274,10 @@ def test_targets_do_not_depend_on_texts_beside_them(small: Path) -> None:
 
 
 def test_zero_init_gate_starts_at_open_clip(small: Path) -> None:
+    import torch
+
+    from tests.fakes.small_networks import TEXTS, pixels, small_network
+
     network = small_network(small, gate="zero_init")
     with torch.no_grad():
         got = network.query(pixels(4), network.text_ids(TEXTS)).image
@@ -248,6 +294,11 @@ def test_zero_init_gate_starts_at_open_clip(small: Path) -> None:
     ],
 )
 def test_sizes_of_the_papers_networks(name: str, per_block: int | None, blocks: int) -> None:
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from models.instructcir.network import TextContext
+
     with FakeTensorMode():  # shapes and types are computed, numbers are not
         network = unfilled_network(name)
         text = TextContext(torch.empty(2, 9, network.text.width), None, torch.empty(2, network.dim))
@@ -269,6 +320,13 @@ def test_sizes_of_the_papers_networks(name: str, per_block: int | None, blocks: 
 
 
 def unfilled_network(name: str) -> ReformulationNetwork:
+    import open_clip
+    from open_clip.transform import PreprocessCfg
+
+    from models.encoders.preprocess import ImagePreprocess
+    from models.instructcir.network import ReformulationNetwork
+    from models.instructcir.parts import NetworkParts, bare_backbone, make_tokens
+
     architecture = open_clip.get_model_config(name)
     parts = NetworkParts(
         architecture,
@@ -280,6 +338,10 @@ def unfilled_network(name: str) -> ReformulationNetwork:
 
 
 def test_new_layers_start_as_the_paper_says() -> None:
+    import torch
+
+    from models.instructcir.blocks import CrossAttention
+
     torch.manual_seed(0)
     cross = CrossAttention(64, 48, 4)
     for layer, fan_in in ((cross.query, 64), (cross.key, 48), (cross.value, 48), (cross.out, 64)):
@@ -293,6 +355,10 @@ def test_new_layers_start_as_the_paper_says() -> None:
 
 
 def test_seed_decides_new_layers_and_nothing_else(small: Path) -> None:
+    import torch
+
+    from models.instructcir.network import build_network
+
     spec = EncoderSpec(name=str(small), preprocess="clip", device="cpu")
     torch.manual_seed(5)
     expected = torch.rand(1)
@@ -309,6 +375,8 @@ def test_seed_decides_new_layers_and_nothing_else(small: Path) -> None:
 
 
 def test_parameter_groups(small: Path) -> None:
+    from tests.fakes.small_networks import small_network
+
     network = small_network(small, gate="zero_init")
     names = {id(p): name for name, p in network.named_parameters()}
     groups = {g.name: {names[id(p)] for p in g.parameters} for g in network.parameter_groups()}
@@ -357,6 +425,8 @@ def test_parameter_groups(small: Path) -> None:
 )
 def test_every_trained_parameter_gets_a_gradient(small: Path, settings: dict[str, Any]) -> None:
     """DistributedDataParallel waits for the gradient of every parameter that wants one."""
+    from tests.fakes.small_networks import TEXTS, pixels, small_network
+
     network = small_network(small, **settings)
     network.query(pixels(4), network.text_ids(TEXTS)).z.square().sum().backward()
     for name, parameter in network.named_parameters():
@@ -364,6 +434,8 @@ def test_every_trained_parameter_gets_a_gradient(small: Path, settings: dict[str
 
 
 def test_learned_null_text_is_trained_by_the_target_path(small: Path) -> None:
+    from tests.fakes.small_networks import pixels, small_network
+
     network = small_network(small, null_text="learned")
     network.target(pixels(2)).sum().backward()
     assert network.null_sequence.grad.abs().sum() > 0
@@ -372,6 +444,10 @@ def test_learned_null_text_is_trained_by_the_target_path(small: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["plain", "custom_blocks"])
 def test_gradient_checkpointing_changes_no_gradient(tmp_path: Path, kind: str) -> None:
+    import torch
+
+    from tests.fakes.small_networks import TEXTS, pixels, small_network, write_clip
+
     network = small_network(write_clip(tmp_path, **BACKBONES[kind]))
     other = copy.deepcopy(network)
     other.set_gradient_checkpointing(True)
@@ -392,6 +468,11 @@ def test_gradient_checkpointing_changes_no_gradient(tmp_path: Path, kind: str) -
 
 
 def test_bf16_autocast_keeps_head_and_weights_in_fp32(small: Path) -> None:
+    import torch
+    from torch.nn import functional
+
+    from tests.fakes.small_networks import TEXTS, pixels, small_network
+
     network = small_network(small)
     ids = network.text_ids(TEXTS)
     exact = network.query(pixels(4), ids).z
@@ -407,6 +488,10 @@ def test_bf16_autocast_keeps_head_and_weights_in_fp32(small: Path) -> None:
 
 def test_the_text_head_is_exact_under_autocast(small: Path) -> None:
     """e_T is the fp32 projection of whatever the tower below it gave."""
+    import torch
+
+    from tests.fakes.small_networks import TEXTS, small_network
+
     tower = small_network(small).text
     ids = small_network(small).text_ids(TEXTS)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -418,5 +503,7 @@ def test_the_text_head_is_exact_under_autocast(small: Path) -> None:
 
 
 def test_more_blocks_than_there_are(small: Path) -> None:
+    from tests.fakes.small_networks import small_network
+
     with pytest.raises(ValueError, match="has 2 blocks"):
         small_network(small, cross_attended_blocks=3)

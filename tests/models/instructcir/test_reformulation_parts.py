@@ -6,22 +6,15 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import pytest
-import torch
-from open_clip.tokenizer import SimpleTokenizer
-
-from models.instructcir.parts import (
-    BackboneUnsupported,
-    bare_backbone,
-    check_backbone,
-    make_tokens,
-)
-from tests.fakes.small_clip import CONFIG, write_small_clip
-from tests.fakes.small_networks import small_network, write_clip
 
 
 def on_meta(name: str) -> Any:
+    import open_clip
+    import torch
+
+    from models.instructcir.parts import bare_backbone
+
     config = copy.deepcopy(open_clip.get_model_config(name))
     with torch.device("meta"):
         if "multimodal_cfg" in config:
@@ -39,6 +32,10 @@ def on_meta(name: str) -> Any:
     ],
 )
 def test_unsupported_backbones(name: str, reason: str) -> None:
+    from open_clip.tokenizer import SimpleTokenizer
+
+    from models.instructcir.parts import BackboneUnsupported, check_backbone
+
     with pytest.raises(BackboneUnsupported, match=reason) as caught:
         check_backbone(on_meta(name), SimpleTokenizer(), name)
     assert name in str(caught.value)
@@ -46,6 +43,9 @@ def test_unsupported_backbones(name: str, reason: str) -> None:
 
 
 def test_foreign_text_towers_are_refused(tmp_path: Path) -> None:
+    from models.instructcir.parts import BackboneUnsupported, check_backbone
+    from tests.fakes.small_networks import small_network, write_clip
+
     folder = write_clip(tmp_path, text={"pool_type": "last"})
     with pytest.raises(BackboneUnsupported, match="pooled by 'last'"):
         small_network(folder)
@@ -54,6 +54,11 @@ def test_foreign_text_towers_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_image_tower_without_one_embedding_is_refused(tmp_path: Path) -> None:
+    from open_clip.tokenizer import SimpleTokenizer
+
+    from models.instructcir.parts import BackboneUnsupported, bare_backbone, check_backbone
+    from tests.fakes.small_clip import CONFIG
+
     architecture = copy.deepcopy(CONFIG["model_cfg"])
     architecture["vision_cfg"]["pool_type"] = "none"
     with pytest.raises(BackboneUnsupported, match="no single embedding"):
@@ -61,6 +66,10 @@ def test_an_image_tower_without_one_embedding_is_refused(tmp_path: Path) -> None
 
 
 def test_own_byte_pair_file_travels_with_the_network(tmp_path: Path) -> None:
+    from models.instructcir.parts import make_tokens
+    from tests.fakes.small_clip import write_small_clip
+    from tests.fakes.small_networks import small_network
+
     folder = write_small_clip(tmp_path, merges=["r e", "re d</w>"])
     network = small_network(folder)
     again = make_tokens(network.parts.architecture, network.parts.bpe)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from torch.nn import functional
 
-from models.instructcir.combiner import Combiner, new_combiner
-from models.instructcir.combiner_training import FrozenFeatures, train_combiner
-from models.instructcir.loss import contrastive_loss
-from models.instructcir.recall import recall
 from models.instructcir.schedules import rate_factor
 from models.instructcir.settings import CombinerSettings, LossSettings
 from models.instructcir.training_settings import TrainingSettings
+
+if TYPE_CHECKING:
+    import torch
+
+    from models.instructcir.combiner import Combiner
 
 
 def test_rates_by_hand() -> None:
@@ -55,6 +55,11 @@ def test_values_without_a_meaning(name: str, value: object) -> None:
 
 
 def test_recall_against_a_naive_count() -> None:
+    import torch
+    from torch.nn import functional
+
+    from models.instructcir.recall import recall
+
     random = torch.Generator().manual_seed(0)
     ids = torch.randint(0, 20, (40,), generator=random)
     images = torch.randn(20, 6, generator=random)
@@ -77,6 +82,12 @@ def test_recall_against_a_naive_count() -> None:
 
 @pytest.mark.parametrize("kind", ["scalar", "clip4cir_scalar", "clip4cir_mlp"])
 def test_the_second_stage_lowers_its_loss_and_touches_nothing_else(kind: str) -> None:
+    import torch
+
+    from models.instructcir.combiner import new_combiner
+    from models.instructcir.combiner_training import FrozenFeatures, train_combiner
+    from models.instructcir.loss import contrastive_loss
+
     random = torch.Generator().manual_seed(1)
     targets = torch.randn(64, 12, generator=random)
     noise = [torch.randn(64, 12, generator=random) for _ in range(3)]
@@ -119,6 +130,11 @@ def test_the_second_stage_lowers_its_loss_and_touches_nothing_else(kind: str) ->
 
 
 def test_a_combiner_that_diverges_says_so() -> None:
+    import torch
+
+    from models.instructcir.combiner import new_combiner
+    from models.instructcir.combiner_training import FrozenFeatures, train_combiner
+
     features = FrozenFeatures(
         *(torch.full((4, 2), float("nan")) for _ in range(2)),
         None,
