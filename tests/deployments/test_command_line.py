@@ -31,25 +31,33 @@ from tests.fakes.pictures import broken_files, jpeg
 HEAVY = ("torch", "transformers", "open_clip", "prefect", "polars", "pyarrow", "numpy", "fastapi")
 
 
-def imported_by(arguments: list[str], repository: Path, cwd: Path) -> set[str]:
-    """Heavy libraries that a command has imported when it ends."""
+def imported_by(
+    commands: list[list[str]], repository: Path, cwd: Path
+) -> list[tuple[list[str], set[str]]]:
+    """Each of some commands, and the heavy libraries that a process has imported when it ends.
+
+    One process runs all of them, since each takes seconds to start.
+    """
     program = (
         "import json, sys\n"
         "from deployments.cli import main\n"
-        "try:\n    main(sys.argv[1:])\n"
-        "except SystemExit as end:\n    assert not end.code, end.code\n"
-        f"print('HEAVY', json.dumps([m for m in {HEAVY!r} if m in sys.modules]))\n"
+        "for arguments in json.loads(sys.argv[1]):\n"
+        "    try:\n        main(arguments)\n"
+        "    except SystemExit as end:\n        assert not end.code, end.code\n"
+        f"    print('HEAVY', json.dumps([m for m in {HEAVY!r} if m in sys.modules]))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
+        [sys.executable, "-c", program, json.dumps(commands)],
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(repository)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    return set(json.loads(done.stdout.rpartition("HEAVY ")[2]))
+    told = [line for line in done.stdout.splitlines() if line.startswith("HEAVY ")]
+    heavy = [set(json.loads(line.removeprefix("HEAVY "))) for line in told]
+    return list(zip(commands, heavy, strict=True))
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -83,28 +91,31 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 # --------------------------------------------------------------------------- start and help
 
 
-def test_help_imports_nothing_heavy(repository: Path, tmp_path: Path) -> None:
-    assert imported_by(["--help"], repository, tmp_path) == set()
-    assert imported_by(["run", "--help"], repository, tmp_path) == set()
-
-
-def test_reading_commands_never_import_prefect(repository: Path, tmp_path: Path) -> None:
-    for arguments in (["leaderboard"], ["cache", "ls"], ["cache", "verify"]):
-        heavy = imported_by(arguments, repository, tmp_path)
-        assert heavy.isdisjoint({"prefect", "torch"}), arguments
-    # What is ready depends on the profile, whose settings are those of the models.
-    assert "prefect" not in imported_by(["methods"], repository, tmp_path)
+def test_help_and_reading_commands_import_nothing_heavy(repository: Path, tmp_path: Path) -> None:
     root = write_circo(tmp_path / "circo", ids=range(1, 60))
     predictions = write_json(
         tmp_path / "p.json", {"0": list(range(2, 52)), "1": [1, *range(3, 52)]}
     )
-    arguments = ["score", "--benchmark=circo", "--split=val", f"--annotations={root}"]
-    heavy = imported_by([*arguments, f"--predictions={predictions}"], repository, tmp_path)
-    assert heavy.isdisjoint({"prefect", "torch", "transformers"})
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "a.jpg").write_bytes(jpeg())
-    heavy = imported_by(["ingest", "one", "--name", "one"], repository, tmp_path)
-    assert heavy.isdisjoint({"prefect", "torch", "transformers"})
+    score = ["score", "--benchmark=circo", "--split=val", f"--annotations={root}"]
+    first, second, *reading = imported_by(
+        [
+            ["--help"],
+            ["run", "--help"],
+            ["leaderboard"],
+            ["cache", "ls"],
+            ["cache", "verify"],
+            [*score, f"--predictions={predictions}"],
+            ["ingest", "one", "--name", "one"],
+            ["methods"],
+        ],
+        repository,
+        tmp_path,
+    )
+    assert first[1] == second[1] == set()
+    for arguments, heavy in reading:
+        assert heavy.isdisjoint({"prefect", "torch", "transformers"}), arguments
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

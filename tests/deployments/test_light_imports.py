@@ -8,38 +8,37 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from deployments.commands.run import FLOWS
 
 HEAVY = ("torch", "torchvision", "transformers", "open_clip", "lightning", "peft", "safetensors")
 """Seconds of processor time each, and of no use before a model is loaded."""
 
 
-def heavy_after(repository: Path, code: str) -> list[str]:
-    """What of it a new process has imported once it ran some code."""
-    said = f"import json, sys\n{code}\nprint(json.dumps([m for m in {HEAVY} if m in sys.modules]))"
+def heavy_after(repository: Path, *steps: str) -> list[list[str]]:
+    """What of it a new process has imported after each of some steps."""
+    code = "import json, sys\nfrom deployments.cli import main\n" + "\n".join(
+        f"{step}\nprint('HEAVY', json.dumps([m for m in {HEAVY} if m in sys.modules]))"
+        for step in steps
+    )
     done = subprocess.run(
-        [sys.executable, "-c", said],
+        [sys.executable, "-c", code],
         cwd=repository,
         env={**os.environ, "PREFECT_API_URL": "http://127.0.0.1:1/api"},
         capture_output=True,
         text=True,
         check=True,
     )
-    return list(json.loads(done.stdout.splitlines()[-1]))
+    told = [line for line in done.stdout.splitlines() if line.startswith("HEAVY ")]
+    return [json.loads(line.removeprefix("HEAVY ")) for line in told]
 
 
-def test_the_probe_sees_what_is_imported(repository: Path) -> None:
-    assert heavy_after(repository, "import safetensors") == ["safetensors"]
-
-
-def test_flows_are_imported_without_models(repository: Path) -> None:
+def test_reading_commands_and_flows_are_imported_without_models(repository: Path) -> None:
     modules = dict.fromkeys(entry.module for entry in FLOWS.values())
-    assert heavy_after(repository, f"import {', '.join(modules)}") == []
-
-
-@pytest.mark.parametrize("words", [["methods"], ["run", "train-reformulation", "--list"]])
-def test_reading_commands_load_no_model(repository: Path, words: list[str]) -> None:
-    code = f"from deployments.cli import main\nassert main({words}) == 0"
-    assert heavy_after(repository, code) == []
+    heavy = heavy_after(
+        repository,
+        "assert main(['methods']) == 0",
+        "assert main(['run', 'train-reformulation', '--list']) == 0",
+        f"import {', '.join(modules)}",
+        "import safetensors  # the probe sees what is imported",
+    )
+    assert heavy == [[], [], [], ["safetensors"]]
