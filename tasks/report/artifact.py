@@ -1,4 +1,4 @@
-"""An evaluation as Prefect's UI shows it: a table, a few answered queries, and where the rest is.
+"""An evaluation as Prefect's UI shows it: a table, a few queries, and the place of the report.
 
 The pictures are the report's own thumbnails, inside the page as data URIs; the whole stays small.
 """
@@ -23,7 +23,7 @@ PICTURES: Final = 100_000
 
 
 def section_markdown(section: Section, report: Path, embedded: bool) -> str:
-    """One benchmark: what each method reached, a few queries, and the full report.
+    """One benchmark: the scores of each method, a few queries, and the place of the full report.
 
     Args:
         section: The benchmark as the report shows it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from storage.locations.location import Location
 from storage.tables.table import Table
 from tasks.backbone_names import Folders, folders_of, recognised, recognised_name
 from tasks.query_sets import BenchmarkRef, is_embedded_world
+from tasks.report import text
 from tasks.report.example_queries import example_queries
 from tasks.report.records import (
     LeaderboardRow,
@@ -37,7 +37,7 @@ from tasks.stages.stage_report import StageReport
 
 @dataclass(frozen=True)
 class EvaluatedBenchmark:
-    """One benchmark's rankings, and scores by method (none where targets are hidden)."""
+    """The rankings of one benchmark, and scores by method (none where targets are hidden)."""
 
     ref: BenchmarkRef
     rankings: tuple[RankingStage, ...]
@@ -51,14 +51,22 @@ def report_data(
     title: str,
     commands: Sequence[str] = (),
 ) -> ReportData:
-    """Everything that a report shows."""
+    """Everything that a report shows.
+
+    Args:
+        profile: Backbone, and the root of the tables.
+        evaluated: The benchmarks; one without scores has no section.
+        stages: Reports of the stages that ran.
+        title: Heading of the page.
+        commands: Command lines that make the numbers again.
+    """
     embedded = any(is_embedded_world(item.ref.root) for item in evaluated)
     return ReportData(
         title=title,
         subtitle="Composed image retrieval: a reference image and a modification text find a "
         "target image.",
         embedded_world=embedded,
-        created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        created=text.now(),
         sections=tuple(_section(profile, item) for item in evaluated if item.scores),
         stages=tuple(stages),
         provenance=_provenance(profile, evaluated, commands),
@@ -134,7 +142,7 @@ def _paired(
 
 
 def _elsewhere(item: EvaluatedBenchmark, backbone: str) -> list[LeaderboardRow]:
-    """Systems of the papers' tables that do not run here, or lack a checkpoint."""
+    """Systems of the papers' tables that do not run here or lack a checkpoint."""
     rows = []
     for name, row in METHODS.items():
         published = _published(item.ref, name, backbone)
@@ -161,7 +169,7 @@ def _published(ref: BenchmarkRef, method: str, backbone: str) -> Published | Non
 
 
 def _paper(published: Published | None) -> dict[str, Any]:
-    """The fields of a row that say what was published."""
+    """The fields of a row for its published numbers."""
     if published is None:
         return {}
     result = published.result

@@ -24,9 +24,9 @@ COLOURS: Final = ("#5577e6", "#c8660f", "#1f9a60", "#b05ccc")
 _INK: Final = "#010203"
 """Stands for the page's own colour of text while matplotlib draws."""
 _GREY: Final = "#808891"
-"""Text of a chart inside an image, where there is no page whose colour could be followed."""
+"""Colour of text in a chart that is an image and so cannot follow the page's colour."""
 _MARKED: Final = 40
-"""Points of a curve that are drawn as dots at most."""
+"""A curve of at most so many points shows each as a dot."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Chart:
     """Curves that share both axes.
 
     Attributes:
-        title: What is drawn, in words.
+        title: The subject in words.
         curves: At least one, with at least one point each.
-        x_name: What the horizontal axis counts.
+        x_name: Label of the horizontal axis.
         levels: Name and value of each horizontal line to compare with.
         from_zero: Whether the vertical axis starts at zero where no value is negative.
         doubling: Whether each doubling of x is an equal step; every x is then labelled.
@@ -155,7 +155,7 @@ def _scale(axes: Axes, chart: Chart) -> None:
 
 
 def _for_pages(svg: str, title: str) -> str:
-    """What matplotlib wrote, as a page with a strict content policy can hold it."""
+    """Matplotlib's SVG without styles, so that a page with a strict content policy can hold it."""
     svg = svg.replace(' xmlns="http://www.w3.org/2000/svg"', "").replace("xlink:href", "href")
     root = ElementTree.fromstring(svg)
     for parent in list(root.iter()):

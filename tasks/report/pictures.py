@@ -1,4 +1,4 @@
-"""What is shown of many: evenly drawn examples, as small pictures."""
+"""Evenly drawn examples, and images as small pictures."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a report shows, as plain immutable records.
+"""The content of a report, as plain immutable records.
 
-The records carry values and words only: no paths to open, no tensors, no markup. Whoever fills
-them decides what is compared; `tasks.report.render` decides how it looks.
+The records carry values and words only: no paths to open, no tensors, no markup. `build` fills
+them, `leaderboard` and `strips` compare them, and the templates lay them out.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ STATUSES: Final[Mapping[str, str]] = {
     "needs_checkpoint": "needs a checkpoint",
     "numbers_only": "published numbers only",
 }
-"""Row status -> what is said in place of a measurement."""
+"""Row status -> the words in place of a measurement."""
 
 _JPEG_START = b"\xff\xd8\xff"
 
 
 @dataclass(frozen=True)
 class LeaderboardRow:
-    """One system on one benchmark: what was measured here, and what its authors published.
+    """One system on one benchmark: numbers measured here, and numbers that its authors published.
 
     Attributes:
         method: Identifier, as typed on the command line.
@@ -46,19 +46,19 @@ class LeaderboardRow:
         group: One of `GROUPS`.
         split: Split that was measured.
         backbone: Backbone that was measured; rows are compared within one backbone only.
-        on_top: What was trained on top of the backbone, such as ``reformulation``.
+        on_top: The network that was trained on the backbone, such as ``reformulation``.
         metrics: Metric -> percent, measured here; empty unless the status is ``measured``.
         intervals: Metric -> (low, high) percent around the measured value.
         delta_intervals: Metric -> (low, high) of this row minus the section's reference method,
             in points, from a paired comparison.
-        num_queries: How many queries the measurement covers.
+        num_queries: Number of measured queries.
         paper: Metric -> percent as published for this system.
         paper_source: Where the published numbers stand: table, backbone, split.
         paper_apart: Backbone and split of the published numbers, to be written next to them;
             empty where they are the row's own, so that both can be compared.
         status: One of `STATUSES`.
         note: One line under the name.
-        caveat: What nobody may overlook who reads the numbers, such as that they are not
+        caveat: A warning that every reader of the numbers needs, such as that they are not
             zero-shot.
     """
 
@@ -80,7 +80,7 @@ class LeaderboardRow:
     caveat: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse rows that would show a number nobody measured or published."""
+        """Refuse rows that would show a number that was neither measured nor published."""
         _one_of("group", self.group, GROUPS, self.method)
         _one_of("status", self.status, STATUSES, self.method)
         if bool(self.metrics) != (self.status == "measured"):
@@ -110,7 +110,7 @@ class Thumbnail:
         jpeg: The encoded picture; it goes into the page as it is, so keep it small.
         width: Width in pixels.
         height: Height in pixels.
-        alt: What a reader who does not see the picture is told.
+        alt: Words for a reader who does not see the picture.
     """
 
     jpeg: bytes
@@ -122,7 +122,7 @@ class Thumbnail:
         """Refuse bytes that a browser would not show."""
         if not self.jpeg.startswith(_JPEG_START):
             raise ValueError(
-                f"thumbnail {self.alt!r} starts with {self.jpeg[:4]!r}, which is no JPEG: "
+                f"thumbnail {self.alt!r} starts with {self.jpeg[:4]!r}, which is not a JPEG: "
                 "encode it as JPEG first"
             )
         if self.width < 1 or self.height < 1:
@@ -160,12 +160,12 @@ class Strip:
         reference: The reference image.
         captions: Captions of the reference image.
         edits: Edited captions. As many as there are captions: shown side by side, the i-th edit
-            beside the i-th caption, an empty one as a gap.
+            next to the i-th caption, an empty one as a gap.
         added: The objects that the modification adds, as the text generator says.
         results: The top of the ranking, best first.
         target_rank: 1-based rank of the best-ranked target, or None if it was not found.
-        failures: What went wrong for this query, such as ``edit 4: rejected (empty reply)``.
-        missed: Targets that are not among `results`, so that a reader sees what was asked for.
+        failures: Failures of this query, such as ``edit 4: rejected (empty reply)``.
+        missed: Targets that are not among `results`, so that a reader sees the right answers.
         judged: False where the right answers are hidden (test splits).
     """
 
@@ -283,10 +283,10 @@ class ReportData:
         title: Heading of the page.
         subtitle: A sentence under it.
         embedded_world: Whether the numbers come from the embedded world of drawn scenes; the
-            page then says so where nobody can miss it.
+            page then says so at its top.
         created: When, for people, such as ``2026-11-21 14:03 UTC``.
         sections: One per benchmark.
-        stages: What the run made, reused and failed to make.
+        stages: Rows that the run made, reused and failed to make, by stage.
         provenance: How to make it again.
     """
 

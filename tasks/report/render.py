@@ -1,4 +1,4 @@
-"""Lay a report, or another page, out as one self-contained HTML file."""
+"""Render a report or another page as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def render_report(data: ReportData) -> str:
     text. It reads fully without its script, which only sorts and filters.
 
     Args:
-        data: What to show.
+        data: The content.
 
     Returns:
         HTML, to be written as UTF-8.
@@ -39,14 +39,14 @@ def render_report(data: ReportData) -> str:
 def render_page(
     template: str, *, title: str, subtitle: str, created: str = "", **values: object
 ) -> str:
-    """A template that extends `base.html.j2`, filled in, with styles and script inside it.
+    """Fill in a template that extends `base.html.j2`; styles and script are inside the page.
 
     Args:
         template: File name of the template.
         title: Heading of the page.
         subtitle: A sentence under it.
         created: When, for people; empty in a page that is the same in every run.
-        values: What else the template shows.
+        values: Further variables of the template.
     """
     style, script = _source("style.css"), _source("script.js")
     return (
@@ -104,19 +104,19 @@ def _environment() -> Environment:
 
 
 def _finalize(value: object) -> object:
-    """Every value on its way into the page: plain strings lose what HTML cannot hold."""
+    """Replace characters that HTML cannot hold in every plain string on its way into the page."""
     return text.showable(value) if type(value) is str else value
 
 
 def _source(name: str) -> Markup:
-    """A template file as it stands, to be placed in the page unescaped: it is ours."""
+    """A file of ours as it stands, to be placed in the page unescaped."""
     environment = _environment()
     assert environment.loader is not None
     return Markup(environment.loader.get_source(environment, name)[0].strip())
 
 
 def data_uri(picture: Thumbnail) -> str:
-    """A picture as an address that holds it."""
+    """A picture as a data URI."""
     return f"data:image/jpeg;base64,{base64.b64encode(picture.jpeg).decode('ascii')}"
 
 

@@ -5,10 +5,10 @@ As InstructCIR's Table IV and Figure 1; the sizes lie on a logarithmic axis.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tasks.report import text
 from tasks.report.charts import Chart, Curve
 from tasks.report.render import render_page
 
@@ -18,7 +18,7 @@ class Measured:
     """One trained network on one benchmark.
 
     Attributes:
-        triplets: How many it was trained on.
+        triplets: Number of triplets that it was trained on.
         mean: Mean over worlds or seeds, percent.
         low: Lower end of the 95 % interval.
         high: Upper end.
@@ -35,7 +35,7 @@ class Comparison:
     """A network that was trained another way, against the whole one of the same size.
 
     Attributes:
-        name: What is different.
+        name: The difference in words.
         measured: Its quality.
         difference: It minus the whole network, percent points, paired.
         low: Lower end of the 95 % interval of the difference.
@@ -51,7 +51,15 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Panel:
-    """One benchmark."""
+    """One benchmark.
+
+    Attributes:
+        title: Heading.
+        metric: Name of the metric; all values are percent.
+        curve: Networks of the same kind, by number of triplets.
+        others: Name and quality of each method to compare with.
+        comparisons: Networks that were trained another way.
+    """
 
     title: str
     metric: str
@@ -83,7 +91,7 @@ def scaling_page(title: str, subtitle: str, panels: Sequence[Panel], embedded: b
         "scaling.html.j2",
         title=title,
         subtitle=subtitle,
-        created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        created=text.now(),
         panels=[(panel, panel_chart(panel)) for panel in panels],
         embedded=embedded,
     )

@@ -36,7 +36,7 @@ def groups(strips: Sequence[Strip]) -> tuple[tuple[str, tuple[Strip, ...]], ...]
 
 
 def pairs(strip: Strip) -> tuple[tuple[tuple[str, str], int], ...]:
-    """(caption, edit) where they belong together, equal ones counted once; empty otherwise."""
+    """Each (caption, edit) with its count; empty where the numbers of both differ."""
     if len(strip.captions) != len(strip.edits):
         return ()
     return tuple(Counter(zip(strip.captions, strip.edits, strict=True)).items())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import importlib.metadata
 import json
 from collections.abc import Iterator, Sequence
@@ -30,7 +29,7 @@ _COLUMNS: Final = tuple(field.name for field in dataclasses.fields(TripletRow))
 
 
 def stage_rows(stage: TripletStage) -> Iterator[TripletRow]:
-    """What became of the stage's pairs, part by part, in no order."""
+    """The outcome of each pair of the stage, part by part, in no order."""
     for part in stage.table().iter_parts(_COLUMNS, stage.planned()):
         for row in part.select(_COLUMNS).iter_rows():
             yield TripletRow(*row)
@@ -45,7 +44,7 @@ def stage_quality(stage: TripletStage) -> TripletQuality:
 
 
 def notes_on(stage: TripletStage, quality: TripletQuality) -> list[str]:
-    """What deserves attention, in words."""
+    """Findings that deserve attention, in words."""
     guards = stage.pairs.pools(stage.root).exclusions
     blind = {each.guard: each.not_at_hand for each in guards if each.not_at_hand}
     notes = attention(quality, {s.collection: s.weight for s in stage.pairs.sources})
@@ -55,7 +54,7 @@ def notes_on(stage: TripletStage, quality: TripletQuality) -> list[str]:
             "score on, such as guard=cirr:test1:data/cirr."
         )
     notes += [
-        f"{count:,} images of {name} were not at hand: the leak guard compared them by file name "
+        f"{count:,} images of {name} were not available: the leak guard compared them by file name "
         "only."
         for name, count in sorted(blind.items())
     ]
@@ -77,9 +76,9 @@ def build_triplet_report(
     html = render_page(
         "triplets.html.j2",
         title=f"{quality.ok:,} triplets",
-        subtitle="A reference image, a text and a target image each: training data that "
-        "InstructCIR makes out of images alone. Look at it before training on it.",
-        created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        subtitle="Each has a reference image, a text and a target image: training data that "
+        "InstructCIR makes from images alone. Look at it before training on it.",
+        created=text.now(),
         quality=quality,
         notes=notes,
         lengths=[(text.count(length, "word"), n) for length, n in quality.lengths.items()],
@@ -114,12 +113,12 @@ def markdown(quality: TripletQuality, notes: Sequence[str]) -> str:
 
 
 def _origins(quality: TripletQuality) -> tuple[tuple[str, str], ...]:
-    """Where the words of the texts come from."""
+    """Sources of the words of the texts, with their shares."""
     neither = 1.0 - quality.from_target - quality.from_reference - quality.from_both
     ok = max(quality.ok, 1)
     return (
-        ("in caption B only: what the target brings", f"{quality.from_target:.1%}"),
-        ("in caption A only: what goes", f"{quality.from_reference:.1%}"),
+        ("in caption B only: added in the target", f"{quality.from_target:.1%}"),
+        ("in caption A only: missing in the target", f"{quality.from_reference:.1%}"),
         ("in both captions", f"{quality.from_both:.1%}"),
         ("in neither: the language of change", f"{neither if quality.ok else 0.0:.1%}"),
         (

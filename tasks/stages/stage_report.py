@@ -1,4 +1,4 @@
-"""What became of one stage in a run."""
+"""The outcome of one stage in a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class StageReport:
-    """What became of one stage.
+    """The outcome of one stage.
 
     Attributes:
         title: the stage in a few words.

@@ -1,4 +1,4 @@
-"""The curves of a training: what is drawn of them, as CSV, as a table, and as a page."""
+"""The curves of a training: as charts, as CSV, as a table, and as a page."""
 
 from __future__ import annotations
 

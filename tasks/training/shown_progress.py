@@ -32,7 +32,7 @@ class ShownProgress:
         Args:
             key: Of the network.
             steps: Optimiser steps of stage one.
-            second: What stage two takes, in units of such steps.
+            second: Duration of stage two, in units of such steps.
             clock: Seconds from some point on.
         """
         self._key = key
@@ -45,7 +45,7 @@ class ShownProgress:
     def __enter__(self) -> ShownProgress:
         if TaskRunContext.get() is not None:
             made = None
-            with suppress(httpx.HTTPError, OSError):  # no training fails for the lack of a bar
+            with suppress(httpx.HTTPError, OSError):  # a training without a bar goes on
                 made = create_progress_artifact(
                     0.0, key=f"training-{self._key}", description="steps of the training"
                 )
@@ -60,7 +60,7 @@ class ShownProgress:
         self._show(step, f"step {step:,} of {total:,}, loss {loss:.3f}")
 
     def embedded(self, count: int, total: int) -> None:
-        """Note how much of what stage two learns from is embedded."""
+        """Note how many training examples of stage two are embedded."""
         text = f"combiner: {count:,} of {total:,} queries and images"
         self._show(self._steps + self._second * count // total, text)
 

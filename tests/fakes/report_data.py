@@ -72,7 +72,7 @@ STRIPS = (
 def stage(
     title: str, made: int, reused: int, failed: int, seconds: float, where: str
 ) -> StageReport:
-    """What became of a stage, without broken shards."""
+    """The outcome of a stage without broken shards."""
     return StageReport(title, made + reused, reused, made, failed, (), seconds, where)
 
 

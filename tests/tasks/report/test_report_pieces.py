@@ -68,7 +68,7 @@ def test_examples_are_evenly_drawn_with_both_ends(count: int):
         (lambda: row("a", "method", 5.0, intervals={"R@1": (4.0, 6.0)}), "without a value"),
         (lambda: Section("s", "S", "R@1", ROWS), "ranked by 'R@1'"),
         (lambda: Section("s", "S", "mAP@5", ROWS, columns=("R@1",)), "which no row has"),
-        (lambda: Thumbnail(b"\x89PNG", 1, 1, "x"), "no JPEG"),
+        (lambda: Thumbnail(b"\x89PNG", 1, 1, "x"), "not a JPEG"),
         (lambda: strip(results=results(2), target_rank=1), "rank 2"),
         (lambda: strip(results=results(), target_rank=3), "rank None"),
         (lambda: strip(results=results(2)), "target_rank is None"),
