@@ -21,7 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-k", type=int, default=10, help="how many images to show")
     parser.add_argument("--method", default="cvsi", help="a method of `cirflow methods`")
     parser.add_argument(
-        "--family", "--style", default="circo", help="benchmark family whose weights are used"
+        "--family",
+        "--style",
+        default="",
+        help="benchmark family whose prompts and weights are used",
     )
     parser.add_argument("--profile", default="tiny", help="tiny, production or a TOML file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -38,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     image = Path(arguments.image).read_bytes()
     print("loading models", file=sys.stderr)
     from flows.profiles import parse_assignments, resolve_profile
+    from models.retrieval.cvsi_settings import SEARCH_FAMILY
     from storage.collections.decoding import ImageProblem
     from storage.tables.table import IncompleteTable
     from tasks.planner import gallery_stages
@@ -53,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
             image,
             arguments.text,
             method=arguments.method,
-            family=arguments.family,
+            family=arguments.family or SEARCH_FAMILY,
             k=arguments.k,
             include_reference=arguments.include_reference,
         )

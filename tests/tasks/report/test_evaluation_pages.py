@@ -6,6 +6,7 @@ import base64
 import io
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,10 @@ def test_methods_stand_best_first_beside_the_papers() -> None:
         ["CVSI", "31.00", "41.00", "30.00 to 32.00", "33.81"],
         ["LinCIR", "20.00", "30.00", "19.00 to 21.00", ""],
     ]
+    apart = replace(section().rows[1], paper_apart="ViT-L/14, test1")
+    page_of_one = section_markdown(replace(section(), rows=(apart,)), REPORT, False)
+    _, _, *rows = table(page_of_one, "method")
+    assert rows[0][-1] == "33.81 (ViT-L/14, test1)"
     assert "[report.html](file:///somewhere/out/report.html)" in page
     assert "not comparable" not in page
     assert "not comparable" in section_markdown(section(), REPORT, embedded=True)

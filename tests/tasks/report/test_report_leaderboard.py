@@ -138,6 +138,25 @@ def test_components_show_change_noise_and_the_papers_direction():
     ]
 
 
+def test_a_published_number_of_another_run_says_so_and_is_not_drawn():
+    apart = "ViT-L/14, test"
+    rows = tuple(
+        replace(given, paper_apart=apart) if given.method == "cvsi" else given for given in ROWS
+    )
+    root = read(report(embedded_world=False, sections=(replace(report().sections[0], rows=rows),)))
+    shown = board_rows(root)
+    (cell,) = shown["cvsi"].find("td", "pub")
+    assert cell.words == f"26.89 {apart}"
+    assert shown["cvsi-a"].find("td", "pub")[0].words == "31.00"
+    # The bars of the others have a mark where it is published, this one has none.
+    assert not shown["cvsi"].find("line", "mark")
+    assert shown["cvsi-a"].find("line", "mark")
+    # Its ablations were published on another backbone or split: no difference is taken.
+    (table,) = root.find("table", "changes")
+    assert "direction" not in table.words
+    assert "differs" not in table.words
+
+
 def test_no_published_column_without_published_numbers():
     rows = tuple(replace(given, paper={}) for given in ROWS if given.metrics)
     root = read(report(sections=(replace(report().sections[0], rows=rows),)))
