@@ -18,7 +18,7 @@ from storage.locations.location import Location
 from tasks.settings import CaptionerSettings, GeneratorSettings
 
 if TYPE_CHECKING:
-    from models.encoders.loading import EncoderFacts
+    from models.encoders.backbone_files import EncoderFacts
     from models.encoders.open_clip import OpenClipEncoder
     from models.encoders.spec import EncoderSpec
     from models.protocols import Captioner, Fingerprint, TextGenerator
@@ -70,7 +70,7 @@ def _on_disk(checkpoint: str) -> Iterator[str]:
 @functools.lru_cache(maxsize=16)
 def encoder_facts(spec: EncoderSpec) -> EncoderFacts:
     """What the files of an encoder tell of it."""
-    from models.encoders.loading import encoder_facts as read
+    from models.encoders.backbone_files import encoder_facts as read
 
     return read(spec)
 
@@ -100,7 +100,7 @@ def generator_fingerprint(settings: GeneratorSettings) -> Fingerprint:
 @functools.lru_cache(maxsize=16)
 def mapping_fingerprint(checkpoint: str) -> Mapping[str, Any]:
     """What the pseudo tokens of a mapping network depend on."""
-    from models.textual_inversion.network import mapping_fingerprint as read
+    from models.textual_inversion.mapping_files import mapping_fingerprint as read
 
     with _on_disk(checkpoint) as place:
         return read(place)

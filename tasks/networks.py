@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.instructcir.folder import network_fingerprint, read_config
+from models.instructcir.folder import features_fingerprint, network_fingerprint, read_config
 from models.instructcir.query_forms import QUERY_FORMS, QueryForm
 from models.retrieval.systems.instructcir import NO_NETWORK, TRAIN_OR_NAME
 from storage.locations.location import Entry, Location
@@ -95,10 +95,8 @@ def query_form(settings: ReformulationSettings, feature: str) -> QueryForm:
 
 def features_identity(settings: ReformulationSettings, branch: Branch) -> dict[str, Any]:
     """What the features of one branch depend on; no weights are loaded."""
-    from models.instructcir.encoder import encoder_fingerprint
-
     facts = network_facts(settings.checkpoint)
-    return dict(encoder_fingerprint(facts.identity, branch, settings.dtype))
+    return dict(features_fingerprint(facts.identity, branch, settings.dtype))
 
 
 def load_network(settings: ReformulationSettings, branch: Branch) -> ReformulationEncoder:

@@ -8,11 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import open_clip
 import torch
 from open_clip.tokenizer import SimpleTokenizer
 from torch import nn
 
+from models.encoders.backbone_files import encoder_fingerprint
 from models.encoders.preprocess import ImagePreprocess
 from models.encoders.text_tower import SpliceUnsupported, TextTower, TokenRow, why_unsupported
 
@@ -25,15 +25,6 @@ logger = logging.getLogger(__name__)
 
 TEXTS_PER_BATCH: Final = 256
 """Texts in one forward pass of a tower that cannot be cropped."""
-
-
-def fingerprint_of(identity: Mapping[str, Json], preprocess: ImagePreprocess) -> Fingerprint:
-    """What features depend on: a backbone's identity, its preprocessing and the library."""
-    return {
-        "engine": f"open_clip {open_clip.__version__}",
-        **identity,
-        "preprocess": dict(preprocess.fingerprint),
-    }
 
 
 class OpenClipEncoder:
@@ -94,7 +85,7 @@ class OpenClipEncoder:
     @property
     def fingerprint(self) -> Fingerprint:
         """Model, weights, tokenizer, preprocessing, precision and library version."""
-        return fingerprint_of(self._identity, self.preprocess)
+        return encoder_fingerprint(self._identity, self.preprocess.fingerprint)
 
     def encode_images(self, images: Sequence[Image.Image]) -> FloatArray:
         """Encode pictures; returns (B, d) float32, not normalised.

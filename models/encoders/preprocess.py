@@ -22,6 +22,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torchvision.transforms import Compose
 
+from models.encoders.backbone_files import preprocess_fingerprint
 from models.protocols import PREPROCESS_MODES, PreprocessMode
 
 if TYPE_CHECKING:
@@ -60,12 +61,7 @@ class ImagePreprocess:
     @property
     def fingerprint(self) -> Mapping[str, Json]:
         """Everything that changes pixels."""
-        pad = self.pad_ratio if self.mode == "targetpad" else None
-        config = {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(self.config).items()
-        }
-        return {"geometry": self.mode, "pad_ratio": pad, **config}
+        return preprocess_fingerprint(self.mode, self.pad_ratio, asdict(self.config))
 
     def batches(self, images: Sequence[Image.Image], size: int) -> Iterator[torch.Tensor]:
         """Prepare images in order, in batches of `size`, one batch ahead of the reader.

@@ -27,10 +27,10 @@ class EncoderSpec(Settings):
     `random:SEED` for an untrained network. Empty for hubs and directories."""
     preprocess: PreprocessMode = "targetpad"
     """`targetpad` or `clip`; see `models.encoders.preprocess`."""
-    pad_ratio: float = 1.25
+    pad_ratio: float = Field(1.25, ge=1)
     """Ratio of sides from which `targetpad` pads."""
     dtype: Dtype = "fp32"
-    """Precision of the towers; features come out in float32 in any case."""
+    """Precision of the towers; features come out in fp32 in any case."""
     device: str = "auto"
     """`auto`, or a torch device."""
     image_batch: int = Field(64, ge=1)

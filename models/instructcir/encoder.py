@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, get_args, overload
 
 import numpy as np
-import open_clip
 import torch
 from torch.nn import functional
 
 from models.devices import pick_device
+from models.instructcir.folder import features_fingerprint
 from models.instructcir.network import TextContext
 from models.instructcir.training_settings import Branch
 from models.protocols import DTYPES, Dtype
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from models.instructcir.checkpoint import LoadedNetwork
     from models.instructcir.combiner import Combiner
-    from models.protocols import Fingerprint, FloatArray
+    from models.protocols import FloatArray
 
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -79,7 +79,7 @@ class ReformulationEncoder:
         self._gallery = loaded.target.to(self._device)
         self._dtype = _AUTOCAST[dtype]
         self._batch = batch_size
-        self.fingerprint = encoder_fingerprint(loaded.fingerprint, branch, dtype)
+        self.fingerprint = features_fingerprint(loaded.fingerprint, branch, dtype)
 
     @property
     def dim(self) -> int:
@@ -168,22 +168,6 @@ class ReformulationEncoder:
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None)
-
-
-def encoder_fingerprint(network: Fingerprint, branch: Branch, dtype: Dtype) -> Fingerprint:
-    """What enters the specification of tables of features; known before weights are loaded.
-
-    Args:
-        network: `checkpoint.network_fingerprint` of the folder.
-        branch: Whose queries; galleries are the moving average's in any case.
-        dtype: What is computed in.
-    """
-    return {
-        "engine": f"open_clip {open_clip.__version__}",
-        **network,
-        "branch": branch,
-        "dtype": dtype,
-    }
 
 
 def combine_features(combiner: Combiner, features: QueryFeatures) -> FloatArray:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from models.checkpoints import checkpoint_identity
+from models.encoders.backbone_files import library_name
 from models.encoders.spec import BPE_FILE
 from models.encoders.spec import CONFIG_FILE as BACKBONE_FILE
 
 if TYPE_CHECKING:
-    from models.protocols import Fingerprint
+    from models.instructcir.training_settings import Branch
+    from models.protocols import Dtype, Fingerprint
 
 FORMAT: Final = "cirflow-reformulation-1"
 CONFIG_FILE: Final = "config.json"
@@ -48,6 +50,17 @@ def network_fingerprint(folder: str | Path) -> Fingerprint:
         "config_sha256": hashlib.sha256(described).hexdigest(),
         "files": {name: files[name] for name in (*_WEIGHTS, BPE_FILE) if name in files},
     }
+
+
+def features_fingerprint(network: Fingerprint, branch: Branch, dtype: Dtype) -> Fingerprint:
+    """What enters the specification of tables of features; known before weights are loaded.
+
+    Args:
+        network: `network_fingerprint` of the folder.
+        branch: Whose queries; galleries are the moving average's in any case.
+        dtype: What is computed in.
+    """
+    return {"engine": library_name(), **network, "branch": branch, "dtype": dtype}
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:

@@ -12,14 +12,13 @@ The input is the image feature as the vision tower gives it, not normalised.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import safetensors.torch
@@ -27,50 +26,23 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from models.textual_inversion.mapping_files import (
+    CONFIG_FILE,
+    FORMAT,
+    WEIGHTS_FILE,
+    MappingError,
+    MappingShape,
+    fingerprint_of,
+    read_shape,
+    recognise,
+    some_of,
+)
+
 if TYPE_CHECKING:
     from models.protocols import FloatArray, Json
 
-Kind: TypeAlias = Literal["phi", "img2text"]
-
-CONFIG_FILE: Final = "config.json"
-WEIGHTS_FILE: Final = "model.safetensors"
-FORMAT: Final = "cirflow-mapping-1"
-
 _WRAPPERS: Final = ("Phi", "state_dict_img2text", "state_dict")
 _FEATURES_PER_BATCH: Final = 8192
-_SIGNATURES: Final[tuple[tuple[Kind, tuple[str, ...], float], ...]] = (
-    ("phi", ("layers.0.weight", "layers.3.weight", "layers.6.weight"), 0.5),
-    ("img2text", ("layers.0.0.weight", "layers.1.0.weight", "fc_out.weight"), 0.1),
-)
-"""Kind, weights that tell it, and the dropout it is trained with."""
-
-
-class MappingError(ValueError):
-    """A file holds no mapping network, or one for another backbone."""
-
-
-@dataclass(frozen=True, slots=True)
-class MappingShape:
-    """Architecture of a mapping network.
-
-    Attributes:
-        kind: `phi` (SEARLE, LinCIR) or `img2text` (Pic2Word).
-        dim_in: d, width of image features.
-        hidden: Width of the two hidden layers.
-        dim_out: dt, width of the text tower's tokens.
-        dropout: Dropped share while training.
-    """
-
-    kind: Kind
-    dim_in: int
-    hidden: int
-    dim_out: int
-    dropout: float
-
-    @staticmethod
-    def phi(dim_in: int, dim_out: int, dropout: float = 0.5) -> MappingShape:
-        """SEARLE's and LinCIR's shape for a backbone: hidden layers of 4 d."""
-        return MappingShape("phi", dim_in, 4 * dim_in, dim_out, dropout)
 
 
 class Phi(nn.Module):
@@ -166,13 +138,13 @@ def load_mapping(path: str | Path) -> MappingNetwork:
     return _filled(*_read(Path(path)), str(path))
 
 
-def mapping_fingerprint(path: str | Path) -> Mapping[str, Json]:
-    """The fingerprint of a mapping network; its weights are hashed, no network is built.
+def published_fingerprint(path: Path) -> Mapping[str, Json]:
+    """The fingerprint of a published checkpoint; no network is built.
 
     Raises:
         MappingError: As `load_mapping`, for what the file tells.
     """
-    return _fingerprint(*_read(Path(path)))
+    return _fingerprint(*_read(path))
 
 
 def mapping_from_checkpoint(content: Any, where: str = "the checkpoint") -> MappingNetwork:
@@ -201,41 +173,25 @@ Weights = Mapping[str, torch.Tensor]
 def _read(path: Path) -> tuple[MappingShape, Weights]:
     """Architecture and weights of any known form."""
     if path.is_dir():
-        return _read_directory(path)
+        return read_shape(path), _content(path / WEIGHTS_FILE)
+    return _parsed(_content(path), str(path))
+
+
+def _content(path: Path) -> Any:
+    """What a file of weights holds."""
     try:
         if path.suffix == ".safetensors":
-            content: Any = safetensors.torch.load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return safetensors.torch.load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise MappingError(f"there is no mapping network at {path}") from None
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise MappingError(f"{path} cannot be read as weights: {error}") from error
-    return _parsed(content, str(path))
 
 
 def _parsed(content: Any, where: str) -> tuple[MappingShape, Weights]:
     state = _unwrap(content, where)
-    return _recognise(state, where), state
-
-
-def _read_directory(path: Path) -> tuple[MappingShape, Weights]:
-    try:
-        config = json.loads((path / CONFIG_FILE).read_bytes())
-        state = safetensors.torch.load_file(path / WEIGHTS_FILE)
-    except FileNotFoundError as error:
-        raise MappingError(
-            f"{path} holds no mapping network: it needs {CONFIG_FILE} and {WEIGHTS_FILE}"
-        ) from error
-    except (json.JSONDecodeError, SafetensorError) as error:
-        raise MappingError(f"{path} is damaged: {error}") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise MappingError(f"{path / CONFIG_FILE} is not of format {FORMAT}")
-    try:
-        shape = MappingShape(**config["shape"])
-    except (KeyError, TypeError) as error:
-        raise MappingError(f"{path / CONFIG_FILE} has no complete `shape`: {error}") from error
-    return shape, state
+    return recognise(state, where), state
 
 
 def _unwrap(content: Any, where: str) -> dict[str, torch.Tensor]:
@@ -251,22 +207,10 @@ def _unwrap(content: Any, where: str) -> dict[str, torch.Tensor]:
     strange = [str(key) for key, value in content.items() if not isinstance(value, torch.Tensor)]
     if strange:
         raise MappingError(
-            f"{where} holds no mapping network; found entries {_some(list(map(str, content)))}, "
+            f"{where} holds no mapping network; found entries {some_of(list(map(str, content)))}, "
             f"expected one of {', '.join(_WRAPPERS)}, or weights named layers.*"
         )
     return {str(key).removeprefix("module."): value for key, value in content.items()}
-
-
-def _recognise(state: Mapping[str, torch.Tensor], where: str) -> MappingShape:
-    """Read the architecture off the names and shapes of the weights."""
-    for kind, names, dropout in _SIGNATURES:
-        if all(name in state and state[name].ndim == 2 for name in names):
-            first, last = state[names[0]], state[names[-1]]
-            return MappingShape(kind, first.shape[1], first.shape[0], last.shape[0], dropout)
-    raise MappingError(
-        f"{where} holds no mapping network; found weights {_some(list(state))}, expected "
-        "layers.{0,3,6} (SEARLE, LinCIR) or layers.{0,1}.0 and fc_out (Pic2Word)"
-    )
 
 
 def _filled(shape: MappingShape, state: Weights, where: str) -> MappingNetwork:
@@ -279,13 +223,5 @@ def _filled(shape: MappingShape, state: Weights, where: str) -> MappingNetwork:
 
 
 def _fingerprint(shape: MappingShape, state: Weights) -> Mapping[str, Json]:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
-        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return {"mapping": shape.kind, **asdict(shape), "weights_sha256": digest.hexdigest()}
-
-
-def _some(names: Sequence[str], limit: int = 8) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(sorted(names)[:limit]) + more
+    arrays = ((name, tensor.detach().float().cpu().numpy()) for name, tensor in state.items())
+    return fingerprint_of(shape, arrays)

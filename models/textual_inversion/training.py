@@ -27,8 +27,9 @@ from torch.nn import functional
 
 from models.encoders.text_tower import TextTower, pad_rows
 from models.random_streams import random_stream
+from models.textual_inversion.mapping_files import MappingShape
 from models.textual_inversion.masking import TrainingRow
-from models.textual_inversion.network import MappingNetwork, MappingShape, new_module
+from models.textual_inversion.network import MappingNetwork, new_module
 from models.textual_inversion.settings import LinCirConfig
 
 logger = logging.getLogger(__name__)

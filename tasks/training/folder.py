@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from models.user_cache import user_cache_folder
 from storage.locations.location import Location
 
 CHECKPOINT: Final = "state.ckpt"
@@ -60,12 +61,12 @@ class TrainingFolder:
     def path(self) -> Path:
         """The local folder; it may not exist yet."""
         local = Location(self.root).local_path(self.folder)
-        return local or _own_cache() / self.folder
+        return local or user_cache_folder() / self.folder
 
     def make(self) -> None:
         """Make the local folder; one outside the root is closed to other users."""
         if not Location(self.root).is_local:
-            _own_cache().mkdir(mode=0o700, parents=True, exist_ok=True)
+            user_cache_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
 
     def fetch(self) -> None:
@@ -144,9 +145,3 @@ class TrainingFolder:
         staged = self.staged(name)
         staged.write_bytes(data)
         staged.replace(self.path / name)
-
-
-def _own_cache() -> Path:
-    """Where this user's programs keep what can be fetched again, by the XDG rule."""
-    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (given if given.is_absolute() else Path.home() / ".cache") / "cirflow"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from models.textual_inversion.mapping_files import MappingError, MappingShape, mapping_fingerprint
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -56,7 +58,7 @@ def expected_of_phi() -> np.ndarray:
 def test_searle_and_lincir_checkpoints(tmp_path: Path, wrap) -> None:
     import torch
 
-    from models.textual_inversion.network import MappingShape, load_mapping
+    from models.textual_inversion.network import load_mapping
 
     torch.save(wrap(phi_state()), tmp_path / "phi.pt")
     network = load_mapping(tmp_path / "phi.pt")
@@ -96,7 +98,7 @@ def test_own_form_round_trip(tmp_path: Path) -> None:
     import safetensors.torch
     import torch
 
-    from models.textual_inversion.network import dump_mapping, load_mapping, mapping_fingerprint
+    from models.textual_inversion.network import dump_mapping, load_mapping
 
     torch.save({"Phi": phi_state()}, tmp_path / "phi.pt")
     network = load_mapping(tmp_path / "phi.pt")
@@ -113,12 +115,40 @@ def test_own_form_round_trip(tmp_path: Path) -> None:
         assert mapping_fingerprint(place) == network.fingerprint
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_weights_of_any_precision_are_hashed_as_the_loaded_ones(tmp_path: Path, dtype: str) -> None:
+    import safetensors.torch
+    import torch
+
+    from models.textual_inversion.network import load_mapping
+
+    state = {
+        f"module.{name}": tensor.to(getattr(torch, dtype)) for name, tensor in phi_state().items()
+    }
+    safetensors.torch.save_file(state, tmp_path / "phi.safetensors")
+    expected = load_mapping(tmp_path / "phi.safetensors").fingerprint
+    assert mapping_fingerprint(tmp_path / "phi.safetensors") == expected
+
+
+def test_what_a_published_file_holds_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    torch.save({"Phi": phi_state()}, tmp_path / "phi.pt")
+    first = mapping_fingerprint(tmp_path / "phi.pt")
+    (tmp_path / "phi.pt").rename(tmp_path / "moved.pt")
+    monkeypatch.setattr(torch, "load", None)
+    assert mapping_fingerprint(tmp_path / "moved.pt") == first
+
+
 def test_the_fingerprint_is_read_without_a_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
 
-    from models.textual_inversion.network import load_mapping, mapping_fingerprint
+    from models.textual_inversion.network import load_mapping
 
     half = {name: tensor.half() for name, tensor in phi_state().items()}
     torch.save({"Phi": half}, tmp_path / "phi.pt")
@@ -130,7 +160,7 @@ def test_the_fingerprint_is_read_without_a_network(
 def test_fingerprint_follows_the_weights() -> None:
     import torch
 
-    from models.textual_inversion.network import MappingNetwork, MappingShape, new_module
+    from models.textual_inversion.network import MappingNetwork, new_module
 
     shape = MappingShape.phi(D, DT)
     torch.manual_seed(5)
@@ -162,7 +192,7 @@ def with_zeros(content: Any) -> Any:
 def test_other_files_say_what_was_found(tmp_path: Path, content: object, message: str) -> None:
     import torch
 
-    from models.textual_inversion.network import MappingError, load_mapping
+    from models.textual_inversion.network import load_mapping
 
     torch.save(with_zeros(content), tmp_path / "file.pt")
     with pytest.raises(MappingError, match=message):
@@ -181,7 +211,7 @@ def test_code_in_a_checkpoint_is_not_run(
 ) -> None:
     import torch
 
-    from models.textual_inversion.network import MappingError, load_mapping
+    from models.textual_inversion.network import load_mapping
 
     torch.save({"Phi": phi_state(), "extra": Evil()}, tmp_path / "evil.pt")
     with pytest.raises(MappingError, match="cannot be read as weights"):
@@ -190,21 +220,22 @@ def test_code_in_a_checkpoint_is_not_run(
 
 
 def test_missing_and_damaged_files(tmp_path: Path) -> None:
-    from models.textual_inversion.network import MappingError, load_mapping
+    from models.textual_inversion.network import load_mapping
 
-    with pytest.raises(MappingError, match="there is no mapping network"):
-        load_mapping(tmp_path / "nothing.pt")
-    with pytest.raises(MappingError, match=r"needs config\.json"):
-        load_mapping(tmp_path)
     (tmp_path / "half.safetensors").write_bytes(b"\x08\x00")
-    with pytest.raises(MappingError, match="cannot be read"):
-        load_mapping(tmp_path / "half.safetensors")
+    for read in (load_mapping, mapping_fingerprint):
+        with pytest.raises(MappingError, match="there is no mapping network"):
+            read(tmp_path / "nothing.pt")
+        with pytest.raises(MappingError, match=r"needs config\.json"):
+            read(tmp_path)
+        with pytest.raises(MappingError, match="cannot be read"):
+            read(tmp_path / "half.safetensors")
 
 
 def test_features_of_another_backbone_are_refused(tmp_path: Path) -> None:
     import torch
 
-    from models.textual_inversion.network import MappingError, load_mapping
+    from models.textual_inversion.network import load_mapping
 
     torch.save({"Phi": phi_state()}, tmp_path / "phi.pt")
     with pytest.raises(MappingError, match="width 6"):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.encoders.backbone_files import EncoderNotFound, encoder_facts
 from models.encoders.spec import EncoderSpec, schema_and_place
 from models.protocols import ImageTextEncoder, SplicedText
 
@@ -184,7 +185,7 @@ def test_own_byte_pair_file_beside_the_config_is_used(tmp_path: Path) -> None:
 
 
 def test_vocabulary_of_another_model_is_refused(tmp_path: Path) -> None:
-    from models.encoders.loading import EncoderNotFound, load_encoder
+    from models.encoders.loading import load_encoder
     from tests.fakes.small_clip import write_small_clip
 
     folder = write_small_clip(tmp_path, merges=["r e"])
@@ -199,8 +200,9 @@ def test_openai_weights_run_with_quick_gelu(
     import open_clip
     import torch
 
-    from models.encoders.loading import encoder_facts, load_encoder
+    from models.encoders.loading import load_encoder
 
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     # The tag's weights, stood in for by random ones of the right shape.
     torch.manual_seed(3)
     trained = open_clip.create_model("ViT-B-32-quickgelu", load_weights=False).eval()
@@ -242,7 +244,7 @@ def refuse_models(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_directory_is_known_without_a_network(
     small: Path, spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from models.encoders.loading import encoder_facts, load_encoder
+    from models.encoders.loading import load_encoder
 
     spec_of = EncoderSpec(name=str(small), device="cpu", **spec)
     encoder = load_encoder(spec_of)
@@ -253,8 +255,6 @@ def test_a_directory_is_known_without_a_network(
 
 
 def test_an_untrained_network_is_known_by_its_weights() -> None:
-    from models.encoders.loading import encoder_facts
-
     one, other = (
         encoder_facts(EncoderSpec(name="ViT-B-32", pretrained=f"random:{i}")) for i in (1, 2)
     )
@@ -267,7 +267,7 @@ def test_pictures_that_open_clip_would_prepare_otherwise_are_refused(
 ) -> None:
     import open_clip
 
-    from models.encoders.loading import EncoderNotFound, load_encoder
+    from models.encoders.loading import load_encoder
 
     theirs = open_clip.get_model_preprocess_cfg
     monkeypatch.setattr(
@@ -298,11 +298,11 @@ def test_fingerprint_follows_weights_and_not_the_place(small: Path, tmp_path: Pa
         ("ViT-B-99", "openai", "Names like it: ViT-B-16"),
         ("ViT-B-32", "no-such-tag", "tags: openai"),
         ("ViT-B-32", "random:x", "a number"),
-        ("local-dir:/no/such/place", "", "no directory that holds"),
+        ("local-dir:/no/such/place", "", "is not a directory that holds"),
     ],
 )
 def test_unknown_backbones_say_what_is_known(name: str, pretrained: str, message: str) -> None:
-    from models.encoders.loading import EncoderNotFound, load_encoder
+    from models.encoders.loading import load_encoder
 
     with pytest.raises(EncoderNotFound, match=message):
         load_encoder(EncoderSpec(name=name, pretrained=pretrained, device="cpu"))
@@ -325,7 +325,7 @@ def test_schemas_without_a_place_are_refused(name: str) -> None:
 
 
 def test_directory_without_weights_is_never_a_random_network(tmp_path: Path) -> None:
-    from models.encoders.loading import EncoderNotFound, load_encoder
+    from models.encoders.loading import load_encoder
     from tests.fakes.small_clip import write_small_clip
 
     (write_small_clip(tmp_path) / "open_clip_model.safetensors").unlink()

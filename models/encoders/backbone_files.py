@@ -1,0 +1,387 @@
+"""What a backbone's files say of it, read without torch and without open_clip.
+
+A backbone is a value: a name of open_clip's and a tag of its weights, `hf-hub:org/repo`, or a
+local directory that holds `open_clip_config.json` and a weight file. `models.encoders.loading`
+makes an encoder of the same files. open_clip itself is asked only for what no file of its package
+says: its table of tags, once for each of its versions.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from models.checkpoints import file_sha256
+from models.encoders.spec import BPE_FILE, CONFIG_FILE, EncoderSpec, schema_and_place
+from models.user_cache import recall, remember
+
+if TYPE_CHECKING:
+    from models.protocols import Fingerprint, Json, PreprocessMode
+
+logger = logging.getLogger(__name__)
+
+RANDOM: Final = "random:"
+"""Before the seed of an untrained network, in the place of a tag."""
+
+PREPROCESS: Final[Mapping[str, Json]] = {
+    "size": 224,
+    "mode": "RGB",
+    "mean": (0.48145466, 0.4578275, 0.40821073),
+    "std": (0.26862954, 0.26130258, 0.27577711),
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+    "fill_color": 0,
+}
+"""open_clip's own settings (`PreprocessCfg`), for what neither backbone nor tag says."""
+
+_WEIGHT_FILES: Final = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+)
+"""Names of weights, the one that open_clip prefers first."""
+
+_HUB_WEIGHTS: Final = "open_clip_pytorch_model.bin"
+
+
+class EncoderNotFound(ValueError):
+    """The named backbone or its weights do not exist, or do not fit each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderFacts:
+    """What is known of a backbone from its files alone.
+
+    Attributes:
+        fingerprint: As the loaded encoder's.
+        dim: Width d of the joint space.
+    """
+
+    fingerprint: Fingerprint
+    dim: int
+
+
+def encoder_facts(spec: EncoderSpec) -> EncoderFacts:
+    """Fingerprint and width of a backbone; its files are hashed, no network is built.
+
+    An untrained network has no file: it is made, to be told apart by its weights.
+
+    Raises:
+        EncoderNotFound: As `models.encoders.loading.load_encoder`, for what the files tell.
+    """
+    quick_gelu = forced_activation(spec)
+    weights = weights_file(spec)
+    if weights is None:
+        from models.encoders.loading import load_encoder
+
+        encoder = load_encoder(spec)
+        return EncoderFacts(encoder.fingerprint, encoder.dim)
+    identity = encoder_identity(
+        spec, quick_gelu, weights, file_sha256(weights), tokenizer_sha256(spec)
+    )
+    preprocess = preprocess_fingerprint(spec.preprocess, spec.pad_ratio, preprocess_settings(spec))
+    return EncoderFacts(
+        encoder_fingerprint(identity, preprocess), int(architecture(spec)["embed_dim"])
+    )
+
+
+def library_name() -> str:
+    """open_clip and its version, as fingerprints hold it."""
+    return f"open_clip {importlib.metadata.version('open_clip_torch')}"
+
+
+def encoder_fingerprint(
+    identity: Mapping[str, Json], preprocess: Mapping[str, Json]
+) -> Fingerprint:
+    """What features depend on: a backbone's identity, its preprocessing and the library."""
+    return {"engine": library_name(), **identity, "preprocess": dict(preprocess)}
+
+
+def encoder_identity(
+    spec: EncoderSpec,
+    quick_gelu: bool,
+    weights: Path | None,
+    weights_sha256: str,
+    tokenizer_sha256: str,
+) -> dict[str, Json]:
+    """Everything but the preprocessing that features depend on."""
+    named = spec.directory is not None or weights == Path(spec.pretrained)
+    return {
+        "model": "local-dir" if spec.directory else spec.source,
+        "pretrained": "" if named else spec.pretrained,
+        "quick_gelu": quick_gelu or bool(architecture(spec).get("quick_gelu", False)),
+        "config_sha256": _sha256(json.dumps(architecture(spec), sort_keys=True)),
+        "weights_sha256": weights_sha256,
+        "tokenizer_sha256": tokenizer_sha256,
+        "dtype": spec.dtype,
+    }
+
+
+def architecture(spec: EncoderSpec) -> dict[str, Any]:
+    """The architecture of a backbone.
+
+    Raises:
+        EncoderNotFound: Its directory holds no readable configuration.
+    """
+    if schema_and_place(spec.source)[0] is None:
+        return _known_models()[spec.source]
+    whole = _own_config(spec)
+    found: dict[str, Any] = whole.get("model_cfg", whole)
+    return found
+
+
+def _own_config(spec: EncoderSpec) -> dict[str, Any]:
+    """The configuration that a directory or a repository brings."""
+    schema, place = schema_and_place(spec.source)
+    try:
+        file = Path(place, CONFIG_FILE) if schema == "local-dir" else _hub_file(place, CONFIG_FILE)
+        whole: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise EncoderNotFound(f"{spec.name!r} holds no readable {CONFIG_FILE}: {error}") from error
+    return whole
+
+
+@functools.cache
+def _known_models() -> dict[str, dict[str, Any]]:
+    """Name -> architecture of every model that open_clip knows."""
+    found = importlib.util.find_spec("open_clip")
+    folders = (found.submodule_search_locations or ()) if found else ()
+    files = [file for folder in folders for file in Path(folder, "model_configs").glob("*.json")]
+    configs = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(files)}
+    needed = {"embed_dim", "vision_cfg", "text_cfg"}
+    return {name: known for name, known in configs.items() if needed <= known.keys()}
+
+
+def forced_activation(spec: EncoderSpec) -> bool:
+    """Whether QuickGELU has to be forced on for the tag's weights.
+
+    open_clip only warns when a tag's activation is not the architecture's, and then gives
+    features that look plausible and are wrong.
+
+    Raises:
+        EncoderNotFound: open_clip knows no such model, no tag is given, or the model computes
+            QuickGELU and the tag's weights were trained without it.
+    """
+    if schema_and_place(spec.source)[0]:
+        return False
+    known = list(_known_models())
+    if spec.source not in known:
+        near = [name for name in known if name.lower().startswith(spec.source.lower()[:5])]
+        raise EncoderNotFound(
+            f"open_clip knows no {spec.name!r}, and no directory of that name holds "
+            f"{CONFIG_FILE}. Names like it: {', '.join(near[:12] or known[:12])}"
+        )
+    if not spec.pretrained:
+        tags = ", ".join(_tags(spec.source)) or "none exists"
+        raise EncoderNotFound(
+            f"{spec.name!r} needs `pretrained`: a tag ({tags}), a weight file, or {RANDOM}SEED "
+            "for an untrained network"
+        )
+    tag = tag_settings(spec)
+    model_is_quick = bool(architecture(spec).get("quick_gelu", False))
+    if not tag or bool(tag.get("quick_gelu", False)) == model_is_quick:
+        return False
+    if model_is_quick:
+        raise EncoderNotFound(
+            f"the weights {spec.pretrained!r} were trained with GELU but {spec.name!r} computes "
+            f"QuickGELU; use {spec.name.removesuffix('-quickgelu')!r}"
+        )
+    logger.info("%s %s: computing QuickGELU, as trained", spec.name, spec.pretrained)
+    return True
+
+
+def weights_file(spec: EncoderSpec) -> Path | None:
+    """The weight file on this machine, downloaded if need be; None for untrained networks.
+
+    Raises:
+        EncoderNotFound: There is none.
+    """
+    if spec.pretrained.startswith(RANDOM):
+        return None
+    if spec.directory:
+        return _file_in(spec.directory)
+    schema, place = schema_and_place(spec.source)
+    if schema is None and Path(spec.pretrained).is_file():
+        return Path(spec.pretrained)
+    tag = tag_settings(spec)
+    if schema is None and not tag:
+        raise EncoderNotFound(
+            f"{spec.name!r} has no weights {spec.pretrained!r}; tags: "
+            f"{', '.join(_tags(spec.source))}"
+        )
+    try:
+        if schema == "hf-hub":
+            return _hub_file(place, _HUB_WEIGHTS)
+        place, name = os.path.split(str(tag.get("hf_hub", "")))
+        if found := _hub_file_on_disk(place, name or _HUB_WEIGHTS):
+            return found
+        import open_clip
+
+        return Path(open_clip.pretrained.download_pretrained(tag))
+    except (OSError, RuntimeError) as error:
+        raise EncoderNotFound(
+            f"cannot download {spec.pretrained!r} of {spec.name!r}: {error}. Download it "
+            "elsewhere and name the file as `pretrained`"
+        ) from error
+
+
+def _file_in(folder: Path) -> Path:
+    """The weights in a directory that open_clip would take."""
+    if not (folder / CONFIG_FILE).is_file():
+        raise EncoderNotFound(f"{folder} is not a directory that holds {CONFIG_FILE}")
+    found = [
+        file for suffix in ("safetensors", "bin", "pth") for file in folder.glob(f"*.{suffix}")
+    ]
+    if not found:
+        raise EncoderNotFound(f"{folder} holds {CONFIG_FILE} but no weights (*.safetensors)")
+    places = {name: place for place, name in enumerate(_WEIGHT_FILES)}
+    return min(
+        found,
+        key=lambda file: (
+            places.get(file.name, len(places)),
+            file.suffix != ".safetensors",
+            file,
+        ),
+    )
+
+
+def _hub_file(repository: str, name: str) -> Path:
+    """A file of a hub's repository; open_clip fetches it where it is not on this machine."""
+    if found := _hub_file_on_disk(repository, name):
+        return found
+    import open_clip
+
+    return Path(open_clip.pretrained.download_pretrained_from_hf(repository, filename=name))
+
+
+def _hub_file_on_disk(repository: str, name: str) -> Path | None:
+    """A file of a hub's repository that was fetched before; safetensors before other weights."""
+    if not repository:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    safe = {_HUB_WEIGHTS: "open_clip_model.safetensors"}.get(name, f"{Path(name).stem}.safetensors")
+    is_weights = name.endswith((".bin", ".pth"))
+    for wanted in (safe, name) if is_weights else (name,):
+        found = try_to_load_from_cache(repository, wanted)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def tag_settings(spec: EncoderSpec) -> Mapping[str, Any]:
+    """What open_clip's table says of a tag: where its weights are, activation, preprocessing.
+
+    The table is Python code that imports torch; what it says is remembered for this version.
+    """
+    if not spec.pretrained or os.sep in spec.pretrained or spec.pretrained.startswith(RANDOM):
+        return {}  # weights of another origin, or none
+    name, version = f"{spec.source} {spec.pretrained}", {"engine": library_name()}
+    known = recall("open-clip-tags", name, version)
+    if isinstance(known, dict):
+        return known
+    import open_clip
+
+    found: dict[str, Any] = open_clip.get_pretrained_cfg(spec.source, spec.pretrained)
+    remember("open-clip-tags", name, version, found)
+    return found
+
+
+def _tags(model: str) -> list[str]:
+    import open_clip
+
+    tags: list[str] = open_clip.list_pretrained_tags_by_model(model)
+    return tags
+
+
+def tag_preprocess(spec: EncoderSpec) -> dict[str, Any]:
+    """The tag's mean, std and resize mode: open_clip forgets them for weights given as a file."""
+    if spec.directory or not spec.pretrained:
+        return {}
+    names, tag = ("mean", "std", "interpolation", "resize_mode"), tag_settings(spec)
+    return {name: tag[name] for name in names if name in tag}
+
+
+def preprocess_settings(spec: EncoderSpec) -> dict[str, Any]:
+    """What is done to pictures: the backbone's own settings, then its tag's.
+
+    As open_clip sets it on a model that it made, read from the same places.
+    """
+    own = {}
+    if schema_and_place(spec.source)[0]:
+        own = _own_config(spec).get("preprocess_cfg", {})
+    size = {"size": _image_size(architecture(spec)["vision_cfg"])}
+    merged = dict(PREPROCESS)
+    for part in (own, size, tag_preprocess(spec)):
+        merged |= {k: v for k, v in part.items() if k in PREPROCESS and v is not None}
+    return merged
+
+
+def preprocess_fingerprint(
+    mode: PreprocessMode, pad_ratio: float, settings: Mapping[str, Any]
+) -> Mapping[str, Json]:
+    """Everything that changes pixels."""
+    listed = {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+    return {
+        "geometry": mode,
+        "pad_ratio": pad_ratio if mode == "targetpad" else None,
+        **listed,
+    }
+
+
+def _image_size(vision: Mapping[str, Any]) -> int | tuple[int, ...]:
+    """Height and width of the vision tower's pictures; a ResNet of CLIP's has one number."""
+    size = vision.get("image_size", 224)
+    is_resnet = isinstance(vision.get("layers"), list | tuple)
+    if isinstance(size, int):
+        return size if is_resnet else (size, size)
+    return tuple(size)
+
+
+def own_bpe(spec: EncoderSpec) -> Path | None:
+    """A directory's own byte-pair file, which open_clip does not look for."""
+    if not spec.directory:
+        return None
+    options = architecture(spec).get("text_cfg", {}).get("tokenizer_kwargs") or {}
+    file = spec.directory / options.get("bpe_path", BPE_FILE)
+    return file if file.is_file() else None
+
+
+def tokenizer_sha256(spec: EncoderSpec) -> str:
+    """A hash of what defines the tokenizer: its byte-pair file, or its kind and settings."""
+    if file := own_bpe(spec):
+        return file_sha256(file)
+    text = dict(architecture(spec).get("text_cfg", {}))
+    described = json.dumps([tokenizer_kind(spec), text], sort_keys=True, default=str)
+    return _sha256(described)
+
+
+def tokenizer_kind(spec: EncoderSpec) -> str:
+    """The class that `open_clip.get_tokenizer` chooses."""
+    schema, _ = schema_and_place(spec.source)
+    whole = _own_config(spec) if schema else {"model_cfg": architecture(spec)}
+    if not whole.get("model_cfg") or whole["model_cfg"].get("text_cfg", {}).get(
+        "hf_tokenizer_name"
+    ):
+        return "HFTokenizer"
+    return (
+        "SigLipTokenizer" if not schema and "siglip" in spec.source.lower() else "SimpleTokenizer"
+    )
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,96 @@
+"""What `auto` means is known without torch, and is what torch would say."""
+
+from __future__ import annotations
+
+import ctypes
+from types import SimpleNamespace
+
+import pytest
+
+from models import devices
+from models.devices import gpu_is_available, pick_device, pick_dtype, torch_dtype_name
+
+
+@pytest.fixture(autouse=True)
+def asked_anew() -> None:
+    gpu_is_available.cache_clear()
+
+
+def test_the_driver_says_what_torch_says() -> None:
+    import torch
+
+    assert gpu_is_available() == torch.cuda.is_available()
+
+
+def test_the_build_of_torch_is_read_without_torch() -> None:
+    import torch
+
+    build = devices._torch_build()
+    assert build is not None
+    assert (build.cuda, build.hip) == (torch.version.cuda, torch.version.hip)
+
+
+class Driver:
+    """A CUDA driver of some version that shows some devices."""
+
+    def __init__(self, version: int, count: int, started: int = 0) -> None:
+        self._version, self._count, self._started = version, count, started
+
+    def cuDriverGetVersion(self, place: ctypes._Pointer) -> int:
+        place._obj.value = self._version
+        return 0
+
+    def cuInit(self, flags: int) -> int:
+        return self._started
+
+    def cuDeviceGetCount(self, place: ctypes._Pointer) -> int:
+        place._obj.value = self._count
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("cuda", "driver", "there"),
+    [
+        ("13.0", Driver(13000, 1), True),
+        ("13.0", Driver(13020, 8), True),
+        ("13.2", Driver(13000, 1), True),  # any driver of the same major version
+        ("12.8", Driver(13000, 1), True),
+        ("13.0", Driver(12080, 1), False),
+        ("13.0", Driver(13000, 0), False),  # CUDA_VISIBLE_DEVICES shows none
+        ("13.0", Driver(13000, 1, started=100), False),  # CUDA_ERROR_NO_DEVICE
+        (None, Driver(13000, 1), False),  # a build for CPUs
+    ],
+)
+def test_a_gpu_is_there_for_a_driver_that_torch_can_use(
+    monkeypatch: pytest.MonkeyPatch, cuda: str | None, driver: Driver, there: bool
+) -> None:
+    monkeypatch.setattr(devices, "_torch_build", lambda: SimpleNamespace(cuda=cuda, hip=None))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: driver)
+    assert gpu_is_available() is there
+    assert torch_dtype_name("auto", "auto") == ("bfloat16" if there else "float32")
+
+
+def test_torch_for_other_gpus_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(devices, "_torch_build", lambda: SimpleNamespace(cuda=None, hip="7.0"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert gpu_is_available()
+
+
+def test_names_of_precisions() -> None:
+    import torch
+
+    assert pick_dtype("bf16", "cpu") is torch.bfloat16
+    assert pick_dtype("auto", "cpu") is torch.float32
+    assert torch_dtype_name("auto", "cuda:1") == "bfloat16"
+    with pytest.raises(ValueError, match=r"unknown dtype 'int8'; known: auto, fp32, bf16, fp16"):
+        torch_dtype_name("int8", "cpu")  # type: ignore[arg-type]
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"'cuda:1' was asked for, but torch sees no GPU"):
+        pick_device("cuda:1")
