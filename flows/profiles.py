@@ -15,7 +15,7 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
@@ -29,6 +29,7 @@ from models.generators.transformers import TransformersSettings
 from models.retrieval.cvsi_settings import CvsiSettings, CvsiWeights
 from models.settings import in_words
 from models.spelling import unknown
+from storage.benchmarks.registry import FAMILIES
 from tasks.settings import (
     InstructCirSettings,
     MappingSettings,
@@ -128,6 +129,10 @@ def production() -> Profile:
 
 
 PROFILES = {"tiny": tiny, "production": production}
+
+
+BY_FAMILY: Final = ("prompts.edit.", "cvsi.weights.", "instructcir.weights.")
+"""Groups with a setting for each benchmark family; a profile may lack some."""
 
 
 def resolve_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profile:
@@ -234,11 +239,12 @@ def _switch_engines(
 
 
 def _merge(values: dict[str, Any], changes: Mapping[str, Any], where: str, prefix: str) -> None:
+    families = FAMILIES if prefix in BY_FAMILY else ()
     for key, value in changes.items():
-        if key not in values:
-            known = [prefix + name for name in values]
+        if key not in values and key not in families:
+            known = [prefix + name for name in dict.fromkeys((*values, *families))]
             raise ProfileError(f"{where}: {unknown('setting', prefix + key, known)}")
-        if isinstance(values[key], dict):
+        if isinstance(values.get(key), dict):
             if not isinstance(value, Mapping):
                 inner = ", ".join(f"{prefix}{key}.{name}" for name in values[key])
                 raise ProfileError(f"{where}: {prefix + key!r} is a group; set one of {inner}")

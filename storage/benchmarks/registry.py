@@ -27,6 +27,9 @@ BENCHMARKS: Final[Mapping[str, BenchmarkFacts]] = MappingProxyType(
     {name: importlib.import_module(f"storage.benchmarks.{name}").BENCHMARK for name in NAMES}
 )
 
+FAMILIES: Final = tuple(dict.fromkeys(facts.family for facts in BENCHMARKS.values()))
+"""The benchmark families, whose prompts and fusion weights a profile may set."""
+
 
 def benchmark_facts(name: str) -> BenchmarkFacts:
     """What is known of a benchmark.

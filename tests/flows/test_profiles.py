@@ -16,6 +16,7 @@ from flows.profiles import (
     resolve_profile,
     tiny,
 )
+from tasks.methods import configured_method
 from tasks.planner import runnable_methods
 from tasks.settings import Profile
 
@@ -165,3 +166,32 @@ def test_all_methods_leaves_out_what_the_small_models_cannot_serve() -> None:
     assert "cvsi-code" not in runnable_methods(tiny)
     assert "cvsi" in runnable_methods(tiny)
     assert production.unsuited == ()
+
+
+def test_a_family_that_a_new_benchmark_brings_can_be_given_prompts_and_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = {
+        "prompts.edit.sketches": "edit_short",
+        "cvsi.weights.sketches.alpha": 0.5,
+        "cvsi.weights.sketches.beta": 0.25,
+        "cvsi.weights.sketches.gamma": 0.125,
+        "instructcir.weights.sketches": 0.0,
+    }
+    with pytest.raises(ProfileError, match=r"unknown setting 'prompts\.edit\.sketches'"):
+        resolve_profile("tiny", own)
+    monkeypatch.setattr("flows.profiles.FAMILIES", ("cirr", "sketches"))
+    chosen = resolve_profile("tiny", own)
+    assert chosen.prompts.edit_of("sketches") == "edit_short"
+    recipe = configured_method("cvsi-instructcir", chosen.cvsi, chosen.instructcir.weights)
+    assert dict(recipe.recipe("sketches").query) == {
+        "edited_captions": 0.5, "fine_grained": 0.25, "reference_image": 0.25}  # fmt: skip
+    assert dict(recipe.recipe("sketches").gallery) == {"captions": 0.125, "image": 0.875}
+    # Without them, an error says what to set.
+    plain = resolve_profile("tiny")
+    with pytest.raises(ValueError, match=r"set prompts\.edit\.sketches, or name one of these as"):
+        plain.prompts.edit_of("sketches")
+    with pytest.raises(ValueError, match=r"set cvsi\.weights\.sketches"):
+        configured_method("cvsi", plain.cvsi).recipe("sketches")
+    with pytest.raises(ProfileError, match=r"did you mean 'cvsi\.weights\.sketches'"):
+        resolve_profile("tiny", {"cvsi.weights.sketchs": {"alpha": 1}})
