@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import numpy as np
 import polars as pl
 from PIL import Image
 
@@ -15,7 +14,8 @@ from models.generators.rewriting import RewriteInput
 from models.retrieval.cvsi_settings import SEARCH_FAMILY
 from models.retrieval.features import QueryInputs
 from models.retrieval.method_records import AnyRecipe
-from models.retrieval.search import NO_EXCLUSION, top_k
+from models.retrieval.ranked_lists import padded_lists
+from models.retrieval.search import top_k
 from storage.collections.collection import Collection
 from storage.collections.decoding import decode_image
 from storage.locations.location import Location
@@ -34,6 +34,9 @@ from tasks.stages.rankings import AnyGalleryFeature, AnyQueryFeature
 from tasks.stages.reformulation_features import ReformulatedQueryStage
 from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage
+
+if TYPE_CHECKING:
+    from models.protocols import FloatArray
 
 T = TypeVar("T")
 
@@ -103,14 +106,14 @@ def search_gallery(
     query = OneQuery(image_id=sha256_hex(image), text=text)
     stages = query_stages(profile, query, collection, method, family)
     made, texts = _query_features(stages, query, decode_image(image))
-    vectors = recipe.query_vectors(made, features).astype(np.float32)
-    images = recipe.gallery_vectors(features).astype(np.float32)
+    vectors = recipe.query_vectors(made, features).astype("float32")
+    images = recipe.gallery_vectors(features).astype("float32")
     own = query.image_id
-    hidden = keys.index(own) if own in keys and not include_reference else NO_EXCLUSION
-    left = min(k, len(keys) - (hidden != NO_EXCLUSION))
+    hidden = [keys.index(own)] if own in keys and not include_reference else []
+    left = min(k, len(keys) - len(hidden))
     hits: tuple[Hit, ...] = ()
     if left:
-        top = top_k(vectors, images, left, excluded=np.array([hidden]))
+        top = top_k(vectors, images, left, excluded=padded_lists([hidden], 1))
         found = [keys[i] for i in top.indices[0]]
         paths = _paths(profile.root, collection, found)
         hits = tuple(
@@ -122,7 +125,7 @@ def search_gallery(
 
 def _gallery(
     stages: Mapping[str, AnyGalleryFeature], recipe: AnyRecipe, allow_gaps: float
-) -> tuple[list[str], dict[str, np.ndarray]]:
+) -> tuple[list[str], dict[str, FloatArray]]:
     """Ids with all needed features, and those features in their order."""
     tables = {name: stages[name].existing_table() for name in recipe.gallery}
     planned = next(iter(stages.values())).planned()
@@ -143,10 +146,10 @@ class _Asked:
         self._picture = picture
         self._made: dict[str, Any] = {}
 
-    def images(self, stage: ImageFeatureStage, image_ids: Sequence[str]) -> np.ndarray:
+    def images(self, stage: ImageFeatureStage, image_ids: Sequence[str]) -> FloatArray:
         """The reference image's feature (1, d)."""
 
-        def make() -> np.ndarray:
+        def make() -> FloatArray:
             return load_encoder(stage.encoder).encode_images([self._picture])
 
         return self._once(stage, make)
@@ -190,7 +193,7 @@ class _Asked:
 
 def _query_features(
     stages: Mapping[str, AnyQueryFeature], query: OneQuery, picture: Image.Image
-) -> tuple[dict[str, np.ndarray], QueryInputs]:
+) -> tuple[dict[str, FloatArray], QueryInputs]:
     """Query features (1, d) by name, and the texts behind them.
 
     Raises:
@@ -198,8 +201,8 @@ def _query_features(
     """
     upstream = _Asked(query.image_id, picture)
     (item,) = query.items("").values()
-    made: dict[str, np.ndarray] = {}
-    texts = QueryInputs(texts=item.texts, image=np.zeros(0, np.float32))
+    made: dict[str, FloatArray] = {}
+    texts = QueryInputs(texts=item.texts)
     for name, stage in stages.items():
         if isinstance(stage, ReformulatedQueryStage):
             made[name] = encode_queries(stage.network, stage.form, [picture], [query.text])

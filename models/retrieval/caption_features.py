@@ -44,6 +44,16 @@ def caption_means(
     return np.concatenate(blocks)
 
 
+def caption_means_or_zeros(
+    encoder: ImageTextEncoder, captions: Sequence[Sequence[str]], mean: CaptionMean = "unit_mean"
+) -> FloatArray:
+    """As `caption_means`; an image without captions gets the zero vector."""
+    rows = [row for row, own in enumerate(captions) if own]
+    means = np.zeros((len(captions), encoder.dim), np.float32)
+    means[rows] = caption_means(encoder, [captions[row] for row in rows], mean)
+    return means
+
+
 def iter_caption_means(
     encoder: ImageTextEncoder,
     captions: Iterable[tuple[object, Sequence[str]]],

@@ -7,7 +7,7 @@ Systems declare theirs next to their methods (`models.retrieval.systems`);
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
@@ -46,14 +46,14 @@ class QueryInputs:
 
     Attributes:
         texts: All readings of the modification text, the protocol's own first.
-        image: f_v of the reference image (d,), not normalised.
+        image: f_v of the reference image (d,), not normalised; empty where no feature reads it.
         captions: Captions of the reference image.
         edits: Edited captions.
         objects: The objects most likely added; None where nothing was answered.
     """
 
     texts: tuple[str, ...]
-    image: FloatArray
+    image: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
     captions: tuple[str, ...] = ()
     edits: tuple[str, ...] = ()
     objects: str | None = None

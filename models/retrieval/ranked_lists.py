@@ -29,6 +29,22 @@ def padded_similarities(lists: Sequence[Sequence[float]], width: int) -> Similar
     return table
 
 
+def group_order(members: Ints, images: Similarities, vector: Similarities) -> Ints:
+    """The members of a query's group, best first, ties by gallery order (CIRR).
+
+    Args:
+        members: (S,) gallery indices, -1 behind the end.
+        images: (G, d) all that is searched.
+        vector: (d,) the query.
+
+    Returns:
+        (S',) the gallery indices without padding.
+    """
+    members = np.sort(members)
+    members = members[members >= 0]
+    return members[np.argsort(-(images[members] @ vector), kind="stable")]
+
+
 def lists_of_all(count: int, rows: Sequence[int], indices: Ints) -> Ints:
     """The lists of some queries among all; the other queries get an empty list.
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import pyarrow as pa
 
 from models.encoders.spec import EncoderSpec
-from models.retrieval.caption_features import caption_means
+from models.retrieval.caption_features import caption_means_or_zeros
 from storage.tables.plans import Keys
 from storage.tables.schemas import OK
 from tasks.engines import encoder_dim, encoder_fingerprint, load_encoder
@@ -53,11 +52,9 @@ class CaptionFeatureStage(Stage):
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Average the members' captions; an image without captions is a row that says so."""
         texts = captions_of(self.captions, members)
-        good = [m for m in members if m in texts]
-        means = caption_means(load_encoder(self.encoder), [texts[m] for m in good], self.mean)
-        vectors = np.zeros((len(members), encoder_dim(self.encoder)), np.float32)
-        place = {m: i for i, m in enumerate(members)}
-        vectors[[place[m] for m in good]] = means
+        vectors = caption_means_or_zeros(
+            load_encoder(self.encoder), [texts.get(m, ()) for m in members], self.mean
+        )
         tick(len(members))
         return self.table().rows(
             image_id=list(members),

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
@@ -118,7 +117,6 @@ class QueryFeatureStage(Stage):
         return [
             QueryInputs(
                 texts=item.texts,
-                image=_NO_IMAGE,
                 captions=tuple(own.get(item.image_id, ())),
                 edits=edits[item.key],
                 objects=next(iter(objects[item.key]), None),
@@ -137,9 +135,6 @@ class QueryFeatureStage(Stage):
             replace(each, captions=tuple(captions.get(item.image_id, ())))
             for each, item in zip(known, items, strict=True)
         ]
-
-
-_NO_IMAGE = np.zeros(0, np.float32)
 
 
 class Upstream(Protocol):

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
 from models.retrieval.cvsi_settings import CvsiSettings
 from models.retrieval.method_records import AnyRecipe, Recipe
+from models.retrieval.ranked_lists import group_order
 from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS
 from storage.benchmarks.indexing import IndexedCategory
 from storage.tables.keys import content_key
@@ -31,6 +30,9 @@ from tasks.stages.reformulation_features import ReformulatedImageStage, Reformul
 from tasks.stages.stage import Stage, Tick
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from models.encoders.spec import EncoderSpec
 
 AnyQueryFeature: TypeAlias = QueryFeatureStage | ReformulatedQueryStage
@@ -152,8 +154,8 @@ class RankingStage(Stage):
         from models.retrieval.search import top_k
 
         made = self.features(query_set, category)
-        vectors = self.recipe.query_vectors(made.queries, made.gallery).astype(np.float32)
-        images = self.recipe.gallery_vectors(made.gallery).astype(np.float32)
+        vectors = self.recipe.query_vectors(made.queries, made.gallery).astype("float32")
+        images = self.recipe.gallery_vectors(made.gallery).astype("float32")
         top = top_k(vectors, images, made.depth, excluded=made.excluded, device=self.device)
         return RankedCategory(made, top.indices, top.scores, vectors, images)
 
@@ -233,7 +235,6 @@ def _usable(tables: Mapping[str, Table]) -> frozenset[str]:
 def _category_rows(ranked: RankedCategory) -> dict[str, dict[str, Any]]:
     """Table rows of a category by query id; a query without features says so."""
     view, category = ranked.made.view, ranked.made.category
-    names = np.array(view.gallery, dtype=object)
     made: dict[str, dict[str, Any]] = {
         query_id(category, query.query_id): {
             "category": category,
@@ -245,27 +246,16 @@ def _category_rows(ranked: RankedCategory) -> dict[str, dict[str, Any]]:
         }
         for query in view.queries
     }
-    subsets = _subset_orders(ranked)
     for place, row in enumerate(ranked.made.rows):
+        group = group_order(view.subsets[row], ranked.images, ranked.vectors[place])
         made[query_id(category, view.queries[row].query_id)] |= {
-            "names": names[ranked.indices[place]].tolist(),
+            "names": [view.gallery[i] for i in ranked.indices[place]],
             "scores": ranked.scores[place].tolist(),
-            "subset_names": names[subsets[place]].tolist(),
+            "subset_names": [view.gallery[i] for i in group],
             "status": OK,
             "reason": "",
         }
     return made
-
-
-def _subset_orders(ranked: RankedCategory) -> list[npt.NDArray[np.int64]]:
-    """The other members of each query's group, best first, ties by gallery order (CIRR)."""
-    orders = []
-    for place, row in enumerate(ranked.made.rows):
-        members = np.sort(ranked.made.view.subsets[row])
-        members = members[members >= 0]
-        scores = ranked.images[members] @ ranked.vectors[place]
-        orders.append(members[np.argsort(-scores, kind="stable")])
-    return orders
 
 
 def ranking_protocol(stage: RankingStage) -> dict[str, Any]:

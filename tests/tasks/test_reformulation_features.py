@@ -193,7 +193,14 @@ def test_only_what_the_network_is_asked_for_differently_is_made_twice(
     )
     without = keys(bare)
     assert without[0] == without[1] != without[2]
-    half = resolve_profile("tiny", {"instructcir.checkpoint": str(plain), "encoder.dtype": "bf16"})
+    half = resolve_profile(
+        "tiny",
+        {
+            "root": profile.root,
+            "instructcir.checkpoint": str(plain),
+            "encoder.dtype": "bf16",
+        },
+    )
     assert not set(keys(half)) & set(without)
 
 
