@@ -31,15 +31,30 @@ def setting_texts(values: Mapping[str, Any], schema: Schema) -> Iterator[tuple[s
     yield from _settings("", values, schema, schema.get("$defs", {}))
 
 
-def refuse_misspelt(flow: Any, values: Mapping[str, Any]) -> None:
-    """Check names and choices inside parameters.
+def fitted(flow: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as the flow takes them: `a,b` for a list is ["a", "b"], a number for a text is text.
 
     Raises:
         UserError: A field that its group lacks, or a word that is not among a parameter's choices.
     """
     schema = flow.parameters.model_dump()
-    for name, value in values.items():
-        _refuse(name, value, schema["properties"][name], schema["definitions"])
+    fields, definitions = schema["properties"], schema["definitions"]
+    made = {name: _fit(value, fields[name], definitions) for name, value in values.items()}
+    for name, value in made.items():
+        _refuse(name, value, fields[name], definitions)
+    return made
+
+
+def _fit(value: Any, field: Schema, definitions: Schema) -> Any:
+    types = {variant.get("type") for variant in _variants(field, definitions)}
+    if "array" in types and isinstance(value, str) and "string" not in types:
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if isinstance(value, bool | int | float):
+        if "array" in types:
+            return [value]
+        if types.isdisjoint({"boolean", "integer", "number"}) and "string" in types:
+            return json.dumps(value)
+    return value
 
 
 def _texts(

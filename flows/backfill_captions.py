@@ -13,10 +13,12 @@ from prefect.states import Completed, State
 from pydantic import Field
 
 from flows.fan_out import start_helpers
-from flows.forms import PROFILE_CAPTIONING, Captioning, Form, Work
+from flows.form_fields import Of
+from flows.forms import PROFILE_CAPTIONING, Captioning, Overrides, ProfileName, Work
 from flows.profiles import resolve_profile
 from flows.ray_workers import NO_RAY, RayWorkers, on_ray
 from flows.running import RunLog, ShardRunner, StageFailed, one_by_one, run_stage
+from models.settings import Settings
 from storage.collections.collection import list_collections
 from storage.locations.location import Location
 from storage.tables.schemas import OK
@@ -33,16 +35,16 @@ SHOWN = 50
 FAILED: Final = ("collection", "image", "status", "reason")
 
 
-class Selector(Form):
+class Selector(Settings):
     """Which images."""
 
-    which: Which = Field(
-        "missing",
-        description="missing: no captions yet under these settings. failed: tried and failed, "
-        "try again. stale: captioned under other settings only.",
-    )
-    since: datetime.date | None = Field(None, description="Ingested on this day (UTC) or later.")
-    until: datetime.date | None = Field(None, description="Ingested on this day (UTC) or earlier.")
+    which: Which = "missing"
+    """missing: no captions yet under these settings. failed: tried and failed, try again. stale:
+    captioned under other settings only."""
+    since: datetime.date | None = None
+    """Ingested on this day (UTC) or later."""
+    until: datetime.date | None = None
+    """Ingested on this day (UTC) or earlier."""
 
 
 WITHOUT_CAPTIONS: Final = Selector()
@@ -56,11 +58,11 @@ def backfill_captions(
     captioning: Captioning = PROFILE_CAPTIONING,
     dry_run: bool = False,
     runs: Annotated[int, Field(ge=1)] = 1,
-    shard_size: Annotated[int, Field(ge=0)] = 0,
+    shard_size: Annotated[int, Of(Work, "shard_size")] = 0,
     ray: RayWorkers = NO_RAY,
-    allow_gaps: Annotated[float, Field(ge=0, le=1)] | None = None,
-    profile: str = "tiny",
-    settings: dict[str, Any] | None = None,
+    allow_gaps: Annotated[float | None, Of(Work, "allow_gaps")] = None,
+    profile: ProfileName = "tiny",
+    settings: Overrides = None,
 ) -> State[Any]:
     """Caption the images of a collection that have no captions yet.
 
@@ -72,15 +74,10 @@ def backfill_captions(
         kind: ensemble: the N captions of CVSI. single: the one greedy caption. instructcir: the
             one caption that modification texts are written from.
         selector: Which images of it.
-        captioning: Captioner and number of captions.
         dry_run: Only say what would be done and what it would cost.
         runs: Flow runs that share the work, this one included; each takes what no other has
             begun. The others are runs of the deployment backfill-captions.
         ray: Caption on the workers of a Ray cluster instead.
-        shard_size: Images captioned and published together; 0: the profile's.
-        allow_gaps: Fraction of images that may remain without captions; empty: the profile's.
-        profile: tiny, production, or a TOML file that extends one.
-        settings: Dotted setting names and values that replace the profile's.
     """
     chosen = _chosen_profile(profile, settings, kind, captioning, shard_size)
     gaps = chosen.allow_gaps if allow_gaps is None else allow_gaps

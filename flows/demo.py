@@ -17,7 +17,7 @@ from embedded_world.benchmarks import WorldSize
 from embedded_world.training_parameters import EMBEDDED_TRAINING
 from embedded_world.unlabelled import UnlabelledSize, write_unlabelled
 from flows.evaluate_world import draw_world
-from flows.forms import SPLITS
+from flows.forms import SPLITS, Overrides, ProfileName
 from flows.generate_triplets import generate_triplets
 from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
@@ -44,8 +44,8 @@ COMPARED: Final = ("image-only", "text-only", "image-text-sum", "lincir", "instr
 def demo(
     out: str = "out/demo",
     seed: int = 0,
-    profile: str = "tiny",
-    settings: dict[str, Any] | None = None,
+    profile: ProfileName = "tiny",
+    settings: Overrides = None,
     submissions: bool = True,
     training: bool = True,
 ) -> dict[str, Any]:
@@ -54,8 +54,6 @@ def demo(
     Args:
         out: Folder for everything that the demo makes.
         seed: Seed of the drawn world.
-        profile: tiny, production, or a TOML file that extends one.
-        settings: Dotted setting names and values that replace the profile's.
         submissions: Also rank the splits without public targets and write submission files.
         training: Also train an InstructCIR network from unlabelled pictures, and score it.
     """

@@ -13,6 +13,8 @@ from flows.forms import (
     Captioning,
     Clip,
     MethodName,
+    Overrides,
+    ProfileName,
     Work,
     with_choices,
 )
@@ -28,8 +30,8 @@ def embed_gallery(
     backbone: Clip = PROFILE_CLIP,
     captioning: Captioning = PROFILE_CAPTIONING,
     work: Work = PROFILE_WORK,
-    profile: str = "tiny",
-    settings: dict[str, Any] | None = None,
+    profile: ProfileName = "tiny",
+    settings: Overrides = None,
 ) -> dict[str, Any]:
     """Make everything that searching a collection needs.
 
@@ -37,10 +39,6 @@ def embed_gallery(
         collection: Name of an ingested collection.
         methods: Methods that it will be searched by.
         backbone: The CLIP whose features are made.
-        captioning: Captioner and number of captions.
-        work: Shards, and what may be missing.
-        profile: tiny, production, or a TOML file that extends one.
-        settings: Dotted setting names and values that replace the profile's.
     """
     chosen = resolve_profile(profile, with_choices(settings, backbone, captioning, work))
     features = [

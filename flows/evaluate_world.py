@@ -11,7 +11,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from embedded_world.benchmarks import WorldSize, write_world
-from flows.forms import BenchmarkName, MethodName
+from flows.forms import BenchmarkName, MethodName, Overrides, ProfileName
 from flows.profiles import resolve_profile
 from flows.score_benchmark import evaluate
 from models.retrieval.bootstrap import Draws, interval, mean, mean_draws
@@ -66,8 +66,8 @@ def drawn_name(benchmark: str, seed: int, size: WorldSize) -> str:
 @flow(name="evaluate-world", flow_run_name="evaluate {seeds}")
 def evaluate_world(
     seeds: list[int],
-    profile: str = "tiny",
-    settings: dict[str, Any] | None = None,
+    profile: ProfileName = "tiny",
+    settings: Overrides = None,
     methods: tuple[MethodName, ...] = (),
     benchmarks: tuple[BenchmarkName, ...] = (),
     subsets: int = 250,
@@ -80,8 +80,6 @@ def evaluate_world(
 
     Args:
         seeds: Seeds of the worlds.
-        profile: tiny, production, or a TOML file that extends one.
-        settings: Dotted setting names and values that replace the profile's.
         methods: Which methods; none chosen means the demo's.
         benchmarks: Which benchmarks; none chosen means all.
         subsets: CIRR-like groups of six; each gives two queries.

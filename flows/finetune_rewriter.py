@@ -8,18 +8,19 @@ from typing import Annotated, Any, Literal
 from prefect import flow
 from pydantic import Field
 
-from flows.forms import Form
+from flows.form_fields import DEFAULTS, Group, Of, Values
+from flows.forms import Overrides, ProfileName
 from flows.generate_triplets import triplet_set, triplet_stage
 from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stage, train_once
-from flows.setting_groups import DEFAULTS, Group, Values
 from models.engine_settings import CheckpointSettings
 from models.generators.openai_server import OpenAIServerSettings
 from models.instructcir.modification_texts import PLACEHOLDERS
 from models.instructcir.rewriter_settings import BaseLlm, TuningConfig
 from models.prompts.library import Prompt, load_prompt
 from models.protocols import AutoDtype
+from models.settings import Settings
 from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
@@ -30,32 +31,34 @@ from tasks.training.rewriter_pairs import ExampleSource, benchmark_pairs, read_p
 from tasks.training.triplet_sets import parse_triplet_set
 
 
-class Teacher(Form):
+class Teacher(Settings):
     """A stronger model behind an OpenAI-compatible server, asked once and never again.
 
     Its answers are a triplets table like any other: what is there is not asked for a second time,
     and answers that break the contract are rows with a reason. A key is read from OPENAI_API_KEY.
     """
 
-    model: str = Field(description="Name that the server serves.")
-    base_url: str = Field(description="Address of the server's /v1.")
-    identity: str = Field("", description="What is known of its weights, such as a snapshot date.")
-    api: Literal["chat", "completions"] = Field("chat", description="Which endpoint is asked.")
-    collections: tuple[str, ...] = Field(
-        min_length=1, description="Ingested collections whose captions are put to it in pairs."
-    )
-    within: Within = Field(
-        "meta_class", description="Pair images of one class, or any two of a collection."
-    )
-    count: int = Field(3_000, ge=1, description="Pairs asked about.")
-    seed: int = Field(0, description="Of the sample of pairs.")
+    model: Annotated[str, Of(OpenAIServerSettings, "model")]
+    base_url: Annotated[str, Of(OpenAIServerSettings, "base_url")]
+    identity: Annotated[str, Of(OpenAIServerSettings, "identity")] = ""
+    api: Annotated[Literal["chat", "completions"], Of(OpenAIServerSettings, "api")] = "chat"
+    collections: tuple[str, ...] = Field(min_length=1)
+    """Ingested collections whose captions are put to it in pairs."""
+    within: Within = "meta_class"
+    """Pair images of one class, or any two of a collection."""
+    count: int = Field(3_000, ge=1)
+    """Pairs asked about."""
+    seed: int = 0
+    """Of the sample of pairs."""
 
 
-class BenchmarkTexts(Form):
+class BenchmarkTexts(Settings):
     """Benchmarks whose annotated training texts are learned from; what follows is not zero-shot."""
 
-    cirr: str = Field("", description="Folder of CIRR with the images of its training split.")
-    fashioniq: str = Field("", description="Folder of FashionIQ with the images of its training.")
+    cirr: str = ""
+    """Folder of CIRR with the images of its training split."""
+    fashioniq: str = ""
+    """Folder of FashionIQ with the images of its training."""
 
 
 NO_BENCHMARK = BenchmarkTexts()
@@ -68,13 +71,13 @@ def finetune_rewriter(
     gt: BenchmarkTexts = NO_BENCHMARK,
     replay: str = "",
     base: str = "",
-    revision: str = "",
+    revision: Annotated[str, Of(BaseLlm, "revision")] = "",
     tuning: Annotated[Values, Group(TuningConfig, "tuning")] = DEFAULTS,
-    device: str = "auto",
-    dtype: AutoDtype = "auto",
+    device: Annotated[str, Of(BaseLlm, "device")] = "auto",
+    dtype: Annotated[AutoDtype, Of(BaseLlm, "dtype")] = "auto",
     merged: str = "",
-    profile: str = "tiny",
-    settings: dict[str, Any] | None = None,
+    profile: ProfileName = "tiny",
+    settings: Overrides = None,
 ) -> dict[str, Any]:
     """Tune the profile's rewriter with LoRA and publish the adapter.
 
@@ -93,13 +96,8 @@ def finetune_rewriter(
             made with the adapter is then labelled as not zero-shot.
         replay: A file like `pairs` with other tasks to rehearse, each prompt with its answer.
         base: Directory or hub id of the model to tune; empty: the profile's rewriter.
-        revision: Hub revision of it.
         tuning: Rank, learning rate, epochs and so on.
-        device: auto, cpu, cuda, ...
-        dtype: Of the frozen base; auto is bf16 on a GPU and fp32 elsewhere.
         merged: Folder for the whole model with the adapter merged in, for servers without LoRA.
-        profile: tiny, production, or a TOML file that extends one.
-        settings: Dotted setting names and values that replace the profile's.
     """
     chosen = resolve_profile(profile, settings)
     log = RunLog()

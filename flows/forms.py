@@ -1,30 +1,32 @@
-"""What people choose from when they start a run: drop-downs and small groups of fields.
+"""The choices of a run: drop-downs and small groups of fields.
 
-The run dialog of Prefect's UI makes them from the types; the command line takes the same values
-(`--set backbone.name=ViT-B-32`). A value outside a list is refused when the run is asked for.
+The run dialog of Prefect's UI is made from the types; the command line takes the same values
+(`--set backbone.name=ViT-B-32`). A value outside a list is refused before a run exists.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AfterValidator, WithJsonSchema, model_validator
 
+from flows.form_fields import Of, OneOf, Text, Values, chosen
 from models.captioners.settings import CaptionerSettings
+from models.encoders.spec import EncoderSpec
 from models.engine_settings import engine_kinds
 from models.retrieval.methods import METHODS, method
-from storage.benchmarks.registry import BENCHMARKS, benchmark_facts
+from models.settings import Settings
+from models.spelling import unknown
+from storage.benchmarks.registry import BENCHMARKS
 from tasks.query_sets import BenchmarkRef
 from tasks.settings import Profile
+
+ProfileName = Annotated[str, Text("tiny, production, or a TOML file that extends one.")]
+Overrides = Annotated[
+    Values | None, Text("Dotted setting names and values that replace the profile's.")
+]
 
 
 def _runs_here(name: str) -> str:
@@ -40,63 +42,30 @@ MethodName = Annotated[
     WithJsonSchema({"type": "string", "enum": [name for name, row in METHODS.items() if row.runs]}),
 ]
 """A method that can be run here; some want a checkpoint of their own."""
-
-
-def _known_benchmark(name: str) -> str:
-    return benchmark_facts(name).name
-
-
-BenchmarkName = Annotated[
-    str,
-    AfterValidator(_known_benchmark),
-    WithJsonSchema({"type": "string", "enum": list(BENCHMARKS)}),
-]
-"""A benchmark of the registry."""
+Methods = Annotated[tuple[MethodName, ...], Text("Which methods; none chosen means all that run.")]
 
 SPLITS: Final[Mapping[str, tuple[str, ...]]] = {
     name: facts.offered_splits for name, facts in BENCHMARKS.items()
 }
 """Benchmark -> its splits that can be chosen."""
 
-_SPLITS: Final = list(dict.fromkeys(name for own in SPLITS.values() for name in own))
-
-
-def _known_split(split: str) -> str:
-    if split not in _SPLITS:
-        raise ValueError(f"no split {split!r}; there are {', '.join(_SPLITS)}")
-    return split
-
-
+BenchmarkName = Annotated[str, OneOf("benchmark", tuple(BENCHMARKS))]
 Split = Annotated[
-    str, AfterValidator(_known_split), WithJsonSchema({"type": "string", "enum": _SPLITS})
+    str, OneOf("split", tuple(dict.fromkeys(name for own in SPLITS.values() for name in own)))
 ]
 """A split of some benchmark."""
 
 
-class Form(BaseModel):
-    """A group of fields that refuses unknown names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Clip(Form):
+class Clip(Settings):
     """Which CLIP. Captions, edits and added objects do not depend on it."""
 
-    name: str = Field(
-        "",
-        description="open_clip name (ViT-B-32), hf-hub:ORG/REPO, or a directory that holds "
-        "open_clip_config.json. Empty: the profile's backbone.",
-    )
-    pretrained: str = Field(
-        "",
-        description="Tag of the weights (openai, laion2b_s34b_b79k) or a weight file. Empty for "
-        "hubs and directories.",
-    )
+    name: str = chosen("encoder.name", unset="")
+    pretrained: Annotated[str, Of(EncoderSpec, "pretrained")] = ""
 
     @model_validator(mode="after")
-    def _weights_need_a_name(self) -> Clip:
+    def _weights_need_a_name(self) -> Self:
         if self.pretrained and not self.name:
-            raise ValueError(f"pretrained={self.pretrained} needs the backbone's name beside it")
+            raise ValueError(f"pretrained={self.pretrained} needs the backbone's name as well")
         return self
 
     @property
@@ -105,7 +74,7 @@ class Clip(Form):
         name = Path(self.name).name if Path(self.name).is_dir() else self.name
         return f"{name} {self.pretrained}".strip() or "the profile's backbone"
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Values:
         """The profile's settings that this choice replaces."""
         if not self.name:
             return {}
@@ -115,13 +84,11 @@ class Clip(Form):
 class Backbone(Clip):
     """Which CLIP, and the mapping network that was trained for it."""
 
-    mapping: str = Field(
-        "",
-        description="Checkpoint of a LinCIR mapping network for this backbone. Empty: trained if "
-        "a method needs one.",
-    )
+    mapping: str = ""
+    """Checkpoint of a LinCIR mapping network for this backbone. Empty: one is trained if a method
+    needs it."""
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Values:
         """The profile's settings that this choice replaces."""
         return super().settings() | ({"mapping.checkpoint": self.mapping} if self.mapping else {})
 
@@ -129,32 +96,16 @@ class Backbone(Clip):
 _ENGINES: Final = engine_kinds(CaptionerSettings)
 
 
-def _known_engine(name: str) -> str:
-    if name != "profile" and name not in _ENGINES:
-        raise ValueError(f"engine is {name!r}; one of {', '.join(map(repr, _ENGINES))}")
-    return name
+class Captioner(Settings):
+    """Which captioner. The captions of another one lie in another table."""
 
-
-EngineName = Annotated[
-    str,
-    AfterValidator(_known_engine),
-    WithJsonSchema({"type": "string", "enum": ["profile", *_ENGINES]}),
-]
-
-
-class Captioner(Form):
-    """Which captioner. What another one writes lies in a table of its own."""
-
-    engine: EngineName = Field(
-        "profile",
-        description="profile: the profile's captioner. blip2, llava: in process. openai: a server "
-        "that takes images, such as vLLM.",
-    )
-    model: str = Field("", description="Directory or hub id; for a server, the name it serves.")
-    base_url: str = Field("", description="Address of the server's /v1 (openai only).")
+    engine: Annotated[str, OneOf("engine", ("profile", *_ENGINES))] = "profile"
+    """profile: the profile's captioner, as it is. Any other engine needs a model."""
+    model: str = chosen("captioner.model", unset="")
+    base_url: str = chosen("captioner.base_url", unset="")
 
     @model_validator(mode="after")
-    def _is_whole(self) -> Captioner:
+    def _is_whole(self) -> Self:
         fields = {} if self.engine == "profile" else _ENGINES[self.engine].model_fields
         if ("model" in fields) != bool(self.model):
             others = ", ".join(
@@ -168,11 +119,11 @@ class Captioner(Form):
             raise ValueError("base_url is the address of an openai server: give both or neither")
         return self
 
-    def settings(self, captioner: str = "captioner") -> dict[str, Any]:
+    def settings(self, captioner: str = "captioner") -> Values:
         """The profile's settings that this choice replaces.
 
         Args:
-            captioner: Where the profile keeps the captioner in question.
+            captioner: Name of the captioner in the profile.
         """
         if self.engine == "profile":
             return {}
@@ -185,34 +136,21 @@ class Captioner(Form):
 class Captioning(Captioner):
     """Which captioner, and how many captions an image gets."""
 
-    per_image: int = Field(
-        0, ge=0, le=100, description="N, captions of one image; 0: the profile's."
-    )
+    per_image: int = chosen("cvsi.captions_per_image", unset=0, ge=0, le=100)
 
-    def settings(self, captioner: str = "captioner") -> dict[str, Any]:
+    def settings(self, captioner: str = "captioner") -> Values:
         """The profile's settings that this choice replaces."""
         count = {"cvsi.captions_per_image": self.per_image} if self.per_image else {}
         return super().settings(captioner) | count
 
 
-class Work(Form):
-    """How the work is cut, and what may be missing."""
+class Work(Settings):
+    """How the work is cut, and the share of rows that may fail."""
 
-    shard_size: int = Field(
-        0,
-        ge=0,
-        description="Rows that are made and published together; a crash loses at most so many. "
-        "0: the profile's sizes.",
-    )
-    allow_gaps: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="Fraction of a table's rows that may lack a usable value; empty: as in the "
-        "profile.",
-    )
+    shard_size: int = chosen("shards", unset=0, ge=0)
+    allow_gaps: float | None = chosen("allow_gaps", unset=None, ge=0, le=1)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Values:
         """The profile's settings that this choice replaces."""
         kinds = ("captions", "features", "rewrites")
         sizes = {f"shards.{kind}": self.shard_size for kind in kinds if self.shard_size}
@@ -233,24 +171,23 @@ def with_choices(
     return {**(settings or {}), **{k: v for form in forms for k, v in form.settings().items()}}
 
 
-class BenchmarkChoice(Form):
+class BenchmarkChoice(Settings):
     """One split of a benchmark, in its published layout."""
 
-    name: BenchmarkName = Field(description="Which benchmark.")
-    folder: str = Field(description="The benchmark's folder, images included.")
-    split: Split = Field(
-        "val",
-        description=" ".join(f"{name}: {', '.join(own)}." for name, own in SPLITS.items()),
-    )
-    collection: str = Field(
-        "", description="Name of the collection of its images; empty: NAME-SPLIT."
-    )
+    name: BenchmarkName
+    """Which benchmark."""
+    folder: str
+    """The benchmark's folder in its published layout, images included."""
+    split: Split = "val"
+    """One of the benchmark's own splits."""
+    collection: str = ""
+    """Name of the collection of its images; empty: NAME-SPLIT."""
 
     @model_validator(mode="after")
-    def _split_exists(self) -> BenchmarkChoice:
+    def _split_exists(self) -> Self:
         known = SPLITS[self.name]
         if self.split not in known:
-            raise ValueError(f"{self.name} has the splits {', '.join(known)}, not {self.split}")
+            raise ValueError(unknown(f"split of {self.name}", self.split, known))
         return self
 
     def ref(self, profile: Profile, options: dict[str, Any] | None = None) -> BenchmarkRef:

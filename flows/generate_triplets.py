@@ -12,7 +12,7 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 
-from flows.forms import PROFILE_CAPTIONER, Captioner
+from flows.forms import PROFILE_CAPTIONER, Captioner, Overrides, ProfileName
 from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stage
@@ -66,8 +66,8 @@ def generate_triplets(
     collections: list[str],
     count: int,
     captioning: Captioner = PROFILE_CAPTIONER,
-    profile: str = "tiny",
-    settings: dict[str, Any] | None = None,
+    profile: ProfileName = "tiny",
+    settings: Overrides = None,
     within: Within | dict[str, Within] = "meta_class",
     mix: dict[str, float] | None = None,
     seed: int = 0,
@@ -93,8 +93,6 @@ def generate_triplets(
         collections: Names of ingested collections.
         count: Number of pairs, from all collections together.
         captioning: Who captions the images.
-        profile: tiny, production, or a TOML file that extends one.
-        settings: Dotted setting names and values that replace the profile's.
         within: Pair images of one meta_class, or any two of a collection; one rule for all
             collections, or one for each, such as {"fashion": "meta_class", "nlvr": "collection"}.
         mix: Collection -> weight of its share of the pairs; 1 where it is not named.

@@ -8,6 +8,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
+from flows.forms import Overrides, ProfileName
 from flows.profiles import resolve_profile
 from flows.running import watching
 from storage.collections.collection import ingest
@@ -59,8 +60,8 @@ def run_ingest(
 def ingest_collection(
     source: str,
     name: str,
-    profile: str = "tiny",
-    settings: dict[str, Any] | None = None,
+    profile: ProfileName = "tiny",
+    settings: Overrides = None,
     class_field: str = "meta_class",
     if_taken: IfTaken = "refuse",
 ) -> State[Any]:
@@ -69,8 +70,6 @@ def ingest_collection(
     Args:
         source: A folder, one file, webdataset tars, Parquet with a bytes column, or s3://.
         name: Name of the collection.
-        profile: tiny, production, or a TOML file that extends one; says where tables are kept.
-        settings: Dotted setting names and values that replace the profile's.
         class_field: Column or JSON key of an image's meta class, where the source has one.
         if_taken: Where the name stands for other images already: refuse, replace (stand for these
             alone; the others stay stored) or add (stand for both).

@@ -18,8 +18,8 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import Field, model_validator
 
-from flows.forms import Form
 from flows.running import Made, ShardRunner
+from models.settings import Settings
 from tasks import progress
 from tasks.stages.run import run_shard
 
@@ -27,17 +27,17 @@ OBJECT_STORE: Final = 100_000_000
 """Bytes; next to nothing goes through it."""
 
 
-class RayWorkers(Form):
+class RayWorkers(Settings):
     """Worker processes of Ray."""
 
-    address: str = Field(
-        "", description="HOST:PORT of a Ray cluster. Empty: one on this host, for this run alone."
-    )
-    workers: int = Field(
-        0, ge=0, description="Shards at once, each in a process of its own. 0: without Ray."
-    )
-    cpus: int = Field(1, ge=1, description="CPU cores for each worker.")
-    gpus: float = Field(0.0, ge=0, description="GPUs for each worker; 0.5 lets two share one.")
+    address: str = ""
+    """HOST:PORT of a Ray cluster. Empty: one on this host, for this run alone."""
+    workers: int = Field(0, ge=0)
+    """Shards at once, each in a process of its own. 0: without Ray."""
+    cpus: int = Field(1, ge=1)
+    """CPU cores for each worker."""
+    gpus: float = Field(0.0, ge=0)
+    """GPUs for each worker; 0.5 lets two share one."""
 
     @model_validator(mode="after")
     def _is_installed(self) -> RayWorkers:

@@ -19,7 +19,9 @@ from flows.forms import (
     Backbone,
     BenchmarkChoice,
     Captioning,
-    MethodName,
+    Methods,
+    Overrides,
+    ProfileName,
     Work,
     with_choices,
 )
@@ -66,13 +68,13 @@ def _run_name() -> str:
 def rerun_backbone(
     backbone: Backbone,
     benchmarks: list[BenchmarkChoice],
-    methods: tuple[MethodName, ...] = (),
+    methods: Methods = (),
     captioning: Captioning = PROFILE_CAPTIONING,
     mapping_captions: str = "",
     mapping_steps: int = 20_000,
     work: Work = PROFILE_WORK,
-    profile: str = "tiny",
-    settings: dict[str, Any] | None = None,
+    profile: ProfileName = "tiny",
+    settings: Overrides = None,
     out: str = "out/rerun",
 ) -> dict[str, Any]:
     """Score methods on benchmarks with another CLIP backbone.
@@ -80,14 +82,9 @@ def rerun_backbone(
     Args:
         backbone: The CLIP to evaluate.
         benchmarks: On what.
-        methods: Which methods; none chosen means all that run.
-        captioning: Captioner and number of captions.
         mapping_captions: Captions that a mapping network for this backbone is trained on, if a
             method needs one: a text or Parquet file, or the name of a captioned collection.
         mapping_steps: Optimiser steps of that training.
-        work: Shards, and what may be missing.
-        profile: tiny, production, or a TOML file that extends one.
-        settings: Dotted setting names and values that replace the profile's.
         out: Folder for the report and the submission files.
     """
     plan = MappingPlan(mapping_captions, mapping_steps)
@@ -104,13 +101,13 @@ def rerun_backbone(
 def evaluate_matrix(
     backbones: list[Backbone],
     benchmarks: list[BenchmarkChoice],
-    methods: tuple[MethodName, ...] = (),
+    methods: Methods = (),
     captioning: Captioning = PROFILE_CAPTIONING,
     mapping_captions: str = "",
     mapping_steps: int = 20_000,
     work: Work = PROFILE_WORK,
-    profile: str = "tiny",
-    settings: dict[str, Any] | None = None,
+    profile: ProfileName = "tiny",
+    settings: Overrides = None,
     out: str = "out/matrix",
 ) -> dict[str, Any]:
     """Score every method on every benchmark with every backbone.
@@ -118,14 +115,9 @@ def evaluate_matrix(
     Args:
         backbones: The CLIPs to evaluate, one after the other.
         benchmarks: On what.
-        methods: Which methods; none chosen means all that run.
-        captioning: Captioner and number of captions.
         mapping_captions: Captions that mapping networks are trained on, where a backbone needs
             one: a text or Parquet file, or the name of a captioned collection.
         mapping_steps: Optimiser steps of that training.
-        work: Shards, and what may be missing.
-        profile: tiny, production, or a TOML file that extends one.
-        settings: Dotted setting names and values that replace the profile's.
         out: Folder for the reports, one below it per backbone.
     """
     plan = MappingPlan(mapping_captions, mapping_steps)

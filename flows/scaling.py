@@ -15,11 +15,11 @@ from typing import Any, Literal
 from prefect import flow
 
 from flows.evaluate_world import drawn_benchmarks
-from flows.forms import BenchmarkChoice, MethodName
+from flows.form_fields import Values
+from flows.forms import BenchmarkChoice, MethodName, Overrides, ProfileName
 from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stage, run_stages, train_once
-from flows.setting_groups import Values
 from flows.train_reformulation import reformulation_job
 from models.retrieval.bootstrap import Draws, interval, mean, mean_draws
 from models.retrieval.methods import method as known_method
@@ -88,8 +88,8 @@ def scaling(
     others: tuple[MethodName, ...] = (),
     method: Literal["instructcir", "instructcir-no-combiner", "instructcir-ema"] = "instructcir",
     training: Values | None = None,
-    profile: str = "tiny",
-    settings: Values | None = None,
+    profile: ProfileName = "tiny",
+    settings: Overrides = None,
     subsets: int = 250,
     circo_queries: int = 300,
     fashion_queries: int = 100,
@@ -110,8 +110,6 @@ def scaling(
         training: Groups of train-reformulation's settings that all networks share, e.g.
             {"training": {"epochs": 6}, "loss": {"temperature": 0.03}}; also network, ema,
             combiner and run.
-        profile: tiny, production, or a TOML file that extends one.
-        settings: Dotted setting names and values that replace the profile's.
         subsets: CIRR-like groups of six in each drawn world; each gives two queries.
         circo_queries: CIRCO-like queries in each drawn world.
         fashion_queries: FashionIQ-like queries per category in each drawn world.

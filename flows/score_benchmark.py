@@ -16,7 +16,9 @@ from flows.forms import (
     BenchmarkChoice,
     BenchmarkName,
     Captioning,
-    MethodName,
+    Methods,
+    Overrides,
+    ProfileName,
     Split,
     Work,
     with_choices,
@@ -144,11 +146,11 @@ def score_benchmark(
     benchmark: BenchmarkName,
     folder: str,
     split: Split = "val",
-    methods: tuple[MethodName, ...] = (),
+    methods: Methods = (),
     captioning: Captioning = PROFILE_CAPTIONING,
     work: Work = PROFILE_WORK,
-    profile: str = "tiny",
-    settings: dict[str, Any] | None = None,
+    profile: ProfileName = "tiny",
+    settings: Overrides = None,
     out: str = "",
     options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -158,11 +160,6 @@ def score_benchmark(
         benchmark: Which benchmark.
         folder: The benchmark's folder in its published layout, images included.
         split: One of the benchmark's own. Where targets are hidden, submission files are written.
-        methods: Which methods; none chosen means all that run.
-        captioning: Captioner and number of captions.
-        work: Shards, and what may be missing.
-        profile: tiny, production, or a TOML file that extends one.
-        settings: Dotted setting names and values that replace the profile's.
         out: Folder for the report and the submission files; empty: out/score/BENCHMARK-SPLIT.
         options: Protocol switches of the benchmark's loader.
     """

@@ -17,6 +17,8 @@ from flows.forms import (
     BenchmarkChoice,
     BenchmarkName,
     Captioning,
+    Overrides,
+    ProfileName,
     Split,
     Work,
     with_choices,
@@ -53,8 +55,8 @@ def sweep_fusion(
     step: float = 0.1,
     captioning: Captioning = PROFILE_CAPTIONING,
     work: Work = PROFILE_WORK,
-    profile: str = "tiny",
-    settings: dict[str, Any] | None = None,
+    profile: ProfileName = "tiny",
+    settings: Overrides = None,
     out: str = "out/sweep",
     collection: str = "",
     method: Literal["cvsi", "cvsi-instructcir"] = "cvsi",
@@ -68,10 +70,6 @@ def sweep_fusion(
         folder: The benchmark's folder in its published layout, images included.
         split: A split with public targets.
         step: Grid step of the weights.
-        captioning: Captioner and number of captions.
-        work: Shards, and what may be missing.
-        profile: tiny, production, or a TOML file that extends one.
-        settings: Dotted setting names and values that replace the profile's.
         out: Folder for the JSON file of all results.
         collection: Name of the image collection; empty: BENCHMARK-SPLIT.
         method: cvsi: every alpha, beta and gamma. cvsi-instructcir: every weight of InstructCIR.

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from prefect import flow
 
+from flows.form_fields import Of
 from flows.forms import (
     PROFILE_CAPTIONING,
     PROFILE_CLIP,
     Captioning,
     Clip,
+    Overrides,
+    ProfileName,
     with_choices,
 )
 from flows.profiles import resolve_profile
@@ -29,6 +32,8 @@ from tasks.training.mapping import (
     train_network,
 )
 
+TRAINING: Final = LinCirConfig()
+
 
 @flow(name="train-mapping", flow_run_name="train mapping network")
 def train_mapping(
@@ -36,14 +41,14 @@ def train_mapping(
     collection: str = "",
     backbone: Clip = PROFILE_CLIP,
     captioning: Captioning = PROFILE_CAPTIONING,
-    profile: str = "tiny",
-    settings: dict[str, Any] | None = None,
-    steps: int = 20_000,
-    batch_size: int = 512,
-    learning_rate: float = 1e-4,
-    dropout: float = 0.5,
-    noise: float = 1.0,
-    seed: int = 12_345,
+    profile: ProfileName = "tiny",
+    settings: Overrides = None,
+    steps: Annotated[int, Of(LinCirConfig, "steps")] = TRAINING.steps,
+    batch_size: Annotated[int, Of(LinCirConfig, "batch_size")] = TRAINING.batch_size,
+    learning_rate: Annotated[float, Of(LinCirConfig, "learning_rate")] = TRAINING.learning_rate,
+    dropout: Annotated[float, Of(LinCirConfig, "dropout")] = TRAINING.dropout,
+    noise: Annotated[float, Of(LinCirConfig, "noise")] = TRAINING.noise,
+    seed: Annotated[int, Of(LinCirConfig, "seed")] = TRAINING.seed,
     keywords: Literal["function_words", "spacy"] = "function_words",
     masking: Literal["offsets", "substring"] = "offsets",
 ) -> dict[str, Any]:
@@ -57,14 +62,6 @@ def train_mapping(
         collection: Instead of a file: use the cached captions of this collection.
         backbone: The CLIP that it is for.
         captioning: Whose captions of the collection, and how many.
-        profile: tiny, production, or a TOML file that extends one.
-        settings: Dotted setting names and values that replace the profile's.
-        steps: Optimiser steps.
-        batch_size: Captions per step.
-        learning_rate: Constant learning rate of AdamW.
-        dropout: Dropout of the network.
-        noise: Largest factor of the noise on text features.
-        seed: Of initial weights, batches, noise and dropout.
         keywords: How the words to mask are found; spacy needs its en_core_web_sm model.
         masking: Mask by position, or by substring as the released code does.
     """

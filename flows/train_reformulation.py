@@ -6,9 +6,10 @@ from typing import Annotated, Any, Final
 
 from prefect import flow
 
+from flows.form_fields import DEFAULTS, Group, Of, Values
+from flows.forms import Overrides, ProfileName
 from flows.profiles import resolve_profile
 from flows.running import train_once
-from flows.setting_groups import DEFAULTS, Group, Values
 from models.instructcir.settings import (
     CombinerSettings,
     EmaSettings,
@@ -21,7 +22,8 @@ from tasks.training.job import ReformulationJob, RunSettings
 from tasks.training.triplet_sets import TripletSet, parse_triplet_set
 
 OWN: Final = ("epochs", "batch_size", "learning_rate", "new_learning_rate", "seed")
-"""Settings of training that are parameters of their own."""
+"""Settings of training that are parameters of the flow."""
+TRAINING: Final = TrainingSettings()
 
 
 def reformulation_job(
@@ -56,15 +58,17 @@ def reformulation_job(
 @flow(name="train-reformulation", flow_run_name="train reformulation network")
 def train_reformulation(
     triplets: str | Values,
-    profile: str = "tiny",
-    settings: Values | None = None,
+    profile: ProfileName = "tiny",
+    settings: Overrides = None,
     n: int | None = None,
-    epochs: int = 10,
-    batch_size: int = 256,
-    learning_rate: float = 1e-5,
-    new_learning_rate: float = 1e-4,
-    seed: int = 0,
-    devices: int = 1,
+    epochs: Annotated[int, Of(TrainingSettings, "epochs")] = TRAINING.epochs,
+    batch_size: Annotated[int, Of(TrainingSettings, "batch_size")] = TRAINING.batch_size,
+    learning_rate: Annotated[float, Of(TrainingSettings, "learning_rate")] = TRAINING.learning_rate,
+    new_learning_rate: Annotated[
+        float, Of(TrainingSettings, "new_learning_rate")
+    ] = TRAINING.new_learning_rate,
+    seed: Annotated[int, Of(TrainingSettings, "seed")] = TRAINING.seed,
+    devices: Annotated[int, Of(RunSettings, "devices")] = 1,
     network: Annotated[Values, Group(NetworkSettings, "network")] = DEFAULTS,
     loss: Annotated[Values, Group(LossSettings, "loss")] = DEFAULTS,
     ema: Annotated[Values, Group(EmaSettings, "ema")] = DEFAULTS,
@@ -82,15 +86,7 @@ def train_reformulation(
 
     Args:
         triplets: The file triplets.json that generate-triplets wrote, or its content.
-        profile: tiny, production, or a TOML file that extends one.
-        settings: Dotted setting names and values that replace the profile's.
         n: Train on the first n pairs of the sample only; smaller sets are parts of larger ones.
-        epochs: Passes over the triplets.
-        batch_size: Triplets whose targets are each other's negatives, over all devices.
-        learning_rate: Highest rate of the pre-trained layers.
-        new_learning_rate: Highest rate of cross-attention and predictor.
-        seed: Of new weights, order, crops and dropout.
-        devices: GPUs, or processes on CPUs, that share each batch.
         network: What is built, e.g. {"cross_attended_blocks": 0, "gate": "zero_init"}.
         loss: Temperature, gathering, masking, e.g. {"temperature": 0.03}.
         ema: The moving average, e.g. {"enabled": false}.

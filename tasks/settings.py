@@ -32,7 +32,7 @@ class CaptionOptions(Settings):
     seed: int = 0
     """Seed of all captions of a table."""
     prompt: str = ""
-    """Text given to the captioner beside the image; empty for none (blip2) or for the prompt
+    """Text given to the captioner with the image; empty for none (blip2) or for the prompt
     llava_caption (llava, openai)."""
 
 
@@ -42,7 +42,7 @@ class PromptSettings(Settings):
     edit: Mapping[str, str]
     """Benchmark family -> edit prompt (p_m)."""
     objects: str
-    """Prompt for the objects most likely added (p_a)."""
+    """Prompt for the objects that are most likely added (p_a)."""
 
     def edit_of(self, family: str) -> str:
         """The edit prompt of a benchmark family.
@@ -63,11 +63,11 @@ class MappingSettings(Settings):
     """The mapping network whose pseudo token stands for the reference image."""
 
     checkpoint: str
-    """LinCIR's: directory or file of the weights."""
+    """Folder or file of a LinCIR mapping network."""
     searle: str = ""
-    """SEARLE's, for the method of that name."""
+    """Mapping network of SEARLE; the method of that name needs it."""
     pic2word: str = ""
-    """Pic2Word's, for the method of that name."""
+    """Mapping network of Pic2Word; the method of that name needs it."""
 
     def of(self, kind: str) -> str:
         """The checkpoint of one kind of network: lincir, searle or pic2word.
@@ -89,17 +89,17 @@ class InstructCirSettings(Settings):
     """The models behind InstructCIR's triplets, and the trained network that answers queries."""
 
     captioner: CaptionerSettings
-    """Captions each image once (LLaVA)."""
+    """Captioner of the training images (LLaVA); one caption an image."""
     captions: CaptionOptions = CaptionOptions(max_new_tokens=128)
-    """How its captions are made (greedily)."""
+    """Sampling of these captions (greedy)."""
     rewriter: GeneratorSettings
-    """Writes the modification texts (Vicuna)."""
+    """Text generator that writes the modification texts (Vicuna)."""
     prompt: str = "instructcir_difference"
     """Prompt of the modification text, by name or path."""
     temperature: float = Field(0.0, ge=0)
-    """Of the first answer; sampled texts vary more in their wording."""
+    """Temperature of the first answer; sampled texts vary more in their wording."""
     retry_temperature: float = Field(0.7, gt=0)
-    """Of further answers, after one that broke the contract."""
+    """Temperature of further answers, after one that broke the contract."""
     attempts: int = Field(3, ge=1)
     """Answers asked for before a pair is given up."""
     checkpoint: str = ""
@@ -127,18 +127,23 @@ class ReformulationSettings(Settings):
 
 
 class ShardSizes(Settings):
-    """Rows made and published together. A crash loses at most the shard in flight."""
+    """Sizes of shards, by kind of table."""
 
     captions: int = Field(64, ge=1)
+    """Images of a shard of captions."""
     features: int = Field(512, ge=1)
+    """Images or queries of a shard of features."""
     rewrites: int = Field(512, ge=1)
+    """Prompts of a shard of edited captions or added objects."""
     triplets: int = Field(512, ge=1)
+    """Pairs of a shard of triplets."""
 
 
 class Profile(Settings):
     """Everything that a run needs to know. `flows/profiles.py` holds the complete ones."""
 
     name: str
+    """Name of the profile, for people."""
     root: str
     """Where tables are kept: a folder or an s3:// prefix."""
     encoder: EncoderSpec
@@ -152,12 +157,13 @@ class Profile(Settings):
     """The one caption of single-caption methods: a greedy one, or the first of the ensemble."""
     cvsi: CvsiSettings = Field(default_factory=lambda: CvsiSettings(weights=dict(PAPER_WEIGHTS)))
     unsuited: tuple[str, ...] = ()
-    """Methods that these models cannot serve: where no methods are named, all but these run."""
+    """Methods that these models cannot serve; they are skipped where no methods are named."""
     shards: ShardSizes = ShardSizes()
+    """Rows made and published together; a crash loses at most the shard in flight."""
     allow_gaps: float = Field(0.02, ge=0, le=1)
     """Fraction of a table's rows that may lack a usable value."""
     allow_missing_images: bool = False
-    """Score although images of the benchmark are missing."""
+    """Score a benchmark although some of its images are missing."""
 
     @property
     def query_encoder(self) -> EncoderSpec:

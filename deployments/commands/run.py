@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from deployments.display import console, show_stages, stage_display
 from deployments.errors import UserError
-from deployments.flow_parameters import parameter_texts, refuse_misspelt, setting_texts
+from deployments.flow_parameters import fitted, parameter_texts, setting_texts
 from deployments.prefect_session import configure_prefect, prefect_session
 from models.spelling import unknown
 
@@ -133,14 +133,14 @@ def _values(arguments: argparse.Namespace, flow: Any) -> tuple[dict[str, Any], d
     for key, value in parse_assignments(arguments.set).items():
         group, dot, field = key.partition(".")
         if key in parameters:
-            own[key] = _fit(value, parameters[key])
+            own[key] = value
         elif group in Profile.model_fields:
             settings[key] = value
         elif dot and group in parameters:
             own.setdefault(group, {})[field] = value
         else:
             raise UserError(_unknown(arguments, key, parameters))
-    refuse_misspelt(flow, own)
+    own = fitted(flow, own)
     resolve_profile(arguments.profile, settings)
     _require(arguments.flow, parameters, own)
     try:
@@ -168,16 +168,6 @@ def _sum_up(result: dict[str, Any]) -> None:
             show_scores(value, result["main_metrics"])
         elif key not in ("stages", "main_metrics") and value not in (None, [], {}):
             print(f"{key}: {value if isinstance(value, str | int | float) else json.dumps(value)}")
-
-
-def _fit(value: Any, parameter: inspect.Parameter) -> Any:
-    """`a,b` for a list parameter means ["a", "b"]; numbers for text parameters stay text."""
-    kind = str(parameter.annotation)
-    if kind.startswith(("list", "tuple")) and isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    if kind.startswith("str") and not isinstance(value, str):
-        return str(value)
-    return value
 
 
 def _require(name: str, parameters: Any, given: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ class EncoderSpec(Settings):
     """open_clip's name (`ViT-L-14`), `hf-hub:org/repo`, `local-dir:PATH`, or a directory."""
     pretrained: str = ""
     """open_clip's tag of the weights (`openai`, `laion2b_s39b_b160k`), a weight file, or
-    `random:SEED` for an untrained network. Empty for hubs and directories."""
+    `random:SEED` for an untrained network. Hubs and directories bring their own."""
     preprocess: PreprocessMode = "targetpad"
     """`targetpad` or `clip`; see `models.encoders.preprocess`."""
     pad_ratio: float = Field(1.25, ge=1)

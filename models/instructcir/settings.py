@@ -27,17 +27,17 @@ class NetworkSettings(Settings):
     """What the network is made of."""
 
     cross_attended_blocks: int | None = Field(None, ge=0)
-    """How many image blocks, counted from the last, attend to the text; None is every block (the
-    paper), 0 none."""
+    """Number of image blocks, counted from the last, that attend to the text; None is every block
+    (the paper), 0 none."""
     gate: Gate = "none"
     """`zero_init` multiplies the cross-attention by a scalar trained from 0, so that training
     starts at CLIP's own features; `none` is the paper."""
     text_mask: TextMask = "eot"
-    """Which text tokens image tokens see: up to the end-of-text token (`eot`), or all positions of
+    """Text tokens that image tokens see: up to the end-of-text token (`eot`), or all positions of
     the context, padding included (`full`)."""
     null_text: NullText = "empty"
-    """What stands for "no text": the empty string (`empty`), or a trained sequence that starts as
-    the empty string's (`learned`)."""
+    """Stand-in for "no text": the empty string (`empty`), or a trained sequence that starts as the
+    empty string's (`learned`)."""
     predictor: bool = True
     """Whether an MLP joins image and text; without it z = v. With neither predictor nor
     cross-attention z is the sum of both normalised embeddings: Table V's "original CLIP model"."""
@@ -85,16 +85,16 @@ class EmaSettings(Settings):
     """The moving average that encodes targets, with I-JEPA's schedule."""
 
     enabled: bool = True
-    """Whether there is one; without it the online network encodes targets."""
+    """Whether there is a moving average; without it the online network encodes targets."""
     start: float = Field(0.996, ge=0, le=1)
     """Momentum of the first optimiser step; it grows linearly."""
     end: float = Field(1.0, ge=0, le=1)
     """Momentum reached at the last step."""
     without: WithoutEma = "shared"
-    """What "no EMA" means; the paper's ablation does not say it. `shared` (default): one network
-    on both sides with gradients through both, which is what a plain dual encoder such as CLIP does,
-    so that exactly the averaging is taken away. `stop_gradient`: the online network without
-    gradients on the target side, the moving average with momentum 0."""
+    """Meaning of "no EMA", which the paper's ablation does not define. `shared`: one network on
+    both sides with gradients through both, as in CLIP, so that only the averaging is taken away.
+    `stop_gradient`: the online network without gradients on the target side, which is the moving
+    average with momentum 0."""
 
     @model_validator(mode="after")
     def _momentum_grows(self) -> Self:

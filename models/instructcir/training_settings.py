@@ -1,8 +1,8 @@
 """How the reformulation network is trained: one named value for each choice.
 
-The paper prints the optimiser, the weight decay and a batch of 32 on eight devices; most other
-values are gaps of its text (tagged OPEN in the method specification, section 1.5) with the
-default that the specification recommends.
+The paper prints the optimiser, the weight decay and a batch of 32 on eight devices. Its text leaves
+most other values open; they have the defaults that the method specification recommends (section
+1.5).
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ class TrainingSettings(Settings):
     """Everything about training that changes the weights."""
 
     batch_size: int = Field(256, ge=2)
-    """Triplets whose targets are each other's negatives, over all devices together. 256 is the
-    paper's 32 on each of 8 devices with gathered negatives; the paper does not say whether its 32
-    is per device. [P / R]"""
+    """Triplets whose targets are each other's negatives, over all devices together. The paper has
+    32 on each of 8 devices, and does not say whether negatives are gathered."""
     accumulate: int = Field(1, ge=1)
-    """Batches whose gradients are added up for one optimiser step. It saves memory but does not
+    """Batches whose gradients are added up for one optimiser step. It saves memory and does not
     make more negatives."""
     epochs: int = Field(10, ge=1)
-    """Passes over the training triplets. OPEN -> 10 up to 95k triplets, 6 from 200k. [R]"""
+    """Passes over the training triplets (not in the paper); 10 suit up to 95k triplets, 6 suit
+    200k."""
     max_steps: int | None = Field(None, ge=1)
     """Optimiser steps instead of epochs, if given."""
     learning_rate: float = Field(1e-5, gt=0)
-    """Of the pre-trained layers. OPEN -> 1e-5. [R]"""
+    """Highest rate of the pre-trained layers (not in the paper)."""
     new_learning_rate: float = Field(1e-4, gt=0)
-    """Of cross-attention, predictor and other new layers. OPEN -> 1e-4. [R]"""
+    """Highest rate of cross-attention, predictor and other new layers (not in the paper)."""
     weight_decay: float = Field(0.1, ge=0)
-    """AdamW's; biases, norms, gates and embeddings have none. [P]"""
+    """AdamW's, as in the paper; biases, norms, gates and embeddings have none."""
     warmup: float = Field(0.05, ge=0, lt=1)
-    """Share of the steps in which the rates rise to their value; then they follow a cosine to zero.
-    OPEN -> 0.05. [R]"""
+    """Share of the steps in which the rates rise; afterwards they follow a cosine to zero (not in
+    the paper)."""
     clip: float = Field(1.0, ge=0)
-    """Largest norm of the gradient; 0 leaves it alone. OPEN -> 1.0. [R]"""
+    """Largest norm of the gradient (not in the paper); 0 leaves the gradient alone."""
     precision: Precision = "fp32"
-    """`fp32`, or `bf16` autocast over fp32 weights. OPEN -> bf16 on GPUs. [R]"""
+    """`fp32`, or `bf16` autocast over fp32 weights, which suits GPUs (not in the paper)."""
     augmentation: Augmentation = "clip"
     """`clip` (resize and centre crop), `targetpad` (ratio 1.25) or `random_resized_crop` (0.8 to
-    1.0 of the picture). OPEN -> clip. [R]"""
+    1.0 of the picture); not in the paper."""
     class_grouping: int = Field(0, ge=0)
     """Pairs of one meta class that stand together in a batch, so that their targets are hard
     negatives; 0 shuffles freely, as the paper does."""
@@ -56,12 +56,12 @@ class TrainingSettings(Settings):
     """Of new weights, order, crops and dropout."""
     validation: int = Field(200, ge=0)
     """Triplets held out to choose the best step: the first of the sample, so that nested samples
-    are judged by the same ones; at most a tenth of what there is. Triplets that share an image with
-    them are not trained on."""
+    are judged by the same ones, and at most a tenth of all. Triplets that share an image with them
+    are not trained on."""
     validate_every: int = Field(0, ge=0)
-    """Steps between two validations; 0 is once an epoch."""
+    """Steps between two validations; 0 validates once an epoch."""
     branch: Branch = "online"
-    """Whose queries are validated: `online` weights or their moving average. OPEN -> online. [R]"""
+    """Network whose queries are validated: the `online` weights or their moving average."""
     keep: Keep = "best"
     """Publish the step with the best validation, or the last one."""
     gradient_checkpointing: bool = False
@@ -69,9 +69,9 @@ class TrainingSettings(Settings):
     compile: bool = False
     """Run the network through `torch.compile`."""
     combiner_learning_rate: float = Field(1e-2, gt=0)
-    """Of stage two. OPEN -> 1e-2. [R]"""
-    combiner_epochs: int = 1
-    """Passes of stage two. OPEN -> 1. [R]"""
+    """Of stage two (not in the paper)."""
+    combiner_epochs: int = Field(1, ge=1)
+    """Passes of stage two (not in the paper)."""
     saved_as: Literal["fp32", "fp16"] = "fp32"
     """Precision of the published weights."""
 

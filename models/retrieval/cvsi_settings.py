@@ -30,8 +30,11 @@ class CvsiWeights(Settings):
     """Weights of equations 8 and 9."""
 
     alpha: float
+    """Weight of the mean edited caption (equation 8)."""
     beta: float
+    """Weight of the fine-grained text; the reference image has the rest of equation 8."""
     gamma: float
+    """Weight of the mean gallery caption; the gallery image has the rest of equation 9."""
 
     @model_validator(mode="after")
     def _lie_in_the_simplex(self) -> Self:
@@ -88,7 +91,7 @@ class CvsiSettings(Settings):
     """Every choice of the method that changes a number."""
 
     captions_per_image: int = Field(15, ge=1)
-    """N, for references and for the gallery."""
+    """N, captions of an image, both of references and of the gallery."""
     edit_mode: Literal["per_caption", "joined"] = "per_caption"
     """D1, read by the edit stage. `per_caption`: one edit for each of the N captions (equation 7).
     `joined`: one edit of all captions joined by ", "."""
@@ -101,7 +104,7 @@ class CvsiSettings(Settings):
     similarity: Similarity = "cosine"
     """D4, read by search. `cosine` (equation 10), or `dot` with an unnormalised gallery vector."""
     part_norms: Literal["unit", "code"] = "unit"
-    """D5, read by fusion. `unit`: all parts have length one. `code`: as the code does it: averaged
+    """D5, read by fusion. `unit`: all parts have length one. `code`: as in the released code, mean
     gallery captions keep their length for CIRR and CIRCO and are renormalised for FashionIQ."""
     final_stop: bool = True
     """D6, read by query features. A full stop ends the fine-grained text."""
@@ -112,20 +115,21 @@ class CvsiSettings(Settings):
     """D8, read by the caption stage. `nucleus`: N independent samples. `beam_sample`: one beam
     search with N beams that samples."""
     preprocess: PreprocessMode = "targetpad"
-    """D9, read by image features."""
+    """D9, read by image features: how a picture becomes pixels."""
     gallery_dtype: Dtype = "fp32"
-    """D10, read by image features of the gallery."""
+    """D10, read by image features: precision of the gallery's."""
     exclude_reference: Literal["cirr_only", "always", "never"] = "cirr_only"
-    """D11, read by search. `cirr_only`: the benchmark's own rule."""
+    """D11, read by search: whether a query's reference is left out of its ranking. `cirr_only`: the
+    benchmark's own rule."""
     temperature: float = Field(0.0, ge=0)
-    """D12, read by the edit and added-objects stages."""
+    """D12, read by the edit and added-objects stages: the text generator's temperature."""
     answer_parsing: Literal["strict", "verbatim"] = "strict"
     """D13, read by the edit and added-objects stages. `strict`: label removed, first line only,
     empty answers rejected. `verbatim`: as the model wrote it."""
     weights: Mapping[str, CvsiWeights] = Field(default_factory=lambda: dict(PAPER_WEIGHTS))
     """D14, read by fusion: alpha, beta, gamma by benchmark family."""
     no_objects: NoObjects = "drop"
-    """D15, read by query features, for modifications that add nothing."""
+    """D15, read by query features: the text where a modification adds nothing."""
 
     def weights_for(self, family: str) -> CvsiWeights:
         """The weights for a benchmark family.
@@ -175,7 +179,7 @@ class CvsiSettings(Settings):
 
 
 CVSI: Final = CvsiSettings()
-"""The paper's method; where the paper says nothing, the choice that loses nothing."""
+"""The paper's method; where the paper is silent, the choice that keeps the most information."""
 
 CVSI_CODE: Final = CvsiSettings(
     edit_mode="joined",

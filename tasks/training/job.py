@@ -31,16 +31,16 @@ class RunSettings(Settings):
     """Where and how fast a training runs; nothing here changes its result on one machine."""
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    """What to train on."""
+    """Hardware to train on."""
     devices: int = Field(1, ge=1)
     """GPUs (or CPU processes) that share each batch."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
-    """How several devices share the work: copies, or sharded weights."""
+    """How several devices share the work: `ddp` copies the weights, `fsdp` shards them."""
     workers: int = Field(0, ge=0)
-    """Threads that prepare batches ahead, for each device."""
+    """Threads of each device that prepare batches ahead."""
     cache_mb: int = Field(2048, ge=0)
-    """Memory for decoded pictures, in each process; random crops keep the whole pictures beside
-    those that are validated with, up to this much each."""
+    """MiB of memory for decoded pictures in each process; random crops keep whole pictures next to
+    the validated ones, with as much again."""
     log_steps: int = Field(10, ge=1)
     """Steps between two points of the curves."""
     save_steps: int = Field(1000, ge=1)
@@ -51,7 +51,7 @@ class RunSettings(Settings):
         "csv",
         "tensorboard",
     )
-    """Lightning loggers to write to."""
+    """Lightning loggers that record the run."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pytest
 
 from deployments.cli import main
 from deployments.commands.run import FLOWS
-from deployments.flow_parameters import parameter_texts
+from deployments.flow_parameters import fitted, parameter_texts
 from flows.forms import Backbone, BenchmarkChoice, Captioning, Clip, Work, with_choices
 from flows.profiles import resolve_profile
 from models.retrieval.methods import METHODS
@@ -55,7 +55,7 @@ def changed(base: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_no_choice_hides_in_a_free_text(name: str) -> None:
-    """Whoever reads the dialog's schema finds the choices that the flow's code knows."""
+    """The dialog's schema holds the choices that the flow's code knows."""
     fields = {
         key: re.sub(r" ?(Required|Default: .*)\.$", "", text)
         for key, text in parameter_texts(flow_of(name))
@@ -137,7 +137,7 @@ def test_the_server_refuses_and_says_what_is_allowed(
         (
             "rerun-backbone",
             changed(RERUN, benchmarks=[{"name": "circo", "folder": "x", "split": "test1"}]),
-            "circo has the splits val, test, not test1",
+            "unknown split of circo 'test1'; did you mean 'test'",
         ),
         ("rerun-backbone", changed(RERUN, backbone={"pretrained": "openai"}), "needs the backbone"),
         ("score-benchmark", changed(CIRR, methods=["palavra"]), "does not run here"),
@@ -229,7 +229,7 @@ def test_a_benchmark_is_found_from_anywhere(tmp_path: Any, monkeypatch: Any) -> 
 def test_the_command_line_lists_choices_and_groups(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "rerun-backbone", "--list"]) == 0
     page = " ".join(capsys.readouterr().out.split())  # lines are filled to the page's width
-    assert " backbone.name: open_clip name (ViT-B-32)" in page
+    assert " backbone.name: open_clip's name (`ViT-L-14`)" in page
     assert "One of val, test1, test. Default: val. benchmarks[].collection:" in page
     assert "One of profile, blip2, llava, openai. Default: profile. captioning.model:" in page
     assert " encoder.image_batch = 128 Images in one forward pass. captioner.engine =" in page
@@ -238,3 +238,37 @@ def test_the_command_line_lists_choices_and_groups(capsys: pytest.CaptureFixture
     assert "`none` is the paper. One of none, zero_init. Default: none. network.text_mask:" in page
     assert " training.keep: Publish the step with the best validation, or the last one." in page
     assert "training.epochs" not in page  # a parameter of its own
+
+
+def test_values_are_fitted_to_their_parameters() -> None:
+    given = {"collection": 2024, "methods": "cvsi, lincir", "work": {"shard_size": 8}}
+    assert fitted(flow_of("embed-gallery"), given) == {
+        "collection": "2024",
+        "methods": ["cvsi", "lincir"],
+        "work": {"shard_size": 8},
+    }
+    given = {"seeds": 5, "benchmarks": "cirr", "subsets": 9, "out": True}
+    assert fitted(flow_of("evaluate-world"), given) == {
+        "seeds": [5],
+        "benchmarks": ["cirr"],
+        "subsets": 9,
+        "out": "true",
+    }
+    reference = {"root": "r", "spec_key": "k"}  # text or a mapping
+    assert fitted(flow_of("train-reformulation"), {"triplets": reference}) == {
+        "triplets": reference
+    }
+
+
+def test_a_parameter_that_is_a_setting_has_its_text_and_limits() -> None:
+    from models.instructcir.training_settings import TrainingSettings
+
+    properties = flow_of("train-reformulation").parameters.properties
+    own = TrainingSettings.model_json_schema()["properties"]
+    for name in ("epochs", "batch_size", "learning_rate", "new_learning_rate", "seed"):
+        shown = properties[name]
+        assert {key: shown[key] for key in own[name] if key != "title"} == {
+            key: value for key, value in own[name].items() if key != "title"
+        }
+    with pytest.raises(ParameterTypeError, match="greater than or equal to 2"):
+        flow_of("train-reformulation").validate_parameters(changed(TRIPLETS, batch_size=1))
