@@ -261,6 +261,8 @@ def test_values_are_fitted_to_their_parameters() -> None:
 
 
 def test_a_parameter_that_is_a_setting_has_its_text_and_limits() -> None:
+    from prefect.exceptions import ParameterTypeError
+
     from models.instructcir.training_settings import TrainingSettings
 
     properties = flow_of("train-reformulation").parameters.properties
