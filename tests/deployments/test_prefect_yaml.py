@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from deployments.commands.run import FLOWS
+from deployments.flow_parameters import parameter_texts
 from deployments.stack.resources import POOLS
 
 FILE = Path(__file__).resolve().parents[2] / "prefect.yaml"
@@ -72,8 +73,7 @@ def test_every_flow_of_the_command_line_has_a_deployment() -> None:
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda d: d["name"])
 def test_the_dialog_explains_every_parameter(deployment: dict[str, Any]) -> None:
-    """Prefect shows the docstring's `Args`; a parameter that is not in it has no text."""
+    """A text is in the docstring's `Args`, of the setting, or of the group of fields."""
     flow = flow_of(deployment)
-    text = inspect.getdoc(flow.fn) or ""
-    missing = [n for n in inspect.signature(flow.fn).parameters if f"    {n}: " not in text]
-    assert missing == []
+    texts = dict(parameter_texts(flow))
+    assert [n for n in inspect.signature(flow.fn).parameters if not texts[n]] == []
