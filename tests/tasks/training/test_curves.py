@@ -10,7 +10,6 @@ import pytest
 
 from tasks.artifacts import LARGEST
 from tasks.report.charts import chart_markdown
-from tasks.training.curve_artifacts import show_losses
 from tasks.training.curves import (
     LOGGED_POINTS,
     POINTS,
@@ -44,6 +43,7 @@ def test_a_remainder_is_shared_out() -> None:
 
 
 def test_outside_a_task_nothing_is_asked_of_a_server() -> None:
+    from tasks.training.curve_artifacts import show_losses
 
     show_losses("a key", "a title", 1, [1.0], "nowhere")
 
