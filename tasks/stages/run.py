@@ -21,27 +21,10 @@ from storage.tables.plans import Plan, Shard
 from storage.tables.schemas import OK
 from tasks import progress
 from tasks.cached import shown_as_cached
-from tasks.stages.caption_features import CaptionFeatureStage
-from tasks.stages.captions import CaptionStage
-from tasks.stages.image_features import ImageFeatureStage
-from tasks.stages.query_features import QueryFeatureStage
-from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
-from tasks.stages.rewrites import RewriteStage
-from tasks.stages.triplets import TripletStage
+from tasks.stages.stage import Stage
 
 TRANSIENT = (ConnectionError, TimeoutError, S3ConnectionError, S3ClientError)
 """Lost connections and timeouts; an error of the S3 client is not a ConnectionError of Python's."""
-
-AnyStage = (
-    CaptionStage
-    | ImageFeatureStage
-    | CaptionFeatureStage
-    | RewriteStage
-    | QueryFeatureStage
-    | ReformulatedImageStage
-    | ReformulatedQueryStage
-    | TripletStage
-)
 
 
 def is_transient(task: Any, run: Any, state: Any) -> bool:
@@ -51,7 +34,7 @@ def is_transient(task: Any, run: Any, state: Any) -> bool:
 
 
 @task(task_run_name="plan {stage.title}", cache_policy=NO_CACHE, persist_result=False)
-def plan_stage(stage: AnyStage, retry_failed: bool = False) -> Plan | State[Plan]:
+def plan_stage(stage: Stage, retry_failed: bool = False) -> Plan | State[Plan]:
     """What of a stage is missing; a stage that is complete shows as Cached."""
     plan = stage.table().plan(stage.planned_keys(), stage.shard_size, retry_failed)
     return plan if plan.shards else shown_as_cached(plan)
@@ -66,7 +49,7 @@ def plan_stage(stage: AnyStage, retry_failed: bool = False) -> Plan | State[Plan
     retry_jitter_factor=0.5,
     retry_condition_fn=is_transient,
 )
-def run_shard(stage: AnyStage, shard: dict[str, Any]) -> dict[str, Any] | State[dict[str, Any]]:
+def run_shard(stage: Stage, shard: dict[str, Any]) -> dict[str, Any] | State[dict[str, Any]]:
     """Make and publish the rows of one shard; one that another worker made shows as Cached."""
     started = time.monotonic()
     table = stage.table()
