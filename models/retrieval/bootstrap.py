@@ -1,7 +1,7 @@
-"""Bootstrap intervals over queries, from what each query scores.
+"""Bootstrap intervals over queries, from the score of each query.
 
 Every metric is a mean over queries (and then over categories), so that a draw of queries with
-replacement is a weighted mean of what single queries score: one multinomial draw of weights per
+replacement is a weighted mean of single queries' scores: one multinomial draw of weights per
 category serves all metrics, and the draws of two methods on one benchmark are paired.
 """
 
@@ -30,7 +30,7 @@ def bootstrap(
     order, and would change the last digit of intervals that ledgers hold.
 
     Args:
-        categories: For each category, metric -> (Q,) what each query scores, from 0 to 1; NaN
+        categories: For each category, metric -> (Q,) the score of each query, from 0 to 1; NaN
             where the metric does not count the query.
         resamples: R, how many draws.
         seed: Of the draws.

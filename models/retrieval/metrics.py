@@ -28,7 +28,7 @@ Scores = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
 Ranks = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
-"""(Q,) what each query scores in a metric, from 0 to 1; NaN where it does not count."""
+"""(Q,) the score of each query in a metric, from 0 to 1; NaN where it does not count."""
 
 
 @dataclass(frozen=True, slots=True)

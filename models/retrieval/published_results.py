@@ -1,4 +1,4 @@
-"""The papers' published numbers, for the leaderboard to show beside our own.
+"""The papers' published numbers, for the leaderboard to show next to our own.
 
 Sources: CVSI (Tables I, II, III) and InstructCIR (Tables II to V). Values are percent as printed;
 a value that a table leaves out is absent here. Metric names are those of
@@ -33,7 +33,7 @@ class PaperResult:
         backbone: Backbone as the table names it; empty where the table does not.
         method: Name of the row in `models.retrieval.methods.METHODS`.
         metrics: Metric name -> percent.
-        note: What sets the row apart from others of the same method, such as training data.
+        note: The difference from other rows of the same method, such as training data.
         supervised: Whether it was trained on the benchmark's own training split, or on
             modification texts of it.
         variant: Whether the paper gives another row of the same method as the main one.
@@ -183,7 +183,7 @@ _OWN_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     VIT_L14: ("ViT-L-14-quickgelu openai", "ViT-L-14 openai"),
     VIT_G14: ("ViT-bigG-14 laion2b_s39b_b160k",),
 }
-"""What the papers' backbones are called here, model and weights."""
+"""Names of the papers' backbones here, model and weights."""
 
 
 def paper_results(benchmark: str) -> tuple[PaperResult, ...]:
@@ -210,7 +210,7 @@ class Published:
 
     @property
     def apart(self) -> str:
-        """What must be written next to the number: `where`; empty where it is comparable."""
+        """`where`, to be written next to the number; empty where the number is comparable."""
         return "" if self.comparable else self.where
 
     def text(self, metric: str) -> str:

@@ -119,7 +119,7 @@ def _read_targets(record: Any, where: str) -> tuple[str, ...]:
 
 
 def _read_listing(path: Path) -> dict[str, str]:
-    """Image name -> file name in the listing's order; empty when there is no listing."""
+    """Image name -> file name in the listing's order; empty without a listing."""
     if not path.exists():
         return {}
     listing = read_json(path)

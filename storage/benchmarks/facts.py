@@ -49,7 +49,7 @@ class Metrics:
         aspect_precision: Depth k of map@k/ASPECT over the queries of each aspect; 0: none.
         by_category: Whether each recall is given for each category as recall@k/CATEGORY, and as
             their unweighted mean recall@k/average.
-        averaged: Metrics whose mean is the metric `average`; none: there is no such metric.
+        averaged: Metrics whose mean is the metric `average`; empty: without that metric.
     """
 
     main: str
@@ -80,7 +80,7 @@ class Metrics:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkFacts:
-    """Everything that is known of a benchmark.
+    """One benchmark: its names, splits, metrics, file forms, and the keys of its settings.
 
     Attributes:
         name: Its name in the registry, in parameters and in the ledger.
@@ -91,7 +91,7 @@ class BenchmarkFacts:
         columns: Metrics of a report's leaderboard, in order.
         terminal_columns: Metric -> heading, of the few that fit a terminal.
         predictions: How a predictions file is read.
-        submission: Writes the files of its evaluation server; None where there is no server.
+        submission: Writes the files of its evaluation server; None without a server.
         family: The benchmark family whose prompts and fusion weights are used; empty: its own.
         paper: Its name in `models.retrieval.published_results`; empty: no paper is known.
         options: Protocol switches of an evaluation that differ from the loader's defaults.

@@ -70,7 +70,7 @@ def require_images(benchmark: Benchmark, *, allow_missing: bool = False) -> Benc
     whose target is absent stay in the denominator as misses.
 
     Raises:
-        MissingImages: with found/needed, the first names, and what to do.
+        MissingImages: with found/needed, the first names, and the next step.
     """
     for category, gallery in benchmark.galleries.items():
         if not gallery:

@@ -28,7 +28,7 @@ def read_json(path: Path, error: type[BenchmarkError] = AnnotationError) -> Any:
         error: Type of the error to raise.
 
     Raises:
-        BenchmarkError: (as ``error``) with the path, what is wrong and what to do.
+        BenchmarkError: (as ``error``) with the path, the defect and the next step.
     """
     if not path.is_file():
         raise error(f"{path}: no such file. Check the path, or download the file it names.")
@@ -55,7 +55,7 @@ def require_field(record: Any, name: str, kind: type, where: str) -> Any:
     """The field ``name`` of an annotation record, checked to be of type ``kind``.
 
     Raises:
-        AnnotationError: naming the record, the field and what was found.
+        AnnotationError: naming the record, the field and the value found.
     """
     if not isinstance(record, dict) or name not in record:
         raise AnnotationError(f"{where}: field {name!r} is absent. Use the published annotations.")
@@ -95,7 +95,7 @@ def require_unique(names: tuple[str, ...], where: str) -> tuple[str, ...]:
 
 
 def choose(option: str, value: object, allowed: Sequence[object]) -> Any:
-    """A protocol switch's value, or an error that lists what is allowed."""
+    """A protocol switch's value, or an error that lists the allowed ones."""
     for known in allowed:  # by type too: 1 is not True here
         if value == known and type(value) is type(known):
             return value

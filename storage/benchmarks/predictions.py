@@ -41,7 +41,7 @@ class PredictionForm:
     """How one benchmark writes predictions.
 
     Attributes:
-        lists: From a benchmark and the parsed file to what is ranked and, by category, the
+        lists: From a benchmark and the parsed file to the kind of ranking and, by category, the
             claimed list of each query, in query order (see `in_query_order`).
         to_name: From a list's entry, and where it stands, to the image's name.
     """
@@ -69,7 +69,7 @@ def read_predictions(benchmark: Benchmark, form: PredictionForm, path: str | Pat
     """Read and check a predictions file.
 
     Raises:
-        PredictionError: naming the file, the query, what was found and what is allowed.
+        PredictionError: naming the file, the query, the value found and the allowed ones.
     """
     data = read_json(Path(path), PredictionError)
     try:
@@ -90,7 +90,7 @@ def check_predictions(
         exact: Refuse lists longer than the depth (a submission) instead of reading their head.
 
     Raises:
-        PredictionError: saying what was found, what is allowed and what to do.
+        PredictionError: saying the value found, the allowed ones and the next step.
     """
     if not isinstance(data, dict):
         raise PredictionError(f"expected a JSON object, found {shorten(data)}.")
@@ -151,7 +151,7 @@ def _read_list(raw: Any, where: str, to_name: Callable[[Any, str], str]) -> list
 
 
 def _gallery(benchmark: Benchmark, category: str, lists: list[list[str]]) -> tuple[str, ...]:
-    """The gallery, or without a listing (CIRCO) every id that anybody mentions."""
+    """The gallery, or without a listing (CIRCO) every id that a list or a query names."""
     if benchmark.galleries[category]:
         return benchmark.galleries[category]
     names = {name for each in lists for name in each}

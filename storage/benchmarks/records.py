@@ -10,7 +10,7 @@ from storage.tables.keys import JsonValue
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One composed query: a reference image, a modification text, and what counts as right.
+    """One composed query: a reference image, a modification text, and the right answers.
 
     Attributes:
         query_id: The benchmark's own identifier, unique within the split.

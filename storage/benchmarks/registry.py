@@ -32,7 +32,7 @@ FAMILIES: Final = tuple(dict.fromkeys(facts.family for facts in BENCHMARKS.value
 
 
 def benchmark_facts(name: str) -> BenchmarkFacts:
-    """What is known of a benchmark.
+    """The record of a benchmark.
 
     Raises:
         BenchmarkError: The name is unknown; the known ones are listed.

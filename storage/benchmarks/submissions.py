@@ -35,7 +35,7 @@ class SubmissionFile:
 
 
 def write_submission(files: Sequence[SubmissionFile], folder: str | Path) -> tuple[Path, ...]:
-    """Write validated files side by side, each atomically; returns their paths.
+    """Write validated files into one folder, each atomically; returns their paths.
 
     Raises:
         SubmissionError: when two files have one name (the second would replace the first).

@@ -164,7 +164,7 @@ def summed_up(chosen: Metrics, categories: Sequence[Mapping[str, Values]]) -> di
     """Metric -> percent: means over queries, then over categories.
 
     Raises:
-        ValueError: There is no category.
+        ValueError: No category was given.
     """
     if not categories:
         raise ValueError("no category was given; a benchmark needs at least one.")

@@ -1,4 +1,4 @@
-"""Score a predictions file by itself: annotations + file -> metrics. No images, no Prefect."""
+"""Score a predictions file: annotations and file to metrics, without images and Prefect."""
 
 from __future__ import annotations
 

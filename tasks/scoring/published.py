@@ -15,7 +15,7 @@ def published_for(
         benchmark: Name of the benchmark; one that is not registered has no published row.
         split: The split of the result.
         method: Its method.
-        backbone: Its backbone, as tables name it; what was trained on top of it does not count.
+        backbone: Its backbone, as tables name it; a network trained on top of it does not count.
         drawn: Whether the benchmark is a drawn one.
     """
     facts = BENCHMARKS.get(benchmark)

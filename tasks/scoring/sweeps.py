@@ -86,7 +86,9 @@ def sweep_shares(stage: RankingStage, grid: Sequence[float]) -> list[dict[str, A
     query_set = load_query_set(stage.root, stage.benchmark)
     recipe = stage.recipe
     if not isinstance(recipe, LateFusion) or len(recipe.parts) != 2:
-        raise ValueError(f"{stage.method} is no late fusion of two methods that both have a weight")
+        raise ValueError(
+            f"{stage.method} is not a late fusion of two methods that both have a weight"
+        )
     views: dict[str, IndexedCategory] = {}
     lists: dict[str, list[Ints]] = {}
     for category in query_set.benchmark.galleries:

@@ -288,7 +288,7 @@ def test_the_sweep_scores_what_a_ranking_with_that_weight_would(
                 total += hits / place
         precisions.append(total / min(10, len(query.targets)))
     assert results[0.25][main] == pytest.approx(100 * np.mean(precisions), abs=1e-3)
-    with pytest.raises(ValueError, match="cvsi is no late fusion"):
+    with pytest.raises(ValueError, match="cvsi is not a late fusion"):
         sweep_shares(fused[0], [0.5])
     with pytest.raises(ValueError, match="step must divide 1"):
         share_grid(0.3)
