@@ -17,6 +17,7 @@ from flows.running import RunLog, run_stage, train_once
 from models.engine_settings import CheckpointSettings
 from models.generators.openai_server import OpenAIServerSettings
 from models.instructcir.modification_texts import PLACEHOLDERS
+from models.instructcir.rewriter_examples import ExampleSource
 from models.instructcir.rewriter_settings import BaseLlm, TuningConfig
 from models.prompts.library import Prompt, load_prompt
 from models.protocols import AutoDtype
@@ -27,14 +28,14 @@ from tasks.stages.captions import CaptionStage
 from tasks.stages.image_sets import ImageSet
 from tasks.stages.pair_samples import PairSample, PairSource, Within
 from tasks.training.rewriter import RewriterJob, TuningData, export_merged, tune_rewriter
-from tasks.training.rewriter_pairs import ExampleSource, benchmark_pairs, read_pairs, triplet_pairs
+from tasks.training.rewriter_pairs import benchmark_pairs, read_pairs, triplet_pairs
 from tasks.training.triplet_sets import parse_triplet_set
 
 
 class Teacher(Settings):
-    """A stronger model behind an OpenAI-compatible server, asked once and never again.
+    """A stronger model behind an OpenAI-compatible server, asked once for each pair.
 
-    Its answers are a triplets table like any other: what is there is not asked for a second time,
+    Its answers are a triplets table like any other: an answer in the table is not asked for again,
     and answers that break the contract are rows with a reason. A key is read from OPENAI_API_KEY.
     """
 
@@ -43,7 +44,7 @@ class Teacher(Settings):
     identity: Annotated[str, Of(OpenAIServerSettings, "identity")] = ""
     api: Annotated[Literal["chat", "completions"], Of(OpenAIServerSettings, "api")] = "chat"
     collections: tuple[str, ...] = Field(min_length=1)
-    """Ingested collections whose captions are put to it in pairs."""
+    """Ingested collections; it is asked about pairs of their captions."""
     within: Within = "meta_class"
     """Pair images of one class, or any two of a collection."""
     count: int = Field(3_000, ge=1)
@@ -53,7 +54,7 @@ class Teacher(Settings):
 
 
 class BenchmarkTexts(Settings):
-    """Benchmarks whose annotated training texts are learned from; what follows is not zero-shot."""
+    """Benchmarks with annotated training texts to learn; the adapter is then not zero-shot."""
 
     cirr: str = ""
     """Folder of CIRR with the images of its training split."""
@@ -83,16 +84,16 @@ def finetune_rewriter(
 
     Name its folder as `instructcir.rewriter.adapter` to use it in process; or serve it (`vllm serve
     BASE --enable-lora --max-lora-rank 16 --lora-modules NAME=FOLDER`) and name it as
-    `instructcir.rewriter.model`, with the folder as `adapter` so that tables know what answered.
-    Use it for modification texts only: without `replay`, the model's other tasks are likely lost
-    (in a trial with a small model, edits fell from 0.93 right to 0.04; with replay they did not).
-    A stopped run goes on from its last checkpoint; a finished one is reused.
+    `instructcir.rewriter.model`, with the folder as `adapter`, so that tables know the model that
+    answered. Use it for modification texts only: without `replay`, the model's other tasks are
+    likely lost (in a trial with a small model, edits fell from 0.93 right to 0.04; with replay they
+    did not). A stopped run resumes from its last saved state; a finished one is reused.
 
     Args:
         pairs: JSON lines or Parquet with `caption_a`, `caption_b`, `text` or `prompt`, `answer`;
             or the `triplets.json` of a generated set.
-        teacher: A model whose answers are learned, and the images it is asked about.
-        gt: Benchmarks whose training texts are learned too ("33B-GT" in the paper). Everything
+        teacher: A model that answers first, and the collections that it is asked about.
+        gt: Benchmarks with training texts to learn too ("33B-GT" in the paper). Everything
             made with the adapter is then labelled as not zero-shot.
         replay: A file like `pairs` with other tasks to rehearse, each prompt with its answer.
         base: Directory or hub id of the model to tune; empty: the profile's rewriter.
@@ -143,7 +144,7 @@ def _given_pairs(source: str, prompt: Prompt) -> ExampleSource:
 def _teacher_pairs(
     profile: Profile, teacher: Teacher, prompt: Prompt, log: RunLog
 ) -> ExampleSource:
-    """Have the teacher write what it has not written yet, and read all its answers."""
+    """Ask the teacher for its missing answers, and read all of them."""
     writer = OpenAIServerSettings(
         **teacher.model_dump(include={"model", "base_url", "identity", "api"}),
         max_new_tokens=64,

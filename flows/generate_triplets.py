@@ -1,7 +1,7 @@
 """Generate triplets: from unlabelled images to training data for InstructCIR.
 
 Pairs of images are sampled, every image in them is captioned once, and a language model writes
-what changes from the first of a pair to the second.
+the change from the first of a pair to the second.
 """
 
 from __future__ import annotations
@@ -80,29 +80,29 @@ def generate_triplets(
     """Make training data for InstructCIR out of images alone.
 
     Pairs are sampled, each of their images gets one caption (instructcir.captioner), and a language
-    model (instructcir.rewriter) writes in at most twelve words what changes from the first image to
+    model (instructcir.rewriter) writes in at most twelve words the change from the first image to
     the second. A text that breaks this rule is asked for again; after `instructcir.attempts` the
     pair stays without, and its row says why.
 
     The first pairs of a larger count are those of a smaller one, in the same table: ask for 32,000,
-    train, ask for 65,000, and only the new ones are made. A stopped run goes on where it was.
+    train, ask for 65,000, and only the new ones are made. A stopped run resumes where it was.
 
-    Read the report before training; `triplets.json` beside it is what training takes.
+    Read the report before training. Training takes the file `triplets.json` next to it.
 
     Args:
         collections: Names of ingested collections.
         count: Number of pairs, from all collections together.
-        captioning: Who captions the images.
+        captioning: The captioner of the images.
         within: Pair images of one meta_class, or any two of a collection; one rule for all
             collections, or one for each, such as {"fashion": "meta_class", "nlvr": "collection"}.
         mix: Collection -> weight of its share of the pairs; 1 where it is not named.
         seed: Of the pairs.
-        guard: Whose images must not be trained on: names of collections, or benchmarks as
+        guard: Guard list of images that must not be trained on: collections, or benchmarks as
             BENCHMARK:SPLIT:FOLDER, such as cirr:test1:data/cirr. Their images are recognised by
-            content and by file name; a copy that was encoded anew and renamed is not.
+            content and by file name; a copy that was encoded again and renamed is not.
         guard_names: Recognise images by file name too; false where files are merely numbered.
         allow_gaps: Fraction of the pairs that may end without a text.
-        retry_failed: Try again what failed before: captions, late answers, rejected texts.
+        retry_failed: Retry failed rows: captions, late answers, rejected texts.
         out: Folder for the report and triplets.json; empty: out/triplets.
     """
     own = captioning.settings("instructcir.captioner")

@@ -1,7 +1,7 @@
 """Scaling: train on nested sets of triplets and plot quality against their number.
 
-As InstructCIR's Table IV and Figure 1, and its Table V for what is left out: the smaller sets are
-the beginnings of the larger ones, everything else stays the same.
+As in InstructCIR's Table IV and Figure 1, and with parts left out as in its Table V: the smaller
+sets are the beginnings of the larger ones, everything else stays the same.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ WITHOUT: Mapping[LeftOut, dict[str, Values]] = {
         "ema": {"enabled": False},
     },
 }
-"""What an ablation changes. Table V has the one without EMA, and the original CLIP: both towers
-trained just as long, and the sum of their embeddings as the query."""
+"""The settings that an ablation changes. Table V has the one without EMA, and the original CLIP:
+both towers trained just as long, and the sum of their embeddings as the query."""
 
 GROUPS = ("training", "loss", "network", "ema", "combiner", "run")
 
@@ -66,7 +66,7 @@ class Variant:
 
     Attributes:
         triplets: pairs of the sample that it sees.
-        without: what is left out; empty for the whole network.
+        without: the part that is left out; empty for the whole network.
     """
 
     triplets: int
@@ -97,16 +97,16 @@ def scaling(
 ) -> dict[str, Any]:
     """Train InstructCIR on sets of several sizes, score each network, and plot the curve.
 
-    Networks that are there are reused, so a larger size can be added later.
+    Published networks are reused, so that a larger size can be added later.
 
     Args:
         triplets: The file triplets.json that generate-triplets wrote, or its content.
         sizes: Numbers of pairs; each set is the beginning of the next larger one.
         without: Also train the largest set without these parts.
-        benchmarks: What to score on; none: drawn worlds of the seeds.
+        benchmarks: Benchmarks to score on; none: drawn worlds of the seeds.
         seeds: Seeds of drawn worlds to score on; none: the benchmarks alone.
         others: Other methods to draw as lines, e.g. image-text-sum, lincir, cvsi.
-        method: Which of InstructCIR's rows is scored.
+        method: The method of InstructCIR that is scored.
         training: Groups of train-reformulation's settings that all networks share, e.g.
             {"training": {"epochs": 6}, "loss": {"temperature": 0.03}}; also network, ema,
             combiner and run.
@@ -135,7 +135,7 @@ def scaling(
 def _check(
     triplets: TripletSet, variants: Sequence[Variant], training: Values, others: Sequence[str]
 ) -> None:
-    """Refuse what cannot be done before hours are spent on what can."""
+    """Refuse impossible parts before hours are spent on the others."""
     for name in training:
         if name not in GROUPS:
             raise ValueError(unknown("group of training", name, GROUPS))
@@ -154,7 +154,7 @@ def _scored(
     refs: Sequence[BenchmarkRef],
     log: RunLog,
 ) -> Scores:
-    """Train one network, unless it is there, and score it."""
+    """Train one network, unless it is published, and score it."""
     groups = dict(training)
     for group, changes in (WITHOUT[variant.without] if variant.without else {}).items():
         groups[group] = {**groups.get(group, {}), **changes}
@@ -164,7 +164,7 @@ def _scored(
 
 
 def _trained(profile: Profile, triplets: TripletSet, groups: Values, name: str) -> str:
-    """Folder of a network, trained unless it is there."""
+    """Folder of a network, trained unless it is published."""
     run = RunSettings.given(groups.get("run"), "run")
     own = {group: values for group, values in groups.items() if group != "run"}
     job = reformulation_job(profile.root, triplets, profile.encoder, **own)
@@ -186,9 +186,6 @@ def _score(profile: Profile, refs: Sequence[BenchmarkRef], method: str, log: Run
         own = score_method(ranking)
         scores.setdefault(ref.name, []).append(own)
     return scores
-
-
-# --------------------------------------------------------------------------- what one sees
 
 
 def _publish(

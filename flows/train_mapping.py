@@ -54,14 +54,14 @@ def train_mapping(
 ) -> dict[str, Any]:
     """Train a mapping network for a backbone and publish it.
 
-    Name its folder as `mapping.checkpoint` to use it. A stopped run goes on from its last
-    checkpoint; a finished one is reused.
+    Name its folder as `mapping.checkpoint` to use it. A stopped run resumes from its last
+    saved state; a finished one is reused.
 
     Args:
         captions: Text file (one caption a line) or Parquet file (column `caption`).
         collection: Instead of a file: use the cached captions of this collection.
-        backbone: The CLIP that it is for.
-        captioning: Whose captions of the collection, and how many.
+        backbone: The CLIP whose text tower reads the pseudo tokens.
+        captioning: The captioner of the collection, and its captions per image.
         keywords: How the words to mask are found; spacy needs its en_core_web_sm model.
         masking: Mask by position, or by substring as the released code does.
     """

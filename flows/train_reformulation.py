@@ -80,21 +80,21 @@ def train_reformulation(
 ) -> dict[str, Any]:
     """Train the reformulation network and its combiner on the profile's backbone; publish both.
 
-    A stopped run goes on from its last saved state and ends with the weights of one that was
-    not stopped; a finished one is reused. The best step is chosen on held-out generated
+    A stopped run resumes from its last saved state and ends with the same weights as an
+    uninterrupted one; a finished one is reused. The best step is chosen on held-out generated
     triplets, never on a benchmark.
 
     Args:
         triplets: The file triplets.json that generate-triplets wrote, or its content.
         n: Train on the first n pairs of the sample only; smaller sets are parts of larger ones.
-        network: What is built, e.g. {"cross_attended_blocks": 0, "gate": "zero_init"}.
+        network: Parts of the network, e.g. {"cross_attended_blocks": 0, "gate": "zero_init"}.
         loss: Temperature, gathering, masking, e.g. {"temperature": 0.03}.
         ema: The moving average, e.g. {"enabled": false}.
         combiner: The second stage, e.g. {"kind": "clip4cir_mlp"}; false leaves it out.
         training: Further choices of training, e.g. {"class_grouping": 8, "precision": "bf16"}.
         run: Where and how it runs, e.g. {"strategy": "fsdp", "workers": 8, "cache_mb": 8192}.
-        not_zero_shot: Label the network and all its results: what it learns from owes something
-            to a benchmark's annotations. A rewriter tuned on them brings its label by itself.
+        not_zero_shot: Label the network and all its results, because its training data owes
+            something to a benchmark's annotations. A tuned rewriter brings the label itself.
         notes: Further facts for the model card, by name.
     """
     chosen = resolve_profile(profile, settings)

@@ -55,7 +55,7 @@ class CrossAttention(nn.Module):
     def forward(
         self, x: torch.Tensor, keys_values: KeysValues, mask: torch.Tensor | None
     ) -> torch.Tensor:
-        """What image tokens take from the text, without the residual.
+        """The text's contribution to image tokens, without the residual.
 
         Args:
             x: (B, N, W) image tokens.

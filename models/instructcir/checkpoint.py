@@ -1,8 +1,8 @@
-"""A trained reformulation network as a folder that is complete by itself.
+"""A trained reformulation network as a folder that needs no other file.
 
     config.json             format, settings, architecture, preprocessing, backbone, provenance
     model.safetensors       the online network
-    target.safetensors      what its moving average has otherwise; absent where they are one
+    target.safetensors      the tensors in which its moving average differs; absent without one
     combiner.safetensors    the second stage; absent where there was none
     bpe.txt.gz              the tokenizer of a backbone that has its own
 
@@ -77,7 +77,7 @@ def save_network(
 ) -> None:
     """Write a network; settings, architecture and backbone are the network's own.
 
-    The configuration is written last: a folder without it is no checkpoint. To publish a folder
+    The configuration is written last: a folder without it is not a checkpoint. To publish a folder
     in one step, save to a temporary one and rename it.
 
     Args:

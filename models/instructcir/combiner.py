@@ -6,8 +6,8 @@ features from two sides, as earlier papers do. Three readings, all L2-normalised
 - `scalar`: n(lam n(z) + (1 - lam) n(e_T)), lam = sigmoid(a), a trained from 2.
 - `clip4cir_scalar`: n(z + lam e_T + (1 - lam) v_ref), v_ref the reference image's embedding
   with the null text; the residual form of CLIP4CIR (Baldrati et al., 2022).
-- `clip4cir_mlp`: CLIP4CIR's combiner. Its image side is the reformulated embedding z, which is
-  what equation 3 sets beside the text; with the plain image there, z would have no place.
+- `clip4cir_mlp`: CLIP4CIR's combiner. Its image side is the reformulated embedding z, which
+  equation 3 sets next to the text; with the plain image there, z would have no place.
 """
 
 from __future__ import annotations

@@ -15,12 +15,13 @@ from models.random_streams import random_stream
 
 @dataclass(frozen=True)
 class FrozenFeatures:
-    """What the frozen network says of all triplets, computed once; N rows, nothing normalised.
+    """Embeddings of all triplets by the frozen network; N rows, nothing normalised.
 
     Attributes:
         z: (N, d) queries.
         text: (N, d) pure text embeddings.
-        image_null: (N, d) reference images with the null text, or None where not looked at.
+        image_null: (N, d) reference images with the null text; None where the combiner does not
+            read them.
         targets: (N, d) target images.
         target_ids: (N,) equal where targets are the same image.
     """
@@ -55,7 +56,7 @@ def train_combiner(
         loss: The loss of stage one; its temperature is the one that stage one ended with.
         learning_rate: AdamW's, constant, without weight decay.
         epochs: Passes over the rows, each in another order; a last incomplete batch is left out.
-        batch_size: Rows whose targets are each other's negatives.
+        batch_size: Rows in a step; their targets are each other's negatives.
         seed: Of order and dropout.
 
     Raises:

@@ -29,10 +29,10 @@ class QueryFeatures(NamedTuple):
     """Features of queries, float32 and not normalised.
 
     Attributes:
-        z: (B, d) what is retrieved with.
+        z: (B, d) the query embedding.
         text: (B, d) e_T, the pure text embedding.
-        image: (B, d) the reference image with the null text, by the queries' branch; what
-            combiners call `image_null`. None where it was not asked for.
+        image: (B, d) the reference image with the null text, by the queries' branch;
+            combiners call it `image_null`. None where it was not asked for.
     """
 
     z: FloatArray
@@ -59,13 +59,14 @@ class ReformulationEncoder:
 
         Args:
             loaded: The checkpoint.
-            branch: Whose queries: the trained network's (`online`) or its average's (`ema`).
+            branch: The weights that embed queries: the trained ones (`online`) or their average
+                (`ema`).
             device: `auto`, or a torch device.
-            dtype: What is computed in; weights, layer norms and the head stay in fp32.
+            dtype: Precision of the computation; weights, layer norms and the head stay in fp32.
             batch_size: Images in one forward pass.
 
         Raises:
-            ValueError: A value that is none of those allowed.
+            ValueError: A value that is not allowed.
         """
         if branch not in get_args(Branch):
             raise ValueError(f"branch is {branch!r}; one of {', '.join(get_args(Branch))}")
@@ -87,7 +88,7 @@ class ReformulationEncoder:
         return self._queries.dim
 
     def encode_gallery(self, images: Sequence[Image.Image]) -> FloatArray:
-        """Target embeddings (B, d); an image's does not depend on those beside it."""
+        """Target embeddings (B, d); an embedding does not depend on its batch."""
         out = np.zeros((len(images), self.dim), dtype=np.float32)
         with torch.inference_mode(), self._precision():
             null = self._gallery.constant_null_text()
@@ -181,7 +182,7 @@ def combine_features(combiner: Combiner, features: QueryFeatures) -> FloatArray:
 
 
 class _Reordered(Sequence["Image.Image"]):
-    """A view of pictures in another order, which decodes nothing by itself."""
+    """A view of pictures in another order, which decodes nothing itself."""
 
     def __init__(self, images: Sequence[Image.Image], order: Sequence[int]) -> None:
         self._images = images

@@ -1,6 +1,6 @@
-"""What the folder of a trained reformulation network says of it: no weights, no torch.
+"""Facts about a trained reformulation network from its folder, without weights and torch.
 
-`models.instructcir.checkpoint` tells what lies in it, writes it and loads it.
+`models.instructcir.checkpoint` lists its files, writes and loads them.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def network_fingerprint(folder: str | Path) -> Fingerprint:
 
 
 def features_fingerprint(network: Fingerprint, branch: Branch, dtype: Dtype) -> Fingerprint:
-    """What enters the specification of tables of features; known before weights are loaded.
+    """The part of a feature table's spec that names the network; no weights are loaded.
 
     Args:
         network: `network_fingerprint` of the folder.
-        branch: Whose queries; galleries are the moving average's in any case.
-        dtype: What is computed in.
+        branch: The weights that embed queries; galleries are embedded by the moving average.
+        dtype: Precision of the computation.
     """
     return {"engine": library_name(), **network, "branch": branch, "dtype": dtype}
 

@@ -54,8 +54,8 @@ def contrastive_loss(
 ) -> torch.Tensor:
     """Equation 2, computed in fp32.
 
-    With several processes the mean over processes of this loss, and of its gradients, is what
-    one process with all their rows would get; each must bring equally many rows.
+    With several processes, the means over processes of this loss and of its gradients equal those
+    of one process with all rows; each process must bring equally many rows.
 
     Args:
         queries: (B, d) z of the queries, normalised here.
@@ -101,7 +101,7 @@ def _processes() -> int:
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather whose backward sums what every process has to say about a row."""
+    """All-gather; its backward sums the gradients of a row over all processes."""
 
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:

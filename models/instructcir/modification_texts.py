@@ -1,9 +1,9 @@
 """The text step of InstructCIR: from two captions to a modification text (section III, Table I).
 
-The paper prints the prompt and four answers of eleven and twelve words. What an answer must be is
-read from both: one line of at most twelve plain words. An answer that is not goes back to the
-model, a few times, with another seed; then the pair has no text and says why. Neither a caption
-nor an empty text ever takes its place.
+The paper prints the prompt and four answers of eleven and twelve words. The contract of an
+answer is read from both: one line of at most twelve plain words. The model is asked again, a few
+times and with another seed, where an answer breaks it; then the pair has no text and says why.
+Neither a caption nor an empty text ever takes its place.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PLACEHOLDERS: Final = ("caption_a", "caption_b")
 MAX_WORDS: Final = 12
 
 REJECTED: Final = "rejected"
-"""Status of a pair whose answers all broke the contract."""
+"""Status of a pair with no answer that keeps the contract."""
 
 _LABEL: Final = "difference:"
 _FOREIGN: Final = re.compile("[^A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f0-9 ,.'-]")
@@ -40,7 +40,7 @@ _LETTER: Final = re.compile("[A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f]")
 
 @dataclass(frozen=True, slots=True)
 class CaptionPair:
-    """What one modification text is asked for.
+    """The captions that one modification text leads between.
 
     Attributes:
         key: The caller's name for the pair; its random stream hangs on it.
@@ -104,14 +104,14 @@ class WritingSettings:
 
 @dataclass(frozen=True, slots=True)
 class WrittenText:
-    """What became of one pair of captions.
+    """The outcome of one pair of captions.
 
     Attributes:
         key: The pair's key.
         text: The modification text; empty unless the status is `ok`.
         status: `ok`, `rejected`, or the engine's own status of its last reply.
-        reason: Why, in words; empty when the status is `ok`. What stands before the first colon
-            is the kind of fault.
+        reason: Why, in words; empty when the status is `ok`. The kind of fault stands
+            before the first colon.
         raw: The last reply, as it came.
         attempts: Answers asked for.
     """
@@ -155,12 +155,12 @@ def write_texts(
 ) -> dict[str, WrittenText]:
     """Modification texts of some pairs of captions, by key.
 
-    Attempts go in rounds: all pairs are put to the generator, then once more those whose answer
+    Attempts go in rounds: all pairs are put to the generator, then the pairs with an answer that
     broke the contract, and so on. A failure of the engine (a late answer, a dead server) is final:
-    the engine has tried again by itself where that helps.
+    the engine itself has retried where that helps.
 
     Args:
-        generator: Who writes.
+        generator: The language model.
         prompt: With the placeholders `caption_a` and `caption_b`.
         pairs: With different keys.
         settings: How to ask.

@@ -32,10 +32,10 @@ _UNDECAYED: Final = ("positional", "positional_embedding", "null_sequence", "nul
 
 
 class QueryOutput(NamedTuple):
-    """What the network says of images with texts; nothing is normalised.
+    """Embeddings of images with texts; nothing is normalised.
 
     Attributes:
-        z: (B, d) what is retrieved with.
+        z: (B, d) the query embedding.
         text: (B, d) e_T, the pure text embedding.
         image: (B, d) v, the image embedding under the text, before the predictor.
     """
@@ -88,7 +88,7 @@ class ReformulationNetwork(nn.Module):
         Args:
             backbone: An open_clip model that `parts.check_backbone` accepts.
             parts: Its tokenizer, preprocessing and identity.
-            settings: What to build.
+            settings: Of the network.
 
         Raises:
             ValueError: More blocks should be cross-attended than there are.
@@ -145,7 +145,7 @@ class ReformulationNetwork(nn.Module):
 
         Args:
             pixels: (B, 3, H, W) normalised.
-            null: What `constant_null_text` gave, where weights do not change between calls.
+            null: From `constant_null_text`, where weights do not change between calls.
 
         Returns:
             (B, d), not normalised.
@@ -253,7 +253,7 @@ class ReformulationNetwork(nn.Module):
         return self.predictor(torch.cat([v, pure], dim=-1))
 
     def choose_trained(self) -> None:
-        """Freeze what is constant by nature or by setting, and what no gradient reaches."""
+        """Freeze parameters that are constant by nature or setting, or that no gradient reaches."""
         self.requires_grad_(True)
         vision = self.parts.architecture.get("vision_cfg", {})
         if vision.get("pos_embed_type", "learnable") != "learnable":
@@ -273,7 +273,7 @@ def build_network(
 
     Args:
         spec: The backbone; its precision and device are not looked at.
-        settings: What to build; the paper's network where left out.
+        settings: Of the network; the paper's where left out.
         seed: Of the new layers' initial weights.
 
     Raises:

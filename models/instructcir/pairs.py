@@ -42,7 +42,7 @@ class Pool:
     classes: Mapping[str, Sequence[str]]
 
     def __post_init__(self) -> None:
-        """Refuse a weight that is no share and images that lie in a class twice."""
+        """Refuse a weight that is not a share, and images that lie in a class twice."""
         if not 0.0 < self.weight < float("inf"):
             raise ValueError(f"the weight of {self.source!r} must be positive, not {self.weight}")
         for name, images in self.classes.items():

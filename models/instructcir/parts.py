@@ -1,4 +1,4 @@
-"""What a reformulation network needs beside its weights: architecture, tokenizer, pixels."""
+"""A reformulation network without its weights: architecture, tokenizer, preprocessing."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def load_backbone(spec: EncoderSpec) -> tuple[nn.Module, NetworkParts]:
     """Load a backbone with its weights, in fp32 on the CPU.
 
     `spec.dtype`, `spec.device` and `spec.image_batch` are not looked at: weights are kept in
-    fp32 for training, and autocast decides what is computed in.
+    fp32 for training, and autocast decides the precision of the computation.
 
     Raises:
         EncoderNotFound: No such backbone, tag or weights.
@@ -102,10 +102,10 @@ def make_tokens(architecture: Mapping[str, Any], bpe: bytes | None) -> TextToken
 
 
 def check_backbone(model: nn.Module, tokenizer: object, name: str) -> None:
-    """Refuse what the network cannot be built on.
+    """Refuse a backbone that the network cannot be built on.
 
     Raises:
-        BackboneUnsupported: With the reason, and what to choose instead.
+        BackboneUnsupported: With the reason, and the backbones to choose instead.
     """
     reason = _why_no_vision(getattr(model, "visual", None)) or why_unsupported(model, tokenizer)
     if reason:
@@ -117,7 +117,7 @@ def check_backbone(model: nn.Module, tokenizer: object, name: str) -> None:
 
 def _why_no_vision(visual: nn.Module | None) -> str:
     if not isinstance(visual, VisionTransformer):
-        return f"its image tower ({type(visual).__name__}) is no VisionTransformer of open_clip's"
+        return f"its image tower is {type(visual).__name__}, not open_clip's VisionTransformer"
     if visual.pool_type == "none":
         return "its image tower pools no single embedding"
     return ""

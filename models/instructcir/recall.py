@@ -13,8 +13,8 @@ class Recall:
     """Shares of queries, between 0 and 1.
 
     Attributes:
-        recall_1: Whose target is found first.
-        recall_5: Whose target is among the first five.
+        recall_1: Of queries that rank their target first.
+        recall_5: Of queries that rank it among the first five.
     """
 
     recall_1: float
@@ -22,7 +22,7 @@ class Recall:
 
     @property
     def score(self) -> float:
-        """What steps of a training are compared by: the mean of both."""
+        """The mean of both, by which the steps of a training are compared."""
         return (self.recall_1 + self.recall_5) / 2
 
 

@@ -1,4 +1,4 @@
-"""What a rewriter's tuning is made of: hyper-parameters, the base model, and pairs to learn from.
+"""Inputs of a rewriter's tuning: hyper-parameters, the base model, and pairs to learn from.
 
 The tuning itself, and all that it imports, is `models.instructcir.rewriter_tuning`.
 """
@@ -77,7 +77,7 @@ class BaseLlm(Settings):
 
     @property
     def dtype_name(self) -> str:
-        """What `auto` means here."""
+        """The dtype that `auto` stands for on this machine."""
         return torch_dtype_name(self.dtype, self.device)
 
     def load_weights(self) -> PreTrainedModel:

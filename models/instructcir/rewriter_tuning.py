@@ -57,7 +57,7 @@ class TrainingTokens:
 def tokenise_pairs(
     tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Example], is_chat: bool, context: int | None
 ) -> list[TrainingTokens]:
-    """Token ids of every pair; the prompt's are exactly those that answering would put.
+    """Token ids of every pair; a prompt has exactly the ids that it is answered with.
 
     Raises:
         ValueError: A pair does not fit the model's context (nothing is ever cut), an answer is
@@ -111,7 +111,7 @@ class RewriterTuning:
         Args:
             config: Hyper-parameters.
             base: The model to tune.
-            pairs: What it shall answer.
+            pairs: Prompts and their answers.
 
         Raises:
             ValueError: There are no pairs, or some cannot be put to the model as they are.
@@ -153,7 +153,7 @@ class RewriterTuning:
             self.losses.append(loss)
 
     def save(self) -> bytes:
-        """Everything needed to go on later, readable with `weights_only=True`."""
+        """The state to resume from, readable with `weights_only=True`."""
         buffer = io.BytesIO()
         state = {
             "losses": self.losses,
@@ -164,7 +164,7 @@ class RewriterTuning:
         return buffer.getvalue()
 
     def load(self, data: bytes) -> None:
-        """Go on from what `save` gave; the caller keeps states of different runs apart."""
+        """Resume from a state of `save`; the caller keeps states of different runs apart."""
         state: dict[str, Any] = torch.load(
             io.BytesIO(data), map_location=self._device, weights_only=True
         )
@@ -176,7 +176,7 @@ class RewriterTuning:
         """The adapter as it is now in peft's own format, file name -> contents.
 
         Args:
-            base_name: What the adapter names as its base: a hub id or a made-up name, no path.
+            base_name: Name of the base in the adapter: a hub id or a made-up name, not a path.
         """
         with tempfile.TemporaryDirectory() as folder:
             self.model.save_pretrained(folder, save_embedding_layers=False)

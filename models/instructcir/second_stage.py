@@ -42,7 +42,7 @@ def train_second_stage(
         data: Training and validation triplets.
         online: The trained network.
         target: Its moving average, or the network again.
-        combiner: What to train.
+        combiner: Kind and start of the combiner.
         loss: The loss that stage one ended with.
         training: Branch of the queries, precision, rate, epochs and seed.
         device: Where to embed.

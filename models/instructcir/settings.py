@@ -24,7 +24,7 @@ LARGEST_SCALE: Final = 100.0
 
 
 class NetworkSettings(Settings):
-    """What the network is made of."""
+    """Parts of the network."""
 
     cross_attended_blocks: int | None = Field(None, ge=0)
     """Number of image blocks, counted from the last, that attend to the text; None is every block
@@ -109,7 +109,7 @@ class CombinerSettings(Settings):
     kind: CombinerKind = "scalar"
     """`scalar`, `clip4cir_scalar` or `clip4cir_mlp`; see `models.instructcir.combiner`."""
     start: float = 2.0
-    """Trained number whose sigmoid is the weight lambda, at the start; scalars only."""
+    """Start value of the trained number; its sigmoid is the weight lambda. Scalars only."""
     projection: int = Field(640, ge=1)
     """Width p of each side's projection; `clip4cir_mlp` only."""
     hidden: int = Field(2560, ge=1)

@@ -52,7 +52,7 @@ def load_weights(
     loss: LossSettings,
     training: TrainingSettings,
 ) -> Trained:
-    """Read what `save_weights` wrote, with the settings of its training."""
+    """Read a file of `save_weights`, with the settings of its training."""
     kept = load_file(path)
     online = build_network(encoder, network, training.seed)
     online.load_state_dict(_below("network.", kept))

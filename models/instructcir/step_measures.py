@@ -1,4 +1,4 @@
-"""What is measured between two steps: loss, rates, finite weights, recall of held-out triplets."""
+"""Measurements between two steps: loss, rates, finite weights, recall of held-out triplets."""
 
 from __future__ import annotations
 

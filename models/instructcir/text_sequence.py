@@ -1,8 +1,8 @@
 """CLIP's text tower read as a whole sequence, and the texts it reads as ids.
 
-The tower is causal, so nothing behind a text's end-of-text token can change what stands before
-it: cropping a batch to its longest text is exact wherever those later positions are not looked
-at. Shape legend: B batch, L tokens, T text-tower width, d joint space.
+The tower is causal, so nothing behind a text's end-of-text token changes the positions before
+it: cropping a batch to its longest text is exact wherever the later positions are not read.
+Shape legend: B batch, L tokens, T text-tower width, d joint space.
 """
 
 from __future__ import annotations

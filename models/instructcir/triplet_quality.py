@@ -1,4 +1,4 @@
-"""What a person should know about generated triplets before training on them.
+"""Measures of generated triplets that a person should know before training on them.
 
 Counts only; nothing is judged good or bad here except by `attention`, in words, by thresholds that
 are named below.
@@ -43,7 +43,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One kind of failure: status and what the reasons have in common."""
+    """One kind of failure: status and the common part of the reasons."""
 
     status: str
     kind: str
@@ -74,7 +74,7 @@ class TripletQuality:
         from_both: Share of the words that both captions have.
         copies: Texts all of whose words are those of caption B, in its order and without a gap.
         near_copies: Texts with at least 0.9 of their words from caption B; copies are among them.
-        equal_captions: Ok triplets whose images have the same caption: nothing to tell apart.
+        equal_captions: Ok triplets of two images with the same caption: nothing tells them apart.
         vocabulary: Different words in the texts.
         frequent_words: The most frequent words.
         openings: The most frequent first two words.
@@ -156,7 +156,7 @@ class QualityCounter:
         self._origins["equal captions"] += a == b
 
     def quality(self) -> TripletQuality:
-        """What was counted so far."""
+        """The counts so far."""
         statuses: Counter[str] = Counter()
         for counts in self._sources.values():
             statuses.update(counts)
@@ -201,7 +201,7 @@ def measure(rows: Iterable[TripletRow]) -> TripletQuality:
 
 
 def attention(quality: TripletQuality, mix: Mapping[str, float]) -> list[str]:
-    """What deserves a look before training, in words; empty where nothing does.
+    """Points to look at before training, in words; empty where there are none.
 
     Args:
         quality: The measures.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Triplet:
-    """What the reformulation network learns from.
+    """An example that the reformulation network learns from.
 
     Attributes:
         triplet_id: Identity of the ordered pair of images, see `triplet_id`.
@@ -17,7 +17,7 @@ class Triplet:
         target: Image id of the target.
         source: Collection that the pair was drawn from.
         meta_class: Class that both images lie in; "" for pairs over a whole collection.
-        reference_caption: Caption A, what the text was written from.
+        reference_caption: Caption A, of the reference.
         target_caption: Caption B.
         text: The modification text.
     """
@@ -35,7 +35,7 @@ class Triplet:
 
 @dataclass(frozen=True, slots=True)
 class TripletRow:
-    """What became of one pair: a triplet, or why there is none.
+    """The outcome of one pair: a triplet, or the reason for its absence.
 
     Attributes are those of `Triplet`, where a failed pair may lack captions and text, and:
 

@@ -1,7 +1,7 @@
 """Which words of a caption a pseudo token may stand for: LinCIR's keyword spans.
 
 A span is a half-open range of characters. LinCIR takes maximal runs of nouns, proper nouns,
-adjectives and determiners by spaCy's tagger. Where no tagger is at hand, `function_words` takes
+adjectives and determiners by spaCy's tagger. Where no tagger is available, `function_words` takes
 maximal runs of words that are neither function words nor common verbs, from a small list.
 """
 

@@ -1,4 +1,4 @@
-"""What the file of a mapping network says of it, read without torch.
+"""Facts about a mapping network from its files, read without torch.
 
 `models.textual_inversion.network` loads the network of the same file.
 """

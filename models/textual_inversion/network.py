@@ -156,8 +156,8 @@ def dump_mapping(network: MappingNetwork, recipe: Mapping[str, Json]) -> dict[st
     """The files of our own form, by name; writing them is the caller's business.
 
     Args:
-        network: What to save.
-        recipe: How it was trained, kept beside the shape.
+        network: The network to save.
+        recipe: How it was trained, kept next to the shape.
     """
     state = {name: t.detach().cpu().contiguous() for name, t in network.module.state_dict().items()}
     config = {"format": FORMAT, "shape": asdict(network.shape), "recipe": dict(recipe)}
@@ -178,7 +178,7 @@ def _read(path: Path) -> tuple[MappingShape, Weights]:
 
 
 def _content(path: Path) -> Any:
-    """What a file of weights holds."""
+    """The contents of a file of weights."""
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)

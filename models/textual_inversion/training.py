@@ -96,7 +96,7 @@ class LinCirTraining:
         return MappingNetwork(self.shape, module.eval().requires_grad_(False))
 
     def save(self) -> bytes:
-        """Everything needed to go on later, readable with `weights_only=True`."""
+        """The state to resume from, readable with `weights_only=True`."""
         buffer = io.BytesIO()
         torch.save(
             {
@@ -110,7 +110,7 @@ class LinCirTraining:
         return buffer.getvalue()
 
     def load(self, data: bytes) -> None:
-        """Go on from what `save` gave.
+        """Resume from a state of `save`.
 
         Raises:
             ValueError: The state belongs to a run with other settings or captions.

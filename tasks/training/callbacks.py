@@ -1,4 +1,4 @@
-"""What happens between two steps of the training: logs, validation, the best weights, the state."""
+"""Lightning callback between two steps: logs, validation, the best weights, the saved state."""
 
 from __future__ import annotations
 

@@ -10,9 +10,7 @@ from tasks.training.curves import validation_table
 from tasks.training.folder import History
 from tasks.training.job import ReformulationJob
 
-NOT_ZERO_SHOT = (
-    "**Not zero-shot**: {}. Results of this network must not stand beside zero-shot ones."
-)
+NOT_ZERO_SHOT = "**Not zero-shot**: {}. Do not compare its results with zero-shot ones."
 
 
 def model_card(
@@ -25,7 +23,7 @@ def model_card(
     """The README of a published network.
 
     Args:
-        job: What was trained on what.
+        job: Settings and triplets of the training.
         history: How it went.
         summary: Numbers of the run.
         notes: Further facts by name.
@@ -47,8 +45,8 @@ def model_card(
         f"| triplets | {summary['triplets']:,} of table `{job.triplets.spec_key}` (first "
         f"{job.triplets.count:,} pairs), generated |",
         f"| collections | {', '.join(job.triplets.collections)} |",
-        f"| held out | {summary['validation_triplets']:,} generated triplets that share no image "
-        "with the others; no benchmark was looked at |",
+        f"| held out | {summary['validation_triplets']:,} generated triplets without an image "
+        "of the others; no benchmark was used |",
         f"| left out | {summary['skipped_triplets']:,} triplets with unreadable images |",
         f"| weights of step | {summary['step']:,} of {summary['steps']:,} ({job.training.keep}) |",
         *(f"| {name.replace('_', ' ')} | {value} |" for name, value in notes.items()),

@@ -113,7 +113,7 @@ class PictureCache:
 
         Args:
             read: Where image bytes come from.
-            prepare: What is kept of a decoded picture.
+            prepare: From a decoded picture to the pixels that are kept.
             memory_bytes: Most bytes of pixels to keep.
         """
         self._read = read
@@ -194,5 +194,5 @@ class PictureCache:
 def _unreadable(image_id: str, why: str) -> str:
     return (
         f"image {image_id} cannot be read: {why}. Ingest its source again, or give the pixels "
-        "more memory (run.cache_mb): what is decoded before training is checked there"
+        "more memory (run.cache_mb): pictures that fit are decoded before training starts"
     )

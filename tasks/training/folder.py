@@ -1,4 +1,4 @@
-"""What an unfinished training leaves on disk, so that another process can go on with it."""
+"""The state of an unfinished training on disk, from which another process resumes it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOCK: Final = "lock"
 
 
 class TrainingHeld(RuntimeError):
-    """Another process trains in the folder; the message says which, and what to do."""
+    """Another process trains in the folder; the message names it and says what to do."""
 
 
 @dataclass
@@ -70,7 +70,7 @@ class TrainingFolder:
         self.path.mkdir(parents=True, exist_ok=True)
 
     def fetch(self) -> None:
-        """Bring what an earlier run left on S3 to this machine."""
+        """Bring the state of an earlier run from S3 to this machine."""
         self.make()
         location = Location(self.root)
         if location.is_local:
@@ -95,7 +95,7 @@ class TrainingFolder:
                 raise TrainingHeld(
                     f"{file.read() or 'another process'} is training in {self.path}. Wait for "
                     "its end, then run again to reuse the network; or end that process first: "
-                    "this one then goes on from its last saved state"
+                    "this one then resumes from its last saved state"
                 ) from None
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()}")
@@ -115,7 +115,7 @@ class TrainingFolder:
         return path if path.is_file() else None
 
     def commit(self, staged: Path, name: str) -> None:
-        """Move a file that was written beside it into the place of `name`, at once."""
+        """Move a file that was written next to `name` into its place, at once."""
         with staged.open("rb") as file:
             os.fsync(file.fileno())
         staged.replace(self.path / name)

@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from models.instructcir.data_module import ReformulationData
     from models.instructcir.network import ReformulationNetwork
 
-NOT_ZERO_SHOT_AS_GIVEN = "whoever trained it said so"
+NOT_ZERO_SHOT_AS_GIVEN = "it was labelled so when it was trained"
 
 
 @publishing_once("train reformulation network")
 def train_reformulation_network(
     job: ReformulationJob, run: RunSettings, notes: dict[str, Any]
 ) -> dict[str, Any]:
-    """Both stages, from the last saved state if there is one; does nothing if published.
+    """Both stages, from the last saved state; a published network is left alone.
 
     Args:
-        job: What is trained on what.
-        run: Where.
-        notes: What else the model card should say, by name.
+        job: Settings and triplets of the training.
+        run: Where and how fast it runs.
+        notes: Further facts for the model card, by name.
     """
     if not job.is_published:
         _train_and_publish(job, run, notes)
@@ -92,7 +92,7 @@ def _first_stage(
     """Stage one, if it is not finished; the network that was trained ends with this."""
     from models.instructcir.network import build_network
     from tasks.training.data import load_data
-    from tasks.training.launcher import train_beside
+    from tasks.training.launcher import train_in_processes
     from tasks.training.trainer import fit
 
     network = build_network(job.encoder, job.network, job.training.seed)
@@ -101,7 +101,7 @@ def _first_stage(
     if history is None and run.devices == 1:
         fit(job, run, data, network, shown.report)
     elif history is None:
-        train_beside(job, run, shown.report)
+        train_in_processes(job, run, shown.report)
     del network
     gc.collect()  # Lightning's trainer holds it in a circle
     history = folder.finished()

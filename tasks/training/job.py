@@ -1,4 +1,4 @@
-"""What a reformulation network is trained on, and how: the identity of the published network."""
+"""A training of a reformulation network: data, settings and identity, and where it runs."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ class ReformulationJob(Job):
 
     Attributes:
         triplets: the triplets.
-        content: key of what training depends on in them; see `TripletSplit.content`.
+        content: key of the parts of them that training depends on; see `TripletSplit.content`.
         encoder: the backbone that training starts from.
-        network: what is built on it.
+        network: the network that is built on it.
         loss: of both stages.
         ema: of the moving average.
         combiner: of stage two; None leaves it out.
         training: of both stages.
-        not_zero_shot: whether what is trained on owes something to a benchmark's annotations.
+        not_zero_shot: whether the training data owes something to a benchmark's annotations.
     """
 
     KIND: ClassVar[str] = "reformulation"
@@ -101,7 +101,7 @@ class ReformulationJob(Job):
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What identifies the network."""
+        """The identity of the network."""
         return {
             "producer": PRODUCER,
             "encoder": dict(encoder_fingerprint(self.encoder)),
@@ -121,7 +121,7 @@ class ReformulationJob(Job):
         return TrainingFolder(self.root, f"training/{self.KIND}/{self.key}")
 
     def amounts(self) -> tuple[int, int]:
-        """Optimiser steps, and what stage two takes in units of such steps, for progress bars.
+        """Optimiser steps, and the cost of stage two in such steps, for progress bars.
 
         A step passes a triplet forward twice and once back, which is twice a pass forward; stage
         two passes each forward twice.
@@ -136,14 +136,14 @@ class ReformulationJob(Job):
         """Training and validation triplets.
 
         Raises:
-            ValueError: there are none, or they are no longer those that the job was made of.
+            ValueError: there are none, or the table has changed since the job was made.
         """
         parts = tuple(self.triplets.table().parts())
         split = _split(self.triplets, self.training.validation, parts)
         if self.content not in ("", split.content):
             raise ValueError(
                 f"triplets/{self.triplets.spec_key} has changed since this training was planned; "
-                "start it again, so that it goes by what the table holds now"
+                "start it again to train on the present table"
             )
         return split
 

@@ -24,8 +24,8 @@ _JOB_FILE = "job.json"
 _JOB = TypeAdapter(ReformulationJob)
 
 
-def train_beside(job: ReformulationJob, run: RunSettings, report: Report) -> None:
-    """Stage one in other processes; this one waits and passes their reports on.
+def train_in_processes(job: ReformulationJob, run: RunSettings, report: Report) -> None:
+    """Stage one in other processes, whose reports this one passes on.
 
     Raises:
         RuntimeError: they failed; their own messages are on the error stream.
@@ -44,8 +44,8 @@ def train_beside(job: ReformulationJob, run: RunSettings, report: Report) -> Non
                 report(*json.loads(line).values())
     if process.returncode:
         raise RuntimeError(
-            f"training on {run.devices} devices ended with {process.returncode}; what went wrong "
-            "stands above. Run again: it goes on from its last saved state"
+            f"training on {run.devices} devices ended with {process.returncode}; the error "
+            "is printed above. Run again: the training resumes from its last saved state"
         )
 
 

@@ -1,10 +1,9 @@
-"""Keeps images of benchmarks out of the training pairs.
+"""The guard list: images of benchmarks are kept out of the training pairs.
 
 CIRR's images come from NLVR2, which InstructCIR's second source may hold too. An image is left out
 if its bytes are those of a benchmark's image, or if its file has the name of one: the file name
-without folder and ending, in lower case. What neither shows stays in: a copy that was scaled or
-encoded anew *and* renamed. Names say nothing where files are merely numbered; then compare content
-only.
+without folder and ending, in lower case. A copy that was scaled or encoded again *and* renamed is
+not recognised. Names say nothing where files are merely numbered; then compare content only.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from storage.tables.schemas import OK
 from tasks.query_sets import BenchmarkRef, load_query_set
 
 Guarded = BenchmarkRef | str
-"""Whose images must not be trained on: a benchmark's, or those of a collection."""
+"""A benchmark or a collection with images that must not be trained on."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,9 @@ class Ward:
 
     Attributes:
         name: Of the benchmark and split, or of the collection.
-        image_ids: By content; None where the images are not at hand.
+        image_ids: By content; None where the images are not available.
         stems: By file name.
-        not_at_hand: Images whose content is not known, because their files are not there.
+        not_at_hand: Number of images of unknown content, because their files are absent.
     """
 
     name: str
@@ -46,14 +45,14 @@ class Ward:
 
 @dataclass(frozen=True)
 class Exclusion:
-    """What one guard took out of one collection.
+    """The images that one guard took out of one collection.
 
     Attributes:
         guard: Name of the ward.
         collection: Where images were taken out.
         by_content: Images with the bytes of a guarded one.
         by_name: Further images with the file name of a guarded one.
-        content_known: False where the guarded images were not at hand, so names alone were
+        content_known: False where the guarded images were not available, so that only names were
             compared.
         guarded: Number of names under guard.
         not_at_hand: Guarded images that were compared by name only.
@@ -130,7 +129,7 @@ def usable_rows(root: str, collection: str) -> pl.DataFrame:
 def without_guarded(
     rows: pl.DataFrame, collection: str, wards: Sequence[Ward], by_name: bool = True
 ) -> tuple[pl.DataFrame, list[Exclusion]]:
-    """Rows of the images that no ward holds, and what was taken out.
+    """Rows of the images that no ward holds, and an account of the others.
 
     Args:
         rows: As from `usable_rows`; an image with several files goes if one of them is guarded.
@@ -162,10 +161,12 @@ def _flat(groups: Iterable[Sequence[str]]) -> list[str]:
 
 
 def describe(exclusion: Exclusion) -> str:
-    """What a guard did, in words."""
-    compared = "content and names" if exclusion.content_known else "names only, images not at hand"
+    """An exclusion in words."""
+    compared = (
+        "content and names" if exclusion.content_known else "names only, images not available"
+    )
     if exclusion.content_known and exclusion.not_at_hand:
-        compared += f", {exclusion.not_at_hand:,} of the images not at hand"
+        compared += f", {exclusion.not_at_hand:,} of the images not available"
     return (
         f"guard {exclusion.guard} ({exclusion.guarded:,} names, compared by {compared}): left out "
         f"of {exclusion.collection}: {exclusion.by_content:,} images of equal content, "

@@ -47,7 +47,7 @@ class MappingJob(Job):
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What identifies the network."""
+        """The identity of the network."""
         return {
             "producer": PRODUCER,
             "encoder": dict(encoder_fingerprint(self.encoder)),

@@ -1,4 +1,4 @@
-"""Make a folder of files once: what trainings publish, found again by its content."""
+"""Publish the folder of a training once, and find it again by its content."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Job(ABC):
-    """What is trained on what. Everything in a job but `root` changes the files.
+    """A training by its inputs. Everything in a job but `root` changes the files.
 
     Attributes:
         root: where the folder is published.
@@ -42,7 +42,7 @@ class Job(ABC):
     @property
     @abstractmethod
     def spec(self) -> dict[str, Any]:
-        """What identifies the result."""
+        """The identity of the result."""
 
     @cached_property
     def key(self) -> str:
@@ -87,7 +87,7 @@ def publish(job: Job, files: Mapping[str, bytes | Path]) -> None:
     """Create the files of a job's folder, `job.LAST` after the others; existing files stay.
 
     Args:
-        job: What was trained.
+        job: The training.
         files: File name -> its bytes, or a local file that holds them.
     """
     location = Location(job.root)
@@ -134,12 +134,12 @@ def train_and_publish(
     """Train from the last saved state to the end and publish; the loss is shown in Prefect's UI.
 
     Args:
-        job: What is trained.
+        job: The training.
         training: At its first step.
         files: The files to publish, asked for after the last step.
-        title: What is trained, in words.
+        title: The result in words.
         state: File below the job's root that holds the state until the job is published.
-        save_every: Steps between two saved states: what a crash loses at most.
+        save_every: Steps between two saved states, which a crash loses at most.
     """
     location = Location(job.root)
     if location.exists(state):

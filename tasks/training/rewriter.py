@@ -16,11 +16,11 @@ from prefect.cache_policies import NO_CACHE
 from models.checkpoints import identity_or_load, model_name
 from models.generators.adapter_card import CARD_FILE, AdapterCard, read_card, weights_hash
 from models.generators.prompt_tokens import uses_chat
+from models.instructcir.rewriter_examples import ExampleSource
 from models.instructcir.rewriter_settings import BaseLlm, Example, TuningConfig
 from storage.locations.location import Location
 from storage.tables.keys import content_key
 from tasks.training.publish import Job, publishing_once, train_and_publish
-from tasks.training.rewriter_pairs import ExampleSource
 
 if TYPE_CHECKING:
     from models.instructcir.rewriter_tuning import RewriterTuning
@@ -86,7 +86,7 @@ class RewriterJob(Job):
 
     @cached_property
     def card(self) -> AdapterCard:
-        """What the adapter says about itself."""
+        """The facts that are published with the adapter."""
         return AdapterCard(
             base=model_name(self.base.model, self.base_files),
             base_weights_sha256=weights_hash(self.base_files),
@@ -101,7 +101,7 @@ class RewriterJob(Job):
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What identifies the adapter."""
+        """The identity of the adapter."""
         card = asdict(self.card)
         del card["versions"]
         return {"producer": PRODUCER, "base_files": dict(self.base_files), **card}
@@ -179,9 +179,9 @@ def model_card(card: AdapterCard) -> str:
     kind = "language model" if card.merged else "LoRA adapter (peft)"
     zero_shot = (
         f"**Not zero-shot**: annotated texts of {' and '.join(card.saw_benchmark_texts)} were "
-        "among the training data. Whatever is made with it must carry that label."
+        "among the training data. Everything made with it must carry that label."
         if card.saw_benchmark_texts
-        else "No texts of a benchmark were among the training data, as far as its sources say."
+        else "No text of a benchmark was among the training data, by the records of its sources."
     )
     return f"""---
 library_name: {"transformers" if card.merged else "peft"}

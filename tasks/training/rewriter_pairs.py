@@ -1,29 +1,17 @@
-"""Prompts with answers that a rewriter is tuned on: from a file, a teacher, or a benchmark.
-
-A prompt is rendered exactly as it will be when modification texts are written, and an answer must
-keep the same contract (`models.instructcir.modification_texts`). What does not is left
-out and counted, never mended.
-"""
+"""Reads the pairs that a rewriter is tuned on: from a file, a teacher, or a benchmark."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from models.instructcir.modification_texts import (
-    CaptionPair,
-    WritingSettings,
-    read_answer,
-    to_request,
-)
+from models.instructcir.rewriter_examples import ExampleSource, captioned_pairs
 from models.instructcir.rewriter_settings import Example
 from models.prompts.library import Prompt
-from models.protocols import TextReply
 from tasks.query_sets import BenchmarkRef, load_query_set
 from tasks.stages.caption_features import captions_of
 from tasks.stages.captions import CaptionStage
@@ -32,23 +20,6 @@ from tasks.training.triplet_sets import TripletSet
 CAPTIONED = ("caption_a", "caption_b", "text")
 PROMPTED = ("prompt", "answer")
 BENCHMARK = "benchmark"
-
-
-@dataclass(frozen=True)
-class ExampleSource:
-    """The usable pairs of one source.
-
-    Attributes:
-        name: of the source, for the adapter's card.
-        pairs: in the order of the source.
-        left_out: kind of fault -> rows that are not among the pairs because of it.
-        benchmarks: benchmarks whose annotators wrote some of the answers.
-    """
-
-    name: str
-    pairs: tuple[Example, ...]
-    left_out: Mapping[str, int] = field(default_factory=dict)
-    benchmarks: tuple[str, ...] = ()
 
 
 def read_pairs(source: str, prompt: Prompt, name: str = "file") -> ExampleSource:
@@ -79,28 +50,10 @@ def read_pairs(source: str, prompt: Prompt, name: str = "file") -> ExampleSource
     return ExampleSource(name, pairs, {"no text": empty} if empty else {}, benchmarks)
 
 
-def captioned_pairs(
-    name: str, rows: Iterable[tuple[str | None, str | None, str | None]], prompt: Prompt
-) -> ExampleSource:
-    """Pairs of (caption A, caption B, text) rows whose texts keep the contract."""
-    pairs, left_out = [], Counter[str]()
-    for before, after, text in rows:
-        if not before or not after or not text:
-            left_out["no text"] += 1
-            continue
-        answer, reason = read_answer(TextReply("", text))
-        if reason:
-            left_out[reason.partition(":")[0]] += 1
-            continue
-        request = to_request(CaptionPair("", before, after), prompt, WritingSettings(), 1)
-        pairs.append(Example(request.prompt, answer))
-    return ExampleSource(name, tuple(pairs), dict(left_out))
-
-
 def triplet_pairs(triplets: TripletSet, prompt: Prompt, name: str = "triplets") -> ExampleSource:
-    """Pairs of a generated set of triplets, whoever wrote its texts.
+    """Pairs of a generated set of triplets.
 
-    If its writer had seen texts of benchmarks, so has who learns from it.
+    A writer that had seen texts of benchmarks passes this label on to its pupil.
     """
     rows = ((t.reference_caption, t.target_caption, t.text) for t in triplets.triplets())
     writer = triplets.table().spec["generator"]

@@ -45,7 +45,7 @@ class ShownProgress:
     def __enter__(self) -> ShownProgress:
         if TaskRunContext.get() is not None:
             made = None
-            with suppress(httpx.HTTPError, OSError):  # a training without a bar goes on
+            with suppress(httpx.HTTPError, OSError):  # training continues without a bar
                 made = create_progress_artifact(
                     0.0, key=f"training-{self._key}", description="steps of the training"
                 )

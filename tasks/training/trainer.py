@@ -45,7 +45,7 @@ def fit(
     """Train from the last saved state to the end; kept weights and history lie in the folder.
 
     Args:
-        job: What to train.
+        job: The training.
         run: Where.
         data: From `load_data`.
         network: The network as built; it is trained in place.
@@ -86,7 +86,7 @@ def fit(
 
 
 def train_here(job: ReformulationJob, run: RunSettings, report: Report) -> None:
-    """Stage one in this process (and those that Lightning starts beside it)."""
+    """Stage one in this process (and in the ones that Lightning starts)."""
     network = build_network(job.encoder, job.network, job.training.seed)
     fit(job, run, load_data(job, run, network), network, report)
 
@@ -101,7 +101,7 @@ def _strategy(run: RunSettings) -> str | Strategy:
 
 
 def _loggers(run: RunSettings, folder: Path) -> list[Logger]:
-    """Loggers by name. Every start writes beside the earlier ones, never over them."""
+    """Loggers by name. Every start writes next to the earlier ones, never over them."""
     start = 1
     while any((folder / name / f"start-{start}").exists() for name in run.loggers):
         start += 1
@@ -114,7 +114,7 @@ def _loggers(run: RunSettings, folder: Path) -> list[Logger]:
 
 
 def _logger_arguments(name: str, folder: Path, start: str) -> dict[str, str]:
-    """What a logger is made with; the run is called by the job's key, and stays in the folder."""
+    """Arguments of a logger; the run is called by the job's key, and stays in the folder."""
     key, place = folder.parent.name, str(folder)
     by_name = {
         "wandb": {"name": key, "save_dir": place},
@@ -130,7 +130,7 @@ def _logger_arguments(name: str, folder: Path, start: str) -> dict[str, str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's tips, and its warnings of what is meant to be as it is."""
+    """Without Lightning's tips and its warnings of intended choices."""
     loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

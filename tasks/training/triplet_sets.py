@@ -1,4 +1,4 @@
-"""A generated set of triplets as training takes it: a small reference, and what it stands for."""
+"""A generated set of triplets: the small reference that training takes, and its triplets."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class TripletSplit:
 
     @functools.cached_property
     def content(self) -> str:
-        """Key of everything that training depends on: which images, which texts, which side."""
+        """Key of everything that training depends on: images, texts and sides."""
         return content_key([_contents(self.training), _contents(self.validation)])
 
     def image_ids(self) -> list[str]:
@@ -126,7 +126,7 @@ class TripletSplit:
 
 
 def split_triplets(triplets: Sequence[Triplet], held_out: int) -> TripletSplit:
-    """The first `held_out` triplets, and those of the others that share no image with them."""
+    """The first `held_out` triplets, and the others that share no image with them."""
     if held_out < 0:
         raise ValueError(f"held_out must not be negative, not {held_out}")
     validation = tuple(triplets[:held_out])
@@ -154,4 +154,4 @@ def parse_triplet_set(given: str | Mapping[str, Any]) -> TripletSet:
     try:
         return TripletSet.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
-        raise ValueError(f"{given} is no reference to triplets: {error}") from error
+        raise ValueError(f"{given} is not a reference to triplets: {error}") from error

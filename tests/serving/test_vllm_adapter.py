@@ -11,10 +11,10 @@ import pytest
 from flows.profiles import EMBEDDED
 from models.generators.openai_server import OpenAIServerSettings
 from models.generators.transformers import TransformersGenerator, TransformersSettings
+from models.instructcir.rewriter_examples import ExampleSource, captioned_pairs
 from models.instructcir.rewriter_settings import BaseLlm, TuningConfig
 from models.prompts.library import load_prompt
 from models.protocols import TextGenerator, TextReply, TextRequest
-from tasks.training.rewriter_pairs import ExampleSource, captioned_pairs
 from tests.fakes.new_style import recoloured_pairs
 from tests.fakes.vllm_server import serving
 

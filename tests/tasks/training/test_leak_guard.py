@@ -1,4 +1,4 @@
-"""The leak guard: what it takes out by content and by name, and what it says about the rest."""
+"""The guard list: images taken out by content and by name, and the account of it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_by_content_and_by_name_by_hand() -> None:
     kept, account = without_guarded(rows, "pool", [Ward("unseen", None, frozenset({"free"}))])
     assert kept["image_id"].to_list() == ["1", "2", "3", "3"]
     assert account == [Exclusion("unseen", "pool", 0, 1, False, 1)]
-    assert "names only, images not at hand" in describe(account[0])
+    assert "names only, images not available" in describe(account[0])
 
 
 def test_stems() -> None:

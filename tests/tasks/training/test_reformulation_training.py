@@ -34,7 +34,7 @@ from tasks.training.data import decoded_triplets, load_data
 from tasks.training.folder import CHECKPOINT, History
 from tasks.training.instructcir import _first_stage, _train_and_publish
 from tasks.training.job import ReformulationJob, RunSettings
-from tasks.training.launcher import train_beside
+from tasks.training.launcher import train_in_processes
 from tasks.training.shown_progress import ShownProgress
 from tasks.training.trainer import fit
 from tasks.training.triplet_sets import TripletSet
@@ -414,7 +414,7 @@ def test_two_processes_train_like_one(tmp_path: Path, triplets: TripletSet, trai
     with pytest.raises(Interrupted):
         train(job, report=stop_after(4))
     steps: list[int] = []
-    train_beside(job, two, lambda step, total, loss: steps.append(step))
+    train_in_processes(job, two, lambda step, total, loss: steps.append(step))
     assert steps == [4, 5, 6]  # it went on from the state of step 3
     folder = job.training_folder
     history = folder.finished()
@@ -432,7 +432,7 @@ def test_two_processes_train_like_one(tmp_path: Path, triplets: TripletSet, trai
 def test_sharded_weights_train_like_whole_ones(
     tmp_path: Path, triplets: TripletSet, train: Train, averages: bool
 ) -> None:
-    """Two processes that share the weights go on from a state of one, or from their own."""
+    """Two processes that share the weights resume from a state of one, or from their own."""
     training = {"max_steps": 9, "validate_every": 3, "keep": "last"}
     ema = {"enabled": averages, "start": 0.5}
     learned = LossSettings(temperature=0.1, learnable_temperature=averages)
@@ -453,12 +453,12 @@ def test_sharded_weights_train_like_whole_ones(
         with pytest.raises(Interrupted):
             train(job, report=stop_after(4))
     with pytest.raises(Interrupted):  # the processes end with who asked for them
-        train_beside(job, two, until_eight)
+        train_in_processes(job, two, until_eight)
     if averages:
         history, again = train(job)
         assert steps == [4, 5, 6, 7, 8]
     else:
-        train_beside(job, two, lambda step, total, loss: steps.append(step))
+        train_in_processes(job, two, lambda step, total, loss: steps.append(step))
         history, again = train(job)
         assert steps == [1, 2, 3, 4, 5, 6, 7, 8, 7, 8, 9]
     for name, tensor in weights.items():
@@ -472,7 +472,7 @@ def test_sharded_weights_train_like_whole_ones(
 
 @pytest.mark.slow
 def test_killed_at_random_moments_and_resumed(tmp_path: Path, triplets: TripletSet) -> None:
-    """SIGKILL while steps, validations, saves and publishing go on; the end is always the same."""
+    """SIGKILL while steps, validations, saves and publishing run; the end is always the same."""
     job = job_at(tmp_path, triplets, training={"max_steps": 24})
     assert_kills_change_nothing(job, tmp_path, steps=24, kills=8, longest=4)
 

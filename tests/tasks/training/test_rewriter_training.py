@@ -19,10 +19,11 @@ import pytest
 
 from models.generators.adapter_card import read_card
 from models.generators.transformers import TransformersSettings
+from models.instructcir.rewriter_examples import ExampleSource
 from models.instructcir.rewriter_settings import Example
 from models.prompts.library import load_prompt
 from tasks.training.rewriter import TuningData, export_merged, tune_rewriter
-from tasks.training.rewriter_pairs import ExampleSource, read_pairs
+from tasks.training.rewriter_pairs import read_pairs
 from tests.fakes.checkpoints import save_llama
 from tests.fakes.rewriter_runs import STEPS, job_of
 

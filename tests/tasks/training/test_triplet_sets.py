@@ -106,5 +106,5 @@ def test_a_reference_survives_json_and_a_file(whole: TripletSet, tmp_path: Path)
     with pytest.raises(ValueError, match="no such file"):
         parse_triplet_set(str(tmp_path / "nothing.json"))
     (tmp_path / "bad.json").write_text('{"root": 1}')
-    with pytest.raises(ValueError, match=r"bad\.json is no reference to triplets"):
+    with pytest.raises(ValueError, match=r"bad\.json is not a reference to triplets"):
         parse_triplet_set(str(tmp_path / "bad.json"))
