@@ -35,5 +35,5 @@ def prefect_api() -> Iterator[None]:
     """One temporary Prefect server for all flow tests."""
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=180):
+    with prefect_test_harness(server_startup_timeout=300):
         yield

@@ -135,7 +135,7 @@ class Cluster:
         assert len(lost) > 1, f"{worker} has no flow run: {self.log_end(worker)}"
         for process in lost:
             process.kill()
-        psutil.wait_procs(lost, timeout=30)
+        psutil.wait_procs(lost, timeout=120)
 
     def _host(self, worker: str) -> list[psutil.Process]:
         """The worker and what it started, if it is alive; the worker first."""

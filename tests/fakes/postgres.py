@@ -111,7 +111,7 @@ def _serving(programs: Path, place: Path, user: str | None) -> Iterator[int]:
     finally:
         server.send_signal(signal.SIGINT)  # ends its sessions, then itself
         try:
-            server.wait(30)
+            server.wait(120)
         except subprocess.TimeoutExpired:
             server.kill()
-            server.wait(30)
+            server.wait(120)

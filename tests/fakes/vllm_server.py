@@ -60,10 +60,10 @@ def serving(
         finally:
             server.terminate()
             try:
-                server.wait(timeout=30)
+                server.wait(timeout=120)
             except subprocess.TimeoutExpired:
                 server.kill()
-                server.wait(timeout=30)
+                server.wait(timeout=120)
 
 
 def _wait_until_healthy(server: subprocess.Popen[bytes], port: int, log_path: Path) -> None:

@@ -49,7 +49,7 @@ class Workers:
         """End the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        assert self._process.wait(30) == 0
+        assert self._process.wait(120) == 0
 
     def _answer(self) -> str:
         assert self._process.stdout is not None

@@ -34,7 +34,7 @@ def task_states(prefect_results: Path) -> Callable[[str], dict[str, str]]:
                 flow_run_filter=named, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=1
             )[0]
             only = FlowRunFilter.model_validate({"id": {"any_": [newest.id]}})
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while True:  # task states reach the server a little later than the flow's end
                 runs = client.read_task_runs(flow_run_filter=only)
                 if runs and all(run.state and run.state.is_final() for run in runs):

@@ -124,7 +124,7 @@ def test_an_image_is_encoded_beside_the_requests_in_flight(monkeypatch: pytest.M
     encode = openai_images._data_url
 
     def slow_where_large(image: Image.Image) -> str:
-        assert image.width < 100 or answered.wait(10)
+        assert image.width < 100 or answered.wait(60)
         return encode(image)
 
     monkeypatch.setattr(openai_images, "_data_url", slow_where_large)

@@ -204,7 +204,7 @@ def test_many_requests_are_answered_once_each_and_few_at_a_time() -> None:
 
     requests = [TextRequest(f"k{i}", f"word {i}") for i in range(60)]
     with FakeOpenAIServer(then=slow_echo) as server:
-        generator = OpenAIServerGenerator(settings_for(server, concurrency=4, timeout=5.0))
+        generator = OpenAIServerGenerator(settings_for(server, concurrency=4))
         replies = list(generator.generate(requests))
         assert 2 <= server.most_in_flight <= 4
         assert len(server.requests) == 60

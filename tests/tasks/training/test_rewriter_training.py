@@ -188,7 +188,7 @@ def forking(base: str, pairs: str, repository: Path) -> Iterator[subprocess.Pope
         yield process
     finally:
         process.stdin.close()
-        assert process.wait(60) == 0
+        assert process.wait(300) == 0
 
 
 @pytest.mark.slow
@@ -226,7 +226,7 @@ def test_killed_at_random_moments_and_resumed_ends_bit_for_bit_alike(
 
 def _wait_for_saves(state: Path, count: int) -> None:
     """Wait until the state was written a number of times; with 0, not at all."""
-    deadline, last = time.monotonic() + 60, _stamp(state)
+    deadline, last = time.monotonic() + 300, _stamp(state)
     while count:
         assert time.monotonic() < deadline, "the run saves no state"
         time.sleep(0.002)
