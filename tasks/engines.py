@@ -1,8 +1,8 @@
 """Engines by their settings, loaded once a process and only when rows must be made.
 
 Fingerprints are asked for far more often than engines are used: a rerun that reuses everything
-must not load a seven-billion-parameter captioner to find out. They are computed from the
-checkpoint's files, and remembered.
+must not load a seven-billion-parameter captioner to find out. They are computed from files, once a
+process.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.encoders import backbone_files
+from models.textual_inversion import mapping_files
 from storage.locations.location import Location
 from tasks.settings import CaptionerSettings, GeneratorSettings
 
 if TYPE_CHECKING:
-    from models.encoders.backbone_files import EncoderFacts
     from models.encoders.open_clip import OpenClipEncoder
     from models.encoders.spec import EncoderSpec
     from models.protocols import Captioner, Fingerprint, TextGenerator
@@ -68,11 +69,9 @@ def _on_disk(checkpoint: str) -> Iterator[str]:
 
 
 @functools.lru_cache(maxsize=16)
-def encoder_facts(spec: EncoderSpec) -> EncoderFacts:
+def encoder_facts(spec: EncoderSpec) -> backbone_files.EncoderFacts:
     """What the files of an encoder tell of it."""
-    from models.encoders.backbone_files import encoder_facts as read
-
-    return read(spec)
+    return backbone_files.encoder_facts(spec)
 
 
 def encoder_fingerprint(spec: EncoderSpec) -> Fingerprint:
@@ -100,10 +99,8 @@ def generator_fingerprint(settings: GeneratorSettings) -> Fingerprint:
 @functools.lru_cache(maxsize=16)
 def mapping_fingerprint(checkpoint: str) -> Mapping[str, Any]:
     """What the pseudo tokens of a mapping network depend on."""
-    from models.textual_inversion.mapping_files import mapping_fingerprint as read
-
     with _on_disk(checkpoint) as place:
-        return read(place)
+        return mapping_files.mapping_fingerprint(place)
 
 
 def backbone_name(spec: EncoderSpec) -> str:

@@ -16,6 +16,10 @@ from flows.profiles import (
     resolve_profile,
     tiny,
 )
+from models.captioners.blip2 import Blip2Settings
+from models.captioners.llava import LlavaSettings
+from models.captioners.openai_images import OpenAIImagesSettings
+from models.generators.transformers import TransformersSettings
 from tasks.methods import configured_method
 from tasks.planner import runnable_methods
 from tasks.settings import Profile
@@ -195,3 +199,47 @@ def test_a_family_that_a_new_benchmark_brings_can_be_given_prompts_and_weights(
         configured_method("cvsi", plain.cvsi).recipe("sketches")
     with pytest.raises(ProfileError, match=r"did you mean 'cvsi\.weights\.sketches'"):
         resolve_profile("tiny", {"cvsi.weights.sketchs": {"alpha": 1}})
+
+
+def test_a_profile_file_switches_engines_and_a_setting_on_top_switches_again(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'extends = "production"\n'
+        "[captioner]\ndtype = 'bfloat16'\nbatch_size = 4\n"
+        "[generator]\nengine = 'transformers'\nmodel = '/models/vicuna'\ndtype = 'float16'\n"
+        "[instructcir.captioner]\nengine = 'openai'\nmodel = 'llava'\n"
+        "base_url = 'http://127.0.0.1:8001/v1'\ntimeout = 30\n"
+    )
+    mine = resolve_profile(str(file))
+    assert mine.captioner == Blip2Settings(
+        model="Salesforce/blip2-opt-6.7b-coco", dtype="bf16", batch_size=4
+    )
+    assert mine.generator == TransformersSettings(model="/models/vicuna", dtype="fp16")
+    assert mine.instructcir.captioner == OpenAIImagesSettings(
+        model="llava", base_url="http://127.0.0.1:8001/v1", timeout=30
+    )
+    llava = {"instructcir.captioner.engine": "llava", "instructcir.captioner.device": "cpu"}
+    again = resolve_profile(str(file), llava).instructcir.captioner
+    assert again == LlavaSettings(model="llava", device="cpu")
+    with pytest.raises(ProfileError, match=r"rewriter\.device is a setting of transformers, but"):
+        resolve_profile(str(file), {"instructcir.rewriter.device": "cpu"})
+
+
+def test_every_patience_of_the_client_is_a_setting_and_none_is_identity() -> None:
+    patience = {
+        "timeout": 1.0,
+        "connect_seconds": 1.0,
+        "transport_retries": 1,
+        "attempts": 1,
+        "health_wait_seconds": 1.0,
+        "health_poll_seconds": 1.0,
+        "breaker_errors": 1,
+        "concurrency": 1,
+        "api_key_env": "VLLM_API_KEY",
+    }
+    changed = resolve_profile("production", {f"generator.{k}": v for k, v in patience.items()})
+    before, after = production().generator, changed.generator
+    assert {name for name, value in after if value != getattr(before, name)} == set(patience)
+    assert after.fingerprint == before.fingerprint
