@@ -15,7 +15,7 @@ from pydantic import Field
 from models.settings import Settings
 from storage.benchmarks.indexing import IndexedCategory, index_category
 from storage.benchmarks.records import Benchmark, Query
-from storage.benchmarks.registry import BENCHMARKS, benchmark_facts, load_benchmark
+from storage.benchmarks.registry import benchmark_facts, load_benchmark
 from storage.collections.collection import Collection
 from storage.collections.names import Listing
 from storage.locations.location import Location
@@ -29,18 +29,20 @@ WORLD_NOTE = "world.json"
 class BenchmarkRef(Settings):
     """Which split of which benchmark, where its files are, and under which protocol."""
 
-    name: str = Field(description=f"One of {', '.join(BENCHMARKS)}.")
-    root: str = Field(description="Folder of the benchmark in its published layout.")
-    split: str = Field("val", description="The split's published name.")
-    options: Mapping[str, Any] = Field(
-        default_factory=dict, description="Protocol switches of the benchmark's loader."
-    )
-    collection: str = Field("", description="Name of the image collection; empty: NAME-SPLIT.")
-    allow_missing: bool = Field(False, description="Go on although images are missing.")
-    listing: Listing | None = Field(
-        None,
-        description="The collection's listing that a plan was made for; empty: the present one.",
-    )
+    name: str
+    """Name of the benchmark."""
+    root: str
+    """Folder of the benchmark in its published layout."""
+    split: str = "val"
+    """The split's published name."""
+    options: Mapping[str, Any] = Field(default_factory=dict)
+    """Protocol switches of the benchmark's loader."""
+    collection: str = ""
+    """Name of the image collection; empty: NAME-SPLIT."""
+    allow_missing: bool = False
+    """Accept that images are missing."""
+    listing: Listing | None = None
+    """The collection's listing that a plan was made for; empty: the present one."""
 
     @property
     def collection_name(self) -> str:
@@ -63,8 +65,10 @@ class BenchmarkRef(Settings):
 class OneQuery(Settings):
     """A query of a person: a reference image and a text that belong to no benchmark."""
 
-    image_id: str = Field(description="sha256 of the reference image.")
-    text: str = Field(description="Modification text.")
+    image_id: str
+    """sha256 of the reference image."""
+    text: str
+    """Modification text."""
     collection_name: ClassVar[str] = "the query"
 
     def items(self, root: str) -> dict[str, QueryItem]:

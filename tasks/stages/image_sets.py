@@ -6,8 +6,6 @@ import datetime
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from pydantic import Field
-
 from models.settings import Settings
 from storage.collections.collection import Collection
 from storage.locations.location import Location
@@ -25,9 +23,12 @@ Which = Literal["missing", "failed", "stale"]
 class ImageSet(Settings):
     """Some images of a collection: all, or those that a benchmark uses."""
 
-    collection: str = Field(description="Name of an ingested collection.")
-    benchmark: BenchmarkRef | None = Field(None, description="Restrict to this benchmark.")
-    part: Part = Field("all", description="Which of them.")
+    collection: str
+    """Name of an ingested collection."""
+    benchmark: BenchmarkRef | None = None
+    """Restrict to this benchmark."""
+    part: Part = "all"
+    """Part of the benchmark's images."""
 
     @property
     def title(self) -> str:
@@ -59,11 +60,16 @@ class ImageSet(Settings):
 class SelectedImages(Settings):
     """The images of a collection that a backfill is about."""
 
-    collection: str = Field(description="Name of an ingested collection.")
-    captions_key: str = Field(description="Spec key of the captions that are to be filled.")
-    which: Which = Field("missing", description="Which of them; see `flows.backfill_captions`.")
-    since: datetime.date | None = Field(None, description="Stored on this day (UTC) or later.")
-    until: datetime.date | None = Field(None, description="Stored on this day (UTC) or earlier.")
+    collection: str
+    """Name of an ingested collection."""
+    captions_key: str
+    """Spec key of the captions that are to be filled."""
+    which: Which = "missing"
+    """State of the images; see `flows.backfill_captions`."""
+    since: datetime.date | None = None
+    """Stored on this day (UTC) or later."""
+    until: datetime.date | None = None
+    """Stored on this day (UTC) or earlier."""
 
     @property
     def title(self) -> str:

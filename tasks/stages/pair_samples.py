@@ -37,21 +37,25 @@ Within = Literal["meta_class", "collection"]
 class PairSource(Settings):
     """A collection that pairs are drawn from."""
 
-    collection: str = Field(description="Name of an ingested collection.")
-    within: Within = Field(
-        "meta_class", description="Pair images of one class, or any two of the collection."
-    )
-    weight: float = Field(1.0, gt=0, description="Its share of the pairs, against the others'.")
+    collection: str
+    """Name of an ingested collection."""
+    within: Within = "meta_class"
+    """Pair images of one class, or any two of the collection."""
+    weight: float = Field(1.0, gt=0)
+    """Its share of the pairs, against the others'."""
 
 
 class PairSample(Settings):
     """The first pairs of a seeded sample."""
 
     sources: tuple[PairSource, ...] = Field(min_length=1)
-    count: int = Field(ge=1, description="Number of pairs; fewer are a prefix of more.")
+    count: int = Field(ge=1)
+    """Number of pairs; fewer are a prefix of more."""
     seed: int = 0
-    guard: tuple[Guarded, ...] = Field((), description="Whose images are left out.")
-    guard_names: bool = Field(True, description="Leave out images by file name too.")
+    guard: tuple[Guarded, ...] = ()
+    """Collections and benchmarks whose images are left out."""
+    guard_names: bool = True
+    """Leave out images by file name too."""
 
     @field_validator("sources")
     @classmethod

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import pyarrow as pa
-from pydantic import Field
 
 from models.encoders.spec import EncoderSpec
 from models.generators.rewriting import RewriteInput
@@ -42,9 +41,12 @@ class QueryFeatureStage(Stage):
     feature: str
     queries: Queries
     encoder: EncoderSpec
-    images: ImageFeatureStage = Field(description="Features of the reference images.")
-    cvsi: CvsiSettings = Field(description="Text forms and means (D3, D6, D7, D15).")
-    mapping: str = Field("", description="Checkpoint of the mapping network, if one is needed.")
+    images: ImageFeatureStage
+    """Features of the reference images."""
+    cvsi: CvsiSettings
+    """Text forms and means (D3, D6, D7, D15)."""
+    mapping: str = ""
+    """Checkpoint of the mapping network, if one is needed."""
     captions: CaptionStage | None = None
     edits: RewriteStage | None = None
     objects: RewriteStage | None = None

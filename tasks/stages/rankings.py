@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import polars as pl
 import pyarrow as pa
-from pydantic import Field
 
 from models.retrieval.cvsi_settings import CvsiSettings
 from models.retrieval.method_records import AnyRecipe, Recipe
@@ -53,12 +52,12 @@ class RankingStage(Stage):
     benchmark: BenchmarkRef
     method: str
     cvsi: CvsiSettings
-    weights: Mapping[str, float] = Field(
-        INSTRUCTCIR_WEIGHTS, description="Family -> weight of the second method in a late fusion."
-    )
+    weights: Mapping[str, float] = INSTRUCTCIR_WEIGHTS
+    """Family -> weight of the second method in a late fusion."""
     query_features: Mapping[str, AnyQueryFeature]
     gallery_features: Mapping[str, AnyGalleryFeature]
-    device: str = Field("cpu", description="Where features are multiplied.")
+    device: str = "cpu"
+    """Device that multiplies features."""
 
     @property
     def title(self) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import Field
 
 from models.generators.rewriting import (
     Answer,
@@ -42,11 +41,12 @@ class RewriteStage(Stage):
 
     step: Literal["edit", "objects"]
     queries: Queries
-    captions: CaptionStage = Field(description="Captions of the reference images.")
-    content: Literal["per_caption", "joined", "first"] = Field(
-        description="What is put to the model: D1 for edits, D2 for objects."
-    )
-    all_orders: bool = Field(False, description="Ask for every reading of the text (D7).")
+    captions: CaptionStage
+    """Captions of the reference images."""
+    content: Literal["per_caption", "joined", "first"]
+    """Captions that the model is asked about: D1 for edits, D2 for objects."""
+    all_orders: bool = False
+    """Ask for every reading of the text (D7)."""
     prompt: str
     generator: GeneratorSettings
     temperature: float = 0.0

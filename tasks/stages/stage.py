@@ -30,8 +30,10 @@ class Stage(Settings):
     producer: ClassVar[str]
     """Name and version of the code that makes the rows; raised when the rows change."""
 
-    root: str = Field(description="Where tables are kept.")
-    shard_size: int = Field(512, ge=1, description="Rows made and published together.")
+    root: str
+    """Root of the tables, local or s3://."""
+    shard_size: int = Field(512, ge=1)
+    """Rows made and published together."""
 
     @property
     @abstractmethod

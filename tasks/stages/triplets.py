@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
-from pydantic import Field
 
 from models.instructcir.modification_texts import (
     PLACEHOLDERS,
@@ -40,7 +39,8 @@ class TripletStage(Stage):
     producer: ClassVar[str] = "cirflow/triplets/1"
 
     pairs: PairSample
-    captions: CaptionStage = Field(description="One caption of every image in the pairs.")
+    captions: CaptionStage
+    """One caption of every image in the pairs."""
     prompt: str
     generator: GeneratorSettings
     temperature: float = 0.0

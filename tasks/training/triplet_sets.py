@@ -31,12 +31,14 @@ class TripletSet(Settings):
     trained on sets of different sizes are judged by one set.
     """
 
-    root: str = Field(description="Where tables are kept.")
-    spec_key: str = Field(description="Key of the triplets table.")
-    collections: tuple[str, ...] = Field(
-        min_length=1, description="Collections that the images lie in."
-    )
-    count: int = Field(ge=1, description="Pairs taken from the beginning of the sample.")
+    root: str
+    """Root of the tables, local or s3://."""
+    spec_key: str
+    """Key of the triplets table."""
+    collections: tuple[str, ...] = Field(min_length=1)
+    """Collections that the images lie in."""
+    count: int = Field(ge=1)
+    """Pairs taken from the beginning of the sample."""
 
     def first(self, count: int) -> TripletSet:
         """The set of the first pairs only.
