@@ -1,4 +1,4 @@
-"""What a machine needs to run a profile, checked one by one for `cirflow doctor`."""
+"""Checks of the machine and the profile for `cirflow doctor`."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ PINS = {
     "s3fs": "2026.",
     "openai": "3.",
 }
-"""Distribution -> the versions that were seen working together (docs/decisions.md says why)."""
+"""Distribution -> versions that work together (docs/decisions.md says why)."""
 LEAST_DISK = 5 * 2**30
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: ok, note (works, but worth knowing) or broken, with its remedy."""
+    """One check: ok, note (it works, with a remark) or broken, with its remedy."""
 
     what: str
     state: Literal["ok", "note", "broken"]
@@ -101,7 +101,7 @@ def check_gpu() -> Finding:
 
 
 def check_disk(root: str) -> Finding:
-    """Room where tables are kept."""
+    """Free space where tables are kept."""
     location = Location(root)
     if not location.is_local:
         return Finding("disk", "ok", "tables are on S3")
@@ -111,7 +111,7 @@ def check_disk(root: str) -> Finding:
     free = shutil.disk_usage(place).free
     text = f"{free / 2**30:.1f} GiB free at {place}"
     if free < LEAST_DISK:
-        return Finding("disk", "note", text, "image bytes and features take room; set root=DIR")
+        return Finding("disk", "note", text, "images and features take space; set root=DIR")
     return Finding("disk", "ok", text)
 
 
@@ -150,7 +150,7 @@ def check_checkpoints(profile: Profile) -> Iterator[Finding]:
 
 
 def check_servers(profile: Profile) -> Iterator[Finding]:
-    """Whether every model that is behind a server answers there."""
+    """Whether the server of each served model answers."""
     own = profile.instructcir
     named: dict[str, EngineSettings] = {
         "text generator": profile.generator,
@@ -198,13 +198,13 @@ def check_vllm() -> Finding:
 
 
 def check_stack(folder: Path) -> Finding:
-    """What of `cirflow up` runs in a folder; the other commands need none of it."""
+    """State of the processes of `cirflow up` in a folder; other commands do not need them."""
     name, processes = "Prefect stack", StackSettings(folder).processes
     ended = [process for process in processes.names() if processes.running(process) is None]
     if not processes.names():
         return Finding(name, "note", f"not up in {folder}", "cirflow up, for the Prefect UI")
     if ended:
-        remedy = f"cirflow up starts it again; its last words are in {processes.log(ended[0])}"
-        return Finding(name, "note", f"{', '.join(ended)} ended by itself", remedy)
+        remedy = f"cirflow up starts it again; its log: {processes.log(ended[0])}"
+        return Finding(name, "note", f"{', '.join(ended)} ended", remedy)
     place = " ".join(processes.command("server")[-4:])
     return Finding(name, "ok", f"{', '.join(processes.names())} up ({place})")

@@ -23,7 +23,7 @@ evaluations:
   cirflow run score-benchmark --profile production --set benchmark=cirr --set folder=DIR
   cirflow leaderboard
 
-help on one command: cirflow COMMAND --help. What works on this machine: cirflow doctor."""
+help on one command: cirflow COMMAND --help. Checks of this machine: cirflow doctor."""
 
 
 class Command(NamedTuple):
@@ -37,14 +37,14 @@ COMMANDS = {
     "demo": Command("demo", "run everything once on the embedded world and open the report"),
     "ingest": Command("ingest", "bring images into a named collection"),
     "run": Command("run", "run a flow: captions, features, training, evaluation, ..."),
-    "score": Command("score", "score a predictions file by itself"),
+    "score": Command("score", "score a predictions file, without images or models"),
     "search": Command("search", "search a gallery with an image and a modification text"),
     "leaderboard": Command("leaderboard", "show the scores in the ledger"),
-    "methods": Command("methods", "list the methods and what they need"),
+    "methods": Command("methods", "list the methods and their needs"),
     "cache": Command("cache", "list or verify the tables: captions, edits, features, scores"),
-    "up": Command("up", "start a Prefect server, deployments and workers, and say where to click"),
-    "down": Command("down", "stop what `cirflow up` started"),
-    "doctor": Command("doctor", "say what works on this machine and how to mend the rest"),
+    "up": Command("up", "start a Prefect server with deployments and workers"),
+    "down": Command("down", "stop the processes of `cirflow up`"),
+    "doctor": Command("doctor", "check this machine, with a remedy for each fault"),
 }
 
 
@@ -90,7 +90,7 @@ def _guarded(run: Callable[[argparse.Namespace], int], arguments: argparse.Names
     try:
         return run(arguments)
     except BrokenPipeError:
-        # Whoever read the output has seen enough; Python would complain once more at exit.
+        # The reader closed the pipe; without this, Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except _said_without_traceback() as error:
@@ -100,14 +100,14 @@ def _guarded(run: Callable[[argparse.Namespace], int], arguments: argparse.Names
         return 2
     except KeyboardInterrupt:
         print(
-            "\ncirflow: stopped; what was finished is published, run again to go on",
+            "\ncirflow: stopped; finished shards are published, run the command again to resume",
             file=sys.stderr,
         )
         return 130
 
 
 def _said_without_traceback() -> tuple[type[Exception], ...]:
-    """Errors whose message is enough. Those of the S3 client exist only once it is imported."""
+    """Errors whose message suffices; those of the S3 client exist only after its import."""
     known = (UserError, ValueError, LookupError, OSError)
     exceptions = sys.modules.get("botocore.exceptions")
     return (*known, exceptions.BotoCoreError) if exceptions else known

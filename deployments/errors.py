@@ -1,5 +1,5 @@
-"""What commands raise for the user to read."""
+"""The error that commands show to the user."""
 
 
 class UserError(Exception):
-    """Something the user can put right; shown without a traceback."""
+    """A fault that the user can correct; it is shown without a traceback."""

@@ -1,4 +1,4 @@
-"""What a flow's parameters may be, read from the schema that Prefect's forms are made from."""
+"""Texts and checks of a flow's parameters, from the schema that Prefect's forms are made from."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def _refuse(name: str, value: Any, field: Schema, definitions: Schema) -> None:
 
 
 def _variants(field: Schema, definitions: Schema) -> Iterator[Schema]:
-    """What a field may be, references followed."""
+    """The alternatives of a field, references followed."""
     parts = [*field.get("allOf", ()), *field.get("anyOf", ()), *field.get("oneOf", ())]
     if "$ref" in field:
         yield from _variants(definitions[field["$ref"].rpartition("/")[2]], definitions)

@@ -1,8 +1,7 @@
 """Prefect's settings for one command, set before Prefect is imported.
 
-Whoever configured a server (PREFECT_API_URL or a Prefect profile) keeps it. Otherwise Prefect
-starts a temporary server of its own, which takes a while on small machines: it is given time,
-and the user is told.
+A server that is configured (PREFECT_API_URL or a Prefect profile) is used. Otherwise Prefect starts
+a temporary one, which takes a while on small machines: it gets time, and the user is told.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ DEFAULTS = {
 
 
 def configure_prefect(home: Path | None = None) -> None:
-    """Set what the environment leaves open. Call it before anything imports Prefect.
+    """Set Prefect's variables that are not set yet. Call it before anything imports Prefect.
 
     Args:
         home: Prefect's own folder for this command; None keeps the user's.
@@ -66,6 +65,6 @@ def prefect_session(home: Path | None = None) -> Iterator[float]:
 
 
 def _quiet_shutdown() -> None:
-    """Keep the temporary server's farewell, cancelled tasks of its own, off the terminal."""
+    """Keep the temporary server's last messages (cancelled tasks) off the terminal."""
     for name in ("prefect.server", "prefect._internal", "prefect.events"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,8 +1,8 @@
 """List or verify the tables: captions, edits, features, rankings, scores.
 
 `cirflow cache ls` shows every table with its rows; `cirflow cache verify` reads every part
-completely and says what is wrong; with `--quarantine` it puts broken parts aside (nothing is
-deleted), and the next run of their flow makes the lost rows again."""
+completely and lists the problems; `--quarantine` renames broken parts (nothing is deleted), and the
+next run of their flow makes the lost rows again."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import json
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("action", choices=("ls", "verify"))
-    parser.add_argument("--root", default=".cirflow", help="where tables are kept")
+    parser.add_argument("--root", default=".cirflow", help="root of the tables")
     parser.add_argument("--table", default="", help="only tables of this name")
     parser.add_argument(
         "--quarantine",
         action="store_true",
-        help="rename broken parts aside, so that a backfill makes their rows again",
+        help="rename broken parts, so that the next run of their flow makes the rows again",
     )
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List or verify; the status is 1 where something is wrong."""
+    """List or verify; the status is 1 if a table has a problem."""
     from storage.locations.location import Location
     from storage.tables.listing import list_tables
 

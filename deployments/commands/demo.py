@@ -1,8 +1,8 @@
 """Run everything once on the embedded world: drawn images and composed queries become captions,
-edits, pseudo tokens, features, rankings, metrics, submission files and a report to look at. On the
-way, an InstructCIR network is trained for a minute from drawn pictures without a word about them.
+edits, pseudo tokens, features, rankings, metrics, submission files and a report. An InstructCIR
+network is trained for a minute from drawn, unlabelled pictures.
 
-A second run reuses whatever the first one published."""
+A second run reuses the tables of the first."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from deployments.prefect_session import prefect_session
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("--out", default="out/demo", help="folder for all that the demo makes")
+    parser.add_argument("--out", default="out/demo", help="folder of all results")
     parser.add_argument("--seed", type=int, default=0, help="seed of the drawn world")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the demo flow and say where the report is."""
+    """Run the demo flow and print the path of the report."""
     out = Path(arguments.out).resolve()
     with prefect_session(out / "prefect") as start_up:
         from flows.demo import demo

@@ -1,4 +1,4 @@
-"""Say what works on this machine, what does not, and how to mend it."""
+"""Check libraries, GPU, disk, storage, checkpoints and servers; each fault has a remedy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run every check; the status is 1 where something needed does not work."""
+    """Run every check; the status is 1 if one finds something broken."""
     from deployments.checks import all_checks
     from flows.profiles import parse_assignments, resolve_profile
 

@@ -1,7 +1,7 @@
 """Stop the server and the workers that `cirflow up` started in this folder, and nothing else.
 
-Runs in progress are ended; what they finished is published, and starting them again goes on. The
-server's state stays."""
+Runs in progress end; their finished shards are published, and a new run resumes there. The server's
+state stays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Stop what runs."""
+    """Stop the running processes."""
     stack = StackSettings(folder=arguments.folder.resolve())
     if not stop(stack, lambda line: console.print(line, highlight=False)):
         console.print(f"nothing that was started in {stack.folder} is running", highlight=False)

@@ -1,9 +1,9 @@
 """Bring images into a named collection: a folder, webdataset tars, Parquet with a bytes column,
 or an s3:// prefix. Every input gets a row, readable or not; equal bytes are one image.
 
-Repeating it costs a listing and reads only what is new. A name that stands for other images is
-refused, unless you say --add or --replace. It does not start Prefect (`cirflow run ingest` does
-the same as a flow)."""
+A repetition costs a listing and reads new inputs only. A name that stands for other images is
+refused without --add or --replace. Prefect is not started (`cirflow run ingest` does the same as a
+flow)."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--class-field", default="meta_class", help="column or JSON key of the meta class"
     )
     taken = parser.add_mutually_exclusive_group()
-    for choice, meaning in (("add", "both"), ("replace", "these alone; the others stay stored")):
+    for choice, meaning in (("add", "both"), ("replace", "these alone (the others stay stored)")):
         taken.add_argument(
             f"--{choice}",
             dest="if_taken",
             action="store_const",
             const=choice,
             default="refuse",
-            help=f"where the name stands for other images: stand for {meaning}",
+            help=f"if the name stands for other images, let it stand for {meaning}",
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("--root", default=".cirflow", help="where tables are kept")
+    parser.add_argument("--root", default=".cirflow", help="root of the tables")
     parser.add_argument("--json", action="store_true", help="print every number as JSON")
 
 
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not rows:
         print(
             f"no scores at {arguments.root} yet; make some with `cirflow run score-benchmark`, or "
-            "look elsewhere with --root (the demo's are in out/demo/tables)"
+            "name another root with --root (the demo's is out/demo/tables)"
         )
         return 0
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}

@@ -1,4 +1,4 @@
-"""List the methods: what each does, what it needs, and why some do not run here."""
+"""List the methods: description, status, and the reason where one does not run here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("--profile", default="tiny", help="whose checkpoints are looked for")
+    parser.add_argument("--profile", default="tiny", help="profile that names the checkpoints")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("name", "status", "what it is"):
+    for name in ("name", "status", "description"):
         table.add_column(name, overflow="fold")
     for row in METHODS.values():
         why = f" [dim]({reasons[row.name]})[/]" if reasons[row.name] else ""

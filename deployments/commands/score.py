@@ -1,4 +1,4 @@
-"""Score a predictions file by itself: no images, no models, no Prefect.
+"""Score a predictions file without images, models or Prefect.
 
 Predictions are in the benchmark's submission form. CIRR: the recall or the recall_subset file;
 CIRCO: {"0": [ids], ...}; FashionIQ: {category: {query index: [image names]}}."""

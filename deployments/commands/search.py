@@ -29,13 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default="tiny", help="tiny, production or a TOML file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument(
-        "--include-reference", action="store_true", help="the gallery's own copy may be found too"
+        "--include-reference",
+        action="store_true",
+        help="rank the gallery's copy of the image too",
     )
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Search and print what was found."""
+    """Search and print the hits."""
     if arguments.k < 1:
         raise ValueError(f"-k must be at least 1, not {arguments.k}")
     image = Path(arguments.image).read_bytes()

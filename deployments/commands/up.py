@@ -1,7 +1,7 @@
-"""Start a Prefect server with everything that cirflow needs, and say where to click: the server,
-its work pools and limits, the deployments of prefect.yaml, and the workers that run them.
+"""Start a Prefect server with everything that cirflow needs: work pools, limits, the deployments of
+prefect.yaml, and the workers that run them. The address of the UI is printed.
 
-Doing it again adds what is missing; what runs and what was changed in the UI stays. The state
+A repetition adds missing parts; running processes and changes made in the UI stay. The state
 (runs, schedules, results) lies in FOLDER/.cirflow/prefect and survives `cirflow down`. Relative
 paths in the forms start at FOLDER."""
 
@@ -20,7 +20,7 @@ from deployments.stack.stack import as_client, refuse_other_settings, start_serv
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("--folder", type=Path, default=Path("."), help="where runs work")
+    parser.add_argument("--folder", type=Path, default=Path("."), help="folder that runs work in")
     parser.add_argument("--host", default="127.0.0.1", help="address the server listens on")
     parser.add_argument("--port", type=int, default=4200, help="port the server listens on")
     parser.add_argument("--origin", default="", help="web address of the UI, unless loopback")
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def count_gpus() -> int:
-    """GPUs that this machine shows; nothing heavy is imported for it."""
+    """Number of visible GPUs, found without heavy imports."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip()])

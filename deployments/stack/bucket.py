@@ -1,5 +1,4 @@
-"""The bucket of an S3 root: made if it is missing, and its server tried before anything relies on
-it."""
+"""The bucket of an S3 root: made if missing, and tested before anything relies on it."""
 
 from __future__ import annotations
 
@@ -10,10 +9,10 @@ from storage.locations.location import Location
 
 
 def ensure_bucket(root: str) -> bool:
-    """Make the bucket of a root, and check that it publishes once; True if it was made.
+    """Make the bucket of a root, and test that it publishes once; True if it was made.
 
-    Endpoint and credentials come from the environment (AWS_*). A local root needs no bucket and
-    is only tried.
+    Endpoint and credentials come from the environment (AWS_*). A local root has no bucket and
+    is only tested.
 
     Raises:
         UserError: the storage lets a second writer overwrite a published file, or cannot be used.
@@ -42,6 +41,6 @@ def _make(bucket: str) -> bool:
         return False
     try:
         system.mkdir(bucket)
-    except FileExistsError:  # somebody else's, which the keys may write to: the probe tells
+    except FileExistsError:  # another owner's, which the keys may still write to: the probe tells
         return False
     return True

@@ -1,4 +1,4 @@
-"""A client of a Prefect server whose failures are said in words."""
+"""A client of a Prefect server, with errors in words."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def server_client(url: str) -> Iterator[SyncPrefectClient]:
                 raise
             raise UserError(
                 f"the server at {url} wants another auth string: set {CLIENT_VARIABLE} (for "
-                f"`cirflow up`: {SERVER_VARIABLE}) to what it was started with"
+                f"`cirflow up`: {SERVER_VARIABLE}) to the one it was started with"
             ) from error
         yield client

@@ -1,8 +1,8 @@
-"""What a work pool's runs look like: base job templates of process, docker and kubernetes pools.
+"""Base job templates of process, docker and kubernetes pools.
 
-The templates are JSON files beside this one, since that is what Prefect takes and what a team
-edits (`prefect work-pool update cpu --base-job-template FILE`). `gpu.json` holds the values in
-which the gpu pool differs from the cpu pool.
+The templates are JSON files next to this one: Prefect takes JSON, and a team can edit it
+(`prefect work-pool update cpu --base-job-template FILE`). `gpu.json` holds the values in which the
+gpu pool differs from the cpu pool.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Background processes by name: started once, found again, and stopped by whoever asks.
+"""Background processes by name: started once, found again, and stopped.
 
-A record on disk holds the process id and the moment the process began, so that a process id that
-was given to somebody else in the meantime is never mistaken for ours. Each process leads a session
-of its own: what it started is found by that, even when it was killed and they were not.
+A record on disk holds the process id and the time of the start, so that another process with the
+same id is never mistaken for ours. Each process leads a session: its children are found by the
+session even after the process itself was killed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 STOP_SECONDS = 20.0
-"""Time a process gets to end by itself before it is killed."""
+"""Time that a process gets to end before it is killed."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class ProcessFolder:
             return None
 
     def command(self, name: str) -> list[str]:
-        """What was started under that name; empty if nothing was."""
+        """The command that was started under that name; empty without one."""
         return [str(word) for word in self._record(name).get("command", [])]
 
     def settings(self, name: str) -> dict[str, str]:
-        """Settings that were noted at its start."""
+        """Values that were recorded at its start."""
         return dict(self._record(name).get("settings", {}))
 
     def start(
@@ -78,7 +78,7 @@ class ProcessFolder:
             command: What to run.
             environment: Its whole environment; not recorded.
             folder: Its working directory.
-            settings: What to note beside the command: no secrets.
+            settings: Further values to record: no secrets.
         """
         if self.running(name) is not None:
             return False
@@ -112,7 +112,7 @@ class ProcessFolder:
         return bool(processes)
 
     def _session(self, name: str) -> list[psutil.Process]:
-        """What is alive of a process and its session, the leader first.
+        """The living processes of a session, its leader first.
 
         No process id is given away while a session bears it. So if the id belongs to a process
         that began later, nothing of the session is left.
@@ -143,7 +143,7 @@ def _is_alive(process: psutil.Process) -> bool:
 
 
 def _end(processes: Sequence[psutil.Process]) -> None:
-    """Ask all to end, then kill what is left."""
+    """Ask all to end, then kill the remaining ones."""
     for process in processes:
         _signal(process, kill=False)
     _, left = psutil.wait_procs(processes, timeout=STOP_SECONDS)

@@ -1,6 +1,6 @@
-"""Make what flow runs need on a server that runs elsewhere: the bucket, work pools, limits, the
-rule for dead runs, Secret blocks, and the deployments of prefect.yaml. Doing it again adds what is
-missing and leaves what people changed in the UI, so containers run it whenever they start.
+"""Make everything that flow runs need on a remote server: the bucket, work pools, limits, the rule
+for dead runs, Secret blocks, and the deployments of prefect.yaml. A repetition adds missing parts
+and keeps changes made in the UI, so containers run it at every start.
 
     python -m deployments.stack.register --pool-type process --root s3://cirflow/data
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def register(arguments: argparse.Namespace) -> None:
-    """Make what is missing, in the order in which it is needed.
+    """Make missing parts in the order in which they are needed.
 
     Raises:
         UserError: no server is named or answers, the storage does not publish once, a secret has
@@ -71,10 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pool-type", choices=POOL_TYPES, default="process")
     parser.add_argument("--image", default="", help="image of the cpu pool's runs")
     parser.add_argument("--gpu-image", default="", help="image of the gpu pool's runs")
-    parser.add_argument("--root", default="", help="where tables lie: its bucket is made and tried")
-    parser.add_argument("--home", default="/srv/cirflow", help="folder in which runs work")
+    parser.add_argument("--root", default="", help="root of the tables, with its bucket")
+    parser.add_argument("--home", default="/srv/cirflow", help="working directory of the runs")
     parser.add_argument(
-        "--heavy-pool", choices=("cpu", "gpu"), default="cpu", help="pool of what wants a GPU"
+        "--heavy-pool", choices=("cpu", "gpu"), default="cpu", help="pool of runs that need a GPU"
     )
     add_secret_argument(parser)
     return parser

@@ -1,8 +1,8 @@
-"""Register the deployments of prefect.yaml: what is missing, and what another version of the code
-left there. What people set in the UI stays theirs.
+"""Register the deployments of prefect.yaml that are missing or of another version of the code.
+Values that people set in the UI stay.
 
-The version of a deployment ends in a digest of all that makes it: its entry, its places, and the
-code that its form is made from. While the server has that version, there is nothing to do.
+The version of a deployment ends in a digest of its entry, its places, and the code that its form is
+made from. A deployment of that version is left alone.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def register_deployments(
     Args:
         client: A client of the server.
         environment: Names the server, CIRFLOW_HOME and CIRFLOW_HEAVY_POOL.
-        say: Is told what happens.
+        say: Shows a line to the user.
 
     Raises:
         UserError: Prefect refused one of them.
@@ -86,7 +86,7 @@ def _read(client: SyncPrefectClient, names: list[str]) -> dict[str, DeploymentRe
 
 
 def _kept(entry: dict[str, Any], there: DeploymentResponse) -> dict[str, Any]:
-    """The entry with what people may have set: what is not named, Prefect leaves as it is."""
+    """The entry with values that people may have set; Prefect keeps those that it does not name."""
     left = ("schedules", "concurrency_limit")
     kept = {key: value for key, value in entry.items() if key not in left}
     kept |= {"parameters": there.parameters, "tags": there.tags, "paused": there.paused}
@@ -112,6 +112,6 @@ def _deploy(content: dict[str, Any], project: Path, environment: Mapping[str, st
     if done.returncode:
         raise UserError(
             f"prefect deploy failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}\n"
-            "If it says that parameters which were set in the UI no longer fit, set them anew "
-            "there, or delete the deployment, and start again"
+            "If it says that parameters which were set in the UI no longer fit, set them "
+            "there again, or delete the deployment, and repeat the command"
         )

@@ -1,6 +1,6 @@
-"""Work pools, limits, blocks and the rule that runs count on, made once and left as they are.
+"""Work pools, limits, blocks and the rule for dead runs.
 
-What somebody changed in the UI stays changed: only what is missing is made.
+Only missing ones are made, so changes made in the UI stay.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ POOLS: Mapping[str, str] = {
     "cpu": "Everything that needs no GPU: ingest, triplets, scores, reports, small models.",
     "gpu": "Captions, features and training on a GPU. One worker for each GPU, one run at a time.",
 }
-"""Work pool -> what it is for."""
+"""Work pool -> its purpose, as the UI shows it."""
 
 LIMITS: Mapping[str, int] = {"llm-server": 4, "gpu-slot": 1}
-"""Global concurrency limit -> how many may hold it at once."""
+"""Global concurrency limit -> number of runs that may hold it at once."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """What was missing and was made."""
+    """Names of the parts that were missing and were made."""
 
     pools: tuple[str, ...]
     limits: tuple[str, ...]
@@ -102,7 +102,7 @@ def _make_limits(client: SyncPrefectClient) -> tuple[str, ...]:
 
 
 def _template(pool_type: str, pool: str, images: Images) -> dict[str, Any]:
-    """Ours, or Prefect's where we have none."""
+    """The project's template, or Prefect's where the project has none."""
     from prefect.utilities.asyncutils import run_coro_as_sync
     from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 

@@ -1,8 +1,8 @@
 """Secrets that flow runs get from the server: Prefect Secret blocks, for which the pools' job
 templates hold a reference. The value is in no parameter, no job variable and on no command line.
 
-Whoever may use the API may read the blocks, so they are for servers that ask for an auth string,
-or on loopback.
+Every client of the API can read the blocks, so they suit servers that require an auth string or
+listen on loopback only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a stack lives, what it listens on, and the environment of everything that it starts."""
+"""Folder, address and environment of a stack."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deployments.stack.processes import ProcessFolder
 PREFECT_YAML = "prefect.yaml"
 
 PATIENCE = {"PREFECT_CLIENT_MAX_RETRIES": "8"}
-"""Runs and workers outlive a server that is away for eight minutes (2 + 4 + ... + 256 seconds)."""
+"""Runs and workers survive eight minutes without a server (2 + 4 + ... + 256 seconds)."""
 
 
 @dataclass(frozen=True)
@@ -66,23 +66,23 @@ class StackSettings:
 
     @property
     def url(self) -> str:
-        """Where a browser on this machine finds the UI."""
+        """Address of the UI for a browser on this machine."""
         host = f"[{self.reached}]" if ":" in self.reached else self.reached
         return f"http://{host}:{self.port}"
 
     @property
     def api_url(self) -> str:
-        """Where clients find the API."""
+        """Address of the API."""
         return f"{self.url}/api"
 
     @property
     def auth_file(self) -> Path:
-        """Where the auth string lies that was made for a server that others can reach."""
+        """File of the auth string that was made for a server that other machines can reach."""
         return self.home / "auth-string"
 
     @property
     def auth_string(self) -> str:
-        """What clients must send: the environment's, or the one that was made; else empty."""
+        """The auth string of clients: the environment's, or the one that was made; else empty."""
         given = os.environ.get(SERVER_VARIABLE, "")
         return given if given or self.is_loopback else read_auth_file(self.auth_file)
 
@@ -92,7 +92,7 @@ class StackSettings:
         return {"origin": self.origin}
 
     def check(self) -> None:
-        """Refuse what cannot be served safely.
+        """Refuse settings that are not safe.
 
         Raises:
             UserError: no origin for an address that is not loopback, or an auth string that is
@@ -106,7 +106,7 @@ class StackSettings:
             )
         given = os.environ.get(SERVER_VARIABLE)
         if given is not None and not all(given.partition(":")):
-            raise UserError(f"{SERVER_VARIABLE} is to be user:password, with both of them")
+            raise UserError(f"{SERVER_VARIABLE} must be user:password, both not empty")
 
     def server_environment(self) -> dict[str, str]:
         """Environment of the server: quiet, closed, and with its state in this folder."""
@@ -123,7 +123,7 @@ class StackSettings:
         }
 
     def client_environment(self) -> dict[str, str]:
-        """Environment of workers and of whoever starts flow runs."""
+        """Environment of workers and of clients that start flow runs."""
         environment = {**PATIENCE, **os.environ, **QUIET}
         environment |= {
             "PREFECT_HOME": str(self.home),
@@ -156,7 +156,7 @@ def project_file(name: str) -> Path:
     path = Path(__file__).resolve().parents[2] / name
     if not path.is_file():
         raise UserError(
-            f"{name} is not beside the packages ({path}): run cirflow from a checkout, or install "
+            f"{name} is not next to the packages ({path}): run cirflow from a checkout, or install "
             "it with `pip install -e .`"
         )
     return path

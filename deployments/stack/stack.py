@@ -26,9 +26,9 @@ class Part:
     """A process of the stack.
 
     Attributes:
-        command: What is started.
-        environment: What its environment has beyond the stack's.
-        settings: What else distinguishes it from one that was started otherwise.
+        command: Its command line.
+        environment: Variables in addition to the stack's.
+        settings: Recorded values that its command line does not show.
     """
 
     command: list[str]
@@ -59,10 +59,10 @@ def _worker_command(pool: str, name: str, limit: int) -> list[str]:
 
 
 def refuse_other_settings(stack: StackSettings) -> None:
-    """See that what runs already is what is asked for: a running process keeps its settings.
+    """Refuse settings that differ from those of running processes, which keep theirs.
 
     Raises:
-        UserError: it was started otherwise.
+        UserError: a process was started with other settings.
     """
     for name, part in {"server": server_part(stack), **worker_parts(stack)}.items():
         _refuse_other(stack, name, part)
@@ -79,7 +79,7 @@ def _refuse_other(stack: StackSettings, name: str, part: Part) -> None:
     words = [*there[3:], *(f"--{key} {value}" for key, value in noted.items() if value)]
     raise UserError(
         f"{name} of {stack.folder} runs already, started with other settings: "
-        f"{' '.join(words)}. Stop it first (cirflow down), or give the same ones"
+        f"{' '.join(words)}. Stop it first (cirflow down), or give the same settings"
     )
 
 
@@ -95,7 +95,7 @@ def start_server(stack: StackSettings, say: Say) -> None:
     if processes.running("server") is None:
         _refuse_taken_port(stack)
         stack.home.mkdir(parents=True, exist_ok=True)
-        stack.home.chmod(0o700)  # run history and parameters are nobody else's business
+        stack.home.chmod(0o700)  # run history and parameters are private
         if not stack.is_loopback and not stack.auth_string and make_auth_file(stack.auth_file):
             say(f"made an auth string: {stack.auth_file}")
         say(f"starting the server at {stack.url} (the first time it also makes its database)")
@@ -105,7 +105,7 @@ def start_server(stack: StackSettings, say: Say) -> None:
     while not _answers(stack):
         if processes.running("server") is None or time.monotonic() > deadline:
             raise UserError(
-                f"the server does not answer at {stack.url}; its last words are in "
+                f"the server does not answer at {stack.url}; see the end of its log, "
                 f"{processes.log('server')}"
             )
         time.sleep(0.2)
@@ -127,7 +127,7 @@ def _answers(stack: StackSettings) -> bool:
     try:
         with urllib.request.urlopen(f"{stack.api_url}/health", timeout=2) as reply:
             return bool(reply.status == 200)
-    except (OSError, http.client.HTTPException):  # nobody there, or no web server
+    except (OSError, http.client.HTTPException):  # nothing listens there, or not a web server
         return False
 
 
@@ -152,7 +152,7 @@ def start_workers(stack: StackSettings, say: Say) -> None:
 
 
 def stop(stack: StackSettings, say: Say) -> int:
-    """Stop what was started here, workers first; returns how many processes ran."""
+    """Stop the processes that were started here, workers first; returns their number."""
     processes = stack.processes
     names = sorted(processes.names(), key=lambda name: name == "server")
     stopped = [name for name in names if processes.stop(name)]

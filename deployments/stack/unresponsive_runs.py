@@ -2,7 +2,7 @@
 
 Runs of deployments send a heartbeat every three minutes (PREFECT_FLOWS_HEARTBEAT_FREQUENCY). A run
 that missed three of them is put into the state Crashed, which also frees its deployment's slot.
-What it had published stays, and a new run goes on from there.
+Its published parts stay, and a new run resumes there.
 """
 
 from __future__ import annotations
@@ -45,6 +45,6 @@ def crash_rule(silence: timedelta = SILENCE) -> AutomationCore:
         within=silence,
     )
     minutes = f"{silence.total_seconds() / 60:g} minutes"
-    message = f"No heartbeat for {minutes}: its worker is gone. Run it again; it goes on."
+    message = f"No heartbeat for {minutes}: its worker is gone. Run it again to resume."
     action = ChangeFlowRunState(state=StateType.CRASHED, message=message)
     return AutomationCore(name=NAME, trigger=trigger, actions=[action])

@@ -11,7 +11,7 @@ from pathlib import Path
 from deployments.errors import UserError
 
 DTYPES = ("bfloat16", "float16", "float32")
-"""No `auto`: what runs is part of what answers."""
+"""Without `auto`: the precision is part of the identity."""
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM takes as the highest rank of an adapter."""
 SHOWN = 12
@@ -58,7 +58,7 @@ def named_base(model: str, revision: str, dtype: str, name: str) -> Named:
     else:
         if not _COMMIT.fullmatch(revision):
             raise UserError(
-                f"{model!r} is no folder here; of a hub id, give the commit: --revision with 40 "
+                f"{model!r} is not a folder here; for a hub id, give its commit: --revision, 40 "
                 "hexadecimal digits (a branch such as main moves)"
             )
         weights, source, mark = f"{model}@{revision}", model, revision[:SHOWN]
@@ -66,14 +66,14 @@ def named_base(model: str, revision: str, dtype: str, name: str) -> Named:
 
 
 def named_adapter(base: Named, name: str, folder: str) -> Named:
-    """Name a LoRA adapter on a base; both are in the name, since both decide what is answered.
+    """Name a LoRA adapter on a base; the name holds both, since both decide the answers.
 
     Raises:
         UserError: there is no such folder.
         ValueError: it holds no weights.
     """
     if not Path(folder).is_dir():
-        raise UserError(f"the adapter {name} is no folder: {folder}")
+        raise UserError(f"the adapter {name} is not a folder: {folder}")
     digest = folder_digest(folder)
     marks = (*base.marks, digest[:SHOWN])
     served = "-".join((name, *marks, base.dtype))
@@ -82,7 +82,7 @@ def named_adapter(base: Named, name: str, folder: str) -> Named:
 
 
 def folder_digest(folder: str) -> str:
-    """One sha256 for all files of a checkpoint that can change what it answers, whatever its path.
+    """One sha256 of all files of a checkpoint that can change its answers, whatever its path.
 
     Raises:
         ValueError: it holds no weights.

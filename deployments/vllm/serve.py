@@ -1,16 +1,16 @@
-"""Start vLLM under a name that says which weights answer, and print what belongs into the profile.
+"""Start vLLM under a name that says which weights answer, and print lines for the profile.
 
-A server cannot prove what stands behind a model's name. Here the name carries the start of the
-weights' fingerprint: after other weights were put in place the old name is gone, and a client that
-still asks for it is refused instead of getting answers of another model.
+A server cannot prove which weights stand behind a model's name. Here the name carries the start of
+the weights' fingerprint: other weights have another name, and a client that asks for the old one is
+refused instead of getting answers of another model.
 
     export VLLM_API_KEY=...          (needed unless the server listens on loopback)
     python -m deployments.vllm.serve --model /models/vicuna-13b --name vicuna --dtype bfloat16
     python -m deployments.vllm.serve --model lmsys/vicuna-13b-v1.5 --revision COMMIT --name vicuna
         --dtype bfloat16 --adapter rewriter=/models/rewriter-v1 -- --max-model-len 2048
 
-What follows `--` goes to vLLM as it is. `--show` prints everything and starts nothing. Run it where
-the model's files lie, in the environment that vLLM is installed in."""
+Words after `--` go to vLLM unchanged. `--show` prints everything and starts nothing. Run it on the
+machine that holds the model's files, in the environment that vLLM is installed in."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_key(host: str) -> None:
-    """Refuse a server that others can reach and that asks them nothing.
+    """Refuse a server that other machines can reach without a key.
 
     Raises:
         UserError: the address is not loopback, and there is no key.
@@ -71,7 +71,7 @@ def vllm_command(
         *("--model", base.source, "--served-model-name", base.served),
         *("--host", arguments.host, "--port", str(arguments.port)),
         *("--dtype", arguments.dtype),
-        # A request says how to sample; the checkpoint's own habits would change the answers.
+        # A request says how to sample; the checkpoint's defaults would change the answers.
         *("--generation-config", "vllm"),
     ]
     if base.revision:
@@ -91,7 +91,7 @@ def vllm_command(
 
 
 def profile_lines(arguments: argparse.Namespace, models: Sequence[Named]) -> str:
-    """What belongs into a profile: one block for every name that is served."""
+    """Lines for a profile: one block for each served name."""
     section = "instructcir.captioner" if arguments.images else "generator"
     host = "HOST" if arguments.host in ("0.0.0.0", "::") else arguments.host
     blocks = [
@@ -131,7 +131,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--model", required=True, help="folder of a checkpoint, or a hub id")
     parser.add_argument("--revision", default="", help="full commit of a hub id")
-    parser.add_argument("--name", required=True, help="what the served name begins with")
+    parser.add_argument("--name", required=True, help="beginning of the served name")
     parser.add_argument("--dtype", required=True, choices=DTYPES)
     parser.add_argument("--adapter", action="append", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--host", default="127.0.0.1")

@@ -161,7 +161,7 @@ def test_what_of_the_stack_runs(tmp_path: Path) -> None:
         worker.kill()
         worker.wait()
         finding = checks.check_stack(tmp_path)
-        assert (finding.state, finding.found) == ("note", "worker-cpu ended by itself")
+        assert (finding.state, finding.found) == ("note", "worker-cpu ended")
         assert str(processes.log("worker-cpu")) in finding.remedy
     finally:
         for name in processes.names():
