@@ -13,7 +13,8 @@ from random import Random
 from typing import Any
 
 from embedded_world.drawing import draw
-from embedded_world.grammar import Edit, modification_text, random_edit
+from embedded_world.edits import Edit, random_edit
+from embedded_world.modification_texts import modification_text
 from embedded_world.scenes import (
     FILLS,
     SHAPES,

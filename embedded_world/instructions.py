@@ -1,6 +1,6 @@
 """A strict reader of modification texts: what an instruction makes of a scene.
 
-It shares no code with the templates of `embedded_world.grammar`, so it can judge texts from any
+It shares no code with the templates of `embedded_world.modification_texts`, so it can judge texts from any
 writer. It reads canonical words only and refuses whatever is not wholly clear.
 """
 

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from embedded_world.drawing import draw_batch
-from embedded_world.grammar import ONE_EDIT, Edit, random_edit
+from embedded_world.edits import ONE_EDIT, Edit, random_edit
 from embedded_world.scenes import (
     ATTRIBUTES,
     BACKGROUNDS,

@@ -25,8 +25,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from embedded_world.captions import caption, leave_open, varied_caption
 from embedded_world.drawing import SIDE
-from embedded_world.grammar import caption, leave_open, varied_caption
 from embedded_world.recipes.captioner_tokenizer import IMAGE, build_captioner_tokenizer
 from embedded_world.recipes.captioner_training import CaptionerRecipe, Trainee
 from embedded_world.recipes.pictures import MEAN, SLOTS, STD, labels, slot_losses

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from embedded_world.grammar import parse_caption
+from embedded_world.captions import parse_caption
 from embedded_world.scenes import ATTRIBUTES, Scene
 
 ASPECTS = ("position", *ATTRIBUTES, "background")

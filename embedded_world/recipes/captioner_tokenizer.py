@@ -7,9 +7,9 @@ spelling, commas included.
 from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from embedded_world.grammar import PLAIN, article, phrases
 from embedded_world.recipes.word_tokenizers import SPECIALS, longest_first, word_tokenizer
 from embedded_world.scenes import COLOURS, FILLS, SIZES
+from embedded_world.words import PLAIN, article, phrases
 
 IMAGE = "<image>"
 PUNCTUATION = (",", ".")

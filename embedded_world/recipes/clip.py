@@ -24,7 +24,8 @@ from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from embedded_world.grammar import caption, random_edit, varied_caption
+from embedded_world.captions import caption, varied_caption
+from embedded_world.edits import random_edit
 from embedded_world.recipes.clip_texts import partial_caption, training_text
 from embedded_world.recipes.clip_tokenizer import BPE_FILE, write_merges
 from embedded_world.recipes.commands import (

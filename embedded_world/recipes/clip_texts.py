@@ -8,13 +8,8 @@ no text here describes a change between two.
 from collections.abc import Callable, Sequence
 from random import Random
 
-from embedded_world.grammar import (
-    caption,
-    leave_open,
-    name_thing,
-    statement,
-    varied_caption,
-)
+from embedded_world.captions import caption, leave_open, name_thing, varied_caption
+from embedded_world.modification_texts import statement
 from embedded_world.scenes import Scene, make_scene
 
 

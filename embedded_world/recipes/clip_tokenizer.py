@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from embedded_world.grammar import phrases
+from embedded_world.words import phrases
 
 BPE_FILE = "bpe.txt.gz"
 HEADER = "#version: merges of the embedded world's words"

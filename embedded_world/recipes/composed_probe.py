@@ -18,8 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from embedded_world.captions import caption
 from embedded_world.drawing import draw
-from embedded_world.grammar import NOTHING_ADDED, Edit, caption, modification_text, random_edit
+from embedded_world.edits import NOTHING_ADDED, Edit, random_edit
+from embedded_world.modification_texts import modification_text
 from embedded_world.recipes.commands import EMBEDDED
 from embedded_world.scenes import Scene, is_held_out, sample_scenes
 from models.encoders.loading import load_encoder

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from embedded_world import grammar
-from embedded_world.grammar import ONE_EDIT, Edit
+from embedded_world.captions import leave_open
+from embedded_world.edits import ONE_EDIT, Edit, random_edit
+from embedded_world.modification_texts import join_texts, modification_text
 from embedded_world.recipes import text_prompts as prompts
 from embedded_world.recipes.text_samples import (
     TRAINING,
@@ -114,10 +115,10 @@ def tell(
             chosen = sorted(rng.sample(range(len(found)), count))
             told = [_leave_open(found[i], rng, share) for i in chosen]
             texts = [
-                grammar.modification_text(edit, scene, rng, position_first=first[edit.kind])
+                modification_text(edit, scene, rng, position_first=first[edit.kind])
                 for edit in told
             ]
-            if len(grammar.join_texts(texts).split()) <= MOST_WORDS:
+            if len(join_texts(texts).split()) <= MOST_WORDS:
                 return told, texts
     raise ValueError(f"no wording of {found} within {MOST_WORDS} words")
 
@@ -141,7 +142,7 @@ def draw_pair(rng: Random, mix: DifferenceMix, split: Split) -> tuple[Scene, Sce
         before = random_scene(rng)
         after = random_scene(rng) if apart == UNRELATED else before
         for _ in range(apart):
-            after = grammar.random_edit(after, rng, mix.kinds, most=MAX_THINGS).apply(after)
+            after = random_edit(after, rng, mix.kinds, most=MAX_THINGS).apply(after)
         if before != after and split.takes_scenes([before, after]):
             return before, after
 
@@ -156,8 +157,8 @@ def draw_difference(rng: Random, mix: DifferenceMix, split: Split = TRAINING) ->
         before, after = draw_pair(rng, mix, split)
         said, wanted = before, after
         if rng.random() < mix.open_scenes:
-            said = grammar.leave_open(before, rng, 0.3)
-            wanted = grammar.leave_open(after, rng, 0.3)
+            said = leave_open(before, rng, 0.3)
+            wanted = leave_open(after, rng, 0.3)
         found = changes(said, wanted)
         if not found or not all(split.takes_edit(edit, said) for edit in found):
             continue
@@ -170,7 +171,7 @@ def draw_difference(rng: Random, mix: DifferenceMix, split: Split = TRAINING) ->
     wording = Mix(varied=mix.varied, shuffled=mix.shuffled)
     captions = [word_caption(scene, rng, wording) for scene in (said, wanted)]
     prompt = prompts.difference_prompt(*captions, prose=rng.random() >= mix.bare)
-    answer = grammar.join_texts(texts)
+    answer = join_texts(texts)
     aims = tuple(edit.cell for edit in told)
     return Sample(
         DIFFERENCE, prompt, answer, before, after, said, wanted, tuple(told), aims, captions[0], ""

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerFast
 
-from embedded_world import grammar
 from embedded_world.recipes.text_prompts import CAPTION_B, INSTRUCTION
-from embedded_world.recipes.text_tokenizer import with_synonyms
 from embedded_world.scenes import ATTRIBUTES, BACKGROUNDS, SHAPES, Scene
+from embedded_world.words import AT, AT_ALT, PLAIN, TO, with_synonyms
 
 
 class AimLabels:
@@ -58,17 +57,17 @@ class ChangeLabels:
         def learn(token: str, slot: str, value: object) -> None:
             self.meaning[tokenizer.convert_tokens_to_ids(token)] = (slot, value)
 
-        for places in (grammar.AT, grammar.AT_ALT):
+        for places in (AT, AT_ALT):
             for cell, place in enumerate(places):
                 learn(place, "place", cell)
         for slot, values in ATTRIBUTES.items():
             for word in with_synonyms(values):
-                learn(word, slot, grammar.PLAIN.get(word, word))
+                learn(word, slot, PLAIN.get(word, word))
                 if slot == "size":
-                    learn(f"a {word}", slot, grammar.PLAIN.get(word, word))
+                    learn(f"a {word}", slot, PLAIN.get(word, word))
         for word in with_synonyms(BACKGROUNDS):
             for phrase in (f"on a {word} background", f"with a {word} backdrop"):
-                learn(phrase, "ground", grammar.PLAIN.get(word, word))
+                learn(phrase, "ground", PLAIN.get(word, word))
 
     def __call__(self, answer: Sequence[int], said: Scene) -> list[int]:
         """One label per answer token: 1 = not what the caption says next, 0 = is, -1 = neither."""
@@ -102,7 +101,7 @@ class DifferenceLabels:
         self.meaning = changes.meaning
         self.caption_b = tokenizer.convert_tokens_to_ids(CAPTION_B.lower())
         self.joint = tokenizer.convert_tokens_to_ids("and")
-        words = [*grammar.TO, *BACKGROUNDS, "bigger", "smaller"]
+        words = [*TO, *BACKGROUNDS, "bigger", "smaller"]
         self.facts = {*changes.meaning, *tokenizer.convert_tokens_to_ids(words)}
 
     def contrast(self, prompt: Sequence[int], before: Scene) -> list[int]:

@@ -11,9 +11,11 @@ from random import Random
 
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from embedded_world.captions import parse_caption
 from embedded_world.drawing import draw
-from embedded_world.grammar import ONE_EDIT, join_added, parse_caption
+from embedded_world.edits import ONE_EDIT
 from embedded_world.instructions import apply_instruction, read_instruction
+from embedded_world.modification_texts import join_added
 from embedded_world.recipes.measures import Gates, Measure, counted
 from embedded_world.recipes.text_differences import (
     DIFFERENCE,

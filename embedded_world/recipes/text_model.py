@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from embedded_world.recipes.training import half_precision
+
 MAX_NEW_TOKENS = 64
 
 
@@ -105,11 +107,8 @@ def ship(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
         pad_token_id=tokenizer.pad_token_id,
     ).save_pretrained(out)
     tokenizer.save_pretrained(out)
-    weights = {
-        name: tensor.detach().to(torch.float16).contiguous()
-        for name, tensor in model.state_dict().items()
-        if name != "lm_head.weight"  # tied to the embeddings
-    }
+    weights = half_precision(model.state_dict())
+    del weights["lm_head.weight"]  # tied to the embeddings
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
 
 

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from embedded_world import grammar
-from embedded_world.grammar import ONE_EDIT, Edit
+from embedded_world.captions import caption, leave_open, varied_caption
+from embedded_world.edits import ONE_EDIT, Edit, random_edit
+from embedded_world.modification_texts import join_added, join_texts, modification_text
 from embedded_world.recipes import text_prompts as prompts
 from embedded_world.scenes import (
     ATTRIBUTES,
@@ -24,6 +25,7 @@ from embedded_world.scenes import (
     is_held_out_edit,
     random_scene,
 )
+from embedded_world.words import AT
 
 EDIT, ADDED, COPY = "edit", "added", "copy"
 _SLIPS = ("shape", "shape", "shape", "colour", "colour", "size", "fill", "gone", "place")
@@ -163,7 +165,7 @@ class Pointer:
         return replace(thing, colour=self.colour or thing.colour, shape=self.shape or thing.shape)
 
 
-_PLACES = "|".join(sorted(grammar.AT, key=len, reverse=True))
+_PLACES = "|".join(sorted(AT, key=len, reverse=True))
 _REFERENCE = re.compile(
     rf"(?:(?P<first>{_PLACES}) )?\w+(?: away)? "
     rf"the (?:(?P<colour>{'|'.join(COLOURS)}) )?(?P<shape>{'|'.join(SHAPES)}|object)"
@@ -182,7 +184,7 @@ def read_pointer(instruction: str) -> Pointer:
         raise ValueError(f"no reference to a thing in {instruction!r}")
     place = match["first"] or match["place"]
     shape = None if match["shape"] == "object" else match["shape"]
-    return Pointer(grammar.AT.index(place) if place else None, match["colour"], shape)
+    return Pointer(AT.index(place) if place else None, match["colour"], shape)
 
 
 def carry_out(edits: Sequence[Edit], texts: Sequence[str], said: Scene) -> Scene | None:
@@ -251,9 +253,7 @@ def _draw_edits(scene: Scene, rng: Random, mix: Mix, split: Split) -> tuple[Edit
         avoid = frozenset(cell for edit in edits for cell in edit.touched)
         if not _possible(kind, now, avoid, mix.most):
             return None
-        edit = grammar.random_edit(
-            now, rng, (kind,), open_share=mix.open_edits, most=mix.most, avoid=avoid
-        )
+        edit = random_edit(now, rng, (kind,), open_share=mix.open_edits, most=mix.most, avoid=avoid)
         if not split.takes_edit(edit, now):
             return None
         edits.append(edit)
@@ -297,8 +297,8 @@ def draw_situation(rng: Random, mix: Mix, split: Split) -> tuple[Scene, tuple[Ed
 def word_caption(scene: Scene, rng: Random, mix: Mix) -> str:
     """A caption of the scene: canonical, varied, or varied in another order."""
     if rng.random() >= mix.varied:
-        return grammar.caption(scene)
-    return grammar.varied_caption(scene, rng, shuffle=rng.random() < mix.shuffled)
+        return caption(scene)
+    return varied_caption(scene, rng, shuffle=rng.random() < mix.shuffled)
 
 
 def draw_sample(rng: Random, mix: Mix, split: Split = TRAINING) -> Sample:
@@ -309,30 +309,28 @@ def draw_sample(rng: Random, mix: Mix, split: Split = TRAINING) -> Sample:
         if task == COPY:
             edits, after = (), scene
         wording = None if rng.random() < mix.plain else rng
-        texts = [grammar.modification_text(edit, scene, wording) for edit in edits]
+        texts = [modification_text(edit, scene, wording) for edit in edits]
         said = scene
         if edits and rng.random() < mix.mismatched:
             said = misdescribe(said, rng.choice(edits), rng)
         if rng.random() < mix.open_scenes:
-            said = grammar.leave_open(said, rng, 0.3)
+            said = leave_open(said, rng, 0.3)
         wanted = carry_out(edits, texts, said)
         if wanted is None or not 1 <= len(wanted.occupied) <= MAX_THINGS:
             continue
         if split.scenes is False and not split.takes_scenes([said, wanted]):
             continue
         break
-    caption = word_caption(said, rng, mix)
-    instruction = grammar.join_texts(texts)
+    told = word_caption(said, rng, mix)
+    instruction = join_texts(texts)
     if task == COPY:
-        prompt, answer = prompts.copy_prompt(caption), grammar.caption(wanted)
+        prompt, answer = prompts.copy_prompt(told), caption(wanted)
     elif task == ADDED:
-        prompt, answer = prompts.added_prompt(caption, instruction), grammar.join_added(edits)
+        prompt, answer = prompts.added_prompt(told, instruction), join_added(edits)
     else:
-        prompt, answer = prompts.edit_prompt(caption, instruction), grammar.caption(wanted)
+        prompt, answer = prompts.edit_prompt(told, instruction), caption(wanted)
     aims = tuple(
         None if edit.kind in _UNPOINTED else read_pointer(text).find(said)
         for edit, text in zip(edits, texts, strict=True)
     )
-    return Sample(
-        task, prompt, answer, scene, after, said, wanted, edits, aims, caption, instruction
-    )
+    return Sample(task, prompt, answer, scene, after, said, wanted, edits, aims, told, instruction)

@@ -6,13 +6,13 @@ variation, to harder edits, to differences, to pairs that differ in several ways
 
 from dataclasses import dataclass, replace
 
-from embedded_world import grammar
+from embedded_world.edits import ONE_EDIT
 from embedded_world.recipes.text_differences import UNRELATED, DifferenceMix
 from embedded_world.recipes.text_samples import ADDED, COPY, EDIT, Mix
 
-KIND_WEIGHTS = (*grammar.ONE_EDIT, "move", "remove", "shape")
+KIND_WEIGHTS = (*ONE_EDIT, "move", "remove", "shape")
 """Kinds of edit in training: the harder ones twice."""
-HARD_KIND_WEIGHTS = (*grammar.ONE_EDIT, "colour", "size", "fill", "remove", "move", "replace")
+HARD_KIND_WEIGHTS = (*ONE_EDIT, "colour", "size", "fill", "remove", "move", "replace")
 """Kinds of edit after the restart: twice those that say early in a phrase what changes."""
 
 

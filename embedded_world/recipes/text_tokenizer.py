@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from embedded_world import grammar
 from embedded_world.recipes.text_prompts import DIFFERENCE_RULES, DIFFERENCE_TASK, LABELS
 from embedded_world.recipes.word_tokenizers import SPECIALS, longest_first, word_tokenizer
 from embedded_world.scenes import BACKGROUNDS, SIZES
+from embedded_world.words import SYNONYMS, phrases
 
 SPARE_WORDS = (
     *("now", "was", "instead", "same", "different", "no", "not"),
@@ -21,16 +21,16 @@ CHAT_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content
 """One user message becomes the raw prompt, so a chat server and raw text give the same tokens."""
 
 
-def with_synonyms(words: Iterable[str]) -> list[str]:
-    """The words, each followed by its synonyms."""
-    return [form for word in words for form in (word, *grammar.SYNONYMS.get(word, ()))]
+def each_with_synonyms(words: Iterable[str]) -> list[str]:
+    """The words, each followed by its own synonyms: the order of ids in shipped weights."""
+    return [form for word in words for form in (word, *SYNONYMS.get(word, ()))]
 
 
 def vocabulary() -> list[str]:
     """Every token in the order of its id: specials, labels, phrases, words."""
-    sized = [f"a {size}" for size in with_synonyms(SIZES)]
-    tokens = [*SPECIALS, *(label.lower() for label in LABELS), *sized, *grammar.phrases()]
-    tokens += [*with_synonyms(BACKGROUNDS), *SPARE_WORDS]
+    sized = [f"a {size}" for size in each_with_synonyms(SIZES)]
+    tokens = [*SPECIALS, *(label.lower() for label in LABELS), *sized, *phrases()]
+    tokens += [*each_with_synonyms(BACKGROUNDS), *SPARE_WORDS]
     tokens += [DIFFERENCE_TASK.lower(), DIFFERENCE_RULES.lower()]  # after the others: ids stay
     return list(dict.fromkeys(token for token in tokens if token != "."))
 

@@ -20,8 +20,8 @@ from PIL import Image
 
 from embedded_world import benchmarks, drawing
 from embedded_world.benchmarks import Gallery, WorldSize, write_world
+from embedded_world.captions import caption, parse_caption, varied_caption
 from embedded_world.drawing import CELL, draw, draw_batch
-from embedded_world.grammar import caption, parse_caption, varied_caption
 from embedded_world.scenes import THEMES, Scene, content, is_held_out, sample_scenes
 from storage.benchmarks.records import Benchmark
 from storage.benchmarks.registry import load_benchmark

@@ -5,10 +5,12 @@ from random import Random
 
 import pytest
 
-from embedded_world import grammar
-from embedded_world.grammar import ONE_EDIT, caption, join_texts, modification_text, random_edit
+from embedded_world.captions import caption
+from embedded_world.edits import ONE_EDIT, random_edit
 from embedded_world.instructions import apply_instruction, read_instruction
+from embedded_world.modification_texts import join_texts, modification_text
 from embedded_world.scenes import Scene, Thing, make_scene, random_scene
+from embedded_world.words import AT
 from tests.fakes.world_reader import edited, picture_of
 
 CIRCLE = Thing("small", "striped", "red", "circle")
@@ -142,7 +144,7 @@ def test_what_agrees_by_hand(text: str, after: Scene, agreed: list[bool]) -> Non
 
 def test_it_reads_all_words_that_the_grammar_uses() -> None:
     scene = make_scene("white", {})
-    for cell, place in enumerate(grammar.AT):
+    for cell, place in enumerate(AT):
         for background in ("black", "gray", "beige", "checkered", "dotted"):
             text = f"add a red star {place} and make the background {background}"
             wanted = Thing(None, None, "red", "star")

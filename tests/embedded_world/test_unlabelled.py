@@ -12,7 +12,7 @@ from PIL import Image
 
 from embedded_world import unlabelled
 from embedded_world.drawing import draw_batch
-from embedded_world.grammar import ONE_EDIT, Edit
+from embedded_world.edits import ONE_EDIT, Edit
 from embedded_world.scenes import Scene, Thing, content, make_scene
 from embedded_world.unlabelled import (
     COLLECTIONS,

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 
-from embedded_world.grammar import AT, caption
+from embedded_world.captions import caption
 from embedded_world.scenes import COLOURS, Scene, sample_scenes
+from embedded_world.words import AT
 
 
 def recoloured_pairs(

@@ -6,7 +6,8 @@ from random import Random
 
 import pytest
 
-from embedded_world.grammar import ONE_EDIT, Edit, caption, parse_caption
+from embedded_world.captions import caption, parse_caption
+from embedded_world.edits import ONE_EDIT, Edit
 from embedded_world.instructions import apply_instruction, read_instruction
 from embedded_world.recipes.text_differences import (
     DIFFERENCE,

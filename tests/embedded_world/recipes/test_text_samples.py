@@ -5,8 +5,9 @@ from random import Random
 
 import pytest
 
-from embedded_world import grammar
-from embedded_world.grammar import ONE_EDIT, Edit
+from embedded_world.captions import caption, parse_caption, parse_thing
+from embedded_world.edits import ONE_EDIT, Edit
+from embedded_world.modification_texts import join_added
 from embedded_world.recipes.text_labels import AimLabels, ChangeLabels
 from embedded_world.recipes.text_measures import TEST_SETS, draw_samples
 from embedded_world.recipes.text_prompts import edit_prompt
@@ -37,7 +38,7 @@ def believed(edit: Edit, text: str) -> Scene:
 
 
 @pytest.mark.parametrize(
-    ("edit", "text", "caption"),
+    ("edit", "text", "expected"),
     [
         (
             Edit("colour", 0, replace(CIRCLE, colour="green")),
@@ -70,8 +71,8 @@ def believed(edit: Edit, text: str) -> Scene:
         ),
     ],
 )
-def test_answers_by_hand(edit: Edit, text: str, caption: str) -> None:
-    assert grammar.caption(believed(edit, text)) == caption
+def test_answers_by_hand(edit: Edit, text: str, expected: str) -> None:
+    assert caption(believed(edit, text)) == expected
 
 
 @pytest.mark.parametrize(
@@ -127,8 +128,8 @@ def test_right_captions_give_the_grammar_s_own_edits() -> None:
             for edit in sample.edits:
                 after = edit.apply(after)
             assert sample.wanted == after == sample.after
-            assert sample.answer == grammar.caption(after)
-            assert grammar.parse_caption(sample.caption) == sample.scene
+            assert sample.answer == caption(after)
+            assert parse_caption(sample.caption) == sample.scene
             assert len(sample.edits) == 1 + int(two)
 
 
@@ -156,13 +157,13 @@ def test_open_captions_stay_open_where_the_edit_says_nothing() -> None:
 
 def test_added_answers_by_hand() -> None:
     adds = [Edit("add", 1, Thing("small", None, "cyan", "heart")), Edit("replace", 4, CIRCLE)]
-    assert grammar.join_added(adds) == "a small cyan heart, a small striped red circle"
+    assert join_added(adds) == "a small cyan heart, a small striped red circle"
     rng = Random(6)
     for _ in range(200):
         sample = draw_sample(rng, Mix(tasks=(ADDED,)))
         brings = sample.edits[0].kind in ("add", "replace")
         assert (sample.answer == "none") != brings
-        assert not brings or grammar.parse_thing(sample.answer) == sample.edits[0].thing
+        assert not brings or parse_thing(sample.answer) == sample.edits[0].thing
 
 
 def test_training_sees_nothing_held_out() -> None:
@@ -204,7 +205,7 @@ def test_evaluation_sees_only_what_is_held_out_and_shares_nothing_with_training(
 def test_aim_labels_by_hand() -> None:
     tokenizer = build_text_tokenizer()
     instruction = "at the top paint the circle green and remove the object in the center"
-    ids = tokenizer(edit_prompt(grammar.caption(SCENE), instruction))["input_ids"]
+    ids = tokenizer(edit_prompt(caption(SCENE), instruction))["input_ids"]
     tokens = tokenizer.convert_ids_to_tokens(ids)
     aimed, spread = AimLabels(tokenizer)(ids, (0, 4))
     assert [(t, a) for t, a in zip(tokens, aimed, strict=True) if a >= 0] == [

@@ -5,7 +5,9 @@ from random import Random
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from embedded_world import grammar
+from embedded_world.captions import caption, name_thing, varied_caption
+from embedded_world.edits import random_edit
+from embedded_world.modification_texts import modification_text
 from embedded_world.recipes import text_prompts
 from embedded_world.recipes.text_tokenizer import build_text_tokenizer, vocabulary
 from embedded_world.scenes import (
@@ -18,6 +20,7 @@ from embedded_world.scenes import (
     make_scene,
     random_scene,
 )
+from embedded_world.words import phrases
 from models.prompts.library import load_prompt
 
 
@@ -45,8 +48,8 @@ def test_tokens_of_a_hand_worked_prompt(tokenizer: PreTrainedTokenizerFast) -> N
 def test_every_phrase_of_the_language_comes_back_as_it_was(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    phrases = [phrase for phrase in grammar.phrases() if phrase != "."]
-    assert [spelled(tokenizer, phrase) for phrase in phrases] == phrases
+    known = [phrase for phrase in phrases() if phrase != "."]
+    assert [spelled(tokenizer, phrase) for phrase in known] == known
 
 
 def test_every_thing_in_every_cell_comes_back_as_it_was(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -58,9 +61,9 @@ def test_every_thing_in_every_cell_comes_back_as_it_was(tokenizer: PreTrainedTok
                     things = {
                         cell: Thing(size, fill, colour, shape) for cell in (rng.randrange(9), 4)
                     }
-                    text = grammar.caption(make_scene(rng.choice(BACKGROUNDS), things))
+                    text = caption(make_scene(rng.choice(BACKGROUNDS), things))
                     assert spelled(tokenizer, text) == text
-                    noun = grammar.name_thing(things[4], rng, synonyms=0.5)
+                    noun = name_thing(things[4], rng, synonyms=0.5)
                     assert spelled(tokenizer, f"{noun}, {noun}") == f"{noun}, {noun}"
 
 
@@ -70,10 +73,10 @@ def test_varied_captions_and_instructions_come_back_as_they_were(
     rng = Random(1)
     for _ in range(1500):
         scene = random_scene(rng)
-        caption = grammar.varied_caption(scene, rng, shuffle=True, synonyms=0.5, lead_in=0.5)
-        edit = grammar.random_edit(scene, rng, open_share=0.3)
-        text = grammar.modification_text(edit, scene, rng)
-        assert spelled(tokenizer, caption) == caption
+        told = varied_caption(scene, rng, shuffle=True, synonyms=0.5, lead_in=0.5)
+        edit = random_edit(scene, rng, open_share=0.3)
+        text = modification_text(edit, scene, rng)
+        assert spelled(tokenizer, told) == told
         assert spelled(tokenizer, text) == text
 
 

@@ -9,7 +9,7 @@ import pytest
 from open_clip.tokenizer import SimpleTokenizer
 from transformers import PreTrainedTokenizerFast
 
-from embedded_world.grammar import caption, leave_open, phrases, varied_caption
+from embedded_world.captions import caption, leave_open, varied_caption
 from embedded_world.recipes.blip2 import blip2_processor
 from embedded_world.recipes.captioner_tokenizer import LONGEST, build_captioner_tokenizer
 from embedded_world.recipes.clip_texts import composite
@@ -17,6 +17,7 @@ from embedded_world.recipes.clip_tokenizer import merges, write_merges
 from embedded_world.recipes.llava import build_llava_tokenizer, caption_prompt, llava_processor
 from embedded_world.recipes.text_tokenizer import build_text_tokenizer
 from embedded_world.scenes import sample_scenes
+from embedded_world.words import phrases
 
 
 @pytest.fixture(scope="module")

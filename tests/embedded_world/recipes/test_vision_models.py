@@ -19,8 +19,8 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from embedded_world.captions import caption
 from embedded_world.drawing import draw
-from embedded_world.grammar import caption
 from embedded_world.recipes.blip2 import QUERIES
 from embedded_world.recipes.clip import PRESETS, text_config
 from embedded_world.recipes.clip_tokenizer import BPE_FILE, write_merges

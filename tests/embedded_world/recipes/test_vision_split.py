@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from embedded_world.grammar import caption, parse_caption
+from embedded_world.captions import caption, parse_caption
 from embedded_world.recipes import clip, composed_probe, vision_tower
 from embedded_world.recipes.clip_texts import MIXTURE, partial_scene, training_text
 from embedded_world.scenes import (

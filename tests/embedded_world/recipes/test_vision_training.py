@@ -10,8 +10,8 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import nn
 from transformers import Blip2VisionConfig, Blip2VisionModel, CLIPVisionModel
 
+from embedded_world.captions import caption
 from embedded_world.drawing import draw_batch
-from embedded_world.grammar import caption
 from embedded_world.recipes.blip2 import blip2_config, varied_share
 from embedded_world.recipes.caption_scores import attribute_accuracy, is_free_of_error
 from embedded_world.recipes.captioner_tokenizer import build_captioner_tokenizer
