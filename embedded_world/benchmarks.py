@@ -2,7 +2,7 @@
 
 The files are read back by the same loaders that read the real benchmarks, so nothing downstream
 knows that the pictures are drawn. Every scene is held out of training by content, and no gallery
-holds a scene that fits a query by accident: what is right is decided by content alone.
+holds a scene that fits a query by accident: content alone decides which answers are right.
 """
 
 import json
@@ -68,7 +68,7 @@ class WorldSize:
 
 @dataclass
 class Gallery:
-    """The pictures of one gallery: names in order, and what each shows."""
+    """The pictures of one gallery: names in order, and their scenes."""
 
     prefix: str
     scenes: dict[str, Scene] = field(default_factory=dict)

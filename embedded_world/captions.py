@@ -24,7 +24,7 @@ from embedded_world.words import AT, AT_ALT, LEAD_INS, PLAIN, SYNONYMS, article,
 
 
 def name_thing(thing: Thing, rng: Random | None = None, synonyms: float = 0.25) -> str:
-    """Noun phrase of a thing, e.g. "a small striped red circle"; what is None is not said."""
+    """Noun phrase of a thing, e.g. "a small striped red circle"; None attributes stay unsaid."""
     words = [w for w in (thing.size, thing.fill, thing.colour, thing.shape) if w is not None]
     if rng is not None:
         words = [
@@ -53,7 +53,7 @@ def varied_caption(
     """Another wording of the same facts.
 
     Args:
-        scene: What is described; None attributes stay unsaid.
+        scene: The facts; None attributes stay unsaid.
         rng: Source of variation.
         shuffle: Also change the order of the things.
         synonyms: Probability of a synonym for each word that has one.
@@ -125,7 +125,7 @@ def parse_caption(text: str) -> Scene | None:
     """Read a caption back into a scene.
 
     Returns:
-        The scene, with None for what is not said, or None when the text is not wholly made of
+        The scene, with None for unsaid attributes, or None when the text is not wholly made of
         known phrases, names a cell twice or names an unknown background.
     """
     if not _WHOLE.fullmatch(text):

@@ -86,7 +86,7 @@ def _shrink(mask: NDArray[np.float64]) -> Floats:
 
 
 def _eroded(mask: NDArray[np.float64], border: int) -> NDArray[np.float64]:
-    """Smallest value within `border` pixels in x and y: what is left inside an outline."""
+    """Smallest value within `border` pixels in x and y: the area inside an outline."""
     for axis in (0, 1):
         padded = np.pad(mask, border, mode="edge")
         windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * border + 1, axis=axis)

@@ -23,7 +23,7 @@ NOTHING_ADDED = "none"
 
 @dataclass(frozen=True)
 class Edit:
-    """One change of a scene: what `kind` does in `cell`.
+    """One change of a scene: its kind, and the cell that changes.
 
     Attributes:
         kind: One of ONE_EDIT.

@@ -33,7 +33,7 @@ def modification_text(
     """Say an edit as an instruction, e.g. "turn the red circle into a square".
 
     Args:
-        edit: What changes.
+        edit: The change.
         scene: The scene before the edit.
         rng: Draws the template and the way of pointing at the thing; None = the plainest form.
         position_first: Share of texts naming a place that begin with it.
@@ -97,9 +97,8 @@ def join_added(edits: Sequence[Edit]) -> str:
 def statement(scene: Scene, rng: Random) -> str:
     """An instruction that this picture already satisfies.
 
-    It is what a drawing tool's command line would say of its result: seen alone, without a
-    picture before, so that text encoders can learn the words of modification texts from single
-    pictures.
+    It is about one picture, without a picture before, so that text encoders can learn the words
+    of modification texts from single pictures.
     """
     kind = rng.choice(ONE_EDIT)
     if kind == "background":

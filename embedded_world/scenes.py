@@ -1,7 +1,7 @@
-"""Scenes: what a drawn picture contains, how scenes are sampled, and which are held out.
+"""Scenes: the contents of drawn pictures, how they are sampled, and which are held out.
 
 A scene is a 3x3 grid with one to three things on a background. Its *content* is the background
-and what stands in each cell; two renderings of one scene differ only in jitter and noise.
+and the thing in each cell; two renderings of one scene differ only in jitter and noise.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ class Thing:
     shape: str
 
     def matches(self, other: "Thing") -> bool:
-        """Whether `other` fits this description; what is None here fits anything."""
+        """Whether `other` fits this description; None here fits anything."""
         return (
             self.size in (None, other.size)
             and self.fill in (None, other.fill)

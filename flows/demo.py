@@ -1,7 +1,7 @@
 """The whole story on the embedded world: drawn images and queries to scores and a report.
 
-Both systems: CVSI and the shipped InstructCIR network answer the queries, and another network is
-trained on the way, briefly, from pictures that nobody said anything about.
+CVSI and the shipped InstructCIR network answer the queries, and another InstructCIR network is
+trained briefly from pictures without any text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 
 from embedded_world.benchmarks import WorldSize
 from embedded_world.training_parameters import EMBEDDED_TRAINING
-from embedded_world.unlabelled import UnlabelledSize, write_unlabelled
+from embedded_world.unlabelled_collections import UnlabelledSize, write_unlabelled
 from flows.evaluate_world import draw_world
 from flows.forms import SPLITS, Overrides, ProfileName
 from flows.generate_triplets import generate_triplets
@@ -37,7 +37,7 @@ TRAINING: Final = {
 """In so few steps a moving average that starts at .996 would hardly leave where it began."""
 
 COMPARED: Final = ("image-only", "text-only", "image-text-sum", "lincir", "instructcir")
-"""What the network that the demo trains is compared with."""
+"""Methods that the demo's own network is compared with, and that network."""
 
 
 @flow(name="demo", flow_run_name="demo")
@@ -83,12 +83,12 @@ def demo(
 def train_from_images(
     folder: Path, profile: str, settings: Mapping[str, Any], seed: int, guard: Sequence[str]
 ) -> dict[str, Any]:
-    """InstructCIR from pictures alone: pairs, captions, texts, network; each stage resumable.
+    """InstructCIR from pictures alone: pairs, captions, texts, network; each stage is resumable.
 
     Args:
         folder: Where pictures and the report on the triplets lie.
         profile: Name of the profile.
-        settings: What replaces its values.
+        settings: Dotted setting names and values that replace the profile's.
         seed: Of pictures, pairs and network.
         guard: Collections whose images must not be trained on.
     """
@@ -125,7 +125,7 @@ def draw_pictures(folder: Path, size: UnlabelledSize, seed: int) -> dict[str, st
 def _score_trained(
     profile: Profile, refs: Sequence[BenchmarkRef], trained: Mapping[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """What the network that was just trained reaches."""
+    """Scores of the network that was just trained."""
     checkpoint = trained["network"]["checkpoint"]
     own = profile.instructcir.model_copy(update={"checkpoint": checkpoint})
     outcome: Outcome = evaluate(

@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python -m embedded_world.recipes.blip2 \\
         --tower TOWER/tower.safetensors --work DIR --out models/embedded/blip2
 
-Canonical captions first, then a growing share of varied ones (synonyms, lead-ins, the background
-first): the samples of one picture then differ in wording. The things keep their reading order;
-shuffled captions broke the binding of attributes to things in trials.
+It learns canonical captions first, then a growing share of varied ones (synonyms, lead-ins, the
+background first), so that the samples of one picture differ in wording. The things keep their
+reading order: shuffled captions broke the binding of attributes to things in trials.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from embedded_world.captions import caption, leave_open, varied_caption
 from embedded_world.drawing import SIDE
 from embedded_world.recipes.captioner_tokenizer import IMAGE, build_captioner_tokenizer
 from embedded_world.recipes.captioner_training import CaptionerRecipe, Trainee
-from embedded_world.recipes.pictures import MEAN, SLOTS, STD, labels, slot_losses
+from embedded_world.recipes.scene_tensors import MEAN, SLOTS, STD, labels, slot_losses
 from embedded_world.recipes.tower_conversion import blip2_vision_state
 from embedded_world.recipes.training import half_precision
 from embedded_world.recipes.vision_measures import blip2_gates
@@ -121,7 +121,7 @@ class Blip2Training(Trainee):
         self.ground_head = nn.Linear(WIDTH, len(BACKGROUNDS))
 
     def texts(self, scenes: Sequence[Scene], rng: Random, done: float) -> list[str]:
-        """One caption per scene; more and more of them vary in wording and in what they say."""
+        """One caption per scene; a growing share varies in wording and leaves facts out."""
         share = varied_share(done)
         return [
             varied_caption(mentioned(scene, rng), rng) if rng.random() < share else caption(scene)
@@ -131,7 +131,7 @@ class Blip2Training(Trainee):
     def losses(
         self, images: Tensor, texts: Sequence[str], scenes: Sequence[Scene]
     ) -> dict[str, Tensor]:
-        """Caption loss, and what queries say of the cells and the background."""
+        """Loss of the caption, and of cells and background as read from the queries."""
         out = self.model(pixel_values=images, **self.batch(texts))
         queries = out.qformer_outputs.last_hidden_state
         cells, grounds = labels(scenes)

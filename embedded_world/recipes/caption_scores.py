@@ -1,4 +1,4 @@
-"""How right captions are: strict accuracies against what was drawn."""
+"""How right captions are: strict accuracies against the drawn scenes."""
 
 from collections.abc import Sequence
 
@@ -36,7 +36,7 @@ def attribute_accuracy(texts: Sequence[str], scenes: Sequence[Scene]) -> dict[st
 
 
 def is_free_of_error(text: str, scene: Scene) -> bool:
-    """Whether a caption can be read and says nothing untrue; what it leaves out is no error."""
+    """Whether a caption can be read and says nothing untrue; it may leave facts out."""
     said = parse_caption(text)
     if said is None or said.background not in (None, scene.background):
         return False

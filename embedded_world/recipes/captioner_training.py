@@ -1,4 +1,4 @@
-"""What the recipes of both captioners share: token batches, greedy captions, the whole command."""
+"""The shared part of both captioners' recipes: token batches, greedy captions, the command."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -21,14 +21,14 @@ from embedded_world.recipes.commands import (
     without_paths,
 )
 from embedded_world.recipes.measures import Gates
-from embedded_world.recipes.pictures import IGNORED, pixels
+from embedded_world.recipes.scene_tensors import IGNORED, pixels
 from embedded_world.recipes.training import AdamWLearner, Schedule, TrainingRun, streams
 from embedded_world.recipes.vision_tower import load_tower
 from embedded_world.scenes import Scene, sample_scenes
 
 
 class Trainee(nn.Module, ABC):
-    """A captioner, its one prompt, and what else is trained with it."""
+    """A captioner, its one prompt, and further modules that are trained with it."""
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompt: Sequence[int]
@@ -53,7 +53,7 @@ class Trainee(nn.Module, ABC):
     def losses(
         self, images: Tensor, texts: Sequence[str], scenes: Sequence[Scene]
     ) -> dict[str, Tensor]:
-        """Losses by name for pictures (B, 3, 96, 96), their captions and what they show."""
+        """Losses by name for pictures (B, 3, 96, 96), their captions and their scenes."""
 
     @abstractmethod
     def generate(self, images: Tensor, **options: object) -> Tensor:

@@ -35,7 +35,7 @@ from embedded_world.recipes.commands import (
     start,
     without_paths,
 )
-from embedded_world.recipes.pictures import MEAN, STD, pixels
+from embedded_world.recipes.scene_tensors import MEAN, STD, pixels
 from embedded_world.recipes.training import (
     AdamWLearner,
     Schedule,
@@ -108,7 +108,7 @@ def new_clip(vocabulary: int, tower: dict[str, Tensor], preset: Preset = PRESETS
 
 
 def encode_tokens(model: CLIP, tokens: Tensor) -> Tensor:
-    """`model.encode_text` of texts cropped to the longest: what follows the end is never seen."""
+    """`model.encode_text` of texts cropped to the longest: attention sees nothing after the end."""
     length = int(tokens.argmax(dim=-1).max()) + 1
     tokens = tokens[:, :length]
     x = model.token_embedding(tokens) + model.positional_embedding[:length]

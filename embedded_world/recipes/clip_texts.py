@@ -1,4 +1,4 @@
-"""What CLIP reads in training: texts that are true of one picture, in the forms retrieval uses.
+"""CLIP's training texts: true of one picture, in the forms that retrieval uses.
 
 Composed retrieval gives the text tower more than captions: partial captions, instructions, and
 "a photo of X that T. And the photo should have Y". All of these are learnt from single pictures;
@@ -31,7 +31,7 @@ def full_varied(scene: Scene, rng: Random) -> str:
 
 
 def partial_caption(scene: Scene, rng: Random) -> str:
-    """A part of what is there, in either wording."""
+    """A part of the facts, in either wording."""
     some = partial_scene(scene, rng)
     return caption(some) if rng.random() < 0.5 else varied_caption(some, rng)
 

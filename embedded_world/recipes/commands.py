@@ -75,14 +75,14 @@ def write_recipe(
     gates: Mapping[str, object],
     **facts: object,
 ) -> None:
-    """Write `recipe.json`: how the model of this folder was made and what it reaches.
+    """Write `recipe.json`: how the model of this folder was made, and its measures.
 
     Args:
         folder: Where the model lies.
-        made_by: What makes it again, as `command` gives it.
+        made_by: The command that makes it, as `command` gives it.
         settings: The command's options; folders among them are left out.
         steps: Optimiser steps taken.
-        cpu_seconds: What they cost.
+        cpu_seconds: Their cost.
         gates: Measures of the files as they are shipped.
         facts: Further facts by name.
     """

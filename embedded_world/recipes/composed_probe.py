@@ -4,8 +4,8 @@
 
 Each query is a held-out scene and one edit of it whose result is held out too. The gallery holds,
 for every query, the reference, the target and three other results of one edit; the reference
-itself is not an answer. The texts are the grammar's own, so this says what the encoder and the
-mapping network can do and nothing about captioners or language models.
+itself is not an answer. The texts are those of the drawn world's language, so the figures are about
+the encoder and the mapping network, and not about captioners or language models.
 """
 
 import argparse

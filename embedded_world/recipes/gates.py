@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python -m embedded_world.recipes.gates
 
 Loads the shipped folders, prints a table with sample sizes and standard errors and then one line
-of JSON; ends with status 1 where a gate is missed. The text generator is also asked about captions
-that the BLIP-2 generates where `--generated` says so.
+of JSON; ends with status 1 where a gate is missed. With `--generated` the text generator is also
+asked about captions that the BLIP-2 generates.
 """
 
 import argparse
@@ -29,7 +29,7 @@ MEASURED: Final[Mapping[str, Callable[..., Gates]]] = {
     "llava": llava_gates,
     "llama": llama_gates,
 }
-"""Folder of a model -> what measures it."""
+"""Folder of a model -> the function that measures it."""
 USUAL: Final = ("clip", "blip2", "llava", "llama")
 SMALL: Final = 0.2
 

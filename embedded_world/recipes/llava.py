@@ -6,7 +6,7 @@
 The tower comes from `embedded_world.recipes.vision_tower --kind llava`. The patch tokens of its
 last block but one go through a projector of two layers into a LLaMA, in the place of `<image>` in
 "USER: <image>\\n{prompt} ASSISTANT:". Captions are complete and in one wording: InstructCIR asks
-for one greedy caption of an image, and what captions leave out its language model cannot compare.
+for one greedy caption of an image, and its language model can only compare facts that are said.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from embedded_world.captions import caption
 from embedded_world.drawing import SIDE
 from embedded_world.recipes.captioner_tokenizer import IMAGE, build_captioner_tokenizer
 from embedded_world.recipes.captioner_training import CaptionerRecipe, Trainee
-from embedded_world.recipes.pictures import MEAN, PATCH, PATCHES, STD
+from embedded_world.recipes.scene_tensors import MEAN, PATCH, PATCHES, STD
 from embedded_world.recipes.tower_conversion import clip_vision_state
 from embedded_world.recipes.training import half_precision
 from embedded_world.recipes.vision_measures import llava_gates
@@ -180,7 +180,7 @@ class LlavaTraining(Trainee):
         """Write the captioner in fp16 and its processor, for `from_pretrained` and for vLLM."""
         folder.mkdir(parents=True, exist_ok=True)
         self.processor.save_pretrained(folder)
-        self.model.config.dtype = torch.float32  # what plain loading computes in
+        self.model.config.dtype = torch.float32  # the type in which plain loading computes
         self.model.config.architectures = [type(self.model).__name__]
         self.model.config.save_pretrained(folder)
         self.model.generation_config.save_pretrained(folder)

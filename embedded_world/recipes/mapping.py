@@ -3,10 +3,9 @@
     OMP_NUM_THREADS=1 python -m embedded_world.recipes.mapping \\
         --work DIR --out models/embedded/lincir
 
-No picture is seen. The texts are the grammar's: captions and the form of composed queries, both
-about one scene each. What the pseudo token stands for is, in most texts, the whole description
-("a photo of $ that ..."), as it will be in queries; in the others each run of content words, as
-in LinCIR itself.
+No picture is seen. The texts are captions and the form of composed queries, each about one scene.
+In most texts the pseudo token stands for the whole description ("a photo of $ that ..."), as in
+queries; in the others for each run of content words, as in LinCIR itself.
 """
 
 import copy

@@ -11,7 +11,7 @@ class Measure:
 
     Attributes:
         model: The model's folder below models/embedded.
-        name: What was asked.
+        name: The question.
         share: Share of right answers.
         n: Number of cases.
         gate: The least that the share must be; None: only reported.

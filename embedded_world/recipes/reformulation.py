@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m embedded_world.recipes.reformulation --work DIR --out DIR2
 
 The pictures carry no text: the shipped LLaVA captions them, and the shipped text generator writes
-what changes between two pictures of a class. The recipe uses the command line as a user does, one
+the changes between two pictures of a class. The recipe uses the command line as a user does, one
 run of `cirflow` for each flow. A stopped run resumes. `--scores FOLDER` only scores a network.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 from embedded_world.benchmarks import WorldSize
 from embedded_world.recipes.commands import FOLDERS, command, recipe_options, start, write_recipe
 from embedded_world.training_parameters import EMBEDDED_TRAINING
-from embedded_world.unlabelled import UnlabelledSize, write_unlabelled
+from embedded_world.unlabelled_collections import UnlabelledSize, write_unlabelled
 from storage.collections.collection import ingest
 from storage.locations.location import Location
 
@@ -55,7 +55,7 @@ def run_flow(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_triplets(work: Path, size: UnlabelledSize, pairs: int, seed: int) -> dict[str, Any]:
-    """Draw and ingest the collections, caption them and write what changes.
+    """Draw, ingest and caption the collections, and write the changes.
 
     Returns:
         The result of the flow `generate-triplets`.

@@ -1,7 +1,7 @@
-"""Samples of the difference task: two captions, and in at most twelve words what changes.
+"""Samples of the difference task: two captions, and a change in at most twelve words.
 
-InstructCIR's reformulation of two captions. The pair may be one edit apart, a few
-edits or wholly unrelated; the answer then tells one or two of the true changes. What either
+It is InstructCIR's reformulation of two captions. The pair may be one edit apart, a few edits or
+wholly unrelated; the answer then tells one or two of the true changes. An attribute that either
 caption leaves open is never told as a change.
 """
 
@@ -37,7 +37,7 @@ _WORDINGS = 24
 
 @dataclass(frozen=True)
 class DifferenceMix:
-    """What kind of pairs and answers to draw: shares are probabilities per sample.
+    """The kind of pairs and answers to draw: shares are probabilities per sample.
 
     Attributes:
         apart: Numbers of edits between the scenes, with repetition as weights; or UNRELATED.
@@ -150,8 +150,8 @@ def draw_pair(rng: Random, mix: DifferenceMix, split: Split) -> tuple[Scene, Sce
 def draw_difference(rng: Random, mix: DifferenceMix, split: Split = TRAINING) -> Sample:
     """Draw one sample; with `TRAINING` nothing in it is held out.
 
-    The sample's `said` and `wanted` are what the two captions say, its `edits` what the answer
-    tells and its `aims` the cells of those.
+    The sample's `said` and `wanted` are the contents of the two captions, its `edits` are told by
+    the answer, and its `aims` are their cells.
     """
     while True:
         before, after = draw_pair(rng, mix, split)

@@ -1,7 +1,7 @@
-"""What probes on the text generator's hidden states learn, token by token.
+"""Labels of the probes on the text generator's hidden states, token by token.
 
 The probes are thrown away after training; their losses make the model find the thing that an
-instruction names, and what a caption says otherwise, before it writes.
+instruction names, and the facts that a caption says otherwise, before it writes.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class AimLabels:
             end = next((i for i in range(start, len(prompt) - 1) if prompt[i] == self.joint), -1)
             end = len(prompt) - 1 if end < 0 else end
             noun = next((i for i in range(start, end) if prompt[i] in self.nouns), end)
-            # "the object on the left": what follows the noun tells which one it is.
+            # "the object on the left": the words after the noun tell which one it is.
             noun += prompt[noun] == self.thing
             if aim is not None and noun < end:
                 aimed[noun] = aim
@@ -70,7 +70,7 @@ class ChangeLabels:
                 learn(phrase, "ground", PLAIN.get(word, word))
 
     def __call__(self, answer: Sequence[int], said: Scene) -> list[int]:
-        """One label per answer token: 1 = not what the caption says next, 0 = is, -1 = neither."""
+        """One label per answer token: 1 = not the caption's fact, 0 = the same, -1 = none."""
         labels = []
         cell = -1
         for token in answer:

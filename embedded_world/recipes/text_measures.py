@@ -1,6 +1,6 @@
 """Measures of the embedded text generator on scenes and edits that no training stage saw.
 
-Texts that tell a difference are judged by `embedded_world.instructions`.
+Texts that tell a difference are judged by `embedded_world.instruction_reader`.
 """
 
 import time
@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from embedded_world.captions import parse_caption
 from embedded_world.drawing import draw
 from embedded_world.edits import ONE_EDIT
-from embedded_world.instructions import apply_instruction, read_instruction
+from embedded_world.instruction_reader import apply_instruction, read_instruction
 from embedded_world.modification_texts import join_added
 from embedded_world.recipes.measures import Gates, Measure, counted
 from embedded_world.recipes.text_differences import (
@@ -57,7 +57,7 @@ SAMPLES = 1000
 """Samples of each main test set."""
 
 _ADDING = (*ONE_EDIT, "add", "add", "add", "add", "replace", "replace", "replace")
-"""Kinds for the question of what is added: a good half of the answers are not "none"."""
+"""Kinds of edit for the question about added objects: most answers are not "none"."""
 
 
 _ONE_APART = DifferenceMix(apart=(1,), kinds=ONE_EDIT, varied=0.5)
@@ -97,7 +97,7 @@ TEST_SETS = (
     TestSet("difference, two to four edits", DifferenceMix(apart=(2, 3, 4)), HELD_OUT_SCENES),
     TestSet("difference, unrelated scenes", DifferenceMix(apart=(UNRELATED,)), HELD_OUT_SCENES),
 )
-"""Those named in GATES are gates; the others say where the model is weaker or stronger."""
+"""The sets named in GATES are gates; the others show where the model is weaker or stronger."""
 
 
 def tells_true_changes(sample: Sample, text: str) -> bool:
@@ -109,7 +109,7 @@ def tells_true_changes(sample: Sample, text: str) -> bool:
 
 
 def tells_everything(sample: Sample, text: str) -> bool:
-    """Whether a text of at most twelve words makes what caption B says of what caption A says.
+    """Whether a text of at most twelve words turns the facts of caption A into those of caption B.
 
     Attributes that caption B alone leaves open may stay as they are in A.
     """

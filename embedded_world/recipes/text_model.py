@@ -93,7 +93,7 @@ def _answer(
 def ship(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Write the model in transformers' layout: float16 weights that load as float32.
 
-    The dtype in config.json decides what `from_pretrained` loads; on disk the weights take half.
+    The dtype in config.json decides the type that `from_pretrained` loads, not the type on disk.
     """
     out.mkdir(parents=True, exist_ok=True)
     model.config.dtype = torch.float32

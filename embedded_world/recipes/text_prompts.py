@@ -24,7 +24,7 @@ def edit_prompt(caption: str, instruction: str) -> str:
 
 
 def added_prompt(caption: str, instruction: str) -> str:
-    """Prompt whose answer is the things that the instruction brings in, or "none"."""
+    """Prompt whose answer lists the things that the instruction brings in, or says "none"."""
     return f"{IMAGE_CONTENT} {caption}\n{INSTRUCTION} {instruction}\n{ADDED}"
 
 
@@ -34,7 +34,7 @@ def copy_prompt(caption: str) -> str:
 
 
 def difference_prompt(before: str, after: str, *, prose: bool = True) -> str:
-    """InstructCIR's reformulation prompt; the answer is what changes from one caption to the other.
+    """InstructCIR's reformulation prompt; the answer tells the change between the captions.
 
     Args:
         before: Caption of image A.

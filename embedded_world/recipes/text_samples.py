@@ -2,7 +2,7 @@
 
 A sample starts from a full scene and one or two edits of it. The caption may leave attributes
 open or misdescribe the thing that the instruction is about, as generated captions do; the answer
-is then what a reader would write who believes the instruction.
+is then written as by a reader who believes the instruction.
 """
 
 import re
@@ -29,7 +29,7 @@ from embedded_world.words import AT
 
 EDIT, ADDED, COPY = "edit", "added", "copy"
 _SLIPS = ("shape", "shape", "shape", "colour", "colour", "size", "fill", "gone", "place")
-"""What a careless captioner gets wrong, with repetition as weights."""
+"""Mistakes of a careless captioner, with repetition as weights."""
 _UNPOINTED = ("add", "background")
 _SEARCHES = 40
 """Edits tried on one scene before another scene is drawn."""
@@ -39,7 +39,7 @@ _SCENES = 20000
 
 @dataclass(frozen=True)
 class Mix:
-    """What kind of samples to draw: shares are probabilities per sample.
+    """The kind of samples to draw: shares are probabilities per sample.
 
     Attributes:
         tasks: Tasks to draw from, with repetition as weights.
@@ -103,12 +103,12 @@ class Sample:
 
     Attributes:
         task: EDIT, ADDED or COPY.
-        prompt: What the model reads.
-        answer: What it must write.
+        prompt: The model's input.
+        answer: The right output.
         scene: The full scene before.
         after: The full scene after.
-        said: What the caption in the prompt says.
-        wanted: What the edited caption must say.
+        said: The content of the caption in the prompt.
+        wanted: The content of the edited caption.
         edits: The edits, drawn on `scene`; empty for COPY.
         aims: The cell in `said` that each edit's text points at; None where it points at nothing.
         caption: The caption in the prompt.
@@ -133,7 +133,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Pointer:
-    """What an instruction says about the thing it is about; None = not said."""
+    """How an instruction points at its thing; None = not said."""
 
     cell: int | None
     colour: str | None
@@ -188,7 +188,7 @@ def read_pointer(instruction: str) -> Pointer:
 
 
 def carry_out(edits: Sequence[Edit], texts: Sequence[str], said: Scene) -> Scene | None:
-    """What a believing reader makes of a caption that says `said` and of instructions about it.
+    """The edited caption's content, as a reader who believes the instructions would write it.
 
     Equals the edits applied in turn wherever the caption is right. A reference that nothing fits
     changes nothing. All references are about the scene before.
@@ -196,7 +196,7 @@ def carry_out(edits: Sequence[Edit], texts: Sequence[str], said: Scene) -> Scene
     Args:
         edits: The edits as drawn.
         texts: The instruction of each.
-        said: What the caption says.
+        said: The content of the caption.
 
     Returns:
         The scene that the edited caption must describe, or None when the reader would take two
@@ -217,7 +217,7 @@ def carry_out(edits: Sequence[Edit], texts: Sequence[str], said: Scene) -> Scene
         if edit.kind in ATTRIBUTES and edit.thing is not None:
             thing = replace(thing, **{edit.kind: getattr(edit.thing, edit.kind)})
             aimed.append(replace(edit, cell=cell, thing=thing))
-        elif cell != edit.to_cell:  # what stands there already need not move
+        elif cell != edit.to_cell:  # a thing that stands there already need not move
             aimed.append(replace(edit, cell=cell))
     touched = [cell for edit in aimed for cell in edit.touched]
     if len(set(touched)) < len(touched):

@@ -1,4 +1,4 @@
-"""Settings of the text generator's training: learning rates, weights, and what is asked when.
+"""Settings of the text generator's training: learning rates, weights, curriculum.
 
 Five cycles of the learning rate; the curriculum goes from short scenes in canonical words to all
 variation, to harder edits, to differences, to pairs that differ in several ways.
@@ -13,7 +13,7 @@ from embedded_world.recipes.text_samples import ADDED, COPY, EDIT, Mix
 KIND_WEIGHTS = (*ONE_EDIT, "move", "remove", "shape")
 """Kinds of edit in training: the harder ones twice."""
 HARD_KIND_WEIGHTS = (*ONE_EDIT, "colour", "size", "fill", "remove", "move", "replace")
-"""Kinds of edit after the restart: twice those that say early in a phrase what changes."""
+"""Kinds of edit after the restart: twice the kinds that name the change early in a phrase."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Settings:
         if step < self.second:
             return replace(every, varied=0.25, plain=0.3, two=0.1, open_edits=0.1)
         if step >= self.restart:
-            # One thing alone is no task any more; neither are shapes, additions and backgrounds.
+            # One thing alone is too easy by now, and so are shapes, additions and backgrounds.
             least = 1 if step // self.pool % 4 == 0 else 2
             every = replace(every, least=least, kinds=HARD_KIND_WEIGHTS)
         return replace(
@@ -126,7 +126,7 @@ class Settings:
         )
 
     def difference_mix(self, step: int) -> DifferenceMix:
-        """What differences are asked for: one edit apart in canonical words first, then all."""
+        """The differences that are asked for: one edit apart in canonical words first, then all."""
         if step < self.settled:
             return DifferenceMix(apart=(1,), position_first=0.7)
         every = DifferenceMix(varied=0.35, open_scenes=0.15, bare=0.05)

@@ -232,7 +232,7 @@ def packed(**state: object) -> bytes:
 
 
 def unpacked(data: bytes) -> dict[str, Any]:
-    """What `packed` was given; nothing else is unpickled."""
+    """The state that `packed` was given, read with `weights_only`."""
     state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
     return state
 

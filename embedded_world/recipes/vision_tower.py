@@ -4,7 +4,7 @@
 
 writes DIR/tower.safetensors: the `visual` part of an open_clip CLIP. No text is involved. The
 tower learns to name the content of a cell from the mean of its patch tokens, its own place from
-each patch token (a captioner's queries find a place only by what tokens carry), and the whole
+each patch token (a captioner's queries find a place by the tokens alone), and the whole
 picture from the pooled token. `--kind llava` trains another tower, because LLaVA's cannot be equal
 to BLIP-2's; `--kind small` one of another width, for a second backbone.
 """
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from embedded_world.drawing import SIDE
 from embedded_world.recipes.commands import recipe_options, start, without_paths
-from embedded_world.recipes.pictures import (
+from embedded_world.recipes.scene_tensors import (
     PATCH,
     PATCHES,
     SLOTS,
@@ -72,7 +72,7 @@ KINDS = {
     "shared": TowerKind(VISION),
     # CLIPVisionModel has a layer norm before its blocks, and LLaVA-1.5 reads the last but one.
     "llava": TowerKind({**VISION, "layers": 5, "no_ln_pre": False}, tokens_of=-2),
-    # Another backbone must differ in what features are, so in width and joint space too.
+    # Another backbone must have other features, so it differs in width and joint space too.
     "small": TowerKind({**VISION, "width": 96, "layers": 3}, embed=96),
 }
 

@@ -18,7 +18,7 @@ def longest_first(texts: Iterable[str], ending: str = "") -> str:
 
     Args:
         texts: The alternatives, taken literally.
-        ending: Pattern that must follow those that begin with a blank.
+        ending: Pattern that must follow a text that begins with a blank.
     """
     ordered = sorted(texts, key=len, reverse=True)
     return "|".join(re.escape(text) + (ending if text[0] == " " else "") for text in ordered)

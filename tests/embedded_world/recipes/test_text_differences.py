@@ -8,7 +8,7 @@ import pytest
 
 from embedded_world.captions import caption, parse_caption
 from embedded_world.edits import ONE_EDIT, Edit
-from embedded_world.instructions import apply_instruction, read_instruction
+from embedded_world.instruction_reader import apply_instruction, read_instruction
 from embedded_world.recipes.text_differences import (
     DIFFERENCE,
     MOST_WORDS,
@@ -135,7 +135,7 @@ def test_answers_are_judged_by_hand() -> None:
     long = "at the top left replace the red circle with a small pink cross"
     assert apply_instruction(long, SCENE) is not None
     assert not tells_true_changes(both, long)  # thirteen words
-    # What caption B leaves open need not be told, and must not.
+    # An attribute that caption B leaves open need not be told, and must not.
     open_size = asked(SCENE.put(0, Thing(None, "striped", "blue", "circle")), "")
     assert tells_everything(open_size, "make the circle blue")
     assert not tells_everything(open_size, "replace the red circle with a small blue circle")

@@ -90,7 +90,7 @@ def test_pointers_by_hand(text: str, pointer: Pointer) -> None:
 
 def test_a_wrong_caption_is_read_as_a_believer_of_the_instruction_reads_it() -> None:
     blue = Edit("colour", 0, Thing("small", "solid", "blue", "square"))
-    # The place is named: the thing there is meant, and it is what the instruction calls it.
+    # The place is named: the thing there is meant, and the instruction's words for it are believed.
     named = believed(blue, "make the red square at the top left blue")
     assert named == SCENE.put(0, replace(CIRCLE, shape="square", colour="blue"))
     # Only its looks are named: the same colour comes before the same shape.

@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from embedded_world.instructions import apply_instruction
+from embedded_world.instruction_reader import apply_instruction
 from embedded_world.recipes.text_generator import COMMAND
 from embedded_world.recipes.text_measures import GATES, SAMPLES, TEST_SETS, score
 from embedded_world.recipes.text_model import answer, load, ship

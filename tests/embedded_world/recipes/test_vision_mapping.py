@@ -1,4 +1,4 @@
-"""What the mapping network's recipe masks, and that an interrupted run costs what it costs."""
+"""The spans that the mapping network's recipe masks."""
 
 from pathlib import Path
 

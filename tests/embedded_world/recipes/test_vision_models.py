@@ -26,7 +26,7 @@ from embedded_world.recipes.clip import PRESETS, text_config
 from embedded_world.recipes.clip_tokenizer import BPE_FILE, write_merges
 from embedded_world.recipes.composed_probe import run_probe
 from embedded_world.recipes.llava import prompt_tokens
-from embedded_world.recipes.pictures import to_tensor
+from embedded_world.recipes.scene_tensors import to_tensor
 from embedded_world.recipes.shipped_captioners import ShippedBlip2, ShippedLlava
 from embedded_world.recipes.vision_measures import blip2_measures, clip_measures, llava_measures
 from embedded_world.scenes import sample_scenes

@@ -19,7 +19,7 @@ from embedded_world.recipes.captioner_training import token_batch
 from embedded_world.recipes.clip import contrastive_loss, encode_texts, new_clip
 from embedded_world.recipes.clip_tokenizer import write_merges
 from embedded_world.recipes.llava import build_llava_tokenizer, llava_config
-from embedded_world.recipes.pictures import SLOTS, cell_means, labels, to_tensor
+from embedded_world.recipes.scene_tensors import SLOTS, cell_means, labels, to_tensor
 from embedded_world.recipes.tower_conversion import blip2_vision_state, clip_vision_state
 from embedded_world.recipes.vision_measures import recalls
 from embedded_world.recipes.vision_tower import KINDS, new_tower, read_tower
@@ -27,7 +27,7 @@ from embedded_world.scenes import Thing, make_scene, sample_scenes
 
 
 def random_tower(seed: int, kind: str = "shared") -> nn.Module:
-    """A tower whose every weight is random, those that start at zero or one included."""
+    """A tower whose every weight is random, weights that start at zero or one included."""
     torch.manual_seed(seed)
     tower = new_tower(KINDS[kind])
     for parameter in tower.parameters():
@@ -161,6 +161,6 @@ def test_caption_scores_of_hand_made_captions() -> None:
     assert accuracy["background"] == 3 / 4
     assert accuracy["whole"] == 1 / 4
     verdicts = [is_free_of_error(t, scene) for t in (right, one_colour_off, one_missing)]
-    assert verdicts == [True, False, True]  # leaving a thing out is no error, inventing one is
+    assert verdicts == [True, False, True]  # leaving a thing out is allowed, inventing one is not
     assert not is_free_of_error(right, scene.put(4, None))
     assert not is_free_of_error("gibberish", scene)

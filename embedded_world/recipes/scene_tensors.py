@@ -42,7 +42,7 @@ def pixels(scenes: Sequence[Scene], rng: np.random.Generator) -> Tensor:
 
 
 def labels(scenes: Sequence[Scene]) -> tuple[Tensor, Tensor]:
-    """Class numbers of what scenes hold.
+    """Class numbers of the contents of scenes.
 
     Returns:
         Cells (B, 9, 4) in the order of SLOTS, IGNORED where a cell is empty (but for its shape),

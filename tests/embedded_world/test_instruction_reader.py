@@ -7,7 +7,7 @@ import pytest
 
 from embedded_world.captions import caption
 from embedded_world.edits import ONE_EDIT, random_edit
-from embedded_world.instructions import apply_instruction, read_instruction
+from embedded_world.instruction_reader import apply_instruction, read_instruction
 from embedded_world.modification_texts import join_texts, modification_text
 from embedded_world.scenes import Scene, Thing, make_scene, random_scene
 from embedded_world.words import AT

@@ -1,4 +1,4 @@
-"""The drawn benchmarks: what is right is what the instruction makes of the reference's content.
+"""The drawn benchmarks: the right answers are those that the instruction makes of the reference.
 
 The judge is `tests.fakes.world_reader`, which shares no code with the grammar.
 """
@@ -33,7 +33,7 @@ SPLITS = [("cirr", "val"), ("cirr", "test1"), ("circo", "val"), ("fashioniq", "v
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], dict[str, Scene]]:
-    """A drawn world, and what every picture file was drawn from."""
+    """A drawn world, and the scene of every picture file."""
     drawn: dict[str, Scene] = {}
     write = benchmarks._write_pictures
 
@@ -49,7 +49,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], di
 def loaded(
     world: tuple[dict[str, Path], dict[str, Scene]], name: str, split: str
 ) -> tuple[Benchmark, dict[str, Picture]]:
-    """A benchmark through its real loader, and what each of its pictures shows."""
+    """A benchmark through its real loader, and the content of each of its pictures."""
     roots, drawn = world
     benchmark = load_benchmark(name, roots[name], split)
     pictures = {n: picture_of(caption(drawn[p])) for n, p in benchmark.image_paths.items()}
@@ -89,9 +89,9 @@ def test_targets_are_exactly_the_pictures_that_the_instruction_asks_for(
 
 
 def merged(reference: Picture, sofar: Picture, text: str) -> Picture:
-    """Apply what a text changes in the reference to what was made of it so far.
+    """Apply the changes that a text makes in the reference to the result so far.
 
-    Every text speaks of the reference: what it points at is looked for there.
+    Every text speaks of the reference: its thing is looked for there.
     """
     after = edited(reference, text)
     cells = tuple(
@@ -294,7 +294,7 @@ def digests(root: Path) -> Mapping[str, str]:
     }
 
 
-def test_a_drawn_world_is_kept_and_a_world_of_another_size_is_drawn_anew(tmp_path: Path) -> None:
+def test_a_drawn_world_is_kept_and_a_world_of_another_size_is_drawn_again(tmp_path: Path) -> None:
     size = WorldSize(subsets=1, circo_queries=1, fashion_queries=1, distractors=1)
     roots = write_world(tmp_path, size, seed=0)
     before = stamps(tmp_path)

@@ -1,4 +1,4 @@
-"""Unlabelled collections: what lies between two pictures of a class, and what is on disk."""
+"""Unlabelled collections: the edits between two pictures of a class, and the files on disk."""
 
 import hashlib
 from collections import Counter
@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embedded_world import unlabelled
+from embedded_world import unlabelled_collections
 from embedded_world.drawing import draw_batch
 from embedded_world.edits import ONE_EDIT, Edit
 from embedded_world.scenes import Scene, Thing, content, make_scene
-from embedded_world.unlabelled import (
+from embedded_world.unlabelled_collections import (
     COLLECTIONS,
     UnlabelledSize,
     combinations,
@@ -124,7 +124,7 @@ def test_every_file_is_the_drawing_of_its_scene(
         drawn.extend(zip(scenes, pictures, strict=True))
         return pictures
 
-    monkeypatch.setattr(unlabelled, "draw_batch", noting)
+    monkeypatch.setattr(unlabelled_collections, "draw_batch", noting)
     folders = write_unlabelled(tmp_path, SIZE, seed=5)
     paths = [path for name in COLLECTIONS for path in sorted(folders[name].rglob("*.png"))]
     classes = [c for name in COLLECTIONS for c in draw_classes(name, getattr(SIZE, name), seed=5)]

@@ -1,4 +1,4 @@
-"""Unlabelled collections: pictures in meta classes, with nothing said about any of them.
+"""Unlabelled collections: pictures in meta classes, without any text.
 
 InstructCIR learns from random pairs of one meta class. Two collections are drawn, to be mixed as
 the paper mixes product photographs and NLVR:
@@ -36,7 +36,7 @@ from embedded_world.scenes import (
 )
 
 Slot = tuple[Edit | None, ...]
-"""What a slot can do to the base scene of a class; None leaves it as it is."""
+"""The edits that a slot offers for the base scene of a class; None leaves the scene as it is."""
 
 ENOUGH = 6
 """A class gets more slots until they have this many combinations."""
@@ -77,7 +77,7 @@ def draw_slot(scene: Scene, kind: str, rng: Random, avoid: frozenset[int | None]
     Args:
         scene: The base scene of the class.
         kind: One of ONE_EDIT.
-        rng: Draws the thing, its places and what may stand in its place.
+        rng: Draws the thing, its places and its replacements.
         avoid: Cells (None = background) that other slots touch.
 
     Returns:
@@ -141,11 +141,11 @@ COLLECTIONS: Mapping[str, Callable[[Random], list[Scene]]] = {
     "ranges": draw_range,
     "sets": draw_set,
 }
-"""Collection -> what draws one of its classes."""
+"""Collection -> the function that draws one of its classes."""
 
 
 def combinations(base: Scene, slots: Sequence[Slot]) -> list[Scene]:
-    """The scene for every combination of what the slots can do, without repeats."""
+    """The scene for every combination of the slots' edits, without repeats."""
     scenes: dict[Scene, None] = {}
     for edits in product(*slots):
         scene = base

@@ -1,7 +1,7 @@
-"""A strict reader of modification texts: what an instruction makes of a scene.
+"""A strict reader of modification texts: the changes that an instruction states about a scene.
 
-It shares no code with the templates of `embedded_world.modification_texts`, so it can judge texts from any
-writer. It reads canonical words only and refuses whatever is not wholly clear.
+It shares no code with the templates of `modification_texts`, so it can judge texts of any writer.
+It reads canonical words only and refuses a text that is not wholly clear.
 """
 
 import re
@@ -74,9 +74,9 @@ class Change:
     thing: Thing | None = None
 
     def agrees(self, scene: Scene) -> bool:
-        """Whether a scene is as stated here; what the scene leaves open is not as stated.
+        """Whether a scene is as stated here; an open attribute is not as stated.
 
-        Of a moved thing nothing is stated but that it is the same one.
+        Of a moved thing it is only stated that it is the same one.
         """
         if self.slot == "background":
             return scene.background == self.value
@@ -109,7 +109,7 @@ class Change:
 
 
 def read_instruction(text: str, scene: Scene) -> list[Change] | None:
-    """What an instruction states about a scene.
+    """The changes that an instruction states about a scene.
 
     Several instructions may be joined by "and"; all of them speak about the scene before.
 
