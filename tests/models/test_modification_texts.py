@@ -9,7 +9,6 @@ import pytest
 
 from embedded_world.recipes.text_prompts import difference_prompt
 from models.generators.openai_server import OpenAIServerGenerator, OpenAIServerSettings
-from models.generators.openai_session import ServerUnusable
 from models.instructcir.modification_texts import (
     PLACEHOLDERS,
     CaptionPair,
@@ -254,6 +253,8 @@ def test_a_server_that_goes_away_between_rounds_costs_only_what_it_still_owed() 
 
 
 def test_a_server_that_was_never_there_is_an_error() -> None:
+    from models.generators.openai_session import ServerUnusable
+
     with FakeOpenAIServer(then=echo) as server:
         generator = client(server)
     with pytest.raises(ServerUnusable, match="does not answer"):

@@ -14,7 +14,6 @@ from PIL import Image
 from models.captioners.openai_images import OpenAIImageCaptioner
 from models.generators.answers import EMPTY_ANSWER
 from models.generators.openai_server import OpenAIServerGenerator, OpenAIServerSettings
-from models.generators.openai_session import ServerUnusable
 from models.protocols import Captioner, CaptionSampling, TextGenerator, TextReply, TextRequest
 from tests.fakes.openai_server import (
     MODEL,
@@ -319,6 +318,8 @@ def test_refused_credentials_end_the_run() -> None:
     ],
 )
 def test_an_unusable_server_is_named_before_any_work(models: object, message: str) -> None:
+    from models.generators.openai_session import ServerUnusable
+
     with FakeOpenAIServer() as server:
         server.models = models
         generator = OpenAIServerGenerator(settings_for(server))
@@ -330,6 +331,8 @@ def test_an_unusable_server_is_named_before_any_work(models: object, message: st
 
 
 def test_no_server_at_all() -> None:
+    from models.generators.openai_session import ServerUnusable
+
     with FakeOpenAIServer() as server:
         settings = settings_for(server)
     with pytest.raises(ServerUnusable, match="does not answer; start it"):

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from models.generators.openai_server import OpenAIServerGenerator, OpenAIServerSettings
-from models.generators.openai_session import ServerUnusable
 from models.generators.rewriting import RewriteInput, RewriteSettings, read_reply, to_request
 from models.generators.transformers import TransformersGenerator, TransformersSettings
 from models.prompts.library import load_prompt
@@ -127,6 +126,8 @@ def test_overlong_prompts_are_named(remote: OpenAIServerGenerator) -> None:
 
 
 def test_a_model_that_is_not_served_is_refused(base_url: str) -> None:
+    from models.generators.openai_session import ServerUnusable
+
     settings = OpenAIServerSettings(base_url=base_url, model="vicuna")
     with pytest.raises(ServerUnusable, match=f"does not serve 'vicuna'; it serves '{SERVED_NAME}'"):
         settings.load().check()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prefect import Flow, Task
-from prefect.cache_policies import NO_CACHE
+if TYPE_CHECKING:
+    from prefect import Flow, Task
 
 PROJECT = Path(__file__).resolve().parents[2]
 ROOMS = ("flows", "tasks")
@@ -16,6 +16,8 @@ ROOMS = ("flows", "tasks")
 
 def flows_and_tasks() -> Iterator[Flow[..., Any] | Task[..., Any]]:
     """Every flow and task of the project."""
+    from prefect import Flow, Task
+
     for room in ROOMS:
         for file in sorted((PROJECT / room).rglob("*.py")):
             name = ".".join(file.relative_to(PROJECT).with_suffix("").parts)
@@ -26,6 +28,9 @@ def flows_and_tasks() -> Iterator[Flow[..., Any] | Task[..., Any]]:
 
 def test_no_flow_or_task_stores_a_result_or_looks_for_one() -> None:
     """A stored record may name pickle as its reader, and Prefect obeys the record."""
+    from prefect import Task
+    from prefect.cache_policies import NO_CACHE
+
     made = list(flows_and_tasks())
     names = {value.name for value in made}
     assert {"run_shard", "plan_stage", "ingest_source", "backfill-captions", "demo"} <= names

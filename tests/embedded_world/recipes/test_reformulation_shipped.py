@@ -6,16 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from embedded_world.benchmarks import WorldSize, write_world
-from embedded_world.recipes.reformulation import WORLDS, ship, world_scores
-from models.encoders.loading import load_encoder
 from models.encoders.spec import EncoderSpec
-from models.instructcir.checkpoint import load_network
-from models.instructcir.encoder import ReformulationEncoder
 
 MIB = 2**20
 SEED, SIZE = 103, WorldSize(subsets=40, circo_queries=25, fashion_queries=12)
@@ -109,6 +103,9 @@ def roots(work: Path) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def network_scores(shipped: Path, roots: dict[str, Path]) -> dict[str, float]:
     """The shipped network's online queries without its combiner, counted naively."""
+    from models.instructcir.checkpoint import load_network
+    from models.instructcir.encoder import ReformulationEncoder
+
     encoder = ReformulationEncoder(load_network(shipped), device="cpu")
     return naive_scores(
         roots,
@@ -121,12 +118,16 @@ def network_scores(shipped: Path, roots: dict[str, Path]) -> dict[str, float]:
 def test_the_recipes_scores_equal_a_naive_count(
     shipped: Path, work: Path, network_scores: dict[str, float]
 ) -> None:
+    from embedded_world.recipes.reformulation import world_scores
+
     found = world_scores(shipped, work, (SEED,), SIZE)
     assert found == {f"world {SEED}": pytest.approx(network_scores, abs=0.006)}
     assert 5 < network_scores["cirr"] < 95  # neither all nor nothing, so that ranks matter
 
 
 def test_shipping_copies_a_published_network(tmp_path: Path) -> None:
+    from embedded_world.recipes.reformulation import ship
+
     made = tmp_path / "made"
     made.mkdir()
     weights = ("model.safetensors", "target.safetensors", "combiner.safetensors")
@@ -148,6 +149,11 @@ def test_shipping_copies_a_published_network(tmp_path: Path) -> None:
 
 
 def test_it_is_small_half_precision_and_says_how_it_was_made(shipped: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    from embedded_world.recipes.reformulation import WORLDS
+
     assert sum(path.stat().st_size for path in shipped.iterdir()) < 7 * MIB
     for name in ("model", "target"):
         weights = load_file(shipped / f"{name}.safetensors")
@@ -165,6 +171,8 @@ def test_it_is_small_half_precision_and_says_how_it_was_made(shipped: Path) -> N
 def test_it_beats_image_plus_text(
     repository: Path, roots: dict[str, Path], network_scores: dict[str, float]
 ) -> None:
+    from models.encoders.loading import load_encoder
+
     clip = load_encoder(EncoderSpec(name=str(repository / "models/embedded/clip"), device="cpu"))
     gallery = encoded_once(clip.encode_images)
 
@@ -179,6 +187,8 @@ def test_it_beats_image_plus_text(
 
 
 def test_it_has_a_moving_average_and_a_combiner(shipped: Path) -> None:
+    from models.instructcir.checkpoint import load_network
+
     loaded = load_network(shipped)
     assert loaded.online is not loaded.target
     assert loaded.combiner is not None

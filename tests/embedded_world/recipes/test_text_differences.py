@@ -17,12 +17,9 @@ from embedded_world.recipes.text_differences import (
     changes,
     draw_difference,
 )
-from embedded_world.recipes.text_labels import ChangeLabels, DifferenceLabels
-from embedded_world.recipes.text_measures import tells_everything, tells_true_changes
 from embedded_world.recipes.text_prompts import difference_prompt
 from embedded_world.recipes.text_samples import HELD_OUT, Sample
 from embedded_world.recipes.text_settings import Settings
-from embedded_world.recipes.text_tokenizer import build_text_tokenizer
 from embedded_world.scenes import Scene, Thing, is_held_out, is_held_out_edit, make_scene
 from tests.fakes.world_reader import edited, fits, picture_of
 
@@ -71,6 +68,8 @@ def test_one_edit_is_told_wholly_in_words_that_another_reader_understands() -> N
 
 @pytest.mark.parametrize("apart", [1, 2, 4, UNRELATED])
 def test_all_that_is_told_is_true_and_said_by_both_captions(apart: int) -> None:
+    from embedded_world.recipes.text_measures import tells_true_changes
+
     rng = Random(f"apart {apart}")
     told: Counter[int] = Counter()
     for _ in range(700):
@@ -118,6 +117,8 @@ def asked(after: Scene, answer: str) -> Sample:
 
 
 def test_answers_are_judged_by_hand() -> None:
+    from embedded_world.recipes.text_measures import tells_everything, tells_true_changes
+
     blue = asked(SCENE.put(0, replace(CIRCLE, colour="blue")), "make the circle blue")
     for judge in (tells_everything, tells_true_changes):
         assert judge(blue, "at the top left paint the red circle blue")
@@ -142,6 +143,9 @@ def test_answers_are_judged_by_hand() -> None:
 
 
 def test_probe_labels_by_hand() -> None:
+    from embedded_world.recipes.text_labels import ChangeLabels, DifferenceLabels
+    from embedded_world.recipes.text_tokenizer import build_text_tokenizer
+
     tokenizer = build_text_tokenizer()
     labels = DifferenceLabels(tokenizer, ChangeLabels(tokenizer))
     before = replace(SCENE.put(0, replace(CIRCLE, size=None)))

@@ -8,8 +8,6 @@ import pytest
 from embedded_world.captions import caption, parse_caption, parse_thing
 from embedded_world.edits import ONE_EDIT, Edit
 from embedded_world.modification_texts import join_added
-from embedded_world.recipes.text_labels import AimLabels, ChangeLabels
-from embedded_world.recipes.text_measures import TEST_SETS, draw_samples
 from embedded_world.recipes.text_prompts import edit_prompt
 from embedded_world.recipes.text_samples import (
     ADDED,
@@ -23,7 +21,6 @@ from embedded_world.recipes.text_samples import (
     read_pointer,
 )
 from embedded_world.recipes.text_settings import KIND_WEIGHTS, Settings
-from embedded_world.recipes.text_tokenizer import build_text_tokenizer
 from embedded_world.scenes import Scene, Thing, content, is_held_out, is_held_out_edit, make_scene
 
 CIRCLE = Thing("small", "striped", "red", "circle")
@@ -184,6 +181,8 @@ def test_training_sees_nothing_held_out() -> None:
 
 
 def test_evaluation_sees_only_what_is_held_out_and_shares_nothing_with_training() -> None:
+    from embedded_world.recipes.text_measures import TEST_SETS, draw_samples
+
     rng = Random(8)
     trained = {
         content(scene)
@@ -203,6 +202,9 @@ def test_evaluation_sees_only_what_is_held_out_and_shares_nothing_with_training(
 
 
 def test_aim_labels_by_hand() -> None:
+    from embedded_world.recipes.text_labels import AimLabels
+    from embedded_world.recipes.text_tokenizer import build_text_tokenizer
+
     tokenizer = build_text_tokenizer()
     instruction = "at the top paint the circle green and remove the object in the center"
     ids = tokenizer(edit_prompt(caption(SCENE), instruction))["input_ids"]
@@ -217,6 +219,9 @@ def test_aim_labels_by_hand() -> None:
 
 
 def test_change_labels_by_hand() -> None:
+    from embedded_world.recipes.text_labels import ChangeLabels
+    from embedded_world.recipes.text_tokenizer import build_text_tokenizer
+
     tokenizer = build_text_tokenizer()
     labels = ChangeLabels(tokenizer)
     # The star turned green and the circle vanished: "in the center" is not the next place said.

@@ -4,16 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from embedded_world.instruction_reader import apply_instruction
-from embedded_world.recipes.text_generator import COMMAND
-from embedded_world.recipes.text_measures import GATES, SAMPLES, TEST_SETS, score
-from embedded_world.recipes.text_model import answer, load, ship
 from embedded_world.recipes.text_prompts import edit_prompt
-from embedded_world.recipes.text_tokenizer import build_text_tokenizer
 from embedded_world.scenes import Thing, make_scene
 from models.generators.transformers import TransformersSettings
 from models.prompts.library import load_prompt
@@ -26,6 +19,10 @@ def shipped(repository: Path) -> Path:
 
 
 def test_it_loads_as_float32_from_float16_files(shipped: Path) -> None:
+    import torch
+    from safetensors import safe_open
+    from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
     model = AutoModelForCausalLM.from_pretrained(shipped)
     assert type(model) is LlamaForCausalLM
     assert model.dtype == torch.float32
@@ -35,6 +32,10 @@ def test_it_loads_as_float32_from_float16_files(shipped: Path) -> None:
 
 
 def test_its_tokenizer_is_the_recipe_s(shipped: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from embedded_world.recipes.text_tokenizer import build_text_tokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(shipped)
     made = build_text_tokenizer()
     assert tokenizer.get_vocab() == made.get_vocab()
@@ -45,6 +46,10 @@ def test_its_tokenizer_is_the_recipe_s(shipped: Path) -> None:
 
 
 def test_plain_generate_answers_greedily_and_stops(shipped: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from embedded_world.recipes.text_tokenizer import build_text_tokenizer
+
     model, tokenizer = AutoModelForCausalLM.from_pretrained(shipped), build_text_tokenizer()
     prompt = edit_prompt(
         "at the top a small solid red star, on a white background", "make the star blue"
@@ -68,16 +73,22 @@ def test_the_generator_tells_a_difference_from_the_prompt_that_ships(shipped: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", GATES)
-def test_reduced_gates(shipped: Path, name: str) -> None:
+def test_reduced_gates(shipped: Path) -> None:
+    from embedded_world.recipes.text_measures import GATES, TEST_SETS, score
+    from embedded_world.recipes.text_model import load
+
     model, tokenizer = load(shipped)
-    [test] = [test for test in TEST_SETS if test.name == name]
-    result = score(model, tokenizer, test, 150)
-    # Three standard errors of slack for the small sample.
-    assert result.share >= GATES[name] - 3 * (GATES[name] * (1 - GATES[name]) / 150) ** 0.5
+    tests = {test.name: test for test in TEST_SETS}
+    for name, least in GATES.items():
+        share = score(model, tokenizer, tests[name], 150).share
+        # Three standard errors of slack for the small sample.
+        assert share >= least - 3 * (least * (1 - least) / 150) ** 0.5, name
 
 
 def test_the_record_says_how_it_was_made_and_that_the_gates_were_passed(shipped: Path) -> None:
+    from embedded_world.recipes.text_generator import COMMAND
+    from embedded_world.recipes.text_measures import GATES, SAMPLES
+
     recipe = json.loads((shipped / "recipe.json").read_text())
     assert recipe["command"] == COMMAND
     assert recipe["gates"]["passed"] is True
@@ -89,6 +100,10 @@ def test_the_record_says_how_it_was_made_and_that_the_gates_were_passed(shipped:
 
 
 def test_shipping_again_changes_no_answer(shipped: Path, tmp_path: Path) -> None:
+    import torch
+
+    from embedded_world.recipes.text_model import answer, load, ship
+
     model, tokenizer = load(shipped)
     ship(model, tokenizer, tmp_path)
     again, _ = load(tmp_path)

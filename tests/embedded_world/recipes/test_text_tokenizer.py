@@ -1,15 +1,16 @@
 """The tokenizer and prompts of the text generator's recipe."""
 
+from __future__ import annotations
+
 from random import Random
+from typing import TYPE_CHECKING
 
 import pytest
-from transformers import PreTrainedTokenizerFast
 
 from embedded_world.captions import caption, name_thing, varied_caption
 from embedded_world.edits import random_edit
 from embedded_world.modification_texts import modification_text
 from embedded_world.recipes import text_prompts
-from embedded_world.recipes.text_tokenizer import build_text_tokenizer, vocabulary
 from embedded_world.scenes import (
     BACKGROUNDS,
     COLOURS,
@@ -23,9 +24,14 @@ from embedded_world.scenes import (
 from embedded_world.words import phrases
 from models.prompts.library import load_prompt
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
+    from embedded_world.recipes.text_tokenizer import build_text_tokenizer
+
     return build_text_tokenizer()
 
 
@@ -122,6 +128,8 @@ def test_the_difference_prompt_is_the_one_that_ships() -> None:
 
 
 def test_tokens_that_older_weights_know_keep_their_ids() -> None:
+    from embedded_world.recipes.text_tokenizer import vocabulary
+
     tokens = vocabulary()
     assert len(tokens) == 156
     assert tokens[:6] == ["<pad>", "<s>", "</s>", "<unk>", "image content:", "instruction:"]

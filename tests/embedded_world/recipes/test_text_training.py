@@ -1,21 +1,20 @@
 """The text generator's training: resuming, the optimiser, the loss weights."""
 
+from __future__ import annotations
+
 from collections import Counter
 from dataclasses import replace
 from random import Random
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from torch import nn
 
-from embedded_world.recipes.muon import Muon
-from embedded_world.recipes.text_batches import BatchMaker
 from embedded_world.recipes.text_differences import DIFFERENCE
-from embedded_world.recipes.text_model import build_model
 from embedded_world.recipes.text_samples import ADDED, COPY, EDIT
 from embedded_world.recipes.text_settings import Settings
-from embedded_world.recipes.text_tokenizer import build_text_tokenizer
-from embedded_world.recipes.text_training import TextLearner
+
+if TYPE_CHECKING:
+    from embedded_world.recipes.text_training import TextLearner
 
 SMALL = Settings(steps=8, batch=4, pool=2, warm_up=2, seed=3)
 
@@ -25,11 +24,17 @@ def run(learner: TextLearner, steps: int) -> list[float]:
 
 
 def new_learner(settings: Settings = SMALL) -> TextLearner:
+    from embedded_world.recipes.text_model import build_model
+    from embedded_world.recipes.text_tokenizer import build_text_tokenizer
+    from embedded_world.recipes.text_training import TextLearner
+
     tokenizer = build_text_tokenizer()
     return TextLearner(settings, build_model(tokenizer, settings.seed), tokenizer)
 
 
 def test_a_resumed_run_equals_an_undisturbed_one() -> None:
+    import torch
+
     whole = new_learner()
     losses = run(whole, 8)
 
@@ -46,6 +51,9 @@ def test_a_resumed_run_equals_an_undisturbed_one() -> None:
 
 
 def test_the_third_cycle_keeps_every_task() -> None:
+    from embedded_world.recipes.text_batches import BatchMaker
+    from embedded_world.recipes.text_tokenizer import build_text_tokenizer
+
     settings = replace(SMALL, third=2, settled=4, steps=10)
     maker = BatchMaker(settings, build_text_tokenizer())
     assert not any((batch.contrast >= 0).any() for batch in maker.pool(0))
@@ -65,6 +73,11 @@ def test_the_third_cycle_keeps_every_task() -> None:
 
 
 def test_muon_moves_along_the_nearest_orthogonal_matrix() -> None:
+    import torch
+    from torch import nn
+
+    from embedded_world.recipes.muon import Muon
+
     torch.manual_seed(0)
     wide, tall = nn.Parameter(torch.zeros(8, 24)), nn.Parameter(torch.zeros(24, 8))
     wide.grad, tall.grad = torch.randn(8, 24), torch.randn(24, 8)
@@ -109,6 +122,11 @@ def test_rate_and_curriculum_by_hand() -> None:
 
 
 def test_only_real_tokens_weigh_and_answers_weigh_most() -> None:
+    import torch
+
+    from embedded_world.recipes.text_batches import BatchMaker
+    from embedded_world.recipes.text_tokenizer import build_text_tokenizer
+
     tokenizer = build_text_tokenizer()
     maker = BatchMaker(SMALL, tokenizer)
     for batch in maker.pool(0):

@@ -1,23 +1,24 @@
 """The tokenizers cover the language, give its spelling back, and are the shipped ones."""
 
+from __future__ import annotations
+
 import gzip
 import re
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 import pytest
-from open_clip.tokenizer import SimpleTokenizer
-from transformers import PreTrainedTokenizerFast
 
 from embedded_world.captions import caption, leave_open, varied_caption
-from embedded_world.recipes.blip2 import blip2_processor
-from embedded_world.recipes.captioner_tokenizer import LONGEST, build_captioner_tokenizer
 from embedded_world.recipes.clip_texts import composite
 from embedded_world.recipes.clip_tokenizer import merges, write_merges
-from embedded_world.recipes.llava import build_llava_tokenizer, caption_prompt, llava_processor
-from embedded_world.recipes.text_tokenizer import build_text_tokenizer
 from embedded_world.scenes import sample_scenes
 from embedded_world.words import phrases
+
+if TYPE_CHECKING:
+    from open_clip.tokenizer import SimpleTokenizer
+    from transformers import PreTrainedTokenizerFast
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,10 @@ def captioner_tokenizer(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> PreTrainedTokenizerFast:
     """The tokenizer as it comes back from disk."""
+    from transformers import PreTrainedTokenizerFast
+
+    from embedded_world.recipes.captioner_tokenizer import build_captioner_tokenizer
+
     folder = tmp_path_factory.mktemp("tokenizer")
     build_captioner_tokenizer().save_pretrained(folder)
     return PreTrainedTokenizerFast.from_pretrained(folder)
@@ -33,6 +38,8 @@ def captioner_tokenizer(
 @pytest.fixture(scope="module")
 def clip_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> SimpleTokenizer:
     """open_clip's tokenizer with the generated merges."""
+    from open_clip.tokenizer import SimpleTokenizer
+
     return SimpleTokenizer(str(write_merges(tmp_path_factory.mktemp("bpe"))))
 
 
@@ -48,6 +55,8 @@ def texts(count: int = 150) -> list[str]:
 
 
 def test_captions_round_trip_exactly(captioner_tokenizer: PreTrainedTokenizerFast) -> None:
+    from embedded_world.recipes.captioner_tokenizer import LONGEST
+
     for text in texts():
         ids = captioner_tokenizer(text)["input_ids"]
         assert captioner_tokenizer.unk_token_id not in ids
@@ -56,6 +65,8 @@ def test_captions_round_trip_exactly(captioner_tokenizer: PreTrainedTokenizerFas
 
 
 def test_llavas_captions_round_trip_and_its_chat_is_known() -> None:
+    from embedded_world.recipes.llava import build_llava_tokenizer, caption_prompt
+
     tokenizer = build_llava_tokenizer()
     for text in texts(50):
         ids = tokenizer(text)["input_ids"]
@@ -118,6 +129,11 @@ def test_merges_file_is_reproducible(tmp_path: Path) -> None:
 def test_the_shipped_files_are_those_that_the_recipes_write(
     repository: Path, name: str, tmp_path: Path
 ) -> None:
+    from embedded_world.recipes.blip2 import blip2_processor
+    from embedded_world.recipes.captioner_tokenizer import build_captioner_tokenizer
+    from embedded_world.recipes.llava import build_llava_tokenizer, llava_processor
+    from embedded_world.recipes.text_tokenizer import build_text_tokenizer
+
     made = {
         "blip2": lambda: blip2_processor(build_captioner_tokenizer()),
         "llava": lambda: llava_processor(build_llava_tokenizer()),

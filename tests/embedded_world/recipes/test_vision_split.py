@@ -1,13 +1,12 @@
 """Training and evaluation scenes are disjoint by content, in every stage."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from random import Random
 
 import pytest
 
 from embedded_world.captions import caption, parse_caption
-from embedded_world.recipes import clip, composed_probe, vision_tower
 from embedded_world.recipes.clip_texts import MIXTURE, partial_scene, training_text
 from embedded_world.scenes import (
     BACKGROUNDS,
@@ -24,11 +23,18 @@ from embedded_world.scenes import (
     sample_scenes,
 )
 
-SAMPLERS: dict[str, Callable[[Random], Sequence[Scene]]] = {
-    "warm-up": lambda rng: vision_tower.training_scenes(rng, 1000),
-    "clip families": lambda rng: clip.families(rng, 300, 2),
-    "captioner and mapping": lambda rng: sample_scenes(rng, 1000, held_out=False),
-}
+STAGES = ("warm-up", "clip families", "captioner and mapping")
+
+
+def training_scenes(stage: str, rng: Random) -> Sequence[Scene]:
+    """About a thousand scenes that a stage of the training draws."""
+    from embedded_world.recipes import clip, vision_tower
+
+    if stage == "warm-up":
+        return vision_tower.training_scenes(rng, 1000)
+    if stage == "clip families":
+        return clip.families(rng, 300, 2)
+    return sample_scenes(rng, 1000, held_out=False)
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +49,9 @@ def held_out_singles() -> set[str]:
     return {content(scene) for scene in scenes if is_held_out(scene)}
 
 
-@pytest.mark.parametrize("stage", SAMPLERS)
+@pytest.mark.parametrize("stage", STAGES)
 def test_training_never_meets_an_evaluation_scene(stage: str, held_out_singles: set[str]) -> None:
-    trained = {content(scene) for scene in SAMPLERS[stage](Random(5))}
+    trained = {content(scene) for scene in training_scenes(stage, Random(5))}
     evaluated = {content(scene) for scene in sample_scenes(Random(6), 300, held_out=True)}
     assert not trained & (evaluated | held_out_singles)
 
@@ -57,6 +63,8 @@ def test_unsplit_draws_would_meet_held_out_scenes(held_out_singles: set[str]) ->
 
 
 def test_families_are_one_edit_apart() -> None:
+    from embedded_world.recipes import clip
+
     scenes = clip.families(Random(1), 50, 2)
     for start in range(0, len(scenes), 3):
         scene, *siblings = scenes[start : start + 3]
@@ -87,6 +95,8 @@ def test_texts_of_training_describe_no_change_between_pictures() -> None:
 
 
 def test_probe_targets_are_held_out_and_families_distinct() -> None:
+    from embedded_world.recipes import clip, composed_probe
+
     probe = composed_probe.make_probe(20)
     for query in range(20):
         family = probe.gallery[query * 5 : query * 5 + 5]

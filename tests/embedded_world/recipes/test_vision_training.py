@@ -1,33 +1,32 @@
 """The pieces of vision training: towers that agree, labels, batches, losses, scores."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
-from open_clip.tokenizer import SimpleTokenizer
-from torch import nn
-from transformers import Blip2VisionConfig, Blip2VisionModel, CLIPVisionModel
 
 from embedded_world.captions import caption
 from embedded_world.drawing import draw_batch
-from embedded_world.recipes.blip2 import blip2_config, varied_share
 from embedded_world.recipes.caption_scores import attribute_accuracy, is_free_of_error
-from embedded_world.recipes.captioner_tokenizer import build_captioner_tokenizer
-from embedded_world.recipes.captioner_training import token_batch
-from embedded_world.recipes.clip import contrastive_loss, encode_texts, new_clip
 from embedded_world.recipes.clip_tokenizer import write_merges
-from embedded_world.recipes.llava import build_llava_tokenizer, llava_config
-from embedded_world.recipes.scene_tensors import SLOTS, cell_means, labels, to_tensor
-from embedded_world.recipes.tower_conversion import blip2_vision_state, clip_vision_state
-from embedded_world.recipes.vision_measures import recalls
-from embedded_world.recipes.vision_tower import KINDS, new_tower, read_tower
 from embedded_world.scenes import Thing, make_scene, sample_scenes
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import Blip2VisionConfig
 
 
 def random_tower(seed: int, kind: str = "shared") -> nn.Module:
     """A tower whose every weight is random, weights that start at zero or one included."""
+    import torch
+    from torch import nn
+
+    from embedded_world.recipes.vision_tower import KINDS, new_tower
+
     torch.manual_seed(seed)
     tower = new_tower(KINDS[kind])
     for parameter in tower.parameters():
@@ -36,6 +35,13 @@ def random_tower(seed: int, kind: str = "shared") -> nn.Module:
 
 
 def test_converted_tower_gives_open_clips_tokens() -> None:
+    import torch
+    from transformers import Blip2VisionModel
+
+    from embedded_world.recipes.blip2 import blip2_config
+    from embedded_world.recipes.captioner_tokenizer import build_captioner_tokenizer
+    from embedded_world.recipes.tower_conversion import blip2_vision_state
+
     tower = random_tower(0)
     config: Blip2VisionConfig = blip2_config(build_captioner_tokenizer()).vision_config
     converted = Blip2VisionModel(config).eval()
@@ -49,6 +55,13 @@ def test_converted_tower_gives_open_clips_tokens() -> None:
 
 
 def test_llavas_tower_gives_the_tokens_of_the_block_that_was_trained() -> None:
+    import torch
+    from transformers import CLIPVisionModel
+
+    from embedded_world.recipes.llava import build_llava_tokenizer, llava_config
+    from embedded_world.recipes.tower_conversion import clip_vision_state
+    from embedded_world.recipes.vision_tower import KINDS, read_tower
+
     tower = random_tower(1, "llava")
     config = llava_config(build_llava_tokenizer())
     converted = CLIPVisionModel(config.vision_config).eval()
@@ -72,6 +85,8 @@ def test_llavas_tower_gives_the_tokens_of_the_block_that_was_trained() -> None:
 
 
 def test_only_the_caption_and_its_end_are_predicted() -> None:
+    from embedded_world.recipes.captioner_training import token_batch
+
     batch = token_batch([7, 7, 1], [[5, 6], [4]], pad=0, end=2)
     assert batch["input_ids"].tolist() == [[7, 7, 1, 5, 6, 2], [7, 7, 1, 4, 2, 0]]
     assert batch["labels"].tolist() == [[-100] * 3 + [5, 6, 2], [-100] * 3 + [4, 2, -100]]
@@ -79,6 +94,10 @@ def test_only_the_caption_and_its_end_are_predicted() -> None:
 
 
 def test_cell_means_are_means_of_four_patches() -> None:
+    import torch
+
+    from embedded_world.recipes.scene_tensors import cell_means
+
     tokens = torch.randn(2, 36, 5)
     naive = torch.stack(
         [
@@ -94,6 +113,8 @@ def test_cell_means_are_means_of_four_patches() -> None:
 
 
 def test_labels_of_a_known_scene() -> None:
+    from embedded_world.recipes.scene_tensors import SLOTS, labels
+
     scene = make_scene("beige", {4: Thing("large", "striped", "green", "star")})
     cells, grounds = labels([scene])
     assert cells[0, 4].tolist() == [4, 3, 1, 1]  # star is shape 3, and 0 means nothing
@@ -103,18 +124,28 @@ def test_labels_of_a_known_scene() -> None:
 
 
 def test_pixels_are_normalised_by_the_shipped_constants() -> None:
+    from embedded_world.recipes.scene_tensors import to_tensor
+
     drawn = draw_batch(sample_scenes(Random(0), 2, held_out=True), np.random.default_rng(0))
     expected = (drawn.astype(np.float64) / 255 - 0.5) / 0.25
     assert np.allclose(to_tensor(drawn).numpy(), expected.transpose(0, 3, 1, 2), atol=1e-5)
 
 
 def test_varied_captions_come_late() -> None:
+    from embedded_world.recipes.blip2 import varied_share
+
     assert varied_share(0.2) == 0
     assert varied_share(0.45) == pytest.approx(0.5)
     assert varied_share(0.99) == 0.9
 
 
 def test_cropped_text_encoding_is_open_clips(tmp_path: Path) -> None:
+    import torch
+    from open_clip.tokenizer import SimpleTokenizer
+
+    from embedded_world.recipes.clip import encode_texts, new_clip
+    from embedded_world.recipes.vision_tower import new_tower
+
     torch.manual_seed(1)
     tokenizer = SimpleTokenizer(str(write_merges(tmp_path)), context_length=77)
     model = new_clip(tokenizer.vocab_size, new_tower().state_dict()).eval()
@@ -127,6 +158,10 @@ def test_cropped_text_encoding_is_open_clips(tmp_path: Path) -> None:
 
 
 def test_contrastive_loss_is_the_mean_of_both_directions() -> None:
+    import torch
+
+    from embedded_world.recipes.clip import contrastive_loss
+
     images, texts = torch.randn(5, 7), torch.randn(5, 7)
     a = images / images.norm(dim=1, keepdim=True)
     b = texts / texts.norm(dim=1, keepdim=True)
@@ -139,6 +174,10 @@ def test_contrastive_loss_is_the_mean_of_both_directions() -> None:
 
 
 def test_recall_counts_ties_against_the_right_one() -> None:
+    import torch
+
+    from embedded_world.recipes.vision_measures import recalls
+
     queries = torch.tensor([[1.0, 0], [0, 1], [1, 0]])
     gallery = torch.tensor([[1.0, 0], [1, 0.1], [2, 0]])
     # Query 0 ties with row 2; query 1 finds row 1; query 2 ties with row 0.

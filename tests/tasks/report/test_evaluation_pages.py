@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tasks.report.artifact import PICTURES, STRIPS, TOP, section_markdown
 from tasks.report.records import LeaderboardRow, Result, Section, Strip, Thumbnail
 
 REPORT = Path("/somewhere/out/report.html")
@@ -73,6 +72,8 @@ def table(page: str, first: str) -> list[list[str]]:
 
 
 def test_methods_stand_best_first_beside_the_papers() -> None:
+    from tasks.report.artifact import section_markdown
+
     page = section_markdown(section(), REPORT, embedded=False)
     head, _, *rows = table(page, "method")
     assert head == ["method", "recall@1", "recall@5", "95 % interval", "paper"]
@@ -90,6 +91,8 @@ def test_methods_stand_best_first_beside_the_papers() -> None:
 
 
 def test_found_and_missed_queries_take_turns_with_their_targets_marked() -> None:
+    from tasks.report.artifact import STRIPS, section_markdown
+
     strips = [strip("a", 1), strip("b", 1), strip("c", 3), strip("d", None), strip("e", 9)]
     head, _, *rows = table(section_markdown(section(*strips), REPORT, False), "query")
     assert head == ["query", "reference", "#1", "#2", "#3", "#4", "#5"]
@@ -101,6 +104,8 @@ def test_found_and_missed_queries_take_turns_with_their_targets_marked() -> None
 
 
 def test_pictures_are_whole_and_those_asked_for() -> None:
+    from tasks.report.artifact import TOP, section_markdown
+
     _, _, cells = table(section_markdown(section(strip("a", 1)), REPORT, False), "query")
     data = [re.findall(r"base64,([^)]+)\)", cell)[0] for cell in cells[1:]]
     assert [base64.b64decode(each) for each in data] == [
@@ -110,6 +115,8 @@ def test_pictures_are_whole_and_those_asked_for() -> None:
 
 @pytest.mark.parametrize("results", [0, 2])
 def test_a_short_ranking_leaves_empty_places(results: int) -> None:
+    from tasks.report.artifact import TOP, section_markdown
+
     page = section_markdown(section(strip("a", None, results=results)), REPORT, False)
     (line,) = [line for line in page.splitlines() if "text of a" in line]
     assert line.count(" | ") == TOP + 1
@@ -117,6 +124,8 @@ def test_a_short_ranking_leaves_empty_places(results: int) -> None:
 
 
 def test_large_pictures_cost_queries_and_never_the_size() -> None:
+    from tasks.report.artifact import PICTURES, section_markdown
+
     large = [strip(name, 1, side=112) for name in "abc"]
     one = sum(len(t.jpeg) for t in (large[0].reference, *(r.thumbnail for r in large[0].results)))
     assert one * 4 / 3 > PICTURES / 2  # two do not fit

@@ -6,30 +6,25 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from models.encoders.loading import load_encoder
-from models.encoders.open_clip import OpenClipEncoder
 from models.encoders.spec import EncoderSpec
-from models.instructcir.batches import StepDataset, StepLoader, TripletRows, epoch_order
-from models.instructcir.crops import random_crop
-from models.instructcir.data_module import ReformulationData
-from models.instructcir.network import build_network
-from models.instructcir.text_sequence import TextIds
 from models.instructcir.training_settings import TrainingSettings
 from models.instructcir.triplets import Triplet
 from storage.collections.collection import Collection
 from storage.locations.location import Location
-from tasks.training.data import PictureCache, decoded_triplets, load_data
-from tasks.training.job import RunSettings
 from tasks.training.triplet_sets import TripletSplit
 from tests.fakes import pictures
 from tests.fakes.small_clip import write_small_clip
 from tests.fakes.triplet_tables import COLLECTION, small_job, write_triplets
+
+if TYPE_CHECKING:
+    from models.encoders.open_clip import OpenClipEncoder
+    from models.instructcir.data_module import ReformulationData
 
 TEXTS = ("make it red", "a large blue star on top", "larger")
 
@@ -58,6 +53,8 @@ def picture(name: str) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> OpenClipEncoder:
+    from models.encoders.loading import load_encoder
+
     folder = write_small_clip(tmp_path_factory.mktemp("clip"), merges=["r e", "re d</w>"])
     return load_encoder(EncoderSpec(name=str(folder), preprocess="clip", device="cpu"))
 
@@ -65,6 +62,9 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> OpenClipEncoder:
 def make_data(
     encoder: OpenClipEncoder, images: Images, count: int = 20, **changes: object
 ) -> ReformulationData:
+    from models.instructcir.text_sequence import TextIds
+    from tasks.training.data import decoded_triplets
+
     settings = TrainingSettings(**{"batch_size": 4, "epochs": 3, **changes})  # type: ignore[arg-type]
     return decoded_triplets(
         TripletSplit(tuple(triplet(i) for i in range(count)), (), 0),
@@ -76,6 +76,8 @@ def make_data(
 
 
 def test_every_epoch_has_an_order_of_its_own() -> None:
+    from models.instructcir.batches import epoch_order
+
     orders = [epoch_order([""] * 50, 0, 1, epoch).tolist() for epoch in (0, 1)]
     assert [sorted(order) for order in orders] == [list(range(50))] * 2
     assert orders[0] != orders[1]
@@ -84,6 +86,8 @@ def test_every_epoch_has_an_order_of_its_own() -> None:
 
 
 def test_grouped_orders_put_pairs_of_a_class_together() -> None:
+    from models.instructcir.batches import epoch_order
+
     classes = [f"c{i % 5}" for i in range(40)]
     order = epoch_order(classes, 4, 0, 0)
     assert sorted(order.tolist()) == list(range(40))
@@ -96,6 +100,8 @@ def test_grouped_orders_put_pairs_of_a_class_together() -> None:
 
 
 def test_batches_are_those_of_the_library_and_the_tokenizer(encoder: OpenClipEncoder) -> None:
+    import torch
+
     data = make_data(encoder, Images())
     dataset = data.train_dataloader()._dataset
     batch = dataset[3]
@@ -119,6 +125,8 @@ def test_each_picture_is_decoded_once_where_memory_allows(encoder: OpenClipEncod
 
 
 def test_memory_is_bounded_and_pixels_do_not_depend_on_it() -> None:
+    from tasks.training.data import PictureCache
+
     images, names = Images(), [f"{i:064x}" for i in range(7)]
     size = 50 * 40 * 3
     small, large = (PictureCache(images, np.asarray, n * size) for n in (2, 7))
@@ -129,6 +137,8 @@ def test_memory_is_bounded_and_pixels_do_not_depend_on_it() -> None:
 
 
 def test_misses_are_read_at_once_and_decoded_in_threads() -> None:
+    from tasks.training.data import PictureCache
+
     images, names = Images(), [f"{i:064x}" for i in range(7)]
     asked: list[list[str]] = []
     threads: set[str] = set()
@@ -153,6 +163,10 @@ def test_misses_are_read_at_once_and_decoded_in_threads() -> None:
 
 
 def test_the_collection_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from models.instructcir.network import build_network
+    from tasks.training.data import load_data
+    from tasks.training.job import RunSettings
+
     job = small_job(str(tmp_path), write_triplets(str(tmp_path)))
     network = build_network(job.encoder, job.network)
     opened: list[str] = []
@@ -169,6 +183,8 @@ def test_the_collection_is_opened_once(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_processes_share_a_batch_in_order(encoder: OpenClipEncoder) -> None:
+    from models.instructcir.batches import StepDataset
+
     data = make_data(encoder, Images())
     whole, *shares = (
         StepDataset(data.training, data._pictures, data.settings, size=(32, 32), **place)
@@ -180,6 +196,10 @@ def test_processes_share_a_batch_in_order(encoder: OpenClipEncoder) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_goes_on_at_any_position(encoder: OpenClipEncoder, workers: int) -> None:
+    import torch
+
+    from models.instructcir.batches import StepLoader
+
     data = make_data(encoder, Images(), augmentation="random_resized_crop")
     dataset = data.train_dataloader()._dataset
     batches = list(StepLoader(dataset, 0))
@@ -194,6 +214,8 @@ def test_a_loader_goes_on_at_any_position(encoder: OpenClipEncoder, workers: int
 
 
 def test_crops_take_most_of_a_picture_and_differ_by_epoch() -> None:
+    from models.instructcir.crops import random_crop
+
     y, x = np.mgrid[0:60, 0:80]
     ramp = np.stack([3 * x, 4 * y, 0 * x], axis=-1).astype(np.uint8)
     crops = [random_crop(ramp, (24, 24), (0, epoch, 5, 1)) for epoch in range(40)]
@@ -208,6 +230,9 @@ def test_crops_take_most_of_a_picture_and_differ_by_epoch() -> None:
 
 
 def test_full_context_where_the_network_looks_at_padding(encoder: OpenClipEncoder) -> None:
+    from models.instructcir.batches import TripletRows
+    from models.instructcir.text_sequence import TextIds
+
     tokens = encoder.tower.tokens
     rows = TripletRows([triplet(0)], TextIds(tokens, whole_context=True))
     assert rows.text_and_targets([0])["texts"].shape == (1, 77)

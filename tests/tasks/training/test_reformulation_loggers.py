@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from lightning.pytorch import loggers
 
-from tasks.training.job import RunSettings
-from tasks.training.trainer import _LOGGERS, _logger_arguments, _loggers
+LOGGERS = ("comet", "csv", "mlflow", "tensorboard", "wandb")
 
 
-@pytest.mark.parametrize("name", sorted(_LOGGERS))
+@pytest.mark.parametrize("name", LOGGERS)
 def test_every_logger_takes_what_it_is_given(name: str, tmp_path: Path) -> None:
     """By the real signatures: an unknown name would only show where the package is installed."""
+    from lightning.pytorch import loggers
+
+    from tasks.training.trainer import _LOGGERS, _logger_arguments
+
     given = _logger_arguments(name, tmp_path / "key" / "logs", "start-1")
     signature = inspect.signature(getattr(loggers, _LOGGERS[name]).__init__)
     bound = signature.bind(None, **given)
@@ -27,11 +29,17 @@ def test_every_logger_takes_what_it_is_given(name: str, tmp_path: Path) -> None:
 
 
 def test_the_settings_offer_exactly_these() -> None:
+    from tasks.training.job import RunSettings
+    from tasks.training.trainer import _LOGGERS
+
     (offered, _) = get_args(RunSettings.model_fields["loggers"].annotation)
-    assert set(get_args(offered)) == set(_LOGGERS)
+    assert set(get_args(offered)) == set(_LOGGERS) == set(LOGGERS)
 
 
 def test_a_second_start_writes_beside_the_first(tmp_path: Path) -> None:
+    from tasks.training.job import RunSettings
+    from tasks.training.trainer import _loggers
+
     run = RunSettings(loggers=("csv",))
     folder = tmp_path / "key" / "logs"
     for start in ("start-1", "start-2"):

@@ -7,31 +7,18 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
-import safetensors.torch
-import torch
 from PIL import Image
 
-from flows.train_reformulation import train_reformulation
-from models.instructcir import combiner_training
-from models.instructcir.checkpoint import LoadedNetwork, load_network
-from models.instructcir.combiner import new_combiner
-from models.instructcir.combiner_training import FrozenFeatures, train_combiner
-from models.instructcir.encoder import ReformulationEncoder
-from models.instructcir.network import ReformulationNetwork, build_network
-from models.instructcir.second_stage import frozen_features, rows_to_embed
 from models.instructcir.settings import CombinerSettings, LossSettings
-from models.instructcir.stage_one_weights import learned_loss
 from storage.collections.decoding import decode_image
 from tasks import progress
 from tasks.networks import network_facts
-from tasks.training import instructcir as reformulation_training
-from tasks.training.data import load_data
 from tasks.training.folder import (
     CHECKPOINT,
     HISTORY,
@@ -39,16 +26,24 @@ from tasks.training.folder import (
     TrainingFolder,
     TrainingHeld,
 )
-from tasks.training.instructcir import _train_and_publish
-from tasks.training.job import ReformulationJob, RunSettings
-from tasks.training.shown_progress import ShownProgress
-from tasks.training.trainer import fit
 from tasks.training.triplet_sets import TripletSet, TripletSplit
 from tests.fakes.triplet_tables import small_job, write_triplets
 
+if TYPE_CHECKING:
+    import torch
+
+    from models.instructcir.network import ReformulationNetwork
+    from tasks.training.job import ReformulationJob, RunSettings
+    from tasks.training.shown_progress import ShownProgress
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-RUN = RunSettings(accelerator="cpu", loggers=())
+
+def run_settings(**changes: Any) -> RunSettings:
+    """Train on the CPU, without logs."""
+    from tasks.training.job import RunSettings
+
+    return RunSettings(**{"accelerator": "cpu", "loggers": ()} | changes)
 
 
 def short_job(root: Path, triplets: TripletSet, **changes: Any) -> ReformulationJob:
@@ -58,8 +53,18 @@ def short_job(root: Path, triplets: TripletSet, **changes: Any) -> Reformulation
 
 
 def first_stage(job: ReformulationJob) -> None:
+    from models.instructcir.network import build_network
+    from tasks.training.data import load_data
+    from tasks.training.trainer import fit
+
     network = build_network(job.encoder, job.network, job.training.seed)
-    fit(job, RUN, load_data(job, RUN, network), network, lambda step, total, loss: None)
+    fit(
+        job,
+        run_settings(),
+        load_data(job, run_settings(), network),
+        network,
+        lambda step, total, loss: None,
+    )
 
 
 @pytest.mark.parametrize(("augmentation", "mode"), [("targetpad", "targetpad"), ("clip", "clip")])
@@ -70,14 +75,20 @@ def test_a_network_prepares_pictures_as_it_was_trained(
     augmentation: str,
     mode: str,
 ) -> None:
+    import torch
+
+    from models.instructcir.checkpoint import load_network
+    from tasks.training.data import load_data
+    from tasks.training.instructcir import _train_and_publish
+
     job = published
     if augmentation != job.training.augmentation:
         job = short_job(tmp_path, triplets, training={"augmentation": augmentation})
-        _train_and_publish(job, RUN, {})
+        _train_and_publish(job, run_settings(), {})
     loaded = load_network(Path(job.root, job.folder))
     assert loaded.online.parts.preprocess.mode == loaded.target.parts.preprocess.mode == mode
     # Retrieval sees the pixels that training saw.
-    data = load_data(job, RUN, loaded.online)
+    data = load_data(job, run_settings(), loaded.online)
     (batch,) = data.still_batches(data.validation, [0], 1)
     reference = data.validation.triplets[0].reference
     ((_, stored),) = triplets.images().read_images([reference])
@@ -88,10 +99,12 @@ def test_a_network_prepares_pictures_as_it_was_trained(
 def test_a_label_makes_another_network_and_stays_with_it(
     tmp_path: Path, triplets: TripletSet, published: ReformulationJob
 ) -> None:
+    from tasks.training.instructcir import _train_and_publish
+
     labelled = short_job(tmp_path, triplets, not_zero_shot=True)
     assert "not_zero_shot" not in published.spec  # or every key of the past would change
     assert labelled.key != published.key == short_job(tmp_path, triplets).key
-    _train_and_publish(labelled, RUN, {})
+    _train_and_publish(labelled, run_settings(), {})
     for each in (published, labelled):
         facts = network_facts(each.place)
         assert facts.zero_shot is (each is published)
@@ -99,6 +112,8 @@ def test_a_label_makes_another_network_and_stays_with_it(
 
 
 def test_a_label_is_no_note(tmp_path: Path) -> None:
+    from flows.train_reformulation import train_reformulation
+
     triplets = {"root": str(tmp_path), "spec_key": "0" * 20, "collections": ["c"], "count": 9}
     with pytest.raises(ValueError, match="give not_zero_shot as a parameter of its own"):
         train_reformulation.fn(triplets, notes={"not_zero_shot": "false"})
@@ -107,6 +122,9 @@ def test_a_label_is_no_note(tmp_path: Path) -> None:
 def test_a_batch_that_devices_cannot_share_is_refused_before_any_work(
     tmp_path: Path, triplets: TripletSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from flows.train_reformulation import train_reformulation
+    from tasks.training.instructcir import _train_and_publish
+
     def started(*given: Any) -> None:
         raise AssertionError("work was begun")
 
@@ -121,7 +139,7 @@ def test_a_batch_that_devices_cannot_share_is_refused_before_any_work(
         )
     job = short_job(tmp_path, triplets)
     with pytest.raises(ValueError, match="3 devices cannot share equally"):
-        _train_and_publish(job, RUN.model_copy(update={"devices": 3}), {})
+        _train_and_publish(job, run_settings(devices=3), {})
 
 
 def test_a_training_killed_after_its_last_step_is_finished(
@@ -140,17 +158,19 @@ def test_a_training_killed_after_its_last_step_is_finished(
 def test_state_goes_with_the_last_file_and_what_people_read_stays(
     tmp_path: Path, triplets: TripletSet
 ) -> None:
+    from tasks.training.instructcir import _train_and_publish
+
     job = short_job(tmp_path, triplets)
     first_stage(job)
     path = job.training_folder.path
     assert {CHECKPOINT, SLOTS[0]} <= {each.name for each in path.iterdir()}
-    _train_and_publish(job, RUN, {})
+    _train_and_publish(job, run_settings(), {})
     left = {each.name for each in path.iterdir()}
     assert HISTORY in left
     assert left.isdisjoint({CHECKPOINT, *SLOTS})
     (tmp_path / job.folder / "config.json").unlink()  # somebody wants it anew
     assert job.training_folder.finished() is None
-    _train_and_publish(job, RUN, {})
+    _train_and_publish(job, run_settings(), {})
     assert job.is_published
 
 
@@ -179,6 +199,8 @@ def test_a_job_is_trained_by_one_process_at_a_time(
     tmp_path: Path, triplets: TripletSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder is held while both stages run, and a job published meanwhile is left alone."""
+    from tasks.training import instructcir as reformulation_training
+
     job = short_job(tmp_path, triplets)
     seen: list[bool] = []
 
@@ -188,7 +210,7 @@ def test_a_job_is_trained_by_one_process_at_a_time(
 
     monkeypatch.setattr(TrainingFolder, "held", refused)
     with pytest.raises(TrainingHeld):
-        reformulation_training.train_reformulation_network.fn(job, RUN, {})
+        reformulation_training.train_reformulation_network.fn(job, run_settings(), {})
     assert seen
     assert not job.is_published
 
@@ -196,10 +218,18 @@ def test_a_job_is_trained_by_one_process_at_a_time(
 def test_combiners_learn_from_the_embeddings_that_encoders_give(
     tmp_path: Path, triplets: TripletSet
 ) -> None:
+    import torch
+
+    from models.instructcir.checkpoint import LoadedNetwork
+    from models.instructcir.encoder import ReformulationEncoder
+    from models.instructcir.network import build_network
+    from models.instructcir.second_stage import frozen_features
+    from tasks.training.data import load_data
+
     job = short_job(tmp_path, triplets)
     online = build_network(job.encoder, job.network, 0)
     average = build_network(job.encoder, job.network, 1)
-    data = load_data(job, RUN, online)
+    data = load_data(job, run_settings(), online)
     found = frozen_features(
         data, data.validation, online, average, with_image=True, device=torch.device("cpu")
     )
@@ -227,11 +257,19 @@ def test_each_image_is_embedded_once_and_combiners_learn_the_same(
     tmp_path: Path, triplets: TripletSet, monkeypatch: pytest.MonkeyPatch, branch: str, kind: str
 ) -> None:
     """Against every triplet's own images, embedded triplet by triplet."""
+    import torch
+
+    from models.instructcir.combiner import new_combiner
+    from models.instructcir.combiner_training import FrozenFeatures, train_combiner
+    from models.instructcir.network import ReformulationNetwork, build_network
+    from models.instructcir.second_stage import frozen_features, rows_to_embed
+    from tasks.training.data import load_data
+
     job = short_job(tmp_path, triplets)
     online, average = (build_network(job.encoder, job.network, seed).eval() for seed in (0, 1))
     query = online if branch == "online" else average
     with_image = kind == "clip4cir_scalar"
-    data = load_data(job, RUN, online)
+    data = load_data(job, run_settings(), online)
     rows = data.training
     plain: list[list[torch.Tensor]] = []
     with torch.no_grad():
@@ -276,6 +314,9 @@ def test_each_image_is_embedded_once_and_combiners_learn_the_same(
 
 def test_the_second_stage_shows_how_far_it_is(tmp_path: Path, triplets: TripletSet) -> None:
     """Stage two is part of the whole, which is reached at its end and not before."""
+    from tasks.training.instructcir import _train_and_publish
+    from tasks.training.shown_progress import ShownProgress
+
     job = short_job(tmp_path, triplets)
     steps, second = job.amounts()
     assert (steps, second) == (2, math.ceil(len(job.split().training) / 16))
@@ -291,7 +332,7 @@ def test_the_second_stage_shows_how_far_it_is(tmp_path: Path, triplets: TripletS
     with pytest.MonkeyPatch.context() as patched, progress.listening(ticks.append):
         patched.setattr(ShownProgress, "embedded", embedded)
         patched.setattr("models.instructcir.second_stage._BATCH", 7)
-        _train_and_publish(job, RUN, {})
+        _train_and_publish(job, run_settings(), {})
     assert len(totals) > 4
     assert sum(ticks) == steps + second
     assert replace(job, combiner=None).amounts() == (2, 0)
@@ -300,6 +341,13 @@ def test_the_second_stage_shows_how_far_it_is(tmp_path: Path, triplets: TripletS
 def test_the_second_stage_goes_on_with_the_temperature_of_the_first(
     tmp_path: Path, triplets: TripletSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import safetensors.torch
+    import torch
+
+    from models.instructcir import combiner_training
+    from models.instructcir.stage_one_weights import learned_loss
+    from tasks.training.instructcir import _train_and_publish
+
     loss = {"temperature": 0.1, "learnable_temperature": True}
     job = replace(
         short_job(tmp_path, triplets, training={"new_learning_rate": 0.1}),
@@ -319,7 +367,7 @@ def test_the_second_stage_goes_on_with_the_temperature_of_the_first(
         return plain(queries, targets, ids, settings)
 
     monkeypatch.setattr(combiner_training, "contrastive_loss", watched)
-    _train_and_publish(job, RUN, {})
+    _train_and_publish(job, run_settings(), {})
     assert used == pytest.approx([learned] * len(used))
     at_bound = {"temperature.log_scale": torch.tensor([math.log(100)])}
     assert learned_loss(job.loss, at_bound).temperature == pytest.approx(0.01)

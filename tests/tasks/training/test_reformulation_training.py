@@ -11,39 +11,39 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 import numpy as np
 import polars as pl
 import pytest
-import safetensors.torch
-import torch
 from pydantic import TypeAdapter
-from torch import nn
 
-from flows.train_reformulation import reformulation_job
-from models.instructcir.checkpoint import load_network
-from models.instructcir.ema import EmaTarget
-from models.instructcir.lightning_module import ReformulationModule
-from models.instructcir.network import build_network
 from models.instructcir.schedules import rate_factor
 from models.instructcir.settings import LossSettings
 from storage.locations.location import Location
-from tasks.training.data import decoded_triplets, load_data
 from tasks.training.folder import CHECKPOINT, History
-from tasks.training.instructcir import _first_stage, _train_and_publish
-from tasks.training.job import ReformulationJob, RunSettings
-from tasks.training.launcher import train_in_processes
-from tasks.training.shown_progress import ShownProgress
-from tasks.training.trainer import fit
 from tasks.training.triplet_sets import TripletSet
 from tests.fakes.killed_trainings import assert_kills_change_nothing
 from tests.fakes.triplet_tables import small_job
 
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from models.instructcir.lightning_module import ReformulationModule
+    from tasks.training.job import ReformulationJob, RunSettings
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-RUN = RunSettings(accelerator="cpu", log_steps=1, save_steps=3, loggers=())
+
+def run_settings(**changes: Any) -> RunSettings:
+    """Train on the CPU, without logs, and save every third step."""
+    from tasks.training.job import RunSettings
+
+    return RunSettings(
+        **{"accelerator": "cpu", "log_steps": 1, "save_steps": 3, "loggers": ()} | changes
+    )
 
 
 NOISE = ("in_proj_bias", "key.bias")
@@ -56,6 +56,8 @@ def assert_almost_all_close(mine: torch.Tensor, theirs: torch.Tensor) -> None:
     AdamW divides each gradient by its own size, so that a weight whose gradient is next to nothing
     follows the rounding of the machine.
     """
+    import torch
+
     close = torch.isclose(mine, theirs, rtol=2e-3, atol=2e-5)
     assert close.float().mean() > 0.999
     torch.testing.assert_close(mine, theirs, rtol=2e-3, atol=1e-3)
@@ -65,14 +67,20 @@ def silent(step: int, total: int, loss: float) -> None:
     """Report nothing."""
 
 
-Train = Callable[..., tuple[History, dict[str, torch.Tensor]]]
+Train = Callable[..., tuple[History, dict[str, Any]]]
 
 
 @pytest.fixture
 def train(tmp_path: Path, triplets: TripletSet) -> Train:
     """Run stage one of a job; returns its history and kept weights."""
+    import safetensors.torch
 
-    def run(job: ReformulationJob, run: RunSettings = RUN, report: Any = silent) -> Any:
+    from models.instructcir.network import build_network
+    from tasks.training.data import load_data
+    from tasks.training.trainer import fit
+
+    def run(job: ReformulationJob, run: RunSettings | None = None, report: Any = silent) -> Any:
+        run = run or run_settings()
         network = build_network(job.encoder, job.network, job.training.seed)
         fit(job, run, load_data(job, run, network), network, report)
         folder = job.training_folder
@@ -89,11 +97,16 @@ def job_at(root: Path, triplets: TripletSet, **changes: Any) -> ReformulationJob
 
 def naive_run(job: ReformulationJob, steps: int) -> tuple[list[float], nn.Module, nn.Module]:
     """The first steps written down plainly: losses, the network, its moving average."""
+    import torch
+
+    from models.instructcir.network import build_network
+    from tasks.training.data import load_data
+
     settings = job.training
     total = settings.max_steps or 0
     network = build_network(job.encoder, job.network, settings.seed).train()
     average = build_network(job.encoder, job.network, settings.seed)
-    data = load_data(job, RUN, network)
+    data = load_data(job, run_settings(), network)
     dataset = data.train_dataloader()._dataset
     fresh = {id(p) for _, p in network.new_parameters()}
     optimizers = []
@@ -186,6 +199,8 @@ def stop_after(steps: int) -> Callable[[int, int, float], None]:
 def test_resumed_runs_end_with_the_same_weights(
     tmp_path: Path, triplets: TripletSet, train: Train, changes: dict[str, Any]
 ) -> None:
+    import torch
+
     undisturbed, weights = train(job_at(tmp_path / "a", triplets, **changes))
     job = job_at(tmp_path / "b", triplets, **changes)
     for last in (2, 5, 6):  # before the first save, after one, after another
@@ -202,6 +217,8 @@ def test_resumed_runs_end_with_the_same_weights(
 def test_what_is_saved_can_be_read_without_running_anything(
     tmp_path: Path, triplets: TripletSet, train: Train
 ) -> None:
+    import torch
+
     job = job_at(tmp_path, triplets)
     with pytest.raises(Interrupted):
         train(job, report=stop_after(5))
@@ -216,6 +233,8 @@ def test_what_is_saved_can_be_read_without_running_anything(
 def test_the_kept_weights_are_those_of_the_best_validation(
     tmp_path: Path, triplets: TripletSet, train: Train, keep: str, step: int | None
 ) -> None:
+    import torch
+
     job = job_at(tmp_path, triplets, training={"keep": keep, "validate_every": 2})
     history, weights = train(job)
     scores = {row["step"]: row["score"] for row in history.validations}
@@ -224,7 +243,7 @@ def test_the_kept_weights_are_those_of_the_best_validation(
     assert history.kept["step"] == (best if step is None else step)
     # The weights are really that step's: a run that stops there ends with them.
     short = job_at(tmp_path / "short", triplets, training={"keep": "last", "max_steps": 10})
-    until = RUN.model_copy(update={"save_steps": 1})
+    until = run_settings(save_steps=1)
     if history.kept["step"] < 10:
         with pytest.raises(Interrupted):
             train(short, until, stop_after(int(history.kept["step"]) + 1))
@@ -236,6 +255,13 @@ def test_the_kept_weights_are_those_of_the_best_validation(
 def test_validation_counts_what_a_person_would(
     tmp_path: Path, triplets: TripletSet, train: Train
 ) -> None:
+    import torch
+    from torch import nn
+
+    from models.instructcir.ema import EmaTarget
+    from models.instructcir.network import build_network
+    from tasks.training.data import load_data
+
     job = job_at(tmp_path, triplets, training={"keep": "last", "max_steps": 2})
     history, weights = train(job)
     network = build_network(job.encoder, job.network)
@@ -246,7 +272,7 @@ def test_validation_counts_what_a_person_would(
     average.load_state_dict(
         {k.removeprefix("ema."): v for k, v in weights.items() if k.startswith("ema.")}
     )
-    data = load_data(job, RUN, network)
+    data = load_data(job, run_settings(), network)
     (batch,) = data.still_batches(data.validation, range(5), 5)
     with torch.no_grad():
         z = network.query(data.normalised(batch["references"]), batch["texts"]).z
@@ -265,10 +291,16 @@ def test_validation_counts_what_a_person_would(
 def test_published_once_with_everything_that_belongs_to_it(
     tmp_path: Path, triplets: TripletSet, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import torch
+
+    from models.instructcir.checkpoint import load_network
+    from tasks.training.instructcir import _train_and_publish
+    from tasks.training.job import ReformulationJob
+
     job = job_at(tmp_path, triplets, not_zero_shot=True)
     history, kept = train(job)
     assert not job.is_published
-    _train_and_publish(job, RUN, {"rewriter": "small"})
+    _train_and_publish(job, run_settings(), {"rewriter": "small"})
     folder = tmp_path / job.folder
     loaded = load_network(folder)
     for name, tensor in loaded.online.state_dict().items():
@@ -288,31 +320,38 @@ def test_published_once_with_everything_that_belongs_to_it(
     written = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     shutil.rmtree(tmp_path / "training")
     monkeypatch.setattr(ReformulationJob, "is_published", False)
-    _train_and_publish(job, RUN, {})  # a racing machine: it trains again, but writes nothing
+    _train_and_publish(
+        job, run_settings(), {}
+    )  # a racing machine: it trains again, but writes nothing
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == written
 
 
 def test_a_root_on_s3_keeps_state_and_network(
     s3_environment: None, triplets: TripletSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from models.instructcir.network import build_network
+    from tasks.training.data import load_data
+    from tasks.training.instructcir import _train_and_publish
+    from tasks.training.trainer import fit
+
     bucket = f"training-{uuid.uuid4().hex}"
     fsspec.filesystem("s3", use_listings_cache=False).mkdir(bucket)
     job = replace(job_at(tmp_path, triplets), root=f"s3://{bucket}/root")
     network = build_network(job.encoder, job.network, job.training.seed)
-    data = load_data(job, RUN, network)
+    data = load_data(job, run_settings(), network)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "one-machine"))
     job.training_folder.fetch()
     assert job.training_folder.path.is_dir()
     assert (tmp_path / "one-machine" / "cirflow").stat().st_mode & 0o777 == 0o700
     with pytest.raises(Interrupted):
-        fit(job, RUN, data, network, stop_after(5))
+        fit(job, run_settings(), data, network, stop_after(5))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
     job.training_folder.fetch()
     network = build_network(job.encoder, job.network, job.training.seed)
     steps: list[int] = []
-    fit(job, RUN, data, network, lambda step, total, loss: steps.append(step))
+    fit(job, run_settings(), data, network, lambda step, total, loss: steps.append(step))
     assert steps == [5, 6, 7, 8, 9, 10]
-    _train_and_publish(job, RUN, {})
+    _train_and_publish(job, run_settings(), {})
     assert job.is_published
     assert "README.md" in [Path(path).name for path in Location(job.root).list(job.folder)]
 
@@ -329,6 +368,10 @@ def test_weights_that_are_not_finite_are_not_saved(
     tmp_path: Path, triplets: TripletSet, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loss of a step is that of the weights before it, so that it shows too late."""
+    import torch
+
+    from models.instructcir.lightning_module import ReformulationModule
+
     plain = ReformulationModule.configure_gradient_clipping
 
     def broken(self: ReformulationModule, optimizer: Any, **limits: Any) -> None:
@@ -339,7 +382,7 @@ def test_weights_that_are_not_finite_are_not_saved(
     monkeypatch.setattr(ReformulationModule, "configure_gradient_clipping", broken)
     job = job_at(tmp_path, triplets, training={"validate_every": 3})
     with pytest.raises(FloatingPointError, match=r"weights are not finite .* step 3.*is another"):
-        train(job, RUN.model_copy(update={"save_steps": 1}))
+        train(job, run_settings(save_steps=1))
     state = torch.load(job.training_folder.path / CHECKPOINT, weights_only=True)
     assert state["global_step"] == 2
     assert all(torch.isfinite(tensor).all() for tensor in state["state_dict"].values())
@@ -348,6 +391,11 @@ def test_weights_that_are_not_finite_are_not_saved(
 def test_bfloat16_is_near_and_its_weights_are_fp32(
     tmp_path: Path, triplets: TripletSet, train: Train
 ) -> None:
+    import torch
+
+    from models.instructcir.checkpoint import load_network
+    from tasks.training.instructcir import _train_and_publish
+
     training = {"max_steps": 3, "keep": "last"}
     exact, _ = train(job_at(tmp_path / "fp32", triplets, training=training))
     job = job_at(tmp_path / "bf16", triplets, training=training | {"precision": "bf16"})
@@ -358,7 +406,7 @@ def test_bfloat16_is_near_and_its_weights_are_fp32(
         assert half["loss"] != whole["loss"]
     (first, same_weights) = history.points[0], exact.points[0]
     assert first["gradient_norm"] == pytest.approx(same_weights["gradient_norm"], rel=0.1)
-    _train_and_publish(job, RUN, {})  # both stages
+    _train_and_publish(job, run_settings(), {})  # both stages
     assert load_network(tmp_path / "bf16" / job.folder).combiner is not None
 
 
@@ -367,6 +415,8 @@ def test_compiled_training_is_the_same(
     tmp_path: Path, triplets: TripletSet, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Captured as graphs, which the `eager` backend runs as they stand, without a compiler."""
+    import torch
+
     training = {"max_steps": 2, "keep": "last"}
     plain, weights = train(job_at(tmp_path / "plain", triplets, training=training))
     captured: list[Any] = []
@@ -390,6 +440,10 @@ def test_compiled_training_is_the_same(
 def test_the_trained_network_is_let_go_before_the_second_stage(
     tmp_path: Path, triplets: TripletSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from models.instructcir.network import build_network
+    from tasks.training.instructcir import _first_stage
+    from tasks.training.shown_progress import ShownProgress
+
     made: list[weakref.ref[nn.Module]] = []
 
     def watched(*given: Any) -> nn.Module:
@@ -400,17 +454,22 @@ def test_the_trained_network_is_let_go_before_the_second_stage(
     monkeypatch.setattr("models.instructcir.network.build_network", watched)
     job = job_at(tmp_path, triplets, training={"max_steps": 1, "validation": 0})
     with ShownProgress(job.key, 1) as shown:
-        data, _ = _first_stage(job.training_folder, job, RUN, shown)
+        data, _ = _first_stage(job.training_folder, job, run_settings(), shown)
     assert [each() for each in made] == [None]
     assert data.training.triplets
 
 
 def test_two_processes_train_like_one(tmp_path: Path, triplets: TripletSet, train: Train) -> None:
     """Gathered negatives, averaged gradients, shared validation; begun by one, ended by two."""
+    import safetensors.torch
+    import torch
+
+    from tasks.training.launcher import train_in_processes
+
     changes: dict[str, Any] = {"training": {"max_steps": 6, "validate_every": 3}}
     wanted, weights = train(job_at(tmp_path / "one", triplets, **changes))
     job = job_at(tmp_path / "two", triplets, **changes)
-    two = RUN.model_copy(update={"devices": 2})
+    two = run_settings(devices=2)
     with pytest.raises(Interrupted):
         train(job, report=stop_after(4))
     steps: list[int] = []
@@ -433,6 +492,10 @@ def test_sharded_weights_train_like_whole_ones(
     tmp_path: Path, triplets: TripletSet, train: Train, averages: bool
 ) -> None:
     """Two processes that share the weights resume from a state of one, or from their own."""
+    import torch
+
+    from tasks.training.launcher import train_in_processes
+
     training = {"max_steps": 9, "validate_every": 3, "keep": "last"}
     ema = {"enabled": averages, "start": 0.5}
     learned = LossSettings(temperature=0.1, learnable_temperature=averages)
@@ -441,7 +504,7 @@ def test_sharded_weights_train_like_whole_ones(
         for name in ("one", "two")
     )
     wanted, weights = train(one)
-    two = RUN.model_copy(update={"devices": 2, "strategy": "fsdp"})
+    two = run_settings(devices=2, strategy="fsdp")
     steps: list[int] = []
 
     def until_eight(step: int, total: int, loss: float) -> None:
@@ -478,6 +541,8 @@ def test_killed_at_random_moments_and_resumed(tmp_path: Path, triplets: TripletS
 
 
 def test_settings_and_triplets_that_cannot_be_trained(tmp_path: Path, triplets: TripletSet) -> None:
+    from flows.train_reformulation import reformulation_job
+
     for changes, message in (
         ({"network": {"gates": 1}}, "unknown setting of network 'gates'; did you mean 'gate'"),
         ({"training": {"batch_size": "many"}}, r"training.batch_size: .*integer"),
@@ -494,6 +559,8 @@ def test_settings_and_triplets_that_cannot_be_trained(tmp_path: Path, triplets: 
 def test_the_key_follows_texts_and_settings_but_not_places(
     tmp_path: Path, triplets: TripletSet
 ) -> None:
+    from tasks.training.job import ReformulationJob
+
     job = job_at(tmp_path / "a", triplets)
     assert job.key == job_at(tmp_path / "b", triplets).key
     assert job.key != job_at(tmp_path / "a", triplets, ema={"enabled": False}).key
@@ -506,6 +573,9 @@ def test_the_key_follows_texts_and_settings_but_not_places(
 
 
 def test_data_says_what_it_left_out(tmp_path: Path, triplets: TripletSet) -> None:
+    from models.instructcir.network import build_network
+    from tasks.training.data import decoded_triplets
+
     job = job_at(tmp_path, triplets, training={"batch_size": 2})
     network = build_network(job.encoder, job.network)
     split = job.split()

@@ -22,7 +22,6 @@ from models.generators.transformers import TransformersSettings
 from models.instructcir.rewriter_examples import ExampleSource
 from models.instructcir.rewriter_settings import Example
 from models.prompts.library import load_prompt
-from tasks.training.rewriter import TuningData, export_merged, tune_rewriter
 from tasks.training.rewriter_pairs import read_pairs
 from tests.fakes.checkpoints import save_llama
 from tests.fakes.rewriter_runs import STEPS, job_of
@@ -78,6 +77,8 @@ def test_whole_prompts_are_taken_as_they_are(pairs: str) -> None:
 
 
 def test_unusable_files_are_named(tmp_path: Path) -> None:
+    from tasks.training.rewriter import TuningData
+
     with pytest.raises(ValueError, match=r"needs the columns .* it has text"):
         read_pairs(write_rows(tmp_path / "few.jsonl", [{"text": "red"}]), PROMPT)
     with pytest.raises(ValueError, match="cannot be read as Parquet or JSON lines"):
@@ -87,6 +88,8 @@ def test_unusable_files_are_named(tmp_path: Path) -> None:
 
 
 def test_sources_follow_each_other_and_benchmarks_are_remembered() -> None:
+    from tasks.training.rewriter import TuningData
+
     one, two = Example("p :", "a"), Example("q :", "b")
     data = TuningData(
         [
@@ -103,6 +106,8 @@ def test_sources_follow_each_other_and_benchmarks_are_remembered() -> None:
 @pytest.fixture(scope="module")
 def published(base: str, pairs: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an undisturbed run."""
+    from tasks.training.rewriter import tune_rewriter
+
     job, data = job_of(str(tmp_path_factory.mktemp("root")), base, pairs)
     result = tune_rewriter.fn(job, data)
     assert result["steps"] == STEPS
@@ -113,6 +118,8 @@ def published(base: str, pairs: str, tmp_path_factory: pytest.TempPathFactory) -
 def test_the_folder_is_whole_and_a_rerun_does_nothing(
     base: str, pairs: str, published: Path
 ) -> None:
+    from tasks.training.rewriter import tune_rewriter
+
     assert sorted(path.name for path in published.iterdir()) == PUBLISHED
     assert [path.name for path in published.parent.iterdir()] == [published.name]  # no state
     before = {path.name: path.stat().st_mtime_ns for path in published.iterdir()}
@@ -146,6 +153,8 @@ def test_what_changes_the_weights_changes_the_folder(base: str, pairs: str, tmp_
 def test_the_label_of_benchmark_texts_reaches_those_who_read_the_folder(
     base: str, pairs: str, tmp_path: Path
 ) -> None:
+    from tasks.training.rewriter import export_merged, tune_rewriter
+
     job, data = job_of(str(tmp_path), base, pairs)
     job = replace(job, benchmarks=("cirr",), config=job.config.changed(epochs=1))
     adapter = tune_rewriter.fn(job, data)["adapter"]
@@ -161,6 +170,8 @@ def test_the_label_of_benchmark_texts_reaches_those_who_read_the_folder(
 def test_a_merged_folder_is_written_once_and_never_over_another(
     base: str, pairs: str, published: Path, tmp_path: Path
 ) -> None:
+    from tasks.training.rewriter import export_merged
+
     job, _ = job_of(str(published.parents[2]), base, pairs)
     merged = Path(export_merged.fn(job, str(tmp_path / "merged")))
     written = (merged / "model.safetensors").stat().st_mtime_ns
