@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from models.textual_inversion.mapping_files import MappingError, MappingShape, mapping_fingerprint
-
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -58,6 +56,7 @@ def expected_of_phi() -> np.ndarray:
 def test_searle_and_lincir_checkpoints(tmp_path: Path, wrap) -> None:
     import torch
 
+    from models.textual_inversion.mapping_files import MappingShape
     from models.textual_inversion.network import load_mapping
 
     torch.save(wrap(phi_state()), tmp_path / "phi.pt")
@@ -98,6 +97,7 @@ def test_own_form_round_trip(tmp_path: Path) -> None:
     import safetensors.torch
     import torch
 
+    from models.textual_inversion.mapping_files import mapping_fingerprint
     from models.textual_inversion.network import dump_mapping, load_mapping
 
     torch.save({"Phi": phi_state()}, tmp_path / "phi.pt")
@@ -120,6 +120,7 @@ def test_weights_of_any_precision_are_hashed_as_the_loaded_ones(tmp_path: Path, 
     import safetensors.torch
     import torch
 
+    from models.textual_inversion.mapping_files import mapping_fingerprint
     from models.textual_inversion.network import load_mapping
 
     state = {
@@ -135,6 +136,8 @@ def test_what_a_published_file_holds_is_remembered(
 ) -> None:
     import torch
 
+    from models.textual_inversion.mapping_files import mapping_fingerprint
+
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     torch.save({"Phi": phi_state()}, tmp_path / "phi.pt")
     first = mapping_fingerprint(tmp_path / "phi.pt")
@@ -148,6 +151,7 @@ def test_the_fingerprint_is_read_without_a_network(
 ) -> None:
     import torch
 
+    from models.textual_inversion.mapping_files import mapping_fingerprint
     from models.textual_inversion.network import load_mapping
 
     half = {name: tensor.half() for name, tensor in phi_state().items()}
@@ -160,6 +164,7 @@ def test_the_fingerprint_is_read_without_a_network(
 def test_fingerprint_follows_the_weights() -> None:
     import torch
 
+    from models.textual_inversion.mapping_files import MappingShape
     from models.textual_inversion.network import MappingNetwork, new_module
 
     shape = MappingShape.phi(D, DT)
@@ -192,6 +197,7 @@ def with_zeros(content: Any) -> Any:
 def test_other_files_say_what_was_found(tmp_path: Path, content: object, message: str) -> None:
     import torch
 
+    from models.textual_inversion.mapping_files import MappingError
     from models.textual_inversion.network import load_mapping
 
     torch.save(with_zeros(content), tmp_path / "file.pt")
@@ -211,6 +217,7 @@ def test_code_in_a_checkpoint_is_not_run(
 ) -> None:
     import torch
 
+    from models.textual_inversion.mapping_files import MappingError
     from models.textual_inversion.network import load_mapping
 
     torch.save({"Phi": phi_state(), "extra": Evil()}, tmp_path / "evil.pt")
@@ -220,6 +227,7 @@ def test_code_in_a_checkpoint_is_not_run(
 
 
 def test_missing_and_damaged_files(tmp_path: Path) -> None:
+    from models.textual_inversion.mapping_files import MappingError, mapping_fingerprint
     from models.textual_inversion.network import load_mapping
 
     (tmp_path / "half.safetensors").write_bytes(b"\x08\x00")
@@ -235,6 +243,7 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
 def test_features_of_another_backbone_are_refused(tmp_path: Path) -> None:
     import torch
 
+    from models.textual_inversion.mapping_files import MappingError
     from models.textual_inversion.network import load_mapping
 
     torch.save({"Phi": phi_state()}, tmp_path / "phi.pt")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.rerun_backbones import comparison
 from tasks.query_sets import WORLD_NOTE, BenchmarkRef
 from tasks.scoring.published import published_for
 
@@ -31,6 +30,8 @@ def lines(text: str) -> dict[str, list[str]]:
 
 
 def test_methods_by_backbone_stand_next_to_numbers_of_these_backbones(tmp_path: Path) -> None:
+    from flows.rerun_backbones import comparison
+
     scores = {"cvsi": 30.0, "lincir": 20.0, "cvsi-code": 10.0}
     new = {L14: scores, B32: scores}
     root = str(tmp_path / "tables")

@@ -8,7 +8,6 @@ import re
 
 import pytest
 
-from tasks.artifacts import LARGEST
 from tasks.report.charts import chart_markdown
 from tasks.training.curves import (
     LOGGED_POINTS,
@@ -102,6 +101,8 @@ def test_recall_is_in_percent_and_the_moving_average_is_dashed_in_the_same_colou
 
 
 def test_a_long_training_still_fits_into_an_artifact() -> None:
+    from tasks.artifacts import LARGEST
+
     charts = history_charts(history(20_000, temperature=1e-6))
     assert len(charts) == 6
     assert max(len(curve.points) for chart in charts for curve in chart.curves) == LOGGED_POINTS
