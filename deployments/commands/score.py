@@ -8,6 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 
+from deployments.errors import UserError
+from models.spelling import unknown
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
@@ -20,8 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Score and print."""
+    from storage.benchmarks.registry import BENCHMARKS
     from tasks.scoring.predictions import score_with_protocol
 
+    if arguments.benchmark not in BENCHMARKS:
+        raise UserError(unknown("benchmark", arguments.benchmark, BENCHMARKS))
+    splits = [split.name for split in BENCHMARKS[arguments.benchmark].splits]
+    if arguments.split not in splits:
+        raise UserError(unknown(f"split of {arguments.benchmark}", arguments.split, splits))
     scores = score_with_protocol(
         arguments.benchmark, arguments.split, arguments.annotations, arguments.predictions
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from models.protocols import Fingerprint
+from models.spelling import unknown
 
 EDIT_PLACEHOLDERS: Final = ("caption", "text")
 """Placeholders of prompts for edited captions and for added objects."""
@@ -98,8 +99,7 @@ def _locate(name_or_path: str) -> Path:
     if path.suffix in (".md", ".txt") or len(path.parts) > 1:
         return path
     raise ValueError(
-        f"unknown prompt {name_or_path!r}; known: {', '.join(prompt_names())}; "
-        "or give the path of your own .md file"
+        f"{unknown('prompt', name_or_path, prompt_names())}, or the path of your own .md file"
     )
 
 

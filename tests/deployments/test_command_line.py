@@ -399,6 +399,8 @@ def test_score_prints_the_protocol_for_people(
     ("change", "said"),
     [
         ({"split": "test"}, "not public"),
+        ({"benchmark": "cirko"}, "unknown benchmark 'cirko'; did you mean 'circo'?"),
+        ({"split": "vall"}, "unknown split of circo 'vall'; did you mean 'val'?"),
         ({"annotations": "nowhere"}, "no such folder"),
         ({"predictions": "nowhere.json"}, "nowhere.json"),
     ],

@@ -1,0 +1,66 @@
+"""Settings enter the keys of tables and networks: equal settings make equal keys in any version.
+
+The keys were made by the first version, whose settings were dataclasses. Another key means that
+the tables or networks of a user are made again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flows.profiles import resolve_profile
+from models.instructcir.rewriter_settings import TuningConfig
+from models.instructcir.settings import (
+    CombinerSettings,
+    EmaSettings,
+    LossSettings,
+    NetworkSettings,
+)
+from models.instructcir.training_settings import TrainingSettings
+from models.retrieval.cvsi_settings import CVSI, CVSI_CODE
+from models.settings import Settings
+from models.textual_inversion.settings import LinCirConfig
+from storage.tables.keys import content_key
+
+LONGER = {"class_grouping": 8, "max_steps": 750, "saved_as": "fp16", "keep": "last", "seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "key"),
+    [
+        (NetworkSettings, {}, "fbc03f43f738461c06c4"),
+        (NetworkSettings, {"cross_attended_blocks": 0, "predictor": False}, "2b4e6ee52788c6b5486b"),
+        (LossSettings, {}, "e7df918c7b7bf64c20c4"),
+        (LossSettings, {"temperature": 1}, "4f5638a1c396d1b19311"),
+        (EmaSettings, {}, "bb3bbd56a76028acd44a"),
+        (EmaSettings, {"start": 0, "enabled": False}, "eefda266b16e493b1896"),
+        (CombinerSettings, {}, "d9b7788195b7d1388cef"),
+        (CombinerSettings, {"kind": "clip4cir_mlp", "dropout": 0}, "12375a0bc3509345b5aa"),
+        (TrainingSettings, {}, "12c196465c87ea956ae0"),
+        (TrainingSettings, {**LONGER, "learning_rate": 1}, "50608787d1eae485346c"),
+        (TuningConfig, {}, "215d30d6ce49873d06c1"),
+        (TuningConfig, {"alpha": 16, "targets": ["q_proj"]}, "7edce5b1ba00023486f5"),
+        (LinCirConfig, {"steps": 5}, "33ea5f15bc2e89ccfa6a"),
+    ],
+)
+def test_groups_keep_their_keys(kind: type[Settings], values: dict[str, Any], key: str) -> None:
+    assert content_key(kind.given(values, "group").model_dump()) == key
+
+
+def test_the_choices_of_cvsi_keep_their_keys() -> None:
+    assert content_key(CVSI.model_dump()) == "4c5f4d82813d15849b22"
+    assert content_key(CVSI_CODE.model_dump()) == "00ec919416506085e82a"
+    assert content_key(resolve_profile("production").cvsi.model_dump()) == "4c5f4d82813d15849b22"
+    assert content_key(resolve_profile("tiny").cvsi.model_dump()) == "67ef968e9d881a7814dc"
+
+
+def test_a_changed_copy_is_validated() -> None:
+    assert LossSettings().changed(temperature=0.5).temperature == 0.5
+    with pytest.raises(ValueError, match="greater than 0"):
+        LossSettings().changed(temperature=0)
+    with pytest.raises(ValueError, match="Extra inputs"):
+        LossSettings().changed(temprature=1)
+    with pytest.raises(ValueError, match=r"loss\.temperature: .*greater than 0, not -1"):
+        LossSettings.given({"temperature": -1}, "loss")
