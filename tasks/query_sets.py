@@ -101,7 +101,7 @@ def image_folder(benchmark: Benchmark) -> str:
 
 @dataclass(frozen=True)
 class QueryItem:
-    """A query by content: whoever asks the same of the same image asks the same query.
+    """A query by content: equal texts about equal images are one query.
 
     Attributes:
         key: content key of the reference image and the texts.
