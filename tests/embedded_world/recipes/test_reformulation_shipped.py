@@ -11,6 +11,8 @@ from PIL import Image
 from embedded_world.benchmarks import WorldSize, write_world
 from models.encoders.spec import EncoderSpec
 
+pytestmark = pytest.mark.slow
+
 MIB = 2**20
 SEED, SIZE = 103, WorldSize(subsets=40, circo_queries=25, fashion_queries=12)
 BENCHMARKS = ("cirr", "circo", "fashioniq")

@@ -12,6 +12,8 @@ from models.generators.transformers import TransformersSettings
 from models.prompts.library import load_prompt
 from models.protocols import TextRequest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def shipped(repository: Path) -> Path:

@@ -16,6 +16,8 @@ from embedded_world.recipes.text_settings import Settings
 if TYPE_CHECKING:
     from embedded_world.recipes.text_training import TextLearner
 
+pytestmark = pytest.mark.slow
+
 SMALL = Settings(steps=8, batch=4, pool=2, warm_up=2, seed=3)
 
 

@@ -11,6 +11,8 @@ import pytest
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+pytestmark = pytest.mark.slow
+
 
 def test_schedule_rises_holds_and_falls() -> None:
     from embedded_world.recipes.training import Schedule

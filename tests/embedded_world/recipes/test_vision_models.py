@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from embedded_world.recipes.shipped_captioners import ShippedBlip2, ShippedLlava
     from models.encoders.open_clip import OpenClipEncoder
 
+pytestmark = pytest.mark.slow
+
 SLACK = 0.03
 """Reduced samples may fall this far below a gate without the model being worse."""
 ALL_WEIGHTS = 20 * 2**20

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import Blip2VisionConfig
 
+pytestmark = pytest.mark.slow
+
 
 def random_tower(seed: int, kind: str = "shared") -> nn.Module:
     """A tower whose every weight is random, weights that start at zero or one included."""
