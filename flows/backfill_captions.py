@@ -36,7 +36,7 @@ FAILED: Final = ("collection", "image", "status", "reason")
 
 
 class Selector(Settings):
-    """Which images."""
+    """The images to caption."""
 
     which: Which = "missing"
     """missing: no captions yet under these settings. failed: tried and failed, try again. stale:
@@ -73,9 +73,9 @@ def backfill_captions(
         collection: Name of an ingested collection, or all.
         kind: ensemble: the N captions of CVSI. single: the one greedy caption. instructcir: the
             one caption that modification texts are written from.
-        selector: Which images of it.
-        dry_run: Only say what would be done and what it would cost.
-        runs: Flow runs that share the work, this one included; each takes what no other has
+        selector: The images of it.
+        dry_run: Report the work and its cost, and stop.
+        runs: Flow runs that share the work, this one included; each takes shards that no other has
             begun. The others are runs of the deployment backfill-captions.
         ray: Caption on the workers of a Ray cluster instead.
     """
@@ -157,7 +157,7 @@ def captions_to_fill(
 
 @dataclass(frozen=True)
 class Cost:
-    """What a backfill of one collection would make.
+    """Work that a backfill of one collection would do.
 
     Attributes:
         collection: its name.
@@ -245,7 +245,7 @@ def _fill(
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the chosen images of one collection.
+    """The outcome for the chosen images of one collection.
 
     Attributes:
         collection: its name.

@@ -54,8 +54,8 @@ def demo(
     Args:
         out: Folder for everything that the demo makes.
         seed: Seed of the drawn world.
-        submissions: Also rank the splits without public targets and write submission files.
-        training: Also train an InstructCIR network from unlabelled pictures, and score it.
+        submissions: Rank the splits without public targets too, and write submission files.
+        training: Train an InstructCIR network from unlabelled pictures too, and score it.
     """
     folder = Path(out).resolve()
     changes = {"root": str(folder / "tables"), **(settings or {})}
@@ -86,7 +86,7 @@ def train_from_images(
     """InstructCIR from pictures alone: pairs, captions, texts, network; each stage is resumable.
 
     Args:
-        folder: Where pictures and the report on the triplets lie.
+        folder: Folder of pictures and of the report on the triplets.
         profile: Name of the profile.
         settings: Dotted setting names and values that replace the profile's.
         seed: Of pictures, pairs and network.

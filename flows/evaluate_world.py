@@ -80,8 +80,8 @@ def evaluate_world(
 
     Args:
         seeds: Seeds of the worlds.
-        methods: Which methods; none chosen means the demo's.
-        benchmarks: Which benchmarks; none chosen means all.
+        methods: Names of methods; none chosen means the demo's.
+        benchmarks: Names of benchmarks; none chosen means all.
         subsets: CIRR-like groups of six; each gives two queries.
         circo_queries: CIRCO-like queries.
         fashion_queries: FashionIQ-like queries per category.

@@ -42,7 +42,7 @@ MethodName = Annotated[
     WithJsonSchema({"type": "string", "enum": [name for name, row in METHODS.items() if row.runs]}),
 ]
 """A method that can be run here; some want a checkpoint of their own."""
-Methods = Annotated[tuple[MethodName, ...], Text("Which methods; none chosen means all that run.")]
+Methods = Annotated[tuple[MethodName, ...], Text("Names of methods; empty: all that run.")]
 
 SPLITS: Final[Mapping[str, tuple[str, ...]]] = {
     name: facts.offered_splits for name, facts in BENCHMARKS.items()
@@ -57,7 +57,7 @@ Split = Annotated[
 
 
 class Clip(Settings):
-    """Which CLIP. Captions, edits and added objects do not depend on it."""
+    """The CLIP backbone. Captions, edits and added objects do not depend on it."""
 
     name: str = chosen("encoder.name", unset="")
     pretrained: Annotated[str, Of(EncoderSpec, "pretrained")] = ""
@@ -82,7 +82,7 @@ class Clip(Settings):
 
 
 class Backbone(Clip):
-    """Which CLIP, and the mapping network that was trained for it."""
+    """The CLIP backbone, and the mapping network that was trained for it."""
 
     mapping: str = ""
     """Checkpoint of a LinCIR mapping network for this backbone. Empty: one is trained if a method
@@ -97,7 +97,7 @@ _ENGINES: Final = engine_kinds(CaptionerSettings)
 
 
 class Captioner(Settings):
-    """Which captioner. The captions of another one lie in another table."""
+    """The captioner. The captions of another one lie in another table."""
 
     engine: Annotated[str, OneOf("engine", ("profile", *_ENGINES))] = "profile"
     """profile: the profile's captioner, as it is. Any other engine needs a model."""
@@ -134,7 +134,7 @@ class Captioner(Settings):
 
 
 class Captioning(Captioner):
-    """Which captioner, and how many captions an image gets."""
+    """The captioner, and the number of captions of an image."""
 
     per_image: int = chosen("cvsi.captions_per_image", unset=0, ge=0, le=100)
 
@@ -175,7 +175,7 @@ class BenchmarkChoice(Settings):
     """One split of a benchmark, in its published layout."""
 
     name: BenchmarkName
-    """Which benchmark."""
+    """Name of the benchmark."""
     folder: str
     """The benchmark's folder in its published layout, images included."""
     split: Split = "val"

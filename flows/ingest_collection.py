@@ -71,7 +71,7 @@ def ingest_collection(
         source: A folder, one file, webdataset tars, Parquet with a bytes column, or s3://.
         name: Name of the collection.
         class_field: Column or JSON key of an image's meta class, where the source has one.
-        if_taken: Where the name stands for other images already: refuse, replace (stand for these
+        if_taken: If the name stands for other images already: refuse, replace (stand for these
             alone; the others stay stored) or add (stand for both).
     """
     root = resolve_profile(profile, settings).root

@@ -39,7 +39,7 @@ from tasks.settings import (
 )
 
 EMBEDDED = Path(models.__file__).parent / "embedded"
-"""Where the shipped small checkpoints lie."""
+"""Folder of the shipped small checkpoints."""
 
 
 class ProfileError(ValueError):

@@ -1,8 +1,8 @@
-"""The shards of a stage on Ray workers: optional, for those who have a Ray cluster.
+"""The shards of a stage on Ray workers: optional, for users of a Ray cluster.
 
 Each shard is a task of the flow run, made and published by whatever worker is free. A worker
 process loads the captioner once. Ray carries a stage and a shard there and a few numbers back, by
-cloudpickle: whoever can connect to a cluster can run code on it. Prefect's records stay JSON.
+cloudpickle: every client of a cluster can run code on it. Prefect's records stay JSON.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def on_ray(chosen: RayWorkers) -> Iterator[ShardRunner]:
 
 
 def _keep_to_this_user() -> None:
-    """Let a cluster that is started here listen on loopback, and answer to nobody else.
+    """Let a cluster that is started here listen on loopback only.
 
     Ray reads the environment when it is imported; its workers inherit it.
     """

@@ -81,7 +81,7 @@ def rerun_backbone(
 
     Args:
         backbone: The CLIP to evaluate.
-        benchmarks: On what.
+        benchmarks: The benchmarks to score on.
         mapping_captions: Captions that a mapping network for this backbone is trained on, if a
             method needs one: a text or Parquet file, or the name of a captioned collection.
         mapping_steps: Optimiser steps of that training.
@@ -114,7 +114,7 @@ def evaluate_matrix(
 
     Args:
         backbones: The CLIPs to evaluate, one after the other.
-        benchmarks: On what.
+        benchmarks: The benchmarks to score on.
         mapping_captions: Captions that mapping networks are trained on, where a backbone needs
             one: a text or Parquet file, or the name of a captioned collection.
         mapping_steps: Optimiser steps of that training.

@@ -157,7 +157,7 @@ def score_benchmark(
     """Rank and score methods on a benchmark; on another CLIP: rerun-backbone.
 
     Args:
-        benchmark: Which benchmark.
+        benchmark: Name of the benchmark.
         folder: The benchmark's folder in its published layout, images included.
         split: One of the benchmark's own. Where targets are hidden, submission files are written.
         out: Folder for the report and the submission files; empty: out/score/BENCHMARK-SPLIT.

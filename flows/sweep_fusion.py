@@ -1,6 +1,6 @@
 """Sweep fusion weights from cached features: nothing is encoded again.
 
-CVSI's alpha, beta and gamma, or the weight of InstructCIR beside CVSI under weights that stay.
+CVSI's alpha, beta and gamma, or the weight of InstructCIR next to CVSI under fixed weights.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def sweep_fusion(
     Choose weights on one split and report on another.
 
     Args:
-        benchmark: Which benchmark.
+        benchmark: Name of the benchmark.
         folder: The benchmark's folder in its published layout, images included.
         split: A split with public targets.
         step: Grid step of the weights.

@@ -92,7 +92,7 @@ def train_reformulation(
         ema: The moving average, e.g. {"enabled": false}.
         combiner: The second stage, e.g. {"kind": "clip4cir_mlp"}; false leaves it out.
         training: Further choices of training, e.g. {"class_grouping": 8, "precision": "bf16"}.
-        run: Where and how it runs, e.g. {"strategy": "fsdp", "workers": 8, "cache_mb": 8192}.
+        run: Hardware and pace, e.g. {"strategy": "fsdp", "workers": 8, "cache_mb": 8192}.
         not_zero_shot: Label the network and all its results, because its training data owes
             something to a benchmark's annotations. A tuned rewriter brings the label itself.
         notes: Further facts for the model card, by name.

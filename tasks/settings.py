@@ -114,7 +114,7 @@ class InstructCirSettings(Settings):
 
 
 class ReformulationSettings(Settings):
-    """Which reformulation network encodes, and where."""
+    """The reformulation network that encodes, and its hardware."""
 
     checkpoint: str
     """Folder of the network, local or s3://."""
@@ -145,7 +145,7 @@ class Profile(Settings):
     name: str
     """Name of the profile, for people."""
     root: str
-    """Where tables are kept: a folder or an s3:// prefix."""
+    """Root of the tables: a folder or an s3:// prefix."""
     encoder: EncoderSpec
     captioner: CaptionerSettings
     captions: CaptionOptions = CaptionOptions()

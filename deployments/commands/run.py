@@ -23,7 +23,7 @@ from models.spelling import unknown
 
 
 class FlowEntry(NamedTuple):
-    """Where a flow is defined, and what it does."""
+    """The place and the purpose of a flow."""
 
     module: str
     function: str

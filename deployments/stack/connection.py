@@ -21,7 +21,7 @@ def server_client(url: str) -> Iterator[SyncPrefectClient]:
         url: The server's API, for messages.
 
     Raises:
-        UserError: nobody answers there, or the server wants another auth string.
+        UserError: no server answers there, or the server wants another auth string.
     """
     import httpx
     from prefect.client.orchestration import get_client

@@ -38,7 +38,7 @@ class ProcessFolder:
         return record if isinstance(record, dict) else {}
 
     def log(self, name: str) -> Path:
-        """Where the output of a process goes."""
+        """File of a process's output."""
         return self.path / f"{name}.log"
 
     def names(self) -> list[str]:
@@ -75,7 +75,7 @@ class ProcessFolder:
 
         Args:
             name: Name of its record and log.
-            command: What to run.
+            command: Command line.
             environment: Its whole environment; not recorded.
             folder: Its working directory.
             settings: Further values to record: no secrets.
