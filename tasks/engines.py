@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.encoders import backbone_files
-from models.textual_inversion import mapping_files
 from storage.locations.location import Location
 from tasks.settings import CaptionerSettings, GeneratorSettings
 
@@ -99,8 +98,10 @@ def generator_fingerprint(settings: GeneratorSettings) -> Fingerprint:
 @functools.lru_cache(maxsize=16)
 def mapping_fingerprint(checkpoint: str) -> Mapping[str, Any]:
     """What the pseudo tokens of a mapping network depend on."""
+    from models.textual_inversion.mapping_files import mapping_fingerprint as read
+
     with _on_disk(checkpoint) as place:
-        return mapping_files.mapping_fingerprint(place)
+        return read(place)
 
 
 def backbone_name(spec: EncoderSpec) -> str:
