@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from itertools import chain, combinations
 from pathlib import Path
 
@@ -37,3 +39,18 @@ def test_each_test_belongs_to_one_of_the_two_commands(
 def test_nothing_else_leaves_tests_out(repository: Path, option: str) -> None:
     for name in ("Makefile", "pyproject.toml"):
         assert option not in (repository / name).read_text()
+
+
+@pytest.mark.slow
+def test_collection_loads_no_model_library(repository: Path) -> None:
+    """Who runs one test does not wait for what the others import."""
+    code = (
+        "import pytest, sys\n"
+        "assert pytest.main(['--collect-only', '-q', '-p', 'no:cacheprovider']) == 0\n"
+        "heavy = ('torch', 'transformers', 'open_clip', 'lightning', 'peft', 'prefect', 'openai')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=repository, capture_output=True, text=True
+    )
+    assert run.stdout.splitlines()[-1] == "[]", run.stdout[-2000:] + run.stderr
