@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -55,13 +59,76 @@ def prefect_session(home: Path | None = None) -> Iterator[float]:
     from deployments.display import console
 
     started = time.monotonic()
-    with console.status("starting Prefect (its temporary server takes up to a minute)"):
-        from prefect.client.orchestration import get_client
+    with ExitStack() as stack:
+        with console.status("starting Prefect (its temporary server takes up to a minute)"):
+            from prefect.settings import PREFECT_API_URL
 
-        with get_client(sync_client=True) as client:
-            client.hello()
-    _quiet_shutdown()
-    yield time.monotonic() - started
+            if not PREFECT_API_URL.value():
+                stack.enter_context(temporary_server())
+            from prefect.client.orchestration import get_client
+
+            with get_client(sync_client=True) as client:
+                client.hello()
+        _quiet_shutdown()
+        yield time.monotonic() - started
+
+
+@contextmanager
+def temporary_server() -> Iterator[None]:
+    """Run a Prefect server for this process alone, on a free port of the loopback interface.
+
+    Prefect can start one itself, but then this process imports the whole server too, which costs
+    several seconds of processor time.
+
+    Raises:
+        RuntimeError: the server ended, or did not answer in time.
+    """
+    import httpx
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+        get_current_settings,
+        temporary_settings,
+    )
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    command = f"-m uvicorn --factory {_APP} --host 127.0.0.1 --port {port} --log-level error"
+    settings = get_current_settings().to_environment_variables(exclude_unset=True)
+    server = subprocess.Popen(
+        [sys.executable, *command.split()],
+        env={**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", **settings},
+    )
+    try:
+        deadline = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
+        while not _answers(httpx, f"{url}/health"):
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"Prefect's temporary server did not start (exit status {server.poll()}); see "
+                    "its messages above, or start one with `cirflow up` and set PREFECT_API_URL"
+                )
+            time.sleep(0.1)
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield
+    finally:
+        server.terminate()
+        try:
+            server.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+_APP = "prefect.server.api.server:create_app"
+
+
+def _answers(httpx: Any, url: str) -> bool:
+    try:
+        return bool(httpx.get(url).status_code == 200)
+    except httpx.TransportError:
+        return False
 
 
 def _quiet_shutdown() -> None:
