@@ -237,3 +237,29 @@ def test_fingerprint_follows_the_contents_not_the_place(tmp_path: Path) -> None:
     assert first == same
     assert first["files"]["model.safetensors"] != other["files"]["model.safetensors"]
     assert str(tmp_path) not in str(first)
+
+
+def test_a_hub_id_is_fetched_whole_before_it_is_identified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from models.captioners.blip2 import Blip2Captioner, Blip2Settings
+    from tests.fakes.checkpoints import save_blip2
+
+    hub, fetched = tmp_path / "hub", []
+    repository = hub / "models--org--blip2"
+
+    def fetch(captioner: Blip2Captioner) -> None:
+        fetched.append(captioner)
+        save_blip2(repository / "snapshots" / "abc")
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text("abc")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
+    monkeypatch.setattr("huggingface_hub._snapshot_download.constants.HF_HUB_CACHE", str(hub))
+    monkeypatch.setattr(Blip2Captioner, "fetch", fetch)
+    settings = Blip2Settings(model="org/blip2", device="cpu")
+    first, again = settings.fingerprint, settings.fingerprint
+    assert first == again
+    assert len(fetched) == 1
+    assert first["model"] == "org/blip2"
+    assert {"model.safetensors", "processor_config.json", "tokenizer.json"} <= set(first["files"])
