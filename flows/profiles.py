@@ -146,17 +146,25 @@ def resolve_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Pr
         ProfileError: for an unknown profile or setting (the known ones are listed) or a value
             that does not fit.
     """
-    profile = _named_or_file(name)
-    nested: dict[str, Any] = {}
-    for dotted, value in (overrides or {}).items():
+    return _changed(_named_or_file(name), nested(overrides or {}), "--set")
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Groups from dotted names: {"a.b": 1, "a.c": 2} is {"a": {"b": 1, "c": 2}}.
+
+    Raises:
+        ProfileError: a name lies in another one that has a value.
+    """
+    made: dict[str, Any] = {}
+    for dotted, value in values.items():
         *path, last = dotted.split(".")
-        place = nested
+        place = made
         for part in path:
             place = place.setdefault(part, {})
             if not isinstance(place, dict):
                 raise ProfileError(f"{dotted} lies in {part}, which is set to {place!r}; set one")
         place[last] = value
-    return _changed(profile, nested, "--set")
+    return made
 
 
 def setting_names(profile: Profile) -> list[str]:

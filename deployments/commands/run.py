@@ -123,7 +123,7 @@ def _values(arguments: argparse.Namespace, flow: Any) -> tuple[dict[str, Any], d
     """The flow's own parameters and the profile's settings, checked before Prefect starts."""
     from prefect.exceptions import ParameterTypeError
 
-    from flows.profiles import parse_assignments, resolve_profile
+    from flows.profiles import nested, parse_assignments, resolve_profile
     from tasks.settings import Profile
 
     parameters = dict(inspect.signature(flow.fn).parameters)
@@ -131,16 +131,14 @@ def _values(arguments: argparse.Namespace, flow: Any) -> tuple[dict[str, Any], d
     own: dict[str, Any] = {}
     settings: dict[str, Any] = {}
     for key, value in parse_assignments(arguments.set).items():
-        group, dot, field = key.partition(".")
-        if key in parameters:
+        group = key.partition(".")[0]
+        if key in parameters or group in parameters.keys() - Profile.model_fields.keys():
             own[key] = value
         elif group in Profile.model_fields:
             settings[key] = value
-        elif dot and group in parameters:
-            own.setdefault(group, {})[field] = value
         else:
             raise UserError(_unknown(arguments, key, parameters))
-    own = fitted(flow, own)
+    own = fitted(flow, nested(own))
     resolve_profile(arguments.profile, settings)
     _require(arguments.flow, parameters, own)
     try:

@@ -132,6 +132,11 @@ def test_an_unknown_profile_and_an_unknown_setting() -> None:
         resolve_profile("tiny", {"generator.temprature": 1})
 
 
+def test_a_value_and_a_setting_inside_it_are_refused_together() -> None:
+    with pytest.raises(ProfileError, match=r"encoder\.name lies in encoder, which is set to 'x'"):
+        resolve_profile("tiny", {"encoder": "x", "encoder.name": "y"})
+
+
 def test_assignments_are_json_where_they_parse_and_text_elsewhere() -> None:
     given = ["a=1", "b.c=true", "d=x=y", "e=", 'f=["p"]', "g=null", "h=1e-3"]
     assert parse_assignments(given) == {
