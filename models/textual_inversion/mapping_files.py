@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
-from safetensors import SafetensorError, deserialize
 
 from models.checkpoints import file_sha256
 from models.user_cache import recall, remember
@@ -139,6 +138,8 @@ def read_shape(folder: Path) -> MappingShape:
 
 def _arrays(path: Path) -> dict[str, FloatArray]:
     """Names and values of a safetensors file, as float32."""
+    from safetensors import SafetensorError, deserialize
+
     try:
         return {name: _values(entry) for name, entry in deserialize(path.read_bytes())}
     except (SafetensorError, KeyError) as error:
