@@ -107,7 +107,7 @@ def train_reformulation(
         "seed": seed,
     }
     if "not_zero_shot" in (notes or {}):
-        raise ValueError("give not_zero_shot as a parameter of its own, not in notes")
+        raise ValueError("give not_zero_shot as a parameter, not in notes")
     job = reformulation_job(
         chosen.root,
         found if n is None else found.first(n),

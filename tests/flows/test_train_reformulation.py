@@ -64,7 +64,7 @@ def test_a_parameter_is_given_in_one_place(tmp_path: Path) -> None:
     from flows.train_reformulation import train_reformulation
 
     triplets = {"root": str(tmp_path), "spec_key": "0" * 20, "collections": ["c"], "count": 9}
-    with pytest.raises(ParameterTypeError, match="give batch_size as a parameter of its own"):
+    with pytest.raises(ParameterTypeError, match="give batch_size as a parameter, not in training"):
         train_reformulation.validate_parameters(
             {"triplets": triplets, "training": {"batch_size": 4}}
         )

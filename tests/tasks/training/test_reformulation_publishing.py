@@ -115,7 +115,7 @@ def test_a_label_is_no_note(tmp_path: Path) -> None:
     from flows.train_reformulation import train_reformulation
 
     triplets = {"root": str(tmp_path), "spec_key": "0" * 20, "collections": ["c"], "count": 9}
-    with pytest.raises(ValueError, match="give not_zero_shot as a parameter of its own"):
+    with pytest.raises(ValueError, match="give not_zero_shot as a parameter, not in notes"):
         train_reformulation.fn(triplets, notes={"not_zero_shot": "false"})
 
 
