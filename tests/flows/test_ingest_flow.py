@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from embedded_world.benchmarks import WorldSize
 from tests.fakes.drawn import draw_folder
 
 if TYPE_CHECKING:
@@ -42,12 +41,3 @@ def test_the_state_says_what_changed(tmp_path: Path) -> None:
     both = run(tmp_path / "root", other, if_taken="add").result()
     assert (both["files"], both["added"], both["unchanged"]) == (2, 2, 3)
     assert both["places"] == [str(mine), str(other)]
-
-
-def test_drawn_worlds_of_other_sizes_have_other_names() -> None:
-    from flows.evaluate_world import USUAL, drawn_name
-
-    assert drawn_name("cirr", 0, USUAL) == "cirr-val-seed-0"
-    small = WorldSize(subsets=9, circo_queries=300, fashion_queries=100)
-    names = [drawn_name(name, 0, small) for name in ("cirr", "circo", "fashioniq")]
-    assert names == ["cirr-val-seed-0-of-9", "circo-val-seed-0", "fashioniq-val-seed-0"]

@@ -1,4 +1,4 @@
-"""The summary over several embedded worlds, against draws worked by hand."""
+"""Several embedded worlds: names of their collections, and the summary against draws by hand."""
 
 import numpy as np
 import pytest
@@ -53,3 +53,13 @@ def test_a_method_that_is_not_scored_gives_no_differences() -> None:
     from flows.evaluate_world import sum_up
 
     assert all("behind" not in row for row in sum_up(SCORES, "recall@1", "ldre"))
+
+
+def test_drawn_worlds_of_other_sizes_have_other_names() -> None:
+    from embedded_world.benchmarks import WorldSize
+    from flows.evaluate_world import USUAL, drawn_name
+
+    assert drawn_name("cirr", 0, USUAL) == "cirr-val-seed-0"
+    small = WorldSize(subsets=9, circo_queries=300, fashion_queries=100)
+    names = [drawn_name(name, 0, small) for name in ("cirr", "circo", "fashioniq")]
+    assert names == ["cirr-val-seed-0-of-9", "circo-val-seed-0", "fashioniq-val-seed-0"]
