@@ -124,7 +124,7 @@ def file_sha256(path: Path) -> str:
 
 
 class FileState(NamedTuple):
-    """What changes when a file is written again or put in another's place."""
+    """Facts that change when a file is written again or put in another's place."""
 
     size: int
     mtime_ns: int

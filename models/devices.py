@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 _DRIVERS: Final = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
-"""What torch's CUDA runtime loads; there is no driver for other systems."""
+"""Libraries that torch's CUDA runtime loads; other systems have no driver."""
 
 
 def pick_device(device: str) -> torch.device:
@@ -63,7 +63,7 @@ def pick_dtype(dtype: AutoDtype, device: str) -> torch.dtype:
 
 @functools.cache
 def gpu_is_available() -> bool:
-    """What `torch.cuda.is_available` answers, without importing torch where that can be known.
+    """The answer of `torch.cuda.is_available`, without importing torch where that is possible.
 
     Torch counts the devices of the CUDA driver, provided that it was built for CUDA and that the
     driver is of the same major version or newer; the driver itself honours CUDA_VISIBLE_DEVICES.

@@ -1,4 +1,4 @@
-"""What the settings of all engines share. An engine's settings say what it is and load it.
+"""Settings that all engines share. An engine's settings name it, identify it and load it.
 
 A captioner or a text generator is one file: settings with a name of its own (`engine`), a
 `fingerprint` that is read from files, and `load()`. Importing the file imports no framework. The

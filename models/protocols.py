@@ -89,7 +89,7 @@ class TextRequest:
 
 @dataclass(frozen=True, slots=True)
 class TextReply:
-    """What became of one `TextRequest`.
+    """The outcome of one `TextRequest`.
 
     Attributes:
         key: The request's key.
@@ -122,7 +122,7 @@ class CaptionSampling:
         max_new_tokens: Upper bound on tokens per caption.
         mode: `nucleus`, `greedy` (then `n` must be 1) or `beam_sample`.
         seed: Seed of the whole table of captions.
-        prompt: Text prompt given to the captioner beside the image, often empty.
+        prompt: Text prompt given to the captioner with the image, often empty.
     """
 
     n: int = 15
@@ -220,7 +220,7 @@ class ImageTextEncoder(Protocol):
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What enters the specification of every table made from the features."""
+        """The part of the specification of every table made from the features."""
         ...
 
     def encode_images(self, images: Sequence[Image.Image]) -> FloatArray:

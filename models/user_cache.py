@@ -1,7 +1,6 @@
-"""What this user's programs remember on this machine: facts that take long to find out.
+"""The user's cache folder, and facts kept in it because they take long to find out.
 
-One small file holds one fact: of what it is (`name`), what that was like then (`state`), and the
-value. A file that is damaged, of another state or unreadable is as good as none, and one that
+One small file holds one fact: the thing (`name`), its state at that time (`state`), and the value. A file that is damaged, of another state or unreadable is as good as none, and one that
 cannot be written is left: the fact is found out again.
 """
 
@@ -60,7 +59,7 @@ def remember(kind: str, name: str, state: Mapping[str, Json], value: Json) -> No
 
 
 def _file(kind: str, name: str) -> Path:
-    """A file a fact: who writes at the same time cannot lose another's."""
+    """One file a fact: programs that write at the same time cannot lose each other's."""
     return user_cache_folder() / kind / f"{hashlib.sha256(name.encode()).hexdigest()[:40]}.json"
 
 

@@ -69,12 +69,12 @@ def _on_disk(checkpoint: str) -> Iterator[str]:
 
 @functools.lru_cache(maxsize=16)
 def encoder_facts(spec: EncoderSpec) -> backbone_files.EncoderFacts:
-    """What the files of an encoder tell of it."""
+    """Fingerprint and width of an encoder, from its files."""
     return backbone_files.encoder_facts(spec)
 
 
 def encoder_fingerprint(spec: EncoderSpec) -> Fingerprint:
-    """What the features of an encoder depend on."""
+    """The identity of an encoder's features."""
     return encoder_facts(spec).fingerprint
 
 
@@ -85,19 +85,19 @@ def encoder_dim(spec: EncoderSpec) -> int:
 
 @functools.lru_cache(maxsize=16)
 def captioner_fingerprint(settings: CaptionerSettings) -> Fingerprint:
-    """What the captions of a captioner depend on."""
+    """The identity of a captioner's captions."""
     return settings.fingerprint
 
 
 @functools.lru_cache(maxsize=16)
 def generator_fingerprint(settings: GeneratorSettings) -> Fingerprint:
-    """What the answers of a text generator depend on."""
+    """The identity of a text generator's answers."""
     return settings.fingerprint
 
 
 @functools.lru_cache(maxsize=16)
 def mapping_fingerprint(checkpoint: str) -> Mapping[str, Any]:
-    """What the pseudo tokens of a mapping network depend on."""
+    """The identity of a mapping network's pseudo tokens."""
     from models.textual_inversion.mapping_files import mapping_fingerprint as read
 
     with _on_disk(checkpoint) as place:

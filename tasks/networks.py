@@ -1,4 +1,4 @@
-"""Trained reformulation networks: what their folders say, and the networks once loaded.
+"""Trained reformulation networks: facts of their folders, and the networks once loaded.
 
 A finished run asks only what a folder says (`network_facts`): the hashes of its files and its
 config. Weights are loaded when rows must be made.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """What is known of a network without loading it.
+    """Facts of a network that is not loaded.
 
     Attributes:
         name: Short name for people.
@@ -65,7 +65,7 @@ def network_problem(checkpoint: str) -> str:
 
 
 def network_facts(checkpoint: str) -> NetworkFacts:
-    """What a network's folder says of it; no weights are loaded.
+    """Facts of a network from its folder; no weights are loaded.
 
     Raises:
         CheckpointError: the folder holds no network.
@@ -94,7 +94,7 @@ def query_form(settings: ReformulationSettings, feature: str) -> QueryForm:
 
 
 def features_identity(settings: ReformulationSettings, branch: Branch) -> dict[str, Any]:
-    """What the features of one branch depend on; no weights are loaded."""
+    """The identity of one branch's features; no weights are loaded."""
     facts = network_facts(settings.checkpoint)
     return dict(features_fingerprint(facts.identity, branch, settings.dtype))
 
@@ -127,7 +127,7 @@ def encode_queries(
         form: Branch, and whether its combiner has the last word.
         images: B reference images.
         texts: B modification texts.
-        keys: B names of the images, so that equal ones are looked at once by themselves.
+        keys: B names of the images, so that equal ones are encoded alone only once.
 
     Raises:
         ValueError: A combiner is asked for and there is none.

@@ -1,4 +1,4 @@
-"""What captioners share that are asked in words: what they are asked, and what they can look at."""
+"""Captioners that are asked in words share their question and a limit on proportions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ it cuts out the middle, so that a line of pixels would become a picture of gigab
 
 
 def question(sampling: CaptionSampling) -> str:
-    """What is asked about each image."""
+    """The question about each image."""
     return sampling.prompt or DEFAULT_PROMPT.template
 
 

@@ -1,4 +1,4 @@
-"""What captioners that run in this process share: batches, failures, and drawing the captions.
+"""Captioners that run in this process share batches, failures, and the drawing of captions.
 
 Sampling is counter-based (`models.captioners.sampling`), so that a caption depends on (image key,
 sample index, seed, model) and not on the batch it is drawn in.
@@ -24,7 +24,7 @@ CaptionBatch: TypeAlias = Callable[[Sequence[KeyedImage]], list[list[str]]]
 """N stripped captions for each image of a batch."""
 
 _IMAGE_FAILURES = (RuntimeError, ValueError, TypeError, OSError, MemoryError)
-"""What a bad image or a full memory raises inside preprocessing or the model."""
+"""Errors that a bad image or a full memory raises inside preprocessing or the model."""
 
 
 def caption_in_batches(
@@ -143,10 +143,10 @@ def _beam_sample(
 
 
 def images_in_place(model: PreTrainedModel, prefix: Tensor, features: Tensor) -> dict[str, Tensor]:
-    """What the language model reads: the prompt with each image in the place of its placeholders.
+    """The language model's input: the prompt with each image in the place of its placeholders.
 
     Args:
-        model: Its embeddings are those of the words.
+        model: The words are embedded by it.
         prefix: Tokens of the prompt (1, L), P image placeholders among them.
         features: What stands for each image (B, P, H).
 

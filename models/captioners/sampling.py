@@ -4,7 +4,7 @@ A framework's random generator is consumed in batch order, so the same image alo
 batch gets different captions from the same seed. Here every number of noise is a pure function
 of (row seed, step, token). By the Gumbel-max identity, `argmax(logits + Gumbel noise)` is an
 exact draw from `softmax(logits)` (Gumbel 1954; Maddison et al. 2014, "A* Sampling", section 2),
-so the draw of a row is fixed by its own seed alone. What is left to the batch is rounding: a
+so the draw of a row is fixed by its own seed alone. The batch decides rounding alone: a
 matrix product of another shape may differ in its last bits and tip an almost exact tie.
 
 Shapes: R rows, V vocabulary.

@@ -1,4 +1,4 @@
-"""What a backbone's files say of it, read without torch and without open_clip.
+"""Facts of a backbone from its files, read without torch and without open_clip.
 
 A backbone is a value: a name of open_clip's and a tag of its weights, `hf-hub:org/repo`, or a
 local directory that holds `open_clip_config.json` and a weight file. `models.encoders.loading`
@@ -64,7 +64,7 @@ class EncoderNotFound(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class EncoderFacts:
-    """What is known of a backbone from its files alone.
+    """Facts of a backbone from its files alone.
 
     Attributes:
         fingerprint: As the loaded encoder's.
@@ -107,7 +107,7 @@ def library_name() -> str:
 def encoder_fingerprint(
     identity: Mapping[str, Json], preprocess: Mapping[str, Json]
 ) -> Fingerprint:
-    """What features depend on: a backbone's identity, its preprocessing and the library."""
+    """All that features depend on: a backbone's identity, its preprocessing and the library."""
     return {"engine": library_name(), **identity, "preprocess": dict(preprocess)}
 
 
@@ -284,7 +284,7 @@ def _hub_file_on_disk(repository: str, name: str) -> Path | None:
 
 
 def tag_settings(spec: EncoderSpec) -> Mapping[str, Any]:
-    """What open_clip's table says of a tag: where its weights are, activation, preprocessing.
+    """The entry of a tag in open_clip's table: where its weights are, activation, preprocessing.
 
     The table is Python code that imports torch; what it says is remembered for this version.
     """
@@ -317,7 +317,7 @@ def tag_preprocess(spec: EncoderSpec) -> dict[str, Any]:
 
 
 def preprocess_settings(spec: EncoderSpec) -> dict[str, Any]:
-    """What is done to pictures: the backbone's own settings, then its tag's.
+    """How pictures are prepared: the backbone's own settings, then its tag's.
 
     As open_clip sets it on a model that it made, read from the same places.
     """

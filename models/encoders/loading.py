@@ -104,7 +104,7 @@ def _check_vocabulary(spec: EncoderSpec, model: nn.Module, tokenizer: object) ->
     if isinstance(tokenizer, SimpleTokenizer) and rows is not None and words > rows:
         raise EncoderNotFound(
             f"{spec.name!r}: the tokenizer knows {words} tokens, the text tower only {rows}; "
-            f"put the {BPE_FILE} it was trained with beside {CONFIG_FILE}"
+            f"put the {BPE_FILE} it was trained with next to {CONFIG_FILE}"
         )
 
 

@@ -45,7 +45,7 @@ class OpenClipEncoder:
         Args:
             model: An open_clip model in evaluation mode, on `device`.
             tokenizer: The tokenizer that belongs to it.
-            preprocess: What is done to pictures.
+            preprocess: How pictures are prepared.
             identity: Name, tag, precision and weight hashes for the fingerprint.
             device: Where the model lies.
             image_batch: Images in one forward pass.

@@ -1,7 +1,7 @@
-"""What a tuned adapter says about itself: the base it fits, and what its training data were.
+"""The card of a tuned adapter: the base that it fits, and its training data.
 
 A LoRA adapter on another base, or asked in another form, gives bad answers and no error. The card
-lies in the adapter's folder, beside the files of peft, and is checked whenever it is loaded.
+lies in the adapter's folder, next to the files of peft, and is checked whenever it is loaded.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def read_card(folder: str | Path) -> AdapterCard | None:
     """The card of an adapter or of a merged model; None where there is none.
 
     Raises:
-        ValueError: The file is there and is no card.
+        ValueError: The file is there and is not a card.
     """
     path = Path(folder, CARD_FILE)
     if not path.is_file():

@@ -22,7 +22,7 @@ def read_response(response: object, num_answers: int) -> list[tuple[str, str]]:
 
     Raises:
         BadAnswer: When the response is not a completion with exactly `num_answers` choices of
-            non-empty text that ended by themselves or at the token limit.
+            non-empty text that ended on their own or at the token limit.
     """
     if not isinstance(response, ChatCompletion | Completion):
         raise BadAnswer(f"the response is {type(response).__name__}, not a completion")

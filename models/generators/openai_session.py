@@ -30,7 +30,7 @@ from models.protocols import EngineUnavailable
 _NO_KEY: Final = "no-key"  # the client insists on one; servers without authentication ignore it
 
 _NO_JSON: Final = (ValueError, RecursionError)
-"""How the client lets a 200 through that cannot be parsed: bad JSON, bytes that are no UTF-8, a
+"""How the client lets a 200 through that cannot be parsed: bad JSON, bytes that are not UTF-8, a
 number of thousands of digits, nesting without end."""
 
 
@@ -44,7 +44,7 @@ class ServerAway(ServerUnusable):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is put to the server.
+    """A question to the server.
 
     Attributes:
         content: A prompt; for the chat endpoint anything that a user message may hold.
@@ -63,7 +63,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a question: (text, finish reason) per answer, or why there are none."""
+    """The outcome of a question: (text, finish reason) per answer, or why there are none."""
 
     answers: tuple[tuple[str, str], ...] = ()
     status: str = "ok"
@@ -148,7 +148,7 @@ class ServerSession:
     async def _ask_alone(self, question: Question, attempt: int) -> list[tuple[str, str]]:
         """A last try, with no other last try in flight.
 
-        If one question kills the server whenever it is asked, those that fell with it get their
+        If one question kills the server whenever it is asked, the questions that fell with it get their
         answers now; so the next one may start only when the server is back.
         """
         async with self._last_try:

@@ -31,7 +31,7 @@ def has_chat_template(folder: Path) -> bool:
     """
     named = (folder / "chat_template.jinja", *folder.glob("additional_chat_templates/*.jinja"))
     if found := [file for file in named if file.is_file()]:
-        # Templates beside the default one make a mapping of names, which is never empty.
+        # Templates next to the default one make a mapping of names, which is never empty.
         return len(found) > 1 or found[0] != named[0] or bool(found[0].read_text(encoding="utf-8"))
     config = folder / "tokenizer_config.json"
     if not config.is_file():

@@ -39,7 +39,7 @@ _LETTER: Final = re.compile(r"\w")
 
 @dataclass(frozen=True, slots=True)
 class RewriteInput:
-    """What one call of the text generator is about.
+    """The input of one call of the text generator.
 
     Attributes:
         content: The image content shown to it: one caption, or several joined.
@@ -51,7 +51,7 @@ class RewriteInput:
 
     @property
     def key(self) -> str:
-        """Identity of the pair: the same caption and text are rewritten once, whoever asks."""
+        """Identity of the pair: the same caption and text are rewritten once for all queries."""
         digest = hashlib.sha256()
         for part in (self.content, self.text):
             raw = part.encode()
@@ -112,7 +112,7 @@ class Answer:
     Attributes:
         text: The edited caption or the added objects; empty unless the status is `ok`. Objects
             may be empty and `ok`: the instruction adds nothing.
-        status: The reply's status, or `rejected` when its text is no answer.
+        status: The reply's status, or `rejected` when its text is not an answer.
         reason: Why, in words; empty when the status is `ok`.
         truncated: Whether the answer was cut, by the word limit or by the token limit.
     """
@@ -126,7 +126,7 @@ class Answer:
 def edit_inputs(
     captions: Sequence[str], text: str, mode: EditMode = "per_caption"
 ) -> list[RewriteInput]:
-    """What the edit step is asked for one query (D1): every caption, or all of them at once."""
+    """Inputs of the edit step for one query (D1): every caption, or all of them at once."""
     _check_captions(captions)
     if mode == "per_caption":
         return [RewriteInput(caption, text) for caption in captions]
@@ -138,7 +138,7 @@ def edit_inputs(
 def objects_input(
     captions: Sequence[str], text: str, content: ObjectsContent = "first"
 ) -> RewriteInput:
-    """What the objects step is asked for one query (D2): the first caption, or all of them."""
+    """Input of the objects step for one query (D2): the first caption, or all of them."""
     _check_captions(captions)
     if content == "first":
         return RewriteInput(captions[0], text)

@@ -1,6 +1,6 @@
 """Which OpenAI-compatible server answers, and how patient its client is.
 
-The API key is no setting: it is read from the environment, so that no key can reach a log, a flow
+The API key is not a setting: it is read from the environment, so that no key can reach a log, a flow
 parameter or a table. Nothing here but `model` and `identity` enters an identity.
 """
 
@@ -24,7 +24,7 @@ class ServerSettings(EngineSettings):
     base_url: str = ""
     """Root of the server's API, for example http://localhost:8000/v1."""
     identity: str = ""
-    """What is known of the served weights (revision, adapter hash, dtype); enters the identity of
+    """Known facts of the served weights (revision, adapter hash, dtype); they enter the identity of
     all that is made."""
     concurrency: int = Field(32, ge=1)
     """Requests in flight."""

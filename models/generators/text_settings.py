@@ -1,4 +1,4 @@
-"""What the settings of all text generators share."""
+"""Settings that all text generators share."""
 
 from __future__ import annotations
 

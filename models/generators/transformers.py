@@ -252,7 +252,7 @@ class TransformersGenerator:
     def _tokenise(
         self, requests: Sequence[TextRequest]
     ) -> tuple[list[_Prompt], list[tuple[TextRequest, TextReply]]]:
-        """Token ids of every prompt, and refusals of those that leave no room for an answer."""
+        """Token ids of every prompt, and refusals of prompts that leave no room for an answer."""
         texts = prompt_texts(self._tokenizer, [r.prompt for r in requests], self._uses_chat)
         encoded = token_ids(self._tokenizer, texts, self._uses_chat)
         prompts, refused = [], []
@@ -309,5 +309,5 @@ def _without_name(request: TextRequest) -> TextRequest:
 
 
 def _decoding_kind(request: TextRequest) -> tuple[int, float, float, tuple[str, ...]]:
-    """What requests must share to be decoded in one batch."""
+    """The values that requests of one batch share."""
     return request.max_new_tokens, request.temperature, request.top_p, request.stop
