@@ -116,7 +116,6 @@ def network_scores(shipped: Path, roots: dict[str, Path]) -> dict[str, float]:
     )
 
 
-@pytest.mark.slow
 def test_the_recipes_scores_equal_a_naive_count(
     shipped: Path, work: Path, network_scores: dict[str, float]
 ) -> None:
@@ -169,7 +168,6 @@ def test_it_is_small_half_precision_and_says_how_it_was_made(shipped: Path) -> N
         assert str(Path.home()) not in (shipped / name).read_text()
 
 
-@pytest.mark.slow
 def test_it_beats_image_plus_text(
     repository: Path, roots: dict[str, Path], network_scores: dict[str, float]
 ) -> None:

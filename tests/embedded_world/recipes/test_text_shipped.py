@@ -74,7 +74,6 @@ def test_the_generator_tells_a_difference_from_the_prompt_that_ships(shipped: Pa
     assert apply_instruction(reply.text, before) == after
 
 
-@pytest.mark.slow
 def test_reduced_gates(shipped: Path) -> None:
     from embedded_world.recipes.text_measures import GATES, TEST_SETS, score
     from embedded_world.recipes.text_model import load
