@@ -1,7 +1,8 @@
 """The user's cache folder, and facts kept in it because they take long to find out.
 
-One small file holds one fact: the thing (`name`), its state at that time (`state`), and the value. A file that is damaged, of another state or unreadable is as good as none, and one that
-cannot be written is left: the fact is found out again.
+One small file holds one fact: the thing (`name`), its state at that time (`state`), and the value.
+A file that is damaged, of another state or unreadable is as good as none, and one that cannot be
+written is left: the fact is found out again.
 """
 
 from __future__ import annotations

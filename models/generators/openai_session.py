@@ -148,8 +148,8 @@ class ServerSession:
     async def _ask_alone(self, question: Question, attempt: int) -> list[tuple[str, str]]:
         """A last try, with no other last try in flight.
 
-        If one question kills the server whenever it is asked, the questions that fell with it get their
-        answers now; so the next one may start only when the server is back.
+        If one question kills the server whenever it is asked, the questions that fell with it get
+        their answers now; so the next one may start only when the server is back.
         """
         async with self._last_try:
             try:

@@ -1,7 +1,7 @@
 """Which OpenAI-compatible server answers, and how patient its client is.
 
-The API key is not a setting: it is read from the environment, so that no key can reach a log, a flow
-parameter or a table. Nothing here but `model` and `identity` enters an identity.
+The API key is not a setting: it is read from the environment, so that no key can reach a log, a
+flow parameter or a table. Nothing here but `model` and `identity` enters an identity.
 """
 
 from __future__ import annotations
