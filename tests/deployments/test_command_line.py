@@ -82,6 +82,7 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("Prefect was asked for")
 
     monkeypatch.setattr("prefect.client.orchestration.get_client", refuse)
+    monkeypatch.setattr("deployments.prefect_session.temporary_server", refuse)
     for name, value in DEFAULTS.items():  # the command sets them, here they must not stay
         monkeypatch.setenv(name, value)
     # Prefect's log handler, where it exists already, holds another test's standard error.

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.storage.conftest import s3_environment, s3_server
+from tests.storage.conftest import s3_environment, s3_location, s3_server
 
-__all__ = ["s3_environment", "s3_server"]
+__all__ = ["s3_environment", "s3_location", "s3_server"]
