@@ -44,6 +44,8 @@ def job_of(root: str, base: str, pairs: str) -> tuple[RewriterJob, TuningData]:
 
 def main(base: str, pairs: str) -> None:
     """Obey commands until standard input ends."""
+    # Whatever is imported late is imported here, once for all forks.
+    import models.instructcir.rewriter_tuning  # noqa: F401
     from tasks.training import rewriter as rewriter_training
 
     rewriter_training.SAVE_EVERY = 1
