@@ -10,29 +10,24 @@ numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from types import MappingProxyType
 from typing import Final
 
 from models.retrieval.features import GALLERY_FEATURES, Feature, Need
 from models.retrieval.method_records import Method
-from models.retrieval.systems import (
-    baselines,
-    cvsi,
-    elsewhere,
-    instructcir,
-    text_generator,
-    textual_inversion,
-)
 
-SYSTEMS: Final = (
-    baselines,
-    textual_inversion,
-    text_generator,
-    cvsi,
-    instructcir,
-    elsewhere,
+NAMES: Final = (
+    "baselines",
+    "textual_inversion",
+    "text_generator",
+    "cvsi",
+    "instructcir",
+    "elsewhere",
 )
-"""A new system is a file with METHODS, and FEATURES where it brings some, and a line here."""
+"""Files in `models/retrieval/systems`: each has METHODS, and FEATURES where it brings some."""
+
+SYSTEMS: Final = tuple(import_module(f"models.retrieval.systems.{name}") for name in NAMES)
 
 METHODS: Final[Mapping[str, Method]] = MappingProxyType(
     {row.name: row for system in SYSTEMS for row in system.METHODS}
