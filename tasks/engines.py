@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.encoders import backbone_files
+from models.encoders import facts
 from storage.locations.location import Location
 from tasks.settings import CaptionerSettings, GeneratorSettings
 
@@ -68,9 +68,9 @@ def _on_disk(checkpoint: str) -> Iterator[str]:
 
 
 @functools.lru_cache(maxsize=16)
-def encoder_facts(spec: EncoderSpec) -> backbone_files.EncoderFacts:
+def encoder_facts(spec: EncoderSpec) -> facts.EncoderFacts:
     """Fingerprint and width of an encoder, from its files."""
-    return backbone_files.encoder_facts(spec)
+    return facts.encoder_facts(spec)
 
 
 def encoder_fingerprint(spec: EncoderSpec) -> Fingerprint:
@@ -98,7 +98,7 @@ def generator_fingerprint(settings: GeneratorSettings) -> Fingerprint:
 @functools.lru_cache(maxsize=16)
 def mapping_fingerprint(checkpoint: str) -> Mapping[str, Any]:
     """The identity of a mapping network's pseudo tokens."""
-    from models.textual_inversion.mapping_files import mapping_fingerprint as read
+    from models.textual_inversion.fingerprint import mapping_fingerprint as read
 
     with _on_disk(checkpoint) as place:
         return read(place)

@@ -16,7 +16,6 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -60,43 +59,6 @@ _HUB_WEIGHTS: Final = "open_clip_pytorch_model.bin"
 
 class EncoderNotFound(ValueError):
     """The named backbone or its weights do not exist, or do not fit each other."""
-
-
-@dataclass(frozen=True, slots=True)
-class EncoderFacts:
-    """Facts of a backbone from its files alone.
-
-    Attributes:
-        fingerprint: As the loaded encoder's.
-        dim: Width d of the joint space.
-    """
-
-    fingerprint: Fingerprint
-    dim: int
-
-
-def encoder_facts(spec: EncoderSpec) -> EncoderFacts:
-    """Fingerprint and width of a backbone; its files are hashed, no network is built.
-
-    An untrained network has no file: it is made, to be told apart by its weights.
-
-    Raises:
-        EncoderNotFound: As `models.encoders.loading.load_encoder`, for what the files tell.
-    """
-    quick_gelu = forced_activation(spec)
-    weights = weights_file(spec)
-    if weights is None:
-        from models.encoders.loading import load_encoder
-
-        encoder = load_encoder(spec)
-        return EncoderFacts(encoder.fingerprint, encoder.dim)
-    identity = encoder_identity(
-        spec, quick_gelu, weights, file_sha256(weights), tokenizer_sha256(spec)
-    )
-    preprocess = preprocess_fingerprint(spec.preprocess, spec.pad_ratio, preprocess_settings(spec))
-    return EncoderFacts(
-        encoder_fingerprint(identity, preprocess), int(architecture(spec)["embed_dim"])
-    )
 
 
 def library_name() -> str:

@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 
-from models.checkpoints import file_sha256
-from models.user_cache import recall, remember
-
 if TYPE_CHECKING:
     from models.protocols import FloatArray, Json
 
@@ -31,9 +28,6 @@ _SIGNATURES: Final[tuple[tuple[Kind, tuple[str, ...], float], ...]] = (
     ("img2text", ("layers.0.0.weight", "layers.1.0.weight", "fc_out.weight"), 0.1),
 )
 """Kind, weights that tell it, and the dropout it is trained with."""
-
-FINGERPRINTS: Final = "mapping-fingerprints"
-"""Where `models.user_cache` keeps them, by the hash of the weights."""
 
 _NUMPY: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 """safetensors' names of precisions that numpy knows; BF16 is the upper half of an F32."""
@@ -65,42 +59,6 @@ class MappingShape:
     def phi(dim_in: int, dim_out: int, dropout: float = 0.5) -> MappingShape:
         """SEARLE's and LinCIR's shape for a backbone: hidden layers of 4 d."""
         return MappingShape("phi", dim_in, 4 * dim_in, dim_out, dropout)
-
-
-def mapping_fingerprint(path: str | Path) -> Mapping[str, Json]:
-    """The fingerprint of a mapping network; its weights are hashed, no network is built.
-
-    It is remembered for files of that content: a published checkpoint is a pickle that only torch
-    reads (`weights_only`), and torch is then needed once for it.
-
-    Raises:
-        MappingError: As `models.textual_inversion.network.load_mapping`, for what the files tell.
-    """
-    path = Path(path)
-    shape = read_shape(path) if path.is_dir() else None
-    weights = path / WEIGHTS_FILE if shape else path
-    if not weights.is_file():
-        raise MappingError(f"there is no mapping network at {path}")
-    content = file_sha256(weights)
-    state = {"format": FORMAT, "shape": asdict(shape) if shape else None}
-    known = recall(FINGERPRINTS, content, state)
-    if isinstance(known, dict):
-        return known
-    found = _fingerprint(weights, shape)
-    remember(FINGERPRINTS, content, state, dict(found))
-    return found
-
-
-def _fingerprint(weights: Path, shape: MappingShape | None) -> Mapping[str, Json]:
-    if weights.suffix != ".safetensors":
-        from models.textual_inversion.network import published_fingerprint
-
-        return published_fingerprint(weights)
-    arrays = _arrays(weights)
-    if shape is None:
-        arrays = {name.removeprefix("module."): values for name, values in arrays.items()}
-        shape = recognise(arrays, str(weights))
-    return fingerprint_of(shape, arrays.items())
 
 
 def fingerprint_of(
@@ -136,7 +94,7 @@ def read_shape(folder: Path) -> MappingShape:
         raise MappingError(f"{folder / CONFIG_FILE} has no complete `shape`: {error}") from error
 
 
-def _arrays(path: Path) -> dict[str, FloatArray]:
+def read_arrays(path: Path) -> dict[str, FloatArray]:
     """Names and values of a safetensors file, as float32."""
     from safetensors import SafetensorError, deserialize
 

@@ -97,7 +97,7 @@ def test_own_form_round_trip(tmp_path: Path) -> None:
     import safetensors.torch
     import torch
 
-    from models.textual_inversion.mapping_files import mapping_fingerprint
+    from models.textual_inversion.fingerprint import mapping_fingerprint
     from models.textual_inversion.network import dump_mapping, load_mapping
 
     torch.save({"Phi": phi_state()}, tmp_path / "phi.pt")
@@ -120,7 +120,7 @@ def test_weights_of_any_precision_are_hashed_as_the_loaded_ones(tmp_path: Path, 
     import safetensors.torch
     import torch
 
-    from models.textual_inversion.mapping_files import mapping_fingerprint
+    from models.textual_inversion.fingerprint import mapping_fingerprint
     from models.textual_inversion.network import load_mapping
 
     state = {
@@ -136,7 +136,7 @@ def test_what_a_published_file_holds_is_remembered(
 ) -> None:
     import torch
 
-    from models.textual_inversion.mapping_files import mapping_fingerprint
+    from models.textual_inversion.fingerprint import mapping_fingerprint
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     torch.save({"Phi": phi_state()}, tmp_path / "phi.pt")
@@ -151,7 +151,7 @@ def test_the_fingerprint_is_read_without_a_network(
 ) -> None:
     import torch
 
-    from models.textual_inversion.mapping_files import mapping_fingerprint
+    from models.textual_inversion.fingerprint import mapping_fingerprint
     from models.textual_inversion.network import load_mapping
 
     half = {name: tensor.half() for name, tensor in phi_state().items()}
@@ -227,7 +227,8 @@ def test_code_in_a_checkpoint_is_not_run(
 
 
 def test_missing_and_damaged_files(tmp_path: Path) -> None:
-    from models.textual_inversion.mapping_files import MappingError, mapping_fingerprint
+    from models.textual_inversion.fingerprint import mapping_fingerprint
+    from models.textual_inversion.mapping_files import MappingError
     from models.textual_inversion.network import load_mapping
 
     (tmp_path / "half.safetensors").write_bytes(b"\x08\x00")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.encoders.backbone_files import EncoderNotFound, encoder_facts
+from models.encoders.backbone_files import EncoderNotFound
+from models.encoders.facts import encoder_facts
 from models.encoders.spec import EncoderSpec, schema_and_place
 from models.protocols import ImageTextEncoder, SplicedText
 

@@ -1,0 +1,59 @@
+"""Fingerprint and width of a backbone, from its files where it has some."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from models.checkpoints import file_sha256
+from models.encoders.backbone_files import (
+    architecture,
+    encoder_fingerprint,
+    encoder_identity,
+    forced_activation,
+    preprocess_fingerprint,
+    preprocess_settings,
+    tokenizer_sha256,
+    weights_file,
+)
+from models.encoders.spec import EncoderSpec
+
+if TYPE_CHECKING:
+    from models.protocols import Fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderFacts:
+    """Facts of a backbone from its files alone.
+
+    Attributes:
+        fingerprint: As the loaded encoder's.
+        dim: Width d of the joint space.
+    """
+
+    fingerprint: Fingerprint
+    dim: int
+
+
+def encoder_facts(spec: EncoderSpec) -> EncoderFacts:
+    """Fingerprint and width of a backbone; its files are hashed, no network is built.
+
+    An untrained network has no file: it is made, to be told apart by its weights.
+
+    Raises:
+        EncoderNotFound: As `models.encoders.loading.load_encoder`, for what the files tell.
+    """
+    quick_gelu = forced_activation(spec)
+    weights = weights_file(spec)
+    if weights is None:
+        from models.encoders.loading import load_encoder
+
+        encoder = load_encoder(spec)
+        return EncoderFacts(encoder.fingerprint, encoder.dim)
+    identity = encoder_identity(
+        spec, quick_gelu, weights, file_sha256(weights), tokenizer_sha256(spec)
+    )
+    preprocess = preprocess_fingerprint(spec.preprocess, spec.pad_ratio, preprocess_settings(spec))
+    return EncoderFacts(
+        encoder_fingerprint(identity, preprocess), int(architecture(spec)["embed_dim"])
+    )
