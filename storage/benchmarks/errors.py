@@ -1,10 +1,10 @@
-"""What can go wrong with a benchmark's files, each as its own type."""
+"""The errors of benchmark files, one type for each kind."""
 
 from __future__ import annotations
 
 
 class BenchmarkError(ValueError):
-    """Base of every error a benchmark's files or a user's choices about them can cause."""
+    """Base of all errors that a benchmark's files, or a user's choices about them, can cause."""
 
 
 class AnnotationError(BenchmarkError):

@@ -1,4 +1,4 @@
-"""What a benchmark is: one record, filled in by the benchmark's own file.
+"""The facts of a benchmark: one record, filled in by the benchmark's own file.
 
 Metrics are named here and computed in `models.retrieval.metrics`; `tasks.scoring` joins the two.
 """
@@ -39,7 +39,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """Which metrics a benchmark publishes, each in percent.
+    """The metrics that a benchmark publishes, each in percent.
 
     Attributes:
         main: The metric that leaderboards are sorted by.
@@ -87,7 +87,7 @@ class BenchmarkFacts:
         title: Its name in reports.
         load: (root, split, **protocol switches) -> the annotations of one split.
         splits: Its splits; the first offered one is the default.
-        metrics: What is computed.
+        metrics: The metrics that are computed.
         columns: Metrics of a report's leaderboard, in order.
         terminal_columns: Metric -> heading, of the few that fit a terminal.
         predictions: How a predictions file is read.
@@ -111,7 +111,7 @@ class BenchmarkFacts:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Fill in the family; refuse columns that nothing computes."""
+        """Fill in the family; refuse columns that are not among the metrics."""
         if not self.family:
             object.__setattr__(self, "family", self.name)
         unknown = {*self.columns, *self.terminal_columns} - {*self.metrics.names}

@@ -105,7 +105,7 @@ def load_fashioniq(
 def join_captions(captions: Sequence[str], join: str) -> tuple[str, ...]:
     """The readings of a query's captions: one text, or both orders for ``both``.
 
-    Captions that strip to nothing are dropped, so that no text begins or ends in "and".
+    Captions that are empty once stripped are dropped, so that no text begins or ends in "and".
     """
     kept = clean_captions(captions)
     forward, backward = " and ".join(kept), " and ".join(reversed(kept))
@@ -120,9 +120,9 @@ def clean_captions(captions: Sequence[str]) -> tuple[str, ...]:
 
 
 def known_categories(root: Path, split: str) -> tuple[str, ...]:
-    """The categories that a folder has files of: the published three unless it has others only.
+    """The published three categories and a folder's own; its own alone if it has files of no other.
 
-    Benchmarks in FashionIQ's layout with categories of their own are read in the same way.
+    So benchmarks in FashionIQ's layout with other categories are read in the same way.
     """
     named = (path.name.split(".") for path in (root / "captions").glob(f"cap.*.{split}.json"))
     found = sorted({parts[1] for parts in named if len(parts) == 4})

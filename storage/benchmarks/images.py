@@ -15,7 +15,7 @@ from storage.tables.keys import JsonValue
 
 @dataclass(frozen=True, slots=True)
 class ImageCoverage:
-    """How many of the needed images were found, and the first names that were not."""
+    """How many of the needed images were found, and the first names of missing ones."""
 
     needed: int
     found: int
@@ -64,7 +64,7 @@ def image_coverage(benchmark: Benchmark) -> ImageCoverage:
 
 
 def require_images(benchmark: Benchmark, *, allow_missing: bool = False) -> Benchmark:
-    """The benchmark itself when its images can be encoded; pure, so it costs nothing twice.
+    """Return the benchmark unchanged if its images can be encoded; no file is looked at.
 
     A gap may be allowed explicitly: the absent images then cannot be retrieved, and queries
     whose target is absent stay in the denominator as misses.

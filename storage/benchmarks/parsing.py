@@ -1,8 +1,7 @@
 """Strict JSON reading shared by annotations and predictions.
 
-Python's ``json`` keeps the last of two equal keys and reads ``NaN``; both would change a
-score without a word, so both are refused here. It also reads half a surrogate pair, which no table
-can hold.
+Python's ``json`` keeps the last of two equal keys and reads ``NaN``; both would change a score
+silently, so both are refused here. It also reads half a surrogate pair, which a table cannot hold.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ def require_records(value: Any, path: Path) -> list[Any]:
 
 
 def require_names(value: Any, where: str) -> tuple[str, ...]:
-    """A list of distinct strings, or an error that says which is not."""
+    """A list of distinct strings, or an error that names the first entry that breaks this."""
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise AnnotationError(f"{where}: expected a list of names, found {shorten(value)}.")
     for name in value:

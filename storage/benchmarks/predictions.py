@@ -112,7 +112,7 @@ def check_predictions(
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """What every list of one category must obey."""
+    """The rules that every list of one category must obey."""
 
     kind: Kind
     depth: int
@@ -122,10 +122,10 @@ class _Rules:
 
 
 def in_query_order(lists: Mapping[str, Any], wanted: Sequence[str], what: str) -> Mapping[str, Any]:
-    """The lists under the wanted keys, in their order.
+    """The lists under the wanted keys, in their order; `what` names the keys in errors.
 
     Raises:
-        PredictionError: A list is absent, or there is one that nothing asks for.
+        PredictionError: A list is absent, or a list has a key that is not wanted.
     """
     absent = [key for key in wanted if key not in lists]
     known = set(wanted)
@@ -163,7 +163,7 @@ def _gallery(benchmark: Benchmark, category: str, lists: list[list[str]]) -> tup
 def _rules(
     benchmark: Benchmark, category: str, kind: Kind, view: IndexedCategory, exact: bool
 ) -> _Rules:
-    """The published depth, or all there is to rank where that is less (small worlds)."""
+    """The published depth, or the number of candidates where that is smaller (small worlds)."""
     without_reference = kind == "subset" or benchmark.exclude_reference
     if kind == "subset":
         depth = min(SUBSET_DEPTH, view.subsets.shape[1])

@@ -1,8 +1,8 @@
-"""Collections: named, content-addressed listings of images, whatever they were ingested from.
+"""Collections: named, content-addressed listings of images from any kind of source.
 
 A name points to ``collections/listings/{key}.parquet``, the keys of the rows of the `sources`
-table that make up the collection: one row for each input, readable or not. When a name may point
-elsewhere is said in `storage.collections.names`. Image bytes lie in the `images` table, once for
+table that make up the collection: one row for each input, readable or not. The rules by which a
+name may change are in `storage.collections.names`. Image bytes lie in the `images` table, once for
 each distinct image of all collections.
 """
 
@@ -52,7 +52,7 @@ Progress = Callable[[int, int | None], None]
 
 
 class UnknownCollection(LookupError):
-    """There is no collection of a name; the message lists those that exist."""
+    """There is no collection of a name; the message lists the collections that exist."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class IngestSummary:
         images: distinct images that decode.
         duplicates: further inputs with the bytes of one of those.
         failed: status -> number of inputs without an image.
-        new_files, new_images, new_bytes: what this run had to add to the tables.
-        change: what that changed in what the name stands for.
+        new_files, new_images, new_bytes: the additions of this run to the tables.
+        change: how the name changed.
     """
 
     name: str
@@ -106,7 +106,7 @@ def ingest(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> IngestSummary:
-    """Bring a source into the collection `name`: one row for each input, whatever is wrong with it.
+    """Bring a source into the collection `name`: one row for each input, readable or not.
 
     A source is a folder (searched recursively; hidden files are ignored), one file, or an
     ``s3://`` prefix. Files ending in ``.tar``, ``.tar.gz`` or ``.tgz`` are read as webdataset
@@ -124,7 +124,7 @@ def ingest(
         name: letters, digits, ``.``, ``_`` and ``-``.
         if_taken: where the name stands for other images: "refuse", "add" these to them, or let the
             name stand for these alone ("replace").
-        class_field: column (Parquet) or key (``.json`` beside an image in a tar) of the class;
+        class_field: column (Parquet) or key (``.json`` next to an image in a tar) of the class;
             without it the class is the first folder level.
         part_bytes: image bytes in a part; memory stays within a few times that.
         part_rows: most inputs in a part.
@@ -162,7 +162,7 @@ def ingest(
 def _examined(
     events: Iterable[Event], writer: Writer, limits: Limits, workers: int
 ) -> Iterator[Result]:
-    """Read and decode what is new in a few threads, a few inputs ahead, keeping the order."""
+    """Read and decode new inputs in a few threads, a few inputs ahead, keeping the order."""
 
     def work(candidate: Candidate) -> Result:
         return writer.known(candidate) or examine(candidate, limits)
@@ -226,7 +226,7 @@ class Collection:
                 from place to place, this finds them by the paths that they have there.
 
         Raises:
-            UnknownCollection: there is none; the message lists those that exist.
+            UnknownCollection: the name is unknown; the message lists the collections that exist.
         """
         check_name(name)
         pointer = read_pointer(location, name)

@@ -1,4 +1,4 @@
-"""Image bytes of strangers -> one RGB image, or one typed problem."""
+"""Untrusted image bytes -> one RGB image, or one typed problem."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FORMATS = (
     "JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "JPEG2000", "ICO", "PPM",
 )  # fmt: skip
 
-# What Pillow is known to raise on damaged files, its plugins being many and old.
+# The errors that Pillow's many old plugins are known to raise on damaged files.
 _DAMAGE = (
     OSError,
     EOFError,

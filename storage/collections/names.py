@@ -1,12 +1,12 @@
-"""What the names of collections stand for, and what may change that.
+"""The names of collections: the images that each stands for, and the rules for changing them.
 
 ``collections/{name}.json`` says which listing a name stands for, and from which places (folders,
-files, prefixes) it came. ``collections/places/{key}.json`` says the same of one place alone: what
-was last found there under that name. Each is replaced as a whole, after everything that it names
-is published, so that a reader sees the old listing or the new one.
+files, prefixes) it came. ``collections/places/{key}.json`` says the same of one place alone: the
+listing that was last found there under that name. Each file is replaced as a whole, after
+everything that it names is published, so that a reader sees the old listing or the new one.
 
 A name is never silently given to other images. It is refreshed from a place that it stands for,
-it follows the same images to another place, and anything else is asked for.
+it follows the same images to another place, and any other change must be asked for.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Pointer:
-    """What a name stands for.
+    """The listing that a name stands for.
 
     Attributes:
         places: where the images came from, sorted.
@@ -72,8 +72,9 @@ class Change:
     """How a name changed.
 
     Attributes:
-        listing: key of what it stands for now.
-        places, places_before: where that came from; before: empty for a new name.
+        listing: key of the listing that the name stands for now.
+        places, places_before: the places of the images, now and before the change (none before
+            for a new name).
         added, changed, gone, unchanged: inputs, compared by place and path (by path alone where
             the same images were found in another place).
     """
@@ -87,7 +88,7 @@ class Change:
     unchanged: int
 
     def in_words(self) -> str:
-        """What happened to the name; empty for a new one."""
+        """The change in one line; empty for a new name."""
         if not self.places_before:
             return ""
         counts = f"{self.added} added, {self.changed} changed, {self.gone} gone"
@@ -104,11 +105,15 @@ def lies_in(source: str, place: str) -> bool:
 
 
 def check_name(name: str) -> None:
-    """Refuse what is no name for a collection."""
+    """Refuse a text that cannot be the name of a collection.
+
+    Raises:
+        ValueError: says which names are allowed.
+    """
     letters = name.replace("-", "").replace("_", "").replace(".", "")
     if not (letters.isalnum() and name.isascii() and name[0].isalnum() and len(name) <= 128):
         raise ValueError(
-            f"{name!r} is no name for a collection: use up to 128 letters, digits, '.', '_' and"
+            f"{name!r} is not a name for a collection: use up to 128 letters, digits, '.', '_' and"
             " '-', beginning with a letter or digit"
         )
 
@@ -117,7 +122,7 @@ def check_name(name: str) -> None:
 
 
 def read_pointer(location: Location, name: str) -> Pointer | None:
-    """What a name stands for now; None where there is no such collection."""
+    """The pointer of a name as it is now; None where there is no such collection."""
     try:
         said: dict[str, Any] = json.loads(location.read_bytes(_pointer_path(name)))
     except FileNotFoundError:
@@ -133,7 +138,7 @@ def read_pointer(location: Location, name: str) -> Pointer | None:
 
 
 def read_place(location: Location, name: str, source: str) -> Listing | None:
-    """What was last found in a place under a name; None where nothing was."""
+    """The listing that was last found in a place under a name; None where there is none."""
     try:
         said = json.loads(location.read_bytes(_place_path(name, source)))
     except FileNotFoundError:
@@ -179,14 +184,14 @@ class Found:
 def refuse_other_files(
     location: Location, name: str, source: str, paths: Sequence[str], if_taken: IfTaken
 ) -> None:
-    """Refuse before anything is read a source whose files cannot be what the name stands for.
+    """Refuse a source whose files differ from those of the name, before any of them is read.
 
     Args:
         location: where the collection is kept.
         name: of the collection.
         source: normalised.
         paths: of all its inputs.
-        if_taken: what the caller asked for.
+        if_taken: the caller's choice.
 
     Raises:
         NameTaken: the name stands for other files.
@@ -195,14 +200,14 @@ def refuse_other_files(
     if pointer is None or if_taken != "refuse" or _refreshes(pointer, source):
         return
     if set(_rows_of(location, pointer.listing)["path"]) != set(paths):
-        raise _taken(location, pointer, source)
+        raise _name_taken(location, pointer, source)
 
 
 def give_name(found: Found, if_taken: IfTaken) -> Change:
-    """Let a name stand for what was found in a place, as far as that is allowed.
+    """Let a name stand for the images found in a place, as far as that is allowed.
 
-    Whoever refreshes one place of a name while another place of it is refreshed looks again after
-    writing, so that the last of them has seen both.
+    Two runs may refresh two places of one name at the same time. Each run looks again after it has
+    written, so that the last of them has seen both places.
 
     Raises:
         NameTaken: the name stands for other images, and `if_taken` is "refuse".
@@ -211,36 +216,36 @@ def give_name(found: Found, if_taken: IfTaken) -> Change:
     location = found.location
     own = Listing(_publish_listing(location, found.keys), found.table.spec_key)
     pointer = read_pointer(location, found.name)
-    before, kept = pointer, _kept(found, pointer, if_taken)
+    before, kept = pointer, _kept_places(found, pointer, if_taken)
     while True:
         _write_place(location, found.name, found.source, own)
-        change = _whole(found, own, kept, pointer)
+        change = _merged(found, own, kept, pointer)
         if pointer is not None and (pointer.listing, pointer.places) == change:
             break
         written = _write_pointer(found, *change, new=pointer is None)
         pointer = read_pointer(location, found.name)
-        if not written:  # somebody else has made the name meanwhile
-            before, kept = pointer, _kept(found, pointer, if_taken)
+        if not written:  # another run has made the name meanwhile
+            before, kept = pointer, _kept_places(found, pointer, if_taken)
         elif pointer is None or found.source not in pointer.places:
-            break  # and somebody else has given it to another place since
+            break  # another run has given it to another place since
         else:
             kept = tuple(place for place in pointer.places if place != found.source)
-    return _compared(found, before, *change)
+    return _counted(found, before, *change)
 
 
 def _refreshes(pointer: Pointer, source: str) -> bool:
     return any(lies_in(place, source) for place in pointer.places)
 
 
-def _kept(found: Found, pointer: Pointer | None, if_taken: IfTaken) -> tuple[str, ...]:
-    """The places that the name goes on standing for, besides the one that was ingested."""
+def _kept_places(found: Found, pointer: Pointer | None, if_taken: IfTaken) -> tuple[str, ...]:
+    """The places that the name keeps, in addition to the one that was ingested."""
     if pointer is None or if_taken == "replace":
         return ()
     others = tuple(place for place in pointer.places if not lies_in(place, found.source))
     if if_taken == "add" or len(others) < len(pointer.places):
         return others
     if _content(_rows_of(found.location, pointer.listing)) != _content(found.rows()):
-        raise _taken(found.location, pointer, found.source)
+        raise _name_taken(found.location, pointer, found.source)
     return ()
 
 
@@ -248,7 +253,7 @@ def _content(rows: pl.DataFrame) -> set[tuple[Any, ...]]:
     return set(rows.select(_CONTENT).iter_rows())
 
 
-def _whole(
+def _merged(
     found: Found, own: Listing, kept: Sequence[str], pointer: Pointer | None
 ) -> tuple[Listing, tuple[str, ...]]:
     """The listing of all places that a name stands for, and those places."""
@@ -272,7 +277,7 @@ def _whole(
     return Listing(key, found.table.spec_key), tuple(sorted({*kept, found.source}))
 
 
-def _compared(
+def _counted(
     found: Found, before: Pointer | None, listing: Listing, places: tuple[str, ...]
 ) -> Change:
     """Count what changed in a name."""
@@ -305,14 +310,14 @@ def _rows_of(location: Location, listing: Listing) -> pl.DataFrame:
     return table.read(["source", *_CONTENT], read_listing(location, listing.key))
 
 
-def _taken(location: Location, pointer: Pointer, source: str) -> NameTaken:
+def _name_taken(location: Location, pointer: Pointer, source: str) -> NameTaken:
     again = f"cirflow ingest {source} --name {pointer.name} --root {location}"
     return NameTaken(
         f"the collection {pointer.name!r} at {location} stands for {', '.join(pointer.places)}"
         f" ({pointer.files} inputs, {pointer.images} images, since {pointer.created}), and {source}"
         f" holds others. Nothing was changed. Choose another name (or another root), or say what"
-        f" you mean: `{again} --add` for both, `{again} --replace` for {source} alone. What was"
-        " ingested stays stored either way"
+        f" you mean: `{again} --add` for both, `{again} --replace` for {source} alone. The"
+        " ingested images stay stored either way"
     )
 
 

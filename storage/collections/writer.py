@@ -52,7 +52,7 @@ Result: TypeAlias = Known | Examined | ContainerEnd | ContainerKnown
 
 
 def sources_spec(limits: Limits) -> dict[str, Any]:
-    """Return the spec of the sources table: what decides an input's row besides its bytes."""
+    """Return the spec of the sources table: the limits that decide a row, besides the bytes."""
     return {
         "producer": "cirflow/sources/1",
         "max_pixels": limits.max_pixels,
@@ -61,7 +61,7 @@ def sources_spec(limits: Limits) -> dict[str, Any]:
 
 
 def examine(candidate: Candidate, limits: Limits) -> Examined:
-    """Read and decode one input; whatever is wrong with it becomes its status and reason."""
+    """Read and decode one input; a fault becomes its status and reason."""
     try:
         data = candidate.load()
     except SourceFault as fault:
@@ -100,7 +100,7 @@ class Writer:
         self._container_keys: dict[str, list[str]] = {}
         self._finished: list[str] = []
 
-    # -- what is stored already --------------------------------------------------------------------
+    # -- stored already ----------------------------------------------------------------------------
 
     def known(self, candidate: Candidate) -> Known | None:
         """Return the stored input of a candidate, or None if it has to be read."""

@@ -1,1 +1,1 @@
-"""Where bytes lie: local folders and S3 prefixes behind one door, with create-if-absent."""
+"""Where bytes lie: local folders and S3 prefixes behind one interface, with create-if-absent."""

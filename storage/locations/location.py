@@ -101,7 +101,7 @@ class Location:
         return self._store.open(_checked(path), sequential)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Publish a file once, whole: true if we did, false if the name already existed.
+        """Publish a whole file once: true if this call did, false if the name already existed.
 
         Of any number of racing writers exactly one gets true. After a power cut or a SIGKILL the
         name either holds all of the data or does not exist.
@@ -127,7 +127,7 @@ class Location:
         self._store.remove(_checked(path))
 
     def remove_staged(self, older_than_s: float = 86_400.0) -> int:
-        """Remove what killed writers left in staging; readers never saw it. Return the count."""
+        """Remove files that killed writers left in staging (readers skip it); return the count."""
         return self._store.remove_staged(older_than_s)
 
     def probe(self) -> str:

@@ -1,9 +1,9 @@
-"""The two kinds of place that bytes can lie: a local folder and a prefix in an S3 bucket.
+"""The two kinds of store: a local folder and a prefix in an S3 bucket.
 
-Both offer the same few operations. What matters is `create`: it publishes a whole file under a
-name that did not exist, or reports that it did; no reader ever sees half of it, and of several
-writers exactly one wins. Locally that is a hard link from a finished temporary file, on S3 a PUT
-with ``If-None-Match: *``.
+Both offer the same few operations. The one that matters is `create`: it publishes a whole file
+under a name that did not exist, or reports that it did; no reader ever sees half of it, and of
+several writers exactly one wins. Locally that is a hard link from a finished temporary file, on S3
+a PUT with ``If-None-Match: *``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_OBJECT_BYTES = 5 * 2**30
 
 
 class LocationError(OSError):
-    """A place cannot do what publishing needs; the message says what to do about it."""
+    """A store lacks an operation that publishing needs; the message says what to do about it."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Entry:
 
 
 class Store(Protocol):
-    """The operations a place offers; paths are checked, relative, and use ``/``."""
+    """The operations that a store offers; paths are checked, relative, and use ``/``."""
 
     def url(self, path: str) -> str:
         """Return the full name of a path, for messages and for other readers."""
@@ -68,13 +68,13 @@ class Store(Protocol):
         """Publish a file once; false if the name was taken."""
 
     def replace(self, path: str, data: bytes) -> None:
-        """Write a file atomically over whatever was there."""
+        """Write a file atomically, over the old one if there is one."""
 
     def rename(self, path: str, new_path: str) -> None:
         """Give a file another name."""
 
     def remove(self, path: str) -> None:
-        """Delete a probe or a run's own working state, if it is there; nothing published is."""
+        """Delete a probe or a run's own working state, if it is there; never a published file."""
 
     def remove_staged(self, older_than_s: float) -> int:
         """Remove unfinished files of writers that died; return how many."""

@@ -1,4 +1,4 @@
-"""What counts as "the same artefact": canonical JSON and the keys made from it.
+"""Canonical JSON and the keys made from it: artefacts with equal keys are the same.
 
 A key is a hash of *values*, never of a path, a file name or a row number. Two processes that hold
 equal values compute equal keys, on any machine and with any order of dictionary insertion.

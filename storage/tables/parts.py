@@ -46,9 +46,9 @@ class CorruptPart(ValueError):
 
 @dataclass(frozen=True)
 class Footer:
-    """Provenance of a part: what made it, for which spec and shard, when, and how many rows.
+    """Provenance of a part: producer, table, spec, shard, time, and number of rows.
 
-    `seconds` is what making the rows took, 0 where nobody measured it.
+    `seconds` is the time that making the rows took, 0 where it was not measured.
     """
 
     table: str
@@ -94,7 +94,7 @@ def _membership_fault(schema: TableSchema, keys: list[str], members: Sequence[st
     extra = sorted(seen - set(members), key=str)
     return (
         f"a part of {schema.name} has one row for each member of its shard:"
-        f" {len(lost)} without a row {lost[:3]}, {len(extra)} that are no members {extra[:3]},"
+        f" {len(lost)} without a row {lost[:3]}, {len(extra)} that are not members {extra[:3]},"
         f" {len(keys) - len(seen)} rows too many for their key"
     )
 
@@ -174,7 +174,7 @@ def footer_of(part: pq.ParquetFile, path: str) -> Footer:
     """Return a part's provenance.
 
     Raises:
-        CorruptPart: there is none, or it contradicts the number of rows in the file.
+        CorruptPart: the footer has no provenance, or contradicts the number of rows in the file.
     """
     try:
         footer = Footer(**json.loads((part.metadata.metadata or {})[_FOOTER]))

@@ -1,4 +1,4 @@
-"""The small values that tables speak in: shards, plans, parts, coverage; and their errors."""
+"""The records of tables: shards, plans, parts, coverage; and their errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class IncompleteTable(ValueError):
 
 
 class SpecConflict(ValueError):
-    """A spec.json on disk does not say what its key promises."""
+    """The content of a spec.json does not have the key that its folder is named by."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ Keys: TypeAlias = Sequence[str] | DerivedKeys
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be made: shards of keys, and how the planned keys stood before."""
+    """The shards to make, and the coverage of the planned keys before."""
 
     shards: tuple[Shard, ...]
     before: Coverage

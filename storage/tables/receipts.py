@@ -34,7 +34,7 @@ class Survey:
 def find_receipt(
     location: Location, survey: Survey, planned: Sequence[str] | str
 ) -> Coverage | None:
-    """Return the coverage of some keys if it was established for just these parts.
+    """Return the coverage of some keys if it was established for exactly these parts.
 
     Args:
         location: The root.
@@ -52,7 +52,7 @@ def leave_receipt(
 ) -> None:
     """Remember that none of the keys is missing; a reader without the right to write does not."""
     if coverage.missing:
-        raise ValueError(f"{coverage.missing} keys are missing: that is no receipt")
+        raise ValueError(f"{coverage.missing} keys are missing; a receipt says that none is")
     text = json.dumps(coverage.__dict__) + "\n"
     with contextlib.suppress(PermissionError):
         location.create(_path(survey, planned), text.encode())

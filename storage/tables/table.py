@@ -1,6 +1,6 @@
 """Tables: everything derived, as publish-once Parquet parts under the key of their spec.
 
-``{root}/{table}/{spec_key}/part-{shard_key}.parquet`` beside a ``spec.json`` that says what
+``{root}/{table}/{spec_key}/part-{shard_key}.parquet`` next to a ``spec.json`` that says what
 produced them. The life of a table is a loop that may stop and start anywhere, in any number of
 processes at once::
 
@@ -91,7 +91,7 @@ def open_table(location: Location, name: str, spec: Mapping[str, Any]) -> Table:
         _read_spec(location, name, table.spec_key)
     except FileNotFoundError:
         location.create(path, text.encode())
-        _read_spec(location, name, table.spec_key)  # of racers one has written it
+        _read_spec(location, name, table.spec_key)  # one of the racing writers has written it
     return table
 
 
@@ -116,7 +116,7 @@ def _read_spec(location: Location, name: str, spec_key: str) -> dict[str, Any]:
     if not isinstance(spec, dict) or found != spec_key:
         raise SpecConflict(
             f"{location.join(path)} was changed: its content has the key {found}. A spec is never"
-            " edited; restore it, or remove the folder to make the table anew"
+            " edited; restore it, or remove the folder to make the table again"
         )
     return spec
 
@@ -173,11 +173,11 @@ class Table:
         return self.location.exists(f"{self.folder}/part-{shard.key}.parquet")
 
     def begin(self, shard: Shard) -> bool:
-        """Mark a shard as begun; False if somebody has marked it before.
+        """Mark a shard as begun; False if it was marked before.
 
         Workers that share a table take unmarked shards first, so that they seldom do the same
-        work. A mark is a hint and never a lock: whoever left it may be dead, and the shard is
-        still to be made.
+        work. A mark is a hint and never a lock: the worker that left it may be dead, and the shard
+        is still to be made.
         """
         return self.location.create(f"begun/{self.folder}/{shard.key}", b"")
 
@@ -185,9 +185,9 @@ class Table:
         """Check the rows of a shard and publish them as its part, unless another worker did.
 
         Args:
-            shard: What the rows are for.
+            shard: The shard that the rows belong to.
             rows: One row for each member.
-            seconds: What making them took, for estimates.
+            seconds: The time that making them took, for estimates.
 
         Raises:
             ValueError: the rows are not exactly those of the shard (see `parts.checked_rows`).
@@ -201,7 +201,7 @@ class Table:
         name = f"part-{shard.key}.parquet"
         published = self.location.create(f"{self.folder}/{name}", data)
         if not published:
-            self._read(name, [self.schema.key])  # what we lost to must be a good part
+            self._read(name, [self.schema.key])  # the part that was there first must be a good one
         size = len(data) if published else self.location.size(f"{self.folder}/{name}")
         return Part(name, rows.num_rows, size, published)
 
@@ -240,7 +240,7 @@ class Table:
         """
         names = self._columns(columns)
         needed = list(dict.fromkeys([*names, "status"]))
-        tables = [table for _, table in self._batches(needed, keys)]
+        tables = list(self._selected(needed, keys))
         if not tables:
             return _as_polars(self.schema.arrow.empty_table().select(names))
         rows = _unique(pa.concat_tables(tables), self.schema.key)
@@ -268,7 +268,7 @@ class Table:
         """
         kind = self.schema.arrow.field(column).type
         if not pa.types.is_fixed_size_list(kind):
-            raise ValueError(f"{self.name}.{column} holds no vectors")
+            raise ValueError(f"{self.name}.{column} is not a column of vectors")
         rows_of: dict[str, list[int]] = {}
         for row, key in enumerate(keys):
             rows_of.setdefault(key, []).append(row)
@@ -284,7 +284,7 @@ class Table:
         return out
 
     def pace(self, parts: int = 20) -> float | None:
-        """Rows a second, measured over the last parts made; None where nobody measured."""
+        """Rows a second, measured over the last parts made; None without measurements."""
         footers = []
         for entry in self._survey().parts:
             with open_part(self.location, entry.path) as part:
@@ -311,7 +311,7 @@ class Table:
         return content_key([self.spec_key, self._survey().parts_by_name])
 
     def verify(self) -> list[Problem]:
-        """Read every part completely; return what is wrong, in words that say what to do."""
+        """Read every part completely; return each problem, in words that say what to do."""
         problems = []
         for part in self._survey(tolerant=True).parts:
             name = part.path.rsplit("/", 1)[-1]
@@ -327,7 +327,7 @@ class Table:
                 problems.append(Problem(name, str(fault)))
         return problems
 
-    # -- how it is done --------------------------------------------------------------------------
+    # -- internals -------------------------------------------------------------------------------
 
     def _columns(self, columns: Sequence[str] | None) -> list[str]:
         unknown = set(columns or ()) - set(self.schema.columns)
@@ -343,16 +343,14 @@ class Table:
         path = f"{self.folder}/{part}"
         return read_part(self.location, path, self.schema, self.spec_key, columns)
 
-    def _batches(
-        self, columns: Sequence[str], keys: Sequence[str] | None
-    ) -> Iterator[tuple[str, pa.Table]]:
+    def _selected(self, columns: Sequence[str], keys: Sequence[str] | None) -> Iterator[pa.Table]:
+        """Yield the rows of each part, of all keys or of some."""
         wanted = None if keys is None else pa.array(sorted(set(keys)), pa.string())
         for entry in self._survey().parts:
-            part = entry.path.rsplit("/", 1)[-1]
-            rows, _ = self._read(part, columns)
+            rows, _ = self._read(entry.path.rsplit("/", 1)[-1], columns)
             if wanted is not None:
                 rows = rows.filter(pc.is_in(rows[self.schema.key], wanted))
-            yield part, rows
+            yield rows
 
     def _survey(self, tolerant: bool = False) -> Survey:
         entries = self.location.entries(self.folder)
@@ -417,6 +415,8 @@ class Table:
 
 @dataclass(frozen=True)
 class _Standing:
+    """Coverage of planned keys, those without an ok row, and the failed rows' last attempt."""
+
     coverage: Coverage
     missing: list[str]
     failed: list[str]
@@ -432,7 +432,7 @@ def require_complete(
         table: The table.
         planned: Keys that it should hold.
         allow_gaps: Fraction that may lack an ok row.
-        coverage: How the keys stand, where that is known already.
+        coverage: The coverage of the keys, if it is known already.
 
     Raises:
         IncompleteTable: says how many rows are lacking, which first and why, and what to do.

@@ -1,4 +1,4 @@
-"""What every kind of source yields: candidates, each to become one row, image or not."""
+"""Candidates, which every kind of source yields: each becomes one row, readable or not."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ class Limits:
     max_bytes: int
 
     def check_bytes(self, size: int) -> None:
-        """Raise the fault of a file that is too large."""
+        """Refuse a file that is too large.
+
+        Raises:
+            SourceFault: ``too_large``.
+        """
         if size > self.max_bytes:
             raise SourceFault("too_large", f"{size} bytes; the limit is {self.max_bytes}")
 
@@ -67,12 +71,12 @@ def fault(error: SourceFault) -> Callable[[], bytes]:
 
 
 def given(data: bytes) -> Callable[[], bytes]:
-    """Return a `load` of bytes that are here already."""
+    """Return a `load` of bytes that were read before."""
     return lambda: data
 
 
 def valid_text(raw: str) -> str:
-    r"""Return foreign text as valid Unicode: bytes that are none are shown as ``\xff``.
+    r"""Return foreign text as valid Unicode: bytes that are not are shown as ``\xff``.
 
     A file system gives such bytes as surrogates of their own (``surrogateescape``). Any other half
     of a surrogate pair, which JSON may hold, is shown as ``\ud800``.

@@ -23,7 +23,7 @@ from storage.locations.location import Location
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One listed file; `problem` says why it is not going to be read, if so."""
+    """One listed file; a file with a `problem` is not read."""
 
     location: Location
     raw_path: str
@@ -46,7 +46,7 @@ class MissingSource(FileNotFoundError):
 
 
 def list_files(source: Location, exclude: Location | None = None) -> list[SourceFile]:
-    """List a source by path: one listing, hidden files and a folder `exclude` in it left out.
+    """List a source by path: one listing, without hidden files and without the folder `exclude`.
 
     Raises:
         MissingSource: there is no such folder or file, or no object below the prefix.

@@ -1,4 +1,4 @@
-"""One stream of candidates from a whole source, whatever kinds of file it mixes."""
+"""One stream of candidates from a whole source, which may mix kinds of files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def scan(
     class_field: str,
     knows: Callable[[str], bool],
 ) -> Iterator[Event]:
-    """Yield the candidates of all files in order; a container that `knows` its key is skipped."""
+    """Yield the candidates of all files in order; skip containers whose key `knows` confirms."""
     for file in files:
         reader = _reader(file.path)
         if reader is None or file.problem is not None:
@@ -75,7 +75,7 @@ def scan(
 
 
 def has_containers(files: list[SourceFile]) -> bool:
-    """Tell whether the number of inputs is unknown before archives are read."""
+    """Tell whether a source has archives, so that its number of inputs is unknown until read."""
     return any(_reader(file.path) is not None for file in files)
 
 

@@ -1,7 +1,7 @@
 """Images in tar archives: plain ones, and webdataset's samples of files that share a name.
 
 Nothing is ever extracted to disk, so hostile member names are only text. A member is one candidate,
-except metadata that lies beside an image (``.json``, ``.cls``, ``.txt``, ...).
+except metadata that lies next to an image (``.json``, ``.cls``, ``.txt``, ...).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class _Member:
 
     @property
     def extension(self) -> str:
-        """What follows the first dot of the file name."""
+        """The text after the first dot of the file name."""
         return self.name.rpartition("/")[2].partition(".")[2].lower()
 
     @property
