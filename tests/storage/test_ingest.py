@@ -422,7 +422,7 @@ def test_sources_and_names_that_do_not_exist(location: Location, folder: Path) -
     with pytest.raises(UnknownCollection, match=r"no collection 'cats'.*there are: pets"):
         Collection.open(location, "cats")
     for name in ("", ".", "../x", "a/b", "a b", "ü", "-x", "x" * 129):
-        with pytest.raises(ValueError, match="no name for a collection"):
+        with pytest.raises(ValueError, match="not a name for a collection"):
             ingest(location, folder, name)
 
 
