@@ -81,7 +81,9 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError("Prefect was asked for")
 
-    monkeypatch.setattr("prefect.client.orchestration.get_client", refuse)
+    # The classes, since a module that is imported meanwhile would keep a replaced function.
+    for client in ("PrefectClient", "SyncPrefectClient"):
+        monkeypatch.setattr(f"prefect.client.orchestration.{client}.__init__", refuse)
     monkeypatch.setattr("deployments.prefect_session.temporary_server", refuse)
     for name, value in DEFAULTS.items():  # the command sets them, here they must not stay
         monkeypatch.setenv(name, value)
