@@ -331,7 +331,7 @@ def test_nobody_is_asked_for_what_fits_one_shard_or_is_there(
         ({"selector": {"wich": "failed"}}, "wich"),
         ({"runs": 0}, "greater than or equal to 1"),
         ({"allow_gaps": 2}, "less than or equal to 1"),
-        ({"captioning": {"engine": "blip3"}}, "'profile', 'blip2', 'llava' or 'openai'"),
+        ({"captioning": {"engine": "blip3"}}, "known: profile, blip2, llava, openai"),
         ({"captioning": {"engine": "llava"}}, "a model goes with an engine"),
         ({"captioning": {"model": "x/y"}}, "blip2, llava, openai"),
         ({"captioning": {"engine": "openai", "model": "m"}}, "base_url is the address"),

@@ -62,7 +62,10 @@ def test_what_cannot_be_done_is_refused_before_anything_is_trained() -> None:
     from flows.scaling import Variant, _check
 
     triplets = TripletSet(root="x", spec_key="y", collections=("z",), count=100)
-    with pytest.raises(ValueError, match=r"optimizer; it has training, loss, network, ema"):
+    with pytest.raises(
+        ValueError,
+        match=r"unknown group of training 'optimizer'; known: training, loss, network, ema",
+    ):
         _check(triplets, [], {"optimizer": {}}, [])
     with pytest.raises(ValueError, match="100 pairs has 1 to as many, not 200"):
         _check(triplets, [Variant(50), Variant(200)], {}, [])
