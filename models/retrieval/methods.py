@@ -16,6 +16,7 @@ from typing import Final
 
 from models.retrieval.features import GALLERY_FEATURES, Feature, Need
 from models.retrieval.method_records import Method
+from models.spelling import unknown
 
 NAMES: Final = (
     "baselines",
@@ -38,9 +39,9 @@ QUERY_FEATURES: Final[Mapping[str, Feature]] = MappingProxyType(
 
 
 def method(name: str) -> Method:
-    """A method by name; the error lists the known ones."""
+    """A method by name; the error names the nearest known one."""
     if name not in METHODS:
-        raise ValueError(f"no method {name!r}; there are {', '.join(METHODS)}")
+        raise ValueError(unknown("method", name, METHODS))
     return METHODS[name]
 
 
@@ -53,9 +54,9 @@ def needs(row: Method, family: str) -> tuple[Need, ...]:
     recipe = row.recipe(family)
     found: set[Need] = set()
     for side, known in ((recipe.query, QUERY_FEATURES), (recipe.gallery, GALLERY_FEATURES)):
-        if unknown := sorted(side.keys() - known.keys()):
+        if unmade := sorted(side.keys() - known.keys()):
             raise ValueError(
-                f"{row.title} weighs {', '.join(unknown)}, which nothing makes; known: "
+                f"{row.title} weighs {', '.join(unmade)}, which nothing makes; known: "
                 f"{', '.join(known)}"
             )
         found.update(need for name in side for need in known[name].needs)
