@@ -9,7 +9,7 @@ VLLM := .venv-vllm
 OUT ?= out/demo
 COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 PYTEST = $(if $(wildcard $(VLLM)/.ready),CIRFLOW_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python )$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
-POOLS_HEADER = \# What the extras docker, kubernetes and ray add to lock.txt; a constraint beside it, never alone.
+POOLS_HEADER = \# Additions of the extras docker, kubernetes and ray to lock.txt; a constraint next to it, never alone.
 # Prefect and model libraries phone home or look for hubs by default; nothing here needs either.
 export DO_NOT_TRACK := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -34,7 +34,7 @@ demo: $(READY) ## Run the whole story on the embedded world; OUT=DIR chooses whe
 up: $(READY) ## Start a Prefect server with deployments and workers, and say where to click
 	$(BIN)/cirflow up
 
-down: $(READY) ## Stop what `make up` started
+down: $(READY) ## Stop the processes of `make up`
 	$(BIN)/cirflow down
 
 test: $(READY) ## Run the tests that need nothing but this checkout
