@@ -1,1 +1,1 @@
-"""See docs/architecture.md for what belongs in this room."""
+"""Prefect flows and their forms: they choose stages and run them, and compute nothing."""

@@ -1,4 +1,4 @@
-"""Backfill captions: fill what is missing in the caption caches of collections."""
+"""Backfill captions: make the missing rows in the caption tables of collections."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Selector(Settings):
     """The images to caption."""
 
     which: Which = "missing"
-    """missing: no captions yet under these settings. failed: tried and failed, try again. stale:
+    """missing: no captions yet under these settings. failed: tried before, to be retried. stale:
     captioned under other settings only."""
     since: datetime.date | None = None
     """Ingested on this day (UTC) or later."""
@@ -66,8 +66,8 @@ def backfill_captions(
 ) -> State[Any]:
     """Caption the images of a collection that have no captions yet.
 
-    Doing it again makes nothing that is there. The run ends Completed, CompletedWithGaps (some
-    images could not be captioned, but no more than is allowed) or Failed.
+    A second run makes only the captions that are still missing. A run ends Completed,
+    CompletedWithGaps (some images could not be captioned, but no more than is allowed) or Failed.
 
     Args:
         collection: Name of an ingested collection, or all.
@@ -85,7 +85,7 @@ def backfill_captions(
     stages = [captions_to_fill(chosen, name, kind, selector) for name in names]
     retry = selector.which == "failed"
     if retry and runs > 1:
-        raise ValueError("failed images are tried again in one run; choose runs=1")
+        raise ValueError("failed images are retried in one run; choose runs=1")
     if ray.workers and runs > 1:
         raise ValueError("the workers of Ray share the work of one run; choose runs=1")
     costs = [cost_of(n, stage, retry) for n, stage in zip(names, stages, strict=True)]
@@ -120,10 +120,10 @@ def _chosen_profile(
     captioning: Captioning,
     shard_size: int,
 ) -> Profile:
-    """The profile with what the form says on top.
+    """The profile with the form's choices on top.
 
     Raises:
-        ValueError: several captions are asked for where there is one.
+        ValueError: several captions are chosen for a kind that has one.
     """
     if captioning.per_image and kind != "ensemble":
         raise ValueError(
@@ -140,7 +140,7 @@ def captions_to_fill(
     """The stage whose missing rows a backfill makes.
 
     Raises:
-        ValueError: the profile makes no such captions.
+        ValueError: captions of this kind are not made under the profile.
     """
     if kind == "single" and profile.single_caption == "first":
         raise ValueError(
@@ -152,7 +152,7 @@ def captions_to_fill(
     return caption_stage(profile, images, kind)
 
 
-# --------------------------------------------------------------------------- what it costs
+# --------------------------------------------------------------------------- costs
 
 
 @dataclass(frozen=True)
@@ -162,9 +162,9 @@ class Cost:
     Attributes:
         collection: its name.
         planned: images that the selector chooses.
-        ready: those that have usable captions already.
-        images: those that would be captioned now.
-        captions: how many captions that is.
+        ready: images that have usable captions already.
+        images: images that would be captioned now.
+        captions: number of captions of these.
         seconds: estimated time of one run, from the pace measured so far; None = not measured.
     """
 
@@ -177,7 +177,7 @@ class Cost:
 
 
 def cost_of(collection: str, stage: CaptionStage, retry_failed: bool) -> Cost:
-    """Count what is to be made, and estimate the time from what was made before.
+    """Count the captions to make, and estimate the time from the pace so far.
 
     Nothing is written, not even the table's spec.
     """
@@ -226,7 +226,7 @@ def _show_costs(collection: str, costs: Sequence[Cost]) -> None:
     publish_markdown(artifact_key("backfill plan", collection), text, "What a backfill would do")
 
 
-# --------------------------------------------------------------------------- doing it
+# --------------------------------------------------------------------------- work
 
 
 Problem = StageFailed | IncompleteTable
@@ -235,7 +235,7 @@ Problem = StageFailed | IncompleteTable
 def _fill(
     stage: CaptionStage, log: RunLog, allow_gaps: float, retry: bool, runner: ShardRunner
 ) -> Problem | None:
-    """Make what is left of a stage; returns why it may not be used, None if it may."""
+    """Make the missing rows of a stage; returns the error if it may not be used, or None."""
     try:
         run_stage(stage, log, allow_gaps=allow_gaps, retry_failed=retry, runner=runner)
     except (StageFailed, IncompleteTable) as error:
@@ -277,7 +277,7 @@ class Counts:
 
 
 def counted(stage: CaptionStage, before: Cost) -> Counts:
-    """Count what a backfill of one collection came to."""
+    """Count the outcome of a backfill of one collection."""
     found = stage.table().completeness(stage.planned_keys())
     return Counts(
         collection=before.collection,

@@ -1,4 +1,4 @@
-"""The whole story on the embedded world: drawn images and queries to scores and a report.
+"""The whole pipeline on the embedded world: drawn images and queries to scores and a report.
 
 CVSI and the shipped InstructCIR network answer the queries, and another InstructCIR network is
 trained briefly from pictures without any text.
@@ -34,7 +34,7 @@ TRAINING: Final = {
     "training": {**EMBEDDED_TRAINING["training"], "max_steps": 40},
     "ema": {"start": 0.9},
 }
-"""In so few steps a moving average that starts at .996 would hardly leave where it began."""
+"""In so few steps a moving average that starts at .996 would hardly move."""
 
 COMPARED: Final = ("image-only", "text-only", "image-text-sum", "lincir", "instructcir")
 """Methods that the demo's own network is compared with, and that network."""
@@ -89,7 +89,7 @@ def train_from_images(
         folder: Folder of pictures and of the report on the triplets.
         profile: Name of the profile.
         settings: Dotted setting names and values that replace the profile's.
-        seed: Of pictures, pairs and network.
+        seed: Seed of pictures, pairs and network.
         guard: Collections whose images must not be trained on.
     """
     root = resolve_profile(profile, settings).root

@@ -1,8 +1,8 @@
-"""More flow runs for one stage's table, on whatever workers a pool has.
+"""More flow runs for one stage's table, on any workers of a pool.
 
-Every run fills the same table and takes what no other has begun (`flows.running.in_turn`). The
-table says what is left, not Prefect: the one who asks for help makes whatever the helpers do not,
-so that helpers may come late, die, or never start.
+Every run fills the same table and first takes shards that no other run has begun
+(`flows.running.in_turn`). The table says which rows are missing, not Prefect: the run that asks for
+help makes all rows that its helpers do not, so that helpers may come late, die, or never start.
 """
 
 from __future__ import annotations

@@ -44,13 +44,13 @@ class Teacher(Settings):
     identity: Annotated[str, Of(OpenAIServerSettings, "identity")] = ""
     api: Annotated[Literal["chat", "completions"], Of(OpenAIServerSettings, "api")] = "chat"
     collections: tuple[str, ...] = Field(min_length=1)
-    """Ingested collections; it is asked about pairs of their captions."""
+    """Ingested collections; the teacher is asked about pairs of their captions."""
     within: Within = "meta_class"
     """Pair images of one class, or any two of a collection."""
     count: int = Field(3_000, ge=1)
     """Pairs asked about."""
     seed: int = 0
-    """Of the sample of pairs."""
+    """Seed of the sample of pairs."""
 
 
 class BenchmarkTexts(Settings):
@@ -59,7 +59,7 @@ class BenchmarkTexts(Settings):
     cirr: str = ""
     """Folder of CIRR with the images of its training split."""
     fashioniq: str = ""
-    """Folder of FashionIQ with the images of its training."""
+    """Folder of FashionIQ with the images of its training split."""
 
 
 NO_BENCHMARK = BenchmarkTexts()
@@ -159,7 +159,7 @@ def _teacher_pairs(
     )
     stage = triplet_stage(profile.model_copy(update={"instructcir": choices}), sample)
     run_stage(stage.captions, log, allow_gaps=profile.allow_gaps)
-    run_stage(stage, log, allow_gaps=1.0)  # pairs without a usable answer are simply not learned
+    run_stage(stage, log, allow_gaps=1.0)  # pairs without a usable answer are left out
     return triplet_pairs(triplet_set(stage), prompt, f"teacher {teacher.model}")
 
 

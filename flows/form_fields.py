@@ -1,7 +1,7 @@
 """How a flow's parameters get their types, limits, choices and texts from settings.
 
-A parameter keeps a plain type for readers and type checkers; the marker in `Annotated` makes what
-the run dialog shows and what is checked before a run exists.
+A parameter keeps a plain type for readers and type checkers; the marker in `Annotated` makes its
+field in the run dialog and its check before a run exists.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def chosen(setting: str, unset: Any, **limits: Any) -> Any:
 def setting_text(setting: str) -> str:
     """The text of one of the profile's settings.
 
-    Where engines say different things of it, each text is preceded by the names of its engines.
+    Where engines describe it differently, each text is preceded by the names of its engines.
     """
     *path, name = setting.split(".")
     kinds: list[type[Settings]] = [Profile]

@@ -41,7 +41,7 @@ MethodName = Annotated[
     AfterValidator(_runs_here),
     WithJsonSchema({"type": "string", "enum": [name for name, row in METHODS.items() if row.runs]}),
 ]
-"""A method that can be run here; some want a checkpoint of their own."""
+"""A method that can be run here; some need a checkpoint of their own."""
 Methods = Annotated[tuple[MethodName, ...], Text("Names of methods; empty: all that run.")]
 
 SPLITS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -161,13 +161,13 @@ PROFILE_CLIP: Final = Clip()
 PROFILE_CAPTIONER: Final = Captioner()
 PROFILE_CAPTIONING: Final = Captioning()
 PROFILE_WORK: Final = Work()
-"""Forms in which nothing is chosen: everything is as the profile says."""
+"""Forms without a choice: the profile's settings stay as they are."""
 
 
 def with_choices(
     settings: Mapping[str, Any] | None, *forms: Clip | Captioner | Work
 ) -> dict[str, Any]:
-    """Settings with what was chosen in forms on top."""
+    """Settings with the choices of forms on top."""
     return {**(settings or {}), **{k: v for form in forms for k, v in form.settings().items()}}
 
 

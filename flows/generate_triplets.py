@@ -81,8 +81,8 @@ def generate_triplets(
 
     Pairs are sampled, each of their images gets one caption (instructcir.captioner), and a language
     model (instructcir.rewriter) writes in at most twelve words the change from the first image to
-    the second. A text that breaks this rule is asked for again; after `instructcir.attempts` the
-    pair stays without, and its row says why.
+    the second. A text that breaks this rule is retried; after `instructcir.attempts` the pair
+    stays without a text, and its row says why.
 
     The first pairs of a larger count are those of a smaller one, in the same table: ask for 32,000,
     train, ask for 65,000, and only the new ones are made. A stopped run resumes where it was.
@@ -96,7 +96,7 @@ def generate_triplets(
         within: Pair images of one meta_class, or any two of a collection; one rule for all
             collections, or one for each, such as {"fashion": "meta_class", "nlvr": "collection"}.
         mix: Collection -> weight of its share of the pairs; 1 where it is not named.
-        seed: Of the pairs.
+        seed: Seed of the pairs.
         guard: Guard list of images that must not be trained on: collections, or benchmarks as
             BENCHMARK:SPLIT:FOLDER, such as cirr:test1:data/cirr. Their images are recognised by
             content and by file name; a copy that was encoded again and renamed is not.
@@ -152,7 +152,7 @@ def pair_sources(
 
 
 def ingest_guarded(root: str, guarded: Guarded) -> None:
-    """Bring in the images of a guarded benchmark, where they are on disk, to know their content."""
+    """Ingest the images of a guarded benchmark, if they are on disk, to know their content."""
     if isinstance(guarded, BenchmarkRef) and (benchmark := located(guarded)).image_paths:
         run_ingest(root, image_folder(benchmark), guarded.collection_name)
 

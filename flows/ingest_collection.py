@@ -25,7 +25,7 @@ def ingest_source(
     class_field: str = "meta_class",
     if_taken: IfTaken = "refuse",
 ) -> dict[str, Any]:
-    """Read what is new of a source; costs a listing where nothing is."""
+    """Read the new inputs of a source; costs one listing if there are none."""
     done = 0
 
     def report(count: int, total: int | None) -> None:
@@ -51,7 +51,7 @@ def run_ingest(
     class_field: str = "meta_class",
     if_taken: IfTaken = "refuse",
 ) -> dict[str, Any]:
-    """Ingest with progress; returns what was found as plain JSON."""
+    """Ingest with progress shown; returns the summary as plain JSON."""
     with watching(f"ingest {name}", 0, 0) as listener, progress.listening(listener):
         return ingest_source(root, source, name, class_field, if_taken)
 

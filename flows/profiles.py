@@ -1,6 +1,6 @@
 """Profiles: complete values for a run. `tiny` and `production` differ in values only.
 
-A user's own profile is a TOML file that names what it extends and changes some values:
+A user's own profile is a TOML file that names the profile it extends and changes some values:
 
     extends = "production"
     root = "s3://bucket/cirflow"
@@ -43,7 +43,7 @@ EMBEDDED = Path(models.__file__).parent / "embedded"
 
 
 class ProfileError(ValueError):
-    """A profile or a setting that cannot be used."""
+    """A profile or a setting cannot be used; the message names it and what is allowed."""
 
 
 def tiny() -> Profile:
@@ -89,13 +89,13 @@ EMBEDDED_WEIGHTS: Mapping[str, CvsiWeights] = {
     "fashioniq": CvsiWeights(alpha=0.5, beta=0.2, gamma=0.2),
 }
 """Fusion weights for the small models, from `sweep-fusion` on embedded worlds of the seeds 101 and
-102, which nothing is reported on: the best for CIRR-like; for CIRCO-like the best of those that
+102, on which no result is reported: the best for CIRR-like; for CIRCO-like the best of those that
 leave the reference image out, as the paper does, 0.3 points behind the best of all. FashionIQ-like
 queries were not swept."""
 
 EMBEDDED_INSTRUCTCIR_WEIGHTS: Mapping[str, float] = {"cirr": 0.2, "circo": 0.4, "fashioniq": 0.6}
 """Weight of InstructCIR in CVSI + InstructCIR for the small models: the best of `sweep-fusion` on
-the embedded worlds of the seeds 101 and 102 together, which nothing is reported on."""
+the embedded worlds of the seeds 101 and 102 together, on which no result is reported."""
 
 
 def production() -> Profile:

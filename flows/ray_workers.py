@@ -1,6 +1,6 @@
 """The shards of a stage on Ray workers: optional, for users of a Ray cluster.
 
-Each shard is a task of the flow run, made and published by whatever worker is free. A worker
+Each shard is a task of the flow run, made and published by any free worker. A worker
 process loads the captioner once. Ray carries a stage and a shard there and a few numbers back, by
 cloudpickle: every client of a cluster can run code on it. Prefect's records stay JSON.
 """
@@ -24,7 +24,7 @@ from tasks import progress
 from tasks.stages.run import run_shard
 
 OBJECT_STORE: Final = 100_000_000
-"""Bytes; next to nothing goes through it."""
+"""Bytes; stages, shards and counts are small."""
 
 
 class RayWorkers(Settings):
@@ -63,7 +63,7 @@ NO_RAY: Final = RayWorkers()
 
 @contextmanager
 def on_ray(chosen: RayWorkers) -> Iterator[ShardRunner]:
-    """What makes shards on Ray; a cluster of the run's own ends with it.
+    """A runner that makes shards on Ray; a cluster of the run's own ends with it.
 
     Raises:
         ConnectionError: nothing answers at the address.
@@ -121,6 +121,6 @@ def _keep_to_this_user() -> None:
 
 
 def _api_url() -> str:
-    """The server that this run talks to, a temporary one too: workers are to ask the same."""
+    """The server that this run talks to, even a temporary one: workers must use the same."""
     with get_client(sync_client=True) as client:
         return str(client.api_url)

@@ -1,4 +1,4 @@
-"""Evaluate again on other backbones: the texts are reused, only what CLIP computes is made.
+"""Evaluate again on other backbones: the texts are reused, only CLIP's features are made.
 
 Captions, edited captions and added objects do not depend on the backbone. A new one costs its
 image and text features, a mapping network if a method needs one and none was named, and scores.
@@ -142,7 +142,7 @@ def evaluate_matrix(
 
 
 def _by_backbone(made: Sequence[Rerun]) -> dict[str, dict[str, Any]]:
-    """Scores under the backbone that each method ran on; one that keeps to its own stands once."""
+    """Scores by backbone and method; a method that keeps to its own backbone stands once."""
     scores: dict[str, dict[str, Mapping[str, float]]] = {}
     mains: dict[str, str] = {}
     folders = folders_of(*(rerun.profile.query_encoder for rerun in made))
@@ -158,7 +158,15 @@ def _by_backbone(made: Sequence[Rerun]) -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Rerun:
-    """What an evaluation on one backbone made: the backbone's name, and as it was asked for."""
+    """An evaluation on one backbone.
+
+    Attributes:
+        name: Name of the backbone in tables.
+        title: The backbone as it was given.
+        profile: Settings of the run.
+        refs: The benchmarks.
+        outcome: Rankings, scores and files.
+    """
 
     name: str
     title: str
@@ -175,7 +183,7 @@ class Rerun:
         return {stage.method: recognised(backbone_of(stage), folders) for stage in rankings}
 
     def on_their_own(self) -> str:
-        """Which methods do not use the backbone, in words; empty where all do."""
+        """The methods that do not use the backbone, each with its own; empty if all use it."""
         folders = folders_of(self.profile.query_encoder)
         places = range(len(self.refs))
         every = {m: b for place in places for m, b in self.backbones(place, folders).items()}
@@ -196,7 +204,7 @@ def rerun(
     """Evaluate on one backbone; trains its mapping network first where one is needed.
 
     Raises:
-        ValueError: a method needs a mapping network and nothing says what to train it on.
+        ValueError: a method needs a mapping network, and no captions to train it on are named.
     """
     chosen = resolve_profile(profile, with_choices(settings, backbone))
     refs = tuple(choice.ref(chosen) for choice in benchmarks)
@@ -226,7 +234,7 @@ def _needs_mapping(methods: Sequence[str], refs: Sequence[BenchmarkRef]) -> bool
     return bool(_needing(methods, refs))
 
 
-# --------------------------------------------------------------------------- what one sees
+# --------------------------------------------------------------------------- artifacts
 
 
 def _show(made: Sequence[Rerun], benchmarks: Sequence[BenchmarkChoice]) -> None:
@@ -263,10 +271,10 @@ def comparison(
     """Methods by backbone on one benchmark, next to the papers' numbers.
 
     Args:
-        root: Whose ledger knows earlier backbones.
+        root: Root whose ledger holds scores on earlier backbones.
         ref: The benchmark.
         new: Backbone -> method -> main metric, of this run.
-        folders: What its backbones are called.
+        folders: Folder names of its backbones.
     """
     main = benchmark_facts(ref.name).metrics.main
     entries = [
@@ -295,7 +303,7 @@ def comparison(
 
 
 def _printed(ref: BenchmarkRef, method: str, backbones: Sequence[str]) -> str:
-    """A method's published main metric for some backbones, each with what it was measured on."""
+    """A method's published main metric for some backbones, each with its own backbone and split."""
     metric, drawn = benchmark_facts(ref.name).metrics.main, is_embedded_world(ref.root)
     found = [published_for(ref.name, ref.split, method, b, drawn=drawn) for b in backbones]
     shown = (f"{each.result.metrics[metric]:.2f} ({each.where})" for each in found if each)

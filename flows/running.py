@@ -1,4 +1,4 @@
-"""Run stages one after the other: plan, make what is missing, verify, sum up."""
+"""Run stages one after the other: plan, make missing rows, check the gaps, report."""
 
 from __future__ import annotations
 
@@ -35,14 +35,9 @@ class RunLog:
         self.stages.append(report)
         return report
 
-    @property
-    def failed_rows(self) -> int:
-        """All rows without a usable value."""
-        return sum(stage.failed for stage in self.stages)
-
 
 class StageFailed(RuntimeError):
-    """Shards of a stage raised; what was finished is published."""
+    """Shards of a stage raised; the finished shards are published."""
 
 
 Listener = Callable[[int], None]
@@ -52,7 +47,7 @@ Display = Callable[[str, int, int], AbstractContextManager[Listener]]
 
 Made = tuple[dict[str, Any], State[Any]]
 ShardRunner = Callable[[Any, Iterator[dict[str, Any]]], Iterator[Made]]
-"""Makes the shards of a stage: gives each that is done with the state in which it ended."""
+"""Makes the shards of a stage: yields each finished shard with the state in which it ended."""
 
 
 def one_by_one(stage: Any, shards: Iterator[dict[str, Any]]) -> Iterator[Made]:
@@ -69,16 +64,16 @@ def run_stage(
     retry_failed: bool = False,
     runner: ShardRunner = one_by_one,
 ) -> StageReport:
-    """Make what a stage's table lacks, shard by shard; one listing when nothing does.
+    """Make the missing rows of a stage, shard by shard; costs one listing if none is missing.
 
     A shard that raises does not stop the others. Everything that was finished stays published.
 
     Args:
-        stage: What is to be made.
+        stage: The stage to run.
         log: Gains the report.
         allow_gaps: Fraction of rows that may lack a usable value.
         retry_failed: Make rows again that have failed before.
-        runner: Where shards are made.
+        runner: Makes the shards, in this process or elsewhere.
 
     Raises:
         StageFailed: shards raised.
@@ -130,8 +125,8 @@ def run_stage(
 def in_turn(stage: Any, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]:
     """Shards as tasks take them, in random order; those that another worker has begun come last.
 
-    Workers that fill one table share its shards that way, and the others make in the end what a
-    dead one had begun.
+    Workers that fill one table share its shards that way, and in the end the living ones make the
+    shards that a dead one had begun.
     """
     table, begun = stage.table(), []
     for shard in random.sample(shards, len(shards)):
@@ -161,14 +156,14 @@ def watching(title: str, todo: int, present: int) -> AbstractContextManager[List
 def train_once(
     title: str, train: Task[..., Any], job: Job, amount: int, *arguments: Any
 ) -> dict[str, Any]:
-    """Run a training task with its progress shown; returns what it returns.
+    """Run a training task with its progress shown; returns the task's result.
 
     Args:
-        title: What is trained, in words.
+        title: A few words for progress lines.
         train: The task; it takes the job first.
-        job: What the task publishes.
+        job: The job whose network the task publishes.
         amount: Ticks of the whole training.
-        arguments: Its other arguments.
+        arguments: The task's other arguments.
     """
     todo = 0 if job.is_published else amount
     with watching(title, todo, amount - todo) as listener, progress.listening(listener):

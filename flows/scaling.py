@@ -74,7 +74,7 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """For tables."""
+        """Its name in tables."""
         return f"{self.triplets:,}" + (f" without {self.without}" if self.without else "")
 
 

@@ -43,11 +43,11 @@ from tasks.stages.rankings import RankingStage
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an evaluation made.
+    """The results of an evaluation.
 
     Attributes:
         benchmarks: per benchmark its rankings and scores.
-        log: what each stage made, reused and failed to make.
+        log: rows that each stage made, reused and failed to make.
         submissions: files for the benchmarks' servers.
         report: the HTML file.
     """
@@ -95,7 +95,7 @@ def evaluate(
         out: folder of the report and the submission files.
         title: heading of the report.
         hidden_methods: methods for benchmarks whose targets are hidden; None = `methods`.
-        commands: what to type to get the same again, for the report.
+        commands: commands that give the same results again, for the report.
     """
     log = RunLog()
     evaluated: list[EvaluatedBenchmark] = []

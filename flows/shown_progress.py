@@ -38,7 +38,7 @@ class Bar:
             self._send(100.0)
 
     def _send(self, percent: float) -> None:
-        """Tell the server; what it does not take is told the next time, and no stage fails."""
+        """Tell the server; a failed update is left to the next one, and no stage fails for it."""
         shown = min(100.0, percent)
         with suppress(httpx.HTTPError, OSError):
             if self._artifact is None:

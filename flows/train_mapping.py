@@ -83,7 +83,7 @@ def train_mapping(
 
 
 def train_mapping_for(profile: Profile, captions: str, steps: int) -> str:
-    """A mapping network for a profile's backbone, trained unless it is there; its folder.
+    """Folder of a mapping network for a profile's backbone, trained unless it is published.
 
     Args:
         profile: Backbone and where the network is published.

@@ -1,4 +1,4 @@
-"""Where a checkpoint's files are and what they are: the identity part of every fingerprint.
+"""The files of a checkpoint and their hashes: the identity in every fingerprint.
 
 A checkpoint is a local directory or a Hugging Face hub id; both are loaded by the same code.
 Identity comes from the contents of the files that change a model's output, never from a path.
@@ -22,7 +22,7 @@ _NOT_IDENTITY: Final = ("recipe.json", "trainer_state.json", "requirements.txt")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 HASHES: Final = "file-hashes"
-"""Where `models.user_cache` keeps them."""
+"""The kind of fact that these are in `models.user_cache`."""
 
 _REMEMBERED_FROM: Final = 2**20
 """Bytes from which a file's hash is remembered; a smaller file is hashed as fast as recalled."""
@@ -47,7 +47,7 @@ def loading_arguments(model: str, revision: str | None = None) -> dict[str, Any]
 
 
 def checkpoint_folder(model: str, revision: str | None = None) -> Path:
-    """Where a checkpoint's files lie on this machine.
+    """The folder of a checkpoint's files on this machine.
 
     Args:
         model: Directory or hub id.

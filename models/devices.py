@@ -1,7 +1,7 @@
-"""Devices and precisions by name. Only what picks a device of torch's imports torch.
+"""Devices and precisions by name. Only functions that return torch's values import torch.
 
-What `auto` means enters identities, and identities are asked for before anything is loaded; so
-whether there is a GPU is asked of the driver, as torch asks it.
+The meaning of `auto` enters identities, which are computed before anything is loaded. So the
+driver is asked whether there is a GPU, as torch asks it.
 """
 
 from __future__ import annotations

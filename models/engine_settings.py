@@ -18,7 +18,7 @@ from models.settings import Settings
 
 
 class EngineSettings(Settings):
-    """Which engine runs, and where."""
+    """The engine that runs, and where it runs."""
 
     engine: str
     """Name of the engine."""
@@ -63,10 +63,9 @@ def engine_kinds(union: Any) -> dict[str, type[EngineSettings]]:
 def switched(
     union: Any, values: Mapping[str, Any], changes: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
-    """The values that changes are made to, which are another engine's if the changes name it.
+    """The values to be changed: the present engine's, or those of the engine that changes name.
 
-    What the new engine has in common with the old one keeps its values; its other settings have
-    their defaults.
+    Settings that both engines have keep their values; the new engine's others have their defaults.
 
     Args:
         union: The engines to choose from.

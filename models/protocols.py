@@ -36,7 +36,7 @@ Fingerprint: TypeAlias = Mapping[str, Json]
 
 
 class EngineUnavailable(RuntimeError):
-    """An engine cannot be used at all now, whatever is asked of it."""
+    """An engine cannot be used at all now, for any request."""
 
 
 SamplingMode: TypeAlias = Literal["nucleus", "greedy", "beam_sample"]
@@ -96,7 +96,7 @@ class TextReply:
         text: The raw reply; empty when the status is not `ok`.
         status: `ok`, `engine_error`, `timeout`, `rejected` or `overlong`.
         reason: Why, in words; empty when the status is `ok`.
-        finish_reason: What ended generation as the engine says it (`stop`, `length`, ...).
+        finish_reason: The end of generation as the engine names it (`stop`, `length`, ...).
         attempts: How many times the engine was asked.
     """
 

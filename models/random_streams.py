@@ -12,7 +12,7 @@ _STREAMS_PER_SEED: Final = 1_000_000_007
 
 
 def stream_seed(seed: int, step: int) -> int:
-    """Torch's seed for a step of a run: other steps and other seeds have others."""
+    """Torch's seed for a step of a run; another step or seed has another one."""
     return (seed * _STREAMS_PER_SEED + step) % 2**63
 
 

@@ -1,4 +1,4 @@
-"""What is said of a misspelt name: the nearest known one."""
+"""Messages for misspelt names, with the nearest known one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def unknown(what: str, given: str, known: Iterable[str], also: Iterable[str] = (
     Args:
         what: Kind of the name, such as "method".
         given: The name as it was given.
-        known: Names that would do, in the order to list them in.
-        also: Further names that would do, too many to list.
+        known: Allowed names, in the order to list them in.
+        also: Further allowed names, too many to list.
     """
     names = list(known)
     near = _nearest(given, [*names, *also])

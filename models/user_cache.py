@@ -1,8 +1,8 @@
 """The user's cache folder, and facts kept in it because they take long to find out.
 
 One small file holds one fact: the thing (`name`), its state at that time (`state`), and the value.
-A file that is damaged, of another state or unreadable is as good as none, and one that cannot be
-written is left: the fact is found out again.
+A file that is damaged, unreadable or of another state is ignored, and so is a failed write: the
+fact is then found out again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from models.protocols import Json
 
 
 def user_cache_folder() -> Path:
-    """Where this user keeps what can be made or fetched again, by the XDG rule."""
+    """This user's folder for files that can be made or fetched again, by the XDG rule."""
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (given if given.is_absolute() else Path.home() / ".cache") / "cirflow"
 

@@ -1,1 +1,1 @@
-"""One stage per file: load, call a pure function, publish. Glue only."""
+"""Glue between storage and models: load, call a pure function, publish."""

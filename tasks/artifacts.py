@@ -1,4 +1,4 @@
-"""What a run leaves in Prefect's UI: small tables, never the data behind them."""
+"""Artifacts of a run in Prefect's UI: small tables, never the data behind them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ LARGEST: Final = 150_000
 
 
 def artifact_key(*parts: str) -> str:
-    """A key that Prefect takes: lower case letters, digits and dashes; never empty."""
+    """A key that Prefect takes: lower case letters, digits and dashes; never empty.
+
+    Raises:
+        ValueError: the parts have neither a letter nor a digit.
+    """
     key = re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
     if not key:
-        raise ValueError(f"no letter or digit in {parts!r} to make an artifact's key of")
+        raise ValueError(f"an artifact's key needs a letter or digit; {parts!r} has none")
     return key
 
 
@@ -38,7 +42,7 @@ def publish_markdown(key: str, text: str, description: str) -> None:
     """Show a page in the UI; a page that is too long is cut and says so.
 
     Raises:
-        httpx.HTTPError: the server did not take it, or could not be reached for minutes.
+        httpx.HTTPError: the server refused it, or could not be reached for minutes.
     """
     if len(text.encode()) > LARGEST:
         text = text.encode()[:LARGEST].decode(errors="ignore")
@@ -49,7 +53,7 @@ def publish_markdown(key: str, text: str, description: str) -> None:
 
 
 def stages_markdown(stages: Sequence[Mapping[str, Any]]) -> str:
-    """What each stage made, reused and failed to make."""
+    """A table of the rows that each stage made, reused and failed to make."""
     columns = ("stage", "made", "reused", "failed", "seconds")
     rows = [
         (s["title"], s["made"], s["reused"], s["failed"], f"{s['seconds']:.1f}") for s in stages

@@ -1,7 +1,7 @@
-"""What people call a backbone that is a folder: the folder's name, and a short hash of its weights.
+"""Names of backbones that are folders, for people: the folder's name and a hash of its weights.
 
-Its identity is `local HASH`, in specs and in the ledger's rows: the same weights elsewhere are the
-same backbone. What the folder was called is noted beside, for tables and pages alone.
+Their identity is `local HASH`, in specs and in the ledger's rows: the same weights elsewhere are
+the same backbone. The folder's name is noted next to it, for tables and pages alone.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from models.encoders.spec import EncoderSpec
 
 Folders = Mapping[str, str]
-"""Name by content (`local HASH`) -> what its folder was called."""
+"""Name by content (`local HASH`) -> name of its folder."""
 
 
 def folders_of(*specs: EncoderSpec) -> dict[str, str]:
-    """What the folders of some backbones are called; the others are not in it."""
-    from tasks.engines import backbone_name  # who only reads the ledger needs no engines
+    """The folders' names of those backbones that are folders; hub models are left out."""
+    from tasks.engines import backbone_name  # readers of the ledger need no engines
 
     return {
         backbone_name(spec): re.sub(r"[^\w.+-]+", "-", spec.directory.resolve().name)

@@ -1,4 +1,4 @@
-"""How a task says that its work was done before: the run shows as Cached, and nothing is stored."""
+"""The state of a task whose work was done before: it shows as Cached, and nothing is stored."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def load_mapping(checkpoint: str) -> MappingNetwork:
 
 @contextmanager
 def _on_disk(checkpoint: str) -> Iterator[str]:
-    """A mapping network's files on this machine."""
+    """A path of the mapping network on this machine; one on S3 is copied for the while."""
     if not checkpoint.startswith("s3://"):
         yield checkpoint
         return

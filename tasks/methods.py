@@ -42,7 +42,7 @@ def configured_method(
 def why_not_ready(name: str, profile: Profile) -> str:
     """Why a method does not run under a profile; empty where it does.
 
-    A checkpoint that a profile names but that is not there is a reason too.
+    A checkpoint that the profile names and that is missing is a reason too.
     """
     row = method(name)
     if row.status != "needs_checkpoint":
@@ -57,10 +57,10 @@ def why_not_ready(name: str, profile: Profile) -> str:
 
 
 def label_of(name: str, profile: Profile) -> str:
-    """What must be said wherever numbers of a method are shown; empty for most.
+    """The label that all numbers of a method must carry; empty for most methods.
 
     Raises:
-        CheckpointError: the method needs a network that is not there.
+        CheckpointError: the method needs a network that is missing.
     """
     if "reformulation" not in needs(method(name), SEARCH_FAMILY):
         return ""

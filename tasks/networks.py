@@ -1,7 +1,7 @@
 """Trained reformulation networks: facts of their folders, and the networks once loaded.
 
-A finished run asks only what a folder says (`network_facts`): the hashes of its files and its
-config. Weights are loaded when rows must be made.
+A finished run reads only the folder (`network_facts`): the hashes of its files and its config.
+Weights are loaded when rows must be made.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class NetworkFacts:
         backbone: Short name of the backbone that it was trained on.
         combiner: Kind of its combiner; empty without one.
         preprocess: From pictures to pixels.
-        zero_shot: Whether it saw nothing of a benchmark, images without annotations aside.
+        zero_shot: Whether it saw nothing of a benchmark except images without annotations.
         zero_shot_reason: Why not; empty where it is.
     """
 
@@ -86,7 +86,7 @@ def network_facts(checkpoint: str) -> NetworkFacts:
 
 
 def query_form(settings: ReformulationSettings, feature: str) -> QueryForm:
-    """Branch and combiner of a query feature; what the checkpoint lacks is not asked for."""
+    """Branch and combiner of a query feature; the combiner only if the checkpoint has one."""
     form = QUERY_FORMS[feature]
     return replace(
         form, combined=form.combined and bool(network_facts(settings.checkpoint).combiner)
@@ -124,10 +124,10 @@ def encode_queries(
 
     Args:
         settings: The network.
-        form: Branch, and whether its combiner has the last word.
+        form: Branch, and whether the combiner makes the query from its output.
         images: B reference images.
         texts: B modification texts.
-        keys: B names of the images, so that equal ones are encoded alone only once.
+        keys: B names of the images, so that an image without its text is encoded only once.
 
     Raises:
         ValueError: A combiner is asked for and there is none.
@@ -147,7 +147,7 @@ def encode_queries(
 
 @functools.lru_cache(maxsize=1)
 def _loaded(checkpoint: str, identity: str) -> LoadedNetwork:
-    """A network in memory; the identity is there so that a replaced one is read again."""
+    """A network in memory; `identity` is part of the cache key, so a replaced one is read again."""
     from models.instructcir.checkpoint import load_network as load
 
     return load(_folder(checkpoint))
@@ -176,8 +176,8 @@ def _fetched(checkpoint: str, listing: tuple[Entry, ...]) -> tempfile.TemporaryD
 def why_not_zero_shot(provenance: Mapping[str, Any]) -> str:
     """Why results of a network must not be called zero-shot; empty where they may be.
 
-    A network says so itself (`zero_shot`, `zero_shot_reason`), and whatever is on record of its
-    data may: a rewriter that saw annotated texts of a benchmark leaves `saw_benchmark_texts`.
+    A network says so itself (`zero_shot`, `zero_shot_reason`), and so may the record of its data:
+    a rewriter that saw annotated texts of a benchmark leaves `saw_benchmark_texts`.
     """
     reasons = []
     if provenance.get("zero_shot") is False:
@@ -191,7 +191,7 @@ def why_not_zero_shot(provenance: Mapping[str, Any]) -> str:
 
 
 def _benchmarks_seen(record: Any) -> Iterator[str]:
-    """Every benchmark named under `saw_benchmark_texts`, however deep the record of it lies."""
+    """Every benchmark named under `saw_benchmark_texts`, at any depth of the record."""
     if isinstance(record, Mapping):
         for name, value in record.items():
             if name == "saw_benchmark_texts":

@@ -1,8 +1,8 @@
-"""Waiting for Prefect's server while it is restarted, where Prefect itself does not.
+"""Retries while Prefect's server is restarted, where Prefect itself does not retry.
 
-Prefect's clients try again when a server that answered them before does not now. Those that are
-made for one call, as artifacts make them, give up at once; a run that has worked for hours must
-not fail for that.
+Prefect's clients retry when a server that answered them before does not answer now. A client that
+is made for one call, as for an artifact, gives up at once; a run that has worked for hours must not
+fail for that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PATIENCE: Final = 300.0
 
 
 def while_server_restarts(seconds: float = PATIENCE) -> Retrying:
-    """Call a function with this, and it is called again while the server cannot be reached.
+    """Return a caller that calls a function again while the server cannot be reached.
 
     Raises:
         httpx.TransportError: the server could not be reached for that long.

@@ -33,7 +33,7 @@ CaptionKind = Literal["ensemble", "single", "instructcir"]
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """The rankings of a benchmark; everything else follows from what they read."""
+    """The rankings of a benchmark; all other stages follow from their inputs."""
 
     rankings: tuple[RankingStage, ...]
 
@@ -65,7 +65,7 @@ def plan_evaluation(profile: Profile, ref: BenchmarkRef, methods: Sequence[str])
 def gallery_stages(
     profile: Profile, collection: str, method: str = "cvsi"
 ) -> Mapping[str, AnyGalleryFeature]:
-    """The features that a whole collection is searched by with a method, by name.
+    """The stages that make a collection's features for a method to search, by feature name.
 
     Raises:
         ValueError: an unknown method, or one that does not run under the profile.
@@ -78,7 +78,7 @@ def gallery_stages(
 def query_stages(
     profile: Profile, queries: Queries, collection: str, method: str, family: str
 ) -> Mapping[str, AnyQueryFeature]:
-    """The query features that a method weighs for a benchmark family, by name.
+    """The stages of the query features that a method weighs for a family, by feature name.
 
     Raises:
         ValueError: an unknown method or family, or a method that does not run under the profile.
@@ -138,7 +138,7 @@ class _Builder:
         self.profile = self.profile.model_copy(update={"cvsi": settings})
 
     def recipe(self, family: str) -> AnyRecipe:
-        """What the method weighs."""
+        """The features that the method weighs, and their weights."""
         weights = self.profile.instructcir.weights
         return configured_method(self.method, self.profile.cvsi, weights).recipe(family)
 
@@ -246,7 +246,7 @@ class _Builder:
         cvsi = self.profile.cvsi
         return self._rewrites(
             "edit",
-            self.profile.prompts.edit[family],
+            self.profile.prompts.edit_of(family),
             "first" if single else cvsi.edit_mode,
             single,
             cvsi.fashion_captions == "both_orders",

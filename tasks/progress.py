@@ -1,4 +1,4 @@
-"""How stages report progress without knowing who shows it."""
+"""Progress of stages, which report it without knowing the display."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _tick: ContextVar[Callable[[int], None] | None] = ContextVar("tick", default=Non
 
 
 def tick(count: int) -> None:
-    """Report rows just made to whoever listens."""
+    """Report rows just made to the listener, if there is one."""
     listener = _tick.get()
     if listener is not None:
         listener(count)

@@ -23,11 +23,11 @@ from storage.tables.keys import content_key
 from storage.tables.schemas import OK
 
 WORLD_NOTE = "world.json"
-"""Lies in the folder of a drawn benchmark and says so."""
+"""A file in the folder of a benchmark that marks it as drawn."""
 
 
 class BenchmarkRef(Settings):
-    """Which split of which benchmark, where its files are, and under which protocol."""
+    """A split of a benchmark, the folder of its files, and its protocol."""
 
     name: str
     """Name of the benchmark."""
@@ -124,7 +124,7 @@ class QuerySet:
     """Queries and galleries of a benchmark, joined to image ids.
 
     Attributes:
-        benchmark: as loaded; its protocol says what was found.
+        benchmark: as loaded; its protocol says how many images were found.
         image_ids: benchmark image name -> image id, of every readable image.
         items: query id (with its category, see `item_of`) -> the query by content.
     """
@@ -177,7 +177,7 @@ def load_query_set(root: str, ref: BenchmarkRef) -> QuerySet:
 
 
 def _present_listing(root: str, ref: BenchmarkRef) -> Listing:
-    """What the collection's name stands for now, at the place of the benchmark's images."""
+    """The present listing of the collection, at the place of the benchmark's images."""
     benchmark = ref.load()
     folder = Location(image_folder(benchmark)).root if benchmark.image_paths else ""
     collection = Collection.open(Location(root), ref.collection_name, folder)
@@ -218,7 +218,7 @@ def _load_query_set(root: str, ref_json: str, listing: Listing) -> QuerySet:
 
 
 def protocol_of(ref: BenchmarkRef, query_set: QuerySet) -> dict[str, object]:
-    """What the results of this benchmark are subject to, as plain JSON."""
+    """The choices that results on this benchmark depend on, as plain JSON."""
     benchmark = query_set.benchmark
     protocol = json.loads(json.dumps(dict(benchmark.protocol), default=list))
     if protocol.get("join") == "both":

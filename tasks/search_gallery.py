@@ -60,7 +60,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found, and the texts that were made on the way."""
+    """The hits of a search, and the texts that were made for it."""
 
     hits: tuple[Hit, ...]
     captions: tuple[str, ...]
@@ -93,10 +93,10 @@ def search_gallery(
         method: a method that runs here.
         family: benchmark family whose prompts and weights are used.
         k: how many images to return.
-        include_reference: may the reference image itself be found, if the gallery holds it.
+        include_reference: whether the reference image itself may be found.
 
     Raises:
-        ValueError: the method does not run here, or an answer that it needs could not be made.
+        ValueError: the method does not run here, or a text that it needs could not be made.
         IncompleteTable: the gallery was not embedded under this profile.
         ImageProblem: the image cannot be decoded.
     """
@@ -138,8 +138,8 @@ def _gallery(
     return keys, {name: table.vectors(keys) for name, table in tables.items()}
 
 
-class _Asked:
-    """One query's image feature, captions and answers, made on the spot; each is made once."""
+class _MadeOnce:
+    """The inputs of one query (`Upstream`), made when they are first needed, each once."""
 
     def __init__(self, image_id: str, picture: Image.Image) -> None:
         self._image_id = image_id
@@ -158,7 +158,7 @@ class _Asked:
         """The reference image's captions.
 
         Raises:
-            ValueError: the captioner did not answer (with the reason).
+            ValueError: the image could not be captioned (with the reason).
         """
 
         def make() -> dict[str, list[str]]:
@@ -197,9 +197,9 @@ def _query_features(
     """Query features (1, d) by name, and the texts behind them.
 
     Raises:
-        ValueError: an answer that a feature needs could not be made.
+        ValueError: a text that a feature needs could not be made.
     """
-    upstream = _Asked(query.image_id, picture)
+    upstream = _MadeOnce(query.image_id, picture)
     (item,) = query.items("").values()
     made: dict[str, FloatArray] = {}
     texts = QueryInputs(texts=item.texts)

@@ -73,7 +73,7 @@ class MappingSettings(Settings):
         """The checkpoint of one kind of network: lincir, searle or pic2word.
 
         Raises:
-            ValueError: none was named.
+            ValueError: the profile names no checkpoint of this kind.
         """
         if not self.named[kind]:
             raise ValueError(f"{kind} needs a checkpoint of its own; set mapping.{kind}=FILE")
@@ -81,7 +81,7 @@ class MappingSettings(Settings):
 
     @property
     def named(self) -> Mapping[str, str]:
-        """Kind of network -> its checkpoint, empty where none was named."""
+        """Kind of network -> its checkpoint, empty if the profile names none."""
         return {"lincir": self.checkpoint, "searle": self.searle, "pic2word": self.pic2word}
 
 
@@ -177,10 +177,10 @@ class Profile(Settings):
 
     @property
     def network(self) -> ReformulationSettings:
-        """The reformulation network, in the encoder's precision and where the encoder runs.
+        """The reformulation network, in the encoder's precision and on the encoder's device.
 
         Raises:
-            ValueError: none was named.
+            ValueError: the profile names no network.
         """
         if not self.instructcir.checkpoint:
             raise ValueError(NO_NETWORK)

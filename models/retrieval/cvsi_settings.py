@@ -1,9 +1,9 @@
 """CVSI as a value: the paper's settings, the released code's, and every difference by name.
 
 Paper and released code differ in fifteen places, D1 to D15. Each is a field of `CvsiSettings`;
-`DIFFERENCES` lists which, and the stage that reads it. Two presets exist: `CVSI`, what the paper
-says, with the careful choice where it says nothing, and `CVSI_CODE`, what the released code
-does, which presumably made the published numbers.
+`DIFFERENCES` lists the fields, and the stages that read them. Two presets exist: `CVSI` follows the
+paper, with the careful choice where the paper is silent; `CVSI_CODE` follows the released code,
+which presumably made the published numbers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a query feature is: a function from what is known of queries to vectors, with its inputs.
+"""Query features: functions from the inputs of queries to vectors, and the needs of each.
 
 Systems declare theirs next to their methods (`models.retrieval.systems`);
 `models.retrieval.methods` lists them all.
@@ -31,9 +31,9 @@ Need: TypeAlias = Literal[
     "mapping:pic2word",
     "reformulation",
 ]
-"""What must be there before a feature can be made: N captions or one caption of the image, an edit
-of each or of the one, the added objects, a mapping network, or a trained reformulation network, in
-whose own space the vector then lies."""
+"""An input that must exist before a feature can be made: N captions or one caption of the image, an
+edit of each or of the one, the added objects, a mapping network, or a trained reformulation
+network, in whose own space the vector then lies."""
 
 Made: TypeAlias = "tuple[FloatArray, list[str]]"
 """Vectors (B, d), or (B, N * d) for features of every caption, and B reasons why a vector must not
@@ -42,7 +42,7 @@ be used (empty: it may be)."""
 
 @dataclass(frozen=True)
 class QueryInputs:
-    """What is known of one query. A feature reads some of it; what it lacks makes it fail.
+    """The inputs of one query. A feature reads some of them, and fails where one is missing.
 
     Attributes:
         texts: All readings of the modification text, the protocol's own first.
@@ -100,9 +100,9 @@ class Feature:
     Attributes:
         name: Name that methods weigh it by.
         description: How it is made.
-        needs: What must be there before it can be made.
+        needs: The inputs that must exist before it can be made.
         per_caption: Whether it is one vector per caption, (Q, N, d), and not (Q, d).
-        compute: Makes it; None where a reformulation network does, or a stage of the gallery.
+        compute: The function that makes it; None if a network or a gallery stage makes it.
     """
 
     name: str

@@ -6,8 +6,8 @@ CVSI, equations 8 to 10:
     t_k = gamma * t_c + (1 - gamma) * t_v                            (9)
     the answer is argmax_k cos(q, t_k)                               (10)
 
-Everything here is a pure function that takes numpy arrays or torch tensors alike and gives back
-what it took. Features lie in the last axis.
+All functions are pure; they take numpy arrays or torch tensors, and return the kind that was given.
+Features lie in the last axis.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def fuse(
     """Weighted sum of named parts, each scaled to length one first unless `norms` says `as_is`.
 
     Args:
-        parts: Features by name, of one shape. Parts without a weight are not looked at.
-        weights: Weight by name; a part of weight 0 need not be there.
+        parts: Features by name, of one shape. Parts without a weight are ignored.
+        weights: Weight by name; a part of weight 0 may be missing.
         norms: Exceptions from `unit`, by name.
 
     Returns:

@@ -1,7 +1,7 @@
 """LDRE's ensemble of edited captions: the one method that is not a fixed weighted sum.
 
 LDRE (Yang et al., SIGIR 2024) trusts an edited caption the more, the further it pulls the query
-away from what the unedited caption would have found. With edited captions f_i, unedited
+away from the images that the unedited caption finds. With edited captions f_i, unedited
 captions b_i and gallery g, all of length one:
 
     D_i[k] = max(0, b_i . g_k - f_i . g_k)
@@ -10,7 +10,7 @@ captions b_i and gallery g, all of length one:
     q      = sum_i w_i f_i
 
 The released code sums s_i over the whole query set, so that the answer to one query depends on
-the other queries; `scope="global"` does that, and the default weighs each query by itself.
+the other queries; `scope="global"` does that, and the default weighs each query on its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a method is: for a benchmark family, weights over named features or one function.
+"""Methods as records: for a benchmark family, weights over named features or one function.
 
 A `Recipe` sums features of one space. A `LateFusion` sums the similarities of several recipes,
 each in a space of its own; it is still one dot product, of vectors laid end to end.
@@ -65,7 +65,7 @@ class Recipe:
         return for_search(fuse(gallery, self.gallery, self.norms), self.similarity)
 
     def as_json(self) -> dict[str, Json]:
-        """What a protocol and `cirflow methods` say of it."""
+        """The recipe as protocols and `cirflow methods` show it."""
         return {
             "similarity": self.similarity,
             "query_weights": dict(self.query),
@@ -123,7 +123,7 @@ class LateFusion:
         )
 
     def as_json(self) -> dict[str, Json]:
-        """What a protocol and `cirflow methods` say of it."""
+        """The fusion as protocols and `cirflow methods` show it."""
         return {
             "similarity": "weighted sum over the parts",
             "parts": [{"weight": weight, **part.as_json()} for weight, part in self.parts],
@@ -137,7 +137,7 @@ RecipeMaker: TypeAlias = "Callable[[str, CvsiSettings], AnyRecipe]"
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One row: what a method is called, where it comes from and how it ranks.
+    """One method: its names, its source and how it ranks.
 
     Attributes:
         name: Key in `METHODS` and on the command line.
@@ -199,7 +199,7 @@ def late_fusion(first: Method, second: Method, weights: Mapping[str, float]) -> 
         weights: Benchmark family -> w in [0, 1]. At 0 and 1 one method is left as it is.
 
     Returns:
-        What makes the recipe of a family. It raises ValueError where the family has no weight or
+        The maker of a family's recipe. It raises ValueError where the family has no weight or
         a method is a late fusion itself.
     """
 
@@ -213,7 +213,9 @@ def late_fusion(first: Method, second: Method, weights: Mapping[str, float]) -> 
         for weight, part in ((1.0 - weights[family], first), (weights[family], second)):
             recipe = part.recipe(family)
             if isinstance(recipe, LateFusion):
-                raise ValueError(f"{part.title} is a late fusion itself; name what it is made of")
+                raise ValueError(
+                    f"{part.title} is a late fusion itself; name the methods that it is made of"
+                )
             parts.append((weight, recipe))
         return LateFusion(tuple(parts))
 

@@ -2,7 +2,7 @@
 
 A method is weights over named query features and over named gallery features, ranked by one
 similarity; LDRE combines its features by a function, and CVSI + InstructCIR adds the similarities
-of two methods. Only the features that the asked methods need are made. Systems of the papers'
+of two methods. Only the features that the chosen methods need are made. Systems of the papers'
 tables that do not run here are methods too, with the reason, so that a leaderboard can show their
 numbers.
 """
@@ -39,24 +39,28 @@ QUERY_FEATURES: Final[Mapping[str, Feature]] = MappingProxyType(
 
 
 def method(name: str) -> Method:
-    """A method by name; the error names the nearest known one."""
+    """A method by name.
+
+    Raises:
+        ValueError: The name is unknown; the nearest known one is named.
+    """
     if name not in METHODS:
         raise ValueError(unknown("method", name, METHODS))
     return METHODS[name]
 
 
 def needs(row: Method, family: str) -> tuple[Need, ...]:
-    """What must be there before a method's features can be made, sorted.
+    """The inputs that must exist before a method's features can be made, sorted.
 
     Raises:
-        ValueError: the method does not run here, or weighs a feature that nothing makes.
+        ValueError: the method does not run here, or weighs a feature that is not known.
     """
     recipe = row.recipe(family)
     found: set[Need] = set()
     for side, known in ((recipe.query, QUERY_FEATURES), (recipe.gallery, GALLERY_FEATURES)):
         if unmade := sorted(side.keys() - known.keys()):
             raise ValueError(
-                f"{row.title} weighs {', '.join(unmade)}, which nothing makes; known: "
+                f"{row.title} weighs {', '.join(unmade)}, which is not a feature; known: "
                 f"{', '.join(known)}"
             )
         found.update(need for name in side for need in known[name].needs)

@@ -6,7 +6,7 @@ a value that a table leaves out is absent here. Metric names are those of
 InstructCIR's Tables II and IV disagree on one number of its 300k row (CIRR R@1 39.28 and 38.86; the
 former is CoVR's value too); the table named in `PaperResult.table` is the one that is given. Three
 of the averages in its Table II are not the means of their columns, and Table V's last row lacks
-both EMA and cross-attention, so that only its second row takes a single thing out.
+both EMA and cross-attention, so that only its second row leaves out a single part.
 """
 
 from __future__ import annotations

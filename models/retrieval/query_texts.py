@@ -45,7 +45,7 @@ def fine_grained_text(
         objects: The objects most likely added, as the text generator answered.
         final_stop: Whether the second sentence ends with a full stop (difference D6).
         no_objects: What to do when nothing is added: `drop` the second sentence, or `keep` it
-            with whatever the answer was (difference D15).
+            with the answer as it is (difference D15).
     """
     if no_objects not in NO_OBJECTS:
         raise ValueError(f"no_objects is {no_objects!r}; one of {', '.join(NO_OBJECTS)}")

@@ -34,7 +34,7 @@ def group_order(members: Ints, images: Similarities, vector: Similarities) -> In
 
     Args:
         members: (S,) gallery indices, -1 behind the end.
-        images: (G, d) all that is searched.
+        images: (G, d) gallery vectors.
         vector: (d,) the query.
 
     Returns:

@@ -18,7 +18,6 @@ import torch
 # Score block: 1,024 x 16,384 float32 = 64 MiB; a gallery block at d = 1,280 is 80 MiB.
 QUERY_BLOCK = 1024
 GALLERY_BLOCK = 16384
-NO_EXCLUSION = -1
 
 Features = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
@@ -43,7 +42,7 @@ class FusionWeights:
 
 @dataclass(frozen=True, slots=True)
 class BaseSimilarities:
-    """All that any linear fusion of the same features can need.
+    """The dot products that every linear fusion of the same features needs.
 
     Attributes:
         cross: (A, B, Q, G) dot products of every query feature with every gallery feature.
@@ -123,7 +122,7 @@ def top_k(
     Args:
         queries: (Q, d) float16 or float32; products are float32.
         gallery: (G, d) float16 or float32, or an iterable of (g, d) blocks in gallery order.
-        k: How many to return; no more than what is left after exclusion.
+        k: How many to return; no more than the images left after exclusion.
         excluded: (Q,) or (Q, E) gallery indices never returned for a query; -1 for none.
         device: Where to multiply, such as ``cpu`` or ``cuda``.
         query_block: Rows of queries per product.
@@ -276,7 +275,7 @@ def _top_columns(
     if not (values[:, 0] < np.inf).all():  # topk puts NaN first
         raise ValueError("scores are NaN or infinite; check that all features are finite.")
     if values.shape[1] > k:
-        # Equal scores on both sides of the cut: topk chose among them as it pleased.
+        # Equal scores on both sides of the cut: topk chose among them arbitrarily.
         torn = np.flatnonzero(values[:, k] == values[:, k - 1])
         values, columns = values[:, :k], columns[:, :k]
         if len(torn):

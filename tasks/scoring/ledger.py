@@ -19,7 +19,7 @@ def read_ledger(root: str, folders: Folders | None = None) -> list[dict[str, Any
 
     Args:
         root: Where tables are kept.
-        folders: What backbones are called now; the others as they were called when scored last.
+        folders: Present folder names of backbones; others have those of their last scoring.
 
     Returns:
         For each ranking its method, backbone, benchmark, split, world, queries, coverage,

@@ -1,7 +1,7 @@
 """From rankings or scores of a benchmark's queries to its published metrics.
 
 Joins storage's integer view of a benchmark, and the metrics that its facts name, with the metric
-engine. Every benchmark has the same two doors: score blocks and ranked lists (a search, a file).
+engine. Every benchmark has the same two inputs: score blocks and ranked lists (a search, a file).
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def query_metrics(
     ranks: Mapping[str, Ranks] | None,
     subset_ranks: Ranks | None,
 ) -> list[dict[str, Values]]:
-    """What each query scores in each metric that the ranks can give, category by category.
+    """The score of each query in each metric that the ranks can give, category by category.
 
     Args:
         chosen: Which metrics.

@@ -52,7 +52,7 @@ class MethodScores:
         draws: metric -> its value in each bootstrap draw; draws of two methods are paired.
         queries: number of queries, failed ones included.
         coverage: fraction of the benchmark's images that were found.
-        protocol: everything that the numbers are subject to.
+        protocol: the choices that the numbers depend on.
     """
 
     metrics: Mapping[str, float]
@@ -94,6 +94,9 @@ def score_ranking(stage: RankingStage, resamples: int = RESAMPLES) -> MethodScor
 
     Queries are drawn with replacement within each category, with a fixed seed: the same ranking
     has the same interval, and two methods on one benchmark are compared on the same draws.
+
+    Raises:
+        HiddenTargets: the benchmark's targets are not public.
     """
     benchmark = stage.benchmark.load()
     require_targets(benchmark)
@@ -141,7 +144,7 @@ def record_scores(scored: Sequence[tuple[RankingStage, MethodScores]]) -> int:
 
 
 def _columns(stage: RankingStage, scores: MethodScores, created: str) -> dict[str, Any]:
-    """What all rows of a ranking share."""
+    """The columns in which all rows of a ranking agree."""
     return {
         "run": stage.spec_key,
         "method": stage.method,
@@ -157,7 +160,7 @@ def _columns(stage: RankingStage, scores: MethodScores, created: str) -> dict[st
 
 
 def _measured(key: str, name: str, scores: MethodScores) -> dict[str, Any]:
-    """One metric."""
+    """The columns of one metric."""
     low, high = scores.intervals[name]
     return {
         "result_key": key,

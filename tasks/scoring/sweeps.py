@@ -80,6 +80,9 @@ def sweep_shares(stage: RankingStage, grid: Sequence[float]) -> list[dict[str, A
     Args:
         stage: A ranking of the fusion in which both methods have a weight, its features made.
         grid: The weights to try.
+
+    Raises:
+        ValueError: the method is not a late fusion of two methods.
     """
     from models.retrieval.search import blended_top_k
 

@@ -46,7 +46,7 @@ class CaptionFeatureStage(Stage):
         return self.captions.planned()
 
     def planned_keys(self) -> Keys:
-        """The ids, or what they follow from."""
+        """The ids; as derived keys where they follow from a listing."""
         return self.captions.planned_keys()
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:

@@ -48,7 +48,7 @@ class CaptionStage(Stage):
         return self.images.ids(self.root)
 
     def planned_keys(self) -> Keys:
-        """The ids, or what they follow from."""
+        """The ids; as derived keys where they follow from a listing."""
         return self.images.planned_keys(self.root)
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:

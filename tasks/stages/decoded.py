@@ -1,4 +1,4 @@
-"""Image bytes decoded on the way to a model, with what is wrong with each image kept."""
+"""Image bytes decoded on the way to a model; the problem of each image is kept."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class Decoding(Sequence[Image.Image]):
 
     @property
     def statuses(self) -> list[str]:
-        """`ok`, or what is wrong with the image, of each that was asked for."""
+        """For each image `ok`, or the status of its problem, once it was asked for."""
         problems = [self._problems.get(index) for index in range(len(self))]
         return [problem.status if problem else OK for problem in problems]
 
     @property
     def reasons(self) -> list[str]:
-        """Why, in words; empty where nothing is wrong."""
+        """For each image the reason of its problem; empty without one."""
         problems = [self._problems.get(index) for index in range(len(self))]
         return [problem.reason if problem else "" for problem in problems]

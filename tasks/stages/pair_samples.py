@@ -1,7 +1,7 @@
 """The pairs of images that modification texts are written for, as a value.
 
-`PairSample` is a rule, not a list: who holds the same collections and the same rule draws the same
-pairs. It also stands for the images of its pairs, so that exactly those are captioned.
+`PairSample` is a rule, not a list: the same rule draws the same pairs from the same collections.
+It also stands for the images of its pairs, so that exactly those are captioned.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class PairSample(Settings):
         return "pairs of " + ", ".join(source.collection for source in self.sources)
 
     def pools(self, root: str) -> Pools:
-        """What the pairs are drawn from, after the leak guard."""
+        """The images that pairs are drawn from, after the leak guard."""
         rule = self.model_copy(update={"count": 1}).model_dump_json()
         return _pools(root, rule, self._listings(root))
 
@@ -101,7 +101,7 @@ class PairSample(Settings):
         return Collection.open(Location(root), self.sources[0].collection).read_images(ids)
 
     def identity(self, root: str) -> dict[str, Any]:
-        """Everything that decides the pairs but their number, by content."""
+        """Everything that decides the pairs, except their number, by content."""
         pools = self.pools(root)
         return {
             "version": VERSION,
@@ -114,7 +114,7 @@ class PairSample(Settings):
         }
 
     def _listings(self, root: str) -> tuple[str, ...]:
-        """What the collections' names point to now: the key of everything that is remembered."""
+        """The listings that the collections' names point to now: part of every cache key below."""
         names = [*(source.collection for source in self.sources), *self.guard]
         return tuple(listing_of(root, name) for name in names)
 
@@ -126,7 +126,7 @@ class Pools:
     Attributes:
         pools: One per source, in the order of their names.
         image_keys: Content key of each source's (image id, class) list.
-        exclusions: What the leak guard took out.
+        exclusions: The images that the leak guard took out, counted by source and guard.
     """
 
     pools: tuple[Pool, ...]

@@ -26,10 +26,10 @@ from tasks.stages.caption_features import captions_of
 from tasks.stages.captions import CaptionStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.rewrites import RewriteStage
+from tasks.stages.stage import Stage, Tick
 
 if TYPE_CHECKING:
     from models.protocols import FloatArray
-from tasks.stages.stage import Stage, Tick
 
 
 class QueryFeatureStage(Stage):
@@ -57,7 +57,7 @@ class QueryFeatureStage(Stage):
         return f"{self.feature} of {self.queries.collection_name} queries"
 
     def identity(self) -> dict[str, Any]:
-        """Feature, encoder, text forms and the specs of what it is made from."""
+        """Feature, encoder, text forms and the specs of its inputs."""
         width = self.cvsi.captions_per_image if QUERY_FEATURES[self.feature].per_caption else 1
         return {
             "feature": self.feature,
@@ -96,7 +96,7 @@ class QueryFeatureStage(Stage):
         )
 
     def make(self, items: Sequence[QueryItem], upstream: Upstream) -> tuple[FloatArray, list[str]]:
-        """Vectors of some queries (B, d), and why each must not be used (empty = it may)."""
+        """Vectors of B queries (B, d), and for each why it must not be used (empty: it may be)."""
         mapping = load_mapping(self.mapping) if self.mapping else None
         maker = FeatureMaker(load_encoder(self.encoder), self.cvsi, mapping)
         images = upstream.images(self.images, [item.image_id for item in items])
@@ -140,7 +140,7 @@ class QueryFeatureStage(Stage):
 
 
 class Upstream(Protocol):
-    """Where a query's image features, captions and answers come from."""
+    """The source of queries' image features, captions and answers."""
 
     def images(self, stage: ImageFeatureStage, image_ids: Sequence[str]) -> FloatArray:
         """Un-normalised image features (B, d)."""

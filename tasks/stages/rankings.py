@@ -90,7 +90,7 @@ class RankingStage(Stage):
         }
 
     def _label(self) -> dict[str, Any]:
-        """Nothing for zero-shot methods: a score that must be labelled is another score."""
+        """The label of scores that are not zero-shot, which tells them apart; else empty."""
         said = {key: value for key, value in _trained_protocol(self).items() if "zero_shot" in key}
         return {} if said["zero_shot"] else said
 
@@ -129,7 +129,7 @@ class RankingStage(Stage):
         )
 
     def features(self, query_set: QuerySet, category: str) -> CategoryFeatures:
-        """All features of one category that the method weighs, of what has every one of them."""
+        """The features that the method weighs, of queries and images that have every one."""
         recipe = self.recipe
         gallery_tables = {n: self.gallery_features[n].table() for n in recipe.gallery}
         query_tables = {n: self.query_features[n].table() for n in recipe.query}
@@ -149,7 +149,7 @@ class RankingStage(Stage):
         )
 
     def rank(self, query_set: QuerySet, category: str) -> RankedCategory:
-        """Rank all queries of one category whose features are there."""
+        """Rank all queries of one category that have every feature."""
         from models.retrieval.search import top_k
 
         made = self.features(query_set, category)
@@ -224,9 +224,8 @@ def _gallery_list(query_set: QuerySet) -> dict[str, list[str]]:
 def _usable(tables: Mapping[str, Table]) -> frozenset[str]:
     """Keys that have a usable row in every table."""
     good = [
-        set(rows.filter(pl.col("status") == OK)[table.schema.key])
+        set(table.read(["status"]).filter(pl.col("status") == OK)[table.schema.key])
         for table in tables.values()
-        if (rows := table.read(["status"])) is not None
     ]
     return frozenset(set.intersection(*good)) if good else frozenset()
 
@@ -258,7 +257,7 @@ def _category_rows(ranked: RankedCategory) -> dict[str, dict[str, Any]]:
 
 
 def ranking_protocol(stage: RankingStage) -> dict[str, Any]:
-    """Everything that a number made from this ranking is subject to."""
+    """The choices that numbers made from this ranking depend on."""
     query_set = load_query_set(stage.root, stage.benchmark)
     folders = folders_of(*_encoders(stage))
     return {
@@ -272,7 +271,7 @@ def ranking_protocol(stage: RankingStage) -> dict[str, Any]:
 
 
 def _trained_protocol(stage: RankingStage) -> dict[str, Any]:
-    """What a trained network adds: how it is asked, and whether its numbers are zero-shot."""
+    """The part of a trained network: how it is used, and whether its numbers are zero-shot."""
     for feature in stage.query_features.values():
         if isinstance(feature, ReformulatedQueryStage):
             facts = network_facts(feature.network.checkpoint)
@@ -303,6 +302,6 @@ def backbone_of(stage: RankingStage) -> str:
             names.append(f"{network_facts(feature.network.checkpoint).backbone}{REFORMULATED}")
         else:
             names.append(backbone_name(feature.encoder))
-    # A network on the very backbone that the other features are made with says it all.
+    # The name of a network includes the backbone below it, which is not named twice.
     shown = [name for name in dict.fromkeys(names) if f"{name}{REFORMULATED}" not in names]
     return " & ".join(shown)

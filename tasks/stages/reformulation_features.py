@@ -50,7 +50,7 @@ class ReformulatedImageStage(Stage):
         return self.images.ids(self.root)
 
     def planned_keys(self) -> Keys:
-        """The ids, or what they follow from."""
+        """The ids; as derived keys where they follow from a listing."""
         return self.images.planned_keys(self.root)
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
@@ -83,11 +83,11 @@ class ReformulatedQueryStage(Stage):
 
     @property
     def form(self) -> QueryForm:
-        """Branch and combiner; what the checkpoint lacks is not asked for."""
+        """Branch and combiner; the combiner only if the checkpoint has one."""
         return query_form(self.network, self.feature)
 
     def identity(self) -> dict[str, Any]:
-        """The network and how it is asked; two names for one way share a table."""
+        """Network, branch and combiner; features that agree in these share a table."""
         return {
             "network": features_identity(self.network, self.form.branch),
             "combined": self.form.combined,

@@ -83,7 +83,7 @@ class RewriteStage(Stage):
         return sorted(self.requests())
 
     def planned_keys(self) -> Keys:
-        """What the requests follow from: queries, captions, and how both are combined."""
+        """Derived keys: queries, captions and how both are combined decide the requests."""
         asked = {
             "queries": sorted(self.queries.items(self.root)),
             "captions": self.captions.table().state(),
@@ -124,7 +124,7 @@ class RewriteStage(Stage):
         return replies
 
     def read(self, reply: TextReply) -> Answer:
-        """What a raw reply says."""
+        """The answer in a raw reply, or why it has none."""
         return read_reply(reply, self.step, self.rewriting)
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:

@@ -35,7 +35,7 @@ def is_transient(task: Any, run: Any, state: Any) -> bool:
 
 @task(task_run_name="plan {stage.title}", cache_policy=NO_CACHE, persist_result=False)
 def plan_stage(stage: Stage, retry_failed: bool = False) -> Plan | State[Plan]:
-    """What of a stage is missing; a stage that is complete shows as Cached."""
+    """The missing shards of a stage; a stage that is complete shows as Cached."""
     plan = stage.table().plan(stage.planned_keys(), stage.shard_size, retry_failed)
     return plan if plan.shards else shown_as_cached(plan)
 

@@ -20,7 +20,7 @@ Tick = Callable[[int], None]
 
 
 class Stage(Settings):
-    """A table to be filled. Subclasses say with what.
+    """A table to fill. Subclasses say with which rows.
 
     A stage that reads another stage's table has it as a field. Order, provenance and reuse follow
     from that graph (`inputs`). Identity and table are computed once for each stage value.
@@ -53,7 +53,7 @@ class Stage(Settings):
         """Make one row for each member, failed ones included."""
 
     def planned_keys(self) -> Keys:
-        """The planned keys, or what they follow from where computing them costs reads."""
+        """The planned keys; as derived keys where computing them costs reads."""
         return self.planned()
 
     @property
@@ -101,10 +101,12 @@ class Stage(Settings):
         try:
             return load_table(self.location, self.table_name, self.spec_key)
         except FileNotFoundError as error:
-            raise IncompleteTable(f"{self.title}: nothing was made yet") from error
+            raise IncompleteTable(
+                f"{self.title}: nothing was made yet; run the flow that fills this table"
+            ) from error
 
     def __copy__(self) -> Stage:
-        """A copy without what was computed from the fields: `model_copy` may change these."""
+        """A copy without cached properties: `model_copy` may change the fields behind them."""
         copied = super().__copy__()
         for name in copied.__dict__.keys() - type(self).model_fields.keys():
             del copied.__dict__[name]
@@ -132,5 +134,5 @@ def in_order(stages: Iterable[Stage]) -> list[Stage]:
 
 
 def inputs_of(stages: Sequence[Stage]) -> list[Stage]:
-    """What some stages read, directly and indirectly, in order."""
+    """The stages that some stages read, directly and indirectly, in order."""
     return [stage for stage in in_order(stages) if stage not in stages]

@@ -29,7 +29,7 @@ from models.retrieval.query_texts import (
     pic2word_text,
     pseudo_text,
 )
-from models.retrieval.systems.cvsi import cvsi_recipe, with_cvsi_settings
+from models.retrieval.systems.cvsi import cvsi_recipe
 
 PAPER = {"cirr": (0.6, 0.4, 0.2), "circo": (0.6, 0.4, 0.2), "fashioniq": (0.2, 0.6, 0.1)}
 
@@ -163,7 +163,9 @@ def test_rows_that_do_not_run_say_why() -> None:
 
 def test_unknown_features_are_refused() -> None:
     row = replace(METHODS["text-only"], make=everywhere({"depth": 1.0}))
-    with pytest.raises(ValueError, match="weighs depth, which nothing makes; known: reference_im"):
+    with pytest.raises(
+        ValueError, match="weighs depth, which is not a feature; known: reference_im"
+    ):
         needs(row, "circo")
     with pytest.raises(ValueError, match="all gallery features have weight 0"):
         Recipe(query={"text": 1.0}, gallery={"image": 0.0})
@@ -201,12 +203,12 @@ def test_settings_are_plain_json_and_checked() -> None:
 
 def test_own_settings_make_a_row() -> None:
     settings = CVSI.changed(similarity="dot", caption_mean="raw_mean")
-    row = with_cvsi_settings("mine", "Mine", settings)
+    row = replace(METHODS["cvsi"], settings=settings)
     assert row.recipe("circo").similarity == "dot"
     assert settings.stored_mean == "raw_mean"
     assert cvsi_recipe("circo", settings).norms == {}
     own = settings.changed(weights={"sketches": settings.weights["cirr"]})
-    assert dict(with_cvsi_settings("mine", "Mine", own).recipe("sketches").query) == dict(
+    assert dict(replace(METHODS["cvsi"], settings=own).recipe("sketches").query) == dict(
         METHODS["cvsi"].recipe("cirr").query
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -55,11 +54,6 @@ def cvsi_recipe(family: str, settings: CvsiSettings, without: tuple[str, ...] = 
     )
 
 
-def with_cvsi_settings(name: str, title: str, settings: CvsiSettings) -> Method:
-    """A CVSI row with a user's own settings."""
-    return replace(CVSI_METHOD, name=name, title=title, settings=settings)
-
-
 FEATURES: Final[tuple[Feature, ...]] = (fine_grained,)
 
 _CVSI_PAPER: Final = (
@@ -75,7 +69,7 @@ _ABLATIONS: Final = (
     ("target-image", "target image features", ("image",)),
     ("target-captions", "target average captions features", ("captions",)),
 )
-"""Rows of CVSI's Table III: name, what is left out, features whose weight becomes 0."""
+"""Rows of CVSI's Table III: name, part left out, features whose weight becomes 0."""
 
 METHODS: Final = (
     Method(

@@ -33,7 +33,7 @@ def published_only() -> list[Method]:
             "InstructCIR, Table II",
             "Edit the reference with a diffusion editor, then image only.",
             "not_implemented",
-            "needs a diffusion editor (timbrooks/instruct-pix2pix), which is no dependency here",
+            "needs a diffusion editor (timbrooks/instruct-pix2pix), which is not a dependency here",
         ),
         (
             "compodiff",
@@ -65,7 +65,7 @@ def published_only() -> list[Method]:
             "CoVR, AAAI 2024",
             "BLIP text encoder that reads the image.",
             "not_implemented",
-            "needs the BLIP-L retrieval model, which is no dependency here",
+            "needs the BLIP-L retrieval model, which is not a dependency here",
         ),
         (
             "clip4cir",

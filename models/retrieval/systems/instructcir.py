@@ -32,8 +32,8 @@ NO_NETWORK: Final = f"no reformulation network is named; {TRAIN_OR_NAME}"
 INSTRUCTCIR_WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
     dict.fromkeys(PAPER_WEIGHTS, 0.5)
 )
-"""Weight of InstructCIR in CVSI + InstructCIR: an own choice, both alike, as no paper has the
-fusion. Find better ones on a validation split (`sweep-fusion` with method=cvsi-instructcir)."""
+"""Weight of InstructCIR in CVSI + InstructCIR: equal shares, as no paper has this fusion. Find
+better ones on a validation split (`sweep-fusion` with method=cvsi-instructcir)."""
 
 _ROWS: Final = (
     ("instructcir", "InstructCIR", "Cross-attention reformulation network and combiner."),
