@@ -2,7 +2,7 @@
 prefect.yaml, and the workers that run them. The address of the UI is printed.
 
 A repetition adds missing parts; running processes and changes made in the UI stay. The state
-(runs, schedules, results) lies in FOLDER/.cirflow/prefect and survives `cirflow down`. Relative
+(runs, schedules, logs) lies in FOLDER/.cirflow/prefect and survives `cirflow down`. Relative
 paths in the forms start at FOLDER."""
 
 from __future__ import annotations
