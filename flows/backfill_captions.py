@@ -323,7 +323,7 @@ def _end(
     if problems := [outcome for outcome in outcomes if outcome is not None]:
         raise problems[0]
     if failed:
-        message = f"{len(failed)} images could not be captioned; that is within what is allowed."
+        message = f"{len(failed)} images could not be captioned; that is within allow_gaps."
         message += f" {summary}"
         return Completed(name="CompletedWithGaps", message=message, data=data)
     return Completed(message=f"every chosen image has its captions. {summary}", data=data)

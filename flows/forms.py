@@ -70,7 +70,7 @@ class Clip(Settings):
 
     @property
     def title(self) -> str:
-        """A few words for the names of runs."""
+        """A few words for the names of runs and reports."""
         name = Path(self.name).name if Path(self.name).is_dir() else self.name
         return f"{name} {self.pretrained}".strip() or "the profile's backbone"
 
@@ -145,7 +145,7 @@ class Captioning(Captioner):
 
 
 class Work(Settings):
-    """How the work is cut, and the share of rows that may fail."""
+    """Size of the shards, and the share of rows that may fail."""
 
     shard_size: int = chosen("shards", unset=0, ge=0)
     allow_gaps: float | None = chosen("allow_gaps", unset=None, ge=0, le=1)

@@ -123,7 +123,7 @@ def run_stage(
 
 
 def in_turn(stage: Any, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]:
-    """Shards as tasks take them, in random order; those that another worker has begun come last.
+    """Shards as tasks take them, in random order; shards that another worker has begun come last.
 
     Workers that fill one table share its shards that way, and in the end the living ones make the
     shards that a dead one had begun.

@@ -120,7 +120,7 @@ def evaluate(
 
 
 def _show(data: ReportData, outcome: Outcome, backbone: str) -> None:
-    """Leave a page for each benchmark in Prefect's UI, and one on what the run did."""
+    """Leave a page for each benchmark in Prefect's UI, and one on the run's stages and files."""
     report = outcome.report.resolve()
     for section in data.sections:
         text = section_markdown(section, report, data.embedded_world)

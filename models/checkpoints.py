@@ -64,7 +64,7 @@ def checkpoint_folder(model: str, revision: str | None = None) -> Path:
 
 
 def checkpoint_identity(model: str, revision: str | None = None) -> Mapping[str, str]:
-    """File name -> sha256 of every file of a checkpoint that can change what the model answers.
+    """File name -> sha256 of every file of a checkpoint that can change the model's output.
 
     Args:
         model: Directory or hub id.

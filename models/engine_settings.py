@@ -63,7 +63,7 @@ def engine_kinds(union: Any) -> dict[str, type[EngineSettings]]:
 def switched(
     union: Any, values: Mapping[str, Any], changes: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
-    """The values to be changed: the present engine's, or those of the engine that changes name.
+    """The values before the changes: the present engine's, or another's if the changes name it.
 
     Settings that both engines have keep their values; the new engine's others have their defaults.
 

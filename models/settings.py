@@ -17,7 +17,7 @@ def _texts_in_one_line(schema: dict[str, Any]) -> None:
 
 
 class Settings(BaseModel):
-    """A frozen group of settings; the docstring below a field is its text everywhere."""
+    """A frozen group of settings; the docstring below a field is its text in forms and lists."""
 
     model_config = ConfigDict(
         frozen=True,

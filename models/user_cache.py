@@ -28,7 +28,7 @@ def recall(kind: str, name: str, state: Mapping[str, Json]) -> Json:
     """The fact that was remembered of a thing in that state; None where there is none.
 
     Args:
-        kind: What the fact is about; the caller knows what type of value it remembered.
+        kind: The kind of fact; the caller knows the type of its value.
         name: The thing.
         state: All that the fact depends on.
     """

@@ -23,7 +23,7 @@ def settings_of(name: str, profile_settings: CvsiSettings) -> CvsiSettings:
 def configured_method(
     name: str, settings: CvsiSettings, weights: Mapping[str, float] = INSTRUCTCIR_WEIGHTS
 ) -> Method:
-    """A method whose CVSI weights, means and similarity are those of `settings`.
+    """A method with the CVSI weights, means and similarity of `settings`.
 
     Args:
         name: A method of `METHODS`.

@@ -213,7 +213,7 @@ class _Builder:
             root=self.profile.root,
             shard_size=self.profile.shards.features,
             feature=feature,
-            queries=self._asked(),
+            queries=self._known_queries(),
             network=self.profile.network,
         )
         return self._keep(stage)
@@ -227,7 +227,7 @@ class _Builder:
             root=self.profile.root,
             shard_size=self.profile.shards.features,
             feature=feature,
-            queries=self._asked(),
+            queries=self._known_queries(),
             encoder=self.profile.query_encoder,
             images=self._image_features("references"),
             cvsi=self.profile.cvsi,
@@ -269,7 +269,7 @@ class _Builder:
             root=self.profile.root,
             shard_size=self.profile.shards.rewrites,
             step=step,
-            queries=self._asked(),
+            queries=self._known_queries(),
             captions=self._captions("references", single),
             content=content,
             all_orders=all_orders,
@@ -280,7 +280,7 @@ class _Builder:
         )
         return self._keep(stage)
 
-    def _asked(self) -> Queries:
+    def _known_queries(self) -> Queries:
         assert self.queries is not None  # a gallery alone has no query features
         return self.queries
 

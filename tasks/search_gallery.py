@@ -126,7 +126,7 @@ def search_gallery(
 def _gallery(
     stages: Mapping[str, AnyGalleryFeature], recipe: AnyRecipe, allow_gaps: float
 ) -> tuple[list[str], dict[str, FloatArray]]:
-    """Ids with all needed features, and those features in their order."""
+    """Ids of images with all needed features, and the features in the order of the ids."""
     tables = {name: stages[name].existing_table() for name in recipe.gallery}
     planned = next(iter(stages.values())).planned()
     good = set(planned)

@@ -147,11 +147,6 @@ def published_fingerprint(path: Path) -> Mapping[str, Json]:
     return _fingerprint(*_read(path))
 
 
-def mapping_from_checkpoint(content: Any, where: str = "the checkpoint") -> MappingNetwork:
-    """The mapping network inside a loaded checkpoint of any known form."""
-    return _filled(*_parsed(content, where), where)
-
-
 def dump_mapping(network: MappingNetwork, recipe: Mapping[str, Json]) -> dict[str, bytes]:
     """The files of our own form, by name; writing them is the caller's business.
 

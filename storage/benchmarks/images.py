@@ -58,7 +58,7 @@ def locate_images(benchmark: Benchmark) -> Benchmark:
 
 
 def image_coverage(benchmark: Benchmark) -> ImageCoverage:
-    """Coverage of a benchmark that went through ``locate_images``."""
+    """Coverage of a benchmark from ``locate_images``."""
     found = len(benchmark.image_paths)
     return ImageCoverage(found + len(benchmark.missing), found, benchmark.missing[:5])
 

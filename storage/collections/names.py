@@ -339,7 +339,7 @@ def _write_place(location: Location, name: str, source: str, listing: Listing) -
 
 
 def _write_pointer(found: Found, listing: Listing, places: tuple[str, ...], new: bool) -> bool:
-    """Write what a name stands for; False where the name was new and is not any more."""
+    """Write the pointer of a name; False if another run made a new name first."""
     rows = _rows_of(found.location, listing)
     said = {
         "name": found.name,

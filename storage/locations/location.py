@@ -97,7 +97,7 @@ class Location:
         return self._store.read(_checked(path))
 
     def open_read(self, path: str, *, sequential: bool = False) -> IO[bytes]:
-        """Open a file for reading; `sequential` reads ahead, otherwise only what is asked for."""
+        """Open a file for reading; `sequential` reads ahead, else each read is a request."""
         return self._store.open(_checked(path), sequential)
 
     def create(self, path: str, data: bytes) -> bool:

@@ -91,7 +91,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with a published part, and what to do about it."""
+    """A fault of a published part, with the next step in words."""
 
     part: str
     what: str

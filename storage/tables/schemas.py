@@ -177,7 +177,7 @@ def table_schema(name: str, spec: Mapping[str, Any]) -> TableSchema:
 def make_rows(schema: TableSchema, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> pa.Table:
     """Build rows of a table from plain columns.
 
-    Vectors may be one array of shape (rows, dim); those of rows that are not ok become null.
+    Vectors may be one array of shape (rows, dim); vectors of rows that are not ok become null.
     ``status`` may be left out (all ok) and so may ``reason`` where all is ok; other columns that
     are left out are null, which only rows that are not ok may be.
 

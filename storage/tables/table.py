@@ -79,7 +79,7 @@ def open_table(location: Location, name: str, spec: Mapping[str, Any]) -> Table:
     """Open the table of a spec, writing its spec.json if this is the first time.
 
     Raises:
-        ValueError: no such table, or a spec that is not plain JSON or lacks what the table needs.
+        ValueError: no such table, or a spec that is not plain JSON or lacks a field of the table.
         SpecConflict: the spec.json there says something else.
     """
     schema = table_schema(name, spec)
@@ -457,8 +457,8 @@ def _incomplete(table: Table, lacking: Sequence[str], planned: int, allow_gaps: 
     return (
         f"{table.folder} has no ok row for {len(lacking)} of {planned} keys"
         f" ({len(lacking) / planned:.2%}, allowed {allow_gaps:.2%}); first: {examples}."
-        " Run the backfill again for those that are missing, with retry_failed for those that"
-        " failed, or allow the gaps"
+        " Run the backfill again for missing rows, with retry_failed for failed ones, or allow the"
+        " gaps"
     )
 
 

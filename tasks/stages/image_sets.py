@@ -21,7 +21,7 @@ Which = Literal["missing", "failed", "stale"]
 
 
 class ImageSet(Settings):
-    """Some images of a collection: all, or those that a benchmark uses."""
+    """Images of a collection: all, or the part that a benchmark uses."""
 
     collection: str
     """Name of an ingested collection."""

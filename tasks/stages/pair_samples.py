@@ -97,7 +97,7 @@ class PairSample(Settings):
         return self.ids(root)
 
     def read(self, root: str, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        """Stream (id, bytes) of some images; those of all collections lie in one table."""
+        """Stream (id, bytes) of some images; one table holds the images of all collections."""
         return Collection.open(Location(root), self.sources[0].collection).read_images(ids)
 
     def identity(self, root: str) -> dict[str, Any]:

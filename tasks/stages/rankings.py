@@ -295,7 +295,7 @@ def _encoders(stage: RankingStage) -> list[EncoderSpec]:
 
 
 def backbone_of(stage: RankingStage) -> str:
-    """The backbones behind a ranking by content, and what was trained on top of them."""
+    """The backbones behind a ranking by content, marked where a network was trained on one."""
     names = []
     for feature in stage.query_features.values():
         if isinstance(feature, ReformulatedQueryStage):

@@ -1,6 +1,6 @@
 """Planning and running stages as Prefect tasks: one task run for a plan, one for each shard.
 
-The published part is the cache, and Prefect's record of a task is what the UI shows. Tasks look at
+The published part is the cache; Prefect's record of a task is for the UI alone. Tasks look at
 the table themselves, so no record can outlive its part, and nothing of a result is stored.
 """
 

@@ -116,8 +116,8 @@ class Stage(Settings):
 def in_order(stages: Iterable[Stage]) -> list[Stage]:
     """Some stages and every stage whose table they read, each once, inputs first.
 
-    Stages that read nothing come first, then those that read only these, and so on, so that one
-    kind of model works at a time.
+    Stages without inputs come first, then stages that read only these, and so on, so that one kind
+    of model works at a time.
     """
     levels: dict[str, tuple[int, Stage]] = {}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _NOT_A_BYTE: Final = re.compile("[\ud800-\udc7f\udd00-\udfff]")
-"""Halves of surrogate pairs other than those that stand for a byte."""
+"""Halves of surrogate pairs, except the halves that stand for a byte."""
 
 
 class SourceFault(Exception):

@@ -113,7 +113,7 @@ def _local_file(source: Location, path: Path, raw: str) -> SourceFile:
         return SourceFile(source, raw, 0, "unreadable", _unreadable(error))
     if problem is None and not stat.S_ISREG(status.st_mode):
         problem = SourceFault("not_a_file", "a pipe, socket or device is not read")
-    if problem is not None:  # its size and time are those of something else
+    if problem is not None:  # size and time belong to the link's target or to a device
         return SourceFile(source, raw, 0, problem.status, problem)
     return SourceFile(source, raw, status.st_size, str(status.st_mtime_ns))
 
