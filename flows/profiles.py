@@ -22,9 +22,11 @@ from pydantic import BaseModel, ValidationError
 import models
 from models.captioners.blip2 import Blip2Settings
 from models.captioners.llava import LlavaSettings
+from models.captioners.settings import CaptionerSettings
 from models.encoders.spec import EncoderSpec
-from models.engine_settings import EngineSettings, switched
+from models.engine_settings import EngineSettings, engine_kinds, switched
 from models.generators.openai_server import OpenAIServerSettings
+from models.generators.settings import GeneratorSettings
 from models.generators.transformers import TransformersSettings
 from models.retrieval.cvsi_settings import CvsiSettings, CvsiWeights
 from models.settings import in_words
@@ -217,33 +219,45 @@ def _named_or_file(name: str) -> Profile:
 def _changed(profile: Profile, changes: Mapping[str, Any], where: str) -> Profile:
     values = profile.model_dump(mode="json")
     try:
-        _switch_engines(profile, values, changes, "")
+        changes = _switch_engines(profile, values, changes, "")
     except ValueError as error:
         raise ProfileError(f"{where}: {error}") from error
     _merge(values, changes, where, "")
     try:
         return Profile.model_validate(values)
     except ValidationError as error:
-        raise ProfileError(f"{where}: {in_words(error)}") from error
+        raise ProfileError(f"{where}: {_without_engines(in_words(error))}") from error
+
+
+def _without_engines(message: str) -> str:
+    """A message whose settings have the names that users give them: no engine inside."""
+    for name in (*engine_kinds(CaptionerSettings), *engine_kinds(GeneratorSettings)):
+        message = message.replace(f".{name}.", ".")
+    return message
 
 
 def _switch_engines(
     settings: BaseModel, values: dict[str, Any], changes: Mapping[str, Any], prefix: str
-) -> None:
+) -> dict[str, Any]:
     """Give every group of an engine the values of the engine that its changes name.
 
+    Returns:
+        The changes without settings of other engines than those that are named.
+
     Raises:
-        ValueError: An unknown engine, or a setting that it lacks.
+        ValueError: An unknown engine.
     """
+    own = dict(changes)
     for name, change in changes.items():
         inner = getattr(settings, name, None)
         if not isinstance(change, Mapping) or not isinstance(inner, BaseModel):
             continue
         if isinstance(inner, EngineSettings):
             union = type(settings).model_fields[name].annotation
-            values[name] = switched(union, values[name], change, prefix + name)
+            values[name], own[name] = switched(union, values[name], change, prefix + name)
         else:
-            _switch_engines(inner, values[name], change, f"{prefix}{name}.")
+            own[name] = _switch_engines(inner, values[name], change, f"{prefix}{name}.")
+    return own
 
 
 def _merge(values: dict[str, Any], changes: Mapping[str, Any], where: str, prefix: str) -> None:

@@ -7,6 +7,7 @@ unions of them are `models.captioners.settings` and `models.generators.settings`
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -15,6 +16,9 @@ from pydantic_core import to_jsonable_python
 from models.devices import torch_dtype_name
 from models.protocols import AutoDtype
 from models.settings import Settings
+from models.spelling import unknown
+
+logger = logging.getLogger(__name__)
 
 
 class EngineSettings(Settings):
@@ -62,39 +66,43 @@ def engine_kinds(union: Any) -> dict[str, type[EngineSettings]]:
 
 def switched(
     union: Any, values: Mapping[str, Any], changes: Mapping[str, Any], where: str
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The values before the changes: the present engine's, or another's if the changes name it.
 
     Settings that both engines have keep their values; the new engine's others have their defaults.
+    A change of a setting that only other engines have is dropped with a warning: one profile may
+    hold the settings of several engines.
 
     Args:
         union: The engines to choose from.
         values: Values of the present engine.
         changes: Single values to replace.
-        where: Name of the group, for errors.
+        where: Name of the group, for messages.
 
     Returns:
-        All values of the engine before the changes; None for one that has no default.
+        All values of the engine before the changes, None for one that has no default; and the
+        changes that concern it.
 
     Raises:
-        ValueError: An unknown engine, or a setting that only other engines have.
+        ValueError: An unknown engine.
     """
     kinds = engine_kinds(union)
     name = changes.get("engine", values["engine"])
     if name not in kinds:
-        raise ValueError(f"{where}.engine is {name!r}; one of {', '.join(map(repr, kinds))}")
+        raise ValueError(unknown(f"{where}.engine", str(name), kinds))
     fields = kinds[name].model_fields
+    own = dict(changes)
     for field in changes:
         owners = [other for other, kind in kinds.items() if field in kind.model_fields]
         if field not in fields and owners:
-            raise ValueError(
-                f"{where}.{field} is a setting of {' and '.join(owners)}, but {where}.engine is "
-                f"{name}, which has {', '.join(fields)}"
+            del own[field]
+            logger.warning(
+                "%s.%s is ignored: it is a setting of %s, and %s.engine is %s",
+                *(where, field, " and ".join(owners), where, name),
             )
     defaults = {
         field: None if info.is_required() else to_jsonable_python(info.default)
         for field, info in fields.items()
     }
-    return {field: values.get(field, default) for field, default in defaults.items()} | {
-        "engine": name
-    }
+    before = {field: values.get(field, default) for field, default in defaults.items()}
+    return before | {"engine": name}, own

@@ -24,6 +24,7 @@ NAMES: Final = (
     "text_generator",
     "cvsi",
     "instructcir",
+    "cvsi_ablations",
     "elsewhere",
 )
 """Files in `models/retrieval/systems`: each has METHODS, and FEATURES where it brings some."""

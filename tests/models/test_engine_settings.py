@@ -50,29 +50,44 @@ def test_every_setting_has_a_text() -> None:
 
 def test_an_engine_is_switched_and_common_settings_stay() -> None:
     here = {"engine": "blip2", "model": "m", "device": "cpu", "dtype": "fp32", "batch_size": 3}
-    there = switched(CaptionerSettings, here, {"engine": "openai"}, "captioner")
+    there, own = switched(CaptionerSettings, here, {"engine": "openai"}, "captioner")
+    assert own == {"engine": "openai"}
     assert (there["engine"], there["model"], there["timeout"]) == ("openai", "m", 120.0)
     assert "device" not in there
-    beside = switched(CaptionerSettings, here, {"engine": "llava"}, "captioner")
-    assert beside == here | {"engine": "llava", "revision": ""}
+    llava, _ = switched(CaptionerSettings, here, {"engine": "llava"}, "captioner")
+    assert llava == here | {"engine": "llava", "revision": ""}
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"engine": "blip3"}, r"captioner.engine is 'blip3'; one of 'blip2', 'llava', 'openai'"),
-        ({"base_url": "http://a/v1"}, "captioner.base_url is a setting of openai, .* is blip2"),
+        (
+            {"base_url": "http://a/v1"},
+            "captioner.base_url is ignored: it is a setting of openai, and "
+            "captioner.engine is blip2",
+        ),
         (
             {"engine": "openai", "device": "cpu"},
-            "captioner.device is a setting of blip2 and llava, .* is openai, which has .*timeout",
+            "captioner.device is ignored: it is a setting of blip2 and llava, and "
+            "captioner.engine is openai",
         ),
     ],
 )
-def test_a_setting_of_another_engine_is_refused_with_its_owners(
-    changes: dict[str, str], said: str
+def test_a_setting_of_another_engine_is_dropped_with_a_warning(
+    changes: dict[str, str], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(ValueError, match=said):
-        switched(CaptionerSettings, {"engine": "blip2", "model": "m"}, changes, "captioner")
+    here = {"engine": "blip2", "model": "m"}
+    values, own = switched(CaptionerSettings, here, changes, "captioner")
+    assert [record.getMessage() for record in caplog.records] == [said]
+    assert own == {name: value for name, value in changes.items() if name == "engine"}
+    assert not {"base_url", "device"} & own.keys()
+    assert values["engine"] == changes.get("engine", "blip2")
+
+
+def test_an_unknown_engine_is_refused_with_the_nearest() -> None:
+    here = {"engine": "blip2", "model": "m"}
+    with pytest.raises(ValueError, match=r"captioner.engine 'blp2'; did you mean 'blip2'"):
+        switched(CaptionerSettings, here, {"engine": "blp2"}, "captioner")
 
 
 @pytest.mark.parametrize("short", TORCH_DTYPES)

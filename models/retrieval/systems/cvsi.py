@@ -1,9 +1,8 @@
-"""CVSI: complementary visual-semantic integration, its ablations, and the released code's form."""
+"""CVSI: complementary visual-semantic integration, as in the paper and as in the released code."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Final
 
 from models.retrieval.cvsi_settings import CVSI_CODE, CvsiSettings
@@ -56,27 +55,16 @@ def cvsi_recipe(family: str, settings: CvsiSettings, without: tuple[str, ...] = 
 
 FEATURES: Final[tuple[Feature, ...]] = (fine_grained,)
 
-_CVSI_PAPER: Final = (
+CVSI_PAPER: Final = (
     "CVSI: Fine-grained Zero-shot CIR with Complementary Visual-Semantic Integration"
 )
-
-_ABLATIONS: Final = (
-    ("visual", "visual information", ("fine_grained", "reference_image", "image")),
-    ("semantic", "semantic information", ("edited_captions", "captions")),
-    ("reference-image", "reference image features", ("reference_image",)),
-    ("fine-grained", "fine-grained features", ("fine_grained",)),
-    ("edited-captions", "average modified captions features", ("edited_captions",)),
-    ("target-image", "target image features", ("image",)),
-    ("target-captions", "target average captions features", ("captions",)),
-)
-"""Rows of CVSI's Table III: name, part left out, features whose weight becomes 0."""
 
 METHODS: Final = (
     Method(
         name="cvsi",
         title="CVSI",
         group="complementary",
-        paper=_CVSI_PAPER,
+        paper=CVSI_PAPER,
         description="Edited captions, fine-grained text and reference image against gallery "
         "images and their captions.",
         make=cvsi_recipe,
@@ -85,22 +73,10 @@ METHODS: Final = (
         name="cvsi-code",
         title="CVSI (released code)",
         group="complementary",
-        paper=_CVSI_PAPER,
+        paper=CVSI_PAPER,
         description="CVSI with the released code's choices for D1 to D15.",
         make=cvsi_recipe,
         settings=CVSI_CODE,
-    ),
-    *(
-        Method(
-            name=f"cvsi-no-{name}",
-            title=f"CVSI w/o {left_out}",
-            group="ablation",
-            paper=f"{_CVSI_PAPER}, Table III",
-            description=f"CVSI with the weights of {left_out} set to 0.",
-            make=partial(cvsi_recipe, without=without),
-            ablates="cvsi",
-        )
-        for name, left_out, without in _ABLATIONS
     ),
 )
 
