@@ -21,20 +21,20 @@ DEATH = "CIRFLOW_TEST_RAY_DEATH"
 
 def note() -> None:
     """Append a line for each captioner that is loaded, and for each shard that is begun."""
-    from models import registry
+    from models.captioners.blip2 import Blip2Settings
     from tasks.stages.captions import CaptionStage
     from tests.fakes.caption_backfill import note_shards
 
     log = os.environ[LOG]
-    load = registry.load_captioner
+    load = Blip2Settings.load
 
     @functools.wraps(load)
-    def noting(*args: Any, **kwargs: Any) -> Any:
+    def noting(self: Blip2Settings) -> Any:
         with open(log, "a") as file:
-            file.write(json.dumps({"pid": os.getpid(), "loads": kwargs["model"]}) + "\n")
-        return load(*args, **kwargs)
+            file.write(json.dumps({"pid": os.getpid(), "loads": self.model}) + "\n")
+        return load(self)
 
-    registry.load_captioner = noting
+    Blip2Settings.load = noting  # type: ignore[method-assign]
     if DEATH in os.environ:
         _die_once(Path(os.environ[DEATH]))
     note_shards(log, CaptionStage)

@@ -25,6 +25,12 @@ WORKERS = 2
 States = Callable[[str], dict[str, str]]
 
 
+def needs_ray() -> None:
+    """Skip without the extra. Ray is not imported: it reads its settings when it is."""
+    if importlib.util.find_spec("prefect_ray") is None:
+        pytest.skip("extra ray")
+
+
 def table_at(root: Path) -> tuple[Table, list[str]]:
     """The captions table at a root, and the keys that it should hold."""
     stage = caption_stage(small_profile(root, captions=2, shard=SHARD), "drawn")
@@ -46,7 +52,7 @@ def noted(
     """What the worker processes of Ray did, in order."""
     from flows.ray_workers import RayWorkers
 
-    pytest.importorskip("prefect_ray", reason="extra ray")
+    needs_ray()
     log = tmp_path / "log.jsonl"
     log.touch()
     monkeypatch.setenv(ray_process.LOG, str(log))
@@ -134,7 +140,7 @@ def test_ray_and_further_runs_exclude_each_other(tmp_path: Path) -> None:
     from flows.backfill_captions import backfill_captions
     from flows.ray_workers import RayWorkers
 
-    pytest.importorskip("prefect_ray", reason="extra ray")
+    needs_ray()
     draw_folder(tmp_path / "pictures", 1)
     ingest(Location(str(tmp_path / "root")), tmp_path / "pictures", "drawn")
     with pytest.raises(ValueError, match="choose runs=1"):

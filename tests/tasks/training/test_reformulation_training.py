@@ -434,7 +434,7 @@ def test_compiled_training_is_the_same(
     )
     for name, tensor in weights.items():
         if not name.endswith(NOISE):
-            torch.testing.assert_close(again[name], tensor, rtol=1e-3, atol=1e-5)
+            assert_almost_all_close(again[name], tensor)
 
 
 def test_the_trained_network_is_let_go_before_the_second_stage(
