@@ -164,8 +164,14 @@ class RunForm:
         return self._page.locator(".schema-input").inner_text()
 
     def submit(self) -> RunPage:
-        """Submit it and follow the notice to the run."""
+        """Submit it and follow the notice to the run.
+
+        The form leads back to the deployment on its own. A click on the notice before that is
+        undone by it, so it comes after.
+        """
+        form = self._page.url
         self._page.get_by_role("button", name="Submit").click()
+        self._page.wait_for_url(lambda url: url != form)
         # The notice is there twice, one for screen readers; the last lies on top.
         self._page.get_by_role("button", name="View run").last.click()
         return RunPage(self._page)
