@@ -1,14 +1,16 @@
 """Receipts: a plan with nothing missing costs one listing.
 
-A receipt says: with exactly these parts (names and sizes), none of these keys is missing. Its name
-is the hash of that sentence, so that finding it in a listing is enough. A part that is added, put
-aside or truncated makes all earlier receipts say something about another table.
+A receipt says: with exactly these parts (names and sizes), none of these keys is missing, so many
+have an ok row and so many only failed ones. The sentence is the name of an empty file: finding it
+in a listing is enough, and there is no content to be damaged. A part that is added, put aside or
+truncated makes all earlier receipts say something about another table.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,10 +43,12 @@ def find_receipt(
         survey: The table's folder now.
         planned: Sorted, unique keys, or the identity of derived ones.
     """
-    path = _path(survey, planned)
-    if path not in survey.files:
-        return None
-    return Coverage(**json.loads(location.read_bytes(path)))
+    stem = _stem(survey, planned)
+    for path in survey.files:
+        if path.startswith(stem) and (counts := COUNTS.fullmatch(path.removeprefix(stem))):
+            ok, failed = map(int, counts.groups())
+            return Coverage(planned=ok + failed, ok=ok, failed=failed, missing=0)
+    return _with_content(location, survey, f"{stem}.json")
 
 
 def leave_receipt(
@@ -53,11 +57,26 @@ def leave_receipt(
     """Remember that none of the keys is missing; a reader without the right to write does not."""
     if coverage.missing:
         raise ValueError(f"{coverage.missing} keys are missing; a receipt says that none is")
-    text = json.dumps(coverage.__dict__) + "\n"
     with contextlib.suppress(PermissionError):
-        location.create(_path(survey, planned), text.encode())
+        location.create(f"{_stem(survey, planned)}-{coverage.ok}-{coverage.failed}", b"")
 
 
-def _path(survey: Survey, planned: Sequence[str] | str) -> str:
+COUNTS = re.compile(r"-(\d+)-(\d+)")
+"""Rows that are ok and rows that failed, after the stem of a receipt's name."""
+
+
+def _stem(survey: Survey, planned: Sequence[str] | str) -> str:
     keys = planned if isinstance(planned, str) else list(planned)
-    return f"{survey.folder}/complete-{content_key([keys, survey.parts_by_name])}.json"
+    return f"{survey.folder}/complete-{content_key([keys, survey.parts_by_name])}"
+
+
+def _with_content(location: Location, survey: Survey, path: str) -> Coverage | None:
+    """The receipt of an earlier version, which kept its counts inside; one that is damaged is not
+    believed."""
+    if path not in survey.files:
+        return None
+    try:
+        found = Coverage(**json.loads(location.read_bytes(path)))
+        return found if found.ok + found.failed == found.planned and not found.missing else None
+    except (ValueError, TypeError):
+        return None
