@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from rich.console import Console
@@ -28,13 +28,26 @@ def stage_display(title: str, todo: int, present: int) -> Iterator[Callable[[int
     """Show one stage: a bar with throughput and time left, or lines where output is a file."""
     if present and not todo:
         console.print(f"[dim]reused[/]  {title} ({present})", highlight=False)
-        yield lambda count: None
+        yield _silent
     elif console.is_terminal:
         with _bar() as bar:
             task = bar.add_task(title, total=todo or None, speed="")
             yield _bar_listener(bar, task)
     else:
         yield _line_listener(title, todo)
+
+
+@contextmanager
+def work_display(title: str, todo: int, present: int) -> Iterator[Callable[[int], None]]:
+    """Show one stage as `stage_display` does, unless everything of it exists."""
+    with (
+        nullcontext(_silent) if present and not todo else stage_display(title, todo, present) as on
+    ):
+        yield on
+
+
+def _silent(count: int) -> None:
+    """Nothing is shown."""
 
 
 def _bar() -> Progress:

@@ -12,10 +12,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from deployments.errors import UserError
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -46,6 +48,55 @@ def configure_prefect(home: Path | None = None) -> None:
     if home is not None and "PREFECT_API_URL" not in os.environ:
         home.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("PREFECT_HOME", str(home))
+
+
+class Ran(NamedTuple):
+    """A flow's result, and the seconds that Prefect's start and the flow took."""
+
+    result: Any
+    start_up: float
+    seconds: float
+
+    @property
+    def in_words(self) -> str:
+        """Both times."""
+        before = f"Prefect's start-up {self.start_up:.1f} s, " if self.start_up else ""
+        return f"{before}the flow {self.seconds:.1f} s"
+
+
+def run_flow(flow: Any, parameters: Mapping[str, Any], home: Path | None = None) -> Ran:
+    """Run a flow for one command, its progress shown; the flow's module is imported already.
+
+    Where no server is configured, the flow first looks up what exists. If nothing is to be made,
+    that is its result, and no temporary server is started.
+
+    Args:
+        flow: The flow.
+        parameters: Its parameters.
+        home: As `configure_prefect`.
+
+    Raises:
+        UserError: shards of a stage failed.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    from deployments.display import stage_display, work_display
+    from flows.running import StageFailed, shown_by
+    from tasks.unrecorded import WorkToDo, run_unrecorded
+
+    started = time.monotonic()
+    if not PREFECT_API_URL.value():
+        with suppress(WorkToDo), shown_by(work_display):
+            result = run_unrecorded(flow, parameters)
+            return Ran(result, 0.0, time.monotonic() - started)
+    with prefect_session(home) as start_up:
+        started = time.monotonic()
+        try:
+            with shown_by(stage_display):
+                result = flow(**parameters)
+        except StageFailed as error:
+            raise UserError(str(error)) from error
+        return Ran(result, start_up, time.monotonic() - started)
 
 
 @contextmanager

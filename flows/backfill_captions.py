@@ -28,6 +28,7 @@ from tasks.planner import CaptionKind, caption_stage
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
 from tasks.stages.image_sets import SelectedImages, Which
+from tasks.unrecorded import about_to_make
 
 DEPLOYMENT = "backfill-captions/backfill-captions"
 SHOWN = 50
@@ -94,6 +95,8 @@ def backfill_captions(
         return Completed(message=_in_words(costs), data={"costs": [vars(c) for c in costs]})
     log, outcomes = RunLog(), []
     work = any(cost.images for cost in costs)
+    if work:
+        about_to_make(_in_words(costs))
     with on_ray(ray) if ray.workers and work else nullcontext(one_by_one) as runner:
         for stage, cost in zip(stages, costs, strict=True):
             if runs > 1 and cost.images > stage.shard_size:

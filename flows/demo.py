@@ -26,6 +26,7 @@ from flows.train_reformulation import train_reformulation
 from tasks.planner import runnable_methods
 from tasks.query_sets import BenchmarkRef
 from tasks.settings import Profile
+from tasks.unrecorded import run_subflow, run_task
 
 PICTURES: Final = UnlabelledSize(ranges=500, sets=500)
 TRIPLETS: Final = 2000
@@ -60,7 +61,7 @@ def demo(
     folder = Path(out).resolve()
     changes = {"root": str(folder / "tables"), **(settings or {})}
     chosen = resolve_profile(profile, changes)
-    roots = draw_world(folder / "world", WorldSize(), seed)
+    roots = run_task(draw_world, folder / "world", WorldSize(), seed)
     splits = [(n, s) for n in roots for s in (SPLITS[n] if submissions else SPLITS[n][:1])]
     outcome = evaluate(
         chosen,
@@ -93,12 +94,13 @@ def train_from_images(
         guard: Collections whose images must not be trained on.
     """
     root = resolve_profile(profile, settings).root
-    drawn = draw_pictures(folder / "pictures", PICTURES, seed)
+    drawn = run_task(draw_pictures, folder / "pictures", PICTURES, seed)
     for name, place in drawn.items():
         run_ingest(root, place, name)
-    made = generate_triplets(
-        sorted(drawn),
-        TRIPLETS,
+    made = run_subflow(
+        generate_triplets,
+        collections=sorted(drawn),
+        count=TRIPLETS,
         profile=profile,
         settings=dict(settings),
         seed=seed,
@@ -106,8 +108,9 @@ def train_from_images(
         guard_names=False,  # drawn files are merely numbered
         out=str(folder / "triplets"),
     )
-    network = train_reformulation(
-        made["triplets"],
+    network = run_subflow(
+        train_reformulation,
+        triplets=made["triplets"],
         profile=profile,
         settings=dict(settings),
         seed=seed,

@@ -21,6 +21,7 @@ from tasks.planner import runnable_methods
 from tasks.query_sets import BenchmarkRef
 from tasks.scoring.ledger import not_zero_shot
 from tasks.scoring.scores import MethodScores
+from tasks.unrecorded import run_task
 
 USUAL: Final = WorldSize(subsets=250, circo_queries=300, fashion_queries=100)
 """Size of the drawn worlds that are compared over several seeds."""
@@ -49,7 +50,7 @@ def drawn_benchmarks(
         fashion_queries: FashionIQ-like queries per category.
     """
     size = WorldSize(subsets=subsets, circo_queries=circo_queries, fashion_queries=fashion_queries)
-    roots = draw_world(folder / f"world-{seed}", size, seed)
+    roots = run_task(draw_world, folder / f"world-{seed}", size, seed)
     return [
         BenchmarkRef(name=name, root=root, split="val", collection=drawn_name(name, seed, size))
         for name, root in roots.items()

@@ -30,6 +30,7 @@ from tasks.stages.pair_samples import PairSample, PairSource, Within
 from tasks.training.rewriter import RewriterJob, TuningData, export_merged, tune_rewriter
 from tasks.training.rewriter_pairs import benchmark_pairs, read_pairs, triplet_pairs
 from tasks.training.triplet_sets import parse_triplet_set
+from tasks.unrecorded import run_task
 
 
 class Teacher(Settings):
@@ -126,7 +127,7 @@ def finetune_rewriter(
     result = train_once("tune rewriter", tune_rewriter, job, steps, data)
     return {
         **result,
-        "merged": export_merged(job, merged) if merged else "",
+        "merged": run_task(export_merged, job, merged) if merged else "",
         "form": job.card.form,
         "pairs": data.counts,
         "left_out": {source.name: dict(source.left_out) for source in sources if source.left_out},

@@ -27,6 +27,7 @@ from tasks.stages.pair_samples import PairSample, PairSource, Within
 from tasks.stages.triplets import TripletStage
 from tasks.training.leak_guard import Guarded, describe, located, parse_guard
 from tasks.training.triplet_sets import TripletSet
+from tasks.unrecorded import is_unrecorded
 
 
 def triplet_stage(profile: Profile, pairs: PairSample) -> TripletStage:
@@ -121,7 +122,8 @@ def generate_triplets(
         ),
     )
     for each in stage.pairs.pools(chosen.root).exclusions:
-        get_run_logger().info(describe(each))
+        if not is_unrecorded():
+            get_run_logger().info(describe(each))
     log = RunLog()
     run_stage(stage.captions, log, allow_gaps=chosen.allow_gaps, retry_failed=retry_failed)
     # Rejected texts are judged when the report that explains them is written.

@@ -15,6 +15,7 @@ from storage.collections.collection import ingest
 from storage.collections.names import IfTaken
 from storage.locations.location import Location
 from tasks import progress
+from tasks.unrecorded import run_task
 
 
 @task(task_run_name="ingest {name}", cache_policy=NO_CACHE)
@@ -53,7 +54,7 @@ def run_ingest(
 ) -> dict[str, Any]:
     """Ingest with progress shown; returns the summary as plain JSON."""
     with watching(f"ingest {name}", 0, 0) as listener, progress.listening(listener):
-        return ingest_source(root, source, name, class_field, if_taken)
+        return run_task(ingest_source, root, source, name, class_field, if_taken)
 
 
 @flow(name="ingest", flow_run_name="ingest {name}")

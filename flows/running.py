@@ -19,6 +19,7 @@ from tasks import progress
 from tasks.stages.run import plan_stage, run_shard
 from tasks.stages.stage import Stage, in_order
 from tasks.stages.stage_report import StageReport
+from tasks.unrecorded import about_to_make, run_task
 
 if TYPE_CHECKING:
     from tasks.training.publish import Job
@@ -80,8 +81,9 @@ def run_stage(
         IncompleteTable: more rows than `allow_gaps` lack a usable value.
     """
     started = time.monotonic()
-    planned: State[Any] = plan_stage(stage, retry_failed, return_state=True)
-    plan: Plan = planned.result()
+    plan: Plan = run_task(plan_stage, stage, retry_failed)
+    if plan.shards:
+        about_to_make(stage.title)
     broken: list[str] = []
     made = 0
     with (
@@ -166,9 +168,10 @@ def train_once(
         arguments: The task's other arguments.
     """
     todo = 0 if job.is_published else amount
+    if todo:
+        about_to_make(title)
     with watching(title, todo, amount - todo) as listener, progress.listening(listener):
-        ended: Any = train(job, *arguments, return_state=True)
-    return cast(dict[str, Any], ended.result())
+        return cast(dict[str, Any], run_task(train, job, *arguments))
 
 
 @contextmanager

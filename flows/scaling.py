@@ -36,6 +36,7 @@ from tasks.settings import Profile
 from tasks.training.instructcir import train_reformulation_network
 from tasks.training.job import RunSettings
 from tasks.training.triplet_sets import TripletSet, parse_triplet_set
+from tasks.unrecorded import run_task
 
 LeftOut = Literal[
     "cross-attention", "ema", "predictor", "text tower training", "all but the original CLIP"
@@ -183,7 +184,7 @@ def _score(profile: Profile, refs: Sequence[BenchmarkRef], method: str, log: Run
         run_stages(plan.upstream, log, profile.allow_gaps)
         ranking = plan.rankings[0]
         run_stage(ranking, log, allow_gaps=profile.allow_gaps)
-        own = score_method(ranking)
+        own = run_task(score_method, ranking)
         scores.setdefault(ref.name, []).append(own)
     return scores
 

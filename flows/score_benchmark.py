@@ -39,6 +39,7 @@ from tasks.scoring.scores import record_scores
 from tasks.scoring.submissions import write_submissions
 from tasks.settings import Profile
 from tasks.stages.rankings import RankingStage
+from tasks.unrecorded import run_task
 
 
 @dataclass(frozen=True)
@@ -107,11 +108,11 @@ def evaluate(
         plan = plan_evaluation(profile, ref, asked)
         run_stages(plan.rankings, log, profile.allow_gaps)
         if benchmark.has_targets:
-            scores = {s.method: score_method(s) for s in plan.rankings}
+            scores = {s.method: run_task(score_method, s) for s in plan.rankings}
             record_scores([(s, scores[s.method]) for s in plan.rankings])
         else:
             scores = {}
-            files += [p for s in plan.rankings for p in submit(s, out)]
+            files += [p for s in plan.rankings for p in run_task(submit, s, out)]
         evaluated.append(EvaluatedBenchmark(ref, plan.rankings, scores))
     data = report_data(profile, evaluated, log.stages, title, commands)
     outcome = Outcome(tuple(evaluated), log, tuple(files), write_report(data, out))

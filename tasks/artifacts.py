@@ -9,6 +9,7 @@ from typing import Any, Final
 from prefect.artifacts import create_markdown_artifact
 
 from tasks.patience import while_server_restarts
+from tasks.unrecorded import is_unrecorded
 
 LARGEST: Final = 150_000
 """Bytes of one artifact; the UI's list of artifacts goes blank when they are megabytes."""
@@ -39,11 +40,13 @@ def _cell(value: Any) -> str:
 
 
 def publish_markdown(key: str, text: str, description: str) -> None:
-    """Show a page in the UI; a page that is too long is cut and says so.
+    """Show a page in the UI, if the run is recorded; one that is too long is cut and says so.
 
     Raises:
         httpx.HTTPError: the server refused it, or could not be reached for minutes.
     """
+    if is_unrecorded():
+        return
     if len(text.encode()) > LARGEST:
         text = text.encode()[:LARGEST].decode(errors="ignore")
         text = text.rsplit("\n", 1)[0] + "\n\n*Cut here: the full table is in the report.*"

@@ -7,13 +7,11 @@ A second run reuses the tables of the first."""
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
-from deployments.display import console, show_stages, stage_display
-from deployments.errors import UserError
-from deployments.prefect_session import prefect_session
+from deployments.display import console, show_stages
+from deployments.prefect_session import configure_prefect, run_flow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,20 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo flow and print the path of the report."""
     out = Path(arguments.out).resolve()
-    with prefect_session(out / "prefect") as start_up:
-        from flows.demo import demo
-        from flows.running import StageFailed, shown_by
+    configure_prefect(out / "prefect")
+    from flows.demo import demo
 
-        started = time.monotonic()
-        try:
-            with shown_by(stage_display):
-                summary = demo(out=str(out), seed=arguments.seed)
-        except StageFailed as error:
-            raise UserError(str(error)) from error
-        seconds = time.monotonic() - started
+    ran = run_flow(demo, {"out": str(out), "seed": arguments.seed}, out / "prefect")
+    summary = ran.result
     show_stages(summary["stages"])
     show_scores(summary["scores"], summary["main_metrics"])
-    console.print(f"\nPrefect's start-up {start_up:.1f} s, the pipeline {seconds:.1f} s")
+    console.print(f"\n{ran.in_words}")
     _show_trained(summary["trained"])
     console.print("submission files: " + (", ".join(summary["submissions"]) or "none"))
     print(f"report: {summary['report']}")

@@ -11,14 +11,13 @@ import importlib
 import inspect
 import json
 import textwrap
-import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from deployments.display import console, show_stages, stage_display
+from deployments.display import console, show_stages
 from deployments.errors import UserError
 from deployments.flow_parameters import fitted, parameter_texts, setting_texts
-from deployments.prefect_session import configure_prefect, prefect_session
+from deployments.prefect_session import configure_prefect, run_flow
 from models.spelling import unknown
 
 
@@ -101,21 +100,12 @@ def run(arguments: argparse.Namespace) -> int:
     configure_prefect()
     flow = getattr(importlib.import_module(entry.module), entry.function)
     own, settings = _values(arguments, flow)
-    from flows.running import StageFailed, shown_by
-
-    with prefect_session() as start_up:
-        started = time.monotonic()
-        try:
-            with shown_by(stage_display):
-                result = flow(**own, profile=arguments.profile, settings=settings)
-        except StageFailed as error:
-            raise UserError(str(error)) from error
-        seconds = time.monotonic() - started
+    ran = run_flow(flow, {**own, "profile": arguments.profile, "settings": settings})
     if arguments.json:
-        print(json.dumps(result, default=str))
+        print(json.dumps(ran.result, default=str))
     else:
-        _sum_up(result)
-    console.print(f"Prefect's start-up {start_up:.1f} s, the flow {seconds:.1f} s")
+        _sum_up(ran.result)
+    console.print(ran.in_words)
     return 0
 
 

@@ -2,7 +2,8 @@
 
 Run as ``python -m tests.fakes.counted_run WORDS...``. It does what ``cirflow WORDS`` does and then
 prints one JSON line on standard error: calls of the local store by table folder, calls of
-`Stage.identity` by stage, and the modules that it looks out for.
+`Stage.identity` by stage, and the modules that it looks out for. It fails where it would start
+Prefect's temporary server.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 HEAVY = ("torch", "torchvision", "transformers", "open_clip", "lightning", "peft")
 
@@ -30,8 +31,14 @@ def counting(counter: Counter[str], call: Callable[..., Any]) -> Callable[..., A
     return counted
 
 
+def no_server() -> NoReturn:
+    """Stands where the temporary server is started."""
+    raise AssertionError("a run that makes nothing starts Prefect's temporary server")
+
+
 def watch() -> None:
     """Count from now on."""
+    from deployments import prefect_session
     from storage.locations.stores import LocalStore
     from tasks import planner  # brings every kind of stage
     from tasks.stages.stage import Stage
@@ -39,6 +46,7 @@ def watch() -> None:
     for name, counter in (("entries", listings), ("read", reads), ("open", reads)):
         setattr(LocalStore, name, counting(counter, getattr(LocalStore, name)))
     assert planner.plan_evaluation
+    prefect_session.temporary_server = no_server
     for kind in Stage.__subclasses__():
         kind.identity = noting(kind.identity)  # type: ignore[method-assign]
 

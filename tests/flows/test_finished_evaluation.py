@@ -1,4 +1,6 @@
-"""A finished evaluation that is run again costs a constant for each stage, and loads no model."""
+"""A finished evaluation that is run again costs a constant for each stage.
+
+It loads no model, and where no Prefect server is configured it starts none."""
 
 from __future__ import annotations
 
@@ -37,13 +39,14 @@ def again(
         "out": out / "report",
         **small_settings(out / "tables", captions=2, shard=256),
     }
+    own = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     words = ["run", "score-benchmark", "--json", *(f"--set={k}={v}" for k, v in given.items())]
 
-    def run(module: str) -> subprocess.CompletedProcess[str]:
+    def run(module: str, api: str | None) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", module, *words],
             cwd=repository,
-            env=os.environ | {"PREFECT_API_URL": PREFECT_API_URL.value() or ""},
+            env=own | ({"PREFECT_API_URL": api} if api else {}),
             capture_output=True,
             text=True,
             timeout=400,
@@ -51,11 +54,12 @@ def again(
         assert done.returncode == 0, done.stderr
         return done
 
-    run("deployments.cli")
+    api = PREFECT_API_URL.value()
+    run("deployments.cli", api)
     # Stages that share a table change its parts one after the other: this run notes that none lacks
     # a row.
-    run("deployments.cli")
-    third = run("tests.fakes.counted_run")
+    run("deployments.cli", api)
+    third = run("tests.fakes.counted_run", None)
     return json.loads(third.stdout), json.loads(third.stderr.splitlines()[-1])
 
 
