@@ -1,16 +1,16 @@
 """Prefect's settings for one command, set before Prefect is imported.
 
-A server that is configured (PREFECT_API_URL or a Prefect profile) is used. Otherwise Prefect starts
-a temporary one, which takes a while on small machines: it gets time, and the user is told.
+A server that is configured (PREFECT_API_URL or a Prefect profile) is used. Otherwise a temporary
+one is started, which takes a while on small machines: it gets time, and the user is told.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deployments.errors import UserError
+
+from deployments.server.run import server_command
+from deployments.stack.auth import CLIENT_VARIABLE, SERVER_VARIABLE, USER
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -45,9 +48,16 @@ def configure_prefect(home: Path | None = None) -> None:
     """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    if home is not None and "PREFECT_API_URL" not in os.environ:
-        home.mkdir(parents=True, exist_ok=True)
+    url = os.environ.get("PREFECT_API_URL", "")
+    if home is not None and not url:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.environ.setdefault("PREFECT_HOME", str(home))
+    if url and CLIENT_VARIABLE not in os.environ:
+        from deployments.stack.settings import running_here
+
+        stack = running_here(url, Path.cwd())
+        if stack is not None:
+            os.environ[CLIENT_VARIABLE] = stack.auth_string
 
 
 class Ran(NamedTuple):
@@ -116,10 +126,10 @@ def prefect_session(home: Path | None = None) -> Iterator[float]:
 
             if not PREFECT_API_URL.value():
                 stack.enter_context(temporary_server())
-            from prefect.client.orchestration import get_client
+            from deployments.stack.connection import server_client
 
-            with get_client(sync_client=True) as client:
-                client.hello()
+            with server_client(str(PREFECT_API_URL.value())):
+                pass  # it answers, and takes us
         _quiet_shutdown()
         yield time.monotonic() - started
 
@@ -128,14 +138,16 @@ def prefect_session(home: Path | None = None) -> Iterator[float]:
 def temporary_server() -> Iterator[None]:
     """Run a Prefect server for this process alone, on a free port of the loopback interface.
 
-    Prefect can start one itself, but then this process imports the whole server too, which costs
-    several seconds of processor time.
+    Its auth string is known to this process and its children. Prefect can start a server itself,
+    but that one answers everybody, and this process would import the whole server too, which
+    costs several seconds of processor time.
 
     Raises:
         RuntimeError: the server ended, or did not answer in time.
     """
     import httpx
     from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
         get_current_settings,
@@ -146,22 +158,22 @@ def temporary_server() -> Iterator[None]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
-    command = f"-m uvicorn --factory {_APP} --host 127.0.0.1 --port {port} --log-level error"
+    auth = f"{USER}:{secrets.token_urlsafe(24)}"
     settings = get_current_settings().to_environment_variables(exclude_unset=True)
+    own = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", SERVER_VARIABLE: auth}
     server = subprocess.Popen(
-        [sys.executable, *command.split()],
-        env={**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", **settings},
+        server_command("127.0.0.1", port), env={**os.environ, **settings, **own}
     )
     try:
         deadline = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
-        while not _answers(httpx, f"{url}/health"):
+        while not _answers(httpx, f"{url}/health") or server.poll() is not None:
             if server.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(
                     f"Prefect's temporary server did not start (exit status {server.poll()}); see "
                     "its messages above, or start one with `cirflow up` and set PREFECT_API_URL"
                 )
             time.sleep(0.1)
-        with temporary_settings({PREFECT_API_URL: url}):
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: auth}):
             yield
     finally:
         server.terminate()
@@ -170,9 +182,6 @@ def temporary_server() -> Iterator[None]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
-
-
-_APP = "prefect.server.api.server:create_app"
 
 
 def _answers(httpx: Any, url: str) -> bool:

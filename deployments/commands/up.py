@@ -24,6 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address the server listens on")
     parser.add_argument("--port", type=int, default=4200, help="port the server listens on")
     parser.add_argument("--origin", default="", help="web address of the UI, unless loopback")
+    parser.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        metavar="NAME:PORT",
+        help="how other machines reach the server without a proxy; may be repeated",
+    )
     parser.add_argument("--workers", type=int, default=2, help="flow runs at once on the CPU")
     parser.add_argument(
         "--gpus", default="auto", help="workers of the gpu pool: auto (one per GPU) or a number"
@@ -38,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         host=arguments.host,
         port=arguments.port,
         origin=arguments.origin,
+        names=tuple(arguments.name),
         workers=arguments.workers,
         gpus=count_gpus() if arguments.gpus == "auto" else int(arguments.gpus),
     )
@@ -54,10 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
                 _say(line)
             start_workers(stack, _say)  # they come up while deployments are registered
             register_deployments(client, stack.client_environment(), _say)
-    console.print(f"\n[bold]{stack.url}/deployments[/]  choose a deployment, then Run > Custom run")
+    _say(f"\nopen {stack.sign_in_link()}")
+    _say("  this link signs one browser in, once; `cirflow up` prints another")
+    _say(f"then {stack.origin or stack.url}/deployments: choose one, then Run > Custom run")
     _say(f"from a terminal: export PREFECT_API_URL={stack.api_url}")
-    if not stack.is_loopback and stack.auth_file.is_file():
-        _say(f'and: export {CLIENT_VARIABLE}="$(cat {stack.auth_file})"')
+    if stack.auth_file.is_file():
+        _say(f'  outside {stack.folder}, also {CLIENT_VARIABLE}="$(cat {stack.auth_file})"')
     _say(f"logs: {stack.processes.path}; stop: cirflow down")
     return 0
 

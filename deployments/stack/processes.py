@@ -59,17 +59,12 @@ class ProcessFolder:
         """The command that was started under that name; empty without one."""
         return [str(word) for word in self._record(name).get("command", [])]
 
-    def settings(self, name: str) -> dict[str, str]:
-        """Values that were recorded at its start."""
-        return dict(self._record(name).get("settings", {}))
-
     def start(
         self,
         name: str,
         command: Sequence[str],
         environment: Mapping[str, str],
         folder: Path,
-        settings: Mapping[str, str] | None = None,
     ) -> bool:
         """Start a process in a session of its own, unless it runs already; True if it was started.
 
@@ -78,7 +73,6 @@ class ProcessFolder:
             command: Command line.
             environment: Its whole environment; not recorded.
             folder: Its working directory.
-            settings: Further values to record: no secrets.
         """
         if self.running(name) is not None:
             return False
@@ -98,7 +92,6 @@ class ProcessFolder:
         except psutil.NoSuchProcess as error:
             raise OSError(f"{name} ended at once; see {self.log(name)}") from error
         record = {"pid": child.pid, "began": began, "command": list(command)}
-        record["settings"] = dict(settings or {})
         temporary = self._file(name).with_suffix(".tmp")
         temporary.write_text(json.dumps(record), encoding="utf-8")
         temporary.replace(self._file(name))

@@ -10,10 +10,16 @@ from pathlib import Path
 
 from deployments.errors import UserError
 from deployments.prefect_session import QUIET
+from deployments.server.guard import names
+from deployments.server.run import sign_in_folder
+from deployments.server.sign_in import PATH, make_key
 from deployments.stack.auth import CLIENT_VARIABLE, SERVER_VARIABLE, read_auth_file
 from deployments.stack.processes import ProcessFolder
 
 PREFECT_YAML = "prefect.yaml"
+
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Addresses that stand for all of the machine's -> where it reaches itself."""
 
 PATIENCE = {"PREFECT_CLIENT_MAX_RETRIES": "8"}
 """Runs and workers survive eight minutes without a server (2 + 4 + ... + 256 seconds)."""
@@ -30,6 +36,7 @@ class StackSettings:
         workers: Flow runs that the cpu pool's worker takes at once.
         gpus: Workers of the gpu pool, each with one GPU of its own.
         origin: The one web address that may call the API from a browser; empty for loopback's.
+        names: NAME:PORT under which other machines reach the server without the proxy.
     """
 
     folder: Path
@@ -38,6 +45,7 @@ class StackSettings:
     workers: int = 2
     gpus: int = 0
     origin: str = ""
+    names: tuple[str, ...] = ()
 
     @property
     def home(self) -> Path:
@@ -62,7 +70,7 @@ class StackSettings:
     @property
     def reached(self) -> str:
         """Address at which this machine reaches the server."""
-        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return _EVERYWHERE.get(self.host, self.host)
 
     @property
     def url(self) -> str:
@@ -77,27 +85,40 @@ class StackSettings:
 
     @property
     def auth_file(self) -> Path:
-        """File of the auth string that was made for a server that other machines can reach."""
+        """File of the auth string that was made for the server."""
         return self.home / "auth-string"
 
     @property
     def auth_string(self) -> str:
-        """The auth string of clients: the environment's, or the one that was made; else empty."""
-        given = os.environ.get(SERVER_VARIABLE, "")
-        return given if given or self.is_loopback else read_auth_file(self.auth_file)
+        """The auth string of clients: the environment's, or the one that was made; else empty.
+
+        Raises:
+            UserError: others can read or write the file.
+        """
+        return os.environ.get(SERVER_VARIABLE, "") or read_auth_file(self.auth_file)
 
     @property
-    def shown(self) -> dict[str, str]:
-        """Settings of a running server that its command does not show; no secrets."""
-        return {"origin": self.origin}
+    def hosts(self) -> tuple[str, ...]:
+        """Values of `Host` beside loopback's and the origin's."""
+        own = () if self.is_loopback or self.host in _EVERYWHERE else (self.url[len("http://") :],)
+        return (*own, *self.names)
+
+    def sign_in_link(self) -> str:
+        """A new link that signs one browser in, once."""
+        key = make_key(sign_in_folder(self.home))
+        return f"{self.origin or self.url}{PATH}#{key}"
 
     def check(self) -> None:
         """Refuse settings that are not safe.
 
         Raises:
-            UserError: no origin for an address that is not loopback, or an auth string that is
-                not user:password.
+            UserError: no origin for an address that is not loopback, a name or origin that no
+                browser sends, or an auth string that is not user:password.
         """
+        try:
+            names(self.port, self.hosts, [self.origin] if self.origin else [])
+        except ValueError as error:
+            raise UserError(str(error)) from error
         if not self.is_loopback and not self.origin:
             raise UserError(
                 f"{self.host} can be reached from other machines: name the one address that "
@@ -110,10 +131,9 @@ class StackSettings:
 
     def server_environment(self) -> dict[str, str]:
         """Environment of the server: quiet, closed, and with its state in this folder."""
-        auth = self.auth_string
         return {
             **self.client_environment(),
-            **({SERVER_VARIABLE: auth} if auth else {}),
+            SERVER_VARIABLE: self.auth_string,
             "PREFECT_SERVER_API_HOST": self.host,
             "PREFECT_SERVER_API_PORT": str(self.port),
             # On loopback, too: the server takes JSON of no content type, which any page may post.
@@ -136,6 +156,23 @@ class StackSettings:
         if auth:
             environment[CLIENT_VARIABLE] = auth
         return environment
+
+
+def running_here(api_url: str, folder: Path) -> StackSettings | None:
+    """The stack that `cirflow up` runs in a folder, if that is the one with this API.
+
+    Others' servers never get its auth string: the process that listens must be the recorded one.
+    """
+    processes = StackSettings(folder).processes
+    if processes.running("server") is None:
+        return None
+    words = processes.command("server")
+    given = {name: words[words.index(name) + 1] for name in ("--host", "--port") if name in words}
+    if len(given) < 2:
+        return None
+    stack = StackSettings(folder, host=given["--host"], port=int(given["--port"]))
+    same = {stack.api_url, stack.api_url.replace("127.0.0.1", "localhost")}
+    return stack if api_url.rstrip("/") in same else None
 
 
 def prefect_command(*arguments: str) -> list[str]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from deployments.errors import UserError
+from deployments.server.run import server_command
 from deployments.stack.auth import make_auth_file
 from deployments.stack.settings import StackSettings, prefect_command
 
@@ -28,18 +29,17 @@ class Part:
     Attributes:
         command: Its command line.
         environment: Variables in addition to the stack's.
-        settings: Recorded values that its command line does not show.
     """
 
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
-    settings: dict[str, str] = field(default_factory=dict)
 
 
 def server_part(stack: StackSettings) -> Part:
     """The server."""
-    command = prefect_command(*("server", "start", "--host", stack.host, "--port", str(stack.port)))
-    return Part(command, settings=stack.shown)
+    named = [word for name in stack.hosts for word in ("--name", name)]
+    origin = ["--origin", stack.origin] if stack.origin else []
+    return Part(server_command(stack.host, stack.port, *named, *origin))
 
 
 def worker_parts(stack: StackSettings) -> dict[str, Part]:
@@ -72,14 +72,12 @@ def _refuse_other(stack: StackSettings, name: str, part: Part) -> None:
     processes = stack.processes
     if processes.running(name) is None:
         return
-    there, asked = processes.command(name), part.command
-    noted = processes.settings(name)
-    if there == asked and noted == part.settings:
+    there = processes.command(name)
+    if there == part.command:
         return
-    words = [*there[3:], *(f"--{key} {value}" for key, value in noted.items() if value)]
     raise UserError(
         f"{name} of {stack.folder} runs already, started with other settings: "
-        f"{' '.join(words)}. Stop it first (cirflow down), or give the same settings"
+        f"{' '.join(there[3:])}. Stop it first (cirflow down), or give the same settings"
     )
 
 
@@ -96,11 +94,10 @@ def start_server(stack: StackSettings, say: Say) -> None:
         _refuse_taken_port(stack)
         stack.home.mkdir(parents=True, exist_ok=True)
         stack.home.chmod(0o700)  # run history and parameters are private
-        if not stack.is_loopback and not stack.auth_string and make_auth_file(stack.auth_file):
+        if not stack.auth_string and make_auth_file(stack.auth_file):
             say(f"made an auth string: {stack.auth_file}")
         say(f"starting the server at {stack.url} (the first time it also makes its database)")
-        environment = stack.server_environment()
-        processes.start("server", part.command, environment, stack.folder, part.settings)
+        processes.start("server", part.command, stack.server_environment(), stack.folder)
     deadline = time.monotonic() + START_SECONDS
     while not _answers(stack):
         if processes.running("server") is None or time.monotonic() > deadline:
@@ -147,7 +144,7 @@ def start_workers(stack: StackSettings, say: Say) -> None:
     """Start the workers that do not run yet."""
     for name, part in worker_parts(stack).items():
         environment = {**stack.client_environment(), **part.environment}
-        if stack.processes.start(name, part.command, environment, stack.folder, part.settings):
+        if stack.processes.start(name, part.command, environment, stack.folder):
             say(f"started {name}: {' '.join(part.command[5:])}")
 
 

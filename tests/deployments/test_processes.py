@@ -38,13 +38,12 @@ def is_alive(process: psutil.Process) -> bool:
 def test_a_process_is_started_once_and_found_again(
     processes: ProcessFolder, tmp_path: Path
 ) -> None:
-    noted = {"origin": "https://a.example"}
-    assert processes.start("a", SLEEP, os.environ, tmp_path, noted) is True
+    assert processes.start("a", SLEEP, os.environ, tmp_path) is True
     running = processes.running("a")
     assert running is not None
     assert processes.start("a", SLEEP, os.environ, tmp_path) is False
     assert processes.running("a") == running
-    assert (processes.command("a"), processes.settings("a")) == (SLEEP, noted)
+    assert processes.command("a") == SLEEP
     assert processes.names() == ["a"]
     assert processes.stop("a") is True
     assert not is_alive(running)

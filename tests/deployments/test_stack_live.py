@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -72,6 +75,7 @@ def stack(
             "--secret", VARIABLE
         )
         assert f"{live.settings.url}/deployments" in said
+        assert live.settings.auth_string not in said
         yield live
     finally:
         live.cirflow("down")
@@ -146,22 +150,56 @@ def test_up_makes_what_runs_need(stack: LiveStack, asked_run: UUID, repository: 
 def test_the_server_listens_on_loopback_and_lets_no_other_page_in(stack: LiveStack) -> None:
     server = stack.settings.processes.running("server")
     assert server is not None
+    assert stack.settings.auth_string
     listening = {c.laddr for c in server.net_connections() if c.status == psutil.CONN_LISTEN}
     assert listening == {("127.0.0.1", stack.port)}
     assert stat.S_IMODE(stack.settings.home.stat().st_mode) == 0o700
     url = f"{stack.settings.api_url}/csrf-token?client=x"
-    for origin, allowed in {"http://evil.example": None, stack.settings.url: True}.items():
-        reply = httpx.get(url, headers={"Origin": origin})
-        assert reply.status_code == 200
-        assert reply.headers.get("access-control-allow-origin") == (origin if allowed else None)
-        asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-        reply = httpx.options(url, headers=asked)
-        assert reply.is_success == bool(allowed)
+    auth = httpx.BasicAuth(*stack.settings.auth_string.split(":"))
+    rebound = f"evil.example:{stack.port}"
+    foreign = ({"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": rebound})
+    for headers in foreign:
+        assert httpx.get(url, headers=headers, auth=auth).status_code == 403
+        asked = headers | {"Access-Control-Request-Method": "POST"}
+        assert httpx.options(url, headers=asked).status_code == 403
+    own = {"Origin": stack.settings.url}
+    assert httpx.get(url, headers=own).status_code == 401
+    assert httpx.get(url, headers=own, auth=auth).status_code == 200
     # What a page may post without asking first: nothing of it is taken without a token.
     planted = b'{"name": "planted"}'
     for headers in ({}, {"Content-Type": "text/plain"}, {"Content-Type": "application/json"}):
-        reply = httpx.post(f"{stack.settings.api_url}/flows/", content=planted, headers=headers)
+        reply = httpx.post(
+            f"{stack.settings.api_url}/flows/", content=planted, headers=headers, auth=auth
+        )
         assert reply.status_code == 403
+
+
+def test_another_user_of_the_machine_gets_nothing(stack: LiveStack) -> None:
+    if os.geteuid():
+        pytest.skip("only root can act as another user")
+    look = """
+import os, sys, urllib.error, urllib.request
+url, *files = sys.argv[1:]
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+try:
+    urllib.request.urlopen(url + "/csrf-token?client=x")
+    raise SystemExit("the API answered")
+except urllib.error.HTTPError as error:
+    assert error.code == 401, error
+for file in files:
+    try:
+        open(file, "rb").read()
+        raise SystemExit(f"{file} can be read")
+    except PermissionError:
+        pass
+print("nothing")
+"""
+    environments = [f"/proc/{process.pid}/environ" for process in stack.processes()]
+    assert len(environments) >= 2
+    own = [stack.settings.auth_file, stack.settings.home / "prefect.db", *environments]
+    command = [sys.executable, "-c", look, stack.settings.api_url, *map(str, own)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "nothing\n", done.stderr
 
 
 def test_scheduled_runs_appear_and_are_run(stack: LiveStack) -> None:
@@ -277,7 +315,7 @@ def test_a_run_gets_a_secret_that_is_nowhere_to_be_seen_and_crashes_when_its_hos
         for process in stack.processes():
             environment = environment_of(process)
             assert environment.items() >= QUIET.items(), process
-            if "server" in process.cmdline():
+            if "deployments.server.run" in process.cmdline():
                 assert environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
 
         worker = stack.settings.processes.running("worker-cpu")
@@ -326,12 +364,14 @@ def test_down_ends_what_was_started_and_up_finds_all_again(
         foreign.kill()
         foreign.wait()
 
+    auth = stack.settings.auth_string
     said = stack.up("--host", "0.0.0.0", "--origin", ORIGIN)
-    assert "made an auth string" in said
+    assert "made an auth string" not in said
     assert "registering" not in said
-    auth = stack.settings.auth_file.read_text().strip()
+    assert stack.settings.auth_string == auth
+    assert f"open {ORIGIN}/" in said
     assert auth not in said
-    with stack.client(auth) as client:
+    with stack.client() as client:
         assert changes(before, everything(client)) == {}
         assert client.read_flow_run(asked_run).state_name == "Completed"
 
@@ -355,15 +395,16 @@ def test_a_server_for_others_asks_who_is_there(stack: LiveStack) -> None:
         assert "CSRF" in reply.text
         token = browser.get(f"{stack.settings.api_url}/csrf-token?client=x").json()["token"]
         headers = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "x"}
-        for origin, allowed in (("http://evil.example", None), (ORIGIN, ORIGIN)):
-            reply = browser.post(url, json={}, headers=headers | {"Origin": origin})
-            assert reply.status_code == 200
-            assert reply.headers.get("access-control-allow-origin") == allowed
+        for host in (f"127.0.0.1:{stack.port}", ORIGIN.removeprefix("https://")):
+            named = headers | {"Host": host}
+            for origin, allowed in (("http://evil.example", 403), (ORIGIN, 200)):
+                reply = browser.post(url, json={}, headers=named | {"Origin": origin})
+                assert reply.status_code == allowed
 
 
 def test_workers_and_runs_know_the_auth_string_and_do_not_tell_it(stack: LiveStack) -> None:
-    auth = stack.settings.auth_file.read_text().strip()
-    with stack.client(auth) as client:
+    auth = stack.settings.auth_string
+    with stack.client() as client:
         run = stack.start(client, "probe/probe", {"seconds": 0, "variable": VARIABLE})
         assert stack.wait_for(client, run).state_name == "Completed"
         for secret in (auth, auth.partition(":")[2], SECRET):

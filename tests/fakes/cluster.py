@@ -148,10 +148,13 @@ class Cluster:
     def client(self) -> Iterator[SyncPrefectClient]:
         """A client of this cluster's server, whatever this process speaks to otherwise."""
         from prefect.client.orchestration import get_client
-        from prefect.settings import PREFECT_API_URL, temporary_settings
+        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
+        auth = self.stack.auth_string
         with (
-            temporary_settings({PREFECT_API_URL: self.stack.api_url}),
+            temporary_settings(
+                {PREFECT_API_URL: self.stack.api_url, PREFECT_API_AUTH_STRING: auth}
+            ),
             get_client(sync_client=True) as client,
         ):
             yield client

@@ -75,7 +75,8 @@ class LiveStack:
         from prefect.client.orchestration import get_client
         from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-        server = {PREFECT_API_URL: self.settings.api_url, PREFECT_API_AUTH_STRING: auth}
+        own = self.settings.auth_string if auth is None else auth
+        server = {PREFECT_API_URL: self.settings.api_url, PREFECT_API_AUTH_STRING: own}
         with temporary_settings(server), get_client(sync_client=True) as client:
             yield client
 

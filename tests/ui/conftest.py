@@ -50,20 +50,34 @@ def stack(
 
 
 @pytest.fixture
-def page(chromium: str, tmp_path: Path) -> Iterator[Page]:
+def page(stack: LiveStack, window: Page) -> Page:
+    """A browser's window whose user has followed the link of `cirflow up`."""
+    window.goto(stack.settings.sign_in_link())
+    window.wait_for_url(f"{stack.settings.url}/deployments")
+    return window
+
+
+REBOUND = "rebound.test"
+"""A name that the browser finds at this machine, as after DNS rebinding."""
+NO_HELP = "--disable-features=LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests"
+"""Newer browsers ask before a page reaches loopback; the server must do without."""
+
+
+@pytest.fixture
+def window(chromium: str, tmp_path: Path) -> Iterator[Page]:
     """An empty browser's window; what it shows at the end is kept in `tmp_path`/last.png."""
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
             tmp_path / "browser",
             executable_path=chromium,
-            args=list(QUIET),
+            args=[*QUIET, f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1", NO_HELP],
             viewport={"width": 1400, "height": 1000},
         )
         context.set_default_timeout(PATIENCE_MS)
-        window = context.pages[0]
+        shown = context.pages[0]
         try:
-            yield window
+            yield shown
         finally:
-            window.screenshot(path=tmp_path / "last.png")
+            shown.screenshot(path=tmp_path / "last.png")
             context.close()

@@ -1,0 +1,1 @@
+"""Prefect's server behind a guard: the one way in which this project starts one."""

@@ -1,0 +1,76 @@
+"""Run Prefect's server behind the guard: `python -P -m deployments.server.run --port 4200`.
+
+Settings come from the environment, as for `prefect server start`. Without an auth string it does
+not start: on loopback, too, other users of the machine could ask it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until a signal comes; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    if not os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+        print("server: PREFECT_SERVER_API_AUTH_STRING must be user:password", file=sys.stderr)
+        return 2
+    os.umask(0o077)  # its database and logs are this user's alone
+    import uvicorn
+    from prefect.server.api.server import create_app
+    from prefect.settings import get_current_settings
+
+    from deployments.server.guard import Guard, names
+    from deployments.server.sign_in import PATH, SignIn
+
+    settings = get_current_settings()
+    auth = settings.server.api.auth_string
+    assert auth is not None
+    sign_in = SignIn(sign_in_folder(settings.home), auth.get_secret_value())
+    allowed = names(arguments.port, arguments.name, arguments.origin)
+    uvicorn.run(
+        Guard(create_app(final=True), allowed, {PATH: sign_in}),
+        host=arguments.host,
+        port=arguments.port,
+        log_level=settings.server.logging_level.lower(),
+        timeout_keep_alive=settings.server.api.keepalive_timeout,
+        ws_ping_interval=settings.server.api.websocket_ping_interval,
+        ws_ping_timeout=settings.server.api.websocket_ping_timeout,
+        server_header=False,
+    )
+    return 0
+
+
+def sign_in_folder(home: Path) -> Path:
+    """Where the keys of sign-in links are noted, in Prefect's own folder."""
+    return home / "sign-in"
+
+
+def server_command(host: str, port: int, *options: str) -> list[str]:
+    """The command that starts it, with this interpreter.
+
+    -P: a folder `deployments` in the working directory is not ours.
+    """
+    where = ("--host", host, "--port", str(port))
+    return [sys.executable, "-P", "-m", "deployments.server.run", *where, *options]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="deployments.server.run", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=4200, help="port to listen on")
+    parser.add_argument(
+        "--name", action="append", default=[], help="NAME:PORT by which other machines reach it"
+    )
+    parser.add_argument(
+        "--origin", action="append", default=[], help="web address of the UI behind a proxy"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
