@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deployments.errors import UserError
-
 from deployments.server.run import server_command
 from deployments.stack.auth import CLIENT_VARIABLE, SERVER_VARIABLE, USER
 

@@ -39,8 +39,8 @@ def server_client(url: str) -> Iterator[SyncPrefectClient]:
                 raise
             raise UserError(
                 f"the server at {url} wants another auth string: set {CLIENT_VARIABLE} (for "
-                f"`cirflow up`: {SERVER_VARIABLE}) to the one it was started with. Of a server that "
-                "`cirflow up` started, FOLDER/.cirflow/prefect/auth-string holds it, and commands "
-                "in FOLDER find it themselves"
+                f"`cirflow up`: {SERVER_VARIABLE}) to the one it was started with. `cirflow up` "
+                "keeps its own in FOLDER/.cirflow/prefect/auth-string, where commands that are "
+                "typed in FOLDER find it"
             ) from error
         yield client

@@ -178,7 +178,7 @@ def test_another_user_of_the_machine_gets_nothing(stack: LiveStack) -> None:
     if os.geteuid():
         pytest.skip("only root can act as another user")
     look = """
-import os, sys, urllib.error, urllib.request
+import encodings.idna, os, sys, urllib.error, urllib.request  # before its files are out of reach
 url, *files = sys.argv[1:]
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 try:
