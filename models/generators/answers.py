@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
+from models.generators.answer_reader import cut_at_stop
+from models.plain_text import without_controls
 from models.protocols import TextReply, TextRequest
 
 EMPTY_ANSWER: Final = "the model answered nothing"
-"""Reason of a reply without text; `rewriting` reads an empty list of objects from it."""
+"""Reason of a reply without text, which is not an answer to any question."""
 
 ALLOWED_ENDS: Final = ("stop", "length")
 
@@ -34,21 +35,16 @@ def check_request(request: TextRequest) -> None:
         raise ValueError(f"text request {request.key!r}: " + "; ".join(problems))
 
 
-def cut_at_stop(text: str, stop: Iterable[str]) -> str:
-    """The text before the first occurrence of any stop string."""
-    ends = [text.find(word) for word in stop if word in text]
-    return text[: min(ends)] if ends else text
-
-
 def reply_to(
     request: TextRequest, text: str, finish_reason: str, *, attempts: int = 1
 ) -> TextReply:
     """A reply with the text up to a stop string, or a rejected one when there is no text at all.
 
+    A stop string cuts after the first words of the answer only (`answer_reader.cut_at_stop`).
     White space around the text is dropped: whether the first word comes with a space is a
     matter of the engine's detokenizer (vLLM keeps what transformers strips), not of the model.
     """
-    text = cut_at_stop(text, request.stop).strip()
+    text = without_controls(cut_at_stop(text, request.stop)).strip()
     if not text:
         return TextReply(request.key, "", "rejected", EMPTY_ANSWER, finish_reason, attempts)
     return TextReply(request.key, text, "ok", "", finish_reason, attempts)

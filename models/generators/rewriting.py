@@ -8,17 +8,17 @@ reason; the unedited caption or the modification text never takes its place.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from models.generators.answers import EMPTY_ANSWER
+from models.generators.answer_reader import Question, Reading, cut_at_stop, read_line, unpacked
+from models.generators.non_answers import adds_nothing
 from models.prompts.library import Prompt
 from models.protocols import Fingerprint, TextReply, TextRequest
 
 VERSION: Final = 1
-"""Raised when the same reply is read differently, or the same captions are put differently."""
+"""Raised when the same captions are put differently; the reading has a version of its own."""
 
 Step: TypeAlias = Literal["edit", "objects"]
 EditMode: TypeAlias = Literal["per_caption", "joined"]
@@ -33,8 +33,8 @@ LABELS: Final[dict[Step, str]] = {
 
 _PROMPT_LABELS: Final = ("Image Content:", "Instruction:", *LABELS.values())
 _JOIN: Final = ", "  # how the released code joins captions
-_QUOTES: Final = {'"': '"', "'": "'", "\u201c": "\u201d", "\u2018": "\u2019", "`": "`"}
-_LETTER: Final = re.compile(r"\w")
+NOTHING: Final = "none"
+"""The answer of the objects step where nothing is added, in whichever words the model says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +68,12 @@ class RewriteSettings:
         temperature: 0 is greedy (difference D12).
         top_p: Nucleus mass when the temperature is not 0.
         seed: Seed of the step; every input has its own stream.
-        parsing: D13. `strict` removes label and quotes, keeps the first line and caps its
-            words; `verbatim` takes the reply as it is.
+        parsing: D13. `strict` removes all packaging, keeps the first line and caps its words;
+            `verbatim` takes the reply as it is, without reasoning and chat tokens. Neither takes
+            a reply that is not an answer.
         max_words: Longest answer under `strict`; longer ones are cut and counted.
-        stop: Strings that end a reply. The default ends it where a model starts the next
-            example of its own.
+        stop: Strings that end a reply after its first words. The default ends it where a model
+            starts the next example of its own.
     """
 
     max_new_tokens: int = 64
@@ -92,7 +93,7 @@ class RewriteSettings:
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """Every field, and the version of the code that reads replies."""
+        """Every field, and the version of the code that puts the questions."""
         return {
             "rewriting_version": VERSION,
             "max_new_tokens": self.max_new_tokens,
@@ -110,10 +111,11 @@ class Answer:
     """One reply, read.
 
     Attributes:
-        text: The edited caption or the added objects; empty unless the status is `ok`. Objects
-            may be empty and `ok`: the instruction adds nothing.
+        text: The edited caption or the added objects (`NOTHING` where none is); empty unless the
+            status is `ok`.
         status: The reply's status, or `rejected` when its text is not an answer.
-        reason: Why, in words; empty when the status is `ok`.
+        reason: Why, in words; empty when the status is `ok`. The kind of fault stands before the
+            first colon.
         truncated: Whether the answer was cut, by the word limit or by the token limit.
     """
 
@@ -163,48 +165,45 @@ def to_request(item: RewriteInput, prompt: Prompt, settings: RewriteSettings) ->
     )
 
 
-def read_reply(reply: TextReply, step: Step, settings: RewriteSettings) -> Answer:
-    """The answer in a reply."""
-    if step == "objects" and reply.status == "rejected" and reply.reason == EMPTY_ANSWER:
-        return Answer("")  # D15: saying nothing says that nothing is added
+def read_reply(
+    reply: TextReply, step: Step, settings: RewriteSettings, template: str = ""
+) -> Answer:
+    """The answer in a reply.
+
+    Args:
+        reply: The raw reply.
+        step: What was asked for.
+        settings: How replies are read.
+        template: The prompt's template; a reply that repeats it is not an answer.
+    """
     if reply.status != "ok":
         return Answer("", reply.status, reply.reason)
+    others = tuple(label for label in _PROMPT_LABELS if label != LABELS[step])
+    reading = read_line(
+        reply.text, Question(LABELS[step], others, template, may_be_nothing=step == "objects")
+    )
+    if not reading.text:
+        return Answer("", "rejected", reading.fault)
     at_limit = reply.finish_reason == "length"
     if settings.parsing == "verbatim":
-        return Answer(reply.text, truncated=at_limit)
-    line, is_whole = _first_line(reply.text, LABELS[step])
-    leftover = next((label for label in _PROMPT_LABELS if label.lower() in line.lower()), None)
-    if leftover:
-        return Answer("", "rejected", f"the answer repeats the prompt's label {leftover!r}")
-    line = without_quotes(line)
-    if not _LETTER.search(line):
-        if step == "objects":
-            return Answer("")
-        return Answer("", "rejected", f"the answer has no words: {reply.text[:100]!r}")
-    words = line.split()
+        body, _ = unpacked(reply.text)
+        return Answer(cut_at_stop(body, settings.stop).strip(), truncated=at_limit)
+    words = _own_words(reading, step).split()
     cut = len(words) > settings.max_words
-    return Answer(" ".join(words[: settings.max_words]), truncated=cut or (at_limit and is_whole))
+    return Answer(
+        " ".join(words[: settings.max_words]), truncated=cut or (at_limit and reading.is_last)
+    )
+
+
+def _own_words(reading: Reading, step: Step) -> str:
+    """The line as the step's answer: objects have no full stop, and one word for nothing."""
+    if step == "edit":
+        return reading.text
+    if adds_nothing(reading.text):
+        return NOTHING
+    return reading.text.rstrip(".\u3002 ")
 
 
 def _check_captions(captions: Sequence[str]) -> None:
     if not captions:
         raise ValueError("a query without captions cannot be rewritten; caption its image first")
-
-
-def _first_line(text: str, label: str) -> tuple[str, bool]:
-    """The first line with words, after the label, and whether it runs to the end of the text."""
-    rest = text.strip()
-    if rest.lower().startswith(label.lower()):
-        rest = rest[len(label) :].lstrip()
-    line, _, more = rest.partition("\n")
-    return line.strip(), not more
-
-
-def without_quotes(line: str) -> str:
-    """The line without a pair of quotes around all of it; quotes inside stay."""
-    while len(line) > 1 and _QUOTES.get(line[0]) == line[-1]:
-        inner = line[1:-1]
-        if line[0] in inner or line[-1] in inner:
-            break
-        line = inner.strip()
-    return line

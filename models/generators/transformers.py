@@ -26,6 +26,7 @@ from models.checkpoints import (
 from models.devices import pick_device, pick_dtype
 from models.engine_settings import CheckpointSettings
 from models.generators.adapter_card import benchmark_texts_seen, read_card, weights_hash
+from models.generators.answer_reader import cut_at_stop
 from models.generators.answers import check_request, reply_to
 from models.generators.prompt_tokens import has_chat_template, prompt_texts, token_ids, uses_chat
 from models.generators.text_settings import TextGeneratorSettings
@@ -295,11 +296,11 @@ class _StopFinder:
         )
 
     def __call__(self, tokens: Sequence[int]) -> bool:
-        """True when the text of `tokens` contains a stop string."""
+        """True when the text of `tokens` contains a stop string after its first words."""
         if tokens[-1] not in self._may_end:
             return False
         text = self._tokenizer.decode(tokens, skip_special_tokens=True)
-        return any(word in text for word in self._stop)
+        return cut_at_stop(text, self._stop) != text
 
 
 def _without_name(request: TextRequest) -> TextRequest:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from models.generators.rewriting import without_quotes
+from models.generators.answer_reader import Question, read_line
 from models.prompts.library import Prompt
 from models.protocols import (
     EngineUnavailable,
@@ -25,15 +25,18 @@ from models.protocols import (
 )
 
 CONTRACT_VERSION: Final = 1
-"""Raised when the same reply is read differently, or the same captions are put differently."""
+"""Raised when the same captions are put differently; the reading has a version of its own."""
 
 PLACEHOLDERS: Final = ("caption_a", "caption_b")
 MAX_WORDS: Final = 12
 
+CUT_OFF: Final = "cut off: the answer ran into the token limit"
+
 REJECTED: Final = "rejected"
 """Status of a pair with no answer that keeps the contract."""
 
-_LABEL: Final = "difference:"
+_LABEL: Final = "Difference:"
+_PROMPT_LABELS: Final = ("caption A:", "caption B:")
 _FOREIGN: Final = re.compile("[^A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f0-9 ,.'-]")
 _LETTER: Final = re.compile("[A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f]")
 
@@ -124,25 +127,38 @@ class WrittenText:
     attempts: int
 
 
-def read_answer(reply: TextReply) -> tuple[str, str]:
+def read_answer(reply: TextReply, template: str = "") -> tuple[str, str]:
     """The modification text in a reply that came, or why there is none: (text, reason).
 
-    The text is the first line with anything in it, without the prompt's label and without quotes
-    around it; a typographic apostrophe becomes a plain one. It must have one to twelve words and
-    nothing but letters (Latin), digits, spaces and ``, . ' -``.
+    The text is the answer's line (`answer_reader.read_line`) if it keeps the contract.
+
+    Args:
+        reply: The raw reply.
+        template: The prompt's template; a reply that repeats it is not an answer.
     """
-    lines = _without_label(reply.text.strip()).strip().splitlines()
-    line = " ".join(lines[0].split()) if lines else ""
-    text = _unwrapped(line).replace("\u2019", "'")
+    reading = read_line(reply.text, Question(_LABEL, _PROMPT_LABELS, template))
+    if not reading.text:
+        return "", reading.fault
+    text, reason = keep_contract(reading.text)
+    if not reason and reply.finish_reason == "length" and reading.is_last:
+        return "", CUT_OFF
+    return text, reason
+
+
+def keep_contract(line: str) -> tuple[str, str]:
+    """A line as modification text, or why it is none: (text, reason).
+
+    It has one to twelve words and nothing but letters (Latin), digits, spaces and ``, . ' -``; a
+    typographic apostrophe becomes a plain one.
+    """
+    text = line.replace("\u2019", "'")
     if not _LETTER.search(text):
-        return "", f"no words: {reply.text[:80]!r}"
+        return "", f"no words: {line[:80]!r}"
     if foreign := sorted(set(_FOREIGN.findall(text))):
         return "", f"special characters: {' '.join(foreign[:8])}"
     words = len(text.split())
     if words > MAX_WORDS:
         return "", f"too long: {words} words of at most {MAX_WORDS}"
-    if reply.finish_reason == "length" and len(lines) == 1:
-        return "", "cut off: the answer ran into the token limit"
     return text, ""
 
 
@@ -176,7 +192,7 @@ def write_texts(
         requests = [to_request(pair, prompt, settings, attempt) for pair in pending.values()]
         try:
             for reply in generator.generate(requests) if requests else ():
-                written = _judge(reply, attempt)
+                written = judge(reply, attempt, prompt.template)
                 settled[reply.key] = written
                 if written.status != REJECTED or attempt == settings.attempts:
                     del pending[reply.key]
@@ -212,11 +228,13 @@ def to_request(
     )
 
 
-def _judge(reply: TextReply, attempt: int) -> WrittenText:
+def judge(reply: TextReply, attempts: int, template: str) -> WrittenText:
+    """The outcome of a pair by its last reply."""
     if reply.status != "ok":
-        return WrittenText(reply.key, "", reply.status, reply.reason, reply.text, attempt)
-    text, reason = read_answer(reply)
-    return WrittenText(reply.key, text, REJECTED if reason else "ok", reason, reply.text, attempt)
+        return WrittenText(reply.key, "", reply.status, reply.reason, reply.text, attempts)
+    text, reason = read_answer(reply, template)
+    status = REJECTED if reason else "ok"
+    return WrittenText(reply.key, text, status, reason, reply.text, attempts)
 
 
 def _given_up(
@@ -231,14 +249,3 @@ def _given_up(
         reason = f"server gone: {failure}; the last answer had {last.reason}"
         yield key, WrittenText(key, "", "engine_error", reason, last.raw, last.attempts)
         done(1)
-
-
-def _without_label(text: str) -> str:
-    return text[len(_LABEL) :].lstrip() if text.lower().startswith(_LABEL) else text
-
-
-def _unwrapped(line: str) -> str:
-    """The line without quotes around all of it and without a label, in whichever order."""
-    while (inner := without_quotes(_without_label(line).strip())) != line:
-        line = inner
-    return line

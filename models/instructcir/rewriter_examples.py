@@ -11,15 +11,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from models.generators.answer_reader import unquoted
 from models.instructcir.modification_texts import (
     CaptionPair,
     WritingSettings,
-    read_answer,
+    keep_contract,
     to_request,
 )
 from models.instructcir.rewriter_settings import Example
 from models.prompts.library import Prompt
-from models.protocols import TextReply
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ def captioned_pairs(
         if not before or not after or not text:
             left_out["no text"] += 1
             continue
-        answer, reason = read_answer(TextReply("", text))
+        first = next(iter(text.strip().splitlines()), "")
+        answer, reason = keep_contract(unquoted(" ".join(first.split())))
         if reason:
             left_out[reason.partition(":")[0]] += 1
             continue

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias, get_args
 
+from models.generators.non_answers import adds_nothing
 from models.protocols import SplicedText
 
 NoObjects: TypeAlias = Literal["drop", "keep"]
 NO_OBJECTS: Final[tuple[str, ...]] = get_args(NoObjects)
-_NONE_WORDS: Final = frozenset({"", "none", "nothing", "no objects", "n/a"})
 
 
 def pseudo_text(modification: str) -> SplicedText:
@@ -30,11 +30,6 @@ def captioning_text(caption: str, modification: str) -> str:
     return f"a photo of {caption.strip()} that {modification.strip()}"
 
 
-def adds_nothing(objects: str) -> bool:
-    """Whether an answer to "which objects are added?" says that none is."""
-    return objects.strip().strip(".").strip().lower() in _NONE_WORDS
-
-
 def fine_grained_text(
     modification: str, objects: str, *, final_stop: bool = True, no_objects: NoObjects = "drop"
 ) -> SplicedText:
@@ -45,7 +40,7 @@ def fine_grained_text(
         objects: The objects most likely added, as the text generator answered.
         final_stop: Whether the second sentence ends with a full stop (difference D6).
         no_objects: What to do when nothing is added: `drop` the second sentence, or `keep` it
-            with the answer as it is (difference D15).
+            with the answer as it is, its full stop included (difference D15).
     """
     if no_objects not in NO_OBJECTS:
         raise ValueError(f"no_objects is {no_objects!r}; one of {', '.join(NO_OBJECTS)}")
@@ -53,5 +48,6 @@ def fine_grained_text(
     if no_objects == "drop" and adds_nothing(objects):
         return first
     stop = "." if final_stop else ""
-    second = f"And the photo should have {objects.strip()}{stop}"
+    listed = objects.strip() if no_objects == "keep" else objects.strip().rstrip(". ")
+    second = f"And the photo should have {listed}{stop}"
     return SplicedText(first.before, f"{first.after}. {second}")

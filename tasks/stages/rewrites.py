@@ -6,12 +6,16 @@ and image they come from. A failed request is a row with a status, never a subst
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
+from models.generators.answer_reader import PARSE_VERSION
+from models.generators.answers import EMPTY_ANSWER
+from models.generators.repetition import Answered
 from models.generators.rewriting import (
+    NOTHING,
     Answer,
     RewriteInput,
     RewriteSettings,
@@ -30,14 +34,16 @@ from tasks.query_sets import Queries, QueryItem
 from tasks.settings import GeneratorSettings
 from tasks.stages.caption_features import captions_of
 from tasks.stages.captions import CaptionStage
+from tasks.stages.earlier import earlier_rows
 from tasks.stages.stage import Stage, Tick
+from tasks.stages.variety import EARLY, check_early, check_shard
 
 
 class RewriteStage(Stage):
     """Answers to one prompt for the queries of a benchmark."""
 
     table_name: ClassVar[str] = "rewrites"
-    producer: ClassVar[str] = "cirflow/rewrites/1"
+    producer: ClassVar[str] = f"cirflow/rewrites/{PARSE_VERSION}"
 
     step: Literal["edit", "objects"]
     queries: Queries
@@ -115,23 +121,40 @@ class RewriteStage(Stage):
         return [request for text in readings for request in edit_inputs(chosen, text)]
 
     def ask(self, inputs: Sequence[RewriteInput], tick: Tick) -> dict[str, TextReply]:
-        """The generator's raw replies to some distinct requests, by request key."""
+        """The generator's raw replies to some distinct requests, by request key.
+
+        Raises:
+            RepeatedAnswer: the model says one thing to all questions, or repeats them.
+        """
         prompt, replies = load_prompt(self.prompt), {}
+        known = {each.key: each for each in inputs}
         requests = [to_request(each, prompt, self.rewriting) for each in inputs]
-        for reply in load_generator(self.generator).generate(requests):
+        for reply in load_generator(self.generator).generate(requests) if requests else ():
             replies[reply.key] = reply
             tick(1)
+            if len(replies) == EARLY:
+                check_early(self._answered(known, replies), may_copy=self.step == "objects")
         return replies
 
     def read(self, reply: TextReply) -> Answer:
         """The answer in a raw reply, or why it has none."""
-        return read_reply(reply, self.step, self.rewriting)
+        return read_reply(reply, self.step, self.rewriting, load_prompt(self.prompt).template)
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
-        """Put the members' requests to the generator."""
+        """Read the members' stored replies again, and put the other requests to the generator."""
         inputs = self.requests()
-        replies = self.ask([inputs[key] for key in members], tick)
+        replies = self._stored(members)
+        tick(len(replies))
+        replies |= self.ask([inputs[key] for key in members if key not in replies], tick)
         answers = [self.read(replies[key]) for key in members]
+        check_shard(
+            self._answered(inputs, replies),
+            self.table(),
+            ("caption", "text", "answer"),
+            lambda caption, text: load_prompt(self.prompt).render(caption=caption, text=text),
+            may_copy=self.step == "objects",
+            nothing=NOTHING,
+        )
         return self.table().rows(
             request_key=list(members),
             caption=[inputs[key].content for key in members],
@@ -143,3 +166,31 @@ class RewriteStage(Stage):
             status=[answer.status for answer in answers],
             reason=[answer.reason for answer in answers],
         )
+
+    def _stored(self, members: Sequence[str]) -> dict[str, TextReply]:
+        """Replies that earlier versions got, to be read by the present reader."""
+        rows = earlier_rows(self, members, ["raw", "finish_reason", "attempts"])
+        return {key: _stored_reply(key, row) for key, row in rows.items()}
+
+    def _answered(
+        self, inputs: Mapping[str, RewriteInput], replies: Mapping[str, TextReply]
+    ) -> list[Answered]:
+        """The answers among some replies, with their questions; none where nothing is added."""
+        prompt, answered = load_prompt(self.prompt), []
+        for key, reply in replies.items():
+            item, answer = inputs[key], self.read(reply)
+            if answer.status == OK and answer.text != NOTHING:
+                request = to_request(item, prompt, self.rewriting)
+                answered.append(Answered((item.content, item.text), request.prompt, answer.text))
+        return answered
+
+
+def _stored_reply(key: str, row: Mapping[str, Any]) -> TextReply:
+    """A reply as an earlier version stored it; one without a text says why it has none."""
+    raw, status, reason = row["raw"] or "", row["status"], row["reason"]
+    if not raw and status == OK:  # read as "nothing is added" once
+        status, reason = "rejected", EMPTY_ANSWER
+    end, attempts = row["finish_reason"] or "", row["attempts"] or 0
+    if raw:
+        return TextReply(key, raw, "ok", "", end, attempts)
+    return TextReply(key, "", status, reason, end, attempts)

@@ -7,22 +7,30 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from models.generators.answer_reader import PARSE_VERSION
+from models.generators.repetition import Answered
 from models.instructcir.modification_texts import (
+    CUT_OFF,
     PLACEHOLDERS,
     CaptionPair,
     WritingSettings,
     WrittenText,
+    judge,
+    to_request,
     write_texts,
 )
 from models.instructcir.pairs import Pair
 from models.prompts.library import load_prompt
+from models.protocols import TextReply
 from storage.tables.schemas import OK
 from tasks.engines import generator_fingerprint, load_generator
 from tasks.settings import GeneratorSettings
 from tasks.stages.caption_features import captions_of
 from tasks.stages.captions import CaptionStage
+from tasks.stages.earlier import earlier_rows
 from tasks.stages.pair_samples import PairSample
 from tasks.stages.stage import Stage, Tick
+from tasks.stages.variety import check_shard
 
 MISSING_INPUT = "missing_input"
 """Status of a pair of which an image has no caption."""
@@ -36,7 +44,7 @@ class TripletStage(Stage):
     """
 
     table_name: ClassVar[str] = "triplets"
-    producer: ClassVar[str] = "cirflow/triplets/1"
+    producer: ClassVar[str] = f"cirflow/triplets/{PARSE_VERSION}"
 
     pairs: PairSample
     captions: CaptionStage
@@ -88,20 +96,69 @@ class TripletStage(Stage):
             for key, pair in pairs.items()
             if pair.reference in captions and pair.target in captions
         ]
-        tick(len(members) - len(ready))
         prompt = load_prompt(self.prompt, PLACEHOLDERS)
-        generator = load_generator(self.generator)
-        texts = write_texts(generator, prompt, ready, self.writing, tick) if ready else {}
+        texts = self._stored(ready)
+        ready = [pair for pair in ready if pair.key not in texts]
+        tick(len(members) - len(ready))
+        if ready:
+            generator = load_generator(self.generator)
+            texts |= write_texts(generator, prompt, ready, self.writing, tick)
+        self._check(texts, pairs, captions)
         made = [
             _row(key, place, pair, captions, texts.get(key))
             for key, (place, pair) in places.items()
         ]
         return self.table().rows(**{name: [row[name] for row in made] for name in made[0]})
 
+    def _stored(self, pairs: Sequence[CaptionPair]) -> dict[str, WrittenText]:
+        """Texts of earlier versions for the same captions, read from their last replies again."""
+        columns = ["raw", "attempts", "reference_caption", "target_caption"]
+        rows = earlier_rows(self, [pair.key for pair in pairs], columns, checked=("captions",))
+        template = load_prompt(self.prompt, PLACEHOLDERS).template
+        return {
+            pair.key: _stored_text(pair.key, rows[pair.key], template)
+            for pair in pairs
+            if pair.key in rows
+            and rows[pair.key]["reference_caption"] == pair.reference_caption
+            and rows[pair.key]["target_caption"] == pair.target_caption
+        }
+
+    def _check(
+        self,
+        texts: Mapping[str, WrittenText],
+        pairs: Mapping[str, Pair],
+        captions: Mapping[str, str],
+    ) -> None:
+        """Refuse texts that do not depend on their captions."""
+        prompt = load_prompt(self.prompt, PLACEHOLDERS)
+
+        def render(before: str, after: str) -> str:
+            return to_request(CaptionPair("", before, after), prompt, self.writing, 1).prompt
+
+        parts = {
+            key: (captions[pairs[key].reference], captions[pairs[key].target])
+            for key, written in texts.items()
+            if written.status == OK
+        }
+        check_shard(
+            [Answered(own, render(*own), texts[key].text) for key, own in parts.items()],
+            self.table(),
+            ("reference_caption", "target_caption", "text"),
+            render,
+        )
+
     def _captions(self, pairs: Sequence[Pair]) -> dict[str, str]:
         """The one caption of every image that has one."""
         ids = sorted({image for pair in pairs for image in (pair.reference, pair.target)})
         return {image: texts[0] for image, texts in captions_of(self.captions, ids).items()}
+
+
+def _stored_text(key: str, row: Mapping[str, Any], template: str) -> WrittenText:
+    """A text as the present reader finds it in a stored reply, which lacks its finish reason."""
+    raw, attempts = row["raw"] or "", row["attempts"] or 0
+    if raw and row["reason"] != CUT_OFF:
+        return judge(TextReply(key, raw), attempts, template)
+    return WrittenText(key, "", row["status"], row["reason"], raw, attempts)
 
 
 def _row(

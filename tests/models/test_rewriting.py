@@ -98,12 +98,12 @@ def test_strict_reading_of_edits(raw: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
-        ("...", "has no words"),
-        ('""', "has no words"),
-        ("Edited Description:", "has no words"),
-        ("Image Content: a dog", "repeats the prompt's label 'Image Content:'"),
+        ("...", "no words"),
+        ('""', "no words"),
+        ("Edited Description:", "no words"),
+        ("Image Content: a dog", "echo: the reply repeats its prompt"),
         ("a dog Instruction: add a cat", "repeats the prompt's label 'Instruction:'"),
-        ("Objects most likely added: a cat", "label 'Objects most likely added:'"),
+        ("Objects most likely added: a cat", "echo: the reply repeats its prompt"),
     ],
 )
 def test_edits_that_are_no_answers(raw: str, reason: str) -> None:
@@ -127,8 +127,9 @@ def test_answers_cut_by_the_token_limit_are_counted() -> None:
 
 
 def test_verbatim_takes_the_reply_as_it_is() -> None:
-    raw = ' Edited Description: "a"\n\nmore than six words in all of this'
-    assert read_reply(said(raw), "edit", VERBATIM) == Answer(raw)
+    raw = ' Edited Description: "a"\nmore than six words in all of this'
+    assert read_reply(said(raw), "edit", VERBATIM) == Answer(raw.strip())
+    assert read_reply(said("a hat."), "objects", VERBATIM) == Answer("a hat.")
     assert read_reply(said("a b", "length"), "edit", VERBATIM).truncated
 
 
@@ -139,18 +140,32 @@ def test_failures_stay_failures(step: str, status: str) -> None:
     assert read_reply(failed, step, SETTINGS) == Answer("", status, "because")
 
 
-def test_silence_adds_no_objects_but_is_no_edit() -> None:
+def test_silence_is_no_answer() -> None:
     silent = TextReply("k", "", "rejected", EMPTY_ANSWER)
     for settings in (SETTINGS, VERBATIM):
-        assert read_reply(silent, "objects", settings) == Answer("")
-        assert read_reply(silent, "edit", settings) == Answer("", "rejected", EMPTY_ANSWER)
-    assert read_reply(said("-"), "objects", SETTINGS) == Answer("")
+        for step in ("edit", "objects"):
+            assert read_reply(silent, step, settings) == Answer("", "rejected", EMPTY_ANSWER)
 
 
-def test_objects_lose_their_label() -> None:
-    reply = said("Objects most likely added: a red cat, a hat\n")
-    assert read_reply(reply, "objects", SETTINGS) == Answer("a red cat, a hat")
-    assert read_reply(said("none"), "objects", SETTINGS) == Answer("none")
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ("Objects most likely added: a red cat, a hat\n", "a red cat, a hat"),
+        ("a hat.", "a hat"),
+        ("No new objects are added.", "none"),
+        ("none", "none"),
+        ("None. The instruction only removes the umbrella.", "none"),
+        ("There are no objects added to the picture.", "none"),
+        ("N/A", "none"),
+        ("-", "none"),
+        ("Nothing", "none"),
+        ("nonetheless a ball", "nonetheless a ball"),
+        ("no entry sign, a lamp", "no entry sign, a lamp"),
+        ("a picture of nothing", "a picture of nothing"),
+    ],
+)
+def test_objects_and_the_word_for_none(raw: str, text: str) -> None:
+    assert read_reply(said(raw), "objects", SETTINGS) == Answer(text)
 
 
 def test_settings_are_checked_and_all_enter_the_fingerprint() -> None:

@@ -1,0 +1,24 @@
+"""Text without the control characters that command a terminal or end a string."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_SEQUENCE: Final = re.compile(
+    "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]"  # colours and cursor
+    "|(?:\x1b\\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)?"  # titles and links
+    "|\x1b[PX^_][^\x1b]*(?:\x1b\\\\)?|\x1b[ -/]*[0-~]?"
+)
+_CONTROL: Final = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff]"
+)
+_LINE_ENDS: Final = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+
+
+def without_controls(text: str) -> str:
+    """The text without escape sequences and control characters; lines end by a line feed alone.
+
+    Tabs and line feeds stay, and so does every letter of every language.
+    """
+    return _CONTROL.sub("", _LINE_ENDS.sub("\n", _SEQUENCE.sub("", text)))
