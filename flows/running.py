@@ -13,6 +13,7 @@ from prefect import Task
 from prefect.states import State
 
 from flows.shown_progress import progress_artifact
+from models.protocols import EngineUnavailable
 from storage.tables.plans import Plan, Shard
 from storage.tables.table import require_complete
 from tasks import progress
@@ -67,7 +68,8 @@ def run_stage(
 ) -> StageReport:
     """Make the missing rows of a stage, shard by shard; costs one listing if none is missing.
 
-    A shard that raises does not stop the others. Everything that was finished stays published.
+    A shard that raises does not stop the others, unless its engine cannot be used: they would fail
+    alike. Everything that was finished stays published.
 
     Args:
         stage: The stage to run.
@@ -99,6 +101,8 @@ def run_stage(
                 made += result["rows"] if result["published"] else 0
             else:
                 broken.append(f"{shard['key']}: {type(result).__name__}: {result}")
+            if isinstance(result, EngineUnavailable):
+                break
     table = stage.table()
     coverage = table.completeness(stage.planned_keys()) if plan.shards else plan.before
     report = log.add(
@@ -115,7 +119,7 @@ def run_stage(
     )
     if broken:
         raise StageFailed(
-            f"{stage.title}: {len(broken)} of {len(plan.shards)} shards failed, the others are "
+            f"{stage.title}: {len(broken)} of {len(plan.shards)} shards failed, finished ones are "
             f"published. First: {broken[0]}. Mend the cause and run again: only the missing "
             "shards are made"
         )

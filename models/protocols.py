@@ -98,6 +98,8 @@ class TextReply:
         reason: Why, in words; empty when the status is `ok`.
         finish_reason: The end of generation as the engine names it (`stop`, `length`, ...).
         attempts: How many times the engine was asked.
+        answered_by: The model that a server's reply names; empty for other engines.
+        gave_up: Whether the engine has given up all that is still to be asked.
     """
 
     key: str
@@ -106,6 +108,8 @@ class TextReply:
     reason: str = ""
     finish_reason: str = ""
     attempts: int = 1
+    answered_by: str = ""
+    gave_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +161,14 @@ class CaptionReply:
         captions: `CaptionSampling.n` captions in sample order; empty when the status is not `ok`.
         status: `ok` or the kind of failure.
         reason: Why, in words; empty when the status is `ok`.
+        gave_up: Whether the captioner has given up all that is still to be captioned.
     """
 
     key: str
     captions: tuple[str, ...]
     status: str = "ok"
     reason: str = ""
+    gave_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +181,20 @@ class SplicedText:
 
     before: str
     after: str = ""
+
+
+def require_engine(replies: Iterable[TextReply | CaptionReply]) -> None:
+    """Refuse replies none of which has an answer because the engine gave up.
+
+    They are worth no rows: everything is asked again when the cause is mended.
+
+    Raises:
+        EngineUnavailable: With the engine's reason.
+    """
+    known: list[TextReply | CaptionReply] = list(replies)
+    gave_up = next((reply for reply in known if reply.gave_up), None)
+    if gave_up and not any(reply.status == "ok" for reply in known):
+        raise EngineUnavailable(gave_up.reason)
 
 
 @runtime_checkable

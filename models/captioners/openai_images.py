@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from models.captioners.chat import check_proportions, prompt_fingerprint, question
 from models.captioners.seeds import stream_seed
+from models.generators.answer_reader import read_whole
 from models.generators.server_settings import ServerSettings
 from models.protocols import CaptionReply, CaptionSampling, Fingerprint
 
@@ -86,7 +87,8 @@ class OpenAIImageCaptioner:
 async def _caption(
     session: ServerSession, key: str, image: Image.Image, sampling: CaptionSampling
 ) -> CaptionReply:
-    from models.generators.openai_session import Question, short
+    from models.generators.openai_session import Question
+    from models.generators.server_facts import short
 
     try:
         check_proportions(image)
@@ -108,8 +110,12 @@ async def _caption(
             num_answers=sampling.n,
         )
     )
-    texts = tuple(" ".join(text.split()) for text, _ in outcome.answers)
-    return CaptionReply(key, texts, outcome.status, outcome.reason)
+    if outcome.status != "ok":
+        return CaptionReply(key, (), outcome.status, outcome.reason, outcome.gave_up)
+    readings = [read_whole(text) for text, _ in outcome.answers]
+    if fault := next((reading.fault for reading in readings if reading.fault), ""):
+        return CaptionReply(key, (), "rejected", fault)
+    return CaptionReply(key, tuple(" ".join(reading.text.split()) for reading in readings))
 
 
 def _data_url(image: Image.Image) -> str:

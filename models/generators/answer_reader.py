@@ -159,6 +159,16 @@ def read_line(raw: str, question: Question) -> Reading:
     return Reading(fault=f"{'preamble alone' if named else 'no words'}: {shown(body)}")
 
 
+def read_whole(raw: str) -> Reading:
+    """A free text in a raw reply, all its lines: reasoning and chat tokens go, nothing else."""
+    body, open_reasoning = unpacked(raw)
+    if not _LETTER.search(body):
+        cut = "cut off: the reply ends before its reasoning does"
+        return Reading(fault=cut if open_reasoning else f"no words: {shown(raw)}")
+    fault = _fault(body, body, Question(""))
+    return Reading(fault=fault) if fault else Reading(body, is_last=True)
+
+
 def unpacked(raw: str) -> tuple[str, bool]:
     """The reply without reasoning, chat tokens and fences, and whether its reasoning never ended.
 
@@ -195,7 +205,8 @@ def cut_at_stop(text: str, stop: Iterable[str]) -> str:
 
 def lost_its_answer(text: str) -> bool:
     """Whether a reply ended before its answer began: a stop string may have cut it."""
-    return _start_of_answer(text) is None or thinks_aloud(text)
+    start = _start_of_answer(text)
+    return start is None or thinks_aloud(text[start:])
 
 
 def shown(text: str) -> str:
@@ -333,7 +344,7 @@ def _fault(line: str, text: str, question: Question) -> str:
     said = plain(text)
     if label := next((o for o in question.others if o.casefold() in said), ""):
         return f"echo: the answer repeats the prompt's label {label!r}"
-    if _is_echo(text, question.template):
+    if question.template and _is_echo(text, question.template):
         return f"echo: the reply repeats its prompt: {shown(text)}"
     if refuses(text):
         return f"refusal: {shown(text)}"

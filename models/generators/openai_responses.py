@@ -7,22 +7,68 @@ Messages quote by `repr`, so that they can be stored whatever came.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 
 from models.generators.answers import ALLOWED_ENDS, EMPTY_ANSWER
+from models.plain_text import without_controls
+
+_CHARACTERS_PER_TOKEN: Final = 128
+_CHARACTERS_OVER: Final = 1024
+"""No tokenizer has longer tokens; a text beyond that ignored the limit that was asked for."""
 
 
 class BadAnswer(Exception):
     """A response of status 200 that is not a valid answer."""
 
 
-def read_response(response: object, num_answers: int) -> list[tuple[str, str]]:
-    """(text, finish reason) of every choice, in the order of their indices.
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A completion that is formally right.
+
+    Attributes:
+        answers: (text, finish reason) of every choice; a text may be empty.
+        model: The model that it names; empty where it names none.
+        has_reasoning: Whether the server put reasoning beside the text.
+    """
+
+    answers: tuple[tuple[str, str], ...]
+    model: str
+    has_reasoning: bool
+
+    def ended_early(self, has_lost: Callable[[str], bool]) -> bool:
+        """Whether an answer ended, by itself or a stop string, and is lost by a rule."""
+        return any(end == "stop" and has_lost(text) for text, end in self.answers)
+
+    def require_texts(self, max_tokens: int) -> Completed:
+        """The completion itself if every answer has a text that its tokens can hold.
+
+        Raises:
+            BadAnswer: Otherwise.
+        """
+        for text, end in self.answers:
+            if not text.strip():
+                if self.has_reasoning:
+                    cut = ", cut at the token limit" if end == "length" else ""
+                    raise BadAnswer(f"the model answered reasoning alone{cut}")
+                raise BadAnswer(EMPTY_ANSWER)
+            if len(text) > _CHARACTERS_PER_TOKEN * max_tokens + _CHARACTERS_OVER:
+                raise BadAnswer(
+                    f"the answer has {len(text):,} characters, which {max_tokens} tokens cannot"
+                )
+        return self
+
+
+def read_response(response: object, num_answers: int) -> Completed:
+    """Texts of every choice, in the order of their indices, without control characters.
 
     Raises:
         BadAnswer: When the response is not a completion with exactly `num_answers` choices of
-            non-empty text that ended on their own or at the token limit.
+            text that ended on their own or at the token limit.
     """
     if not isinstance(response, ChatCompletion | Completion):
         raise BadAnswer(f"the response is {type(response).__name__}, not a completion")
@@ -35,12 +81,26 @@ def read_response(response: object, num_answers: int) -> list[tuple[str, str]]:
     if sorted(map(str, indices)) != sorted(map(str, range(num_answers))):
         raise BadAnswer(f"the choices are numbered {indices}")
     ordered = sorted(choices, key=lambda choice: int(choice.index))
-    return [_read_choice(choice) for choice in ordered]
+    named = str(getattr(response, "model", None) or "")
+    return Completed(
+        tuple(_read_choice(choice) for choice in ordered),
+        without_controls(named.encode("utf-8", "backslashreplace").decode()),
+        any(_reasoning(choice) for choice in choices),
+    )
+
+
+def _reasoning(choice: object) -> bool:
+    """Whether a choice has reasoning in a field of its own (vLLM and others)."""
+    message = getattr(choice, "message", None)
+    fields = ("reasoning_content", "reasoning")
+    return any(isinstance(t := getattr(message, name, None), str) and t.strip() for name in fields)
 
 
 def _read_choice(choice: object) -> tuple[str, str]:
     message = getattr(choice, "message", None)
     text = getattr(choice, "text", None) if message is None else getattr(message, "content", None)
+    if text is None and _reasoning(choice):
+        text = ""  # the answer was not begun
     if not isinstance(text, str):
         raise BadAnswer(f"the content is {type(text).__name__}, not text")
     if not _can_be_stored(text):
@@ -49,9 +109,7 @@ def _read_choice(choice: object) -> tuple[str, str]:
     if finish_reason not in ALLOWED_ENDS:
         allowed = " or ".join(ALLOWED_ENDS)
         raise BadAnswer(f"the answer ended by {finish_reason!r}, not by {allowed}")
-    if not text.strip():
-        raise BadAnswer(EMPTY_ANSWER)
-    return text, str(finish_reason)
+    return without_controls(text), str(finish_reason)
 
 
 def _can_be_stored(text: str) -> bool:

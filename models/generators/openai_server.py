@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from models.checkpoints import checkpoint_identity
@@ -121,6 +122,14 @@ async def _answer(session: ServerSession, request: TextRequest, api: ServerApi) 
         )
     )
     if outcome.status != "ok":
-        return TextReply(request.key, "", outcome.status, outcome.reason, attempts=outcome.attempts)
+        return TextReply(
+            request.key,
+            "",
+            outcome.status,
+            outcome.reason,
+            attempts=outcome.attempts,
+            gave_up=outcome.gave_up,
+        )
     ((text, finish_reason),) = outcome.answers
-    return reply_to(request, text, finish_reason, attempts=outcome.attempts)
+    reply = reply_to(request, text, finish_reason, attempts=outcome.attempts)
+    return replace(reply, answered_by=outcome.model)

@@ -5,7 +5,8 @@ Three layers, each with one job and none retrying what another already retried:
 - the openai client retries transport faults (408, 429, 5xx, resets, timeouts) a few times;
 - one outer loop (tenacity) waits for the `/health` of a restarted server, and asks again for
   an answer that failed validation;
-- a circuit breaker gives up a run whose every request would fail the same way.
+- a circuit breaker gives up a run whose every request would fail the same way: a wrong key, an
+  exhausted quota, another model than the one asked for, or the same failure several times in a row.
 """
 
 from __future__ import annotations
@@ -22,9 +23,13 @@ import httpx2
 import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
+from models.generators.answer_reader import lost_its_answer
 from models.generators.background_loop import BackgroundLoop
-from models.generators.openai_responses import BadAnswer, read_response
+from models.generators.bounded_transport import BoundedTransport, OversizedReply
+from models.generators.openai_responses import BadAnswer, Completed, read_response
+from models.generators.server_facts import NoThinking, is_model, is_permanent, kind_of, short
 from models.generators.server_settings import ServerApi, ServerSettings
+from models.plain_text import without_controls
 from models.protocols import EngineUnavailable
 
 _NO_KEY: Final = "no-key"  # the client insists on one; servers without authentication ignore it
@@ -34,12 +39,23 @@ _NO_JSON: Final = (ValueError, RecursionError)
 number of thousands of digits, nesting without end."""
 
 
+_REFUSALS_OF_ALL: Final = (
+    openai.AuthenticationError,
+    openai.PermissionDeniedError,
+    openai.NotFoundError,
+)
+
+
 class ServerUnusable(EngineUnavailable):
     """The server cannot be reached or does not serve the model asked for."""
 
 
 class ServerAway(ServerUnusable):
     """The server does not answer at all, now."""
+
+
+class _CutByStop(BadAnswer):
+    """A stop string came before the answer; it is asked for again without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +79,23 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The outcome of a question: (text, finish reason) per answer, or why there are none."""
+    """The outcome of a question: (text, finish reason) per answer, or why there are none.
+
+    Attributes:
+        model: The model that the reply names; empty where it names none.
+        gave_up: Whether the run has been given up, so that no other question is asked either.
+    """
 
     answers: tuple[tuple[str, str], ...] = ()
     status: str = "ok"
     reason: str = ""
     attempts: int = 0
+    model: str = ""
+    gave_up: bool = False
+
+
+class _WrongModel(Exception):
+    """The reply names another model than the one asked for."""
 
 
 class ServerSession:
@@ -78,18 +105,26 @@ class ServerSession:
         self._settings = settings
         limits = httpx2.Limits(max_connections=settings.concurrency + 4)
         timeout = httpx2.Timeout(settings.timeout, connect=settings.connect_seconds)
+        transport = BoundedTransport(httpx2.AsyncHTTPTransport(limits=limits), settings.timeout)
+        self._http = httpx2.AsyncClient(
+            transport=transport, timeout=timeout, event_hooks={"response": [self._look_at]}
+        )
         self._client = openai.AsyncOpenAI(
             base_url=settings.base_url,
             api_key=os.environ.get(settings.api_key_env) or _NO_KEY,
             max_retries=settings.transport_retries,
             timeout=timeout,
-            http_client=httpx2.AsyncClient(limits=limits, timeout=timeout),
+            http_client=self._http,
         )
         self._recovery = asyncio.Lock()
         self._last_try = asyncio.Lock()
-        self._errors_in_a_row = 0
+        self._failures_in_a_row = 0
+        self._last_failure = ""
         self._seen_at = 0.0
         self._given_up = ""
+        self._has_answered = False
+        self._no_thinking = NoThinking()
+        self._sends_stops = True
 
     async def close(self) -> None:
         """Close all connections."""
@@ -107,7 +142,7 @@ class ServerSession:
                 f"{where} refuses the API key; set the environment variable "
                 f"{self._settings.api_key_env}"
             ) from failure
-        except (openai.APIError, *_NO_JSON, TypeError, AttributeError) as failure:
+        except (openai.APIError, OversizedReply, *_NO_JSON, TypeError, AttributeError) as failure:
             raise ServerUnusable(
                 f"{where} has no usable list of models ({short(failure)}); is base_url the root "
                 "of an OpenAI-compatible API? It usually ends in /v1"
@@ -125,13 +160,15 @@ class ServerSession:
         async def attempt() -> Outcome:
             nonlocal attempts
             if self._given_up:
-                return Outcome(status="engine_error", reason=self._given_up, attempts=attempts)
+                return Outcome(
+                    status="engine_error", reason=self._given_up, attempts=attempts, gave_up=True
+                )
             attempts += 1
             if 1 < attempts == self._settings.attempts:
-                answers = await self._ask_alone(question, attempts)
+                made = await self._ask_alone(question, attempts)
             else:
-                answers = await self._ask_once(question, attempts)
-            return Outcome(answers=tuple(answers), attempts=attempts)
+                made = await self._ask_once(question, attempts)
+            return Outcome(answers=made.answers, attempts=attempts, model=made.model)
 
         outer_loop = AsyncRetrying(
             stop=stop_after_attempt(self._settings.attempts),
@@ -141,11 +178,12 @@ class ServerSession:
         )
         try:
             return await outer_loop(attempt)
-        except (openai.APIError, BadAnswer) as failure:
+        except (openai.APIError, BadAnswer, _WrongModel) as failure:
             status, reason = _explain(failure)
-            return Outcome(status=status, reason=reason, attempts=attempts)
+            gave_up = bool(self._given_up)
+            return Outcome(status=status, reason=reason, attempts=attempts, gave_up=gave_up)
 
-    async def _ask_alone(self, question: Question, attempt: int) -> list[tuple[str, str]]:
+    async def _ask_alone(self, question: Question, attempt: int) -> Completed:
         """A last try, with no other last try in flight.
 
         If one question kills the server whenever it is asked, the questions that fell with it get
@@ -159,30 +197,74 @@ class ServerSession:
                     await self._recover()
                 raise
 
-    async def _ask_once(self, question: Question, attempt: int) -> list[tuple[str, str]]:
+    async def _ask_once(self, question: Question, attempt: int) -> Completed:
         """Ask once, keep the breaker's books, and validate the answer."""
         try:
-            response = await self._post(question, attempt)
-        except openai.InternalServerError as failure:
-            self._errors_in_a_row += 1
-            if self._errors_in_a_row >= self._settings.breaker_errors:
-                self._given_up = (
-                    f"given up after {self._errors_in_a_row} server errors in a row, "
-                    f"the last: {short(failure)}"
-                )
+            made = await self._completed(question, attempt)
+        except (openai.APIError, BadAnswer, _WrongModel) as failure:
+            self._note(failure)
             raise
-        except (
-            openai.AuthenticationError,
-            openai.PermissionDeniedError,
-            openai.NotFoundError,
-        ) as failure:
+        self._failures_in_a_row, self._last_failure = 0, ""
+        self._has_answered = True
+        return made
+
+    async def _completed(self, question: Question, attempt: int) -> Completed:
+        """A valid answer of the model that was asked for."""
+        stop = question.stop if self._sends_stops else ()
+        made = read_response(await self._post(question, attempt, stop), question.num_answers)
+        if question.stop and made.ended_early(lost_its_answer):
+            # A stop string may have come first: behind white space, or inside reasoning.
+            self._sends_stops = not stop
+            if stop and attempt < self._settings.attempts:
+                raise _CutByStop("a stop string ended the reply before its answer began")
+        if not is_model(made.model, self._settings.reply_model or self._settings.model):
+            raise _WrongModel(
+                f"the server answers by the model {made.model!r}, {self._settings.model!r} was "
+                "asked for; serve that one, or set reply_model to the name that its replies carry"
+            )
+        return made.require_texts(question.max_tokens)
+
+    def _note(self, failure: Exception) -> None:
+        """Keep the breaker's books; give up where every other question would fail alike."""
+        if isinstance(failure, _WrongModel):
+            self._given_up = self._given_up or str(failure)
+            return
+        if isinstance(failure, _REFUSALS_OF_ALL):
             # A wrong key or model name: every other question would be refused alike.
             self._given_up = f"the server refuses all requests: {short(failure)}"
-            raise
-        self._errors_in_a_row = 0
-        return read_response(response, question.num_answers)
+            return
+        if _is_disconnection(failure) or isinstance(failure, _CutByStop):
+            return  # the server is waited for, or asked without stop strings
+        if self._has_answered and _is_overlong(failure):
+            return  # a matter of this question alone
+        kind = kind_of(failure)
+        self._failures_in_a_row = 1 + self._failures_in_a_row * (kind == self._last_failure)
+        self._last_failure = kind
+        if self._failures_in_a_row >= self._settings.breaker_errors and not self._given_up:
+            self._given_up = (
+                f"given up after {self._failures_in_a_row} equal failures in a row: "
+                f"{short(failure)}"
+            )
 
-    async def _post(self, question: Question, attempt: int) -> object:
+    async def _look_at(self, response: httpx2.Response) -> None:
+        """Keep the client from retrying what will not pass, and what nobody waits for."""
+        if response.status_code < 400:
+            return
+        await response.aread()
+        try:
+            body = response.json()
+        except _NO_JSON:
+            body = response.text
+        if is_permanent(response.status_code, body, response.headers.get("Retry-After")):
+            said = " ".join(without_controls(response.text).split())[:300]
+            self._given_up = (
+                f"the server's quota is exhausted (status {response.status_code}): {said}; raise "
+                "it, or use another key, and run again"
+            )
+        if self._given_up:
+            response.headers["x-should-retry"] = "false"
+
+    async def _post(self, question: Question, attempt: int, stop: tuple[str, ...]) -> object:
         fields: dict[str, Any] = {
             "model": self._settings.model,
             "max_tokens": question.max_tokens,
@@ -194,15 +276,30 @@ class ServerSession:
             # Only where it matters, because vLLM's CPU engine can die of a seed; and another one
             # for each attempt, which would otherwise draw the same invalid answer again.
             fields["seed"] = (question.seed + attempt - 1) % 2**31
-        if question.stop:
-            fields["stop"] = list(question.stop)
+        if stop:
+            fields["stop"] = list(stop)
         try:
             if question.api == "completions":
                 return await self._client.completions.create(prompt=question.content, **fields)
             fields["messages"] = [{"role": "user", "content": question.content}]
-            return await self._client.chat.completions.create(**fields)
+            return await self._chat(fields)
+        except OversizedReply as failure:
+            raise BadAnswer(str(failure)) from failure
         except _NO_JSON as failure:
             raise BadAnswer(f"the response is not JSON: {short(failure)}") from failure
+
+    async def _chat(self, fields: dict[str, Any]) -> object:
+        """Ask for an answer without thinking, as far as the server takes the fields for it."""
+        while True:
+            sent = self._no_thinking
+            try:
+                return await self._client.chat.completions.create(**fields, extra_body=sent.fields)
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as failure:
+                fewer = sent.after_refusal(str(failure))
+                if fewer is None:
+                    raise
+                if self._no_thinking == sent:
+                    self._no_thinking = fewer
 
     async def _before_new_attempt(self, state: RetryCallState) -> None:
         """After a disconnection, wait for the server."""
@@ -235,12 +332,12 @@ class ServerSession:
         """Whether `/health` and the list of models answer; raises if the model is gone."""
         url = self._settings.base_url.rstrip("/").removesuffix("/v1") + "/health"
         try:
-            async with httpx2.AsyncClient(timeout=self._settings.connect_seconds) as client:
-                # A server without /health says 404, and is alive all the same.
-                if (await client.get(url)).status_code >= 500:
-                    return False
+            # A server without /health says 404, and is alive all the same.
+            found = await self._http.get(url, timeout=self._settings.connect_seconds)
+            if found.status_code >= 500:
+                return False
             await self.check_model()
-        except (httpx2.HTTPError, ServerAway):
+        except (httpx2.HTTPError, OversizedReply, ServerAway):
             return False
         return True
 
@@ -264,12 +361,6 @@ def open_session(loop: BackgroundLoop, settings: ServerSettings) -> Iterator[Ser
         loop.run(session.close())
 
 
-def short(failure: BaseException) -> str:
-    """A failure in one line, for a reason column: what UTF-8 cannot hold is escaped."""
-    line = " ".join(str(failure).split()).encode("utf-8", "backslashreplace").decode()
-    return f"{type(failure).__name__}: {line[:300]}"
-
-
 def _is_disconnection(failure: BaseException) -> bool:
     """Whether the server is away, as opposed to slow: a read timeout is not asked again."""
     if isinstance(failure, openai.APITimeoutError):
@@ -279,15 +370,19 @@ def _is_disconnection(failure: BaseException) -> bool:
 
 def _explain(failure: Exception) -> tuple[str, str]:
     """Status and reason of a question that failed for good."""
+    if isinstance(failure, _WrongModel):
+        return "engine_error", str(failure)
     if isinstance(failure, BadAnswer):
         return "rejected", str(failure)
     if isinstance(failure, openai.APITimeoutError):
         return "timeout", "the server did not answer in time"
-    if isinstance(failure, openai.BadRequestError) and _is_overlong(failure):
+    if _is_overlong(failure):
         return "overlong", short(failure)
     return "engine_error", short(failure)
 
 
-def _is_overlong(failure: openai.BadRequestError) -> bool:
+def _is_overlong(failure: Exception) -> bool:
     text = str(failure).lower()
-    return "context length" in text or "input_tokens" in text or "context_length" in text
+    return isinstance(failure, openai.BadRequestError) and (
+        "context length" in text or "input_tokens" in text or "context_length" in text
+    )

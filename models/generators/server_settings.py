@@ -29,7 +29,7 @@ class ServerSettings(EngineSettings):
     concurrency: int = Field(32, ge=1)
     """Requests in flight."""
     timeout: float = Field(120.0, gt=0)
-    """Seconds to wait for a reply."""
+    """Seconds in which a reply must be complete."""
     connect_seconds: float = Field(5.0, gt=0)
     """Seconds to wait for a connection."""
     transport_retries: int = Field(3, ge=0)
@@ -42,7 +42,10 @@ class ServerSettings(EngineSettings):
     health_poll_seconds: float = Field(2.0, gt=0)
     """Seconds between two looks at the server's /health."""
     breaker_errors: int = Field(8, ge=1)
-    """Server errors (5xx) in a row after which the run is given up."""
+    """Equal failures in a row, of whatever kind, after which the run is given up."""
+    reply_model: str = ""
+    """The name that the server's replies carry, where it is another than `model`; a date or tag
+    behind it needs no mention."""
     api_key_env: str = Field("OPENAI_API_KEY", pattern=r"^[A-Z0-9_]*API_KEY$")
     """Name of the environment variable that holds the API key, if the server wants one. It ends in
     API_KEY: a run cannot have other secrets of its machine sent to an address."""

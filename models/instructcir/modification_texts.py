@@ -22,6 +22,7 @@ from models.protocols import (
     TextGenerator,
     TextReply,
     TextRequest,
+    require_engine,
 )
 
 CONTRACT_VERSION: Final = 1
@@ -183,20 +184,25 @@ def write_texts(
         done: Called with 1 for every pair that is settled.
 
     Raises:
-        EngineUnavailable: The server cannot be used from the start. If it goes away between two
-            rounds, the pairs that still lack a text are settled as engine errors.
+        EngineUnavailable: The server cannot be used from the start, or gave up before any answer.
+            If it goes away between two rounds, the pairs that still lack a text are settled as
+            engine errors.
     """
     settled: dict[str, WrittenText] = {}
     pending = {pair.key: pair for pair in pairs}
     for attempt in range(1, settings.attempts + 1):
         requests = [to_request(pair, prompt, settings, attempt) for pair in pending.values()]
+        replies: list[TextReply] = []
         try:
             for reply in generator.generate(requests) if requests else ():
+                replies.append(reply)
                 written = judge(reply, attempt, prompt.template)
                 settled[reply.key] = written
                 if written.status != REJECTED or attempt == settings.attempts:
                     del pending[reply.key]
                     done(1)
+            if attempt == 1:
+                require_engine(replies)
         except EngineUnavailable as failure:
             if attempt == 1:
                 raise

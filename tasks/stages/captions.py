@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from models.protocols import CaptionReply, CaptionSampling
+from models.protocols import CaptionReply, CaptionSampling, require_engine
 from storage.collections.decoding import ImageProblem
 from storage.tables.plans import Keys
 from storage.tables.schemas import OK
@@ -59,6 +59,7 @@ class CaptionStage(Stage):
         for reply in load_captioner(self.captioner).caption(images, self.sampling):
             replies[reply.key] = reply
             tick(1)
+        require_engine(replies.values())
         for image_id, problem in problems.items():
             replies[image_id] = CaptionReply(image_id, (), problem.status, problem.reason)
         return caption_rows(self, members, replies)

@@ -25,7 +25,7 @@ from models.generators.rewriting import (
     to_request,
 )
 from models.prompts.library import load_prompt
-from models.protocols import TextReply
+from models.protocols import TextReply, require_engine
 from storage.tables.keys import content_key
 from storage.tables.plans import DerivedKeys, Keys
 from storage.tables.schemas import OK
@@ -124,6 +124,7 @@ class RewriteStage(Stage):
         """The generator's raw replies to some distinct requests, by request key.
 
         Raises:
+            EngineUnavailable: the server cannot be used, or gave up before any answer.
             RepeatedAnswer: the model says one thing to all questions, or repeats them.
         """
         prompt, replies = load_prompt(self.prompt), {}
@@ -134,6 +135,7 @@ class RewriteStage(Stage):
             tick(1)
             if len(replies) == EARLY:
                 check_early(self._answered(known, replies), may_copy=self.step == "objects")
+        require_engine(replies.values())
         return replies
 
     def read(self, reply: TextReply) -> Answer:

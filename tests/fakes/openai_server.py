@@ -28,7 +28,8 @@ class Reply:
         headers: Extra headers.
         kind: Content type.
         fault: `""`, `reset` (before headers), `half` (of the body), `hang` (until the test ends),
-            or `crash`: the connection is reset and the server is away.
+            `drip` (a byte now and then, until the test ends), or `crash`: the connection is reset
+            and the server is away.
         looks: How often a server that crashed is looked for in vain before it is back.
     """
 
@@ -141,6 +142,10 @@ class FakeOpenAIServer:
         """Keep somebody waiting for as long as the test lasts."""
         self._ended.wait()
 
+    def ends_within(self, seconds: float) -> bool:
+        """Whether the test ends within that time."""
+        return self._ended.wait(seconds)
+
     def next_reply(self, request: dict[str, Any]) -> Reply:
         """Record a request and choose what happens to it."""
         with self._lock:
@@ -207,6 +212,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if reply.fault == "drip":
+            for place in range(len(body)):
+                self.wfile.write(body[place : place + 1])
+                if self.server_fake.ends_within(0.1):
+                    break
+            return self._reset()
         if reply.fault == "half":
             self.wfile.write(body[: len(body) // 2])
             return self._reset()

@@ -12,9 +12,18 @@ import pytest
 from PIL import Image
 
 from models.captioners.openai_images import OpenAIImageCaptioner
+from models.generators.answer_reader import cut_at_stop
 from models.generators.answers import EMPTY_ANSWER
 from models.generators.openai_server import OpenAIServerGenerator, OpenAIServerSettings
-from models.protocols import Captioner, CaptionSampling, TextGenerator, TextReply, TextRequest
+from models.protocols import (
+    Captioner,
+    CaptionSampling,
+    EngineUnavailable,
+    TextGenerator,
+    TextReply,
+    TextRequest,
+    require_engine,
+)
 from tests.fakes.openai_server import (
     MODEL,
     FakeOpenAIServer,
@@ -166,6 +175,8 @@ def test_a_request_says_everything() -> None:
         "n": 1,
         "seed": 5,
         "stop": ["\n\n"],
+        "chat_template_kwargs": {"enable_thinking": False, "thinking": False},
+        "reasoning_effort": "none",
     }
 
 
@@ -386,3 +397,175 @@ def test_fewer_captions_than_asked_for_are_refused() -> None:
         (reply,) = captioner.caption([("k", Image.new("RGB", (2, 2)))], CaptionSampling(n=15))
     assert (reply.status, reply.captions) == ("rejected", ())
     assert "1 choices came back, 15 asked for" in reply.reason
+
+
+# ------------------------------------------------------------------------ knowing early
+
+
+def ask_all(server: FakeOpenAIServer, count: int = 100, **changes: Any) -> list[TextReply]:
+    generator = OpenAIServerGenerator(settings_for(server, **changes))
+    return list(generator.generate(TextRequest(f"k{i}", f"word {i}") for i in range(count)))
+
+
+QUOTA = {"message": "You exceeded your current quota, please check your plan and billing details."}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(429, {"error": {**QUOTA, "code": "insufficient_quota"}}),
+        Reply(429, {"error": {"message": "no", "type": "insufficient_quota"}}),
+        Reply(429, {"error": {**QUOTA, "code": None}}),
+        Reply(402, {"error": {"message": "Insufficient Balance"}}),
+        Reply(403, {"message": "Your credit balance is too low"}),
+        Reply(400, {"error": {"message": "Your credit balance is too low to use this API"}}),
+    ],
+)
+def test_an_exhausted_quota_is_asked_once(reply: Reply) -> None:
+    with FakeOpenAIServer(then=lambda _: reply) as server:
+        replies = ask_all(server, concurrency=1, transport_retries=3)
+        assert len(server.requests) == 1
+    assert {reply.status for reply in replies} == {"engine_error"}
+    assert all(reply.gave_up for reply in replies)
+    with pytest.raises(EngineUnavailable):
+        require_engine(replies)
+
+
+def test_a_rate_limit_that_passes_is_waited_for() -> None:
+    busy = Reply(429, {"error": QUOTA}, {"Retry-After": "0.05"})
+    with FakeOpenAIServer(busy, busy, GOOD) as server:
+        assert ask(server, transport_retries=3).text == "FINE"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        error(400, "odd request 7f3a91"),
+        error(404, "nothing here"),
+        error(409, "locked"),
+        error(418, "teapot"),
+        error(422, "odd field"),
+        error(500, "boom"),
+        Reply(body=b"<html>", kind="text/html"),
+        chat(""),
+        chat("a", finish="content_filter"),
+    ],
+)
+def test_equal_failures_in_a_row_end_the_run(fault: Reply) -> None:
+    with FakeOpenAIServer(then=lambda _: fault) as server:
+        replies = ask_all(server, concurrency=2, transport_retries=0, breaker_errors=5)
+        assert len(server.requests) <= 7
+    assert len(replies) == 100
+    assert replies[-1].gave_up
+
+
+def test_failures_of_single_questions_end_nothing() -> None:
+    script = [GOOD, *[error(400, OVERLONG)] * 20, GOOD]
+    with FakeOpenAIServer(*script) as server:
+        replies = ask_all(server, 22, concurrency=1, breaker_errors=3)
+    assert [reply.status for reply in replies] == ["ok", *["overlong"] * 20, "ok"]
+
+
+def test_a_server_that_drips_meets_the_deadline() -> None:
+    with FakeOpenAIServer(then=lambda _: replace(GOOD, fault="drip")) as server:
+        reply = ask(server, timeout=0.5, transport_retries=0)
+    assert (reply.status, reply.reason) == ("timeout", "the server did not answer in time")
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (Reply(body=b'{"id": "' + b"a" * 5_000_000), "larger than 4,194,304 bytes"),
+        (replace(chat("a " * 100), headers={"Content-Encoding": "gzip"}), "is compressed"),
+        (chat("word " * 20_000), "has 100,000 characters, which 30 tokens cannot"),
+        (replace(error(500, "x" * 5_000_000)), "larger than"),
+    ],
+)
+def test_a_flood_is_refused(reply: Reply, reason: str) -> None:
+    with FakeOpenAIServer(then=lambda _: reply) as server:
+        found = ask(server, TextRequest("k", "hello", 30), transport_retries=0)
+    assert found.status == "rejected"
+    assert reason in found.reason
+
+
+def named(model: object) -> Reply:
+    return Reply(body={**GOOD.body, "model": model})
+
+
+@pytest.mark.parametrize(
+    "model", [MODEL, f"{MODEL}-2024-08-06", f"{MODEL}-0613", f"{MODEL}:latest", f"org/{MODEL}"]
+)
+def test_the_model_of_a_reply_is_recorded(model: str) -> None:
+    with FakeOpenAIServer(named(model)) as server:
+        reply = ask(server)
+    assert (reply.text, reply.answered_by) == ("FINE", model)
+
+
+@pytest.mark.parametrize("model", ["other", f"{MODEL}-mini", f"{MODEL}-32k", "edit", 7])
+def test_another_model_ends_the_run(model: object) -> None:
+    with FakeOpenAIServer(then=lambda _: named(model)) as server:
+        replies = ask_all(server, 20, concurrency=1)
+        assert len(server.requests) == 1
+        known_as = ask(server, reply_model=str(model))
+    assert all(reply.gave_up for reply in replies)
+    assert f"by the model '{model}', 'edit-model' was asked for" in replies[0].reason
+    assert known_as.answered_by == str(model)
+
+
+def test_control_characters_reach_nobody() -> None:
+    with FakeOpenAIServer(chat("\x1b[31ma\x00 r\x85d\x7f\n\x1b]0;t\x07cat\u202e")) as server:
+        assert ask(server).text == "a r\nd\ncat"
+    with FakeOpenAIServer(error(400, "no \x1b[31m\x00 way")) as server:
+        reason = ask(server).reason
+    assert not {character for character in reason if ord(character) < 32}
+    assert "no  way" in reason or "no way" in reason
+
+
+# ------------------------------------------------------------------------ thinking and stops
+
+
+@pytest.mark.parametrize(
+    ("refused", "accepted"),
+    [
+        ((), {"chat_template_kwargs", "reasoning_effort"}),
+        (("chat_template_kwargs",), {"reasoning_effort"}),
+        (("reasoning_effort",), {"chat_template_kwargs"}),
+        (("chat_template_kwargs", "reasoning_effort"), set()),
+    ],
+)
+def test_a_server_that_refuses_fields_is_asked_without(refused: Any, accepted: set[str]) -> None:
+    def picky(request: Mapping[str, Any]) -> Reply:
+        if field := next((field for field in refused if field in request), ""):
+            return error(400, f"Unrecognized request argument supplied: {field}")
+        return echo(request)
+
+    with FakeOpenAIServer(then=picky) as server:
+        replies = ask_all(server, 10, concurrency=1)
+        last = server.requests[-1]
+        assert len(server.requests) <= 14
+    assert {reply.status for reply in replies} == {"ok"}
+    assert {"chat_template_kwargs", "reasoning_effort"} & set(last) == accepted
+
+
+@pytest.mark.parametrize(
+    "cut", ["", "<think>\nOkay, the user wants a car.", "Okay, so the user wants a car."]
+)
+def test_a_stop_string_that_comes_before_the_answer_is_left_out(cut: str) -> None:
+    def stopping(request: Mapping[str, Any]) -> Reply:
+        return chat(cut) if "stop" in request else chat(f"{cut}</think>\n\na red car\n\nmore")
+
+    request = TextRequest("k", "hello", stop=("\n\n",))
+    with FakeOpenAIServer(then=stopping) as server:
+        generator = OpenAIServerGenerator(settings_for(server, concurrency=1))
+        replies = list(generator.generate([request] * 10))
+        assert len(server.requests) == 11
+    assert {cut_at_stop(reply.text, ()) for reply in replies} == {f"{cut}</think>\n\na red car"}
+    assert {reply.attempts for reply in replies} == {1, 2}
+
+
+def test_reasoning_beside_an_empty_text_is_said() -> None:
+    message = {"role": "assistant", "content": None, "reasoning_content": "The user wants"}
+    choice = {"index": 0, "message": message, "finish_reason": "length"}
+    with FakeOpenAIServer(then=lambda _: Reply(body=completion([choice]))) as server:
+        reply = ask(server)
+    assert reply.reason == "the model answered reasoning alone, cut at the token limit"
