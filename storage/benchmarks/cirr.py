@@ -1,12 +1,15 @@
 """CIRR (Liu et al., ICCV 2021): real-life photographs with six-image hard-negative groups.
 
 Layout: ``captions/cap.rc2.{split}.json``, ``image_splits/split.rc2.{split}.json`` and images
-named by the split file, either directly under the root or under ``img_raw``. Predictions:
-``{"version", "metric", pairid: names}``, one file for the gallery and one for the groups.
+named by the split file: under the root, under ``img_raw``, or beside the root, which is then the
+folder ``cirr`` (``CIRR/cirr/captions`` beside ``CIRR/dev``, as the published programs have it).
+Predictions: ``{"version", "metric", pairid: names}``, one file for the gallery and one for the
+groups.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +43,7 @@ SPLITS = (
     Split(name="val"),
     Split(name="test1", targets=False),
 )
-IMAGE_FOLDERS = ("", "img_raw")
+FOLDERS = ("cirr", "CIRR", "CIRR/cirr")
 VERSION = "rc2"
 FILES: Mapping[str, Kind] = {"recall": "ranking", "recall_subset": "subset"}
 MAX_BYTES = 5_000_000  # the server's limit is 5 MB; the smaller reading is always safe
@@ -50,7 +53,7 @@ def load_cirr(root: Path, split: str, *, exclude_reference: bool = True) -> Benc
     """Annotations of one CIRR split; images are looked for later.
 
     Args:
-        root: Folder with ``captions`` and ``image_splits`` (or its parent).
+        root: Folder with ``captions`` and ``image_splits``, or up to two folders above it.
         split: ``val``, ``test1`` (targets hidden) or ``train``.
         exclude_reference: Take the reference out of its query's ranking (the protocol).
 
@@ -60,7 +63,7 @@ def load_cirr(root: Path, split: str, *, exclude_reference: bool = True) -> Benc
     choose("split", split, [each.name for each in SPLITS])
     choose("exclude_reference", exclude_reference, (True, False))
     captions = Path("captions") / f"cap.rc2.{split}.json"
-    root = find_root(root, ("cirr", "CIRR"), captions)
+    root = find_root(root, FOLDERS, captions)
     files = _read_split(root / "image_splits" / f"split.rc2.{split}.json")
     records = require_records(read_json(root / captions), root / captions)
     queries = tuple(
@@ -68,13 +71,15 @@ def load_cirr(root: Path, split: str, *, exclude_reference: bool = True) -> Benc
         for row, record in enumerate(records)
     )
     require_unique(tuple(query.query_id for query in queries), str(root / captions))
+    # The parent by name: a linked folder `cirr` keeps its images beside the link.
+    image_folders = (root, root / "img_raw", Path(os.path.abspath(root)).parent)
     return Benchmark(
         name="cirr",
         split=split,
         queries=queries,
         galleries={"": tuple(files)},
         image_candidates={
-            name: tuple(str(root / folder / file) for folder in IMAGE_FOLDERS)
+            name: tuple(str(folder / file) for folder in image_folders)
             for name, file in files.items()
         },
         protocol={

@@ -64,6 +64,34 @@ def test_images_are_found_in_both_layouts(tmp_path: Path, above: str) -> None:
     )
 
 
+@pytest.mark.parametrize("given", ["", "CIRR", "CIRR/cirr"])
+def test_layout_of_the_published_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    """`cirr/captions` beside `dev`, from each folder that a person may name, also as `.`."""
+    write_cirr(tmp_path / "CIRR" / "cirr")
+    files = [tmp_path / "CIRR" / "dev" / f"{name}.png" for name in CIRR_NAMES]
+    touch(files)
+    monkeypatch.chdir(tmp_path / given)
+    for root in (tmp_path / given, Path()):
+        located = locate_images(load_annotations("cirr", root, "val"))
+        found = [Path(located.image_paths[name]).resolve() for name in CIRR_NAMES]
+        assert found == files
+
+
+def test_real_annotations_in_the_layout_of_the_published_programs(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "CIRR").mkdir()
+    (tmp_path / "CIRR" / "cirr").symlink_to(shared_data / "annotations" / "cirr")
+    for split, count in (("val", 2297), ("test1", 2315)):
+        loaded = load_annotations("cirr", tmp_path / "CIRR", split)
+        folder = tmp_path / "CIRR" / ("dev" if split == "val" else split)
+        touch([folder / f"{name}.png" for name in loaded.galleries[""]])
+        located = locate_images(loaded)
+        assert (len(located.image_paths), located.missing) == (count, ())
+
+
 def _without(field: str) -> Any:
     records = cirr_records()
     del records[0][field]
