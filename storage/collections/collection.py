@@ -44,7 +44,7 @@ from storage.collections.sources.scan import (
 )
 from storage.collections.writer import IMAGES_SPEC, Examined, Known, Result, Writer, examine
 from storage.locations.location import Location
-from storage.tables.parts import footer_of, keys_by_group, open_part
+from storage.tables.part_files import open_part
 from storage.tables.schemas import OK
 from storage.tables.table import IncompleteTable, Table, load_table, open_table
 
@@ -314,16 +314,15 @@ def list_collections(location: Location) -> list[str]:
 def _image_groups(location: Location, path: str, size: int) -> tuple[frozenset[str], ...]:
     """Return the image ids of each row group. A part of a given name and size never changes."""
     with open_part(location, path) as part:
-        return keys_by_group(part, location.join(path))
+        return part.keys_by_group()
 
 
 @lru_cache(maxsize=4096)
 def _stored(location: Location, path: str, size: int) -> tuple[datetime.date, frozenset[str]]:
     """Return the day on which a part was made and the ids of its images."""
     with open_part(location, path) as part:
-        where = location.join(path)
-        day = datetime.datetime.fromisoformat(footer_of(part, where).created).date()
-        return day, frozenset().union(*keys_by_group(part, where))
+        day = datetime.datetime.fromisoformat(part.footer().created).date()
+        return day, frozenset().union(*part.keys_by_group())
 
 
 def _take_images(
@@ -331,7 +330,7 @@ def _take_images(
 ) -> Iterator[tuple[str, bytes]]:
     with open_part(location, path) as part:
         for group in groups:
-            rows = part.read_row_group(group, columns=["image_id", "data"])
+            rows = part.table(["image_id", "data"], [group])
             for image_id, data in zip(rows["image_id"], rows["data"], strict=True):
                 if image_id.as_py() in wanted:
                     wanted.remove(image_id.as_py())

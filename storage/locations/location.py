@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import builtins
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import IO
 
-from storage.locations.stores import Entry, LocalStore, LocationError, S3Store, Store
+from storage.locations.stores import CutRead, Entry, LocalStore, LocationError, S3Store, Store
 
-__all__ = ["Entry", "Location", "LocationError"]
+__all__ = ["CutRead", "Entry", "Location", "LocationError"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,15 @@ class Location:
             FileNotFoundError: there is no such file.
         """
         return self._store.read(_checked(path))
+
+    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> builtins.list[bytes]:
+        """Return the bytes from start to end of each range, fetched at the same time.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            CutRead: fewer bytes came than were asked for, also when asked again.
+        """
+        return self._store.read_ranges(_checked(path), ranges)
 
     def open_read(self, path: str, *, sequential: bool = False) -> IO[bytes]:
         """Open a file for reading; `sequential` reads ahead, else each read is a request."""

@@ -13,7 +13,7 @@ import errno
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
@@ -29,6 +29,21 @@ MAX_OBJECT_BYTES = 5 * 2**30
 
 class LocationError(OSError):
     """A store lacks an operation that publishing needs; the message says what to do about it."""
+
+
+class CutRead(ConnectionError):
+    """A file came incomplete over the network, also when it was asked for again."""
+
+    def __init__(self, url: str, what: str) -> None:
+        super().__init__(
+            f"{url} could not be read to its end: {what}. The file itself may be whole: run the"
+            " same command again"
+        )
+        self.url = url
+        self.what = what
+
+    def __reduce__(self) -> tuple[type[CutRead], tuple[str, str]]:
+        return type(self), (self.url, self.what)
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,9 @@ class Store(Protocol):
 
     def read(self, path: str) -> bytes:
         """Return the whole content of a file."""
+
+    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return the bytes of some ranges, each from its start to before its end."""
 
     def open(self, path: str, sequential: bool) -> IO[bytes]:
         """Open a file for reading, hinting at the pattern of access."""
@@ -111,6 +129,15 @@ class LocalStore:
     def read(self, path: str) -> bytes:
         """Return the whole content."""
         return (self.root / path).read_bytes()
+
+    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Seek and read."""
+        with self.open(path, sequential=False) as file:
+            found = []
+            for start, end in ranges:
+                file.seek(start)
+                found.append(file.read(end - start))
+        return found
 
     def open(self, path: str, sequential: bool) -> IO[bytes]:
         """Open for reading."""
@@ -221,7 +248,22 @@ class S3Store:
 
     def read(self, path: str) -> bytes:
         """Return the whole object."""
-        return cast(bytes, self._files.cat_file(self.url(path)))
+        with _whole(self.url(path)):
+            # one GET: s3fs leaves zeros where one of several came short
+            return cast(bytes, self._files.cat_file(self.url(path), max_concurrency=1))
+
+    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Send a GET for each range, several at a time."""
+        starts, ends = (list(each) for each in zip(*ranges, strict=True))
+        with _whole(self.url(path)):
+            found = self._files.cat_ranges(
+                [self.url(path)] * len(starts), starts, ends, on_error="raise"
+            )
+        for (start, end), data in zip(ranges, found, strict=True):
+            if len(data) != end - start:
+                what = f"{len(data)} bytes came for {end - start} from byte {start} on"
+                raise CutRead(self.url(path), what)
+        return cast("list[bytes]", found)
 
     def open(self, path: str, sequential: bool) -> IO[bytes]:
         """Open an object; without `sequential`, each read is one request for just its range."""
@@ -282,6 +324,18 @@ class S3Store:
 def _s3_entry(path: str, info: Mapping[str, Any]) -> Entry:
     stamp = str(info.get("ETag") or info.get("LastModified") or "").strip('"')
     return Entry(path, int(info["size"]), stamp)
+
+
+@contextlib.contextmanager
+def _whole(url: str) -> Iterator[None]:
+    """Name the file where the connection broke in the middle of it, after s3fs has tried again."""
+    import aiohttp
+    from s3fs.core import S3_RETRYABLE_ERRORS
+
+    try:
+        yield
+    except (*S3_RETRYABLE_ERRORS, aiohttp.ClientError) as error:
+        raise CutRead(url, str(error) or type(error).__name__) from error
 
 
 def _is_conflict(error: OSError) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from storage.locations.location import Entry, Location
-from storage.tables.parts import CorruptPart, footer_of, open_part
+from storage.tables.part_files import CorruptPart, open_part
 from storage.tables.plans import TableInfo
 from storage.tables.schemas import TABLES
 from storage.tables.table import PART_FILE, SPEC_KEY, load_table
@@ -29,7 +29,7 @@ def _info(location: Location, name: str, spec_key: str, parts: Sequence[Entry]) 
     for entry in parts:
         try:
             with open_part(location, entry.path) as part:
-                rows += footer_of(part, entry.path).rows
+                rows += part.footer().rows
         except CorruptPart:
             unreadable += 1
     spec = load_table(location, name, spec_key).spec

@@ -2,65 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import datetime
-import itertools
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from storage.locations.location import Location
+from storage.tables.footers import Footer, footer_metadata
+from storage.tables.part_files import CorruptPart, PartReader
 from storage.tables.schemas import OK, TableSchema
-
-PRODUCER = "cirflow/storage/1"
-"""Format of the parts; written into every footer."""
 
 MIN_PARQUET_BYTES = 12
 """A Parquet file has a magic number at both ends and the length of its footer."""
-
-_FOOTER = b"cirflow"
-_KEYS = b"cirflow.keys"
-_NOT_CORRUPTION = (FileNotFoundError, PermissionError, TimeoutError, ConnectionError)
-
-
-class CorruptPart(ValueError):
-    """A published part cannot be read; the message names it and says how to put it aside."""
-
-    def __init__(self, path: str, what: str) -> None:
-        name = path.rsplit("/", 1)[-1]
-        super().__init__(
-            f"{path} is broken: {what}. Put it aside with `cirflow cache verify --quarantine` or"
-            f" Table.quarantine({name!r}) (nothing is deleted) and run the same backfill again:"
-            " it makes only the rows that are lost"
-        )
-        self.path = path
-        self.what = what
-
-    def __reduce__(self) -> tuple[type[CorruptPart], tuple[str, str]]:
-        return type(self), (self.path, self.what)
-
-
-@dataclass(frozen=True)
-class Footer:
-    """Provenance of a part: producer, table, spec, shard, time, and number of rows.
-
-    `seconds` is the time that making the rows took, 0 where it was not measured.
-    """
-
-    table: str
-    spec_key: str
-    shard_key: str
-    attempt: int
-    rows: int
-    seconds: float = 0.0
-    producer: str = PRODUCER
-    created: str = field(
-        default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    )
 
 
 def checked_rows(schema: TableSchema, rows: pa.Table, members: Sequence[str]) -> pa.Table:
@@ -129,13 +82,11 @@ def encode_part(schema: TableSchema, rows: pa.Table, footer: Footer) -> bytes:
     ``schema.group_bytes``, so that a few rows can be read without the rest. Image bytes are
     compressed already and are stored as they are, vectors have no useful dictionary or bounds.
     """
-    metadata = {_FOOTER: json.dumps(footer.__dict__, sort_keys=True)}
-    if schema.keys_in_footer:
-        metadata[_KEYS] = "\n".join(rows[schema.key].to_pylist())
+    keys = "\n".join(rows[schema.key].to_pylist()).encode() if schema.keys_in_footer else None
     small = [f.name for f in rows.schema if pa.types.is_string(f.type)]
     sink = pa.BufferOutputStream()
     pq.write_table(
-        rows.replace_schema_metadata(metadata),
+        rows.replace_schema_metadata(footer_metadata(footer, keys)),
         sink,
         compression={f.name: _codec(f.type) for f in rows.schema},
         use_dictionary=small,
@@ -155,68 +106,28 @@ def _codec(kind: pa.DataType) -> str:
     return "none" if pa.types.is_large_binary(kind) else "zstd"
 
 
-@contextlib.contextmanager
-def open_part(location: Location, path: str) -> Iterator[pq.ParquetFile]:
-    """Open a part; anything wrong with its content, inside the block too, is a CorruptPart."""
-    with location.open_read(path) as file:
-        try:
-            yield pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
-        except _NOT_CORRUPTION:
-            raise
-        except (pa.ArrowInvalid, OSError) as error:
-            # Parquet's own complaints are OSErrors without a number; a disk's have one.
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            raise CorruptPart(location.join(path), str(error)) from error
-
-
-def footer_of(part: pq.ParquetFile, path: str) -> Footer:
-    """Return a part's provenance.
-
-    Raises:
-        CorruptPart: the footer has no provenance, or contradicts the number of rows in the file.
-    """
-    try:
-        footer = Footer(**json.loads((part.metadata.metadata or {})[_FOOTER]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptPart(path, f"its footer has no provenance of ours ({error!r})") from error
-    if footer.rows != part.metadata.num_rows:
-        raise CorruptPart(path, f"{part.metadata.num_rows} rows, its footer says {footer.rows}")
-    return footer
-
-
-def keys_by_group(part: pq.ParquetFile, path: str) -> tuple[frozenset[str], ...]:
-    """Return the keys of each row group from the footer alone (where the table keeps them there).
-
-    Raises:
-        CorruptPart: the footer does not hold one key for each row.
-    """
-    metadata = part.metadata
-    keys = (metadata.metadata or {}).get(_KEYS, b"").decode().split("\n")
-    if len(keys) != metadata.num_rows:
-        raise CorruptPart(path, f"its footer has {len(keys)} keys for {metadata.num_rows} rows")
-    rest = iter(keys)
-    sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    return tuple(frozenset(itertools.islice(rest, size)) for size in sizes)
-
-
 def read_part(
-    location: Location,
-    path: str,
-    schema: TableSchema,
-    spec_key: str,
-    columns: Sequence[str],
+    part: PartReader, where: str, schema: TableSchema, spec_key: str, columns: Sequence[str]
 ) -> tuple[pa.Table, Footer]:
-    """Read some columns of a part.
+    """Read some columns of an open part.
+
+    Args:
+        part: The part.
+        where: Its whole name, for messages.
+        schema: Of the table that it should belong to.
+        spec_key: Of that table.
+        columns: The columns to read.
 
     Raises:
         CorruptPart: it is truncated or damaged, of another table, or has other columns.
     """
-    with open_part(location, path) as part:
-        where = location.join(path)
-        footer = footer_of(part, where)
-        if (footer.table, footer.spec_key) != (schema.name, spec_key):
-            raise CorruptPart(where, f"it belongs to {footer.table}/{footer.spec_key}")
-        if not part.schema_arrow.equals(schema.arrow):
-            raise CorruptPart(where, f"its columns are {part.schema_arrow.names} of other types")
-        return part.read(columns=list(columns)).replace_schema_metadata(None), footer
+    footer = part.footer()
+    if (footer.table, footer.spec_key) != (schema.name, spec_key):
+        raise CorruptPart(where, f"it belongs to {footer.table}/{footer.spec_key}")
+    found = part.schema()
+    if not found.equals(schema.arrow):
+        raise CorruptPart(where, f"its columns are {found.names} of other types")
+    rows = part.table(columns)
+    if rows.num_rows != footer.rows:
+        raise CorruptPart(where, f"{rows.num_rows} rows, its footer says {footer.rows}")
+    return rows, footer

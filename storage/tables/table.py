@@ -29,17 +29,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.locations.location import Entry, Location
+from storage.tables.footers import Footer
 from storage.tables.keys import canonical_json, content_key
-from storage.tables.parts import (
-    MIN_PARQUET_BYTES,
-    CorruptPart,
-    Footer,
-    checked_rows,
-    encode_part,
-    footer_of,
-    open_part,
-    read_part,
-)
+from storage.tables.part_files import CorruptPart, open_part
+from storage.tables.parts import MIN_PARQUET_BYTES, checked_rows, encode_part, read_part
 from storage.tables.plans import (
     Coverage,
     DerivedKeys,
@@ -288,7 +281,7 @@ class Table:
         footers = []
         for entry in self._survey().parts:
             with open_part(self.location, entry.path) as part:
-                footer = footer_of(part, entry.path)
+                footer = part.footer()
             if footer.seconds:
                 footers.append(footer)
         last = sorted(footers, key=lambda footer: footer.created)[-parts:]
@@ -341,7 +334,9 @@ class Table:
 
     def _read(self, part: str, columns: Sequence[str]) -> tuple[pa.Table, Footer]:
         path = f"{self.folder}/{part}"
-        return read_part(self.location, path, self.schema, self.spec_key, columns)
+        with open_part(self.location, path) as file:
+            where = self.location.join(path)
+            return read_part(file, where, self.schema, self.spec_key, columns)
 
     def _selected(self, columns: Sequence[str], keys: Sequence[str] | None) -> Iterator[pa.Table]:
         """Yield the rows of each part, of all keys or of some."""

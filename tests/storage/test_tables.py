@@ -389,7 +389,7 @@ def test_a_truncated_part_is_named_with_its_remedy(table: Table, keep: int) -> N
     part = first_part(table)
     damage(table, part, keep)
     for use in (table.read, lambda: table.plan(KEYS, 4), lambda: list(table.iter_parts())):
-        with pytest.raises(CorruptPart, match=rf"{part} is broken.*quarantine\('{part}'\)"):
+        with pytest.raises(CorruptPart, match=rf"{part} is broken.*cache repair"):
             use()
     assert [problem.part for problem in table.verify()] == [part]
     # The remedy works: nothing is deleted, only the lost rows are planned, all is as before.
@@ -431,7 +431,7 @@ def test_losing_to_a_broken_part_is_an_error(table: Table) -> None:
     shard = Shard.of(KEYS[:4])
     table.publish(shard, captions(table, shard.members))
     damage(table, first_part(table), -9)
-    with pytest.raises(CorruptPart, match="quarantine"):
+    with pytest.raises(CorruptPart, match="cache repair"):
         table.publish(shard, captions(table, shard.members))
 
 

@@ -50,7 +50,10 @@ def parquet_candidates(
 def _records(content: pq.ParquetFile, columns: list[str]) -> Iterator[dict[str, Any]]:
     # Group by group: a batch across two would lose rows of the first when the second is damaged.
     for group in range(content.num_row_groups):
-        for batch in content.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=columns):
+        # In this thread alone: see storage/tables/part_files.py.
+        for batch in content.iter_batches(
+            _ROWS_AT_ONCE, row_groups=[group], columns=columns, use_threads=False
+        ):
             yield from batch.to_pylist()
 
 

@@ -1,0 +1,51 @@
+"""The provenance in a part's footer."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+PRODUCER = "cirflow/storage/1"
+"""Format of the parts; written into every footer."""
+
+FOOTER = b"cirflow"
+KEYS = b"cirflow.keys"
+
+
+@dataclass(frozen=True)
+class Footer:
+    """Provenance of a part: producer, table, spec, shard, time, and number of rows.
+
+    `seconds` is the time that making the rows took, 0 where it was not measured.
+    """
+
+    table: str
+    spec_key: str
+    shard_key: str
+    attempt: int
+    rows: int
+    seconds: float = 0.0
+    producer: str = PRODUCER
+    created: str = field(
+        default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    )
+
+
+def footer_metadata(footer: Footer, keys: bytes | None) -> dict[bytes, bytes]:
+    """Return what the footer of a part holds, with a hash of it: Parquet has none for its footer.
+
+    Args:
+        footer: The provenance.
+        keys: The part's keys, a line each, where the table keeps them in the footer.
+    """
+    said = footer.__dict__ | {"check": footer_check(footer, keys or b"")}
+    own = {FOOTER: json.dumps(said, sort_keys=True).encode()}
+    return own if keys is None else own | {KEYS: keys}
+
+
+def footer_check(footer: Footer, keys: bytes) -> str:
+    """Return the hash of a footer's content; parts of earlier versions have none."""
+    said = json.dumps(footer.__dict__, sort_keys=True).encode()
+    return hashlib.sha256(said + b"\n" + keys).hexdigest()[:20]
