@@ -1,6 +1,7 @@
 """Work pools, limits, blocks and the rule for dead runs.
 
-Only missing ones are made, so changes made in the UI stay.
+Only missing ones are made, so changes made in the UI stay. Pools that let a run choose its own
+command or environment, as earlier versions and Prefect itself make them, are closed.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deployments.stack.job_templates import Images, job_template
+from deployments.stack.job_templates import Images, closed, job_template
 from deployments.stack.secret_blocks import ensure_secret_blocks
 from deployments.stack.unresponsive_runs import NAME, ensure_crash_rule
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import WorkPool
 
 POOLS: Mapping[str, str] = {
     "cpu": "Everything that needs no GPU: ingest, triplets, scores, reports, small models.",
@@ -31,6 +33,7 @@ class Made:
     """Names of the parts that were missing and were made."""
 
     pools: tuple[str, ...]
+    closed: tuple[str, ...]
     limits: tuple[str, ...]
     rules: tuple[str, ...]
     secrets: tuple[str, ...]
@@ -42,6 +45,8 @@ class Made:
         for kind, names in kinds.items():
             for name in names:
                 yield f"made the {kind} {name}"
+        for name in self.closed:
+            yield f"closed the work pool {name}: single runs may not set command, environment, ..."
 
 
 NO_IMAGES = Images()
@@ -65,17 +70,30 @@ def ensure_resources(
         ValueError: another kind of pool, or runs in containers without an image.
         UserError: a secret without a value.
     """
-    pools = _make_pools(client, pool_type, images)
+    there = {pool.name: pool for pool in client.read_work_pools(limit=200) if pool.name in POOLS}
+    opened = _close_pools(client, there)
+    pools = _make_pools(client, tuple(n for n in POOLS if n not in there), pool_type, images)
     limits = _make_limits(client)
     rules = (NAME,) if ensure_crash_rule(client) else ()
-    return Made(pools, limits, rules, ensure_secret_blocks(client, secrets, tuple(POOLS)))
+    return Made(pools, opened, limits, rules, ensure_secret_blocks(client, secrets, tuple(POOLS)))
 
 
-def _make_pools(client: SyncPrefectClient, pool_type: str, images: Images) -> tuple[str, ...]:
+def _close_pools(client: SyncPrefectClient, there: Mapping[str, WorkPool]) -> tuple[str, ...]:
+    from prefect.client.schemas.actions import WorkPoolUpdate
+
+    templates = {name: pool.base_job_template for name, pool in there.items()}
+    better = {name: closed(template) for name, template in templates.items() if template}
+    changed = tuple(name for name, template in better.items() if template != templates[name])
+    for name in changed:
+        client.update_work_pool(name, WorkPoolUpdate(base_job_template=better[name]))
+    return changed
+
+
+def _make_pools(
+    client: SyncPrefectClient, missing: tuple[str, ...], pool_type: str, images: Images
+) -> tuple[str, ...]:
     from prefect.client.schemas.actions import WorkPoolCreate
 
-    there = {pool.name for pool in client.read_work_pools(limit=200)}
-    missing = tuple(name for name in POOLS if name not in there)
     templates = {name: _template(pool_type, name, images) for name in missing}
     for name, template in templates.items():
         client.create_work_pool(
@@ -102,13 +120,13 @@ def _make_limits(client: SyncPrefectClient) -> tuple[str, ...]:
 
 
 def _template(pool_type: str, pool: str, images: Images) -> dict[str, Any]:
-    """The project's template, or Prefect's where the project has none."""
+    """The project's template, or Prefect's where the project has none; closed."""
     from prefect.utilities.asyncutils import run_coro_as_sync
     from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 
     ours = job_template(pool_type, pool, images)
-    return (
-        ours
-        or run_coro_as_sync(get_default_base_job_template_for_infrastructure_type(pool_type))
-        or {}
-    )
+    if ours:
+        return ours
+    theirs = run_coro_as_sync(get_default_base_job_template_for_infrastructure_type(pool_type))
+    assert theirs is not None
+    return closed(theirs)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from deployments.errors import UserError
+from deployments.stack.job_templates import ENVIRONMENT, with_environment
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -78,9 +79,8 @@ def _refer(client: SyncPrefectClient, pool: str, variables: Sequence[str]) -> No
     from prefect.client.schemas.actions import WorkPoolUpdate
 
     template: dict[str, Any] = client.read_work_pool(pool).base_job_template
-    environment: dict[str, Any] = template["variables"]["properties"]["env"]
-    given = environment.get("default") or {}
+    properties: dict[str, Any] = template["variables"]["properties"]
     wanted = {name: f"{{{{ prefect.blocks.secret.{block_name(name)} }}}}" for name in variables}
-    if not set(wanted) <= set(given):
-        environment["default"] = {**wanted, **given}
+    if not set(wanted) <= set(properties[ENVIRONMENT].get("default") or {}):
+        properties[ENVIRONMENT] = with_environment(properties, wanted)
         client.update_work_pool(pool, WorkPoolUpdate(base_job_template=template))

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+from deployments.stack.job_templates import FIXED, Images, closed, job_template
 from deployments.stack.job_templates import FOLDER as TEMPLATES
-from deployments.stack.job_templates import Images, job_template
 from deployments.stack.register import _parser as register_parser
 from deployments.stack.resources import POOLS
 
@@ -327,22 +327,35 @@ def test_a_template_uses_each_of_its_variables_and_no_other(pool_type: str, pool
     used = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(template["job_configuration"])))
     assert used == set(variables)
     assert all(v["description"] and v["title"] and v["type"] for v in variables.values())
-    assert variables["image"]["default"] == (IMAGES.gpu if pool == "gpu" else IMAGES.cpu)
+    assert image_of(template) == (IMAGES.gpu if pool == "gpu" else IMAGES.cpu)
+    assert template["variables"]["additionalProperties"] is False
+    assert not FIXED & set(variables)
+    environment = {"CIRFLOW_HOME": "/srv/cirflow", "HF_HOME": "/srv/cirflow/huggingface"}
+    assert variables["env"]["default"] == variables["env"]["const"] == environment
+
+
+def image_of(template: dict[str, Any]) -> str:
+    """The image that a run of the pool starts from."""
+    configuration = template["job_configuration"]
+    if "image" in configuration:
+        return str(configuration["image"])
+    pod = configuration["job_manifest"]["spec"]["template"]["spec"]
+    return str(pod["containers"][0]["image"])
 
 
 @pytest.mark.parametrize("pool_type", ["docker", "kubernetes"])
 def test_a_template_knows_the_variables_of_prefect_itself(pool_type: str) -> None:
-    """Prefect ships the templates of its workers; deployments may set any of their variables."""
+    """Prefect ships the templates of its workers; runs may set what is not fixed."""
     shipped = PREFECT / "server" / "api" / "collections_data" / "views"
     metadata = json.loads((shipped / "aggregate-worker-metadata.json").read_text(encoding="utf-8"))
     theirs = metadata[f"prefect-{pool_type}"][pool_type]["default_base_job_configuration"]
     ours = job_template(pool_type, "cpu", IMAGES)
     left_out = {
-        "docker": {"privileged", "network_mode", "registry_credentials"},
-        "kubernetes": {"cluster_config"},
+        "docker": {"command", "network_mode", "registry_credentials"},
+        "kubernetes": {"command", "cluster_config"},
     }[pool_type]
     wanted = set(theirs["variables"]["properties"])
-    assert wanted - set(ours["variables"]["properties"]) == left_out
+    assert wanted - set(ours["variables"]["properties"]) == wanted & FIXED
     given = set(theirs["job_configuration"]) - left_out
     assert given <= set(ours["job_configuration"])
     if pool_type == "docker":
@@ -358,12 +371,69 @@ def test_only_runs_of_the_gpu_pool_ask_for_a_gpu() -> None:
     assert default("kubernetes", "gpu", "gpus") == "1"
     assert default("kubernetes", "cpu", "node_selector") == {}
     assert default("kubernetes", "gpu", "node_selector") == {"nvidia.com/gpu.present": "true"}
-    assert "device_requests" not in default("docker", "cpu", "container_create_kwargs")
-    requests = default("docker", "gpu", "container_create_kwargs")["device_requests"]
+    cpu, gpu = (
+        job_template("docker", pool, IMAGES)["job_configuration"]["container_create_kwargs"]
+        for pool in ("cpu", "gpu")
+    )
+    assert "device_requests" not in cpu
+    assert cpu["cap_drop"] == gpu["cap_drop"] == ["ALL"]
+    requests = gpu["device_requests"]
     assert requests == [{"count": 1, "capabilities": [["gpu"]]}]
 
 
-def test_process_pools_keep_prefects_template_and_others_need_an_image() -> None:
+def test_a_pool_is_closed_once_and_keeps_what_its_owner_chose() -> None:
+    variables = {
+        "command": {"type": "string"},
+        "env": {"type": "object", "default": {"A": "{{ prefect.blocks.secret.a }}"}},
+        "image": {"type": "string", "default": "mine:2"},
+        "name": {"type": "string"},
+    }
+    opened = {
+        "variables": {"type": "object", "properties": variables, "required": ["image", "name"]},
+        "job_configuration": {
+            "command": "{{ command }}",
+            "env": "{{ env }}",
+            "labels": {"image": "from {{ image }}", "name": "{{ name }}"},
+            "containers": [{"image": "{{ image }}", "args": "{{ command }}", "tty": None}],
+        },
+    }
+    made = closed(opened)
+    assert made == {
+        "variables": {
+            "type": "object",
+            "properties": {
+                "env": {**variables["env"], "const": variables["env"]["default"]},
+                "name": {"type": "string"},
+            },
+            "required": ["name"],
+            "additionalProperties": False,
+        },
+        "job_configuration": {
+            "env": "{{ env }}",
+            "labels": {"image": "from mine:2", "name": "{{ name }}"},
+            "containers": [{"image": "mine:2", "tty": None}],
+        },
+    }
+    assert closed(made) == made
+    assert set(opened["variables"]["properties"]) == set(variables)  # the given one is left alone
+
+
+def test_a_worker_takes_no_command_of_a_run_whatever_the_server_let_through() -> None:
+    from prefect.utilities.asyncutils import run_coro_as_sync
+    from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
+
+    asked = {"command": "touch owned", "working_dir": "/", "env": {"LD_PRELOAD": "x"}}
+    shipped = ProcessWorker.get_default_base_job_template()
+    for template, command in ((shipped, "touch owned"), (closed(shipped), None)):
+        made = run_coro_as_sync(
+            ProcessJobConfiguration.from_template_and_values(template, dict(asked))
+        )
+        assert made is not None
+        assert made.command == command
+        assert (made.working_dir is None) == (command is None)
+
+
+def test_process_pools_close_prefects_template_and_others_need_an_image() -> None:
     assert job_template("process", "cpu", Images()) == {}
     with pytest.raises(ValueError, match="name the image"):
         job_template("kubernetes", "gpu", Images(cpu="only:1.0"))

@@ -53,7 +53,8 @@ def test_pools_of_pods_are_made_once_with_our_templates() -> None:
     assert made.rules == (NAME,)
     for pool in server.pools:
         assert pool.type == "kubernetes"
-        image = pool.base_job_template["variables"]["properties"]["image"]["default"]
+        pod = pool.base_job_template["job_configuration"]["job_manifest"]["spec"]["template"]
+        image = pod["spec"]["containers"][0]["image"]
         assert image == ("b:1.0" if pool.name == "gpu" else "a:1.0")
     again = ensure_resources(server, "kubernetes", images)
     assert again.pools == again.limits == again.rules == ()

@@ -5,6 +5,7 @@ The tests follow each other as days do: each finds what the ones before it left.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -172,6 +173,40 @@ def test_the_server_listens_on_loopback_and_lets_no_other_page_in(stack: LiveSta
             f"{stack.settings.api_url}/flows/", content=planted, headers=headers, auth=auth
         )
         assert reply.status_code == 403
+
+
+def test_a_run_sets_nothing_that_its_pool_does_not_offer(stack: LiveStack) -> None:
+    from prefect.client.schemas.actions import WorkPoolUpdate
+
+    with stack.client() as client:
+        found = client.read_deployment_by_name("demo/demo")
+        route = f"/deployments/{found.id}/create_flow_run"
+        for asked in (
+            *({"command": "touch owned"}, {"env": {"LD_PRELOAD": "x"}}, {"env.PATH": "/tmp"}),
+            *({"working_dir": "/tmp"}, {"image": "x"}, {"unknown": 1}),
+        ):
+            with pytest.raises(httpx.HTTPStatusError, match="422"):
+                client._client.post(route, json={"job_variables": asked})
+        # A pool of an earlier version is closed by the next `up`, with its owner's environment.
+        made = client.read_work_pool("cpu").base_job_template
+        older = copy.deepcopy(made)
+        older["variables"] = {"properties": {
+            "command": {"type": "string"}, "stream_output": {"type": "boolean", "default": True},
+            "env": {"type": "object", "default": environment(made)},
+        }}  # fmt: skip
+        older["job_configuration"] = {name: f"{{{{ {name} }}}}" for name in ("command", "env")}
+        client.update_work_pool("cpu", WorkPoolUpdate(base_job_template=older))
+        assert "closed the work pool cpu" in stack.up()
+        now = client.read_work_pool("cpu").base_job_template
+        assert now["job_configuration"] == {"env": "{{ env }}"}
+        assert list(now["variables"]["properties"]) == ["stream_output", "env"]
+        assert environment(now) == environment(made)
+        client.update_work_pool("cpu", WorkPoolUpdate(base_job_template=made))
+
+
+def environment(template: dict[str, Any]) -> Any:
+    """The environment that runs of a pool get."""
+    return template["variables"]["properties"]["env"]["const"]
 
 
 def test_another_user_of_the_machine_gets_nothing(stack: LiveStack) -> None:
