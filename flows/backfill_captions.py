@@ -23,8 +23,9 @@ from storage.collections.collection import list_collections
 from storage.locations.location import Location
 from storage.tables.schemas import OK
 from storage.tables.table import IncompleteTable
-from tasks.artifacts import artifact_key, markdown_table, publish_markdown, stages_markdown
+from tasks.artifacts import artifact_key, publish_markdown, stages_markdown
 from tasks.planner import CaptionKind, caption_stage
+from tasks.report.markdown import markdown_table, plain
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
 from tasks.stages.image_sets import SelectedImages, Which
@@ -225,7 +226,7 @@ def _show_costs(collection: str, costs: Sequence[Cost]) -> None:
         )
         for cost in costs
     ]
-    text = f"## {_in_words(costs)}\n\n{markdown_table(columns, rows)}"
+    text = f"## {plain(_in_words(costs))}\n\n{markdown_table(columns, rows)}"
     publish_markdown(artifact_key("backfill plan", collection), text, "What a backfill would do")
 
 
@@ -310,7 +311,7 @@ def _end(
     failed = [row for stage in stages for row in _failed_rows(stage)]
     columns = tuple(field.name.replace("_", " ") for field in fields(Counts))
     table = markdown_table(columns, [astuple(each) for each in counts])
-    text = f"## Captions of {collection}\n\n{table}\n\n{stages_markdown(reports)}"
+    text = f"## Captions of {plain(collection)}\n\n{table}\n\n{stages_markdown(reports)}"
     if failed:
         text += f"\n\n### {len(failed)} without captions"
         text += f" (first {SHOWN})" if len(failed) > SHOWN else ""

@@ -30,10 +30,11 @@ from flows.score_benchmark import Outcome, evaluate
 from flows.train_mapping import train_mapping_for
 from models.retrieval.methods import METHODS, needs
 from storage.benchmarks.registry import benchmark_facts
-from tasks.artifacts import artifact_key, markdown_table, publish_markdown, stages_markdown
+from tasks.artifacts import artifact_key, publish_markdown, stages_markdown
 from tasks.backbone_names import Folders, folders_of, recognised, recognised_name
 from tasks.planner import runnable_methods
 from tasks.query_sets import BenchmarkRef, is_embedded_world
+from tasks.report.markdown import Markdown, markdown_table, plain
 from tasks.scoring.ledger import read_ledger
 from tasks.scoring.published import published_for
 from tasks.settings import Profile
@@ -241,7 +242,8 @@ def _show(made: Sequence[Rerun], benchmarks: Sequence[BenchmarkChoice]) -> None:
     """Publish the comparison of backbones, one artifact per benchmark."""
     stages = stages_markdown([s.as_json() for rerun in made for s in rerun.outcome.log.stages])
     reports = "\n".join(
-        f"- {rerun.name} ({rerun.title}): [{path.name}]({path.as_uri()}), `{path}`"
+        f"- {plain(rerun.name)} ({plain(rerun.title)}): [{plain(path.name)}]({path.as_uri()}), "
+        f"{plain(path)}"
         for rerun in made
         for path in [rerun.outcome.report.resolve()]
     )
@@ -288,7 +290,11 @@ def comparison(
     backbones = list(dict.fromkeys(name for _, name in values))
     methods = list(dict.fromkeys(name for name, _ in values))
     methods.sort(key=lambda name: -max(values.get((name, b), 0.0) for b in backbones))
-    columns = ["method", *(f"**{b}**" if b in new else b for b in backbones), "papers"]
+    columns = [
+        "method",
+        *(Markdown(f"**{plain(b)}**") if b in new else b for b in backbones),
+        "papers",
+    ]
     rows = [
         (
             METHODS[name].title if name in METHODS else name,
@@ -299,7 +305,7 @@ def comparison(
     ]
     embedded = is_embedded_world(ref.root)
     note = " (embedded world: not comparable with papers)" if embedded else ""
-    return f"## {ref.collection_name}: {main}{note}\n\n{markdown_table(columns, rows)}"
+    return f"## {plain(ref.collection_name)}: {main}{note}\n\n{markdown_table(columns, rows)}"
 
 
 def _printed(ref: BenchmarkRef, method: str, backbones: Sequence[str]) -> str:

@@ -26,9 +26,10 @@ from models.retrieval.methods import method as known_method
 from models.spelling import unknown
 from storage.benchmarks.registry import benchmark_facts
 from storage.locations.location import Location
-from tasks.artifacts import artifact_key, markdown_table, publish_markdown
+from tasks.artifacts import artifact_key, publish_markdown
 from tasks.planner import plan_evaluation
 from tasks.query_sets import BenchmarkRef, image_folder, is_embedded_world
+from tasks.report.markdown import markdown_table, plain
 from tasks.report.scaling import Comparison, Measured, Panel, scaling_page
 from tasks.scoring.run import score_method
 from tasks.scoring.scores import MethodScores
@@ -276,4 +277,4 @@ def _markdown(panel: Panel) -> str:
     ]
     rows += [(name, value, "", "") for name, value in panel.others]
     columns = ("triplets", panel.metric, "95 % interval", "against the whole network")
-    return f"**{panel.title}**\n\n{markdown_table(columns, rows)}"
+    return f"**{plain(panel.title)}**\n\n{markdown_table(columns, rows)}"

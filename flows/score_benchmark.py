@@ -33,6 +33,7 @@ from tasks.planner import plan_evaluation, runnable_methods
 from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.report.artifact import section_markdown
 from tasks.report.build import EvaluatedBenchmark, report_data, write_report
+from tasks.report.markdown import plain
 from tasks.report.records import ReportData
 from tasks.scoring.run import score_method
 from tasks.scoring.scores import record_scores
@@ -127,8 +128,8 @@ def _show(data: ReportData, outcome: Outcome, backbone: str) -> None:
         text = section_markdown(section, report, data.embedded_world)
         key = artifact_key("scores", section.name, backbone)
         publish_markdown(key, text, f"{section.title} on {backbone}")
-    files = "".join(f"\n- `{path.resolve()}`" for path in outcome.submissions)
-    text = f"## {data.title}\n\n{stages_markdown([s.as_json() for s in outcome.log.stages])}"
+    files = "".join(f"\n- {plain(path.resolve())}" for path in outcome.submissions)
+    text = f"## {plain(data.title)}\n\n{stages_markdown([s.as_json() for s in outcome.log.stages])}"
     text += f"\n\n### Submission files\n{files}" if files else ""
     publish_markdown(artifact_key("run", data.title), text, f"What was made: {data.title}")
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from prefect.artifacts import create_markdown_artifact
 
 from tasks.patience import while_server_restarts
+from tasks.report.markdown import Markdown, markdown_table
 from tasks.unrecorded import is_unrecorded
 
 LARGEST: Final = 150_000
@@ -27,18 +28,6 @@ def artifact_key(*parts: str) -> str:
     return key
 
 
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table; pipes and line ends in cells are made harmless."""
-    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    lines += [f"| {' | '.join(_cell(value) for value in row)} |" for row in rows]
-    return "\n".join(lines)
-
-
-def _cell(value: Any) -> str:
-    shown = f"{value:.2f}" if isinstance(value, float) else str(value)
-    return shown.replace("|", "\\|").replace("\n", " ")
-
-
 def publish_markdown(key: str, text: str, description: str) -> None:
     """Show a page in the UI, if the run is recorded; one that is too long is cut and says so.
 
@@ -55,7 +44,7 @@ def publish_markdown(key: str, text: str, description: str) -> None:
     )
 
 
-def stages_markdown(stages: Sequence[Mapping[str, Any]]) -> str:
+def stages_markdown(stages: Sequence[Mapping[str, Any]]) -> Markdown:
     """A table of the rows that each stage made, reused and failed to make."""
     columns = ("stage", "made", "reused", "failed", "seconds")
     rows = [

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from tasks.artifacts import markdown_table
+from tasks.report.markdown import Markdown, markdown_table, plain
 from tasks.report.records import LeaderboardRow, Result, Section, Strip, Thumbnail
 from tasks.report.render import data_uri
 from tasks.report.strips import verdict
@@ -33,9 +33,9 @@ def section_markdown(section: Section, report: Path, embedded: bool) -> str:
     world = " Embedded world: not comparable with papers." if embedded else ""
     return "\n\n".join(
         [
-            f"## {section.title}\n\n{section.summary}{world}",
-            f"Full report, on the machine that made it: [{report.name}]({report.as_uri()}), "
-            f"`{report}`",
+            f"## {plain(section.title)}\n\n{plain(section.summary)}{world}",
+            f"Full report, on the machine that made it: [{plain(report.name)}]({report.as_uri()}), "
+            f"{plain(report)}",
             _scores(section),
             *_strips(section.strips),
         ]
@@ -81,7 +81,7 @@ def _strips(strips: Sequence[Strip]) -> Iterator[str]:
             room -= size
     if rows:
         columns = ("query", "reference", *(f"#{rank}" for rank in range(1, TOP + 1)))
-        yield f"### Queries of {strips[0].method}\n\n{markdown_table(columns, rows)}"
+        yield f"### Queries of {plain(strips[0].method)}\n\n{markdown_table(columns, rows)}"
 
 
 def _mixed(strips: Sequence[Strip]) -> list[Strip]:
@@ -93,15 +93,15 @@ def _mixed(strips: Sequence[Strip]) -> list[Strip]:
     return (mixed + rest)[:STRIPS]
 
 
-def _row(strip: Strip) -> tuple[str, ...]:
+def _row(strip: Strip) -> tuple[Markdown, ...]:
     places = [_place(result) for result in strip.results[:TOP]]
-    query = f"**{strip.text}** ({verdict(strip)[1]})"
-    return (query, _picture(strip.reference), *places, *[""] * (TOP - len(places)))
+    query = Markdown(f"**{plain(strip.text)}** ({plain(verdict(strip)[1])})")
+    return (query, _picture(strip.reference), *places, *[plain("")] * (TOP - len(places)))
 
 
-def _place(result: Result) -> str:
-    return _picture(result.thumbnail) + (" **target**" if result.is_target else "")
+def _place(result: Result) -> Markdown:
+    return Markdown(_picture(result.thumbnail) + (" **target**" if result.is_target else ""))
 
 
-def _picture(picture: Thumbnail) -> str:
-    return f"![{picture.alt}]({data_uri(picture)})"
+def _picture(picture: Thumbnail) -> Markdown:
+    return Markdown(f"![{plain(picture.alt)}]({data_uri(picture)})")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree
 
+from tasks.report.markdown import plain
 from tasks.report.records import Interval
 
 if TYPE_CHECKING:
@@ -88,10 +89,10 @@ def chart_svg(chart: Chart) -> str:
 
 def chart_markdown(chart: Chart) -> str:
     """A chart with its title and the names of its curves, as Prefect's UI shows it."""
-    names = ", ".join(curve.name for curve in chart.curves)
+    title, names = plain(chart.title), plain(", ".join(curve.name for curve in chart.curves))
     drawn = chart_svg(chart).replace("currentColor", _GREY)
     picture = base64.b64encode(drawn.encode()).decode()
-    return f"**{chart.title}** ({names})\n\n![{chart.title}](data:image/svg+xml;base64,{picture})"
+    return f"**{title}** ({names})\n\n![{title}](data:image/svg+xml;base64,{picture})"
 
 
 def _draw(axes: Axes, chart: Chart) -> None:

@@ -16,6 +16,7 @@ from models.instructcir.triplets import TripletRow
 from storage.locations.location import Location
 from storage.tables.schemas import OK
 from tasks.report import text
+from tasks.report.markdown import plain
 from tasks.report.pictures import evenly, thumbnail
 from tasks.report.records import Provenance, Thumbnail
 from tasks.report.render import render_page
@@ -100,11 +101,11 @@ def build_triplet_report(
 
 def markdown(quality: TripletQuality, notes: Sequence[str]) -> str:
     """The measures in a few lines, for Prefect's UI."""
-    failed = [f"- {f.count:,} {f.status}: {f.kind}" for f in quality.failures]
+    failed = [f"- {f.count:,} {plain(f.status)}: {plain(f.kind)}" for f in quality.failures]
     lines = [
         f"**{quality.ok:,} triplets** of {quality.rows:,} pairs, {quality.images:,} images.",
         "",
-        *(f"- {note}" for note in notes),
+        *(f"- {plain(note)}" for note in notes),
         "",
         f"{quality.distinct_texts:,} different texts, {quality.vocabulary:,} different words.",
         *(["", "Pairs without a text:", "", *failed] if failed else []),

@@ -8,6 +8,7 @@ from prefect.context import TaskRunContext
 
 from tasks.artifacts import artifact_key, publish_markdown
 from tasks.report.charts import chart_markdown
+from tasks.report.markdown import plain
 from tasks.training.curves import history_charts, history_in_words, loss_chart, validation_table
 from tasks.training.folder import History
 
@@ -24,7 +25,7 @@ def show_curves(key: str, title: str, history: History, place: str) -> None:
     if TaskRunContext.get() is None:
         return
     pictures = "\n\n".join(chart_markdown(chart) for chart in history_charts(history))
-    head = f"# {title}\n\n{history_in_words(history)}\n\n`{place}`"
+    head = f"# {plain(title)}\n\n{history_in_words(history)}\n\n{plain(place)}"
     text = f"{head}\n\n{validation_table(history)}\n{pictures}\n"
     publish_markdown(f"curves-{key}", text, "curves of the training")
 
@@ -43,5 +44,5 @@ def show_losses(key: str, title: str, first_step: int, losses: Sequence[float], 
         return
     said = f"Step {first_step + len(losses) - 1:,}, loss {losses[-1]:.4g}."
     drawn = chart_markdown(loss_chart(first_step, losses))
-    text = f"# {title}\n\n{said}\n\n`{place}`\n\n{drawn}\n"
+    text = f"# {plain(title)}\n\n{said}\n\n{plain(place)}\n\n{drawn}\n"
     publish_markdown(artifact_key("curves", key), text, f"curves: {title}")

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from deployments.stack.settings import StackSettings
+from deployments.stack.stack import start_server, stop
 from tests.fakes.live_stack import LiveStack
+from tests.fakes.postgres import free_port
 from tests.ui.team_stack import team_stack
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -81,3 +84,17 @@ def window(chromium: str, tmp_path: Path) -> Iterator[Page]:
         finally:
             shown.screenshot(path=tmp_path / "last.png")
             context.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StackSettings]:
+    """A server as `cirflow up` starts it, without workers."""
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+    stack = StackSettings(tmp_path / "home", port=free_port())
+    stack.folder.mkdir()
+    try:
+        start_server(stack, print)
+        yield stack
+    finally:
+        stop(stack, print)

@@ -6,10 +6,7 @@ server does; then the name leads to loopback, and the page asks for what the att
 
 from __future__ import annotations
 
-import os
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,8 +14,6 @@ import pytest
 from playwright.sync_api import Page
 
 from deployments.stack.settings import StackSettings
-from deployments.stack.stack import start_server, stop
-from tests.fakes.postgres import free_port
 from tests.ui.conftest import REBOUND
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -46,20 +41,6 @@ async ([api, sockets]) => {
   return seen;
 }
 """
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StackSettings]:
-    """A server as `cirflow up` starts it, without workers."""
-    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
-        monkeypatch.delenv(name)
-    stack = StackSettings(tmp_path / "home", port=free_port())
-    stack.folder.mkdir()
-    try:
-        start_server(stack, print)
-        yield stack
-    finally:
-        stop(stack, print)
 
 
 def flows(stack: StackSettings) -> list[str]:

@@ -85,7 +85,7 @@ def test_methods_stand_best_first_beside_the_papers() -> None:
     page_of_one = section_markdown(replace(section(), rows=(apart,)), REPORT, False)
     _, _, *rows = table(page_of_one, "method")
     assert rows[0][-1] == "33.81 (ViT-L/14, test1)"
-    assert "[report.html](file:///somewhere/out/report.html)" in page
+    assert r"[report\.html](file:///somewhere/out/report.html)" in page
     assert "not comparable" not in page
     assert "not comparable" in section_markdown(section(), REPORT, embedded=True)
 
