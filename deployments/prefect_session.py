@@ -29,14 +29,28 @@ QUIET = {
 }
 """No telemetry and no advertising, wherever Prefect runs."""
 
+RECORDS = {
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+}
+"""No stored results; what a failed run raised, which Prefect stores all the same, is no pickle."""
+
 # Stages report their own failures, once each; Prefect would print every traceback twice.
 DEFAULTS = {
     **QUIET,
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
-    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+    **RECORDS,
 }
+
+STORAGE = "PREFECT_RESULTS_LOCAL_STORAGE_PATH"
+DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
+
+
+def _own_folder() -> Path:
+    """Where Prefect keeps what runs say and raise: in the project, since that is its data."""
+    return Path(".cirflow", "prefect").absolute()
 
 
 def configure_prefect(home: Path | None = None) -> None:
@@ -51,6 +65,8 @@ def configure_prefect(home: Path | None = None) -> None:
     if home is not None and not url:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.environ.setdefault("PREFECT_HOME", str(home))
+    if not {"PREFECT_HOME", "PREFECT_LOCAL_STORAGE_PATH"} & os.environ.keys():
+        os.environ.setdefault(STORAGE, str(_own_folder() / "storage"))
     if url and CLIENT_VARIABLE not in os.environ:
         from deployments.stack.settings import running_here
 
@@ -160,6 +176,7 @@ def temporary_server() -> Iterator[None]:
     auth = f"{USER}:{secrets.token_urlsafe(24)}"
     settings = get_current_settings().to_environment_variables(exclude_unset=True)
     own = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", SERVER_VARIABLE: auth}
+    own |= _own_database()
     server = subprocess.Popen(
         server_command("127.0.0.1", port), env={**os.environ, **settings, **own}
     )
@@ -181,6 +198,22 @@ def temporary_server() -> Iterator[None]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+def _own_database() -> dict[str, str]:
+    """The temporary server's database, unless the user chose one or another home of Prefect."""
+    chosen = {"PREFECT_HOME", DATABASE, "PREFECT_API_DATABASE_CONNECTION_URL"}
+    if chosen & os.environ.keys():
+        return {}
+    folder = _own_folder()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be made ({error.strerror}): type the command in a folder that you "
+            "may write to, or set PREFECT_HOME"
+        ) from error
+    return {DATABASE: f"sqlite+aiosqlite:///{folder / 'commands.db'}"}
 
 
 def _answers(httpx: Any, url: str) -> bool:

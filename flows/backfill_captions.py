@@ -52,7 +52,12 @@ class Selector(Settings):
 WITHOUT_CAPTIONS: Final = Selector()
 
 
-@flow(name="backfill-captions", flow_run_name="captions of {collection}")
+@flow(
+    name="backfill-captions",
+    flow_run_name="captions of {collection}",
+    persist_result=False,
+    result_serializer="json",
+)
 def backfill_captions(
     collection: str = "all",
     kind: CaptionKind = "ensemble",

@@ -41,7 +41,7 @@ COMPARED: Final = ("image-only", "text-only", "image-text-sum", "lincir", "instr
 """Methods that the demo's own network is compared with, and that network."""
 
 
-@flow(name="demo", flow_run_name="demo")
+@flow(name="demo", flow_run_name="demo", persist_result=False, result_serializer="json")
 def demo(
     out: str = "out/demo",
     seed: int = 0,

@@ -23,7 +23,12 @@ from flows.running import RunLog, run_stages
 from tasks.planner import gallery_stages
 
 
-@flow(name="embed-gallery", flow_run_name="embed {collection}")
+@flow(
+    name="embed-gallery",
+    flow_run_name="embed {collection}",
+    persist_result=False,
+    result_serializer="json",
+)
 def embed_gallery(
     collection: str,
     methods: tuple[MethodName, ...] = ("cvsi",),

@@ -64,7 +64,12 @@ def drawn_name(benchmark: str, seed: int, size: WorldSize) -> str:
     return f"{benchmark}-val-seed-{seed}" + ("" if own == usual else f"-of-{own}")
 
 
-@flow(name="evaluate-world", flow_run_name="evaluate {seeds}")
+@flow(
+    name="evaluate-world",
+    flow_run_name="evaluate {seeds}",
+    persist_result=False,
+    result_serializer="json",
+)
 def evaluate_world(
     seeds: list[int],
     profile: ProfileName = "tiny",

@@ -66,7 +66,12 @@ class BenchmarkTexts(Settings):
 NO_BENCHMARK = BenchmarkTexts()
 
 
-@flow(name="finetune-rewriter", flow_run_name="tune rewriter")
+@flow(
+    name="finetune-rewriter",
+    flow_run_name="tune rewriter",
+    persist_result=False,
+    result_serializer="json",
+)
 def finetune_rewriter(
     pairs: str = "",
     teacher: Teacher | None = None,

@@ -62,7 +62,12 @@ def triplet_set(stage: TripletStage) -> TripletSet:
     )
 
 
-@flow(name="generate-triplets", flow_run_name="{count} triplets")
+@flow(
+    name="generate-triplets",
+    flow_run_name="{count} triplets",
+    persist_result=False,
+    result_serializer="json",
+)
 def generate_triplets(
     collections: list[str],
     count: int,

@@ -57,7 +57,7 @@ def run_ingest(
         return run_task(ingest_source, root, source, name, class_field, if_taken)
 
 
-@flow(name="ingest", flow_run_name="ingest {name}")
+@flow(name="ingest", flow_run_name="ingest {name}", persist_result=False, result_serializer="json")
 def ingest_collection(
     source: str,
     name: str,

@@ -65,7 +65,9 @@ def _run_name() -> str:
     return f"{', '.join(names)} on {', '.join(f'{b.name} {b.split}' for b in benchmarks)}"
 
 
-@flow(name="rerun-backbone", flow_run_name=_run_name)
+@flow(
+    name="rerun-backbone", flow_run_name=_run_name, persist_result=False, result_serializer="json"
+)
 def rerun_backbone(
     backbone: Backbone,
     benchmarks: list[BenchmarkChoice],
@@ -98,7 +100,9 @@ def rerun_backbone(
     }
 
 
-@flow(name="evaluate-matrix", flow_run_name=_run_name)
+@flow(
+    name="evaluate-matrix", flow_run_name=_run_name, persist_result=False, result_serializer="json"
+)
 def evaluate_matrix(
     backbones: list[Backbone],
     benchmarks: list[BenchmarkChoice],

@@ -80,7 +80,9 @@ class Variant:
         return f"{self.triplets:,}" + (f" without {self.without}" if self.without else "")
 
 
-@flow(name="scaling", flow_run_name="scaling {sizes}")
+@flow(
+    name="scaling", flow_run_name="scaling {sizes}", persist_result=False, result_serializer="json"
+)
 def scaling(
     triplets: str | Values,
     sizes: list[int],

@@ -143,7 +143,12 @@ def submit(stage: RankingStage, out: Path) -> list[Path]:
     return write_submissions(stage, out)
 
 
-@flow(name="score-benchmark", flow_run_name="score {benchmark} {split}")
+@flow(
+    name="score-benchmark",
+    flow_run_name="score {benchmark} {split}",
+    persist_result=False,
+    result_serializer="json",
+)
 def score_benchmark(
     benchmark: BenchmarkName,
     folder: str,

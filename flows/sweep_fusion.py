@@ -47,7 +47,12 @@ def both_methods(profile: Profile, family: str) -> Profile:
     return profile.model_copy(update={"instructcir": own})
 
 
-@flow(name="sweep-fusion", flow_run_name="sweep {benchmark} {split}")
+@flow(
+    name="sweep-fusion",
+    flow_run_name="sweep {benchmark} {split}",
+    persist_result=False,
+    result_serializer="json",
+)
 def sweep_fusion(
     benchmark: BenchmarkName,
     folder: str,

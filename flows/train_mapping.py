@@ -35,7 +35,12 @@ from tasks.training.mapping import (
 TRAINING: Final = LinCirConfig()
 
 
-@flow(name="train-mapping", flow_run_name="train mapping network")
+@flow(
+    name="train-mapping",
+    flow_run_name="train mapping network",
+    persist_result=False,
+    result_serializer="json",
+)
 def train_mapping(
     captions: str = "",
     collection: str = "",

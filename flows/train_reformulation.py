@@ -55,7 +55,12 @@ def reformulation_job(
     )
 
 
-@flow(name="train-reformulation", flow_run_name="train reformulation network")
+@flow(
+    name="train-reformulation",
+    flow_run_name="train reformulation network",
+    persist_result=False,
+    result_serializer="json",
+)
 def train_reformulation(
     triplets: str | Values,
     profile: ProfileName = "tiny",

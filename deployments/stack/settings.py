@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from deployments.errors import UserError
-from deployments.prefect_session import QUIET
+from deployments.prefect_session import QUIET, RECORDS
 from deployments.server.guard import names
 from deployments.server.run import sign_in_folder
 from deployments.server.sign_in import PATH, make_key
@@ -144,7 +144,7 @@ class StackSettings:
 
     def client_environment(self) -> dict[str, str]:
         """Environment of workers and of clients that start flow runs."""
-        environment = {**PATIENCE, **os.environ, **QUIET}
+        environment = {**PATIENCE, **os.environ, **QUIET, **RECORDS}
         environment |= {
             "PREFECT_HOME": str(self.home),
             "PREFECT_API_URL": self.api_url,

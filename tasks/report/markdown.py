@@ -18,7 +18,7 @@ _UNSEEN: Final = re.compile(
 )
 """Control characters, line ends, marks that turn the direction of writing, half characters."""
 _ALWAYS: Final = r"""[\\`*_\[\]<>&|~]"""
-_IN_ADDRESSES: Final = r":(?=\S)|@(?=[\w-]+\.)|(?<=[^\W\d_])\.(?=\w)|(?<=\w)\.(?=[^\W\d_])"
+_IN_ADDRESSES: Final = r":(?=//)|@(?=[\w-]+\.)|(?<=[^\W\d_])\.(?=\w)|(?<=\w)\.(?=[^\W\d_])"
 """What makes `http://a`, `www.a` and `me@a.org` links without brackets; 52.40 stays as it is."""
 _SPECIAL: Final = re.compile(f"{_ALWAYS}|{_IN_ADDRESSES}|^[-+=]|#(?![^#\\s])")
 _NUMBERED: Final = re.compile(r"^(\d+)([.)])(?!\S)")
