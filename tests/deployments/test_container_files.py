@@ -422,11 +422,13 @@ def test_a_worker_takes_no_command_of_a_run_whatever_the_server_let_through() ->
     from prefect.utilities.asyncutils import run_coro_as_sync
     from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
+    nobody: Any = object()
     asked = {"command": "touch owned", "working_dir": "/", "env": {"LD_PRELOAD": "x"}}
     shipped = ProcessWorker.get_default_base_job_template()
     for template, command in ((shipped, "touch owned"), (closed(shipped), None)):
         made = run_coro_as_sync(
-            ProcessJobConfiguration.from_template_and_values(template, dict(asked))
+            # Nothing refers to a block or variable of a server: none is asked.
+            ProcessJobConfiguration.from_template_and_values(template, dict(asked), client=nobody)
         )
         assert made is not None
         assert made.command == command
