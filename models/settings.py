@@ -61,7 +61,8 @@ def in_words(error: ValidationError, *where: str) -> str:
         place = ".".join(map(str, (*where, *fault["loc"])))
         given = fault["input"]
         lines.append(
-            f"{place}: {fault['msg'].removeprefix('Value error, ')}"
+            (f"{place}: " if place else "")
+            + fault["msg"].removeprefix("Value error, ")
             + (f", not {given!r}" if isinstance(given, bool | int | float | str) else "")
         )
     return "\n".join(lines)

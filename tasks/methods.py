@@ -15,9 +15,13 @@ from tasks.settings import Profile
 
 
 def settings_of(name: str, profile_settings: CvsiSettings) -> CvsiSettings:
-    """The settings a method runs under: the profile's, unless the row brings its own."""
-    own = method(name).settings
-    return profile_settings if own is CVSI else own
+    """The settings a method runs under: the profile's, unless the row brings its own.
+
+    Preprocessing is the method's, unless the settings name one for all methods.
+    """
+    row = method(name)
+    chosen = profile_settings if row.settings is CVSI else row.settings
+    return chosen.prepared_as(row.preprocess)
 
 
 def configured_method(

@@ -193,7 +193,7 @@ class _Builder:
                 root=self.profile.root,
                 shard_size=self.profile.shards.features,
                 captions=self._captions("gallery"),
-                encoder=self.profile.gallery_encoder,
+                encoder=self.profile.query_encoder,
                 mean=self.profile.cvsi.stored_mean,
             )
         )

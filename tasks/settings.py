@@ -7,9 +7,9 @@ not (device, batch sizes, addresses) never do.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from models.captioners.settings import CaptionerSettings
 from models.encoders.spec import EncoderSpec
@@ -165,15 +165,27 @@ class Profile(Settings):
     allow_missing_images: bool = False
     """Score a benchmark although some of its images are missing."""
 
+    @model_validator(mode="after")
+    def _prepares_pictures_as_it_says(self) -> Self:
+        own, chosen = self.encoder.preprocess, self.cvsi.preprocess
+        if own not in (EncoderSpec.model_fields["preprocess"].default, chosen):
+            raise ValueError(
+                f"encoder.preprocess={own} has no effect where cvsi.preprocess={chosen}: set "
+                f"cvsi.preprocess={own} for all methods, or leave encoder.preprocess out"
+            )
+        return self
+
     @property
     def query_encoder(self) -> EncoderSpec:
-        """The encoder of reference images and texts."""
-        return self.encoder.changed(preprocess=self.cvsi.preprocess)
+        """The encoder of reference images and of all texts (difference D9)."""
+        return self.encoder.changed(
+            preprocess=self.cvsi.prepared_as(self.encoder.preprocess).preprocess
+        )
 
     @property
     def gallery_encoder(self) -> EncoderSpec:
         """The encoder of gallery images (differences D9 and D10)."""
-        return self.encoder.changed(preprocess=self.cvsi.preprocess, dtype=self.cvsi.gallery_dtype)
+        return self.query_encoder.changed(dtype=self.cvsi.gallery_dtype)
 
     @property
     def network(self) -> ReformulationSettings:

@@ -114,10 +114,11 @@ class CvsiSettings(Settings):
     caption_sampling: Literal["nucleus", "beam_sample"] = "nucleus"
     """D8, read by the caption stage. `nucleus`: N independent samples. `beam_sample`: one beam
     search with N beams that samples."""
-    preprocess: PreprocessMode = "targetpad"
-    """D9, read by image features: how a picture becomes pixels."""
+    preprocess: Literal["method", "targetpad", "clip"] = "method"
+    """D9, read by image features: how a picture becomes pixels. `method`: as each method's own code
+    does it, `clip` for LinCIR and Pic2Word, `targetpad` for all others."""
     gallery_dtype: Dtype = "fp32"
-    """D10, read by image features: precision of the gallery's."""
+    """D10, read by image features: precision of the gallery's. Texts have that of the encoder."""
     exclude_reference: Literal["cirr_only", "always", "never"] = "cirr_only"
     """D11, read by search: whether a query's reference is left out of its ranking. `cirr_only`: the
     benchmark's own rule."""
@@ -161,6 +162,10 @@ class CvsiSettings(Settings):
         if family in CODE_RENORMALISES_CAPTIONS:
             return {"edited_captions": "as_is"}
         return {"edited_captions": "as_is", "captions": "as_is"}
+
+    def prepared_as(self, own: PreprocessMode) -> Self:
+        """The same with a method's own preprocessing, unless one is set for all methods."""
+        return self.changed(preprocess=own) if self.preprocess == "method" else self
 
     @property
     def stored_mean(self) -> Literal["unit_mean", "raw_mean"]:

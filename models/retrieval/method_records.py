@@ -17,7 +17,7 @@ from models.retrieval.cvsi_settings import CVSI, CvsiSettings
 from models.retrieval.fusion import PartNorm, Similarity, for_search, fuse, unit
 
 if TYPE_CHECKING:
-    from models.protocols import Json
+    from models.protocols import Json, PreprocessMode
 
 Status: TypeAlias = Literal["ready", "needs_checkpoint", "not_implemented", "numbers_only"]
 Group: TypeAlias = Literal[
@@ -150,6 +150,7 @@ class Method:
             `not_implemented`; `numbers_only`.
         reason: Why the status is not `ready`, and what would change that.
         settings: CVSI's choices for the stages upstream (captions, edits, objects).
+        preprocess: How its own code makes pixels of pictures.
         ablates: The method that this one lacks a part of.
         blends: The two methods that this one is the late fusion of.
     """
@@ -163,6 +164,7 @@ class Method:
     status: Status = "ready"
     reason: str = ""
     settings: CvsiSettings = CVSI
+    preprocess: PreprocessMode = "targetpad"
     ablates: str = ""
     blends: tuple[str, str] | None = None
 

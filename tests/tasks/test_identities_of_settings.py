@@ -19,10 +19,11 @@ from models.instructcir.settings import (
     NetworkSettings,
 )
 from models.instructcir.training_settings import TrainingSettings
-from models.retrieval.cvsi_settings import CVSI, CVSI_CODE
+from models.retrieval.cvsi_settings import CVSI, CvsiSettings
 from models.settings import Settings
 from models.textual_inversion.settings import LinCirConfig
 from storage.tables.keys import content_key
+from tasks.methods import settings_of
 
 LONGER = {"class_grouping": 8, "max_steps": 750, "saved_as": "fp16", "keep": "last", "seed": 3}
 
@@ -50,10 +51,15 @@ def test_groups_keep_their_keys(kind: type[Settings], values: dict[str, Any], ke
 
 
 def test_the_choices_of_cvsi_keep_their_keys() -> None:
-    assert content_key(CVSI.model_dump()) == "4c5f4d82813d15849b22"
-    assert content_key(CVSI_CODE.model_dump()) == "00ec919416506085e82a"
-    assert content_key(resolve_profile("production").cvsi.model_dump()) == "4c5f4d82813d15849b22"
-    assert content_key(resolve_profile("tiny").cvsi.model_dump()) == "67ef968e9d881a7814dc"
+    """Those of a method that is run: its own preprocessing in the place of `method`."""
+
+    def key(method: str, profile: CvsiSettings) -> str:
+        return content_key(settings_of(method, profile).model_dump())
+
+    assert key("cvsi", CVSI) == "4c5f4d82813d15849b22"
+    assert key("cvsi-code", CVSI) == "00ec919416506085e82a"
+    assert key("cvsi", resolve_profile("production").cvsi) == "4c5f4d82813d15849b22"
+    assert key("cvsi", resolve_profile("tiny").cvsi) == "67ef968e9d881a7814dc"
 
 
 def test_a_changed_copy_is_validated() -> None:

@@ -42,6 +42,7 @@ METHODS: Final = (
         paper="LinCIR: Language-only Training of Zero-shot CIR, CVPR 2024",
         description="'a photo of $ that {modification}', $ mapped from the reference image.",
         make=everywhere({"pseudo": 1.0}),
+        preprocess="clip",
     ),
     Method(
         name="searle",
@@ -60,6 +61,7 @@ METHODS: Final = (
         paper="Pic2Word: Mapping Pictures to Words for Zero-shot CIR, CVPR 2023",
         description="'a photo of $ , {modification}' with Pic2Word's mapping network.",
         make=everywhere({"pseudo_pic2word": 1.0}),
+        preprocess="clip",
         status="needs_checkpoint",
         reason=_OWN.format("pic2word"),
     ),
