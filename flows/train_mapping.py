@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -20,7 +21,12 @@ from flows.forms import (
 )
 from flows.profiles import resolve_profile
 from flows.running import train_once
-from models.textual_inversion.settings import LinCirConfig
+from models.textual_inversion.keywords import require_extractor
+from models.textual_inversion.settings import (
+    PRESETS,
+    LinCirConfig,
+    WordMasking,
+)
 from tasks.planner import caption_stage
 from tasks.settings import Profile
 from tasks.training.mapping import (
@@ -54,8 +60,11 @@ def train_mapping(
     dropout: Annotated[float, Of(LinCirConfig, "dropout")] = TRAINING.dropout,
     noise: Annotated[float, Of(LinCirConfig, "noise")] = TRAINING.noise,
     seed: Annotated[int, Of(LinCirConfig, "seed")] = TRAINING.seed,
-    keywords: Literal["function_words", "spacy"] = "function_words",
-    masking: Literal["offsets", "substring"] = "offsets",
+    keywords: Literal["preset", "function_words", "spacy"] = "preset",
+    masking: Literal["preset", "offsets", "substring"] = "preset",
+    weight_decay: Annotated[float, Of(LinCirConfig, "weight_decay")] = TRAINING.weight_decay,
+    normalise_input: Annotated[bool, Of(LinCirConfig, "normalise_input")] = False,
+    preset: Literal["cirflow", "lincir"] = "cirflow",
 ) -> dict[str, Any]:
     """Train a mapping network for a backbone and publish it.
 
@@ -69,9 +78,17 @@ def train_mapping(
         captioning: The captioner of the collection, and its captions per image.
         keywords: How the words to mask are found; spacy needs its en_core_web_sm model.
         masking: Mask by position, or by substring as the released code does.
+        preset: Keywords and masking where they are not set: cirflow (function_words, offsets), or
+            lincir as the released code (spacy, substring). All else has its defaults in any case.
     """
     if bool(captions) == bool(collection):
         raise ValueError("give either captions=FILE or collection=NAME")
+    words = PRESETS[preset]
+    if keywords != "preset":
+        words = replace(words, keywords=keywords)
+    if masking != "preset":
+        words = replace(words, masking=masking)
+    require_extractor(words.keywords)
     chosen = resolve_profile(profile, with_choices(settings, backbone, captioning))
     texts = (
         read_captions(captions) if captions else cached_captions(caption_stage(chosen, collection))
@@ -83,8 +100,10 @@ def train_mapping(
         dropout=dropout,
         noise=noise,
         seed=seed,
+        weight_decay=weight_decay,
+        normalise_input=normalise_input,
     )
-    return _train(chosen, texts, config, keywords, masking)
+    return _train(chosen, texts, config, words)
 
 
 def train_mapping_for(profile: Profile, captions: str, steps: int) -> str:
@@ -100,18 +119,12 @@ def train_mapping_for(profile: Profile, captions: str, steps: int) -> str:
         read_captions(captions) if is_file else cached_captions(caption_stage(profile, captions))
     )
     config = LinCirConfig(steps=steps)
-    return str(_train(profile, texts, config, "function_words", "offsets")["checkpoint"])
+    return str(_train(profile, texts, config, PRESETS["cirflow"])["checkpoint"])
 
 
 def _train(
-    profile: Profile,
-    texts: Sequence[str],
-    config: LinCirConfig,
-    keywords: str,
-    masking: Literal["offsets", "substring"],
+    profile: Profile, texts: Sequence[str], config: LinCirConfig, words: WordMasking
 ) -> dict[str, Any]:
-    job = MappingJob(
-        profile.root, profile.query_encoder, config, keywords, masking, captions_key(texts)
-    )
+    job = MappingJob(profile.root, profile.query_encoder, config, words, captions_key(texts))
     result = train_once("train mapping network", train_network, job, config.steps, Captions(texts))
     return result | {"captions": len(texts)}

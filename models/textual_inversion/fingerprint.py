@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -42,7 +41,7 @@ def mapping_fingerprint(path: str | Path) -> Mapping[str, Json]:
     if not weights.is_file():
         raise MappingError(f"there is no mapping network at {path}")
     content = file_sha256(weights)
-    state = {"format": FORMAT, "shape": asdict(shape) if shape else None}
+    state = {"format": FORMAT, "shape": shape.record if shape else None}
     known = recall(FINGERPRINTS, content, state)
     if isinstance(known, dict):
         return known

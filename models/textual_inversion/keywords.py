@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -62,11 +63,24 @@ EXTRACTORS: Final[Mapping[str, SpanExtractor]] = MappingProxyType(
 
 def extractor(name: str) -> SpanExtractor:
     """An extractor by name; an error that lists the known ones."""
+    require_extractor(name)
+    return EXTRACTORS[name]
+
+
+def require_extractor(name: str) -> None:
+    """Refuse an unknown extractor, or one whose packages are not installed; none is imported.
+
+    Raises:
+        ValueError: With the known ones, or with what to install.
+    """
     if name not in EXTRACTORS:
         raise ValueError(f"no keyword extractor {name!r}; there are {', '.join(EXTRACTORS)}")
-    if name == "spacy":
-        _tagger()
-    return EXTRACTORS[name]
+    if name == "spacy" and not all(map(find_spec, ("spacy", SPACY_MODEL))):
+        raise ValueError(
+            f"keyword extractor 'spacy' needs spaCy and its model {SPACY_MODEL}: uv pip install "
+            f"spacy, then python -m spacy download {SPACY_MODEL}; or use 'function_words', "
+            "which needs neither"
+        )
 
 
 def runs(words: Sequence[Span], chosen: Sequence[bool]) -> list[Span]:
@@ -88,12 +102,6 @@ def _is_content(word: str) -> bool:
 
 @cache
 def _tagger() -> Any:
-    try:
-        import spacy
+    import spacy
 
-        return spacy.load(SPACY_MODEL, exclude=["ner", "parser", "lemmatizer"])
-    except (ImportError, OSError) as error:
-        raise ValueError(
-            f"keyword extractor 'spacy' needs spaCy and its model {SPACY_MODEL}: "
-            f"python -m spacy download {SPACY_MODEL}; or use 'function_words', which needs neither"
-        ) from error
+    return spacy.load(SPACY_MODEL, exclude=["ner", "parser", "lemmatizer"])

@@ -47,6 +47,7 @@ class MappingShape:
         hidden: Width of the two hidden layers.
         dim_out: dt, width of the text tower's tokens.
         dropout: Dropped share while training.
+        unit_input: Whether it was trained on features of length one, and scales what it reads.
     """
 
     kind: Kind
@@ -54,11 +55,20 @@ class MappingShape:
     hidden: int
     dim_out: int
     dropout: float
+    unit_input: bool = False
 
     @staticmethod
-    def phi(dim_in: int, dim_out: int, dropout: float = 0.5) -> MappingShape:
+    def phi(
+        dim_in: int, dim_out: int, dropout: float = 0.5, unit_input: bool = False
+    ) -> MappingShape:
         """SEARLE's and LinCIR's shape for a backbone: hidden layers of 4 d."""
-        return MappingShape("phi", dim_in, 4 * dim_in, dim_out, dropout)
+        return MappingShape("phi", dim_in, 4 * dim_in, dim_out, dropout, unit_input)
+
+    @property
+    def record(self) -> dict[str, Json]:
+        """The shape in files and fingerprints; `unit_input` only where it is set."""
+        values = asdict(self)
+        return values if self.unit_input else {k: values[k] for k in values if k != "unit_input"}
 
 
 def fingerprint_of(
@@ -69,7 +79,7 @@ def fingerprint_of(
     for name, values in sorted(weights, key=lambda named: named[0]):
         digest.update(f"{name} {tuple(values.shape)}\n".encode())
         digest.update(np.ascontiguousarray(values, dtype=np.float32).tobytes())
-    return {"mapping": shape.kind, **asdict(shape), "weights_sha256": digest.hexdigest()}
+    return {"mapping": shape.kind, **shape.record, "weights_sha256": digest.hexdigest()}
 
 
 def read_shape(folder: Path) -> MappingShape:

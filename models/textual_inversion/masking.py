@@ -11,12 +11,12 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, get_args
 
 from models.encoders.text_tower import TextTokens, TokenRow
 from models.textual_inversion.keywords import Span, SpanExtractor
+from models.textual_inversion.settings import Masking
 
-Masking: TypeAlias = Literal["offsets", "substring"]
 MASKINGS: Final[tuple[str, ...]] = get_args(Masking)
 
 _FALLBACK: Final = ("a photo of", "")

@@ -7,7 +7,8 @@ Two shapes exist in published checkpoints, and both load here:
 - Pic2Word: Linear(d -> 512) Dropout ReLU, Linear(512 -> 512) Dropout ReLU, Linear(512 -> dt); a
   file with `state_dict_img2text` and keys `layers.{0,1}.0.*`, `fc_out.*`, perhaps `module.`.
 
-The input is the image feature as the vision tower gives it, not normalised.
+The input is the image feature as the vision tower gives it, not normalised; a network that was
+trained with `normalise_input` says so in its folder and scales what it reads.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import itertools
 import json
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import nn
+from torch.nn.functional import normalize
 
 from models.textual_inversion.mapping_files import (
     CONFIG_FILE,
@@ -102,7 +104,7 @@ class MappingNetwork:
         return _fingerprint(self.shape, self.module.state_dict())
 
     def tokens(self, features: FloatArray, device: str = "cpu") -> FloatArray:
-        """Pseudo tokens (B, dt) of image features (B, d), not normalised on either side.
+        """Pseudo tokens (B, dt) of image features (B, d), as the vision tower gives them.
 
         Raises:
             MappingError: The features are of another width: another backbone.
@@ -118,7 +120,8 @@ class MappingNetwork:
             for start in range(0, len(features), _FEATURES_PER_BATCH):
                 rows = slice(start, start + _FEATURES_PER_BATCH)
                 batch = torch.from_numpy(np.ascontiguousarray(features[rows], dtype=np.float32))
-                out[rows] = module(batch.to(device)).float().cpu().numpy()
+                read = normalize(batch, dim=-1) if self.shape.unit_input else batch
+                out[rows] = module(read.to(device)).float().cpu().numpy()
         return out
 
 
@@ -155,7 +158,7 @@ def dump_mapping(network: MappingNetwork, recipe: Mapping[str, Json]) -> dict[st
         recipe: How it was trained, kept next to the shape.
     """
     state = {name: t.detach().cpu().contiguous() for name, t in network.module.state_dict().items()}
-    config = {"format": FORMAT, "shape": asdict(network.shape), "recipe": dict(recipe)}
+    config = {"format": FORMAT, "shape": network.shape.record, "recipe": dict(recipe)}
     return {
         CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),
         WEIGHTS_FILE: safetensors.torch.save(state),

@@ -58,7 +58,9 @@ class LinCirTraining:
         self._features = torch.from_numpy(tower.encode_rows([row.whole for row in rows]))
         self._device = tower.positional.device
         self._batch = min(config.batch_size, len(rows))
-        self.shape = MappingShape.phi(self._features.shape[1], tower.width, config.dropout)
+        self.shape = MappingShape.phi(
+            self._features.shape[1], tower.width, config.dropout, config.normalise_input
+        )
         with random_stream(config.seed, 0, self._device):
             self.module: nn.Module = new_module(self.shape).to(self._device)
         self.optimizer = torch.optim.AdamW(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import polars as pl
 
 from models.encoders.spec import EncoderSpec
-from models.textual_inversion.settings import LinCirConfig
+from models.textual_inversion.settings import LinCirConfig, WordMasking
 from storage.tables.keys import sha256_hex
 from storage.tables.schemas import OK
 from tasks.engines import encoder_fingerprint, load_encoder
@@ -32,8 +32,7 @@ class MappingJob(Job):
     Attributes:
         encoder: backbone with the text tower that reads the pseudo tokens.
         config: hyper-parameters.
-        keywords: extractor of the words to mask: `function_words` or `spacy`.
-        masking: `offsets`, or `substring` as the released code does it.
+        words: the words to mask, and how.
         captions_key: hash of the captions in their order.
     """
 
@@ -41,8 +40,7 @@ class MappingJob(Job):
 
     encoder: EncoderSpec
     config: LinCirConfig
-    keywords: str
-    masking: Literal["offsets", "substring"]
+    words: WordMasking
     captions_key: str
 
     @property
@@ -52,8 +50,8 @@ class MappingJob(Job):
             "producer": PRODUCER,
             "encoder": dict(encoder_fingerprint(self.encoder)),
             "config": self.config.model_dump(),
-            "keywords": self.keywords,
-            "masking": self.masking,
+            "keywords": self.words.keywords,
+            "masking": self.words.masking,
             "captions": self.captions_key,
         }
 
@@ -119,5 +117,6 @@ def _training(job: MappingJob, captions: Sequence[str]) -> LinCirTraining:
     from models.textual_inversion.training import LinCirTraining
 
     tower = load_encoder(job.encoder).tower
-    rows = training_rows(captions, tower.tokens, extractor(job.keywords), job.masking)
+    find = extractor(job.words.keywords)
+    rows = training_rows(captions, tower.tokens, find, job.words.masking)
     return LinCirTraining(job.config, tower, rows)

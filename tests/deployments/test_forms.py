@@ -64,7 +64,7 @@ def test_no_choice_hides_in_a_free_text(name: str) -> None:
     for key, choices in {
         "benchmark": "cirr, circo, fashioniq",
         "split": "val, test1, test",
-        "keywords": "function_words, spacy",
+        "keywords": "preset, function_words, spacy",
         "kind": "ensemble, single, instructcir",
         "dtype": "auto, fp32, bf16, fp16",
     }.items():
@@ -110,6 +110,8 @@ def test_the_dialog_starts_from_values_that_are_accepted(name: str) -> None:
         ("backfill-captions", {"kind": "both"}, "'ensemble', 'single', 'instructcir'"),
         ("backfill-captions", {"selector": {"which": "old"}}, "'missing', 'failed', 'stale'"),
         ("train-mapping", {"masking": "random"}, "'offsets', 'substring'"),
+        ("train-mapping", {"preset": "lincr"}, "'cirflow', 'lincir'"),
+        ("train-mapping", {"weight_decay": -1}, "minimum of 0"),
         ("train-reformulation", changed(TRIPLETS, network={"gate": "open"}), "'zero_init'"),
         ("train-reformulation", changed(TRIPLETS, training={"epoch": 1}), "epoch"),
         ("train-reformulation", changed(TRIPLETS, run={"strategy": "dp"}), "'ddp', 'fsdp'"),

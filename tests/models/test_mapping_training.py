@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import pytest
 
 from models.encoders.spec import EncoderSpec
 from models.textual_inversion.keywords import extractor, function_words, runs
-from models.textual_inversion.settings import LinCirConfig
+from models.textual_inversion.settings import PRESETS, LinCirConfig
 
 if TYPE_CHECKING:
     from models.encoders.open_clip import OpenClipEncoder
@@ -130,10 +131,7 @@ def test_unknown_names_are_refused(encoder: OpenClipEncoder) -> None:
 
 
 def test_spacy_without_its_model_says_what_to_do() -> None:
-    pytest.importorskip("spacy")
-    try:
-        import en_core_web_sm  # noqa: F401
-    except ImportError:
+    if not (find_spec("spacy") and find_spec("en_core_web_sm")):
         with pytest.raises(ValueError, match="python -m spacy download en_core_web_sm"):
             extractor("spacy")
     else:
@@ -167,6 +165,50 @@ def test_first_loss_by_hand(encoder: OpenClipEncoder, rows: list[TrainingRow]) -
             total += functional.mse_loss(encoder.model.encode_text(ids)[0], feature).item()
         table[12_345] = kept
     assert training.run() == pytest.approx(total / len(rows), rel=1e-5)
+
+
+def test_a_network_trained_on_unit_inputs_scales_what_it_reads(
+    encoder: OpenClipEncoder, rows: list[TrainingRow], tmp_path: Path
+) -> None:
+    """Saved, loaded and fingerprinted; a network without the setting keeps its fingerprint."""
+    import torch
+
+    from models.textual_inversion.fingerprint import mapping_fingerprint
+    from models.textual_inversion.network import dump_mapping, load_mapping
+    from models.textual_inversion.training import LinCirTraining
+
+    images = np.random.default_rng(1).normal(size=(3, 24)).astype(np.float32) * 7
+    known = []
+    for unit_input in (False, True):
+        config = LinCirConfig(steps=1, batch_size=4, normalise_input=unit_input)
+        network = LinCirTraining(config, encoder.tower, rows).network()
+        folder = tmp_path / str(unit_input)
+        folder.mkdir()
+        for name, data in dump_mapping(network, {}).items():
+            (folder / name).write_bytes(data)
+        read = np.stack([row / np.sqrt((row**2).sum()) if unit_input else row for row in images])
+        with torch.no_grad():
+            expected = network.module(torch.from_numpy(read)).numpy()
+        np.testing.assert_allclose(load_mapping(folder).tokens(images), expected, atol=1e-6)
+        assert mapping_fingerprint(folder) == network.fingerprint
+        known.append(network.fingerprint)
+    assert known[1] == {**known[0], "unit_input": True}
+
+
+def test_the_preset_of_the_released_code() -> None:
+    """Keywords and masking of `loader.py`, hyper-parameters of `train_phi.py` as its README runs it
+    (8 processes with a batch of 64)."""
+    assert (PRESETS["lincir"].keywords, PRESETS["lincir"].masking) == ("spacy", "substring")
+    assert LinCirConfig().model_dump() == {
+        "steps": 20_000,
+        "batch_size": 8 * 64,
+        "learning_rate": 1e-4,
+        "weight_decay": 0.01,
+        "dropout": 0.5,
+        "noise": 1.0,
+        "normalise_input": False,
+        "seed": 12_345,
+    }
 
 
 def test_training_lowers_the_loss_and_leaves_the_tower(
