@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from models.captioners.decoding import Sampling, decode
 from models.captioners.seeds import stream_seed
+from models.plain_text import without_controls
 from models.protocols import CaptionReply, CaptionSampling
 
 KeyedImage: TypeAlias = tuple[str, Image.Image]
@@ -164,7 +165,7 @@ def images_in_place(model: PreTrainedModel, prefix: Tensor, features: Tensor) ->
 
 def grouped(texts: Sequence[str], n: int) -> list[list[str]]:
     """Image-major captions, stripped, as one list of `n` per image."""
-    stripped = [text.strip() for text in texts]
+    stripped = [without_controls(text).strip() for text in texts]
     return [stripped[i : i + n] for i in range(0, len(stripped), n)]
 
 

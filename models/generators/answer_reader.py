@@ -55,11 +55,14 @@ _WRAPPER: Final = re.compile(
 _FENCE: Final = re.compile(r"(?:```|~~~)[\w+-]*[ \t]*\n?(.*?)(?:```|~~~|\Z)", re.DOTALL)
 _COURTESY: Final = (
     r"(?:sure(?: thing)?|certainly|of course|absolutely|definitely|okay|ok|alright|great|got it"
-    r"|understood|no problem|happy to help|gladly|my pleasure|yes|hello|hi|hi there|hello there"
+    r"|understood|no problem|happy to help|gladly|my pleasure|yes"
     r"|natürlich|gerne|klar|bien sûr|voilà|claro|por supuesto|certo|certamente|конечно|好的|当然"
     r"|當然|はい|네)"
 )
-_GREETING: Final = re.compile(rf"{_COURTESY}(?:[!,.。!，、]+|\s+[-–—]|\s*$)\s*", re.IGNORECASE)
+_GREETING: Final = re.compile(
+    rf"(?:hello|hi)(?: there)?[!,.]+\s*|{_COURTESY}(?:[!,.。！，、]+|\s+[-–—]|\s*$)\s*",
+    re.IGNORECASE,
+)
 _ANNOUNCEMENT: Final = re.compile(
     r"(?:here(?:'s|’s| is| are| you go)|this is (?:the|my|your)|below is|the following|my answer"
     r"|the (?:(?:final|new|edited|updated|modified|revised|resulting|correct|requested|image) )*"
@@ -149,8 +152,8 @@ def read_line(raw: str, question: Question) -> Reading:
             if text and question.may_be_nothing and place == len(lines) - 1:
                 return Reading(text)
             continue  # a label, a rule, a greeting: the answer follows
-        if text.endswith((":", "\uff1a")) or _ANNOUNCEMENT_ALONE.fullmatch(text):
-            continue  # it announces what follows
+        if _announces(text):
+            continue
         fault = _fault(line, text, question)
         return Reading(fault=fault) if fault else Reading(text, is_last=place == len(lines) - 1)
     if not lines:
@@ -190,23 +193,25 @@ def unpacked(raw: str) -> tuple[str, bool]:
 
 
 def cut_at_stop(text: str, stop: Iterable[str]) -> str:
-    """The text before the first stop string that comes after its first words.
+    """The text before the first stop string that comes after the beginning of an answer.
 
-    White space and reasoning before the words are not the answer yet: a stop string there cuts
-    nothing, and neither does one inside reasoning that is still open.
+    White space, reasoning, a label or a line of courtesy before it are not the answer yet: a stop
+    string there cuts nothing, and neither does one inside reasoning that is still open.
     """
     start = _start_of_answer(text)
     if start is None:
         return text
-    ends = [text.find(word, start) for word in stop]
-    found = [end for end in ends if end >= 0]
-    return text[: min(found)] if found else text
+    found = (each.start() for word in stop for each in re.finditer(re.escape(word), text[start:]))
+    for end in sorted(found):
+        if _says_something(text[start : start + end]):
+            return text[: start + end]
+    return text
 
 
 def lost_its_answer(text: str) -> bool:
     """Whether a reply ended before its answer began: a stop string may have cut it."""
     start = _start_of_answer(text)
-    return start is None or thinks_aloud(text[start:])
+    return start is None or thinks_aloud(text[start:]) or not _says_something(text[start:])
 
 
 def shown(text: str) -> str:
@@ -237,6 +242,17 @@ def _start_of_answer(text: str) -> int | None:
             start = len(text)
     word = _LETTER.search(text, start)
     return word.start() if word else None
+
+
+def _says_something(text: str) -> bool:
+    """Whether a line is more than a label or an announcement."""
+    lines = (_stripped(line, "") for line in text.split("\n"))
+    return any(_LETTER.search(line) and not _announces(line) for line in lines)
+
+
+def _announces(line: str) -> bool:
+    """Whether a line only says that an answer follows."""
+    return line.endswith((":", "\uff1a")) or bool(_ANNOUNCEMENT_ALONE.fullmatch(line))
 
 
 def _without_reasoning(text: str) -> tuple[str, bool]:
@@ -320,6 +336,8 @@ def _without_marks(line: str) -> str:
 
 def _label_length(line: str, label: str) -> int:
     """Length of the prompt's label at the start of a line, bold or plain; 0 without it."""
+    if not label:
+        return 0
     words = r"\s+".join(map(re.escape, label.rstrip(":").split()))
     marks = r"[*_#`\"']*\s*"
     end = r"(?:[:\uff1a]\s*[*_]*\s*|$)"

@@ -118,6 +118,7 @@ class WrittenText:
             before the first colon.
         raw: The last reply, as it came.
         attempts: Answers asked for.
+        answered_by: The model that a server's reply names; empty for other engines.
     """
 
     key: str
@@ -126,6 +127,7 @@ class WrittenText:
     reason: str
     raw: str
     attempts: int
+    answered_by: str = ""
 
 
 def read_answer(reply: TextReply, template: str = "") -> tuple[str, str]:
@@ -236,11 +238,11 @@ def to_request(
 
 def judge(reply: TextReply, attempts: int, template: str) -> WrittenText:
     """The outcome of a pair by its last reply."""
-    if reply.status != "ok":
-        return WrittenText(reply.key, "", reply.status, reply.reason, reply.text, attempts)
-    text, reason = read_answer(reply, template)
-    status = REJECTED if reason else "ok"
-    return WrittenText(reply.key, text, status, reason, reply.text, attempts)
+    text, status, reason = "", reply.status, reply.reason
+    if status == "ok":
+        text, reason = read_answer(reply, template)
+        status = REJECTED if reason else "ok"
+    return WrittenText(reply.key, text, status, reason, reply.text, attempts, reply.answered_by)
 
 
 def _given_up(

@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.text import CONTROLS, visible
 
 OK = "ok"
 """The one status of a row whose values may be used."""
@@ -46,6 +49,16 @@ class TableSchema:
 def _fixed(name: str, key: str, **columns: pa.DataType) -> Callable[..., TableSchema]:
     def schema(spec: Mapping[str, Any]) -> TableSchema:
         return _schema(name, key, columns)
+
+    return schema
+
+
+def _texts(name: str, key: str, **columns: pa.DataType) -> Callable[..., TableSchema]:
+    """A table of a model's replies; from the second producer on, rows say which model answered."""
+
+    def schema(spec: Mapping[str, Any]) -> TableSchema:
+        first = str(spec.get("producer", "")).endswith("/1")
+        return _schema(name, key, columns if first else {**columns, "answered_by": pa.string()})
 
     return schema
 
@@ -102,7 +115,8 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], TableSchema]] = {
     ),
     "captions": _fixed("captions", "image_id", captions=_TEXTS, n=pa.int32(), raw=_TEXTS),
     # Replies of a text generator: edited captions or added objects, as the spec's prompt says.
-    "rewrites": _fixed(
+    # answered_by is the model that a server's reply names, empty for other engines.
+    "rewrites": _texts(
         "rewrites",
         "request_key",
         caption=pa.string(),
@@ -113,7 +127,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], TableSchema]] = {
         attempts=pa.int32(),
     ),
     # InstructCIR's training examples; position is the pair's place in the seeded sample.
-    "triplets": _fixed(
+    "triplets": _texts(
         "triplets",
         "triplet_id",
         position=pa.int64(),
@@ -175,7 +189,7 @@ def table_schema(name: str, spec: Mapping[str, Any]) -> TableSchema:
 
 
 def make_rows(schema: TableSchema, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> pa.Table:
-    """Build rows of a table from plain columns.
+    """Build rows of a table from plain columns; control characters in texts become visible.
 
     Vectors may be one array of shape (rows, dim); vectors of rows that are not ok become null.
     ``status`` may be left out (all ok) and so may ``reason`` where all is ok; other columns that
@@ -206,9 +220,21 @@ def _array(schema: TableSchema, field: pa.Field, values: Any, status: list[str])
     try:
         if isinstance(values, np.ndarray) and values.ndim == 2:
             return _vector_array(field.type, values, status)
-        return pa.array(values, field.type)
+        array = pa.array(values, field.type)
+        return _visible(array) if field.type in (pa.string(), _TEXTS) else array
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise ValueError(f"{schema.name}.{field.name} must be {field.type}: {error}") from error
+
+
+def _visible(array: pa.Array) -> pa.Array:
+    """Texts without control characters: they are shown, whoever wrote them."""
+    texts = array.flatten() if pa.types.is_list(array.type) else array
+    if not pc.any(pc.match_substring_regex(texts, CONTROLS)).as_py():
+        return array
+    if pa.types.is_list(array.type):
+        lists = [None if own is None else [visible(t) for t in own] for own in array.to_pylist()]
+        return pa.array(lists, array.type)
+    return pa.array([None if t is None else visible(t) for t in array.to_pylist()], array.type)
 
 
 def _vector_array(kind: pa.DataType, values: np.ndarray, status: list[str]) -> pa.Array:

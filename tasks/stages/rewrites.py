@@ -165,6 +165,7 @@ class RewriteStage(Stage):
             raw=[replies[key].text for key in members],
             finish_reason=[replies[key].finish_reason for key in members],
             attempts=[replies[key].attempts for key in members],
+            answered_by=[replies[key].answered_by for key in members],
             status=[answer.status for answer in answers],
             reason=[answer.reason for answer in answers],
         )

@@ -181,6 +181,7 @@ def _row(
         "text": written.text if written.status == OK else None,
         "attempts": written.attempts,
         "raw": written.raw,
+        "answered_by": written.answered_by,
         "status": written.status,
         "reason": written.reason,
     }

@@ -196,6 +196,8 @@ def test_links_pipes_and_odd_names_are_rows(tmp_path: Path, folder: Path) -> Non
     os.mkfifo(folder / "pipe.jpg")
     for name in ("ünï cödé 图.jpg", "new\nline.jpg", "-rf.jpg", "e\u0301.jpg", "é.jpg"):
         (folder / name).write_bytes(jpeg(4))
+    (folder / "\x1b[31mred\x07").mkdir()
+    (folder / "\x1b[31mred\x07" / "a\x9bb.jpg").write_bytes(jpeg(4))
     with (folder / os.fsdecode(b"latin\xe9.jpg")).open("wb") as file:
         file.write(jpeg(4))
     (folder / ".hidden.jpg").write_bytes(jpeg(8))
@@ -215,10 +217,11 @@ def test_links_pipes_and_odd_names_are_rows(tmp_path: Path, folder: Path) -> Non
     assert {"in.jpg", "ünï cödé 图.jpg", "new\nline.jpg", "latin\\xe9.jpg", "e\u0301.jpg"} <= (
         found.keys()
     )
+    assert found["\\x1b[31mred\\x07/a\\x9bb.jpg"] == "ok"
     assert not any("hidden" in path or ".git" in path for path in found)
     assert sha(jpeg(66)) not in Collection.open(location, "pets").image_ids()
     assert ingest(location, folder, "pets").new_files == 0
-    assert summary.files == 6 + 6 + 7
+    assert summary.files == 6 + 7 + 7
 
 
 def test_a_file_that_cannot_be_read_is_a_row_and_tried_again(

@@ -75,3 +75,29 @@ def test_vectors_of_failed_rows_become_null() -> None:
 def test_columns_that_do_not_fit_are_refused(columns: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="image_features"):
         make_rows(table_schema("image_features", VECTORS), columns)
+
+
+def test_control_characters_are_shown_and_never_stored() -> None:
+    schema = table_schema("captions", {})
+    rows = make_rows(
+        schema,
+        {
+            "image_id": ["a", "b", "c"],
+            "captions": [["x\x1b[31m\x00", "line\n\ttab"], None, ["\u202eabc\x85"]],
+            "n": [2, None, 1],
+            "raw": [["\x07"], [], ["caf\u00e9 \u6f22"]],
+            "status": ["ok", "rejected", "ok"],
+            "reason": ["", "no \x1b]0;way", ""],
+        },
+    )
+    assert rows["captions"].to_pylist() == [
+        ["x\\x1b[31m\\x00", "line\n\ttab"],
+        None,
+        ["\\u202eabc\\x85"],
+    ]
+    assert rows["raw"].to_pylist() == [["\\x07"], [], ["caf\u00e9 \u6f22"]]
+    assert rows["reason"].to_pylist() == ["", "no \\x1b]0;way", ""]
+    only_nul = make_rows(
+        schema, {"image_id": ["\x00"], "captions": [["a"]], "n": [1], "raw": [["a"]]}
+    )
+    assert only_nul["image_id"].to_pylist() == ["\\x00"]

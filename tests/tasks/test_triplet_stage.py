@@ -107,6 +107,7 @@ def test_a_row_for_every_pair_with_its_place_captions_and_text(
             "text": f"now with {texts[pair.target].split()[0]}",
             "attempts": 1,
             "raw": f"now with {texts[pair.target].split()[0]}",
+            "answered_by": "edit-model",
             "status": "ok",
             "reason": "",
         }

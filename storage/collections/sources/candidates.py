@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
-
-_NOT_A_BYTE: Final = re.compile("[\ud800-\udc7f\udd00-\udfff]")
-"""Halves of surrogate pairs, except the halves that stand for a byte."""
 
 
 class SourceFault(Exception):
@@ -73,16 +68,6 @@ def fault(error: SourceFault) -> Callable[[], bytes]:
 def given(data: bytes) -> Callable[[], bytes]:
     """Return a `load` of bytes that were read before."""
     return lambda: data
-
-
-def valid_text(raw: str) -> str:
-    r"""Return foreign text as valid Unicode: bytes that are not are shown as ``\xff``.
-
-    A file system gives such bytes as surrogates of their own (``surrogateescape``). Any other half
-    of a surrogate pair, which JSON may hold, is shown as ``\ud800``.
-    """
-    whole = _NOT_A_BYTE.sub(lambda half: f"\\u{ord(half[0]):04x}", raw)
-    return whole.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def first_folder(path: str) -> str:

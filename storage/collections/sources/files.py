@@ -16,9 +16,9 @@ from storage.collections.sources.candidates import (
     fault,
     first_folder,
     is_hidden,
-    valid_text,
 )
 from storage.locations.location import Location
+from storage.text import valid_text
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from storage.collections.sources.candidates import (
     first_folder,
     given,
 )
+from storage.text import valid_text
 
 _USUAL_NAMES = ("image", "img", "jpg", "png", "image_bytes", "bytes", "data", "content")
 _ROWS_AT_ONCE = 16
@@ -86,7 +87,7 @@ def _candidate(
 ) -> Candidate:
     value, stated = record[column], record.get(class_field)
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, "")
-    member = path or f"row-{row:09d}"
+    member = valid_text(path) if path else f"row-{row:09d}"
     load = given(data) if data is not None else _no_bytes(path)
     if data is not None:
         try:
@@ -96,7 +97,7 @@ def _candidate(
     return Candidate(
         path=f"{name}!{member}",
         stamp=f"{container}:{row}",
-        meta_class=str(stated)
+        meta_class=valid_text(str(stated))
         if stated is not None
         else first_folder(member) or first_folder(name),
         load=load,
@@ -105,5 +106,5 @@ def _candidate(
 
 
 def _no_bytes(path: str | None) -> Callable[[], bytes]:
-    where = f"; it names the file {path}, which is not followed" if path else ""
+    where = f"; it names the file {valid_text(path)}, which is not followed" if path else ""
     return fault(SourceFault("no_bytes", f"the row holds no bytes{where}"))

@@ -22,8 +22,8 @@ from storage.collections.sources.candidates import (
     first_folder,
     given,
     is_hidden,
-    valid_text,
 )
+from storage.text import valid_text
 
 _METADATA = frozenset(
     {"json", "jsonl", "cls", "txt", "text", "caption", "csv", "tsv", "yaml", "yml", "xml"}
