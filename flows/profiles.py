@@ -79,8 +79,9 @@ def tiny() -> Profile:
         # Fifteen captions of the small captioner leave nothing unsaid, and then the parts of CVSI
         # cannot be told apart (docs/benchmarks.md).
         cvsi=CvsiSettings(captions_per_image=2, preprocess="clip", weights=EMBEDDED_WEIGHTS),
-        # It joins all captions into one prompt, which is longer than the small generator reads.
-        unsuited=("cvsi-code",),
+        # They join all captions into one prompt, which is longer than the small generator reads, or
+        # ask for fifteen captions an image.
+        unsuited=("cvsi-code", "ldre-code"),
         shards=ShardSizes(captions=128, features=1024, rewrites=1024),
     )
 
@@ -127,6 +128,7 @@ def production() -> Profile:
             ),
         ),
         single_caption="greedy",
+        unsuited=("ldre-code",),  # fifteen sampled edits a query, next to those that LDRE reads
     )
 
 

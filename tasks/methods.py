@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from models.retrieval.cvsi_settings import CVSI, SEARCH_FAMILY, CvsiSettings
+from models.retrieval.ldre import LDRE, LdreSettings
 from models.retrieval.method_records import Method, late_fusion
 from models.retrieval.methods import method, needs
 from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS
@@ -25,7 +26,10 @@ def settings_of(name: str, profile_settings: CvsiSettings) -> CvsiSettings:
 
 
 def configured_method(
-    name: str, settings: CvsiSettings, weights: Mapping[str, float] = INSTRUCTCIR_WEIGHTS
+    name: str,
+    settings: CvsiSettings,
+    weights: Mapping[str, float] = INSTRUCTCIR_WEIGHTS,
+    ldre: LdreSettings = LDRE,
 ) -> Method:
     """A method with the CVSI weights, means and similarity of `settings`.
 
@@ -33,8 +37,11 @@ def configured_method(
         name: A method of `METHODS`.
         settings: CVSI's choices.
         weights: Benchmark family -> weight of the second method in a late fusion.
+        ldre: How LDRE weighs captions.
     """
     row = method(name)
+    if row.configured_by is not None:
+        return replace(row, make=row.configured_by(ldre))
     if row.blends is not None:
         first, second = (configured_method(part, settings) for part in row.blends)
         return replace(row, settings=settings, make=late_fusion(first, second, weights))

@@ -140,7 +140,8 @@ class _Builder:
     def recipe(self, family: str) -> AnyRecipe:
         """The features that the method weighs, and their weights."""
         weights = self.profile.instructcir.weights
-        return configured_method(self.method, self.profile.cvsi, weights).recipe(family)
+        row = configured_method(self.method, self.profile.cvsi, weights, self.profile.ldre)
+        return row.recipe(family)
 
     def ranking(self, ref: BenchmarkRef) -> RankingStage:
         family = ref.load().family
@@ -152,6 +153,7 @@ class _Builder:
             method=self.method,
             cvsi=self.profile.cvsi,
             weights=self.profile.instructcir.weights,
+            ldre=self.profile.ldre,
             query_features=self.query_features(recipe, family),
             gallery_features=self.gallery_features(recipe.gallery),
         )

@@ -101,7 +101,8 @@ def search_gallery(
         ImageProblem: the image cannot be decoded.
     """
     settings = settings_of(method, profile.cvsi)
-    recipe = configured_method(method, settings, profile.instructcir.weights).recipe(family)
+    row = configured_method(method, settings, profile.instructcir.weights, profile.ldre)
+    recipe = row.recipe(family)
     keys, features = _gallery(gallery, recipe, profile.allow_gaps)
     query = OneQuery(image_id=sha256_hex(image), text=text)
     stages = query_stages(profile, query, collection, method, family)

@@ -16,6 +16,7 @@ from models.encoders.spec import EncoderSpec
 from models.generators.settings import GeneratorSettings
 from models.protocols import CaptionSampling, Dtype
 from models.retrieval.cvsi_settings import PAPER_WEIGHTS, CvsiSettings
+from models.retrieval.ldre import LDRE, LdreSettings
 from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS, NO_NETWORK
 from models.settings import Settings
 
@@ -156,8 +157,10 @@ class Profile(Settings):
     single_caption: Literal["greedy", "first"] = "greedy"
     """The one caption of single-caption methods: a greedy one, or the first of the ensemble."""
     cvsi: CvsiSettings = Field(default_factory=lambda: CvsiSettings(weights=dict(PAPER_WEIGHTS)))
+    ldre: LdreSettings = LDRE
     unsuited: tuple[str, ...] = ()
-    """Methods that these models cannot serve; they are skipped where no methods are named."""
+    """Methods that are skipped where none are named: the models cannot serve them, or they ask for
+    texts of their own that another method's stand in for."""
     shards: ShardSizes = ShardSizes()
     """Rows made and published together; a crash loses at most the shard in flight."""
     allow_gaps: float = Field(0.02, ge=0, le=1)

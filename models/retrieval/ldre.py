@@ -15,49 +15,41 @@ the other queries; `scope="global"` does that, and the default weighs each query
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
+from pydantic import Field
 
 from models.retrieval.fusion import unit
+from models.settings import Settings
 
 if TYPE_CHECKING:
     from models.protocols import FloatArray
 
-Scope: TypeAlias = Literal["query", "global"]
-SCOPES: Final[tuple[str, ...]] = get_args(Scope)
-
 _QUERIES_PER_BLOCK: Final = 8
 
 
-@dataclass(frozen=True, slots=True)
-class LdreSettings:
-    """How captions are weighed.
+class LdreSettings(Settings):
+    """How LDRE weighs the edited captions of a query."""
 
-    Attributes:
-        top: How many of the largest differences are summed.
-        temperature: Softmax temperature of the weights.
-        scope: `query`, or `global` for the released code's transductive weights.
-    """
+    scope: Literal["query", "global"] = "query"
+    """`query`: each query's captions by their own scores. `global`: one weight for the i-th caption
+    of all queries, as in the released code."""
+    top: int = Field(5, ge=1)
+    """How many of the largest differences a score sums."""
+    temperature: float = Field(0.04, gt=0)
+    """Softmax temperature of the weights."""
 
-    top: int = 5
-    temperature: float = 0.04
-    scope: Scope = "query"
 
-    def __post_init__(self) -> None:
-        """Refuse values without a meaning."""
-        if self.scope not in SCOPES:
-            raise ValueError(f"scope is {self.scope!r}; one of {', '.join(SCOPES)}")
-        if self.top < 1 or self.temperature <= 0:
-            raise ValueError(f"top is at least 1 and temperature positive, not {self!r}")
+LDRE: Final = LdreSettings()
+"""The method's constants, each query on its own."""
 
 
 def ldre_queries(
     edited: FloatArray,
     unedited: FloatArray,
     gallery: FloatArray,
-    settings: LdreSettings | None = None,
+    settings: LdreSettings = LDRE,
 ) -> FloatArray:
     """Query vectors of LDRE.
 
@@ -70,7 +62,6 @@ def ldre_queries(
     Returns:
         (Q, d) weighted sums, not normalised.
     """
-    settings = settings or LdreSettings()
     if edited.shape != unedited.shape or edited.shape[-1] != gallery.shape[-1]:
         raise ValueError(
             f"edited captions {edited.shape}, captions {unedited.shape} and gallery "

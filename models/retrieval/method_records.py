@@ -15,6 +15,8 @@ import numpy as np
 
 from models.retrieval.cvsi_settings import CVSI, CvsiSettings
 from models.retrieval.fusion import PartNorm, Similarity, for_search, fuse, unit
+from models.retrieval.ldre import LdreSettings
+from models.settings import Settings
 
 if TYPE_CHECKING:
     from models.protocols import Json, PreprocessMode
@@ -38,6 +40,7 @@ class Recipe:
         similarity: `cosine` or `dot`.
         combine: Makes the query vectors from (query features, gallery features) where a
             weighted sum cannot; `query` then only names the features it reads.
+        combined_by: The settings that `combine` follows.
     """
 
     query: Mapping[str, float]
@@ -45,6 +48,7 @@ class Recipe:
     norms: Mapping[str, PartNorm] = field(default_factory=dict)
     similarity: Similarity = "cosine"
     combine: Combine | None = None
+    combined_by: Settings | None = None
 
     def __post_init__(self) -> None:
         """Drop zero weights; refuse a side that has none left."""
@@ -70,6 +74,7 @@ class Recipe:
             "similarity": self.similarity,
             "query_weights": dict(self.query),
             "gallery_weights": dict(self.gallery),
+            **({"combined_by": self.combined_by.model_dump()} if self.combined_by else {}),
         }
 
 
@@ -153,6 +158,7 @@ class Method:
         preprocess: How its own code makes pixels of pictures.
         ablates: The method that this one lacks a part of.
         blends: The two methods that this one is the late fusion of.
+        configured_by: Makes `make` from a profile's settings of LDRE, where the method has some.
     """
 
     name: str
@@ -167,6 +173,7 @@ class Method:
     preprocess: PreprocessMode = "targetpad"
     ablates: str = ""
     blends: tuple[str, str] | None = None
+    configured_by: Callable[[LdreSettings], RecipeMaker] | None = None
 
     @property
     def runs(self) -> bool:

@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from models.retrieval.cvsi_settings import CvsiSettings
+from models.retrieval.ldre import LDRE, LdreSettings
 from models.retrieval.method_records import AnyRecipe, Recipe
 from models.retrieval.ranked_lists import group_order
 from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS
@@ -54,6 +55,8 @@ class RankingStage(Stage):
     cvsi: CvsiSettings
     weights: Mapping[str, float] = INSTRUCTCIR_WEIGHTS
     """Family -> weight of the second method in a late fusion."""
+    ldre: LdreSettings = LDRE
+    """How LDRE weighs captions."""
     query_features: Mapping[str, AnyQueryFeature]
     gallery_features: Mapping[str, AnyGalleryFeature]
     device: str = "cpu"
@@ -68,7 +71,7 @@ class RankingStage(Stage):
     def recipe(self) -> AnyRecipe:
         """How the method ranks on this benchmark's family."""
         family = self.benchmark.load().family
-        return configured_method(self.method, self.cvsi, self.weights).recipe(family)
+        return configured_method(self.method, self.cvsi, self.weights, self.ldre).recipe(family)
 
     @property
     def excludes_reference(self) -> bool:
@@ -97,7 +100,9 @@ class RankingStage(Stage):
     def _identity_of(self, recipe: AnyRecipe) -> dict[str, Any]:
         if not isinstance(recipe, Recipe):
             return {"parts": [[weight, self._identity_of(part)] for weight, part in recipe.parts]}
+        other = recipe.combined_by.model_dump(exclude_defaults=True) if recipe.combined_by else {}
         return {
+            **({"combined_by": other} if other else {}),
             "query": {
                 name: [weight, self.query_features[name].spec_key]
                 for name, weight in recipe.query.items()

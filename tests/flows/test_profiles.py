@@ -174,7 +174,7 @@ def test_all_methods_leaves_out_what_the_small_models_cannot_serve() -> None:
     tiny, production = resolve_profile("tiny", {}), resolve_profile("production", {})
     assert "cvsi-code" not in runnable_methods(tiny)
     assert "cvsi" in runnable_methods(tiny)
-    assert production.unsuited == ()
+    assert production.unsuited == ("ldre-code",)
 
 
 def test_a_family_that_a_new_benchmark_brings_can_be_given_prompts_and_weights(

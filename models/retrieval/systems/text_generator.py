@@ -8,9 +8,17 @@ from typing import Any, Final
 import numpy as np
 
 from models.retrieval.caption_features import caption_features, caption_means
+from models.retrieval.cvsi_settings import CvsiSettings
 from models.retrieval.features import Feature, FeatureMaker, Made, QueryInputs, query_feature
-from models.retrieval.ldre import ldre_queries
-from models.retrieval.method_records import Features, Method, everywhere
+from models.retrieval.ldre import LDRE, LdreSettings, ldre_queries
+from models.retrieval.method_records import (
+    AnyRecipe,
+    Features,
+    Method,
+    Recipe,
+    RecipeMaker,
+    everywhere,
+)
 
 
 @query_feature("edited_captions", "Mean of f_t over the edits: q_m.", "captions", "edits")
@@ -48,9 +56,37 @@ def each_caption(maker: FeatureMaker, queries: Sequence[QueryInputs]) -> Made:
     return _each(maker, [query.captions for query in queries])
 
 
-def _ldre(query: Features, gallery: Features) -> np.ndarray[Any, Any]:
-    return ldre_queries(query["each_edited_caption"], query["each_caption"], gallery["image"])
+def ldre_recipe(weighing: LdreSettings) -> RecipeMaker:
+    """LDRE's recipe under some settings of its own, the same for every benchmark family."""
 
+    def combine(query: Features, gallery: Features) -> np.ndarray[Any, Any]:
+        edited, unedited = query["each_edited_caption"], query["each_caption"]
+        return ldre_queries(edited, unedited, gallery["image"], weighing)
+
+    weights = {"each_edited_caption": 1.0, "each_caption": 1.0}
+    recipe = Recipe(query=weights, combine=combine, combined_by=weighing)
+    return lambda family, settings: recipe
+
+
+def ldre_code_recipe(family: str, settings: CvsiSettings) -> AnyRecipe:
+    """The released code: one set of weights for all queries, and for CIRR the plain mean."""
+    if family == "cirr":
+        return Recipe(query={"edited_captions": 1.0}, norms={"edited_captions": "as_is"})
+    return _ldre_code(family, settings)
+
+
+_ldre_code = ldre_recipe(LdreSettings(scope="global"))
+
+LDRE_CODE: Final = CvsiSettings(
+    caption_mean="raw_mean",
+    preprocess="targetpad",
+    temperature=1.0,
+    answer_parsing="verbatim",
+)
+"""The released code of LDRE upstream of its weights: sampled edits, used as the model wrote them,
+and for CIRR the mean of features that keep their lengths."""
+
+LDRE_PAPER: Final = "LDRE: LLM-based Divergent Reasoning and Ensemble for Zero-Shot CIR, SIGIR 2024"
 
 FEATURES: Final[tuple[Feature, ...]] = (
     edited_caption,
@@ -72,8 +108,18 @@ METHODS: Final = (
         name="ldre",
         title="LDRE",
         group="text generator",
-        paper="LDRE: LLM-based Divergent Reasoning and Ensemble for Zero-Shot CIR, SIGIR 2024",
+        paper=LDRE_PAPER,
         description="All edited captions, each weighed by how far it leads from its original.",
-        make=everywhere({"each_edited_caption": 1.0, "each_caption": 1.0}, _ldre),
+        make=ldre_recipe(LDRE),
+        configured_by=ldre_recipe,
+    ),
+    Method(
+        name="ldre-code",
+        title="LDRE (released code)",
+        group="text generator",
+        paper=LDRE_PAPER,
+        description="LDRE with one set of weights for all queries, and for CIRR their plain mean.",
+        make=ldre_code_recipe,
+        settings=LDRE_CODE,
     ),
 )
