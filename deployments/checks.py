@@ -128,25 +128,51 @@ def check_storage(root: str) -> Finding:
 
 
 def check_checkpoints(profile: Profile) -> Iterator[Finding]:
-    """Checkpoints that are directories must exist; hub ids are looked up when used."""
+    """Checkpoints that are directories must be whole; hub ids are looked up when used."""
     own = profile.instructcir
     named = {"encoder": profile.encoder.name, "mapping network": profile.mapping.checkpoint}
     if own.checkpoint:
         named["reformulation network"] = own.checkpoint
-    for what, captioner in (("captioner", profile.captioner), ("LLaVA", own.captioner)):
-        if isinstance(captioner, CheckpointSettings):
-            named[what] = captioner.model
-    for what, generator in (("text generator", profile.generator), ("rewriter", own.rewriter)):
-        if isinstance(generator, CheckpointSettings):
-            named[what] = generator.model
+    engines: dict[str, EngineSettings] = {
+        "captioner": profile.captioner,
+        "LLaVA": own.captioner,
+        "text generator": profile.generator,
+        "rewriter": own.rewriter,
+    }
+    here = {w: engine for w, engine in engines.items() if isinstance(engine, CheckpointSettings)}
+    named |= {what: engine.model for what, engine in here.items()}
     for what, place in named.items():
         path = Path(place)
         if path.exists():
-            yield Finding(what, "ok", path.name)
+            yield _check_weights(what, path, here.get(what), profile)
         elif what.endswith("network") or path.is_absolute() or place.startswith("."):
             yield Finding(what, "broken", f"{place} does not exist", "set its path in the profile")
         else:
             yield Finding(what, "note", place, "fetched from its hub at first use")
+
+
+def _check_weights(
+    what: str, path: Path, engine: CheckpointSettings | None, profile: Profile
+) -> Finding:
+    """Whether the files of a checkpoint on disk are all there and fit each other."""
+    from models.encoders.facts import encoder_facts
+    from models.encoders.loading import check_weights
+    from models.instructcir.checkpoint import load_network
+    from models.textual_inversion.network import load_mapping
+
+    try:
+        if engine is not None:
+            engine.check()
+        elif what == "encoder":
+            check_weights(profile.encoder)
+            encoder_facts(profile.encoder)
+        elif what == "mapping network":
+            load_mapping(path)
+        else:
+            load_network(path)
+    except ValueError as error:
+        return Finding(what, "broken", str(error), "set its path in the profile")
+    return Finding(what, "ok", path.name)
 
 
 def check_servers(profile: Profile) -> Iterator[Finding]:

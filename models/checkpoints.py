@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from models.user_cache import recall, remember
 
-_IDENTITY_SUFFIXES: Final = (".safetensors", ".bin", ".json", ".jinja", ".txt", ".model", ".gz")
+_IDENTITY_SUFFIXES: Final = (
+    *(".safetensors", ".bin", ".json", ".jinja", ".txt", ".model", ".gz"),
+    *(".bpe", ".vocab", ".tiktoken"),
+)
+"""Names of files that loaders of models, tokenizers and processors read end like this."""
 _NOT_IDENTITY: Final = ("recipe.json", "trainer_state.json", "requirements.txt")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -30,6 +35,17 @@ _REMEMBERED_FROM: Final = 2**20
 _SETTLED_SECONDS: Final = 2.0
 """A file that was touched within this time may change again under the same time stamp (FAT counts
 in steps of two seconds): its hash is not remembered yet."""
+
+
+CONFIG_FILE: Final = "config.json"
+TOKENIZER: Final = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+"""Files of which one holds a tokenizer."""
+PROCESSOR: Final = ("processor_config.json", "preprocessor_config.json")
+"""Files of which one says how images are prepared."""
+
+
+class UnusableCheckpoint(ValueError):
+    """A checkpoint lacks files or weights, or is another engine's."""
 
 
 def loading_arguments(model: str, revision: str | None = None) -> dict[str, Any]:
@@ -61,6 +77,59 @@ def checkpoint_folder(model: str, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(model, revision=revision or None, local_files_only=True))
+
+
+def other_files(folder: Path) -> dict[str, str]:
+    """File name -> sha256 of the files next to the weights that loaders may read."""
+    return {
+        path.relative_to(folder).as_posix(): file_sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name.endswith(_IDENTITY_SUFFIXES)
+        if not path.name.endswith((".safetensors", ".bin")) and path.name not in _NOT_IDENTITY
+    }
+
+
+def require_files(
+    model: str,
+    revision: str,
+    files: Iterable[str],
+    needed: Sequence[Sequence[str]],
+    model_types: Sequence[str] = (),
+) -> None:
+    """Refuse a checkpoint that lacks a file, or is of another kind, before anything is loaded.
+
+    Args:
+        model: Directory or hub id.
+        revision: Hub revision.
+        files: Names of its files.
+        needed: For each thing that is needed, the names of which one must be there.
+        model_types: `model_type` of its config.json must be one of these; none: any.
+
+    Raises:
+        UnusableCheckpoint: Saying what is missing.
+    """
+    names = set(files)
+    for choices in ((CONFIG_FILE,), *needed):
+        if not names & set(choices):
+            raise UnusableCheckpoint(
+                f"{model!r} lacks {' or '.join(choices)}; copy the files that are published with "
+                "the weights into its folder"
+            )
+        if choices == (CONFIG_FILE,) and model_types:
+            _require_type(model, checkpoint_folder(model, revision), model_types)
+
+
+def _require_type(model: str, folder: Path, model_types: Sequence[str]) -> None:
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_bytes())
+        found = config.get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise UnusableCheckpoint(f"{model!r}: {CONFIG_FILE} cannot be read: {error}") from error
+    if found not in model_types:
+        raise UnusableCheckpoint(
+            f"{model!r} is a checkpoint of {found}, and this engine takes "
+            f"{' or '.join(model_types)}; name such a checkpoint, or another engine"
+        )
 
 
 def checkpoint_identity(model: str, revision: str | None = None) -> Mapping[str, str]:

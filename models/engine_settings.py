@@ -8,11 +8,12 @@ unions of them are `models.captioners.settings` and `models.generators.settings`
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, get_args
 
 from pydantic_core import to_jsonable_python
 
+from models.checkpoints import TOKENIZER, identity_or_load, require_files
 from models.devices import torch_dtype_name
 from models.protocols import AutoDtype
 from models.settings import Settings
@@ -36,6 +37,11 @@ class EngineSettings(Settings):
 class CheckpointSettings(EngineSettings):
     """A checkpoint that runs in this process."""
 
+    MODEL_TYPES: ClassVar[Sequence[str]] = ()
+    """`model_type` of the checkpoints that the engine takes; none: any."""
+    NEEDED_FILES: ClassVar[Sequence[Sequence[str]]] = (TOKENIZER,)
+    """For each thing that a checkpoint must bring, the names of which one must be there."""
+
     model: str
     """Directory or hub id."""
     revision: str = ""
@@ -49,6 +55,27 @@ class CheckpointSettings(EngineSettings):
     def title(self) -> str:
         """Engine and checkpoint."""
         return f"{self.engine} {self.model.rstrip('/').rpartition('/')[2]}"
+
+    def check(self) -> None:
+        """Compare the checkpoint's files with what the engine needs; no weight is read.
+
+        Raises:
+            UnusableCheckpoint: Something is missing or does not fit.
+        """
+        raise NotImplementedError
+
+    def files(self, fetch: Callable[[], object]) -> Mapping[str, str]:
+        """File name -> sha256 of the checkpoint's files.
+
+        Args:
+            fetch: Brings the files of a hub id to this machine.
+
+        Raises:
+            UnusableCheckpoint: Files are missing, or the checkpoint is another engine's.
+        """
+        found = identity_or_load(self.model, self.revision, fetch)
+        require_files(self.model, self.revision, found, self.NEEDED_FILES, self.MODEL_TYPES)
+        return found
 
     @property
     def dtype_name(self) -> str:

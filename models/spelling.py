@@ -1,9 +1,9 @@
-"""Messages for misspelt names, with the nearest known one."""
+"""Names in messages: misspelt ones with the nearest known one, and the first of many."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def unknown(what: str, given: str, known: Iterable[str], also: Iterable[str] = ()) -> str:
@@ -26,3 +26,9 @@ def _nearest(given: str, known: Iterable[str]) -> str:
     lower = {name.casefold(): name for name in known}
     found = difflib.get_close_matches(given.casefold(), lower, n=1)
     return lower[found[0]] if found else ""
+
+
+def some_of(names: Sequence[str], limit: int = 8) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(sorted(names)[:limit]) + more

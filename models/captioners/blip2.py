@@ -12,11 +12,11 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from models.checkpoints import identity_or_load, loading_arguments, model_name
+from models.checkpoints import PROCESSOR, TOKENIZER, model_name
 from models.devices import pick_device, pick_dtype
 from models.engine_settings import CheckpointSettings
 from models.protocols import CaptionReply, CaptionSampling, Fingerprint
@@ -33,6 +33,9 @@ VERSION = 1
 class Blip2Settings(CheckpointSettings):
     """BLIP-2 in this process."""
 
+    MODEL_TYPES: ClassVar[Sequence[str]] = ("blip-2",)
+    NEEDED_FILES: ClassVar[Sequence[Sequence[str]]] = (TOKENIZER, PROCESSOR)
+
     engine: Literal["blip2"] = "blip2"
     batch_size: int = Field(16, ge=1)
     """Images captioned at once; does not change a caption."""
@@ -40,7 +43,7 @@ class Blip2Settings(CheckpointSettings):
     @property
     def fingerprint(self) -> Fingerprint:
         """Checkpoint contents, precision and code version."""
-        files = identity_or_load(self.model, self.revision, lambda: self.load().fetch())
+        files = self.files(lambda: self.load().fetch())
         return {
             "engine": "transformers-blip2",
             "engine_version": importlib.metadata.version("transformers"),
@@ -49,6 +52,19 @@ class Blip2Settings(CheckpointSettings):
             "files": dict(files),
             "dtype": self.dtype_name,
         }
+
+    def check(self) -> None:
+        """Compare names and shapes of the weights with the model's; none is read.
+
+        Raises:
+            UnusableCheckpoint: Something is missing or does not fit.
+        """
+        from transformers import Blip2ForConditionalGeneration
+
+        from models.loaded_weights import load_model
+
+        self.files(lambda: self.load().fetch())
+        load_model(Blip2ForConditionalGeneration, self.model, self.revision, without_data=True)
 
     def load(self) -> Blip2Captioner:
         """The captioner; its checkpoint is read when the first image comes."""
@@ -76,27 +92,26 @@ class Blip2Captioner:
     def _model(self) -> Blip2ForConditionalGeneration:
         from transformers import Blip2ForConditionalGeneration
 
+        from models.loaded_weights import load_model
+
         settings = self._settings
-        model = Blip2ForConditionalGeneration.from_pretrained(
-            settings.model,
-            dtype=self._dtype,
-            **loading_arguments(settings.model, settings.revision),
+        model = load_model(
+            Blip2ForConditionalGeneration, settings.model, settings.revision, dtype=self._dtype
         )
         if not model.config.use_decoder_only_language_model:
             raise ValueError(
                 f"{settings.model!r} has an encoder-decoder language model (T5); only BLIP-2 with "
                 "OPT is supported, for example Salesforce/blip2-opt-6.7b"
             )
-        return model.eval().to(self._device)
+        return model.to(self._device)
 
     @cached_property
     def _processor(self) -> Any:
         from transformers import AutoProcessor
 
-        settings = self._settings
-        return AutoProcessor.from_pretrained(
-            settings.model, **loading_arguments(settings.model, settings.revision)
-        )
+        from models.loaded_weights import load_processor
+
+        return load_processor(AutoProcessor, self._settings.model, self._settings.revision)
 
     @property
     def _num_queries(self) -> int:
@@ -109,9 +124,14 @@ class Blip2Captioner:
     def caption(
         self, images: Iterable[tuple[str, Image.Image]], sampling: CaptionSampling
     ) -> Iterator[CaptionReply]:
-        """Caption every (key, image) exactly once, in the order given; see `in_process`."""
+        """Caption every (key, image) exactly once, in the order given; see `in_process`.
+
+        Raises:
+            ValueError: Before the first image, when the checkpoint or its processor cannot be used.
+        """
         from models.captioners.in_process import caption_in_batches
 
+        self.fetch()  # what is wrong with the checkpoint is not the first image's fault
         caption_batch = partial(
             self._caption_batch, sampling=sampling, prefix=self._prefix(sampling.prompt)
         )

@@ -14,12 +14,12 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from models.captioners.chat import check_proportions, prompt_fingerprint, question
-from models.checkpoints import identity_or_load, loading_arguments, model_name
+from models.checkpoints import PROCESSOR, TOKENIZER, model_name
 from models.devices import pick_device, pick_dtype
 from models.engine_settings import CheckpointSettings
 from models.protocols import CaptionReply, CaptionSampling, Fingerprint
@@ -36,6 +36,9 @@ VERSION = 1
 class LlavaSettings(CheckpointSettings):
     """LLaVA in this process."""
 
+    MODEL_TYPES: ClassVar[Sequence[str]] = ("llava",)
+    NEEDED_FILES: ClassVar[Sequence[Sequence[str]]] = (TOKENIZER, PROCESSOR)
+
     engine: Literal["llava"] = "llava"
     batch_size: int = Field(16, ge=1)
     """Images captioned at once; does not change a caption."""
@@ -43,7 +46,7 @@ class LlavaSettings(CheckpointSettings):
     @property
     def fingerprint(self) -> Fingerprint:
         """Checkpoint contents, precision, prompt and code version."""
-        files = identity_or_load(self.model, self.revision, lambda: self.load().fetch())
+        files = self.files(lambda: self.load().fetch())
         return {
             "engine": "transformers-llava",
             "engine_version": importlib.metadata.version("transformers"),
@@ -54,6 +57,19 @@ class LlavaSettings(CheckpointSettings):
             "images_scaled_by": images_scaled_by(),
             **prompt_fingerprint(),
         }
+
+    def check(self) -> None:
+        """Compare names and shapes of the weights with the model's; none is read.
+
+        Raises:
+            UnusableCheckpoint: Something is missing or does not fit.
+        """
+        from transformers import LlavaForConditionalGeneration
+
+        from models.loaded_weights import load_model
+
+        self.files(lambda: self.load().fetch())
+        load_model(LlavaForConditionalGeneration, self.model, self.revision, without_data=True)
 
     def load(self) -> LlavaCaptioner:
         """The captioner; its checkpoint is read when the first image comes."""
@@ -89,22 +105,22 @@ class LlavaCaptioner:
     def _model(self) -> LlavaForConditionalGeneration:
         from transformers import LlavaForConditionalGeneration
 
+        from models.loaded_weights import load_model
+
         settings = self._settings
-        model = LlavaForConditionalGeneration.from_pretrained(
-            settings.model,
-            dtype=self._dtype,
-            **loading_arguments(settings.model, settings.revision),
+        model = load_model(
+            LlavaForConditionalGeneration, settings.model, settings.revision, dtype=self._dtype
         )
-        return model.eval().to(self._device)
+        return model.to(self._device)
 
     @cached_property
     def _processor(self) -> Any:
         from transformers import AutoProcessor
 
+        from models.loaded_weights import load_processor
+
         settings = self._settings
-        processor = AutoProcessor.from_pretrained(
-            settings.model, **loading_arguments(settings.model, settings.revision)
-        )
+        processor = load_processor(AutoProcessor, settings.model, settings.revision)
         needed = ("patch_size", "vision_feature_select_strategy", "chat_template")
         if missing := [name for name in needed if getattr(processor, name, None) is None]:
             raise ValueError(

@@ -19,8 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from models.checkpoints import file_sha256
-from models.encoders.spec import BPE_FILE, CONFIG_FILE, EncoderSpec, schema_and_place
+from models.encoders.spec import CONFIG_FILE, EncoderSpec, schema_and_place
 from models.user_cache import recall, remember
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def encoder_identity(
         "model": "local-dir" if spec.directory else spec.source,
         "pretrained": "" if named else spec.pretrained,
         "quick_gelu": quick_gelu or bool(architecture(spec).get("quick_gelu", False)),
-        "config_sha256": _sha256(json.dumps(architecture(spec), sort_keys=True)),
+        "config_sha256": sha256_text(json.dumps(architecture(spec), sort_keys=True)),
         "weights_sha256": weights_sha256,
         "tokenizer_sha256": tokenizer_sha256,
         "dtype": spec.dtype,
@@ -101,12 +100,12 @@ def architecture(spec: EncoderSpec) -> dict[str, Any]:
     """
     if schema_and_place(spec.source)[0] is None:
         return _known_models()[spec.source]
-    whole = _own_config(spec)
+    whole = own_config(spec)
     found: dict[str, Any] = whole.get("model_cfg", whole)
     return found
 
 
-def _own_config(spec: EncoderSpec) -> dict[str, Any]:
+def own_config(spec: EncoderSpec) -> dict[str, Any]:
     """The configuration that a directory or a repository brings."""
     schema, place = schema_and_place(spec.source)
     try:
@@ -189,7 +188,7 @@ def weights_file(spec: EncoderSpec) -> Path | None:
         if schema == "hf-hub":
             return _hub_file(place, _HUB_WEIGHTS)
         place, name = os.path.split(str(tag.get("hf_hub", "")))
-        if found := _hub_file_on_disk(place, name or _HUB_WEIGHTS):
+        if found := hub_file_on_disk(place, name or _HUB_WEIGHTS):
             return found
         import open_clip
 
@@ -223,14 +222,14 @@ def _file_in(folder: Path) -> Path:
 
 def _hub_file(repository: str, name: str) -> Path:
     """A file of a hub's repository; open_clip fetches it where it is not on this machine."""
-    if found := _hub_file_on_disk(repository, name):
+    if found := hub_file_on_disk(repository, name):
         return found
     import open_clip
 
     return Path(open_clip.pretrained.download_pretrained_from_hf(repository, filename=name))
 
 
-def _hub_file_on_disk(repository: str, name: str) -> Path | None:
+def hub_file_on_disk(repository: str, name: str) -> Path | None:
     """A file of a hub's repository that was fetched before; safetensors before other weights."""
     if not repository:
         return None
@@ -285,7 +284,7 @@ def preprocess_settings(spec: EncoderSpec) -> dict[str, Any]:
     """
     own = {}
     if schema_and_place(spec.source)[0]:
-        own = _own_config(spec).get("preprocess_cfg", {})
+        own = own_config(spec).get("preprocess_cfg", {})
     size = {"size": _image_size(architecture(spec)["vision_cfg"])}
     merged = dict(PREPROCESS)
     for part in (own, size, tag_preprocess(spec)):
@@ -314,36 +313,5 @@ def _image_size(vision: Mapping[str, Any]) -> int | tuple[int, ...]:
     return tuple(size)
 
 
-def own_bpe(spec: EncoderSpec) -> Path | None:
-    """A directory's own byte-pair file, which open_clip does not look for."""
-    if not spec.directory:
-        return None
-    options = architecture(spec).get("text_cfg", {}).get("tokenizer_kwargs") or {}
-    file = spec.directory / options.get("bpe_path", BPE_FILE)
-    return file if file.is_file() else None
-
-
-def tokenizer_sha256(spec: EncoderSpec) -> str:
-    """A hash of what defines the tokenizer: its byte-pair file, or its kind and settings."""
-    if file := own_bpe(spec):
-        return file_sha256(file)
-    text = dict(architecture(spec).get("text_cfg", {}))
-    described = json.dumps([tokenizer_kind(spec), text], sort_keys=True, default=str)
-    return _sha256(described)
-
-
-def tokenizer_kind(spec: EncoderSpec) -> str:
-    """The class that `open_clip.get_tokenizer` chooses."""
-    schema, _ = schema_and_place(spec.source)
-    whole = _own_config(spec) if schema else {"model_cfg": architecture(spec)}
-    if not whole.get("model_cfg") or whole["model_cfg"].get("text_cfg", {}).get(
-        "hf_tokenizer_name"
-    ):
-        return "HFTokenizer"
-    return (
-        "SigLipTokenizer" if not schema and "siglip" in spec.source.lower() else "SimpleTokenizer"
-    )
-
-
-def _sha256(text: str) -> str:
+def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()

@@ -13,10 +13,10 @@ from models.encoders.backbone_files import (
     forced_activation,
     preprocess_fingerprint,
     preprocess_settings,
-    tokenizer_sha256,
     weights_file,
 )
 from models.encoders.spec import EncoderSpec
+from models.encoders.tokenizer_files import tokenizer_sha256
 
 if TYPE_CHECKING:
     from models.protocols import Fingerprint

@@ -19,8 +19,6 @@ from models.captioners.seeds import stream_seed
 from models.checkpoints import (
     checkpoint_folder,
     checkpoint_identity,
-    identity_or_load,
-    loading_arguments,
     model_name,
 )
 from models.devices import pick_device, pick_dtype
@@ -69,7 +67,7 @@ class TransformersSettings(TextGeneratorSettings, CheckpointSettings):
         Raises:
             ValueError: The adapter does not fit the model.
         """
-        files = identity_or_load(self.model, self.revision, lambda: self.load().fetch())
+        files = self.files(lambda: self.load().fetch())
         self.check_adapter()
         seen = benchmark_texts_seen(self.model, self.adapter)
         return {
@@ -83,6 +81,19 @@ class TransformersSettings(TextGeneratorSettings, CheckpointSettings):
             "dtype": self.dtype_name,
             **({"saw_benchmark_texts": seen} if seen else {}),
         }
+
+    def check(self) -> None:
+        """Compare names and shapes of the weights with the model's; none is read.
+
+        Raises:
+            UnusableCheckpoint: Something is missing or does not fit.
+        """
+        from transformers import AutoModelForCausalLM
+
+        from models.loaded_weights import load_model
+
+        self.files(lambda: self.load().fetch())
+        load_model(AutoModelForCausalLM, self.model, self.revision, without_data=True)
 
     def load(self) -> TransformersGenerator:
         """The generator; its weights are read when the first prompt comes."""
@@ -134,27 +145,27 @@ class TransformersGenerator:
     def _model(self) -> PreTrainedModel:
         from transformers import AutoModelForCausalLM
 
+        from models.loaded_weights import load_adapter, load_model
+
         settings = self._settings
-        model = AutoModelForCausalLM.from_pretrained(
-            settings.model,
-            dtype=self._dtype,
-            **loading_arguments(settings.model, settings.revision),
+        model: PreTrainedModel = load_model(
+            AutoModelForCausalLM, settings.model, settings.revision, dtype=self._dtype
         )
         if settings.adapter:
-            from peft import PeftModel
-
             settings.check_adapter()
-            model = PeftModel.from_pretrained(model, settings.adapter).merge_and_unload()
+            model = load_adapter(model, settings.adapter).merge_and_unload()
         return model.eval().to(self._device)
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
         from transformers import AutoTokenizer
 
-        settings = self._settings
-        return AutoTokenizer.from_pretrained(
-            settings.model, **loading_arguments(settings.model, settings.revision)
+        from models.loaded_weights import load_processor
+
+        tokenizer: PreTrainedTokenizerBase = load_processor(
+            AutoTokenizer, self._settings.model, self._settings.revision
         )
+        return tokenizer
 
     @cached_property
     def _end_tokens(self) -> tuple[int, ...]:
@@ -171,10 +182,15 @@ class TransformersGenerator:
         return getattr(self._model.config, "max_position_embeddings", None)
 
     def generate(self, requests: Iterable[TextRequest]) -> Iterator[TextReply]:
-        """Answer every request exactly once, window by window, shortest prompts first."""
+        """Answer every request exactly once, window by window, shortest prompts first.
+
+        Raises:
+            UnusableCheckpoint: Before the first answer.
+        """
         stream = iter(requests)
         size = self._settings.batch_size * _WINDOW_BATCHES
         while window := list(itertools.islice(stream, size)):
+            self.fetch()  # what is wrong with the checkpoint is not a prompt's fault
             yield from self._answer_window(window)
 
     def _answer_window(self, window: Sequence[TextRequest]) -> Iterator[TextReply]:

@@ -38,6 +38,7 @@ from models.instructcir.folder import (
 from models.instructcir.network import ReformulationNetwork
 from models.instructcir.parts import NetworkParts, bare_backbone, make_tokens
 from models.instructcir.settings import CombinerSettings, NetworkSettings
+from models.loaded_weights import require_finite
 
 if TYPE_CHECKING:
     from models.protocols import Fingerprint, Json
@@ -141,6 +142,7 @@ def load_combiner(folder: str | Path) -> Combiner | None:
     try:
         combiner = new_combiner(int(config["dim"]), CombinerSettings(**config["combiner"]))
         combiner.load_state_dict(_load(folder / COMBINER_FILE))
+        require_finite(str(folder), combiner)
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder} holds a damaged combiner: {error}") from error
     return combiner.eval().requires_grad_(False)
@@ -189,6 +191,7 @@ def _filled(
         with torch.device("meta"):
             network = ReformulationNetwork(bare_backbone(parts.architecture), parts, settings)
         network.load_state_dict({k: v.float() for k, v in state.items()}, assign=True)
+        require_finite(str(folder), network)
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"the weights in {folder} do not fit its {CONFIG_FILE}: {error}"

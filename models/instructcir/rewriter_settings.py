@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import Field
 
-from models.checkpoints import loading_arguments
 from models.devices import pick_dtype, torch_dtype_name
 from models.protocols import AutoDtype
 from models.settings import Settings
@@ -84,19 +83,24 @@ class BaseLlm(Settings):
         """The model, on the CPU."""
         from transformers import AutoModelForCausalLM
 
-        return AutoModelForCausalLM.from_pretrained(
-            self.model,
-            dtype=pick_dtype(self.dtype, self.device),
-            **loading_arguments(self.model, self.revision),
+        from models.loaded_weights import load_model
+
+        dtype = pick_dtype(self.dtype, self.device)
+        model: PreTrainedModel = load_model(
+            AutoModelForCausalLM, self.model, self.revision, dtype=dtype
         )
+        return model
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer."""
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(
-            self.model, **loading_arguments(self.model, self.revision)
+        from models.loaded_weights import load_processor
+
+        tokenizer: PreTrainedTokenizerBase = load_processor(
+            AutoTokenizer, self.model, self.revision
         )
+        return tokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ from models.devices import pick_device
 from models.generators.prompt_tokens import prompt_texts, token_ids, uses_chat
 from models.instructcir.rewriter_settings import BaseLlm, Example, TuningConfig
 from models.instructcir.schedules import rate_factor
+from models.loaded_weights import load_adapter
 from models.random_streams import random_stream
 
 _NO_LABEL: Final = -100
@@ -253,6 +254,6 @@ def answer_loss(
 
 def merge_adapter(base: BaseLlm, adapter: str | Path, folder: str | Path) -> None:
     """Write the base model with an adapter merged into it, for servers that know no adapters."""
-    merged = PeftModel.from_pretrained(base.load_weights(), str(adapter)).merge_and_unload()
+    merged = load_adapter(base.load_weights(), str(adapter)).merge_and_unload()
     merged.save_pretrained(folder)
     base.load_tokenizer().save_pretrained(folder)

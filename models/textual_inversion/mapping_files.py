@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
+
+from models.spelling import some_of
 
 if TYPE_CHECKING:
     from models.protocols import FloatArray, Json
@@ -140,9 +142,3 @@ def recognise(state: Mapping[str, Any], where: str) -> MappingShape:
         f"{where} holds no mapping network; found weights {some_of(list(state))}, expected "
         "layers.{0,3,6} (SEARLE, LinCIR) or layers.{0,1}.0 and fc_out (Pic2Word)"
     )
-
-
-def some_of(names: Sequence[str], limit: int = 8) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(sorted(names)[:limit]) + more

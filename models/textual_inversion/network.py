@@ -28,6 +28,9 @@ from safetensors import SafetensorError
 from torch import nn
 from torch.nn.functional import normalize
 
+from models.checkpoints import UnusableCheckpoint
+from models.loaded_weights import require_finite
+from models.spelling import some_of
 from models.textual_inversion.mapping_files import (
     CONFIG_FILE,
     FORMAT,
@@ -37,7 +40,6 @@ from models.textual_inversion.mapping_files import (
     fingerprint_of,
     read_shape,
     recognise,
-    some_of,
 )
 
 if TYPE_CHECKING:
@@ -215,7 +217,8 @@ def _filled(shape: MappingShape, state: Weights, where: str) -> MappingNetwork:
     module = new_module(shape)
     try:
         module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    except RuntimeError as error:
+        require_finite(where, module)
+    except (RuntimeError, UnusableCheckpoint) as error:
         raise MappingError(f"{where} does not fit {shape}: {error}") from error
     return MappingNetwork(shape, module.eval().requires_grad_(False))
 

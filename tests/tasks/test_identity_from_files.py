@@ -130,7 +130,10 @@ def checkpoints(tmp_path: Path) -> list[Path]:
         folder = tmp_path / name
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(name.encode() * 300_000)
-        (folder / "config.json").write_text("{}")
+        kind = {"blip2": "blip-2"}.get(name, name)
+        (folder / "config.json").write_text(json.dumps({"model_type": kind}))
+        for other in ("tokenizer.json", "preprocessor_config.json"):
+            (folder / other).write_text("{}")
         folders.append(folder)
     (tmp_path / "ViT-L-14.pt").write_bytes(b"clip" * 400_000)
     torch.manual_seed(0)
