@@ -63,18 +63,23 @@ _GREETING: Final = re.compile(
     rf"(?:hello|hi)(?: there)?[!,.]+\s*|{_COURTESY}(?:[!,.。！，、]+|\s+[-–—]|\s*$)\s*",
     re.IGNORECASE,
 )
+_NOUN: Final = (
+    "(?:answer|description|caption|edit|difference|objects?|reformulation text|result|output"
+    "|response)"
+)
+_ADJECTIVE: Final = (
+    "(?:final|new|edited|updated|modified|revised|resulting|correct|requested|image)"
+)
 _ANNOUNCEMENT: Final = re.compile(
     r"(?:here(?:'s|’s| is| are| you go)|this is (?:the|my|your)|below is|the following|my answer"
-    r"|the (?:(?:final|new|edited|updated|modified|revised|resulting|correct|requested|image) )*"
-    r"(?:answer|description|caption|edit|difference|objects?|reformulation text|result|output"
-    r"|response))\b[^:\n]{0,120}:(?:\s+|$)",
+    rf"|the (?:{_ADJECTIVE} )+{_NOUN}|the {_NOUN} (?:is|are|would be|for|of|after|that))"
+    r"\b[^:\n]{0,120}:(?:\s+|$)",
     re.IGNORECASE,
 )
 _ANNOUNCEMENT_ALONE: Final = re.compile(
     r"(?:here(?:'s|’s| is| are)|this is|below is|i have|i've) (?:the|your|my|an?|edited) "
-    r"(?:(?:final|new|edited|updated|modified|revised|resulting|correct|requested|image|short"
-    r"|plain|concise) )*(?:answer|description|caption|edit|difference|list|reformulation|result"
-    r"|output|response|text)\b.{0,80}|here you (?:go|are)\W*",
+    rf"(?:(?:{_ADJECTIVE}|short|plain|concise) )*(?:{_NOUN}|list|text)\b.{{0,80}}"
+    r"|here you (?:go|are)\W*",
     re.IGNORECASE,
 )
 _GENERIC_LABEL: Final = re.compile(

@@ -14,6 +14,7 @@ from models.retrieval.cvsi_settings import CvsiSettings
 from models.retrieval.features import FeatureMaker, QueryInputs
 from models.retrieval.methods import QUERY_FEATURES
 from storage.tables.schemas import OK
+from storage.tables.table import Table
 from tasks.engines import (
     encoder_dim,
     encoder_fingerprint,
@@ -24,6 +25,7 @@ from tasks.engines import (
 from tasks.query_sets import Queries, QueryItem
 from tasks.stages.caption_features import captions_of
 from tasks.stages.captions import CaptionStage
+from tasks.stages.earlier import earlier_tables
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage, Tick
@@ -86,14 +88,62 @@ class QueryFeatureStage(Stage):
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Encode the members; the row of a query that lacks an upstream answer says so."""
         by_key = self.queries.items(self.root)
-        vectors, reasons = self.make([by_key[member] for member in members], Tables())
+        items = {member: by_key[member] for member in members}
+        made: dict[str, tuple[Any, str]] = {
+            key: (vector, "") for key, vector in self._made_before(items).items()
+        }
+        rest = [member for member in members if member not in made]
+        if rest:
+            vectors, reasons = self.make([items[member] for member in rest], Tables())
+            made |= dict(zip(rest, zip(vectors, reasons, strict=True), strict=True))
         tick(len(members))
         return self.table().rows(
             query_key=list(members),
-            vector=vectors,
-            status=["missing_input" if reason else OK for reason in reasons],
-            reason=reasons,
+            vector=[None if made[key][1] else made[key][0] for key in members],
+            status=["missing_input" if made[key][1] else OK for key in members],
+            reason=[made[key][1] for key in members],
         )
+
+    def _made_before(self, items: Mapping[str, QueryItem]) -> dict[str, Any]:
+        """Vectors that an earlier version made from the same texts, read by an earlier reader."""
+        found: dict[str, Any] = {}
+        if not any(isinstance(stage, RewriteStage) for stage in self.inputs.values()):
+            return found
+        if self.cvsi.no_objects == "drop" and self.objects and self.objects.parsing == "verbatim":
+            return found  # its forms have changed where nothing is added
+        now = self.texts(list(items.values()), Tables())
+        for table in earlier_tables(self, checked=("upstream",)):
+            replies = self._replies_behind(table)
+            if replies is None:
+                continue
+            before = self.texts(list(items.values()), Tables(replies))
+            same = [
+                key
+                for key, own, earlier in zip(items, now, before, strict=True)
+                if key not in found and _written(own) == _written(earlier)
+            ]
+            rows = table.read(["vector", "status"], same)
+            found |= {key: v for key, v, status in rows.iter_rows() if status == OK}
+        return found
+
+    def _replies_behind(self, table: Table) -> dict[str, Table] | None:
+        """Tables of replies that a table was made from, by the present stage's key.
+
+        None where it was made from something else that is another table now.
+        """
+        behind: dict[str, Table] = {}
+        if table.spec["upstream"].keys() != self.inputs.keys():
+            return None
+        for name, spec_key in table.spec["upstream"].items():
+            stage = self.inputs[name]
+            if spec_key == stage.spec_key:
+                continue
+            earlier = earlier_tables(stage) if isinstance(stage, RewriteStage) else []
+            found = next((each for each in earlier if each.spec_key == spec_key), None)
+            if found is None:
+                return None
+            behind[stage.spec_key] = found
+        return behind
 
     def make(self, items: Sequence[QueryItem], upstream: Upstream) -> tuple[FloatArray, list[str]]:
         """Vectors of B queries (B, d), and for each why it must not be used (empty: it may be)."""
@@ -153,9 +203,14 @@ class Upstream(Protocol):
 
 
 class Tables:
-    """Upstream tables; the captions of some images are read once."""
+    """Upstream tables; the captions of some images are read once.
 
-    def __init__(self) -> None:
+    Args:
+        replies: Tables of replies to read in place of a stage's own, by the stage's key.
+    """
+
+    def __init__(self, replies: Mapping[str, Table] | None = None) -> None:
+        self._replies = replies or {}
         self._captions: dict[tuple[str, ...], dict[str, list[str]]] = {}
 
     def images(self, stage: ImageFeatureStage, image_ids: Sequence[str]) -> FloatArray:
@@ -171,8 +226,14 @@ class Tables:
 
     def answers(self, stage: RewriteStage, requests: Sequence[RewriteInput]) -> Mapping[str, str]:
         """Answers by request key, of those requests that were answered."""
-        rows = stage.table().read(["answer", "status"], [request.key for request in requests])
+        table = self._replies.get(stage.spec_key) or stage.table()
+        rows = table.read(["answer", "status"], [request.key for request in requests])
         return {key: answer for key, answer, status in rows.iter_rows() if status == OK}
+
+
+def _written(inputs: QueryInputs) -> tuple[Any, ...]:
+    """The texts of a query, which its features are made from."""
+    return inputs.texts, inputs.captions, inputs.edits, inputs.objects
 
 
 def _answers(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import polars as pl
 import pyarrow as pa
 
+from models.generators.answer_reader import PARSE_VERSION
 from models.retrieval.cvsi_settings import CvsiSettings
 from models.retrieval.ldre import LDRE, LdreSettings
 from models.retrieval.method_records import AnyRecipe, Recipe
@@ -271,8 +272,15 @@ def ranking_protocol(stage: RankingStage) -> dict[str, Any]:
         **stage.recipe.as_json(),
         "cvsi": stage.cvsi.model_dump(),
         **_trained_protocol(stage),
+        **({"answer_reader": PARSE_VERSION} if _reads_answers(stage) else {}),
         **({"backbone_folders": folders} if folders else {}),
     }
+
+
+def _reads_answers(stage: RankingStage) -> bool:
+    """Whether a ranking depends on a language model's answers and how they are read."""
+    features = stage.query_features.values()
+    return any(isinstance(f, QueryFeatureStage) and (f.edits or f.objects) for f in features)
 
 
 def _trained_protocol(stage: RankingStage) -> dict[str, Any]:

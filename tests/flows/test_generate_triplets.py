@@ -68,7 +68,7 @@ def test_too_many_gaps_are_refused_after_the_report_was_written(
 
     def half(request: dict[str, Any]) -> Reply:
         before, _ = captions_in(request["messages"][0]["content"])
-        return chat("$" if "square" in before else "a text")
+        return chat("$") if "square" in before else difference(request)
 
     with FakeOpenAIServer(then=half) as server:
         settings = triplet_settings(root, server.base_url, shard=8)
