@@ -17,7 +17,7 @@ from storage.benchmarks.indexing import IndexedCategory, index_category
 from storage.benchmarks.records import Benchmark, Query
 from storage.benchmarks.registry import benchmark_facts, load_benchmark
 from storage.collections.collection import Collection
-from storage.collections.names import Listing
+from storage.collections.pointers import Listing
 from storage.locations.location import Location
 from storage.tables.keys import content_key
 from storage.tables.schemas import OK

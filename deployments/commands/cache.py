@@ -1,82 +1,150 @@
-"""List or verify the tables: captions, edits, features, rankings, scores.
+"""List, check, mend and clear what is stored: captions, edits, features, scores, collections.
 
-`cirflow cache ls` shows every table with its rows; `cirflow cache verify` reads every part
-completely and lists the problems; `--quarantine` renames broken parts (nothing is deleted), and the
-next run of their flow makes the lost rows again."""
+  ls      every table with its rows
+  verify  every file under the root: what is damaged or lost, what it costs, and the repair
+  repair  mends what can be derived, puts the rest aside (nothing is deleted), and says what the
+          next run makes again
+  clean   removes staged files, marks and files put aside that are older than a day
+
+The status is 0 if all is well, 1 if something is damaged or lost (for repair: still)."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from storage.checks.findings import Findings
+    from storage.locations.location import Location
+
+_SHOWN = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("action", choices=("ls", "verify"))
+    parser.add_argument("action", choices=("ls", "verify", "repair", "clean"))
     parser.add_argument("--root", default=".cirflow", help="root of the tables")
-    parser.add_argument("--table", default="", help="only tables of this name")
+    parser.add_argument("--table", default="", help="ls, verify: only tables of this name")
     parser.add_argument(
         "--quarantine",
         action="store_true",
-        help="rename broken parts, so that the next run of their flow makes the rows again",
+        help="verify: put broken parts aside, so that the next run of their flow makes the rows",
     )
+    parser.add_argument("--dry-run", action="store_true", help="clean: only say what would go")
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List or verify; the status is 1 if a table has a problem."""
+    """Do one of the actions."""
     from storage.locations.location import Location
+
+    location = Location(arguments.root)
+    action = {"ls": _list, "verify": _verify, "repair": _repair, "clean": _clean}
+    return action[arguments.action](location, arguments)
+
+
+def _list(location: Location, arguments: argparse.Namespace) -> int:
     from storage.tables.listing import list_tables
 
-    tables = [
-        table
-        for table in list_tables(Location(arguments.root))
-        if arguments.table in ("", table.name)
-    ]
-    if arguments.action == "verify":
-        return _verify(arguments, [(table.name, table.spec_key) for table in tables])
+    tables = [each for each in list_tables(location) if arguments.table in ("", each.name)]
     if arguments.json:
-        keep = ("name", "spec_key", "parts", "rows", "bytes", "unreadable")
-        print(
-            json.dumps(
-                [{k: getattr(t, k) for k in keep} | {"spec": t.spec} for t in tables], indent=1
-            )
-        )
+        keep = ("name", "spec_key", "parts", "rows", "bytes", "unreadable", "fault")
+        shown = [{k: getattr(t, k) for k in keep} | {"spec": t.spec} for t in tables]
+        print(json.dumps(shown, indent=1))
         return 0
     if not tables:
         print(f"no tables at {arguments.root}")
     for table in tables:
         size = f"{table.bytes / 2**20:.1f} MiB"
+        broken = f"  {table.unreadable} unreadable" if table.unreadable else ""
         print(
             f"{table.name}/{table.spec_key}  {table.rows} rows  {table.parts} parts  {size}  "
-            f"{table.spec.get('producer', '')}"
+            f"{table.spec.get('producer', '')}{table.fault}{broken}"
         )
     return 0
 
 
-def _verify(arguments: argparse.Namespace, tables: list[tuple[str, str]]) -> int:
-    from storage.locations.location import Location
-    from storage.tables.table import load_table
+def _verify(location: Location, arguments: argparse.Namespace) -> int:
+    from storage.checks.findings import as_json
+    from storage.checks.root import check_root
+    from storage.tables.table import PART_FILE
 
-    found = []
-    for name, spec_key in tables:
-        table = load_table(Location(arguments.root), name, spec_key)
-        for problem in table.verify():
-            aside = table.quarantine(problem.part) if arguments.quarantine else ""
-            found.append(
-                {
-                    "table": f"{name}/{spec_key}",
-                    "part": problem.part,
-                    "what": problem.what,
-                    "aside": aside,
-                }
-            )
+    found = check_root(location)
+    problems: list[dict[str, Any]] = []
+    for fault in found.faults:
+        table, _, name = fault.path.rpartition("/")
+        if arguments.table and arguments.table not in fault.path.split("/"):
+            continue
+        part = name if PART_FILE.fullmatch(name) else ""
+        done = fault.mend() if arguments.quarantine and part else ""
+        problems.append({"table": table, "part": part, **as_json(fault), "done": done})
     if arguments.json:
-        print(json.dumps({"tables": len(tables), "problems": found}, indent=1))
-    else:
-        for each in found:
-            print(f"{each['table']}: {each['what']}")
-            if each["aside"]:
-                print(f"  put aside as {each['aside']}; run its flow again to make the rows")
-        print(f"{len(tables)} tables read, {len(found)} problems")
-    return 1 if found else 0
+        print(json.dumps({**_as_json(found), "problems": problems}, indent=1))
+        return 1 if problems else 0
+    for each in problems:
+        print(f"{location.join(each['path'])}: {each['what']}")
+        print(f"  costs:  {each['costs']}")
+        print(f"  {'done:   ' + each['done'] if each['done'] else 'repair: ' + each['repair']}")
+    _print_rest(found)
+    print(f"{found.files} files, {found.tables} tables read, {len(problems)} problems")
+    if problems and not arguments.quarantine:
+        print(f"`cirflow cache repair --root {arguments.root}` does all of these repairs")
+    return 1 if problems else 0
+
+
+def _repair(location: Location, arguments: argparse.Namespace) -> int:
+    from storage.checks.findings import as_json
+    from storage.checks.root import repair_root
+
+    mended, found = repair_root(location)
+    if arguments.json:
+        done = [{**as_json(each.fault), "done": each.done} for each in mended]
+        left = [as_json(fault) for fault in found.faults]
+        print(json.dumps({**_as_json(found), "repairs": done, "problems": left}, indent=1))
+        return 1 if found.faults else 0
+    for each in mended:
+        print(f"{location.join(each.fault.path)}: {each.fault.what}")
+        print(f"  done: {each.done}")
+    if found.unrecorded:
+        print(f"{len(found.unrecorded)} files of earlier versions were taken into the manifest")
+    for fault in found.faults:
+        print(f"left: {location.join(fault.path)}: {fault.what}; {fault.repair}")
+    print(f"{found.files} files, {len(mended)} repairs, {len(found.faults)} problems left")
+    return 1 if found.faults else 0
+
+
+def _clean(location: Location, arguments: argparse.Namespace) -> int:
+    from storage.checks.cleaning import clean, removable
+
+    gone = removable(location) if arguments.dry_run else clean(location)
+    if arguments.json:
+        files = [{"kind": kind, "path": entry.path, "bytes": entry.size} for kind, entry in gone]
+        print(json.dumps({"removed": not arguments.dry_run, "files": files}, indent=1))
+        return 0
+    for kind, entry in gone:
+        print(f"{location.join(entry.path)}  {entry.size} bytes  {kind}")
+    size = sum(entry.size for _, entry in gone) / 2**20
+    verb = "would be removed" if arguments.dry_run else "removed"
+    print(f"{len(gone)} files older than a day {verb}, {size:.1f} MiB")
+    return 0
+
+
+def _as_json(found: Findings) -> dict[str, Any]:
+    keep = ("files", "tables", "unrecorded", "left_over", "others")
+    return {name: getattr(found, name) for name in keep}
+
+
+def _print_rest(found: Findings) -> None:
+    if found.left_over:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.left_over.items()))
+        print(f"left over: {kinds}; `cirflow cache clean` removes those older than a day")
+    if found.unrecorded:
+        print(
+            f"{len(found.unrecorded)} good files are not in the manifest (an earlier version made"
+            " them, or its writer was killed); `cirflow cache repair` takes them in"
+        )
+    if found.others:
+        first = ", ".join(found.others[:_SHOWN])
+        more = ", ..." if len(found.others) > _SHOWN else ""
+        print(f"{len(found.others)} files that cirflow does not check: {first}{more}")

@@ -24,15 +24,12 @@ from storage.collections.names import (
     Change,
     Found,
     IfTaken,
-    Listing,
     check_name,
     give_name,
-    list_names,
-    read_listing,
-    read_place,
-    read_pointer,
     refuse_other_files,
 )
+from storage.collections.pointers import Listing, list_names, read_place, read_pointer
+from storage.collections.recovery import listing_keys
 from storage.collections.sources.candidates import Candidate, Limits
 from storage.collections.sources.files import list_files
 from storage.collections.sources.scan import (
@@ -250,7 +247,7 @@ class Collection:
 
     def rows(self) -> pl.DataFrame:
         """Return one row for each input, sorted by path, with its status and reason."""
-        keys = read_listing(self.location, self.listing)
+        keys = listing_keys(self.location, Listing(self.listing, self.sources.spec_key))
         rows = self.sources.read(keys=keys)
         if len(rows) != len(keys):
             raise IncompleteTable(

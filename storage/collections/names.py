@@ -1,9 +1,7 @@
 """The names of collections: the images that each stands for, and the rules for changing them.
 
-``collections/{name}.json`` says which listing a name stands for, and from which places (folders,
-files, prefixes) it came. ``collections/places/{key}.json`` says the same of one place alone: the
-listing that was last found there under that name. Each file is replaced as a whole, after
-everything that it names is published, so that a reader sees the old listing or the new one.
+Each file of `storage.collections.pointers` is replaced as a whole, after everything that it names
+is published, so that a reader sees the old listing or the new one.
 
 A name is never silently given to other images. It is refreshed from a place that it stands for,
 it follows the same images to another place, and any other change must be asked for.
@@ -12,18 +10,28 @@ it follows the same images to another place, and any other change must be asked 
 from __future__ import annotations
 
 import datetime
-import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from storage.collections.pointers import (
+    Listing,
+    Pointer,
+    copy_path,
+    lies_in,
+    mend_pointer,
+    pointer_path,
+    pointer_text,
+    publish_listing,
+    read_place,
+    read_pointer,
+    write_place,
+)
+from storage.collections.recovery import listing_keys
+from storage.locations.damage import DamagedFile
 from storage.locations.location import Location
-from storage.tables.keys import content_key
 from storage.tables.schemas import OK
 from storage.tables.table import Table, load_table
 
@@ -35,36 +43,6 @@ _CONTENT = ("path", "image_id", "status", "meta_class")
 
 class NameTaken(ValueError):
     """The name of a collection stands for other images; the message lists what can be done."""
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A published listing: its key, and the spec key of the `sources` table of its rows."""
-
-    key: str
-    sources: str
-
-
-@dataclass(frozen=True)
-class Pointer:
-    """The listing that a name stands for.
-
-    Attributes:
-        places: where the images came from, sorted.
-        files, images: counts over all places, for messages.
-        created: when the name was last changed (UTC).
-    """
-
-    name: str
-    listing: Listing
-    places: tuple[str, ...]
-    files: int
-    images: int
-    created: str
-
-    def covers(self, source: str) -> bool:
-        """Whether a source is one of the places, or lies in one."""
-        return any(lies_in(source, place) for place in self.places)
 
 
 @dataclass(frozen=True)
@@ -99,11 +77,6 @@ class Change:
         return f"{text}; the name stands for {now} now, for {before} before"
 
 
-def lies_in(source: str, place: str) -> bool:
-    """Whether a source is a place or a part of it."""
-    return source == place or source.startswith(f"{place.rstrip('/')}/")
-
-
 def check_name(name: str) -> None:
     """Refuse a text that cannot be the name of a collection.
 
@@ -116,46 +89,6 @@ def check_name(name: str) -> None:
             f"{name!r} is not a name for a collection: use up to 128 letters, digits, '.', '_' and"
             " '-', beginning with a letter or digit"
         )
-
-
-# --------------------------------------------------------------------------- reading
-
-
-def read_pointer(location: Location, name: str) -> Pointer | None:
-    """The pointer of a name as it is now; None where there is no such collection."""
-    try:
-        said: dict[str, Any] = json.loads(location.read_bytes(_pointer_path(name)))
-    except FileNotFoundError:
-        return None
-    return Pointer(
-        name,
-        Listing(said["listing"], said["sources"]),
-        tuple(said.get("places") or [said["source"]]),  # names made earlier have one place
-        said["files"],
-        said["images"],
-        said["created"],
-    )
-
-
-def read_place(location: Location, name: str, source: str) -> Listing | None:
-    """The listing that was last found in a place under a name; None where there is none."""
-    try:
-        said = json.loads(location.read_bytes(_place_path(name, source)))
-    except FileNotFoundError:
-        return None
-    return Listing(said["listing"], said["sources"])
-
-
-def read_listing(location: Location, key: str) -> list[str]:
-    """The source keys of a listing."""
-    data = location.read_bytes(_listing_path(key))
-    return pl.read_parquet(io.BytesIO(data))["source_key"].to_list()
-
-
-def list_names(location: Location) -> list[str]:
-    """The names of all collections, sorted."""
-    paths = [path.removeprefix("collections/") for path in location.list("collections")]
-    return [path[: -len(".json")] for path in paths if "/" not in path and path.endswith(".json")]
 
 
 # --------------------------------------------------------------------------- changing
@@ -199,7 +132,7 @@ def refuse_other_files(
     pointer = read_pointer(location, name)
     if pointer is None or if_taken != "refuse" or _refreshes(pointer, source):
         return
-    if set(_rows_of(location, pointer.listing)["path"]) != set(paths):
+    if set(rows_of(location, pointer.listing)["path"]) != set(paths):
         raise _name_taken(location, pointer, source)
 
 
@@ -214,11 +147,12 @@ def give_name(found: Found, if_taken: IfTaken) -> Change:
         ValueError: images are to be added to some that were ingested with other limits.
     """
     location = found.location
-    own = Listing(_publish_listing(location, found.keys), found.table.spec_key)
+    own = Listing(publish_listing(location, found.keys), found.table.spec_key)
+    mend_pointer(location, found.name)
     pointer = read_pointer(location, found.name)
     before, kept = pointer, _kept_places(found, pointer, if_taken)
     while True:
-        _write_place(location, found.name, found.source, own)
+        write_place(location, found.name, found.source, own)
         change = _merged(found, own, kept, pointer)
         if pointer is not None and (pointer.listing, pointer.places) == change:
             break
@@ -244,7 +178,7 @@ def _kept_places(found: Found, pointer: Pointer | None, if_taken: IfTaken) -> tu
     others = tuple(place for place in pointer.places if not lies_in(place, found.source))
     if if_taken == "add" or len(others) < len(pointer.places):
         return others
-    if _content(_rows_of(found.location, pointer.listing)) != _content(found.rows()):
+    if _content(rows_of(found.location, pointer.listing)) != _content(found.rows()):
         raise _name_taken(found.location, pointer, found.source)
     return ()
 
@@ -261,20 +195,27 @@ def _merged(
         return own, (found.source,)
     keys = set(found.keys)
     for place in kept:
-        listing = read_place(found.location, found.name, place)
+        listing = _place_of(found, place)
         if listing is None and pointer is not None:  # a name that was made earlier
-            rows = _rows_of(found.location, pointer.listing)
+            rows = rows_of(found.location, pointer.listing)
             keys.update(rows.filter(pl.col("source") == place)["source_key"])
             listing = pointer.listing
         elif listing is not None:
-            keys.update(read_listing(found.location, listing.key))
+            keys.update(listing_keys(found.location, listing))
         if listing is not None and listing.sources != found.table.spec_key:
             raise ValueError(
                 f"{place} was ingested with other limits than {found.source}; one collection has"
                 " the same limits throughout"
             )
-    key = _publish_listing(found.location, sorted(keys))
+    key = publish_listing(found.location, sorted(keys))
     return Listing(key, found.table.spec_key), tuple(sorted({*kept, found.source}))
+
+
+def _place_of(found: Found, place: str) -> Listing | None:
+    try:
+        return read_place(found.location, found.name, place)
+    except DamagedFile:
+        return None
 
 
 def _counted(
@@ -282,12 +223,14 @@ def _counted(
 ) -> Change:
     """Count what changed in a name."""
     if before is None:
-        return Change(
-            listing.key, places, (), len(read_listing(found.location, listing.key)), 0, 0, 0
-        )
+        return Change(listing.key, places, (), len(listing_keys(found.location, listing)), 0, 0, 0)
     if before.listing == listing:
         return Change(listing.key, places, before.places, 0, 0, 0, before.files)
-    old_rows, new_rows = (_rows_of(found.location, each) for each in (before.listing, listing))
+    new_rows = rows_of(found.location, listing)
+    try:
+        old_rows = rows_of(found.location, before.listing)
+    except DamagedFile:  # what it held is unknown: all is counted as added
+        old_rows = new_rows.clear()
     moved = not set(places) & set(before.places) and _content(old_rows) == _content(new_rows)
     old, new = (_by_place(rows, with_source=not moved) for rows in (old_rows, new_rows))
     both = old.keys() & new.keys()
@@ -305,9 +248,10 @@ def _by_place(rows: pl.DataFrame, with_source: bool) -> dict[str, list[Any]]:
     }
 
 
-def _rows_of(location: Location, listing: Listing) -> pl.DataFrame:
+def rows_of(location: Location, listing: Listing) -> pl.DataFrame:
+    """Place, path, image, status and class of every input of a listing."""
     table = load_table(location, "sources", listing.sources)
-    return table.read(["source", *_CONTENT], read_listing(location, listing.key))
+    return table.read(["source", *_CONTENT], listing_keys(location, listing))
 
 
 def _name_taken(location: Location, pointer: Pointer, source: str) -> NameTaken:
@@ -324,50 +268,23 @@ def _name_taken(location: Location, pointer: Pointer, source: str) -> NameTaken:
 # --------------------------------------------------------------------------- writing
 
 
-def _publish_listing(location: Location, keys: Sequence[str]) -> str:
-    key = content_key(list(keys))
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table({"source_key": pa.array(keys, pa.string())}), sink, compression="zstd")
-    location.create(_listing_path(key), sink.getvalue().to_pybytes())
-    return key
-
-
-def _write_place(location: Location, name: str, source: str, listing: Listing) -> None:
-    said = {"name": name, "source": source, "listing": listing.key, "sources": listing.sources}
-    if read_place(location, name, source) != listing:
-        location.replace(_place_path(name, source), _as_text(said))
-
-
 def _write_pointer(found: Found, listing: Listing, places: tuple[str, ...], new: bool) -> bool:
     """Write the pointer of a name; False if another run made a new name first."""
-    rows = _rows_of(found.location, listing)
-    said = {
-        "name": found.name,
-        "listing": listing.key,
-        "sources": listing.sources,
-        "places": places,
-        "files": len(rows),
-        "images": rows.filter(pl.col("status") == OK)["image_id"].n_unique(),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-    path = _pointer_path(found.name)
+    pointer = pointer_of(found.location, found.name, listing, places)
+    text = pointer_text(pointer)
     if new:
-        return found.location.create(path, _as_text(said))
-    found.location.replace(path, _as_text(said))
+        made = found.location.create(pointer_path(found.name), text)
+        if made:
+            found.location.replace(copy_path(found.name), text)
+        return made
+    found.location.replace(copy_path(found.name), text)
+    found.location.replace(pointer_path(found.name), text)
     return True
 
 
-def _as_text(said: Mapping[str, Any]) -> bytes:
-    return (json.dumps(said, indent=2) + "\n").encode()
-
-
-def _pointer_path(name: str) -> str:
-    return f"collections/{name}.json"
-
-
-def _place_path(name: str, source: str) -> str:
-    return f"collections/places/{content_key([name, source])}.json"
-
-
-def _listing_path(key: str) -> str:
-    return f"collections/listings/{key}.parquet"
+def pointer_of(location: Location, name: str, listing: Listing, places: Sequence[str]) -> Pointer:
+    """The pointer of a name to a listing, with its counts and the present time."""
+    rows = rows_of(location, listing)
+    images = rows.filter(pl.col("status") == OK)["image_id"].n_unique()
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return Pointer(name, listing, tuple(places), len(rows), images, created)

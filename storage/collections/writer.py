@@ -6,7 +6,6 @@ them, then the receipts of archives that are done, and at the very end the colle
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -14,6 +13,7 @@ from typing import Any, TypeAlias
 from storage.collections.decoding import ImageFacts, ImageProblem, inspect_image
 from storage.collections.sources.candidates import Candidate, Limits, SourceFault
 from storage.collections.sources.scan import ContainerEnd, ContainerKnown
+from storage.locations.damage import DamagedFile, as_text, from_text, read_checked
 from storage.locations.location import Location
 from storage.tables.keys import content_key, sha256_hex
 from storage.tables.schemas import OK
@@ -109,10 +109,10 @@ class Writer:
 
     def knows_container(self, container: str) -> bool:
         """Tell whether an archive was ingested to its end and all of it is still stored."""
-        path = self._receipt(container)
-        if not self.location.exists(path):
+        try:
+            keys = read_container(self.location, self.sources, container)
+        except (FileNotFoundError, DamagedFile):
             return False
-        keys = json.loads(self.location.read_bytes(path))["source_keys"]
         if not all(self._is_stored(key) for key in keys):
             return False
         self._container_keys[container] = keys
@@ -127,9 +127,6 @@ class Writer:
     def _key(self, candidate: Candidate, status: str = "") -> str:
         mark = [status] if status in _TRANSIENT else []
         return content_key([self.source, candidate.path, candidate.stamp, *mark])
-
-    def _receipt(self, container: str) -> str:
-        return f"collections/containers/{self.sources.spec_key}/{container}.json"
 
     # -- taking in ---------------------------------------------------------------------------------
 
@@ -195,9 +192,44 @@ class Writer:
         self._rows = {}
         for container in self._finished:
             keys = self._container_keys.pop(container)
-            text = json.dumps({"source_keys": keys}) + "\n"
-            self.location.create(self._receipt(container), text.encode())
+            path = container_path(self.sources, container)
+            # Written over one that is damaged: its keys are known again at the end of the archive.
+            text = as_text({"container": container, "source_keys": keys})
+            self.location.replace(path, text)
         self._finished = []
+
+
+def container_path(sources: Table, container: str) -> str:
+    """The receipt of an archive that was ingested to its end."""
+    return f"collections/containers/{sources.spec_key}/{container}.json"
+
+
+def read_container(location: Location, sources: Table, container: str) -> list[str]:
+    """The keys of all inputs in an archive.
+
+    Raises:
+        FileNotFoundError: it was not ingested to its end.
+        DamagedFile: its receipt cannot be read, or is that of another archive.
+    """
+
+    def parse(data: bytes) -> list[str]:
+        said, checked = from_text(data)
+        keys = said["source_keys"]
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise ValueError("it does not list the keys of an archive")
+        if checked:
+            if said["container"] != container:
+                raise ValueError("it is the receipt of another archive")
+        elif said.keys() != {"source_keys"} or not keys or _containers(sources, keys) - {container}:
+            raise ValueError("it does not list the inputs of this archive")
+        return keys
+
+    return read_checked(location, container_path(sources, container), parse)
+
+
+def _containers(sources: Table, keys: list[str]) -> set[str]:
+    """The archives of some inputs (for receipts of earlier versions, which do not name theirs)."""
+    return set(sources.read(["container"], keys)["container"])
 
 
 def _image_row(item: Examined, facts: ImageFacts) -> dict[str, Any]:

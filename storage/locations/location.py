@@ -132,13 +132,13 @@ class Location:
     def remove(self, path: str) -> None:
         """Delete a file that only its own run reads, such as a finished training's state, if any.
 
-        Nothing published is ever deleted.
+        Nothing published is ever deleted: it is put aside first (see `storage.checks.cleaning`).
         """
         self._store.remove(_checked(path))
 
-    def remove_staged(self, older_than_s: float = 86_400.0) -> int:
-        """Remove files that killed writers left in staging (readers skip it); return the count."""
-        return self._store.remove_staged(older_than_s)
+    def staged(self) -> builtins.list[Entry]:
+        """List files that writers have not finished, or left when they were killed."""
+        return sorted(self._store.staged(), key=lambda entry: entry.path)
 
     def probe(self) -> str:
         """Check that publish-once works here; return the fault in words, or "" if all is well.

@@ -14,7 +14,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
@@ -50,12 +50,14 @@ class CutRead(ConnectionError):
 class Entry:
     """One listed file: path relative to the root, size in bytes, and a stamp of its version.
 
-    The stamp is the modification time in nanoseconds locally and the ETag on S3.
+    The stamp is the modification time in nanoseconds locally and the ETag on S3. `modified` is the
+    time of the last change in seconds since 1970.
     """
 
     path: str
     size: int
     stamp: str
+    modified: float = field(default=0.0, compare=False)
 
 
 class Store(Protocol):
@@ -94,8 +96,8 @@ class Store(Protocol):
     def remove(self, path: str) -> None:
         """Delete a probe or a run's own working state, if it is there; never a published file."""
 
-    def remove_staged(self, older_than_s: float) -> int:
-        """Remove unfinished files of writers that died; return how many."""
+    def staged(self) -> Iterator[Entry]:
+        """List the unfinished files of writers, living or dead."""
 
 
 class LocalStore:
@@ -124,7 +126,7 @@ class LocalStore:
     def stat(self, path: str) -> Entry:
         """Return the size and modification time."""
         status = (self.root / path).stat()
-        return Entry(path, status.st_size, str(status.st_mtime_ns))
+        return Entry(path, status.st_size, str(status.st_mtime_ns), status.st_mtime)
 
     def read(self, path: str) -> bytes:
         """Return the whole content."""
@@ -173,25 +175,21 @@ class LocalStore:
         _sync_folder(target.parent)
 
     def rename(self, path: str, new_path: str) -> None:
-        """Rename; the new name is one that nobody else uses."""
+        """Rename; the new name is one that nobody else uses, and its time is now."""
         target = self.root / new_path
         target.parent.mkdir(parents=True, exist_ok=True)
         (self.root / path).rename(target)
+        os.utime(target)
 
     def remove(self, path: str) -> None:
         """Delete a file."""
         (self.root / path).unlink(missing_ok=True)
 
-    def remove_staged(self, older_than_s: float) -> int:
-        """Remove temporary files that no living writer can still own."""
-        removed = 0
-        limit = time.time() - older_than_s
+    def staged(self) -> Iterator[Entry]:
+        """List temporary files."""
         for path in (self.root / STAGING).glob("*"):
             with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < limit:
-                    path.unlink()
-                    removed += 1
-        return removed
+                yield self.stat(f"{STAGING}/{path.name}")
 
     @contextlib.contextmanager
     def _staged(self, data: bytes) -> Iterator[Path]:
@@ -316,14 +314,15 @@ class S3Store:
         """Delete a file."""
         self._files.rm_file(self.url(path))
 
-    def remove_staged(self, older_than_s: float) -> int:
-        """Nothing to do: a killed PUT leaves nothing."""
-        return 0
+    def staged(self) -> Iterator[Entry]:
+        """None: a killed PUT leaves nothing."""
+        return iter(())
 
 
 def _s3_entry(path: str, info: Mapping[str, Any]) -> Entry:
     stamp = str(info.get("ETag") or info.get("LastModified") or "").strip('"')
-    return Entry(path, int(info["size"]), stamp)
+    changed = info.get("LastModified")
+    return Entry(path, int(info["size"]), stamp, changed.timestamp() if changed else 0.0)
 
 
 @contextlib.contextmanager

@@ -5,13 +5,18 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from storage.tables.keys import canonical_json
 
 PRODUCER = "cirflow/storage/1"
 """Format of the parts; written into every footer."""
 
 FOOTER = b"cirflow"
 KEYS = b"cirflow.keys"
+SPEC = b"cirflow.spec"
 
 
 @dataclass(frozen=True)
@@ -33,15 +38,21 @@ class Footer:
     )
 
 
-def footer_metadata(footer: Footer, keys: bytes | None) -> dict[bytes, bytes]:
+def footer_metadata(
+    footer: Footer, keys: bytes | None, spec: Mapping[str, Any]
+) -> dict[bytes, bytes]:
     """Return what the footer of a part holds, with a hash of it: Parquet has none for its footer.
 
     Args:
         footer: The provenance.
         keys: The part's keys, a line each, where the table keeps them in the footer.
+        spec: The table's spec, from which its spec.json can be written again.
     """
     said = footer.__dict__ | {"check": footer_check(footer, keys or b"")}
-    own = {FOOTER: json.dumps(said, sort_keys=True).encode()}
+    own = {
+        FOOTER: json.dumps(said, sort_keys=True).encode(),
+        SPEC: canonical_json(spec).encode(),
+    }
     return own if keys is None else own | {KEYS: keys}
 
 

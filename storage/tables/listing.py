@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from storage.locations.location import Entry, Location
 from storage.tables.part_files import CorruptPart, open_part
-from storage.tables.plans import TableInfo
+from storage.tables.plans import SpecConflict, TableInfo
 from storage.tables.schemas import TABLES
-from storage.tables.table import PART_FILE, SPEC_KEY, load_table
+from storage.tables.specs import read_spec
+from storage.tables.table import PART_FILE, SPEC_KEY
 
 
 def list_tables(location: Location) -> list[TableInfo]:
@@ -32,6 +33,15 @@ def _info(location: Location, name: str, spec_key: str, parts: Sequence[Entry]) 
                 rows += part.footer().rows
         except CorruptPart:
             unreadable += 1
-    spec = load_table(location, name, spec_key).spec
     size = sum(entry.size for entry in parts)
-    return TableInfo(name, spec_key, len(parts), rows, size, unreadable, spec)
+    known = name, spec_key, len(parts), rows, size, unreadable
+    try:
+        return TableInfo(*known, spec=read_spec(location, name, spec_key))
+    except FileNotFoundError:
+        where = location.join(f"{name}/{spec_key}/spec.json")
+        lost = (
+            f"{where} is not there. `cirflow cache repair`, or the next run of its flow, makes it"
+        )
+        return TableInfo(*known, spec={}, fault=lost)
+    except SpecConflict as error:
+        return TableInfo(*known, spec={}, fault=str(error))

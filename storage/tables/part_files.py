@@ -14,13 +14,13 @@ import itertools
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.locations.location import Location
-from storage.tables.footers import FOOTER, KEYS, Footer, footer_check
+from storage.tables.footers import FOOTER, KEYS, SPEC, Footer, footer_check
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -64,6 +64,18 @@ class PartReader:
     def footer(self) -> Footer:
         """The part's provenance, which must agree with the number of rows in the file."""
         return self._ask(self._footer_of)
+
+    def spec(self) -> dict[str, Any] | None:
+        """The spec that the footer keeps, whatever it says; None in parts of earlier versions."""
+
+        def read(file: pq.ParquetFile, source: _Source) -> dict[str, Any] | None:
+            held = (file.metadata.metadata or {}).get(SPEC)
+            try:
+                return None if held is None else dict(json.loads(held))
+            except (ValueError, TypeError) as error:
+                raise CorruptPart(self._path, f"its footer holds no spec: {error}") from error
+
+        return self._ask(read)
 
     def schema(self) -> pa.Schema:
         """The columns and their types."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -75,7 +76,9 @@ def _all_finite(column: pa.ChunkedArray) -> bool:
     return bool(pc.all(pc.is_finite(values), min_count=0).as_py())
 
 
-def encode_part(schema: TableSchema, rows: pa.Table, footer: Footer) -> bytes:
+def encode_part(
+    schema: TableSchema, rows: pa.Table, footer: Footer, spec: Mapping[str, Any]
+) -> bytes:
     """Return the Parquet file of checked rows, after reading it back and comparing.
 
     Pages carry checksums, so that a flipped bit is found when it is read; row groups have about
@@ -86,7 +89,7 @@ def encode_part(schema: TableSchema, rows: pa.Table, footer: Footer) -> bytes:
     small = [f.name for f in rows.schema if pa.types.is_string(f.type)]
     sink = pa.BufferOutputStream()
     pq.write_table(
-        rows.replace_schema_metadata(footer_metadata(footer, keys)),
+        rows.replace_schema_metadata(footer_metadata(footer, keys, spec)),
         sink,
         compression={f.name: _codec(f.type) for f in rows.schema},
         use_dictionary=small,

@@ -114,7 +114,10 @@ class Coverage:
 
 @dataclass(frozen=True)
 class TableInfo:
-    """One table as found: parts that cannot be read are counted, their rows are not."""
+    """One table as found: parts that cannot be read are counted, their rows are not.
+
+    `fault` says what is wrong with the spec, which is empty then.
+    """
 
     name: str
     spec_key: str
@@ -123,3 +126,4 @@ class TableInfo:
     bytes: int
     unreadable: int
     spec: Mapping[str, Any]
+    fault: str = ""

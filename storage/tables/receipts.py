@@ -3,13 +3,13 @@
 A receipt says: with exactly these parts (names and sizes), none of these keys is missing, so many
 have an ok row and so many only failed ones. The sentence is the name of an empty file: finding it
 in a listing is enough, and there is no content to be damaged. A part that is added, put aside or
-truncated makes all earlier receipts say something about another table.
+truncated makes all earlier receipts say something about another table. Receipts of earlier versions
+(``complete-*.json``) had their counts inside; nobody reads them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,13 +33,10 @@ class Survey:
         return [[entry.path.rsplit("/", 1)[-1], entry.size] for entry in self.parts]
 
 
-def find_receipt(
-    location: Location, survey: Survey, planned: Sequence[str] | str
-) -> Coverage | None:
+def find_receipt(survey: Survey, planned: Sequence[str] | str) -> Coverage | None:
     """Return the coverage of some keys if it was established for exactly these parts.
 
     Args:
-        location: The root.
         survey: The table's folder now.
         planned: Sorted, unique keys, or the identity of derived ones.
     """
@@ -48,7 +45,7 @@ def find_receipt(
         if path.startswith(stem) and (counts := COUNTS.fullmatch(path.removeprefix(stem))):
             ok, failed = map(int, counts.groups())
             return Coverage(planned=ok + failed, ok=ok, failed=failed, missing=0)
-    return _with_content(location, survey, f"{stem}.json")
+    return None
 
 
 def leave_receipt(
@@ -68,15 +65,3 @@ COUNTS = re.compile(r"-(\d+)-(\d+)")
 def _stem(survey: Survey, planned: Sequence[str] | str) -> str:
     keys = planned if isinstance(planned, str) else list(planned)
     return f"{survey.folder}/complete-{content_key([keys, survey.parts_by_name])}"
-
-
-def _with_content(location: Location, survey: Survey, path: str) -> Coverage | None:
-    """The receipt of an earlier version, which kept its counts inside; one that is damaged is not
-    believed."""
-    if path not in survey.files:
-        return None
-    try:
-        found = Coverage(**json.loads(location.read_bytes(path)))
-        return found if found.ok + found.failed == found.planned and not found.missing else None
-    except (ValueError, TypeError):
-        return None

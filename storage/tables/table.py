@@ -28,10 +28,13 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage.locations import manifest
+from storage.locations.damage import put_aside
 from storage.locations.location import Entry, Location
 from storage.tables.footers import Footer
+from storage.tables.frames import as_polars, unique_rows, winners
 from storage.tables.keys import canonical_json, content_key
-from storage.tables.part_files import CorruptPart, open_part
+from storage.tables.part_files import CorruptPart, PartReader, open_bytes, open_part
 from storage.tables.parts import MIN_PARQUET_BYTES, checked_rows, encode_part, read_part
 from storage.tables.plans import (
     Coverage,
@@ -46,6 +49,7 @@ from storage.tables.plans import (
 )
 from storage.tables.receipts import Survey, find_receipt, leave_receipt
 from storage.tables.schemas import OK, TableSchema, make_rows, table_schema
+from storage.tables.specs import read_spec, spec_text
 
 __all__ = [
     "CorruptPart",
@@ -78,13 +82,11 @@ def open_table(location: Location, name: str, spec: Mapping[str, Any]) -> Table:
     schema = table_schema(name, spec)
     plain = json.loads(canonical_json(spec))
     table = Table(location, schema, content_key(plain), plain)
-    path = f"{table.folder}/spec.json"
-    text = json.dumps(plain, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     try:
-        _read_spec(location, name, table.spec_key)
+        read_spec(location, name, table.spec_key)
     except FileNotFoundError:
-        location.create(path, text.encode())
-        _read_spec(location, name, table.spec_key)  # one of the racing writers has written it
+        location.create(f"{table.folder}/spec.json", spec_text(plain))
+        read_spec(location, name, table.spec_key)  # one of the racing writers has written it
     return table
 
 
@@ -95,23 +97,8 @@ def load_table(location: Location, name: str, spec_key: str) -> Table:
         FileNotFoundError: there is no such table.
         SpecConflict: its spec.json does not have that key.
     """
-    spec = _read_spec(location, name, spec_key)
+    spec = read_spec(location, name, spec_key)
     return Table(location, table_schema(name, spec), spec_key, spec)
-
-
-def _read_spec(location: Location, name: str, spec_key: str) -> dict[str, Any]:
-    path = f"{name}/{spec_key}/spec.json"
-    try:
-        spec = json.loads(location.read_bytes(path))
-        found = content_key(spec)
-    except (ValueError, TypeError) as error:
-        raise SpecConflict(f"{location.join(path)} is not a spec: {error}") from error
-    if not isinstance(spec, dict) or found != spec_key:
-        raise SpecConflict(
-            f"{location.join(path)} was changed: its content has the key {found}. A spec is never"
-            " edited; restore it, or remove the folder to make the table again"
-        )
-    return spec
 
 
 @dataclass(frozen=True)
@@ -190,9 +177,9 @@ class Table:
         footer = Footer(
             self.name, self.spec_key, shard.key, shard.attempt, rows.num_rows, round(seconds, 3)
         )
-        data = encode_part(self.schema, rows, footer)
+        data = encode_part(self.schema, rows, footer, self.spec)
         name = f"part-{shard.key}.parquet"
-        published = self.location.create(f"{self.folder}/{name}", data)
+        published = manifest.publish(self.location, f"{self.folder}/{name}", data)
         if not published:
             self._read(name, [self.schema.key])  # the part that was there first must be a good one
         size = len(data) if published else self.location.size(f"{self.folder}/{name}")
@@ -205,13 +192,10 @@ class Table:
         """
         if not PART_FILE.fullmatch(part):
             raise ValueError(f"{part!r} is not the name of a part (part-<key>.parquet)")
-        taken = set(self.location.list(self.folder))
-        number = 1
-        while f"{self.folder}/{part}.quarantined-{number}" in taken:
-            number += 1
-        name = f"{part}.quarantined-{number}"
-        self.location.rename(f"{self.folder}/{part}", f"{self.folder}/{name}")
-        return name
+        path = f"{self.folder}/{part}"
+        aside = put_aside(self.location, path)
+        manifest.forget(self.location, path)
+        return aside.rpartition("/")[2]
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -235,20 +219,24 @@ class Table:
         needed = list(dict.fromkeys([*names, "status"]))
         tables = list(self._selected(needed, keys))
         if not tables:
-            return _as_polars(self.schema.arrow.empty_table().select(names))
-        rows = _unique(pa.concat_tables(tables), self.schema.key)
-        return _as_polars(rows.select(names))
+            return as_polars(self.schema.arrow.empty_table().select(names))
+        rows = unique_rows(pa.concat_tables(tables), self.schema.key)
+        return as_polars(rows.select(names))
 
     def iter_parts(
         self, columns: Sequence[str] | None = None, keys: Sequence[str] | None = None
     ) -> Iterator[pl.DataFrame]:
         """Stream the rows part by part, each key once, by the same rule as `read`."""
         names = self._columns(columns)
-        winners = _winners(self._index(self._survey().parts), self.schema.key)
-        wanted = winners if keys is None else winners.filter(pl.col("key").is_in(list(set(keys))))
+        rows_of_keys = winners(self._index(self._survey().parts), self.schema.key)
+        wanted = (
+            rows_of_keys
+            if keys is None
+            else rows_of_keys.filter(pl.col("key").is_in(list(set(keys))))
+        )
         for name, group in sorted(wanted.partition_by("part", as_dict=True).items()):
             part = str(name[0])
-            rows = _as_polars(self._read(part, names)[0])
+            rows = as_polars(self._read(part, names)[0])
             yield rows.filter(pl.col(self.schema.key).is_in(group["key"].implode()))
 
     def vectors(self, keys: Sequence[str], column: str = "vector") -> np.ndarray:
@@ -307,18 +295,30 @@ class Table:
         """Read every part completely; return each problem, in words that say what to do."""
         problems = []
         for part in self._survey(tolerant=True).parts:
-            name = part.path.rsplit("/", 1)[-1]
-            try:
-                rows, footer = self._read(name, self.schema.columns)
-                if f"part-{footer.shard_key}.parquet" != name:
-                    raise CorruptPart(self.location.join(part.path), "it has another part's name")
-                checked_rows(self.schema, rows, sorted(set(rows[self.schema.key].to_pylist())))
-            except CorruptPart as error:
-                problems.append(Problem(name, str(error)))
-            except ValueError as error:
-                fault = CorruptPart(self.location.join(part.path), str(error))
-                problems.append(Problem(name, str(fault)))
+            what = self.fault_of(part.path, self.location.read_bytes(part.path))
+            if what:
+                fault = CorruptPart(self.location.join(part.path), what)
+                problems.append(Problem(part.path.rpartition("/")[2], str(fault)))
         return problems
+
+    def fault_of(self, path: str, data: bytes) -> str:
+        """Return what is wrong with the content of a part, or "" if all is well."""
+        where = self.location.join(path)
+        try:
+            with open_bytes(data, where) as part:
+                rows, footer = read_part(
+                    part, where, self.schema, self.spec_key, self.schema.columns
+                )
+                if f"{self.folder}/part-{footer.shard_key}.parquet" != path:
+                    return "it has another part's name"
+                if self.schema.keys_in_footer:
+                    _check_groups(part, rows[self.schema.key].to_pylist())
+            checked_rows(self.schema, rows, sorted(set(rows[self.schema.key].to_pylist())))
+        except CorruptPart as error:
+            return error.what
+        except (ValueError, pa.ArrowException) as error:
+            return str(error)
+        return ""
 
     # -- internals -------------------------------------------------------------------------------
 
@@ -362,7 +362,7 @@ class Table:
             name = entry.path.rsplit("/", 1)[-1]
             rows, footer = self._read(name, [self.schema.key, "status"])
             frames.append(
-                _as_polars(rows).select(
+                as_polars(rows).select(
                     pl.col(self.schema.key).alias("key"),
                     (pl.col("status") == OK).alias("ok"),
                     pl.lit(footer.attempt, pl.Int64).alias("attempt"),
@@ -375,10 +375,10 @@ class Table:
     def _settled(self, survey: Survey, keys: Keys) -> Coverage | None:
         """Return the coverage of some keys if a receipt says that none is missing."""
         if not isinstance(keys, DerivedKeys):
-            return find_receipt(self.location, survey, sorted(set(keys)))
-        seen = find_receipt(self.location, survey, keys.identity)
+            return find_receipt(survey, sorted(set(keys)))
+        seen = find_receipt(survey, keys.identity)
         if seen is None:
-            seen = find_receipt(self.location, survey, sorted(set(keys.make())))
+            seen = find_receipt(survey, sorted(set(keys.make())))
             if seen is not None:
                 leave_receipt(self.location, survey, keys.identity, seen)
         return seen
@@ -406,6 +406,14 @@ class Table:
             leave_receipt(self.location, survey, named, coverage)
         attempts = failed["attempt"].to_list()
         return _Standing(coverage, missing, failed["key"].to_list(), max(attempts, default=0))
+
+
+def _check_groups(part: PartReader, keys: list[str]) -> None:
+    start = 0
+    for group in part.keys_by_group():
+        if group != set(keys[start : start + len(group)]):
+            raise ValueError("the keys in its footer are not those of its rows")
+        start += len(group)
 
 
 @dataclass(frozen=True)
@@ -459,28 +467,3 @@ def _incomplete(table: Table, lacking: Sequence[str], planned: int, allow_gaps: 
 
 def _cut(keys: Sequence[str], size: int, attempt: int) -> list[Shard]:
     return [Shard.of(keys[i : i + size], attempt) for i in range(0, len(keys), size)]
-
-
-def _winners(index: pl.DataFrame, key: str) -> pl.DataFrame:
-    """Keep one (key, part) per key: ok before failed, then the smaller part name."""
-    return index.sort(["key", "ok", "part"], descending=[False, True, False]).unique(
-        "key", keep="first", maintain_order=True
-    )
-
-
-def _unique(rows: pa.Table, key: str) -> pa.Table:
-    """Sort rows, which come in the order of their parts' names, and keep one per key."""
-    order = (
-        pl.DataFrame({"key": _as_polars(rows.select([key]))[key]})
-        .with_columns(ok=pl.Series(pc.equal(rows["status"], OK)))
-        .with_row_index("row")
-        .sort(["key", "ok", "row"], descending=[False, True, False])
-        .unique("key", keep="first", maintain_order=True)
-    )
-    return rows.take(pa.array(order["row"].to_numpy()))
-
-
-def _as_polars(rows: pa.Table) -> pl.DataFrame:
-    frame = pl.from_arrow(rows)
-    assert isinstance(frame, pl.DataFrame)  # of a table, never a series
-    return frame

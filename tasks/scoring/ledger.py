@@ -8,7 +8,7 @@ from typing import Any
 
 from storage.locations.location import Location
 from storage.tables.listing import list_tables
-from storage.tables.table import load_table
+from storage.tables.table import SpecConflict, load_table
 from tasks.backbone_names import Folders, recognised
 
 RESULTS_SPEC: Mapping[str, Any] = {"producer": "cirflow/results/1"}
@@ -30,6 +30,8 @@ def read_ledger(root: str, folders: Folders | None = None) -> list[dict[str, Any
     for info in list_tables(location):
         if info.name != "results":
             continue
+        if info.fault:
+            raise SpecConflict(info.fault)
         rows = load_table(location, "results", info.spec_key).read()
         for row in rows.sort(["created", "run", "metric"]).to_dicts():
             entry = entries.setdefault(row["run"], _entry(row))

@@ -14,6 +14,7 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
+from storage.locations import manifest
 from storage.locations.location import Location
 from storage.tables.keys import content_key
 from tasks import progress
@@ -94,7 +95,7 @@ def publish(job: Job, files: Mapping[str, bytes | Path]) -> None:
     for name in sorted(files, key=lambda name: (name == job.LAST, name)):
         content = files[name]
         data = content.read_bytes() if isinstance(content, Path) else content
-        location.create(f"{job.folder}/{name}", data)
+        manifest.publish(location, f"{job.folder}/{name}", data)
 
 
 class Training(Protocol):

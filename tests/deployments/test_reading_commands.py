@@ -297,8 +297,8 @@ def test_cache_verify_finds_a_truncated_part_and_says_what_to_do(
     assert main(["cache", "verify", "--root", str(tmp_path)]) == 1
     page = capsys.readouterr().out
     assert part.name in page
-    assert "quarantine" in page
-    assert "run the same backfill again" in page
+    assert "cirflow cache repair" in page
+    assert "ingesting their source" in page
     assert main(["cache", "verify", "--root", str(tmp_path), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert report["tables"] == 2

@@ -10,7 +10,8 @@ import pytest
 
 from storage.collections import names as collection_names
 from storage.collections.collection import Collection, ingest
-from storage.collections.names import Change, NameTaken, Pointer
+from storage.collections.names import Change, NameTaken
+from storage.collections.pointers import Pointer
 from storage.locations.location import Location
 from tests.fakes.pictures import jpeg
 

@@ -80,31 +80,17 @@ def test_missing_rows_leave_no_receipt(table: Table) -> None:
     assert few.calls >= 2
 
 
-def test_a_receipt_of_an_earlier_version_is_believed_only_if_it_can_be_read(
-    tmp_path: Path,
-) -> None:
-    """It kept its counts in the file."""
+def test_a_receipt_of_an_earlier_version_is_not_read(tmp_path: Path) -> None:
+    """It kept its counts in the file, where they can be damaged: the rows are counted once more."""
     table = open_table(Location(str(tmp_path)), "captions", SPEC)
     publish_all(table, KEYS)
     table.plan(Counted("one", KEYS).keys, 4)
     folder = Path(table.location.join(table.folder))
     (receipt,) = folder.glob("complete-*")
-    stem = receipt.name.removesuffix("-10-0")
-    receipt.unlink()
-    earlier = folder / f"{stem}.json"
-    earlier.write_text('{"planned": 10, "ok": 10, "failed": 0, "missing": 0}\n')
-    known = Counted("one", ["never asked for"])
-    assert table.plan(known.keys, 4).before.ok == 10
-    for damaged in (
-        "",
-        "{",
-        "[]",
-        '{"planned": 10}',
-        '{"planned": 9, "ok": 10, "failed": 0, "missing": 0}',
-    ):
-        earlier.write_text(damaged)
-        for new in folder.glob(f"{stem}-*"):
-            new.unlink()
-        asked = Counted("one", KEYS)
-        assert table.plan(asked.keys, 4).before == Coverage(planned=10, ok=10, failed=0, missing=0)
-        assert asked.calls > 0, damaged
+    receipt.rename(folder / f"{receipt.name.removesuffix('-10-0')}.json")
+    asked = Counted("one", KEYS)
+    assert table.plan(asked.keys, 4).before == Coverage(planned=10, ok=10, failed=0, missing=0)
+    assert asked.calls > 0
+    again = Counted("one", KEYS)
+    assert table.plan(again.keys, 4).before.ok == 10
+    assert again.calls == 0

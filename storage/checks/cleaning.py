@@ -1,0 +1,39 @@
+"""Removing what nobody needs any more: staged files, marks, and files that were put aside."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from storage.locations.location import Entry, Location
+
+DAY = 86_400.0
+
+_KINDS = {
+    "mark of a begun shard": re.compile(r"begun/.+"),
+    "put aside": re.compile(r".+\.quarantined-\d+(/.+)?"),
+    "receipt of an earlier version": re.compile(r"[^/]+/[0-9a-f]+/complete-[0-9a-f]{20}\.json"),
+    "probe": re.compile(r"probe/[0-9a-f]{32}"),
+    "staged": re.compile(r"training/.+/\.[^/]+\.new"),
+}
+
+
+def removable(location: Location, older_than_s: float = DAY) -> list[tuple[str, Entry]]:
+    """List files of which no living process needs any, by kind.
+
+    Files that were put aside are looked at by people: they stay a day as the others do.
+    """
+    limit = time.time() - older_than_s
+    found = [("staged", entry) for entry in location.staged()]
+    for entry in location.entries():
+        kinds = [kind for kind, pattern in _KINDS.items() if pattern.fullmatch(entry.path)]
+        found += [(kind, entry) for kind in kinds[:1]]
+    return [(kind, entry) for kind, entry in found if entry.modified < limit]
+
+
+def clean(location: Location, older_than_s: float = DAY) -> list[tuple[str, Entry]]:
+    """Remove what `removable` lists, and return it."""
+    found = removable(location, older_than_s)
+    for _, entry in found:
+        location.remove(entry.path)
+    return found

@@ -1,0 +1,227 @@
+"""Checks of tables: specs, parts against the manifest, receipts."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from storage.checks.findings import Fault, Findings, Listed, fault_in
+from storage.locations import manifest
+from storage.locations.damage import DamagedFile, put_aside
+from storage.locations.location import Entry, Location
+from storage.locations.manifest import Record
+from storage.tables.keys import content_key
+from storage.tables.part_files import CorruptPart, open_part
+from storage.tables.plans import SpecConflict
+from storage.tables.schemas import TABLES, table_schema
+from storage.tables.specs import read_spec, spec_text
+from storage.tables.table import PART_FILE, SPEC_KEY, Table
+
+ASIDE = re.compile(r".+\.quarantined-\d+")
+"""The name of a file that was put aside."""
+
+_RECEIPT = re.compile(r"complete-[0-9a-f]{20}-\d+-\d+")
+_OLD_RECEIPT = re.compile(r"complete-[0-9a-f]{20}\.json")
+_MARK = re.compile(r"[0-9a-f]{8,64}")
+_MADE_AGAIN = {
+    "images": "its images are stored again by ingesting their source",
+    "sources": "its inputs are looked at again by ingesting their source",
+    "results": "its scores are recorded again by evaluating again",
+}
+
+
+def check_tables(listed: Listed, records: Mapping[str, list[Record]], found: Findings) -> None:
+    """Check the folder of every table."""
+    folders: dict[tuple[str, str], dict[str, Entry]] = {}
+    for name in TABLES:
+        for entry in listed.below(name):
+            spec_key, _, file = entry.path.removeprefix(f"{name}/").partition("/")
+            if SPEC_KEY.fullmatch(spec_key):
+                folders.setdefault((name, spec_key), {})[file] = entry
+            else:
+                found.others.append(entry.path)
+    for (name, spec_key), files in folders.items():
+        found.tables += 1
+        _check_table(listed.location, name, spec_key, files, records, found)
+    found.faults.extend(_vanished(listed.location, records))
+
+
+def _check_table(
+    location: Location,
+    name: str,
+    spec_key: str,
+    files: Mapping[str, Entry],
+    records: Mapping[str, list[Record]],
+    found: Findings,
+) -> None:
+    parts = [entry for file, entry in files.items() if PART_FILE.fullmatch(file)]
+    spec, fault = _checked_spec(location, name, spec_key, parts)
+    if fault is not None:
+        found.faults.append(fault)
+    for file, entry in files.items():
+        if _RECEIPT.fullmatch(file):
+            found.files += 1
+            if entry.size:
+                found.faults.append(_overwritten(location, entry.path, "the receipt"))
+        elif ASIDE.fullmatch(file):
+            found.left_over["put aside"] = found.left_over.get("put aside", 0) + 1
+        elif _OLD_RECEIPT.fullmatch(file):
+            kind = "receipts of an earlier version"
+            found.left_over[kind] = found.left_over.get(kind, 0) + 1
+        elif not PART_FILE.fullmatch(file) and file != "spec.json":
+            found.others.append(entry.path)
+    found.files += len(parts) + ("spec.json" in files)
+    for entry in parts:
+        table = None if spec is None else Table(location, table_schema(name, spec), spec_key, spec)
+        try:
+            judge = functools.partial(_part_fault, table, entry.path, records.get(entry.path, []))
+            what = fault_in(location, entry.path, judge)
+        except FileNotFoundError:
+            continue  # another process has put it aside meanwhile
+        if what:
+            found.faults.append(_broken_part(location, name, entry.path, what))
+        elif entry.path not in records:
+            found.unrecorded.append(entry.path)
+
+
+def _part_fault(table: Table | None, path: str, records: Sequence[Record], data: bytes) -> str:
+    if records and Record.of(path, data) not in records:
+        now, then = len(data), records[0].size
+        size = f"it has {now} bytes" if now == then else f"{now} bytes instead of {then}"
+        return f"its content is not that which was published ({size})"
+    if table is None:  # the fault is that of the spec
+        return ""
+    return table.fault_of(path, data)
+
+
+def _broken_part(location: Location, table: str, path: str, what: str) -> Fault:
+    again = _MADE_AGAIN.get(table, "its rows are made again by the next run of their flow")
+
+    def mend() -> str:
+        aside = put_aside(location, path)
+        manifest.forget(location, path)
+        return f"put aside as {aside.rpartition('/')[2]}; {again}"
+
+    return Fault(path, what, again, "it is put aside (nothing is deleted)", mend)
+
+
+def _vanished(location: Location, records: Mapping[str, list[Record]]) -> Iterator[Fault]:
+    for path, own in records.items():
+        table = path.partition("/")[0]
+        if table not in TABLES or location.exists(path):
+            continue
+        if not any(location.exists(record.place) for record in own):
+            continue  # it was put aside while we looked
+        again = _MADE_AGAIN.get(table, "its rows are made again by the next run of their flow")
+
+        def mend(path: str = path, again: str = again) -> str:
+            manifest.forget(location, path)
+            return f"taken off the manifest; {again}"
+
+        what = f"it was published ({own[0].size} bytes) and is not there any more"
+        yield Fault(path, what, again, "it is taken off the manifest", mend)
+
+
+# ------------------------------------------------------------------------------------ specs
+
+
+def _checked_spec(
+    location: Location, name: str, spec_key: str, parts: Sequence[Entry]
+) -> tuple[dict[str, object] | None, Fault | None]:
+    path = f"{name}/{spec_key}/spec.json"
+    lost = False
+    try:
+        spec = read_spec(location, name, spec_key)
+        table_schema(name, spec)
+        return spec, None
+    except FileNotFoundError:
+        if not parts:
+            return None, None
+        what, lost = "it is not there", True
+    except (SpecConflict, ValueError) as error:
+        what = error.__cause__.what if isinstance(error.__cause__, DamagedFile) else str(error)
+    derived = _derived_spec(location, name, spec_key, parts)
+    costs = f"the {len(parts)} parts of {name}/{spec_key} cannot be read"
+    if derived is None:
+        repair = "the next run of its flow writes it"
+        repair = repair if lost else f"it is put aside; {repair}"
+    else:
+        repair = "it is written again, from the footer of a part"
+
+    def mend() -> str:
+        if not lost:
+            put_aside(location, path)
+        if derived is not None:
+            location.create(path, spec_text(derived))
+        return repair
+
+    return derived, Fault(path, what, costs, repair, mend)
+
+
+def _derived_spec(
+    location: Location, name: str, spec_key: str, parts: Sequence[Entry]
+) -> dict[str, object] | None:
+    """A spec that has the key: from a part's footer, or one that says the producer alone."""
+    for entry in parts:
+        try:
+            with open_part(location, entry.path) as part:
+                held = part.spec()
+        except (CorruptPart, FileNotFoundError):
+            continue
+        if held is not None and content_key(held) == spec_key:
+            return held
+    for version in range(1, 10):
+        simple: dict[str, object] = {"producer": f"cirflow/{name}/{version}"}
+        if content_key(simple) == spec_key:
+            return simple
+    return None
+
+
+# ------------------------------------------------------------------------------------ empty files
+
+
+def check_marks(listed: Listed, found: Findings) -> None:
+    """Check the marks of begun shards, which are hints."""
+    for entry in listed.below("begun"):
+        found.files += 1
+        found.left_over["marks"] = found.left_over.get("marks", 0) + 1
+        if entry.size and not _is_mark(listed.location, entry.path):
+            found.faults.append(_overwritten(listed.location, entry.path, "the mark"))
+
+
+def _is_mark(location: Location, path: str) -> bool:
+    try:
+        return bool(_MARK.fullmatch(path.rpartition("/")[2])) and isinstance(
+            json.loads(location.read_bytes(path)), dict
+        )
+    except FileNotFoundError:
+        return True
+    except ValueError:
+        return False
+
+
+def check_records(listed: Listed, records: Mapping[str, list[Record]], found: Findings) -> None:
+    """Check that the records of the manifest are what they are: names of empty files."""
+    known = {record.place for own in records.values() for record in own}
+    for entry in listed.below(manifest.FOLDER):
+        found.files += 1
+        if entry.path not in known:
+            found.others.append(entry.path)
+        elif entry.size:
+            found.faults.append(_overwritten(listed.location, entry.path, "the record"))
+
+
+def _overwritten(location: Location, path: str, which: str) -> Fault:
+    def mend() -> str:
+        location.replace(path, b"")
+        return f"{which} is empty again"
+
+    return Fault(
+        path,
+        "an empty file was written over",
+        "nothing: only its name is read",
+        "it is emptied",
+        mend,
+    )
