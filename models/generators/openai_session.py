@@ -26,36 +26,21 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from models.generators.answer_reader import lost_its_answer
 from models.generators.background_loop import BackgroundLoop
 from models.generators.bounded_transport import BoundedTransport, OversizedReply
+from models.generators.openai_failures import (
+    NO_JSON,
+    Breaker,
+    CutByStop,
+    ServerAway,
+    ServerUnusable,
+    WrongModel,
+    explain,
+    is_disconnection,
+)
 from models.generators.openai_responses import BadAnswer, Completed, read_response
-from models.generators.server_facts import NoThinking, is_model, is_permanent, kind_of, short
+from models.generators.server_facts import NoThinking, is_model, is_permanent, one_line, short
 from models.generators.server_settings import ServerApi, ServerSettings
-from models.plain_text import without_controls
-from models.protocols import EngineUnavailable
 
 _NO_KEY: Final = "no-key"  # the client insists on one; servers without authentication ignore it
-
-_NO_JSON: Final = (ValueError, RecursionError)
-"""How the client lets a 200 through that cannot be parsed: bad JSON, bytes that are not UTF-8, a
-number of thousands of digits, nesting without end."""
-
-
-_REFUSALS_OF_ALL: Final = (
-    openai.AuthenticationError,
-    openai.PermissionDeniedError,
-    openai.NotFoundError,
-)
-
-
-class ServerUnusable(EngineUnavailable):
-    """The server cannot be reached or does not serve the model asked for."""
-
-
-class ServerAway(ServerUnusable):
-    """The server does not answer at all, now."""
-
-
-class _CutByStop(BadAnswer):
-    """A stop string came before the answer; it is asked for again without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +79,6 @@ class Outcome:
     gave_up: bool = False
 
 
-class _WrongModel(Exception):
-    """The reply names another model than the one asked for."""
-
-
 class ServerSession:
     """Puts questions to a server; lives on one event loop."""
 
@@ -118,11 +99,8 @@ class ServerSession:
         )
         self._recovery = asyncio.Lock()
         self._last_try = asyncio.Lock()
-        self._failures_in_a_row = 0
-        self._last_failure = ""
+        self._breaker = Breaker(settings.breaker_errors)
         self._seen_at = 0.0
-        self._given_up = ""
-        self._has_answered = False
         self._no_thinking = NoThinking()
         self._sends_stops = True
 
@@ -142,7 +120,7 @@ class ServerSession:
                 f"{where} refuses the API key; set the environment variable "
                 f"{self._settings.api_key_env}"
             ) from failure
-        except (openai.APIError, OversizedReply, *_NO_JSON, TypeError, AttributeError) as failure:
+        except (openai.APIError, OversizedReply, *NO_JSON, TypeError, AttributeError) as failure:
             raise ServerUnusable(
                 f"{where} has no usable list of models ({short(failure)}); is base_url the root "
                 "of an OpenAI-compatible API? It usually ends in /v1"
@@ -159,9 +137,12 @@ class ServerSession:
 
         async def attempt() -> Outcome:
             nonlocal attempts
-            if self._given_up:
+            if self._breaker.given_up:
                 return Outcome(
-                    status="engine_error", reason=self._given_up, attempts=attempts, gave_up=True
+                    status="engine_error",
+                    reason=self._breaker.given_up,
+                    attempts=attempts,
+                    gave_up=True,
                 )
             attempts += 1
             if 1 < attempts == self._settings.attempts:
@@ -172,15 +153,15 @@ class ServerSession:
 
         outer_loop = AsyncRetrying(
             stop=stop_after_attempt(self._settings.attempts),
-            retry=retry_if_exception(lambda e: isinstance(e, BadAnswer) or _is_disconnection(e)),
+            retry=retry_if_exception(lambda e: isinstance(e, BadAnswer) or is_disconnection(e)),
             before_sleep=self._before_new_attempt,
             reraise=True,
         )
         try:
             return await outer_loop(attempt)
-        except (openai.APIError, BadAnswer, _WrongModel) as failure:
-            status, reason = _explain(failure)
-            gave_up = bool(self._given_up)
+        except (openai.APIError, BadAnswer, WrongModel) as failure:
+            status, reason = explain(failure)
+            gave_up = bool(self._breaker.given_up)
             return Outcome(status=status, reason=reason, attempts=attempts, gave_up=gave_up)
 
     async def _ask_alone(self, question: Question, attempt: int) -> Completed:
@@ -193,7 +174,7 @@ class ServerSession:
             try:
                 return await self._ask_once(question, attempt)
             except openai.APIConnectionError as failure:
-                if _is_disconnection(failure):
+                if is_disconnection(failure):
                     await self._recover()
                 raise
 
@@ -201,11 +182,10 @@ class ServerSession:
         """Ask once, keep the breaker's books, and validate the answer."""
         try:
             made = await self._completed(question, attempt)
-        except (openai.APIError, BadAnswer, _WrongModel) as failure:
-            self._note(failure)
+        except (openai.APIError, BadAnswer, WrongModel) as failure:
+            self._breaker.note(failure)
             raise
-        self._failures_in_a_row, self._last_failure = 0, ""
-        self._has_answered = True
+        self._breaker.answered()
         return made
 
     async def _completed(self, question: Question, attempt: int) -> Completed:
@@ -216,35 +196,13 @@ class ServerSession:
             # A stop string may have come first: behind white space, or inside reasoning.
             self._sends_stops = not stop
             if stop and attempt < self._settings.attempts:
-                raise _CutByStop("a stop string ended the reply before its answer began")
+                raise CutByStop("a stop string ended the reply before its answer began")
         if not is_model(made.model, self._settings.reply_model or self._settings.model):
-            raise _WrongModel(
+            raise WrongModel(
                 f"the server answers by the model {made.model!r}, {self._settings.model!r} was "
                 "asked for; serve that one, or set reply_model to the name that its replies carry"
             )
         return made.require_texts(question.max_tokens)
-
-    def _note(self, failure: Exception) -> None:
-        """Keep the breaker's books; give up where every other question would fail alike."""
-        if isinstance(failure, _WrongModel):
-            self._given_up = self._given_up or str(failure)
-            return
-        if isinstance(failure, _REFUSALS_OF_ALL):
-            # A wrong key or model name: every other question would be refused alike.
-            self._given_up = f"the server refuses all requests: {short(failure)}"
-            return
-        if _is_disconnection(failure) or isinstance(failure, _CutByStop):
-            return  # the server is waited for, or asked without stop strings
-        if self._has_answered and _is_overlong(failure):
-            return  # a matter of this question alone
-        kind = kind_of(failure)
-        self._failures_in_a_row = 1 + self._failures_in_a_row * (kind == self._last_failure)
-        self._last_failure = kind
-        if self._failures_in_a_row >= self._settings.breaker_errors and not self._given_up:
-            self._given_up = (
-                f"given up after {self._failures_in_a_row} equal failures in a row: "
-                f"{short(failure)}"
-            )
 
     async def _look_at(self, response: httpx2.Response) -> None:
         """Keep the client from retrying what will not pass, and what nobody waits for."""
@@ -253,15 +211,14 @@ class ServerSession:
         await response.aread()
         try:
             body = response.json()
-        except _NO_JSON:
+        except NO_JSON:
             body = response.text
         if is_permanent(response.status_code, body, response.headers.get("Retry-After")):
-            said = " ".join(without_controls(response.text).split())[:300]
-            self._given_up = (
-                f"the server's quota is exhausted (status {response.status_code}): {said}; raise "
-                "it, or use another key, and run again"
+            self._breaker.give_up(
+                f"the server's quota is exhausted (status {response.status_code}): "
+                f"{one_line(response.text)}; raise it, or use another key, and run again"
             )
-        if self._given_up:
+        if self._breaker.given_up:
             response.headers["x-should-retry"] = "false"
 
     async def _post(self, question: Question, attempt: int, stop: tuple[str, ...]) -> object:
@@ -285,7 +242,7 @@ class ServerSession:
             return await self._chat(fields)
         except OversizedReply as failure:
             raise BadAnswer(str(failure)) from failure
-        except _NO_JSON as failure:
+        except NO_JSON as failure:
             raise BadAnswer(f"the response is not JSON: {short(failure)}") from failure
 
     async def _chat(self, fields: dict[str, Any]) -> object:
@@ -312,7 +269,7 @@ class ServerSession:
         failed_at = time.monotonic()
         async with self._recovery:  # one looks, the others wait for what it finds
             # A look that began before this failure may have seen the server before it fell.
-            if self._given_up or self._seen_at > failed_at:
+            if self._breaker.given_up or self._seen_at > failed_at:
                 return
             deadline = failed_at + self._settings.health_wait_seconds
             try:
@@ -320,13 +277,13 @@ class ServerSession:
                 while not await self._is_back():
                     if looked_at >= deadline:
                         waited = f"{self._settings.health_wait_seconds:g} s"
-                        self._given_up = f"the server did not come back within {waited}"
+                        self._breaker.give_up(f"the server did not come back within {waited}")
                         return
                     await asyncio.sleep(self._settings.health_poll_seconds)
                     looked_at = time.monotonic()
                 self._seen_at = looked_at
             except ServerUnusable as unusable:
-                self._given_up = str(unusable)
+                self._breaker.give_up(str(unusable))
 
     async def _is_back(self) -> bool:
         """Whether `/health` and the list of models answer; raises if the model is gone."""
@@ -359,30 +316,3 @@ def open_session(loop: BackgroundLoop, settings: ServerSettings) -> Iterator[Ser
         yield session
     finally:
         loop.run(session.close())
-
-
-def _is_disconnection(failure: BaseException) -> bool:
-    """Whether the server is away, as opposed to slow: a read timeout is not asked again."""
-    if isinstance(failure, openai.APITimeoutError):
-        return isinstance(failure.__cause__, httpx2.ConnectTimeout)
-    return isinstance(failure, openai.APIConnectionError)
-
-
-def _explain(failure: Exception) -> tuple[str, str]:
-    """Status and reason of a question that failed for good."""
-    if isinstance(failure, _WrongModel):
-        return "engine_error", str(failure)
-    if isinstance(failure, BadAnswer):
-        return "rejected", str(failure)
-    if isinstance(failure, openai.APITimeoutError):
-        return "timeout", "the server did not answer in time"
-    if _is_overlong(failure):
-        return "overlong", short(failure)
-    return "engine_error", short(failure)
-
-
-def _is_overlong(failure: Exception) -> bool:
-    text = str(failure).lower()
-    return isinstance(failure, openai.BadRequestError) and (
-        "context length" in text or "input_tokens" in text or "context_length" in text
-    )

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from models.generators.answer_reader import Question, Reading, cut_at_stop, read_line, unpacked
+from models.generators.answer_reader import Question, Reading, cut_at_stop, read_line
 from models.generators.non_answers import adds_nothing
+from models.generators.reply_packaging import unpacked
 from models.prompts.library import Prompt
 from models.protocols import Fingerprint, TextReply, TextRequest
 

@@ -115,10 +115,14 @@ def is_model(named: str, asked: str) -> bool:
 
 
 def short(failure: BaseException) -> str:
-    """A failure in one line, for a reason column: what UTF-8 cannot hold is escaped."""
-    line = " ".join(without_controls(str(failure)).split())
-    line = line.encode("utf-8", "backslashreplace").decode()
-    return f"{type(failure).__name__}: {line[:300]}"
+    """A failure in one line, for a reason column."""
+    return f"{type(failure).__name__}: {one_line(str(failure))}"
+
+
+def one_line(said: str) -> str:
+    """What a server says, in one line: what UTF-8 cannot hold is escaped."""
+    line = " ".join(without_controls(said).split())
+    return line.encode("utf-8", "backslashreplace").decode()[:300]
 
 
 def kind_of(failure: BaseException) -> str:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from models.generators.answer_reader import unquoted
+from models.generators.answer_lines import unquoted
 from models.instructcir.modification_texts import (
     CaptionPair,
     WritingSettings,
