@@ -127,7 +127,8 @@ def production() -> Profile:
                 max_new_tokens=64,
             ),
         ),
-        single_caption="greedy",
+        single_caption="captioner",
+        cvsi=CvsiSettings(caption_sampling="captioner"),
         unsuited=("ldre-code",),  # fifteen sampled edits a query, next to those that LDRE reads
     )
 

@@ -7,7 +7,7 @@ depend on a protocol without dragging in torch, transformers or open_clip.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -39,7 +39,7 @@ class EngineUnavailable(RuntimeError):
     """An engine cannot be used at all now, for any request."""
 
 
-SamplingMode: TypeAlias = Literal["nucleus", "greedy", "beam_sample"]
+SamplingMode: TypeAlias = Literal["nucleus", "greedy", "beam_sample", "beam"]
 SAMPLING_MODES: Final[tuple[str, ...]] = get_args(SamplingMode)
 
 PreprocessMode: TypeAlias = Literal["targetpad", "clip"]
@@ -122,9 +122,12 @@ class CaptionSampling:
     Attributes:
         n: Captions per image (N of the CVSI paper).
         top_p: Nucleus mass; used by the sampling modes only.
+        top_k: Tokens that the nucleus is taken from, 0 for all; used by the sampling modes only.
         temperature: Softmax temperature; used by the sampling modes only.
         max_new_tokens: Upper bound on tokens per caption.
-        mode: `nucleus`, `greedy` (then `n` must be 1) or `beam_sample`.
+        mode: `nucleus`: n independent samples. `greedy`: n must be 1. `beam_sample`: one search
+            with n beams that samples. `beam`: the n best of a search with `beams` beams.
+        beams: Beams of the mode `beam`.
         seed: Seed of the whole table of captions.
         prompt: Text prompt given to the captioner with the image, often empty.
     """
@@ -136,6 +139,8 @@ class CaptionSampling:
     mode: SamplingMode = "nucleus"
     seed: int = 0
     prompt: str = ""
+    top_k: int = 0
+    beams: int = 5
 
     def __post_init__(self) -> None:
         """Refuse values that no captioner can honour."""
@@ -146,10 +151,18 @@ class CaptionSampling:
             (0.0 < self.top_p <= 1.0, "top_p lies in (0, 1]"),
             (self.temperature > 0.0, "temperature is positive (for no sampling: mode='greedy')"),
             (self.max_new_tokens >= 1, "max_new_tokens is at least 1"),
+            (self.top_k >= 0, "top_k is at least 0, which takes all tokens"),
+            (self.mode != "beam" or self.beams >= self.n, "beams are at least n"),
         )
         broken = [rule for holds, rule in rules if not holds]
         if broken:
             raise ValueError(f"{self!r} breaks: {'; '.join(broken)}")
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """The values that change a caption; `top_k` and `beams` only where they are used."""
+        unused = {"top_k": not self.top_k, "beams": self.mode != "beam"}
+        return {k: v for k, v in asdict(self).items() if not unused.get(k, False)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from models.captioners.presets import Single, ensemble_sampling, single_sampling
 from models.captioners.settings import CaptionerSettings
 from models.encoders.spec import EncoderSpec
 from models.generators.settings import GeneratorSettings
@@ -22,12 +23,15 @@ from models.settings import Settings
 
 
 class CaptionOptions(Settings):
-    """How captions are drawn; their number and mode are CVSI's (`cvsi.captions_per_image`)."""
+    """How captions are drawn. Their number and mode are CVSI's (`cvsi.captions_per_image`,
+    `cvsi.caption_sampling`); a mode that is a preset reads the last three alone."""
 
     top_p: float = Field(0.9, gt=0, le=1)
     """Nucleus mass."""
     temperature: float = Field(1.0, gt=0)
     """Softmax temperature."""
+    top_k: int = Field(0, ge=0)
+    """Tokens that the nucleus is taken from; 0: all."""
     max_new_tokens: int = Field(30, ge=1)
     """Most tokens in a caption."""
     seed: int = 0
@@ -154,8 +158,10 @@ class Profile(Settings):
     prompts: PromptSettings
     mapping: MappingSettings
     instructcir: InstructCirSettings
-    single_caption: Literal["greedy", "first"] = "greedy"
-    """The one caption of single-caption methods: a greedy one, or the first of the ensemble."""
+    single_caption: Single | Literal["first"] = "greedy"
+    """The one caption of single-caption methods: a greedy one, the first of the ensemble, the
+    preset `lavis-beam5`, or the way of the `captioner`'s papers (BLIP-2: lavis-beam5; others:
+    greedy)."""
     cvsi: CvsiSettings = Field(default_factory=lambda: CvsiSettings(weights=dict(PAPER_WEIGHTS)))
     ldre: LdreSettings = LDRE
     unsuited: tuple[str, ...] = ()
@@ -209,10 +215,11 @@ class Profile(Settings):
     @property
     def ensemble(self) -> CaptionSampling:
         """How the N captions of an image are drawn."""
-        return CaptionSampling(
-            n=self.cvsi.captions_per_image,
-            mode=self.cvsi.caption_sampling,
-            **self.captions.model_dump(),
+        return ensemble_sampling(
+            self.cvsi.caption_sampling,
+            self.captioner.engine,
+            self.cvsi.captions_per_image,
+            self.captions.model_dump(),
         )
 
     @property
@@ -220,4 +227,6 @@ class Profile(Settings):
         """How the one caption of the single-caption methods is made."""
         if self.single_caption == "first":
             return self.ensemble
-        return CaptionSampling(n=1, mode="greedy", **self.captions.model_dump())
+        return single_sampling(
+            self.single_caption, self.captioner.engine, self.captions.model_dump()
+        )

@@ -2,7 +2,7 @@
 
 CVSI eq. 3 and 4 ask for N captions of an image by nucleus sampling. The vision tower and the
 Q-Former run once per image, the language model reads the image's prefix once, and only the
-key-value cache is repeated N times.
+key-value cache is repeated N times. The language model is OPT, or T5 (CIReVL's captioner).
 
 Shapes: B images, N captions each, L prefix length, H language width.
 """
@@ -98,11 +98,6 @@ class Blip2Captioner:
         model = load_model(
             Blip2ForConditionalGeneration, settings.model, settings.revision, dtype=self._dtype
         )
-        if not model.config.use_decoder_only_language_model:
-            raise ValueError(
-                f"{settings.model!r} has an encoder-decoder language model (T5); only BLIP-2 with "
-                "OPT is supported, for example Salesforce/blip2-opt-6.7b"
-            )
         return model.to(self._device)
 
     @cached_property
@@ -173,7 +168,8 @@ class Blip2Captioner:
         import torch
         from PIL import Image
 
-        if prompt:
+        # An encoder-decoder model (T5) has no start token: its empty prompt is an end token.
+        if prompt or not self._model.config.use_decoder_only_language_model:
             blank = Image.new("RGB", (8, 8))
             ids = self._processor(images=blank, text=prompt, return_tensors="pt")["input_ids"]
         else:

@@ -42,11 +42,13 @@ class Sampling:
         seeds: One stream seed per row (`models.captioners.seeds.stream_seed`); empty: greedy.
         temperature: Softmax temperature of the draw.
         top_p: Nucleus mass of the draw.
+        top_k: Tokens that the nucleus is taken from; 0: all.
     """
 
     seeds: tuple[int, ...] = ()
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int = 0
 
 
 GREEDY: Final = Sampling()
@@ -116,6 +118,7 @@ def decode(
                 step,
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
+                top_k=sampling.top_k,
             )
         else:
             chosen_R = logits_RV.argmax(dim=-1)

@@ -85,16 +85,19 @@ def draw_captions(
 ) -> list[list[int]]:
     """Tokens of N captions for each image, image-major.
 
+    An encoder-decoder model reads the prompt with its encoder and writes a caption from its start
+    token on, so that the tokens hold no prompt either; the library draws them.
+
     Args:
-        model: The language model that continues the prompts.
+        model: The language model that continues the prompts, or answers them.
         prompt: `inputs_embeds` (B, L, H) and `attention_mask` (B, L), image and words together.
         keys: The images' keys (B); they choose the streams.
         sampling: How captions are drawn.
         end_tokens: Ids that end a caption.
         min_new_tokens: Least tokens of a caption.
     """
-    if sampling.mode == "beam_sample":
-        return _beam_sample(model, prompt, keys, sampling, min_new_tokens)
+    if sampling.mode in ("beam", "beam_sample") or model.config.is_encoder_decoder:
+        return _by_the_library(model, prompt, keys, sampling, min_new_tokens)
     seeds: tuple[int, ...] = ()
     if sampling.mode == "nucleus":
         seeds = tuple(
@@ -108,34 +111,43 @@ def draw_captions(
         repeats=sampling.n,
         max_new_tokens=sampling.max_new_tokens,
         end_tokens=end_tokens,
-        sampling=Sampling(seeds, sampling.temperature, sampling.top_p),
+        sampling=Sampling(seeds, sampling.temperature, sampling.top_p, sampling.top_k),
         min_new_tokens=min_new_tokens,
     )
     return [row.tokens for row in rows]
 
 
-def _beam_sample(
+def _by_the_library(
     model: PreTrainedModel,
     prompt: dict[str, Tensor],
     keys: Sequence[str],
     sampling: CaptionSampling,
     min_new_tokens: int,
 ) -> list[list[int]]:
-    """The present LAVIS behaviour (difference D8): N beams, N returns, seeded per image."""
+    """Captions by transformers' own `generate`, one image at a time and seeded by its key.
+
+    `beam_sample` is the present LAVIS behaviour (difference D8): N beams, N returns.
+    """
+    beams = {"beam_sample": sampling.n, "beam": sampling.beams}.get(sampling.mode, 1)
+    draws = {
+        "do_sample": True,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "temperature": sampling.temperature,
+    }
+    if sampling.mode in ("beam", "greedy"):
+        draws = {"do_sample": False}
     token_rows: list[list[int]] = []
     device = prompt["attention_mask"].device
     for index, key in enumerate(keys):
         one = {name: tensor[index : index + 1] for name, tensor in prompt.items()}
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(stream_seed("beam_sample", sampling.seed, key) & (2**63 - 1))
+            torch.manual_seed(stream_seed(sampling.mode, sampling.seed, key) & (2**63 - 1))
             out = model.generate(
                 **one,
-                do_sample=True,
-                num_beams=sampling.n,
+                **draws,
+                num_beams=beams,
                 num_return_sequences=sampling.n,
-                top_p=sampling.top_p,
-                top_k=0,
-                temperature=sampling.temperature,
                 max_new_tokens=sampling.max_new_tokens,
                 min_new_tokens=min_new_tokens,
             )

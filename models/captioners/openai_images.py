@@ -69,10 +69,13 @@ class OpenAIImageCaptioner:
 
         Raises:
             ServerUnusable: Before the first image, when the server cannot be used at all.
-            ValueError: For `beam_sample`, which the OpenAI protocol does not have.
+            ValueError: For beams and a limit on tokens, which the OpenAI protocol does not have.
         """
-        if sampling.mode == "beam_sample":
-            raise ValueError("a server cannot beam-sample; use mode='nucleus' or 'greedy'")
+        if sampling.mode in ("beam_sample", "beam") or sampling.top_k:
+            raise ValueError(
+                "a server of OpenAI's protocol has neither beams nor top_k: set "
+                "cvsi.caption_sampling=nucleus, single_caption=greedy and captions.top_k=0"
+            )
         from models.generators.background_loop import BackgroundLoop
         from models.generators.openai_session import open_session
 

@@ -55,11 +55,28 @@ def keep_nucleus(logits_RV: Tensor, top_p: float) -> Tensor:
     return logits_RV.masked_fill(dropped_RV.scatter(-1, order_RV, dropped_RV), float("-inf"))
 
 
+def keep_likeliest(logits_RV: Tensor, top_k: int) -> Tensor:
+    """Logits with everything below the `top_k`-th largest at minus infinity; 0 keeps all."""
+    if not 0 < top_k < logits_RV.shape[-1]:
+        return logits_RV
+    least_R1 = logits_RV.topk(top_k, dim=-1).values[:, -1:]
+    return logits_RV.masked_fill(logits_RV < least_R1, float("-inf"))
+
+
 def draw_tokens(
-    logits_RV: Tensor, seeds_R: Tensor, step: int, *, temperature: float, top_p: float
+    logits_RV: Tensor,
+    seeds_R: Tensor,
+    step: int,
+    *,
+    temperature: float,
+    top_p: float,
+    top_k: int = 0,
 ) -> Tensor:
-    """One token per row (R,), drawn from the nucleus of `softmax(logits / temperature)`."""
-    scaled_RV = keep_nucleus(logits_RV.double() / temperature, top_p)
+    """One token per row (R,), drawn from the nucleus of `softmax(logits / temperature)`.
+
+    As in transformers, the nucleus is that of the `top_k` likeliest tokens.
+    """
+    scaled_RV = keep_nucleus(keep_likeliest(logits_RV.double() / temperature, top_k), top_p)
     return (scaled_RV + gumbel_noise(seeds_R, step, logits_RV.shape[-1])).argmax(dim=-1)
 
 

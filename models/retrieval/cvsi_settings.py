@@ -15,6 +15,7 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from models.captioners.presets import Ensemble
 from models.protocols import Dtype, PreprocessMode
 from models.retrieval.fusion import PartNorm, Similarity, gallery_weights, query_weights
 from models.retrieval.query_texts import NoObjects
@@ -111,9 +112,11 @@ class CvsiSettings(Settings):
     fashion_captions: Literal["one_order", "both_orders"] = "one_order"
     """D7, read by query features. `one_order`: "c1 and c2". `both_orders`: the mean of both orders'
     unit vectors, as SEARLE and LinCIR."""
-    caption_sampling: Literal["nucleus", "beam_sample"] = "nucleus"
+    caption_sampling: Ensemble = "nucleus"
     """D8, read by the caption stage. `nucleus`: N independent samples. `beam_sample`: one beam
-    search with N beams that samples."""
+    search with N beams that samples. `lavis-nucleus`: the latter as LAVIS configures it.
+    `lavis-1.0-nucleus`: the former as old versions of LAVIS do. `captioner`: as the captioner's
+    papers did it (BLIP-2: lavis-nucleus; others: nucleus)."""
     preprocess: Literal["method", "targetpad", "clip"] = "method"
     """D9, read by image features: how a picture becomes pixels. `method`: as each method's own code
     does it, `clip` for LinCIR and Pic2Word, `targetpad` for all others."""
@@ -194,7 +197,7 @@ CVSI_CODE: Final = CvsiSettings(
     part_norms="code",
     final_stop=True,
     fashion_captions="one_order",
-    caption_sampling="beam_sample",
+    caption_sampling="lavis-nucleus",
     preprocess="targetpad",
     gallery_dtype="fp16",
     exclude_reference="cirr_only",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -40,7 +39,7 @@ class CaptionStage(Stage):
         """Captioner and sampling."""
         return {
             "captioner": dict(captioner_fingerprint(self.captioner)),
-            "sampling": asdict(self.sampling),
+            "sampling": dict(self.sampling.fingerprint),
         }
 
     def planned(self) -> list[str]:

@@ -67,13 +67,16 @@ def save_llama(folder: Path, *, seed: int = 0, context: int = 128) -> Path:
     return folder
 
 
-def save_blip2(folder: Path, *, seed: int = 0, placeholders: int | None = NUM_QUERIES) -> Path:
+def save_blip2(
+    folder: Path, *, seed: int = 0, placeholders: int | None = NUM_QUERIES, t5: bool = False
+) -> Path:
     """A BLIP-2 whose captions depend visibly on the image.
 
     Args:
         folder: Where to save.
         seed: Seed of the weights.
         placeholders: `num_query_tokens` of the processor; None is the well-known broken one.
+        t5: Whether its language model is T5, which has an encoder and a decoder, and not OPT.
     """
     import torch
     from transformers import (
@@ -84,6 +87,7 @@ def save_blip2(folder: Path, *, seed: int = 0, placeholders: int | None = NUM_QU
         Blip2VisionConfig,
         BlipImageProcessor,
         OPTConfig,
+        T5Config,
     )
 
     tokenizer = word_tokenizer()
@@ -109,7 +113,22 @@ def save_blip2(folder: Path, *, seed: int = 0, placeholders: int | None = NUM_QU
             cross_attention_frequency=1,
             initializer_range=0.3,
         ),
-        text_config=OPTConfig(
+        text_config=T5Config(
+            vocab_size=len(tokenizer),
+            d_model=width,
+            d_kv=16,
+            d_ff=64,
+            num_layers=2,
+            num_heads=2,
+            initializer_factor=2.0,
+            feed_forward_proj="gated-gelu",
+            tie_word_embeddings=False,
+            decoder_start_token_id=0,
+            pad_token_id=0,
+            eos_token_id=2,
+        )
+        if t5
+        else OPTConfig(
             vocab_size=len(tokenizer),
             hidden_size=width,
             word_embed_proj_dim=width,

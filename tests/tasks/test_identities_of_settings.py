@@ -57,8 +57,13 @@ def test_the_choices_of_cvsi_keep_their_keys() -> None:
         return content_key(settings_of(method, profile).model_dump())
 
     assert key("cvsi", CVSI) == "4c5f4d82813d15849b22"
-    assert key("cvsi-code", CVSI) == "00ec919416506085e82a"
-    assert key("cvsi", resolve_profile("production").cvsi) == "4c5f4d82813d15849b22"
+    released = settings_of("cvsi-code", CVSI)
+    assert released.caption_sampling == "lavis-nucleus"  # beam_sample in earlier versions
+    earlier = released.changed(caption_sampling="beam_sample")
+    assert content_key(earlier.model_dump()) == "00ec919416506085e82a"
+    production = resolve_profile("production").cvsi
+    assert production.caption_sampling == "captioner"  # nucleus in earlier versions
+    assert key("cvsi", production.changed(caption_sampling="nucleus")) == "4c5f4d82813d15849b22"
     assert key("cvsi", resolve_profile("tiny").cvsi) == "67ef968e9d881a7814dc"
 
 

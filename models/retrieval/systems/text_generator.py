@@ -79,6 +79,7 @@ _ldre_code = ldre_recipe(LdreSettings(scope="global"))
 
 LDRE_CODE: Final = CvsiSettings(
     caption_mean="raw_mean",
+    caption_sampling="lavis-1.0-nucleus",
     preprocess="targetpad",
     temperature=1.0,
     answer_parsing="verbatim",
