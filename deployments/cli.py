@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from deployments.errors import UserError
+from models.redaction import redact, redact_error
 from models.spelling import unknown
 
 EPILOG = """\
@@ -96,8 +97,12 @@ def _guarded(run: Callable[[argparse.Namespace], int], arguments: argparse.Names
     except _said_without_traceback() as error:
         if isinstance(error, KeyError | IndexError | UnicodeError):
             raise  # a fault of ours, not the user's
-        print(f"cirflow: {error}", file=sys.stderr)
+        print(f"cirflow: {redact(str(error))}", file=sys.stderr)
         return 2
+    except Exception as error:
+        if (cleared := redact_error(error)) is not error:
+            raise cleared from None
+        raise
     except KeyboardInterrupt:
         print(
             "\ncirflow: stopped; finished shards are published, run the command again to resume",

@@ -25,6 +25,7 @@ from storage.tables.schemas import OK
 from storage.tables.table import IncompleteTable
 from tasks.artifacts import artifact_key, publish_markdown, stages_markdown
 from tasks.planner import CaptionKind, caption_stage
+from tasks.redacted import redacting
 from tasks.report.markdown import markdown_table, plain
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
@@ -58,6 +59,7 @@ WITHOUT_CAPTIONS: Final = Selector()
     persist_result=False,
     result_serializer="json",
 )
+@redacting
 def backfill_captions(
     collection: str = "all",
     kind: CaptionKind = "ensemble",

@@ -25,6 +25,7 @@ from flows.score_benchmark import Outcome, evaluate
 from flows.train_reformulation import train_reformulation
 from tasks.planner import runnable_methods
 from tasks.query_sets import BenchmarkRef
+from tasks.redacted import redacting
 from tasks.settings import Profile
 from tasks.unrecorded import run_subflow, run_task
 
@@ -42,6 +43,7 @@ COMPARED: Final = ("image-only", "text-only", "image-text-sum", "lincir", "instr
 
 
 @flow(name="demo", flow_run_name="demo", persist_result=False, result_serializer="json")
+@redacting
 def demo(
     out: str = "out/demo",
     seed: int = 0,
@@ -120,6 +122,7 @@ def train_from_images(
 
 
 @task(cache_policy=NO_CACHE)
+@redacting
 def draw_pictures(folder: Path, size: UnlabelledSize, seed: int) -> dict[str, str]:
     """Draw the unlabelled collections, unless they are there."""
     return {name: str(path) for name, path in write_unlabelled(folder, size, seed).items()}

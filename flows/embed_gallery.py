@@ -21,6 +21,7 @@ from flows.forms import (
 from flows.profiles import resolve_profile
 from flows.running import RunLog, run_stages
 from tasks.planner import gallery_stages
+from tasks.redacted import redacting
 
 
 @flow(
@@ -29,6 +30,7 @@ from tasks.planner import gallery_stages
     persist_result=False,
     result_serializer="json",
 )
+@redacting
 def embed_gallery(
     collection: str,
     methods: tuple[MethodName, ...] = ("cvsi",),

@@ -19,6 +19,7 @@ from storage.benchmarks.registry import benchmark_facts
 from storage.locations.location import Location
 from tasks.planner import runnable_methods
 from tasks.query_sets import BenchmarkRef
+from tasks.redacted import redacting
 from tasks.scoring.ledger import not_zero_shot
 from tasks.scoring.scores import MethodScores
 from tasks.unrecorded import run_task
@@ -28,6 +29,7 @@ USUAL: Final = WorldSize(subsets=250, circo_queries=300, fashion_queries=100)
 
 
 @task(cache_policy=NO_CACHE)
+@redacting
 def draw_world(folder: Path, size: WorldSize, seed: int) -> dict[str, str]:
     """Draw the three embedded benchmarks, unless they are there; benchmark -> folder."""
     return {name: str(path) for name, path in write_world(folder, size, seed).items()}
@@ -70,6 +72,7 @@ def drawn_name(benchmark: str, seed: int, size: WorldSize) -> str:
     persist_result=False,
     result_serializer="json",
 )
+@redacting
 def evaluate_world(
     seeds: list[int],
     profile: ProfileName = "tiny",

@@ -23,6 +23,7 @@ from models.prompts.library import Prompt, load_prompt
 from models.protocols import AutoDtype
 from models.settings import Settings
 from tasks.query_sets import BenchmarkRef, image_folder
+from tasks.redacted import redacting
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
 from tasks.stages.image_sets import ImageSet
@@ -72,6 +73,7 @@ NO_BENCHMARK = BenchmarkTexts()
     persist_result=False,
     result_serializer="json",
 )
+@redacting
 def finetune_rewriter(
     pairs: str = "",
     teacher: Teacher | None = None,

@@ -20,6 +20,7 @@ from storage.locations.location import Location
 from storage.tables.table import IncompleteTable, require_complete
 from tasks.artifacts import publish_markdown
 from tasks.query_sets import BenchmarkRef, image_folder
+from tasks.redacted import redacting
 from tasks.report.triplets import build_triplet_report, markdown, notes_on, stage_quality
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
@@ -68,6 +69,7 @@ def triplet_set(stage: TripletStage) -> TripletSet:
     persist_result=False,
     result_serializer="json",
 )
+@redacting
 def generate_triplets(
     collections: list[str],
     count: int,

@@ -15,10 +15,12 @@ from storage.collections.collection import ingest
 from storage.collections.names import IfTaken
 from storage.locations.location import Location
 from tasks import progress
+from tasks.redacted import redacting
 from tasks.unrecorded import run_task
 
 
 @task(task_run_name="ingest {name}", cache_policy=NO_CACHE)
+@redacting
 def ingest_source(
     root: str,
     source: str,
@@ -58,6 +60,7 @@ def run_ingest(
 
 
 @flow(name="ingest", flow_run_name="ingest {name}", persist_result=False, result_serializer="json")
+@redacting
 def ingest_collection(
     source: str,
     name: str,

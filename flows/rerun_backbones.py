@@ -34,6 +34,7 @@ from tasks.artifacts import artifact_key, publish_markdown, stages_markdown
 from tasks.backbone_names import Folders, folders_of, recognised, recognised_name
 from tasks.planner import runnable_methods
 from tasks.query_sets import BenchmarkRef, is_embedded_world
+from tasks.redacted import redacting
 from tasks.report.markdown import Markdown, markdown_table, plain
 from tasks.scoring.ledger import read_ledger
 from tasks.scoring.published import published_for
@@ -68,6 +69,7 @@ def _run_name() -> str:
 @flow(
     name="rerun-backbone", flow_run_name=_run_name, persist_result=False, result_serializer="json"
 )
+@redacting
 def rerun_backbone(
     backbone: Backbone,
     benchmarks: list[BenchmarkChoice],
@@ -103,6 +105,7 @@ def rerun_backbone(
 @flow(
     name="evaluate-matrix", flow_run_name=_run_name, persist_result=False, result_serializer="json"
 )
+@redacting
 def evaluate_matrix(
     backbones: list[Backbone],
     benchmarks: list[BenchmarkChoice],

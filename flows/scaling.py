@@ -29,6 +29,7 @@ from storage.locations.location import Location
 from tasks.artifacts import artifact_key, publish_markdown
 from tasks.planner import plan_evaluation
 from tasks.query_sets import BenchmarkRef, image_folder, is_embedded_world
+from tasks.redacted import redacting
 from tasks.report.markdown import markdown_table, plain
 from tasks.report.scaling import Comparison, Measured, Panel, scaling_page
 from tasks.scoring.run import score_method
@@ -83,6 +84,7 @@ class Variant:
 @flow(
     name="scaling", flow_run_name="scaling {sizes}", persist_result=False, result_serializer="json"
 )
+@redacting
 def scaling(
     triplets: str | Values,
     sizes: list[int],

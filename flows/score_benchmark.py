@@ -31,6 +31,7 @@ from tasks.artifacts import artifact_key, publish_markdown, stages_markdown
 from tasks.backbone_names import recognised_name
 from tasks.planner import plan_evaluation, runnable_methods
 from tasks.query_sets import BenchmarkRef, image_folder
+from tasks.redacted import redacting
 from tasks.report.artifact import section_markdown
 from tasks.report.build import EvaluatedBenchmark, report_data, write_report
 from tasks.report.markdown import plain
@@ -138,6 +139,7 @@ def _show(data: ReportData, outcome: Outcome, backbone: str) -> None:
     task_run_name="submission {stage.method} on {stage.benchmark.collection_name}",
     cache_policy=NO_CACHE,
 )
+@redacting
 def submit(stage: RankingStage, out: Path) -> list[Path]:
     """Write the files for a benchmark's server."""
     return write_submissions(stage, out)
@@ -149,6 +151,7 @@ def submit(stage: RankingStage, out: Path) -> list[Path]:
     persist_result=False,
     result_serializer="json",
 )
+@redacting
 def score_benchmark(
     benchmark: BenchmarkName,
     folder: str,

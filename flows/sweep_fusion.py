@@ -30,6 +30,7 @@ from models.retrieval.cvsi_settings import CvsiWeights
 from storage.locations.location import Location
 from tasks.planner import plan_evaluation
 from tasks.query_sets import image_folder
+from tasks.redacted import redacting
 from tasks.scoring.sweeps import share_grid, sweep_shares, sweep_weights, weight_grid
 from tasks.settings import Profile
 
@@ -53,6 +54,7 @@ def both_methods(profile: Profile, family: str) -> Profile:
     persist_result=False,
     result_serializer="json",
 )
+@redacting
 def sweep_fusion(
     benchmark: BenchmarkName,
     folder: str,

@@ -28,6 +28,7 @@ from models.textual_inversion.settings import (
     WordMasking,
 )
 from tasks.planner import caption_stage
+from tasks.redacted import redacting
 from tasks.settings import Profile
 from tasks.training.mapping import (
     Captions,
@@ -47,6 +48,7 @@ TRAINING: Final = LinCirConfig()
     persist_result=False,
     result_serializer="json",
 )
+@redacting
 def train_mapping(
     captions: str = "",
     collection: str = "",

@@ -17,6 +17,7 @@ from models.instructcir.settings import (
     NetworkSettings,
 )
 from models.instructcir.training_settings import TrainingSettings
+from tasks.redacted import redacting
 from tasks.training.instructcir import train_reformulation_network
 from tasks.training.job import ReformulationJob, RunSettings
 from tasks.training.triplet_sets import TripletSet, parse_triplet_set
@@ -61,6 +62,7 @@ def reformulation_job(
     persist_result=False,
     result_serializer="json",
 )
+@redacting
 def train_reformulation(
     triplets: str | Values,
     profile: ProfileName = "tiny",

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from prefect.artifacts import create_markdown_artifact
 
+from models.redaction import redact
 from tasks.patience import while_server_restarts
 from tasks.report.markdown import Markdown, markdown_table
 from tasks.unrecorded import is_unrecorded
@@ -36,11 +37,12 @@ def publish_markdown(key: str, text: str, description: str) -> None:
     """
     if is_unrecorded():
         return
+    text = redact(text)
     if len(text.encode()) > LARGEST:
         text = text.encode()[:LARGEST].decode(errors="ignore")
         text = text.rsplit("\n", 1)[0] + "\n\n*Cut here: the full table is in the report.*"
     while_server_restarts()(
-        create_markdown_artifact, markdown=text, key=key, description=description
+        create_markdown_artifact, markdown=text, key=key, description=redact(description)
     )
 
 

@@ -1,4 +1,5 @@
 """HTTP replies that end: each has a total deadline and a largest size, whatever the server does.
+What a server echoes of this process's secrets is taken out here, before anybody reads it.
 
 The client's own timeouts are for one read: a server that sends a byte a second never meets them.
 """
@@ -11,6 +12,8 @@ from typing import Final
 
 import httpx2
 import openai
+
+from models.redaction import redact_bytes
 
 MOST_BYTES: Final = 4 * 2**20
 """Largest body of a reply: fifteen captions, or a list of thousands of models, have far less."""
@@ -48,6 +51,8 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
         stream = response.stream
         assert isinstance(stream, httpx2.AsyncByteStream)
         response.stream = _BoundedStream(stream, deadline, request)
+        headers = [(name, redact_bytes(value)) for name, value in response.headers.raw]
+        response.headers = httpx2.Headers(headers)
         return response
 
     async def aclose(self) -> None:
@@ -64,20 +69,20 @@ class _BoundedStream(httpx2.AsyncByteStream):
         self._request = request
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        chunks, size = aiter(self._inner), 0
+        chunks, body = aiter(self._inner), bytearray()
         while True:
             try:
                 async with asyncio.timeout_at(self._deadline):
                     chunk = await anext(chunks, None)
             except TimeoutError as failure:
-                what = f"the reply was not complete in time; {size:,} bytes had come"
+                what = f"the reply was not complete in time; {len(body):,} bytes had come"
                 raise httpx2.ReadTimeout(what, request=self._request) from failure
             if chunk is None:
-                return
-            size += len(chunk)
-            if size > MOST_BYTES:
+                break
+            body += chunk
+            if len(body) > MOST_BYTES:
                 raise OversizedReply(f"the reply is larger than {MOST_BYTES:,} bytes")
-            yield chunk
+        yield redact_bytes(bytes(body))  # as a whole: a secret may lie on the edge of two chunks
 
     async def aclose(self) -> None:
         await self._inner.aclose()

@@ -21,6 +21,7 @@ from storage.tables.plans import Plan, Shard
 from storage.tables.schemas import OK
 from tasks import progress
 from tasks.cached import shown_as_cached
+from tasks.redacted import redacting, without_secrets
 from tasks.stages.stage import Stage
 
 TRANSIENT = (ConnectionError, TimeoutError, S3ConnectionError, S3ClientError)
@@ -34,6 +35,7 @@ def is_transient(task: Any, run: Any, state: Any) -> bool:
 
 
 @task(task_run_name="plan {stage.title}", cache_policy=NO_CACHE, persist_result=False)
+@redacting
 def plan_stage(stage: Stage, retry_failed: bool = False) -> Plan | State[Plan]:
     """The missing shards of a stage; a stage that is complete shows as Cached."""
     plan = stage.table().plan(stage.planned_keys(), stage.shard_size, retry_failed)
@@ -49,6 +51,7 @@ def plan_stage(stage: Stage, retry_failed: bool = False) -> Plan | State[Plan]:
     retry_jitter_factor=0.5,
     retry_condition_fn=is_transient,
 )
+@redacting
 def run_shard(stage: Stage, shard: dict[str, Any]) -> dict[str, Any] | State[dict[str, Any]]:
     """Make and publish the rows of one shard; one that another worker made shows as Cached."""
     started = time.monotonic()
@@ -57,7 +60,7 @@ def run_shard(stage: Stage, shard: dict[str, Any]) -> dict[str, Any] | State[dic
     made: dict[str, Any] = {"rows": len(work.members), "published": False, "failed": {}}
     if table.holds(work):
         return shown_as_cached(made)
-    rows = stage.rows(work.members, progress.tick)
+    rows = without_secrets(stage.rows(work.members, progress.tick), table.schema.key)
     made["published"] = table.publish(work, rows, time.monotonic() - started).published
     counts = Counter(rows["status"].to_pylist())
     made["failed"] = {status: count for status, count in counts.items() if status != OK}

@@ -19,6 +19,7 @@ from storage.locations.location import Location
 from storage.tables.keys import content_key
 from tasks import progress
 from tasks.cached import shown_as_cached
+from tasks.redacted import redacting
 from tasks.training.curve_artifacts import show_losses
 
 P = ParamSpec("P")
@@ -79,7 +80,9 @@ def publishing_once(title: str) -> Callable[[Callable[Concatenate[Any, P], R]], 
             result = function(job, *args, **kwargs)
             return shown_as_cached(result) if before else result
 
-        return task(task_run_name=title, cache_policy=NO_CACHE, persist_result=False)(run)
+        return task(task_run_name=title, cache_policy=NO_CACHE, persist_result=False)(
+            redacting(run)
+        )
 
     return make
 

@@ -20,6 +20,7 @@ from models.instructcir.rewriter_examples import ExampleSource
 from models.instructcir.rewriter_settings import BaseLlm, Example, TuningConfig
 from storage.locations.location import Location
 from storage.tables.keys import content_key
+from tasks.redacted import redacting
 from tasks.training.publish import Job, publishing_once, train_and_publish
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ def adapter_folder(training: RewriterTuning, card: AdapterCard) -> dict[str, byt
 
 
 @task(task_run_name="merge rewriter", cache_policy=NO_CACHE)
+@redacting
 def export_merged(job: RewriterJob, folder: str) -> str:
     """Write the base model with the published adapter merged into it; does nothing if it is there.
 

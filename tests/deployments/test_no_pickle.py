@@ -1,4 +1,4 @@
-"""No run leaves a pickle anywhere, and what it raised is not stored in the user's home."""
+"""No run leaves a pickle or a secret anywhere, and what it raised is not in the user's home."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ import pytest
 from tests.fakes.drawn import draw_folder
 from tests.fakes.live_stack import clean_environment
 
+KEY = "sk-a-key-that-nobody-shall-see"
 RUNS = """
+import base64, os
+
 from deployments.prefect_session import prefect_session
 
 with prefect_session():
@@ -31,7 +34,12 @@ with prefect_session():
     ends = {"failed": ValueError, "crashed": KeyboardInterrupt, "ended": SystemExit}
     for name, error in ends.items():
         def raises(*given, **named):
-            raise error("what " + name + " said")
+            key = os.environ["SOME_API_KEY"]
+            packed = base64.b64encode(key.encode()).decode()
+            try:
+                raise OSError("the server echoed " + key)
+            except OSError as cause:
+                raise error("what " + name + " said, " + key + " and " + packed) from cause
 
         module.ingest = raises
         try:
@@ -107,7 +115,7 @@ def test_the_search_finds_pickles(protocol: int) -> None:
 @pytest.mark.slow
 @pytest.mark.prefect
 @pytest.mark.timeout(900)
-def test_runs_that_fail_or_crash_or_succeed_leave_no_pickle(
+def test_runs_that_fail_or_crash_or_succeed_leave_no_pickle_and_no_secret(
     repository: Path, tmp_path: Path
 ) -> None:
     home, work = tmp_path / "home", tmp_path / "work"
@@ -117,6 +125,8 @@ def test_runs_that_fail_or_crash_or_succeed_leave_no_pickle(
     environment = clean_environment(repository) | {
         "HOME": str(home),
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "pickle",
+        "PREFECT_LOGGING_LEVEL": "DEBUG",
+        "SOME_API_KEY": KEY,
     }
     done = subprocess.run(
         [sys.executable, "-c", RUNS], cwd=work, env=environment, capture_output=True, text=True
@@ -124,6 +134,9 @@ def test_runs_that_fail_or_crash_or_succeed_leave_no_pickle(
     assert done.returncode == 0, done.stderr
     found = list(written(tmp_path))
     assert not [file for file, content in found if any(map(is_pickle, unpacked(content)))]
+    hidden = (KEY.encode(), base64.b64encode(KEY.encode())[:-4])
+    assert not [file for file, content in found if any(form in content for form in hidden)]
+    assert not any(form.decode() in done.stdout + done.stderr for form in hidden)
     own = work / ".cirflow" / "prefect"
     kept = {file.parent for file, content in found if SAID in content}
     assert kept == {own, own / "storage"}  # the database of the temporary server, and a record
