@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.encoders import facts
 from storage.locations.location import Location
+from tasks.published_files import require_as_published
 from tasks.settings import CaptionerSettings, GeneratorSettings
 
 if TYPE_CHECKING:
@@ -58,12 +59,14 @@ def load_mapping(checkpoint: str) -> MappingNetwork:
 def _on_disk(checkpoint: str) -> Iterator[str]:
     """A path of the mapping network on this machine; one on S3 is copied for the while."""
     if not checkpoint.startswith("s3://"):
+        require_as_published(checkpoint, Path(checkpoint))
         yield checkpoint
         return
     source = Location(checkpoint)
     with tempfile.TemporaryDirectory() as folder:
         for name in ("config.json", "model.safetensors"):
             Path(folder, name).write_bytes(source.read_bytes(name))
+        require_as_published(checkpoint, Path(folder))
         yield folder
 
 

@@ -19,6 +19,7 @@ from models.retrieval.systems.instructcir import NO_NETWORK, TRAIN_OR_NAME
 from storage.locations.location import Entry, Location
 from storage.tables.keys import content_key
 from tasks.engines import fingerprint_name
+from tasks.published_files import require_as_published
 from tasks.settings import ReformulationSettings
 
 if TYPE_CHECKING:
@@ -69,8 +70,10 @@ def network_facts(checkpoint: str) -> NetworkFacts:
 
     Raises:
         CheckpointError: the folder holds no network.
+        DamagedFile: its files are not those that its training published.
     """
     folder = _folder(checkpoint)
+    require_as_published(checkpoint, folder)
     config, identity = read_config(folder), network_fingerprint(folder)
     reason = why_not_zero_shot(config["provenance"])
     return NetworkFacts(

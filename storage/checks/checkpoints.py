@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from storage.checks.findings import Fault, Findings, Listed, fault_in
+from storage.checks.findings import Fault, Findings, Listed, fault_in, going_on
 from storage.checks.tables import ASIDE
 from storage.locations import manifest
 from storage.locations.damage import put_aside
@@ -39,15 +39,14 @@ def check_checkpoints(listed: Listed, records: Mapping[str, list[Record]], found
             continue
         found.files += 1
         own = records.get(entry.path, [])
-        try:
-            what = fault_in(listed.location, entry.path, functools.partial(_fault, entry.path, own))
-        except FileNotFoundError:
-            continue
-        published = _PUBLISHED.fullmatch(entry.path)
-        if what:
-            found.faults.append(_damaged(listed.location, entry.path, what, bool(published)))
-        elif published and not own:
-            found.unrecorded.append(entry.path)
+        with going_on(found, entry.path):
+            judge = functools.partial(_fault, entry.path, own)
+            what = fault_in(listed.location, entry.path, judge)
+            published = _PUBLISHED.fullmatch(entry.path)
+            if what:
+                found.faults.append(_damaged(listed.location, entry.path, what, bool(published)))
+            elif published and not own:
+                found.unrecorded.append(entry.path)
     for path, own in records.items():
         if not path.startswith("checkpoints/") or listed.location.exists(path):
             continue

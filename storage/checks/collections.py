@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from storage.checks.findings import Fault, Findings, Listed
+from storage.checks.findings import Fault, Findings, Listed, going_on
 from storage.checks.tables import ASIDE
 from storage.collections.names import pointer_of, rows_of
 from storage.collections.pointers import (
@@ -48,18 +48,22 @@ def check_collections(listed: Listed, found: Findings) -> None:
         elif folder in kinds and name.endswith(".parquet" if folder == "listings" else ".json"):
             kinds[folder].append(entry.path)
         elif folder.startswith("containers/") and name.endswith(".json"):
-            check.container(entry.path, folder.removeprefix("containers/"), name)
+            with going_on(found, entry.path):
+                check.container(entry.path, folder.removeprefix("containers/"), name)
         else:
             found.others.append(entry.path)
     for path in kinds["listings"]:
-        check.listing(path)
+        with going_on(found, path):
+            check.listing(path)
     for path in kinds["places"]:
-        check.place(path)
+        with going_on(found, path):
+            check.place(path)
     names = {
         path.rpartition("/")[2].removesuffix(".json") for path in [*kinds[""], *kinds["copies"]]
     }
     for name in sorted(names | {place.name for place in check.places}):
-        check.name(name)
+        with going_on(found, pointer_path(name)):
+            check.name(name)
     found.files += sum(len(paths) for paths in kinds.values())
 
 
@@ -82,8 +86,6 @@ class _Check:
         except DamagedFile as error:
             self._missing.add(key)
             self.found.faults.append(self._lost_listing(key, error.what))
-        except FileNotFoundError:
-            return
 
     def named_listing(self, listing: Listing, by: str) -> None:
         """Check that a listing is there which a pointer or a place names."""
@@ -122,8 +124,6 @@ class _Check:
         """Check the record of a place."""
         try:
             place = read_place_file(self.location, path)
-        except FileNotFoundError:
-            return
         except DamagedFile as error:
             self.found.faults.append(self._lost_place(path, error.what))
         else:

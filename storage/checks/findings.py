@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from storage.locations.damage import TRIES_ON_S3
@@ -74,6 +75,20 @@ def fault_in(location: Location, path: str, fault_of: Callable[[bytes], str]) ->
         if not what:
             break
     return what
+
+
+@contextlib.contextmanager
+def going_on(found: Findings, path: str) -> Iterator[None]:
+    """Go on with the next file where one cannot be read, or is gone meanwhile."""
+    try:
+        yield
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        what = f"it cannot be read: {error}"
+        repair = "none: mend the access to it, then check again"
+        costs = "whatever reads it stops with this error"
+        found.faults.append(Fault(path, what, costs, repair, lambda: "left as it is"))
 
 
 def as_json(fault: Fault) -> dict[str, str]:

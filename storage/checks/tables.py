@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from storage.checks.findings import Fault, Findings, Listed, fault_in
+from storage.checks.findings import Fault, Findings, Listed, fault_in, going_on
 from storage.locations import manifest
 from storage.locations.damage import DamagedFile, put_aside
 from storage.locations.location import Entry, Location
@@ -57,7 +57,9 @@ def _check_table(
     found: Findings,
 ) -> None:
     parts = [entry for file, entry in files.items() if PART_FILE.fullmatch(file)]
-    spec, fault = _checked_spec(location, name, spec_key, parts)
+    spec, fault = None, None
+    with going_on(found, f"{name}/{spec_key}/spec.json"):
+        spec, fault = _checked_spec(location, name, spec_key, parts)
     if fault is not None:
         found.faults.append(fault)
     for file, entry in files.items():
@@ -75,15 +77,13 @@ def _check_table(
     found.files += len(parts) + ("spec.json" in files)
     for entry in parts:
         table = None if spec is None else Table(location, table_schema(name, spec), spec_key, spec)
-        try:
+        with going_on(found, entry.path):
             judge = functools.partial(_part_fault, table, entry.path, records.get(entry.path, []))
             what = fault_in(location, entry.path, judge)
-        except FileNotFoundError:
-            continue  # another process has put it aside meanwhile
-        if what:
-            found.faults.append(_broken_part(location, name, entry.path, what))
-        elif entry.path not in records:
-            found.unrecorded.append(entry.path)
+            if what:
+                found.faults.append(_broken_part(location, name, entry.path, what))
+            elif entry.path not in records:
+                found.unrecorded.append(entry.path)
 
 
 def _part_fault(table: Table | None, path: str, records: Sequence[Record], data: bytes) -> str:
@@ -168,7 +168,7 @@ def _derived_spec(
         try:
             with open_part(location, entry.path) as part:
                 held = part.spec()
-        except (CorruptPart, FileNotFoundError):
+        except (CorruptPart, OSError):
             continue
         if held is not None and content_key(held) == spec_key:
             return held
@@ -187,8 +187,9 @@ def check_marks(listed: Listed, found: Findings) -> None:
     for entry in listed.below("begun"):
         found.files += 1
         found.left_over["marks"] = found.left_over.get("marks", 0) + 1
-        if entry.size and not _is_mark(listed.location, entry.path):
-            found.faults.append(_overwritten(listed.location, entry.path, "the mark"))
+        with going_on(found, entry.path):
+            if entry.size and not _is_mark(listed.location, entry.path):
+                found.faults.append(_overwritten(listed.location, entry.path, "the mark"))
 
 
 def _is_mark(location: Location, path: str) -> bool:
@@ -196,8 +197,6 @@ def _is_mark(location: Location, path: str) -> bool:
         return bool(_MARK.fullmatch(path.rpartition("/")[2])) and isinstance(
             json.loads(location.read_bytes(path)), dict
         )
-    except FileNotFoundError:
-        return True
     except ValueError:
         return False
 

@@ -13,12 +13,14 @@ import errno
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol, cast
+from typing import IO, Any, Protocol, TypeVar, cast
 
 import fsspec
+
+T = TypeVar("T")
 
 STAGING = ".staging"
 """Folder of unfinished local files, directly under the root and never listed."""
@@ -32,12 +34,12 @@ class LocationError(OSError):
 
 
 class CutRead(ConnectionError):
-    """A file came incomplete over the network, also when it was asked for again."""
+    """A file came incomplete or changed over the network, also when it was asked for again."""
 
     def __init__(self, url: str, what: str) -> None:
         super().__init__(
-            f"{url} could not be read to its end: {what}. The file itself may be whole: run the"
-            " same command again"
+            f"{url} did not come whole: {what}. The file itself may be: run the same command again,"
+            " then `cirflow cache verify`"
         )
         self.url = url
         self.what = what
@@ -246,22 +248,24 @@ class S3Store:
 
     def read(self, path: str) -> bytes:
         """Return the whole object."""
-        with _whole(self.url(path)):
-            # one GET: s3fs leaves zeros where one of several came short
-            return cast(bytes, self._files.cat_file(self.url(path), max_concurrency=1))
+        # one GET: s3fs leaves zeros where one of several came short
+        return _whole(
+            self.url(path),
+            lambda: cast(bytes, self._files.cat_file(self.url(path), max_concurrency=1)),
+        )
 
     def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Send a GET for each range, several at a time."""
         starts, ends = (list(each) for each in zip(*ranges, strict=True))
-        with _whole(self.url(path)):
-            found = self._files.cat_ranges(
-                [self.url(path)] * len(starts), starts, ends, on_error="raise"
-            )
+        urls = [self.url(path)] * len(starts)
+        found: list[bytes] = _whole(
+            self.url(path), lambda: self._files.cat_ranges(urls, starts, ends, on_error="raise")
+        )
         for (start, end), data in zip(ranges, found, strict=True):
             if len(data) != end - start:
                 what = f"{len(data)} bytes came for {end - start} from byte {start} on"
                 raise CutRead(self.url(path), what)
-        return cast("list[bytes]", found)
+        return found
 
     def open(self, path: str, sequential: bool) -> IO[bytes]:
         """Open an object; without `sequential`, each read is one request for just its range."""
@@ -325,16 +329,24 @@ def _s3_entry(path: str, info: Mapping[str, Any]) -> Entry:
     return Entry(path, int(info["size"]), stamp, changed.timestamp() if changed else 0.0)
 
 
-@contextlib.contextmanager
-def _whole(url: str) -> Iterator[None]:
-    """Name the file where the connection broke in the middle of it, after s3fs has tried again."""
+def _whole(url: str, read: Callable[[], T]) -> T:
+    """Read, again where a checksum differs; name the file where it does not come whole.
+
+    s3fs has tried a lost connection again, but not an answer whose checksum is not its own.
+    """
     import aiohttp
+    from botocore.exceptions import FlexibleChecksumError
     from s3fs.core import S3_RETRYABLE_ERRORS
 
-    try:
-        yield
-    except (*S3_RETRYABLE_ERRORS, aiohttp.ClientError) as error:
-        raise CutRead(url, str(error) or type(error).__name__) from error
+    for left in reversed(range(3)):
+        try:
+            return read()
+        except FlexibleChecksumError as error:
+            if not left:
+                raise CutRead(url, str(error)) from error
+        except (*S3_RETRYABLE_ERRORS, aiohttp.ClientError) as error:
+            raise CutRead(url, str(error) or type(error).__name__) from error
+    raise AssertionError("a loop of at least one attempt returns or raises")
 
 
 def _is_conflict(error: OSError) -> bool:
