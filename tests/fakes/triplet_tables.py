@@ -66,6 +66,7 @@ def _row(position: int, reference: str, target: str, text: str) -> dict[str, obj
         "text": None if failed else text,
         "attempts": 3 if failed else 1,
         "raw": text,
+        "answered_by": "",
         "status": "rejected" if failed else "ok",
         "reason": "13 words" if failed else "",
     }
