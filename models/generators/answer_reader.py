@@ -75,7 +75,7 @@ def read_line(raw: str, question: Question) -> Reading:
             if text and question.may_be_nothing and place == len(lines) - 1:
                 return Reading(text)
             continue  # a label, a rule, a greeting: the answer follows
-        if announces(text):
+        if announces(text) and not thinks_aloud(text):
             continue
         fault = _fault(line, text, question)
         return Reading(fault=fault) if fault else Reading(text, is_last=place == len(lines) - 1)
@@ -132,6 +132,8 @@ def _own_part(body: str, question: Question) -> str:
     """The part that answers: from the prompt's last label on, and before another example."""
     template = question.template.strip()
     if template and (at := body.rfind(question.label)) > 0 and _is_echo(body[:at], template):
+        if not LETTER.search(stripped(body[at:], question.label)):
+            return ""
         body = body[at:]  # the whole prompt came back, and the answer behind it
     kept: list[str] = []
     for line in body.split("\n"):
