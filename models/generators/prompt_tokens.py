@@ -39,15 +39,28 @@ def has_chat_template(folder: Path) -> bool:
     return bool(json.loads(config.read_text(encoding="utf-8")).get("chat_template"))
 
 
+def has_thinking_switch(folder: Path) -> bool:
+    """Whether the chat template of a checkpoint can be asked for answers without thinking."""
+    files = (folder / "tokenizer_config.json", *folder.rglob("*.jinja"))
+    texts = (file.read_text(encoding="utf-8") for file in files if file.is_file())
+    return any("enable_thinking" in text for text in texts)
+
+
 def prompt_texts(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], is_chat: bool
 ) -> list[str]:
-    """The prompts as the model reads them, all the way to where its answer begins."""
+    """The prompts as the model reads them, all the way to where its answer begins.
+
+    A template that can do so is asked for an answer without thinking aloud.
+    """
     if not is_chat:
         return list(prompts)
     return [
         tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
+            [{"role": "user", "content": prompt}],
+            add_generation_prompt=True,
+            tokenize=False,
+            enable_thinking=False,
         )
         for prompt in prompts
     ]

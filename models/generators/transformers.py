@@ -26,7 +26,13 @@ from models.engine_settings import CheckpointSettings
 from models.generators.adapter_card import benchmark_texts_seen, read_card, weights_hash
 from models.generators.answer_reader import cut_at_stop
 from models.generators.answers import check_request, reply_to
-from models.generators.prompt_tokens import has_chat_template, prompt_texts, token_ids, uses_chat
+from models.generators.prompt_tokens import (
+    has_chat_template,
+    has_thinking_switch,
+    prompt_texts,
+    token_ids,
+    uses_chat,
+)
 from models.generators.text_settings import TextGeneratorSettings
 from models.protocols import Fingerprint, TextReply, TextRequest
 
@@ -78,6 +84,7 @@ class TransformersSettings(TextGeneratorSettings, CheckpointSettings):
             "files": dict(files),
             "adapter": dict(checkpoint_identity(self.adapter)) if self.adapter else {},
             "chat": self._uses_chat,
+            **({"thinking": False} if self._can_skip_thinking else {}),
             "dtype": self.dtype_name,
             **({"saw_benchmark_texts": seen} if seen else {}),
         }
@@ -113,6 +120,11 @@ class TransformersSettings(TextGeneratorSettings, CheckpointSettings):
     def _uses_chat(self) -> bool:
         folder = checkpoint_folder(self.model, self.revision)
         return self.chat == "auto" and has_chat_template(folder)
+
+    @property
+    def _can_skip_thinking(self) -> bool:
+        folder = checkpoint_folder(self.model, self.revision)
+        return self._uses_chat and has_thinking_switch(folder)
 
 
 @dataclass(frozen=True, slots=True)
