@@ -143,10 +143,12 @@ def in_turn(stage: Any, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]:
     yield from map(asdict, begun)
 
 
-def run_stages(stages: Sequence[Stage], log: RunLog, allow_gaps: float) -> None:
+def run_stages(
+    stages: Sequence[Stage], log: RunLog, allow_gaps: float, retry_failed: bool = False
+) -> None:
     """Run stages and everything that they read, inputs first."""
     for stage in in_order(stages):
-        run_stage(stage, log, allow_gaps=allow_gaps)
+        run_stage(stage, log, allow_gaps=allow_gaps, retry_failed=retry_failed)
 
 
 _displays: list[Display] = []

@@ -88,6 +88,7 @@ def evaluate(
     *,
     hidden_methods: Sequence[str] | None = None,
     commands: Sequence[str] = (),
+    retry_failed: bool = False,
 ) -> Outcome:
     """Rank, score and report some benchmarks. Runs inside a flow.
 
@@ -99,6 +100,7 @@ def evaluate(
         title: heading of the report.
         hidden_methods: methods for benchmarks whose targets are hidden; None = `methods`.
         commands: commands that give the same results again, for the report.
+        retry_failed: make rows again that have failed before.
     """
     log = RunLog()
     evaluated: list[EvaluatedBenchmark] = []
@@ -108,7 +110,7 @@ def evaluate(
         run_ingest(profile.root, image_folder(benchmark), ref.collection_name)
         asked = methods if benchmark.has_targets or hidden_methods is None else hidden_methods
         plan = plan_evaluation(profile, ref, asked)
-        run_stages(plan.rankings, log, profile.allow_gaps)
+        run_stages(plan.rankings, log, profile.allow_gaps, retry_failed)
         if benchmark.has_targets:
             scores = {s.method: run_task(score_method, s) for s in plan.rankings}
             record_scores([(s, scores[s.method]) for s in plan.rankings])
@@ -163,6 +165,7 @@ def score_benchmark(
     settings: Overrides = None,
     out: str = "",
     options: dict[str, Any] | None = None,
+    retry_failed: bool = False,
 ) -> dict[str, Any]:
     """Rank and score methods on a benchmark; on another CLIP: rerun-backbone.
 
@@ -172,6 +175,7 @@ def score_benchmark(
         split: One of the benchmark's own. Where targets are hidden, submission files are written.
         out: Folder for the report and the submission files; empty: out/score/BENCHMARK-SPLIT.
         options: Protocol switches of the benchmark's loader.
+        retry_failed: Retry failed rows: captions, answers of a language model that were refused.
     """
     choice = BenchmarkChoice(name=benchmark, folder=folder, split=split)
     chosen = resolve_profile(profile, with_choices(settings, captioning, work))
@@ -186,5 +190,6 @@ def score_benchmark(
             f"cirflow run score-benchmark --profile {profile} --set benchmark={benchmark} "
             f"--set folder={folder} --set split={split}"
         ],
+        retry_failed=retry_failed,
     )
     return outcome.as_json()
