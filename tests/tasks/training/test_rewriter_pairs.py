@@ -125,6 +125,7 @@ def test_who_learns_from_a_writer_has_seen_what_the_writer_saw(
         text=["make it blue", None],
         attempts=[1, 3],
         raw=["make it blue", "*"],
+        answered_by=["", ""],
         status=["ok", "rejected"],
         reason=["", "special characters: *"],
     )
