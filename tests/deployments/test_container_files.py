@@ -126,7 +126,7 @@ def test_packages_come_from_the_lock_files(path: Path) -> None:
 
 def test_the_vllm_image_is_of_the_locked_version() -> None:
     lock = (PROJECT / "requirements" / "lock-vllm.txt").read_text(encoding="utf-8")
-    locked = re.search(r"^vllm==(\S+)$", lock, re.M)
+    locked = re.search(r"^vllm==(\S+)", lock, re.M)
     text = (DOCKER / "Dockerfile.gpu").read_text(encoding="utf-8")
     assert locked
     assert f"vllm/vllm-openai:v{locked[1]}\n" in text
@@ -135,7 +135,7 @@ def test_the_vllm_image_is_of_the_locked_version() -> None:
 def test_extras_of_pools_change_no_pin_of_the_lock() -> None:
     def pins(name: str) -> dict[str, str]:
         text = (PROJECT / "requirements" / name).read_text(encoding="utf-8")
-        return dict(re.findall(r"^([\w.-]+)==(\S+)$", text, re.M))
+        return dict(re.findall(r"^([\w.-]+)==(\S+)", text, re.M))
 
     added = pins("lock-pools.txt")
     assert {"prefect-docker", "prefect-kubernetes", "prefect-ray", "ray"} <= set(added)
