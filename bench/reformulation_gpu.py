@@ -32,7 +32,8 @@ from models.instructcir.data_module import ReformulationData
 from models.instructcir.lightning_module import ReformulationModule
 from models.instructcir.network import ReformulationNetwork, build_network
 from models.instructcir.training_settings import TrainingSettings
-from tasks.training.job import ReformulationJob, RunSettings
+from tasks.training.job import ReformulationJob
+from tasks.training.run_settings import RunSettings
 from tasks.training.trainer import fit
 from tasks.training.triplet_sets import TripletSet
 

@@ -37,7 +37,8 @@ from models.instructcir.network import ReformulationNetwork, build_network
 from models.instructcir.training_settings import TrainingSettings
 from models.instructcir.triplets import Triplet
 from tasks.training.data import decoded_triplets
-from tasks.training.job import ReformulationJob, RunSettings
+from tasks.training.job import ReformulationJob
+from tasks.training.run_settings import RunSettings
 from tasks.training.trainer import fit
 from tasks.training.triplet_sets import TripletSet, TripletSplit
 

@@ -6,7 +6,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ArgsKwargs
+
 from deployments.errors import UserError
+from models.settings import in_words
 from models.spelling import unknown
 
 Schema = Mapping[str, Any]
@@ -31,24 +35,43 @@ def setting_texts(values: Mapping[str, Any], schema: Schema) -> Iterator[tuple[s
     yield from _settings("", values, schema, schema.get("$defs", {}))
 
 
-def fitted(flow: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as the flow takes them: `a,b` for a list is ["a", "b"], a number for a text is text.
+def fitted(request: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as a flow takes them: `a,b` for a list is ["a", "b"], a number for a text is text.
+
+    Args:
+        request: The function of `flows.requests` that has the flow's parameters.
+        values: Parameter -> value as it was typed.
 
     Raises:
         UserError: A field that its group lacks, or a word that is not among a parameter's choices.
     """
-    schema = flow.parameters.model_dump()
-    fields, definitions = schema["properties"], schema["definitions"]
+    schema = TypeAdapter(request).json_schema()
+    fields, definitions = schema["properties"], schema.get("$defs", {})
     made = {name: _fit(value, fields[name], definitions) for name, value in values.items()}
     for name, value in made.items():
         _refuse(name, value, fields[name], definitions)
     return made
 
 
+def checked(request: Any, values: Mapping[str, Any]) -> Any:
+    """What a flow is asked for, checked as its run checks it.
+
+    Raises:
+        UserError: values that do not fit their parameters, each with its place.
+        ValueError: as the request: something that is missing or cannot be used.
+    """
+    try:
+        return TypeAdapter(request).validate_python(ArgsKwargs((), dict(values)))
+    except ValidationError as error:
+        raise UserError(in_words(error)) from error
+
+
 def _fit(value: Any, field: Schema, definitions: Schema) -> Any:
     types = {variant.get("type") for variant in _variants(field, definitions)}
     if "array" in types and isinstance(value, str) and "string" not in types:
         return [part.strip() for part in value.split(",") if part.strip()]
+    if isinstance(value, Mapping) and "array" in types and "object" not in types:
+        return [value]
     if isinstance(value, bool | int | float):
         if "array" in types:
             return [value]

@@ -6,51 +6,34 @@ import datetime
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import astuple, dataclass, fields
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 from prefect import flow, runtime
 from prefect.states import Completed, State
-from pydantic import Field
 
 from flows.fan_out import start_helpers
-from flows.form_fields import Of
-from flows.forms import PROFILE_CAPTIONING, Captioning, Overrides, ProfileName, Work
-from flows.profiles import resolve_profile
-from flows.ray_workers import NO_RAY, RayWorkers, on_ray
+from flows.ray_workers import on_ray
+from flows.requests import backfill_captions as requests
+from flows.requests.backfill_captions import BackfillRequest, Selector
+from flows.requests.prepared import prepared_by
 from flows.running import RunLog, ShardRunner, StageFailed, one_by_one, run_stage
-from models.settings import Settings
-from storage.collections.collection import list_collections
-from storage.locations.location import Location
 from storage.tables.schemas import OK
 from storage.tables.table import IncompleteTable
-from tasks.artifacts import artifact_key, publish_markdown, stages_markdown
-from tasks.planner import CaptionKind, caption_stage
+from tasks.artifact_keys import artifact_key
+from tasks.artifacts import publish_markdown, stages_markdown
+from tasks.choices import CaptionKind
+from tasks.planner import caption_stage
 from tasks.redacted import redacting
 from tasks.report.markdown import markdown_table, plain
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
-from tasks.stages.image_sets import SelectedImages, Which
+from tasks.stages.image_sets import SelectedImages
 from tasks.unrecorded import about_to_make
 
 DEPLOYMENT = "backfill-captions/backfill-captions"
 SHOWN = 50
 """Failed rows that the artifact lists."""
 FAILED: Final = ("collection", "image", "status", "reason")
-
-
-class Selector(Settings):
-    """The images to caption."""
-
-    which: Which = "missing"
-    """missing: no captions yet under these settings. failed: tried before, to be retried. stale:
-    captioned under other settings only."""
-    since: datetime.date | None = None
-    """Ingested on this day (UTC) or later."""
-    until: datetime.date | None = None
-    """Ingested on this day (UTC) or earlier."""
-
-
-WITHOUT_CAPTIONS: Final = Selector()
 
 
 @flow(
@@ -60,104 +43,34 @@ WITHOUT_CAPTIONS: Final = Selector()
     result_serializer="json",
 )
 @redacting
-def backfill_captions(
-    collection: str = "all",
-    kind: CaptionKind = "ensemble",
-    selector: Selector = WITHOUT_CAPTIONS,
-    captioning: Captioning = PROFILE_CAPTIONING,
-    dry_run: bool = False,
-    runs: Annotated[int, Field(ge=1)] = 1,
-    shard_size: Annotated[int, Of(Work, "shard_size")] = 0,
-    ray: RayWorkers = NO_RAY,
-    allow_gaps: Annotated[float | None, Of(Work, "allow_gaps")] = None,
-    profile: ProfileName = "tiny",
-    settings: Overrides = None,
-) -> State[Any]:
-    """Caption the images of a collection that have no captions yet.
-
-    A second run makes only the captions that are still missing. A run ends Completed,
-    CompletedWithGaps (some images could not be captioned, but no more than is allowed) or Failed.
-
-    Args:
-        collection: Name of an ingested collection, or all.
-        kind: ensemble: the N captions of CVSI. single: the one greedy caption. instructcir: the
-            one caption that modification texts are written from.
-        selector: The images of it.
-        dry_run: Report the work and its cost, and stop.
-        runs: Flow runs that share the work, this one included; each takes shards that no other has
-            begun. The others are runs of the deployment backfill-captions.
-        ray: Caption on the workers of a Ray cluster instead.
-    """
-    chosen = _chosen_profile(profile, settings, kind, captioning, shard_size)
-    gaps = chosen.allow_gaps if allow_gaps is None else allow_gaps
-    names = list_collections(Location(chosen.root)) if collection == "all" else [collection]
-    stages = [captions_to_fill(chosen, name, kind, selector) for name in names]
-    retry = selector.which == "failed"
-    if retry and runs > 1:
-        raise ValueError("failed images are retried in one run; choose runs=1")
-    if ray.workers and runs > 1:
-        raise ValueError("the workers of Ray share the work of one run; choose runs=1")
+@prepared_by(requests.backfill_captions)
+def backfill_captions(asked: BackfillRequest) -> State[Any]:
+    """Count the work, show its cost, and do it."""
+    collection, names, gaps = asked.collection, asked.names, asked.allow_gaps
+    stages = [captions_to_fill(asked.profile, n, asked.kind, asked.selector) for n in names]
+    retry = asked.selector.which == "failed"
     costs = [cost_of(n, stage, retry) for n, stage in zip(names, stages, strict=True)]
     _show_costs(collection, costs)
-    if dry_run:
+    if asked.dry_run:
         return Completed(message=_in_words(costs), data={"costs": [vars(c) for c in costs]})
     log, outcomes = RunLog(), []
     work = any(cost.images for cost in costs)
     if work:
         about_to_make(_in_words(costs))
-    with on_ray(ray) if ray.workers and work else nullcontext(one_by_one) as runner:
+    with on_ray(asked.ray) if asked.ray.workers and work else nullcontext(one_by_one) as runner:
         for stage, cost in zip(stages, costs, strict=True):
-            if runs > 1 and cost.images > stage.shard_size:
-                again = {
-                    "collection": cost.collection,
-                    "kind": kind,
-                    "selector": selector.model_dump(mode="json"),
-                    "captioning": captioning.model_dump(mode="json"),
-                    "shard_size": shard_size,
-                    "allow_gaps": 1.0,
-                    "profile": profile,
-                    "settings": settings,
-                }
-                start_helpers(DEPLOYMENT, again, runs - 1)
+            if asked.runs > 1 and cost.images > stage.shard_size:
+                again = {**asked.again, "collection": cost.collection}
+                start_helpers(DEPLOYMENT, again, asked.runs - 1)
             outcomes.append(_fill(stage, log, gaps, retry, runner))
     counts = [counted(stage, cost) for stage, cost in zip(stages, costs, strict=True)]
     return _end(collection, stages, counts, log, outcomes)
 
 
-def _chosen_profile(
-    profile: str,
-    settings: dict[str, Any] | None,
-    kind: CaptionKind,
-    captioning: Captioning,
-    shard_size: int,
-) -> Profile:
-    """The profile with the form's choices on top.
-
-    Raises:
-        ValueError: several captions are chosen for a kind that has one.
-    """
-    if captioning.per_image and kind != "ensemble":
-        raise ValueError(
-            f"kind={kind} is one caption an image; captioning.per_image goes with kind=ensemble"
-        )
-    place = "instructcir.captioner" if kind == "instructcir" else "captioner"
-    own = captioning.settings(place) | Work(shard_size=shard_size).settings()
-    return resolve_profile(profile, {**(settings or {}), **own})
-
-
 def captions_to_fill(
     profile: Profile, collection: str, kind: CaptionKind, selector: Selector
 ) -> CaptionStage:
-    """The stage whose missing rows a backfill makes.
-
-    Raises:
-        ValueError: captions of this kind are not made under the profile.
-    """
-    if kind == "single" and profile.single_caption == "first":
-        raise ValueError(
-            "under this profile the single caption is the first of the ensemble "
-            "(single_caption=first); backfill kind=ensemble, or set single_caption=greedy"
-        )
+    """The stage whose missing rows a backfill makes."""
     own = caption_stage(profile, collection, kind).spec_key
     images = SelectedImages(collection=collection, captions_key=own, **selector.model_dump())
     return caption_stage(profile, images, kind)

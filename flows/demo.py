@@ -17,13 +17,16 @@ from embedded_world.benchmarks import WorldSize
 from embedded_world.training_parameters import EMBEDDED_TRAINING
 from embedded_world.unlabelled_collections import UnlabelledSize, write_unlabelled
 from flows.evaluate_world import draw_world
-from flows.forms import SPLITS, Overrides, ProfileName
+from flows.forms import SPLITS
 from flows.generate_triplets import generate_triplets
 from flows.ingest_collection import run_ingest
 from flows.profiles import resolve_profile
+from flows.requests import demo as requests
+from flows.requests.demo import DemoRequest
+from flows.requests.prepared import prepared_by
 from flows.score_benchmark import Outcome, evaluate
 from flows.train_reformulation import train_reformulation
-from tasks.planner import runnable_methods
+from tasks.methods import runnable_methods
 from tasks.query_sets import BenchmarkRef
 from tasks.redacted import redacting
 from tasks.settings import Profile
@@ -44,27 +47,12 @@ COMPARED: Final = ("image-only", "text-only", "image-text-sum", "lincir", "instr
 
 @flow(name="demo", flow_run_name="demo", persist_result=False, result_serializer="json")
 @redacting
-def demo(
-    out: str = "out/demo",
-    seed: int = 0,
-    profile: ProfileName = "tiny",
-    settings: Overrides = None,
-    submissions: bool = True,
-    training: bool = True,
-) -> dict[str, Any]:
-    """Run ingest, captions, edits, features, retrieval, metrics and the report once through.
-
-    Args:
-        out: Folder for everything that the demo makes.
-        seed: Seed of the drawn world.
-        submissions: Rank the splits without public targets too, and write submission files.
-        training: Train an InstructCIR network from unlabelled pictures too, and score it.
-    """
-    folder = Path(out).resolve()
-    changes = {"root": str(folder / "tables"), **(settings or {})}
-    chosen = resolve_profile(profile, changes)
+@prepared_by(requests.demo)
+def demo(asked: DemoRequest) -> dict[str, Any]:
+    """Draw, evaluate, train and evaluate again."""
+    folder, chosen, seed = asked.folder, asked.profile, asked.seed
     roots = run_task(draw_world, folder / "world", WorldSize(), seed)
-    splits = [(n, s) for n in roots for s in (SPLITS[n] if submissions else SPLITS[n][:1])]
+    splits = [(n, s) for n in roots for s in (SPLITS[n] if asked.submissions else SPLITS[n][:1])]
     outcome = evaluate(
         chosen,
         [BenchmarkRef(name=name, root=roots[name], split=split) for name, split in splits],
@@ -74,11 +62,11 @@ def demo(
         hidden_methods=["cvsi"],
         commands=[f"cirflow demo --seed {seed}", f"cirflow leaderboard --root {chosen.root}"],
     )
-    if not training:
+    if not asked.training:
         return outcome.as_json()
     refs = [BenchmarkRef(name=name, root=roots[name], split="val") for name in roots]
     trained = train_from_images(
-        folder, profile, changes, seed, [ref.collection_name for ref in refs]
+        folder, asked.profile_name, asked.changes, seed, [ref.collection_name for ref in refs]
     )
     return outcome.as_json() | {"trained": _score_trained(chosen, refs, trained, folder)}
 

@@ -6,19 +6,8 @@ from typing import Any
 
 from prefect import flow
 
-from flows.forms import (
-    PROFILE_CAPTIONING,
-    PROFILE_CLIP,
-    PROFILE_WORK,
-    Captioning,
-    Clip,
-    MethodName,
-    Overrides,
-    ProfileName,
-    Work,
-    with_choices,
-)
-from flows.profiles import resolve_profile
+from flows.requests import embed_gallery as requests
+from flows.requests.prepared import prepared_by
 from flows.running import RunLog, run_stages
 from tasks.planner import gallery_stages
 from tasks.redacted import redacting
@@ -31,26 +20,14 @@ from tasks.redacted import redacting
     result_serializer="json",
 )
 @redacting
-def embed_gallery(
-    collection: str,
-    methods: tuple[MethodName, ...] = ("cvsi",),
-    backbone: Clip = PROFILE_CLIP,
-    captioning: Captioning = PROFILE_CAPTIONING,
-    work: Work = PROFILE_WORK,
-    profile: ProfileName = "tiny",
-    settings: Overrides = None,
-) -> dict[str, Any]:
-    """Make everything that searching a collection needs.
-
-    Args:
-        collection: Name of an ingested collection.
-        methods: Methods that it will be searched by.
-        backbone: The CLIP whose features are made.
-    """
-    chosen = resolve_profile(profile, with_choices(settings, backbone, captioning, work))
+@prepared_by(requests.embed_gallery)
+def embed_gallery(asked: requests.EmbedRequest) -> dict[str, Any]:
+    """Run the stages of each method's gallery features."""
     features = [
-        stage for method in methods for stage in gallery_stages(chosen, collection, method).values()
+        stage
+        for method in asked.methods
+        for stage in gallery_stages(asked.profile, asked.collection, method).values()
     ]
     log = RunLog()
-    run_stages(features, log, chosen.allow_gaps)
+    run_stages(features, log, asked.profile.allow_gaps)
     return {"stages": [report.as_json() for report in log.stages]}

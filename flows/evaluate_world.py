@@ -11,13 +11,13 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from embedded_world.benchmarks import WorldSize, write_world
-from flows.forms import BenchmarkName, MethodName, Overrides, ProfileName
-from flows.profiles import resolve_profile
+from flows.requests import evaluate_world as requests
+from flows.requests.evaluate_world import WorldsRequest
+from flows.requests.prepared import prepared_by
 from flows.score_benchmark import evaluate
 from models.retrieval.bootstrap import Draws, interval, mean, mean_draws
 from storage.benchmarks.registry import benchmark_facts
 from storage.locations.location import Location
-from tasks.planner import runnable_methods
 from tasks.query_sets import BenchmarkRef
 from tasks.redacted import redacting
 from tasks.scoring.ledger import not_zero_shot
@@ -73,48 +73,30 @@ def drawn_name(benchmark: str, seed: int, size: WorldSize) -> str:
     result_serializer="json",
 )
 @redacting
-def evaluate_world(
-    seeds: list[int],
-    profile: ProfileName = "tiny",
-    settings: Overrides = None,
-    methods: tuple[MethodName, ...] = (),
-    benchmarks: tuple[BenchmarkName, ...] = (),
-    subsets: int = 250,
-    circo_queries: int = 300,
-    fashion_queries: int = 100,
-    out: str = "out/world",
-    against: MethodName = "cvsi",
-) -> dict[str, Any]:
-    """Draw one world per seed, score all methods on each and sum up over the seeds.
-
-    Args:
-        seeds: Seeds of the worlds.
-        methods: Names of methods; none chosen means the demo's.
-        benchmarks: Names of benchmarks; none chosen means all.
-        subsets: CIRR-like groups of six; each gives two queries.
-        circo_queries: CIRCO-like queries.
-        fashion_queries: FashionIQ-like queries per category.
-        out: Folder for worlds, tables, reports and the summary.
-        against: The summary says how far the others are behind this method, where it is scored.
-    """
-    folder = Path(out).resolve()
-    chosen = resolve_profile(profile, {"root": str(folder / "tables"), **(settings or {})})
+@prepared_by(requests.evaluate_world)
+def evaluate_world(asked: WorldsRequest) -> dict[str, Any]:
+    """Draw and evaluate world by world, then sum up."""
+    folder = asked.folder
     scores: dict[str, dict[str, list[MethodScores]]] = {}
-    for seed in seeds:
-        drawn = drawn_benchmarks(folder, seed, subsets, circo_queries, fashion_queries)
-        refs = [ref for ref in drawn if ref.name in benchmarks or not benchmarks]
+    for seed in asked.seeds:
+        drawn = drawn_benchmarks(
+            folder, seed, asked.subsets, asked.circo_queries, asked.fashion_queries
+        )
+        refs = [ref for ref in drawn if ref.name in asked.benchmarks or not asked.benchmarks]
         place = folder / f"seed-{seed}"
         title = f"embedded world, seed {seed}"
-        outcome = evaluate(chosen, refs, methods or runnable_methods(chosen), place, title)
+        outcome = evaluate(asked.profile, refs, asked.methods, place, title)
         for item in outcome.benchmarks:
             for name, own in item.scores.items():
                 scores.setdefault(item.ref.name, {}).setdefault(name, []).append(own)
     tables = {
-        benchmark: sum_up(own, benchmark_facts(benchmark).metrics.main, against)
+        benchmark: sum_up(own, benchmark_facts(benchmark).metrics.main, asked.against)
         for benchmark, own in scores.items()
     }
     Location(str(folder)).replace("summary.json", json.dumps(tables, indent=1).encode())
-    Location(str(folder)).replace("summary.md", as_markdown(tables, seeds, against).encode())
+    Location(str(folder)).replace(
+        "summary.md", as_markdown(tables, asked.seeds, asked.against).encode()
+    )
     return {"summary": str(folder / "summary.md")}
 
 

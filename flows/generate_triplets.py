@@ -6,15 +6,15 @@ the change from the first of a pair to the second.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
 
-from flows.forms import PROFILE_CAPTIONER, Captioner, Overrides, ProfileName
 from flows.ingest_collection import run_ingest
-from flows.profiles import resolve_profile
+from flows.requests import generate_triplets as requests
+from flows.requests.generate_triplets import TripletsRequest
+from flows.requests.prepared import prepared_by
 from flows.running import RunLog, run_stage
 from storage.locations.location import Location
 from storage.tables.table import IncompleteTable, require_complete
@@ -24,9 +24,9 @@ from tasks.redacted import redacting
 from tasks.report.triplets import build_triplet_report, markdown, notes_on, stage_quality
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
-from tasks.stages.pair_samples import PairSample, PairSource, Within
+from tasks.stages.pair_samples import PairSample
 from tasks.stages.triplets import TripletStage
-from tasks.training.leak_guard import Guarded, describe, located, parse_guard
+from tasks.training.leak_guard import Guarded, describe, located
 from tasks.training.triplet_sets import TripletSet
 from tasks.unrecorded import is_unrecorded
 
@@ -70,94 +70,24 @@ def triplet_set(stage: TripletStage) -> TripletSet:
     result_serializer="json",
 )
 @redacting
-def generate_triplets(
-    collections: list[str],
-    count: int,
-    captioning: Captioner = PROFILE_CAPTIONER,
-    profile: ProfileName = "tiny",
-    settings: Overrides = None,
-    within: Within | dict[str, Within] = "meta_class",
-    mix: dict[str, float] | None = None,
-    seed: int = 0,
-    guard: list[str] | None = None,
-    guard_names: bool = True,
-    allow_gaps: float = 0.2,
-    retry_failed: bool = False,
-    out: str = "",
-) -> dict[str, Any]:
-    """Make training data for InstructCIR out of images alone.
-
-    Pairs are sampled, each of their images gets one caption (instructcir.captioner), and a language
-    model (instructcir.rewriter) writes in at most twelve words the change from the first image to
-    the second. A text that breaks this rule is retried; after `instructcir.attempts` the pair
-    stays without a text, and its row says why.
-
-    The first pairs of a larger count are those of a smaller one, in the same table: ask for 32,000,
-    train, ask for 65,000, and only the new ones are made. A stopped run resumes where it was.
-
-    Read the report before training. Training takes the file `triplets.json` next to it.
-
-    Args:
-        collections: Names of ingested collections.
-        count: Number of pairs, from all collections together.
-        captioning: The captioner of the images.
-        within: Pair images of one meta_class, or any two of a collection; one rule for all
-            collections, or one for each, such as {"fashion": "meta_class", "nlvr": "collection"}.
-        mix: Collection -> weight of its share of the pairs; 1 where it is not named.
-        seed: Seed of the pairs.
-        guard: Guard list of images that must not be trained on: collections, or benchmarks as
-            BENCHMARK:SPLIT:FOLDER, such as cirr:test1:data/cirr. Their images are recognised by
-            content and by file name; a copy that was encoded again and renamed is not.
-        guard_names: Recognise images by file name too; false where files are merely numbered.
-        allow_gaps: Fraction of the pairs that may end without a text.
-        retry_failed: Retry failed rows: captions, late answers, rejected texts.
-        out: Folder for the report and triplets.json; empty: out/triplets.
-    """
-    own = captioning.settings("instructcir.captioner")
-    chosen = resolve_profile(profile, {**(settings or {}), **own})
-    guarded = tuple(parse_guard(each) for each in guard or ())
-    for ref in guarded:
-        ingest_guarded(chosen.root, ref)
-    stage = triplet_stage(
-        chosen,
-        PairSample(
-            sources=pair_sources(collections, within, mix or {}),
-            count=count,
-            seed=seed,
-            guard=guarded,
-            guard_names=guard_names,
-        ),
-    )
-    for each in stage.pairs.pools(chosen.root).exclusions:
+@prepared_by(requests.generate_triplets)
+def generate_triplets(asked: TripletsRequest) -> dict[str, Any]:
+    """Sample, caption, write the texts, and report on them."""
+    for ref in asked.pairs.guard:
+        ingest_guarded(asked.profile.root, ref)
+    stage = triplet_stage(asked.profile, asked.pairs)
+    for each in stage.pairs.pools(asked.profile.root).exclusions:
         if not is_unrecorded():
             get_run_logger().info(describe(each))
     log = RunLog()
-    run_stage(stage.captions, log, allow_gaps=chosen.allow_gaps, retry_failed=retry_failed)
-    # Rejected texts are judged when the report that explains them is written.
-    run_stage(stage, log, allow_gaps=1.0, retry_failed=retry_failed)
-    made = write_report(stage, log, Path(out or "out/triplets"))
-    require_texts(stage, allow_gaps, made["report"])
-    return {"stages": [report.as_json() for report in log.stages], **made}
-
-
-def pair_sources(
-    collections: Sequence[str], within: Within | Mapping[str, Within], mix: Mapping[str, float]
-) -> tuple[PairSource, ...]:
-    """The collections with their rules and weights.
-
-    Raises:
-        ValueError: a rule or a weight is given for a collection that is not among them.
-    """
-    rules = dict.fromkeys(collections, within) if isinstance(within, str) else dict(within)
-    for what, named in (("within", rules), ("mix", mix)):
-        if unknown := sorted(set(named) - set(collections)):
-            raise ValueError(
-                f"{what} names {', '.join(unknown)}; the collections are {', '.join(collections)}"
-            )
-    return tuple(
-        PairSource(collection=name, within=rules.get(name, "meta_class"), weight=mix.get(name, 1.0))
-        for name in collections
+    run_stage(
+        stage.captions, log, allow_gaps=asked.profile.allow_gaps, retry_failed=asked.retry_failed
     )
+    # Rejected texts are judged when the report that explains them is written.
+    run_stage(stage, log, allow_gaps=1.0, retry_failed=asked.retry_failed)
+    made = write_report(stage, log, asked.out)
+    require_texts(stage, asked.allow_gaps, made["report"])
+    return {"stages": [report.as_json() for report in log.stages], **made}
 
 
 def ingest_guarded(root: str, guarded: Guarded) -> None:

@@ -8,11 +8,11 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
-from flows.forms import Overrides, ProfileName
-from flows.profiles import resolve_profile
+from flows.requests import ingest_collection as requests
+from flows.requests.prepared import prepared_by
 from flows.running import watching
 from storage.collections.collection import ingest
-from storage.collections.names import IfTaken
+from storage.collections.known import IfTaken
 from storage.locations.location import Location
 from tasks import progress
 from tasks.redacted import redacting
@@ -61,24 +61,9 @@ def run_ingest(
 
 @flow(name="ingest", flow_run_name="ingest {name}", persist_result=False, result_serializer="json")
 @redacting
-def ingest_collection(
-    source: str,
-    name: str,
-    profile: ProfileName = "tiny",
-    settings: Overrides = None,
-    class_field: str = "meta_class",
-    if_taken: IfTaken = "refuse",
-) -> State[Any]:
-    """Ingest images into a named collection; again from the same place refreshes it.
-
-    Args:
-        source: A folder, one file, webdataset tars, Parquet with a bytes column, or s3://.
-        name: Name of the collection.
-        class_field: Column or JSON key of an image's meta class, where the source has one.
-        if_taken: If the name stands for other images already: refuse, replace (stand for these
-            alone; the others stay stored) or add (stand for both).
-    """
-    root = resolve_profile(profile, settings).root
-    made = run_ingest(root, source, name, class_field, if_taken)
+@prepared_by(requests.ingest_collection)
+def ingest_collection(asked: requests.IngestRequest) -> State[Any]:
+    """Ingest, and say what changed."""
+    made = run_ingest(asked.root, asked.source, asked.name, asked.class_field, asked.if_taken)
     message = f"{made['files']} inputs, {made['images']} images: {made['said']}"
     return Completed(message=message, data=made)

@@ -7,7 +7,6 @@ cloudpickle: every client of a cluster can run code on it. Prefect's records sta
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import secrets
 from collections.abc import Iterator
@@ -16,10 +15,9 @@ from typing import Any, Final
 
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from pydantic import Field, model_validator
 
+from flows.requests.backfill_captions import RayWorkers
 from flows.running import Made, ShardRunner
-from models.settings import Settings
 from tasks import progress
 from tasks.stages.run import run_shard
 
@@ -27,38 +25,17 @@ OBJECT_STORE: Final = 100_000_000
 """Bytes; stages, shards and counts are small."""
 
 
-class RayWorkers(Settings):
-    """Worker processes of Ray."""
-
-    address: str = ""
-    """HOST:PORT of a Ray cluster. Empty: one on this host, for this run alone."""
-    workers: int = Field(0, ge=0)
-    """Shards at once, each in a process of its own. 0: without Ray."""
-    cpus: int = Field(1, ge=1)
-    """CPU cores for each worker."""
-    gpus: float = Field(0.0, ge=0)
-    """GPUs for each worker; 0.5 lets two share one."""
-
-    @model_validator(mode="after")
-    def _is_installed(self) -> RayWorkers:
-        if self.workers and importlib.util.find_spec("prefect_ray") is None:
-            raise ValueError("Ray is not installed here: pip install 'cirflow[ray]'")
-        return self
-
-    def connection(self) -> dict[str, Any]:
-        """Arguments of `ray.init`."""
-        if self.address:
-            return {"log_to_driver": False}
-        return {
-            "address": "local",  # never a cluster that happens to be there
-            "num_cpus": self.workers * self.cpus,
-            "object_store_memory": OBJECT_STORE,
-            "include_dashboard": False,
-            "log_to_driver": False,
-        }
-
-
-NO_RAY: Final = RayWorkers()
+def _connection(chosen: RayWorkers) -> dict[str, Any]:
+    """Arguments of `ray.init`."""
+    if chosen.address:
+        return {"log_to_driver": False}
+    return {
+        "address": "local",  # never a cluster that happens to be there
+        "num_cpus": chosen.workers * chosen.cpus,
+        "object_store_memory": OBJECT_STORE,
+        "include_dashboard": False,
+        "log_to_driver": False,
+    }
 
 
 @contextmanager
@@ -79,7 +56,7 @@ def on_ray(chosen: RayWorkers) -> Iterator[ShardRunner]:
     options = {"num_cpus": chosen.cpus, "num_gpus": chosen.gpus, "max_calls": 0}
     with (
         temporary_settings({PREFECT_API_URL: _api_url()}),
-        RayTaskRunner(chosen.address or None, init_kwargs=chosen.connection()) as runner,
+        RayTaskRunner(chosen.address or None, init_kwargs=_connection(chosen)) as runner,
         remote_options(**options),
     ):
         found = ray.cluster_resources().get("GPU", 0)

@@ -8,53 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, runtime
 
-from flows.forms import (
-    PROFILE_CAPTIONING,
-    PROFILE_WORK,
-    Backbone,
-    BenchmarkChoice,
-    Captioning,
-    Methods,
-    Overrides,
-    ProfileName,
-    Work,
-    with_choices,
-)
-from flows.profiles import resolve_profile
+from flows.forms import Backbone, BenchmarkChoice
+from flows.requests import rerun_backbones as requests
+from flows.requests.prepared import prepared_by
+from flows.requests.rerun_backbones import RerunRequest
 from flows.score_benchmark import Outcome, evaluate
 from flows.train_mapping import train_mapping_for
-from models.retrieval.methods import METHODS, needs
+from models.retrieval.methods import METHODS
 from storage.benchmarks.registry import benchmark_facts
-from tasks.artifacts import artifact_key, publish_markdown, stages_markdown
+from tasks.artifact_keys import artifact_key
+from tasks.artifacts import publish_markdown, stages_markdown
 from tasks.backbone_names import Folders, folders_of, recognised, recognised_name
-from tasks.planner import runnable_methods
 from tasks.query_sets import BenchmarkRef, is_embedded_world
 from tasks.redacted import redacting
 from tasks.report.markdown import Markdown, markdown_table, plain
 from tasks.scoring.ledger import read_ledger
 from tasks.scoring.published import published_for
-from tasks.settings import Profile
 from tasks.stages.rankings import backbone_of
-
-LINCIR = "mapping:lincir"
-
-
-@dataclass(frozen=True)
-class MappingPlan:
-    """How a mapping network is trained where a backbone has none.
-
-    Attributes:
-        captions: Text or Parquet file of captions, or the name of a captioned collection.
-        steps: Optimiser steps.
-    """
-
-    captions: str
-    steps: int
 
 
 def _run_name() -> str:
@@ -70,35 +44,15 @@ def _run_name() -> str:
     name="rerun-backbone", flow_run_name=_run_name, persist_result=False, result_serializer="json"
 )
 @redacting
-def rerun_backbone(
-    backbone: Backbone,
-    benchmarks: list[BenchmarkChoice],
-    methods: Methods = (),
-    captioning: Captioning = PROFILE_CAPTIONING,
-    mapping_captions: str = "",
-    mapping_steps: int = 20_000,
-    work: Work = PROFILE_WORK,
-    profile: ProfileName = "tiny",
-    settings: Overrides = None,
-    out: str = "out/rerun",
-) -> dict[str, Any]:
-    """Score methods on benchmarks with another CLIP backbone.
-
-    Args:
-        backbone: The CLIP to evaluate.
-        benchmarks: The benchmarks to score on.
-        mapping_captions: Captions that a mapping network for this backbone is trained on, if a
-            method needs one: a text or Parquet file, or the name of a captioned collection.
-        mapping_steps: Optimiser steps of that training.
-        out: Folder for the report and the submission files.
-    """
-    plan = MappingPlan(mapping_captions, mapping_steps)
-    chosen = with_choices(settings, captioning, work)
-    made = rerun(backbone, benchmarks, methods, plan, profile, chosen, Path(out))
-    _show([made], benchmarks)
+@prepared_by(requests.rerun_backbone)
+def rerun_backbone(asked: RerunRequest) -> dict[str, Any]:
+    """Evaluate on one backbone, and compare it with those in the ledger."""
+    made = rerun(asked)
+    _show([made])
     return made.outcome.as_json() | {
         "backbone": made.name,
         "not on this backbone": made.on_their_own(),
+        "left out": dict(asked.left_out),
     }
 
 
@@ -106,45 +60,16 @@ def rerun_backbone(
     name="evaluate-matrix", flow_run_name=_run_name, persist_result=False, result_serializer="json"
 )
 @redacting
-def evaluate_matrix(
-    backbones: list[Backbone],
-    benchmarks: list[BenchmarkChoice],
-    methods: Methods = (),
-    captioning: Captioning = PROFILE_CAPTIONING,
-    mapping_captions: str = "",
-    mapping_steps: int = 20_000,
-    work: Work = PROFILE_WORK,
-    profile: ProfileName = "tiny",
-    settings: Overrides = None,
-    out: str = "out/matrix",
-) -> dict[str, Any]:
-    """Score every method on every benchmark with every backbone.
-
-    Args:
-        backbones: The CLIPs to evaluate, one after the other.
-        benchmarks: The benchmarks to score on.
-        mapping_captions: Captions that mapping networks are trained on, where a backbone needs
-            one: a text or Parquet file, or the name of a captioned collection.
-        mapping_steps: Optimiser steps of that training.
-        out: Folder for the reports, one below it per backbone.
-    """
-    plan = MappingPlan(mapping_captions, mapping_steps)
-    chosen = with_choices(settings, captioning, work)
-    made = [
-        rerun(
-            backbone,
-            benchmarks,
-            methods,
-            plan,
-            profile,
-            chosen,
-            Path(out, artifact_key(backbone.name or profile, backbone.pretrained)),
-        )
-        for backbone in backbones
-    ]
-    _show(made, benchmarks)
+@prepared_by(requests.evaluate_matrix)
+def evaluate_matrix(asked: tuple[RerunRequest, ...]) -> dict[str, Any]:
+    """Evaluate on one backbone after the other, and compare them."""
+    made = [rerun(each) for each in asked]
+    _show(made)
     return {
         "reports": {rerun.name: str(rerun.outcome.report) for rerun in made},
+        "left out": {
+            rerun.name: dict(rerun.asked.left_out) for rerun in made if rerun.asked.left_out
+        },
         **_by_backbone(made),
     }
 
@@ -153,7 +78,7 @@ def _by_backbone(made: Sequence[Rerun]) -> dict[str, dict[str, Any]]:
     """Scores by backbone and method; a method that keeps to its own backbone stands once."""
     scores: dict[str, dict[str, Mapping[str, float]]] = {}
     mains: dict[str, str] = {}
-    folders = folders_of(*(rerun.profile.query_encoder for rerun in made))
+    folders = folders_of(*(rerun.asked.profile.query_encoder for rerun in made))
     for rerun in made:
         for place, item in enumerate(rerun.outcome.benchmarks):
             used = rerun.backbones(place, folders)
@@ -169,17 +94,13 @@ class Rerun:
     """An evaluation on one backbone.
 
     Attributes:
+        asked: The evaluation as it was asked for.
         name: Name of the backbone in tables.
-        title: The backbone as it was given.
-        profile: Settings of the run.
-        refs: The benchmarks.
         outcome: Rankings, scores and files.
     """
 
+    asked: RerunRequest
     name: str
-    title: str
-    profile: Profile
-    refs: tuple[BenchmarkRef, ...]
     outcome: Outcome
 
     def backbones(self, place: int, folders: Folders) -> dict[str, str]:
@@ -192,74 +113,46 @@ class Rerun:
 
     def on_their_own(self) -> str:
         """The methods that do not use the backbone, each with its own; empty if all use it."""
-        folders = folders_of(self.profile.query_encoder)
-        places = range(len(self.refs))
+        folders = folders_of(self.asked.profile.query_encoder)
+        places = range(len(self.asked.refs))
         every = {m: b for place in places for m, b in self.backbones(place, folders).items()}
         others = {m: b for m, b in every.items() if self.name not in b.split(" & ")}
         said = [f"{m}: {b}" for m, b in others.items() if not b.startswith(f"{self.name} ")]
         return "; ".join(said)
 
 
-def rerun(
-    backbone: Backbone,
-    benchmarks: Sequence[BenchmarkChoice],
-    methods: Sequence[str],
-    mapping: MappingPlan,
-    profile: str,
-    settings: dict[str, Any],
-    out: Path,
-) -> Rerun:
-    """Evaluate on one backbone; trains its mapping network first where one is needed.
-
-    Raises:
-        ValueError: a method needs a mapping network, and no captions to train it on are named.
-    """
-    chosen = resolve_profile(profile, with_choices(settings, backbone))
-    refs = tuple(choice.ref(chosen) for choice in benchmarks)
-    asked = list(methods) or runnable_methods(chosen)
-    if backbone.name and not backbone.mapping and _needs_mapping(asked, refs):
-        if not mapping.captions:
-            raise ValueError(
-                f"a mapping network for {backbone.name} is missing, which "
-                f"{', '.join(_needing(asked, refs))} cannot do without: "
-                "name one (backbone.mapping), or captions to train it on (mapping_captions: a "
-                "text or Parquet file, or a captioned collection), or choose other methods"
-            )
-        trained = train_mapping_for(chosen, mapping.captions, mapping.steps)
-        with_mapping = backbone.model_copy(update={"mapping": trained})
-        chosen = resolve_profile(profile, with_choices(settings, with_mapping))
-    name = recognised_name(chosen.query_encoder)
-    outcome = evaluate(chosen, refs, asked, out, f"Evaluation on {name}")
-    return Rerun(name, backbone.title, chosen, refs, outcome)
-
-
-def _needing(methods: Sequence[str], refs: Sequence[BenchmarkRef]) -> list[str]:
-    families = {ref.load().family for ref in refs}
-    return [name for name in methods if any(LINCIR in needs(METHODS[name], f) for f in families)]
-
-
-def _needs_mapping(methods: Sequence[str], refs: Sequence[BenchmarkRef]) -> bool:
-    return bool(_needing(methods, refs))
+def rerun(asked: RerunRequest) -> Rerun:
+    """Evaluate on one backbone; trains its mapping network first where one is needed."""
+    if asked.mapping is not None:
+        trained = train_mapping_for(asked.profile, asked.mapping.captions, asked.mapping.steps)
+        asked = asked.with_mapping(trained)
+    name = recognised_name(asked.profile.query_encoder)
+    title = f"Evaluation on {name}"
+    return Rerun(
+        name=name,
+        asked=asked,
+        outcome=evaluate(asked.profile, asked.refs, asked.methods, asked.out, title),
+    )
 
 
 # --------------------------------------------------------------------------- artifacts
 
 
-def _show(made: Sequence[Rerun], benchmarks: Sequence[BenchmarkChoice]) -> None:
+def _show(made: Sequence[Rerun]) -> None:
     """Publish the comparison of backbones, one artifact per benchmark."""
     stages = stages_markdown([s.as_json() for rerun in made for s in rerun.outcome.log.stages])
     reports = "\n".join(
-        f"- {plain(rerun.name)} ({plain(rerun.title)}): [{plain(path.name)}]({path.as_uri()}), "
-        f"{plain(path)}"
+        f"- {plain(rerun.name)} ({plain(rerun.asked.backbone.title)}): "
+        f"[{plain(path.name)}]({path.as_uri()}), {plain(path)}"
         for rerun in made
         for path in [rerun.outcome.report.resolve()]
     )
-    folders = folders_of(*(rerun.profile.query_encoder for rerun in made))
-    for place, choice in enumerate(benchmarks):
+    folders = folders_of(*(rerun.asked.profile.query_encoder for rerun in made))
+    for place, choice in enumerate(made[0].asked.choices):
         items = {rerun.name: rerun.outcome.benchmarks[place] for rerun in made}
         if not all(item.scores for item in items.values()):
             continue  # hidden targets: there are submission files instead
-        ref = made[0].refs[place]
+        ref = made[0].asked.refs[place]
         main = benchmark_facts(ref.name).metrics.main
         new: dict[str, dict[str, float]] = {}
         for rerun in made:
@@ -268,10 +161,17 @@ def _show(made: Sequence[Rerun], benchmarks: Sequence[BenchmarkChoice]) -> None:
                 new.setdefault(used[method], {})[method] = scores.metrics[main]
         publish_markdown(
             artifact_key("backbones", ref.collection_name),
-            f"{comparison(made[0].profile.root, ref, new, folders)}\n\n### Full reports\n{reports}"
-            f"\n\n### What was made\n{stages}",
+            f"{comparison(made[0].asked.profile.root, ref, new, folders)}\n\n### Full reports\n"
+            f"{reports}{_left_out(made)}\n\n### What was made\n{stages}",
             f"{choice.name} {choice.split}: methods by backbone",
         )
+
+
+def _left_out(made: Sequence[Rerun]) -> str:
+    """The methods that did not run, each with its reason."""
+    rows = [(each.name, *pair) for each in made for pair in each.asked.left_out.items()]
+    table = markdown_table(("backbone", "method", "reason"), rows)
+    return f"\n\n### Left out\n{table}" if rows else ""
 
 
 def comparison(

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from prefect import flow
 
 from flows.evaluate_world import drawn_benchmarks
 from flows.form_fields import Values
-from flows.forms import BenchmarkChoice, MethodName, Overrides, ProfileName
 from flows.ingest_collection import run_ingest
-from flows.profiles import resolve_profile
+from flows.requests import scaling as requests
+from flows.requests.prepared import prepared_by
+from flows.requests.scaling import WITHOUT, ScalingRequest, Variant
+from flows.requests.train_reformulation import groups_of
 from flows.running import RunLog, run_stage, run_stages, train_once
 from flows.train_reformulation import reformulation_job
 from models.retrieval.bootstrap import Draws, interval, mean, mean_draws
-from models.retrieval.methods import method as known_method
-from models.spelling import unknown
 from storage.benchmarks.registry import benchmark_facts
 from storage.locations.location import Location
-from tasks.artifacts import artifact_key, publish_markdown
+from tasks.artifact_keys import artifact_key
+from tasks.artifacts import publish_markdown
 from tasks.planner import plan_evaluation
 from tasks.query_sets import BenchmarkRef, image_folder, is_embedded_world
 from tasks.redacted import redacting
@@ -36,119 +36,33 @@ from tasks.scoring.run import score_method
 from tasks.scoring.scores import MethodScores
 from tasks.settings import Profile
 from tasks.training.instructcir import train_reformulation_network
-from tasks.training.job import RunSettings
-from tasks.training.triplet_sets import TripletSet, parse_triplet_set
+from tasks.training.triplet_sets import TripletSet
 from tasks.unrecorded import run_task
-
-LeftOut = Literal[
-    "cross-attention", "ema", "predictor", "text tower training", "all but the original CLIP"
-]
-
-WITHOUT: Mapping[LeftOut, dict[str, Values]] = {
-    "cross-attention": {"network": {"cross_attended_blocks": 0}},
-    "ema": {"ema": {"enabled": False}},
-    "predictor": {"network": {"predictor": False}},
-    "text tower training": {"network": {"text_tower": "frozen"}},
-    "all but the original CLIP": {
-        "network": {"cross_attended_blocks": 0, "predictor": False},
-        "ema": {"enabled": False},
-    },
-}
-"""The settings that an ablation changes. Table V has the one without EMA, and the original CLIP:
-both towers trained just as long, and the sum of their embeddings as the query."""
-
-GROUPS = ("training", "loss", "network", "ema", "combiner", "run")
 
 Scores = dict[str, list[MethodScores]]
 """Benchmark -> the scores of one network, world by world."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One network to train.
-
-    Attributes:
-        triplets: pairs of the sample that it sees.
-        without: the part that is left out; empty for the whole network.
-    """
-
-    triplets: int
-    without: LeftOut | Literal[""] = ""
-
-    @property
-    def name(self) -> str:
-        """Its name in tables."""
-        return f"{self.triplets:,}" + (f" without {self.without}" if self.without else "")
 
 
 @flow(
     name="scaling", flow_run_name="scaling {sizes}", persist_result=False, result_serializer="json"
 )
 @redacting
-def scaling(
-    triplets: str | Values,
-    sizes: list[int],
-    without: list[LeftOut] | None = None,
-    benchmarks: list[BenchmarkChoice] | None = None,
-    seeds: list[int] | None = None,
-    others: tuple[MethodName, ...] = (),
-    method: Literal["instructcir", "instructcir-no-combiner", "instructcir-ema"] = "instructcir",
-    training: Values | None = None,
-    profile: ProfileName = "tiny",
-    settings: Overrides = None,
-    subsets: int = 250,
-    circo_queries: int = 300,
-    fashion_queries: int = 100,
-    out: str = "out/scaling",
-) -> dict[str, Any]:
-    """Train InstructCIR on sets of several sizes, score each network, and plot the curve.
-
-    Published networks are reused, so that a larger size can be added later.
-
-    Args:
-        triplets: The file triplets.json that generate-triplets wrote, or its content.
-        sizes: Numbers of pairs; each set is the beginning of the next larger one.
-        without: Also train the largest set without these parts.
-        benchmarks: Benchmarks to score on; none: drawn worlds of the seeds.
-        seeds: Seeds of drawn worlds to score on; none: the benchmarks alone.
-        others: Other methods to draw as lines, e.g. image-text-sum, lincir, cvsi.
-        method: The method of InstructCIR that is scored.
-        training: Groups of train-reformulation's settings that all networks share, e.g.
-            {"training": {"epochs": 6}, "loss": {"temperature": 0.03}}; also network, ema,
-            combiner and run.
-        subsets: CIRR-like groups of six in each drawn world; each gives two queries.
-        circo_queries: CIRCO-like queries in each drawn world.
-        fashion_queries: FashionIQ-like queries per category in each drawn world.
-        out: Folder for drawn worlds, the page and the numbers.
-    """
-    chosen = resolve_profile(profile, settings)
-    folder = Path(out).resolve()
-    refs = [choice.ref(chosen) for choice in benchmarks or []]
-    for seed in seeds or []:
-        refs += drawn_benchmarks(folder, seed, subsets, circo_queries, fashion_queries)
-    if not refs or not sizes:
-        raise ValueError("give at least one size, and benchmarks or seeds of drawn worlds")
-    found = parse_triplet_set(triplets)
-    variants = [Variant(n) for n in sorted(set(sizes))]
-    variants += [Variant(max(sizes), part) for part in without or []]
-    _check(found, variants, training or {}, others)
+@prepared_by(requests.scaling)
+def scaling(asked: ScalingRequest) -> dict[str, Any]:
+    """Train and score each network, and plot."""
+    chosen, folder, worlds = asked.profile, asked.folder, asked.worlds
+    refs = list(asked.refs)
+    for seed in worlds.seeds:
+        refs += drawn_benchmarks(
+            folder, seed, worlds.subsets, worlds.circo_queries, worlds.fashion_queries
+        )
     log = RunLog()
-    scores = {v: _scored(chosen, found, v, training or {}, method, refs, log) for v in variants}
-    lines = {name: _score(chosen, refs, name, log) for name in others}
+    scores = {
+        variant: _scored(chosen, asked.triplets, variant, asked.training, asked.method, refs, log)
+        for variant in asked.variants
+    }
+    lines = {name: _score(chosen, refs, name, log) for name in asked.others}
     return _publish(folder, refs, scores, lines)
-
-
-def _check(
-    triplets: TripletSet, variants: Sequence[Variant], training: Values, others: Sequence[str]
-) -> None:
-    """Refuse impossible parts before hours are spent on the others."""
-    for name in training:
-        if name not in GROUPS:
-            raise ValueError(unknown("group of training", name, GROUPS))
-    for variant in variants:
-        triplets.first(variant.triplets)
-    for name in others:
-        known_method(name)
 
 
 def _scored(
@@ -171,12 +85,10 @@ def _scored(
 
 def _trained(profile: Profile, triplets: TripletSet, groups: Values, name: str) -> str:
     """Folder of a network, trained unless it is published."""
-    run = RunSettings.given(groups.get("run"), "run")
-    own = {group: values for group, values in groups.items() if group != "run"}
-    job = reformulation_job(profile.root, triplets, profile.encoder, **own)
-    job.training.share(run.devices)  # refused before anything is decoded
+    own = groups_of(groups)
+    job = reformulation_job(profile.root, triplets, profile.encoder, own)
     result = train_once(
-        f"train on {name}", train_reformulation_network, job, sum(job.amounts()), run, {}
+        f"train on {name}", train_reformulation_network, job, sum(job.amounts()), own.run, {}
     )
     return str(result["checkpoint"])
 

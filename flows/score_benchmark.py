@@ -10,26 +10,15 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.forms import (
-    PROFILE_CAPTIONING,
-    PROFILE_WORK,
-    BenchmarkChoice,
-    BenchmarkName,
-    Captioning,
-    Methods,
-    Overrides,
-    ProfileName,
-    Split,
-    Work,
-    with_choices,
-)
 from flows.ingest_collection import run_ingest
-from flows.profiles import resolve_profile
+from flows.requests import score_benchmark as requests
+from flows.requests.prepared import prepared_by
 from flows.running import RunLog, run_stages
 from storage.benchmarks.registry import benchmark_facts
-from tasks.artifacts import artifact_key, publish_markdown, stages_markdown
+from tasks.artifact_keys import artifact_key
+from tasks.artifacts import publish_markdown, stages_markdown
 from tasks.backbone_names import recognised_name
-from tasks.planner import plan_evaluation, runnable_methods
+from tasks.planner import plan_evaluation
 from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.redacted import redacting
 from tasks.report.artifact import section_markdown
@@ -154,42 +143,17 @@ def submit(stage: RankingStage, out: Path) -> list[Path]:
     result_serializer="json",
 )
 @redacting
-def score_benchmark(
-    benchmark: BenchmarkName,
-    folder: str,
-    split: Split = "val",
-    methods: Methods = (),
-    captioning: Captioning = PROFILE_CAPTIONING,
-    work: Work = PROFILE_WORK,
-    profile: ProfileName = "tiny",
-    settings: Overrides = None,
-    out: str = "",
-    options: dict[str, Any] | None = None,
-    retry_failed: bool = False,
-) -> dict[str, Any]:
-    """Rank and score methods on a benchmark; on another CLIP: rerun-backbone.
-
-    Args:
-        benchmark: Name of the benchmark.
-        folder: The benchmark's folder in its published layout, images included.
-        split: One of the benchmark's own. Where targets are hidden, submission files are written.
-        out: Folder for the report and the submission files; empty: out/score/BENCHMARK-SPLIT.
-        options: Protocol switches of the benchmark's loader.
-        retry_failed: Retry failed rows: captions, answers of a language model that were refused.
-    """
-    choice = BenchmarkChoice(name=benchmark, folder=folder, split=split)
-    chosen = resolve_profile(profile, with_choices(settings, captioning, work))
-    ref = choice.ref(chosen, options)
+@prepared_by(requests.score_benchmark)
+def score_benchmark(asked: requests.ScoreRequest) -> dict[str, Any]:
+    """Evaluate on one benchmark."""
+    title = f"{asked.ref.name} {asked.ref.split}"
     outcome = evaluate(
-        chosen,
-        [ref],
-        methods or runnable_methods(chosen),
-        Path(out or f"out/score/{benchmark}-{split}"),
-        f"{benchmark} {split}",
-        commands=[
-            f"cirflow run score-benchmark --profile {profile} --set benchmark={benchmark} "
-            f"--set folder={folder} --set split={split}"
-        ],
-        retry_failed=retry_failed,
+        asked.profile,
+        [asked.ref],
+        asked.methods,
+        asked.out,
+        title,
+        commands=[asked.command],
+        retry_failed=asked.retry_failed,
     )
     return outcome.as_json()

@@ -12,7 +12,7 @@ import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext
 
-from tasks.artifacts import artifact_key
+from tasks.artifact_keys import artifact_key
 
 SECONDS_BETWEEN: Final = 10.0
 

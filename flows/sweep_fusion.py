@@ -7,24 +7,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from prefect import flow
 
-from flows.forms import (
-    PROFILE_CAPTIONING,
-    PROFILE_WORK,
-    BenchmarkChoice,
-    BenchmarkName,
-    Captioning,
-    Overrides,
-    ProfileName,
-    Split,
-    Work,
-    with_choices,
-)
 from flows.ingest_collection import run_ingest
-from flows.profiles import resolve_profile
+from flows.requests import sweep_fusion as requests
+from flows.requests.prepared import prepared_by
 from flows.running import RunLog, run_stages
 from models.retrieval.cvsi_settings import CvsiWeights
 from storage.locations.location import Location
@@ -55,35 +44,10 @@ def both_methods(profile: Profile, family: str) -> Profile:
     result_serializer="json",
 )
 @redacting
-def sweep_fusion(
-    benchmark: BenchmarkName,
-    folder: str,
-    split: Split = "val",
-    step: float = 0.1,
-    captioning: Captioning = PROFILE_CAPTIONING,
-    work: Work = PROFILE_WORK,
-    profile: ProfileName = "tiny",
-    settings: Overrides = None,
-    out: str = "out/sweep",
-    collection: str = "",
-    method: Literal["cvsi", "cvsi-instructcir"] = "cvsi",
-) -> dict[str, Any]:
-    """Try fusion weights on a grid; the best are printed and all are kept.
-
-    Choose weights on one split and report on another.
-
-    Args:
-        benchmark: Name of the benchmark.
-        folder: The benchmark's folder in its published layout, images included.
-        split: A split with public targets.
-        step: Grid step of the weights.
-        out: Folder for the JSON file of all results.
-        collection: Name of the image collection; empty: BENCHMARK-SPLIT.
-        method: cvsi: every alpha, beta and gamma. cvsi-instructcir: every weight of InstructCIR.
-    """
-    choice = BenchmarkChoice(name=benchmark, folder=folder, split=split, collection=collection)
-    chosen = resolve_profile(profile, with_choices(settings, captioning, work))
-    ref = choice.ref(chosen)
+@prepared_by(requests.sweep_fusion)
+def sweep_fusion(asked: requests.SweepRequest) -> dict[str, Any]:
+    """Make the features once, then score every point of the grid."""
+    chosen, ref, method = asked.profile, asked.ref, asked.method
     loaded = ref.load()
     run_ingest(chosen.root, image_folder(loaded), ref.collection_name)
     weighted = (every_part if method == "cvsi" else both_methods)(chosen, loaded.family)
@@ -91,18 +55,18 @@ def sweep_fusion(
     log = RunLog()
     run_stages(plan.upstream, log, chosen.allow_gaps)
     if method == "cvsi":
-        results = sweep_weights(plan.rankings[0], weight_grid(step))
+        results = sweep_weights(plan.rankings[0], weight_grid(asked.step))
     else:
-        results = sweep_shares(plan.rankings[0], share_grid(step))
+        results = sweep_shares(plan.rankings[0], share_grid(asked.step))
     file = (
         f"{ref.collection_name}.json"
         if method == "cvsi"
         else f"{ref.collection_name}-{method}.json"
     )
-    Location(out).replace(file, json.dumps(results, indent=1).encode())
+    Location(asked.out).replace(file, json.dumps(results, indent=1).encode())
     return {
         "stages": [stage.as_json() for stage in log.stages],
         "tried": len(results),
         "best": results[:5],
-        "all": str(Path(out, file).resolve()),
+        "all": str(Path(asked.out, file).resolve()),
     }

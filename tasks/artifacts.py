@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -15,18 +14,6 @@ from tasks.unrecorded import is_unrecorded
 
 LARGEST: Final = 150_000
 """Bytes of one artifact; the UI's list of artifacts goes blank when they are megabytes."""
-
-
-def artifact_key(*parts: str) -> str:
-    """A key that Prefect takes: lower case letters, digits and dashes; never empty.
-
-    Raises:
-        ValueError: the parts have neither a letter nor a digit.
-    """
-    key = re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
-    if not key:
-        raise ValueError(f"an artifact's key needs a letter or digit; {parts!r} has none")
-    return key
 
 
 def publish_markdown(key: str, text: str, description: str) -> None:

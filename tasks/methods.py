@@ -8,10 +8,9 @@ from dataclasses import replace
 from models.retrieval.cvsi_settings import CVSI, SEARCH_FAMILY, CvsiSettings
 from models.retrieval.ldre import LDRE, LdreSettings
 from models.retrieval.method_records import Method, late_fusion
-from models.retrieval.methods import method, needs
+from models.retrieval.methods import METHODS, method, needs
 from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS
 from tasks.networks import network_facts, network_problem
-from tasks.scoring.ledger import not_zero_shot
 from tasks.settings import Profile
 
 
@@ -67,6 +66,19 @@ def why_not_ready(name: str, profile: Profile) -> str:
     return ""
 
 
+def runnable_methods(profile: Profile) -> list[str]:
+    """Methods that need nothing except the profile, and that its models can serve."""
+    suited = (name for name in METHODS if name not in profile.unsuited)
+    return [name for name in suited if not why_not_ready(name, profile)]
+
+
+def left_out(profile: Profile) -> dict[str, str]:
+    """The methods of this project that `runnable_methods` leaves out, each with its reason."""
+    why = {name: why_not_ready(name, profile) for name, row in METHODS.items() if row.runs}
+    why |= dict.fromkeys(profile.unsuited, "these models cannot serve it (`unsuited`)")
+    return {name: reason for name, reason in why.items() if reason}
+
+
 def label_of(name: str, profile: Profile) -> str:
     """The label that all numbers of a method must carry; empty for most methods.
 
@@ -75,5 +87,7 @@ def label_of(name: str, profile: Profile) -> str:
     """
     if "reformulation" not in needs(method(name), SEARCH_FAMILY):
         return ""
+    from tasks.scoring.ledger import not_zero_shot  # brings the reader of tables
+
     facts = network_facts(profile.network.checkpoint)
     return not_zero_shot({"zero_shot": facts.zero_shot, "zero_shot_reason": facts.zero_shot_reason})

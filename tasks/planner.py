@@ -12,8 +12,9 @@ from typing import Literal, TypeVar
 
 from models.instructcir.query_forms import GALLERY_FEATURE, QUERY_FORMS
 from models.retrieval.method_records import AnyRecipe
-from models.retrieval.methods import METHODS, QUERY_FEATURES
-from tasks.methods import configured_method, settings_of, why_not_ready
+from models.retrieval.methods import QUERY_FEATURES
+from tasks.choices import CaptionKind
+from tasks.methods import configured_method, settings_of
 from tasks.query_sets import BenchmarkRef, Queries
 from tasks.settings import Profile
 from tasks.stages.caption_features import CaptionFeatureStage
@@ -28,7 +29,6 @@ from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage, inputs_of
 
 StageT = TypeVar("StageT", bound=Stage)
-CaptionKind = Literal["ensemble", "single", "instructcir"]
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,6 @@ class EvaluationPlan:
     def upstream(self) -> list[Stage]:
         """Stages that the rankings read, inputs first."""
         return inputs_of(self.rankings)
-
-
-def runnable_methods(profile: Profile) -> list[str]:
-    """Methods that need nothing except the profile, and that its models can serve."""
-    suited = (name for name in METHODS if name not in profile.unsuited)
-    return [name for name in suited if not why_not_ready(name, profile)]
 
 
 def plan_evaluation(profile: Profile, ref: BenchmarkRef, methods: Sequence[str]) -> EvaluationPlan:

@@ -16,11 +16,9 @@ from models.settings import Settings
 from storage.benchmarks.indexing import IndexedCategory, index_category
 from storage.benchmarks.records import Benchmark, Query
 from storage.benchmarks.registry import benchmark_facts, load_benchmark
-from storage.collections.collection import Collection
-from storage.collections.pointers import Listing
+from storage.collections.known import Listing
 from storage.locations.location import Location
 from storage.tables.keys import content_key
-from storage.tables.schemas import OK
 
 WORLD_NOTE = "world.json"
 """A file in the folder of a benchmark that marks it as drawn."""
@@ -178,6 +176,8 @@ def load_query_set(root: str, ref: BenchmarkRef) -> QuerySet:
 
 def _present_listing(root: str, ref: BenchmarkRef) -> Listing:
     """The present listing of the collection, at the place of the benchmark's images."""
+    from storage.collections.collection import Collection
+
     benchmark = ref.load()
     folder = Location(image_folder(benchmark)).root if benchmark.image_paths else ""
     collection = Collection.open(Location(root), ref.collection_name, folder)
@@ -186,6 +186,9 @@ def _present_listing(root: str, ref: BenchmarkRef) -> Listing:
 
 @functools.lru_cache(maxsize=8)
 def _load_query_set(root: str, ref_json: str, listing: Listing) -> QuerySet:
+    from storage.collections.collection import Collection
+    from storage.tables.schemas import OK
+
     ref = BenchmarkRef.model_validate_json(ref_json)
     benchmark = ref.load()
     rows = Collection.listed(Location(root), ref.collection_name, listing).rows()

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from deployments.display import console, show_stages
 from deployments.errors import UserError
-from deployments.flow_parameters import fitted, parameter_texts, setting_texts
+from deployments.flow_parameters import checked, fitted, parameter_texts, setting_texts
 from deployments.prefect_session import configure_prefect, run_flow
 from models.spelling import unknown
 
@@ -27,6 +27,15 @@ class FlowEntry(NamedTuple):
     module: str
     function: str
     help: str
+
+    def flow(self) -> Any:
+        """The flow; its import brings Prefect."""
+        return getattr(importlib.import_module(self.module), self.function)
+
+    def request(self) -> Any:
+        """The function that has the flow's parameters and checks them, without Prefect."""
+        module = self.module.replace("flows.", "flows.requests.")
+        return getattr(importlib.import_module(module), self.function)
 
 
 FLOWS = {
@@ -73,17 +82,26 @@ FLOWS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    names = "\n".join(f"  {name:18} {entry.help}" for name, entry in FLOWS.items())
+    names = "\n".join(f"  {line}" for line in flow_lines())
     parser.epilog = (
         f"flows:\n{names}\n\nparameters of one flow and their choices: cirflow run FLOW --list"
     )
-    parser.add_argument("flow", type=_flow_name, metavar="FLOW", help="name of a flow, see below")
+    parser.add_argument(
+        "flow", type=_flow_name, nargs="?", metavar="FLOW", help="name of a flow, see below"
+    )
     parser.add_argument("--profile", default="tiny", help="tiny, production or a TOML file")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter or a setting"
     )
-    parser.add_argument("--list", action="store_true", help="list the flow's parameters and stop")
+    parser.add_argument(
+        "--list", action="store_true", help="list a flow's parameters, or the flows"
+    )
     parser.add_argument("--json", action="store_true", help="print the flow's result as JSON")
+
+
+def flow_lines() -> list[str]:
+    """Each flow's name and purpose."""
+    return [f"{name:20} {entry.help}" for name, entry in FLOWS.items()]
 
 
 def _flow_name(name: str) -> str:
@@ -94,13 +112,17 @@ def _flow_name(name: str) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check everything that can be checked, then start Prefect and the flow."""
+    if arguments.flow is None:
+        if not arguments.list:
+            raise UserError(f"name a flow: cirflow run FLOW. Known: {', '.join(FLOWS)}")
+        print("\n".join(flow_lines()))
+        return 0
     entry = FLOWS[arguments.flow]
     if arguments.list:
         return _list_parameters(entry, arguments.profile)
+    parameters = checked_parameters(arguments)
     configure_prefect()
-    flow = getattr(importlib.import_module(entry.module), entry.function)
-    own, settings = _values(arguments, flow)
-    ran = run_flow(flow, {**own, "profile": arguments.profile, "settings": settings})
+    ran = run_flow(entry.flow(), parameters)
     if arguments.json:
         print(json.dumps(ran.result, default=str))
     else:
@@ -109,14 +131,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _values(arguments: argparse.Namespace, flow: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The flow's own parameters and the profile's settings, checked before Prefect starts."""
-    from prefect.exceptions import ParameterTypeError
+def checked_parameters(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The flow's parameters, checked as its run will check them, without Prefect and models.
 
+    Raises:
+        UserError: an unknown name, a value that does not fit, or a parameter that is missing.
+        ValueError: something that the parameters name is missing or cannot be used.
+    """
     from flows.profiles import nested, parse_assignments, resolve_profile
     from tasks.settings import Profile
 
-    parameters = dict(inspect.signature(flow.fn).parameters)
+    request = FLOWS[arguments.flow].request()
+    parameters = dict(inspect.signature(request).parameters)
     del parameters["profile"], parameters["settings"]  # these have options of their own
     own: dict[str, Any] = {}
     settings: dict[str, Any] = {}
@@ -128,14 +154,12 @@ def _values(arguments: argparse.Namespace, flow: Any) -> tuple[dict[str, Any], d
             settings[key] = value
         else:
             raise UserError(_unknown(arguments, key, parameters))
-    own = fitted(flow, nested(own))
+    own = fitted(request, nested(own))
     resolve_profile(arguments.profile, settings)
     _require(arguments.flow, parameters, own)
-    try:
-        flow.validate_parameters({**own, "profile": arguments.profile, "settings": settings})
-    except ParameterTypeError as error:
-        raise UserError(str(error)) from error
-    return own, settings
+    given = {**own, "profile": arguments.profile, "settings": settings}
+    checked(request, given)
+    return given
 
 
 def _unknown(arguments: argparse.Namespace, key: str, parameters: Iterable[str]) -> str:
@@ -170,7 +194,7 @@ def _require(name: str, parameters: Any, given: dict[str, Any]) -> None:
 
 
 def _list_parameters(entry: FlowEntry, profile: str) -> int:
-    flow = getattr(importlib.import_module(entry.module), entry.function)
+    flow = entry.flow()
     about, _, _ = (inspect.getdoc(flow.fn) or "").partition("\nArgs:")
     print(f"{about.strip()}\n\nparameters (--set NAME=VALUE):")
     for name, text in parameter_texts(flow):

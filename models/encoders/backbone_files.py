@@ -8,6 +8,7 @@ says: its table of tags, once for each of its versions.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import hashlib
 import importlib.metadata
@@ -127,6 +128,25 @@ def _known_models() -> dict[str, dict[str, Any]]:
     return {name: known for name, known in configs.items() if needed <= known.keys()}
 
 
+def require_known(spec: EncoderSpec) -> None:
+    """Refuse a name that is neither open_clip's nor a directory with a configuration.
+
+    Raises:
+        EncoderNotFound: Names those that are like it.
+    """
+    if spec.directory is not None:
+        architecture(spec)
+    elif schema_and_place(spec.source)[0] is None and spec.source not in _known_models():
+        known = list(_known_models())
+        alike = difflib.get_close_matches(spec.source, known, n=1, cutoff=0.8)
+        near = [name for name in known if name.lower().startswith(spec.source.lower()[:5])]
+        raise EncoderNotFound(
+            f"open_clip knows no {spec.name!r}, and no directory of that name holds "
+            f"{CONFIG_FILE}. {f'Did you mean {alike[0]!r}? ' if alike else ''}Names like it: "
+            f"{', '.join(near[:12] or known[:12])}"
+        )
+
+
 def forced_activation(spec: EncoderSpec) -> bool:
     """Whether QuickGELU has to be forced on for the tag's weights.
 
@@ -139,13 +159,7 @@ def forced_activation(spec: EncoderSpec) -> bool:
     """
     if schema_and_place(spec.source)[0]:
         return False
-    known = list(_known_models())
-    if spec.source not in known:
-        near = [name for name in known if name.lower().startswith(spec.source.lower()[:5])]
-        raise EncoderNotFound(
-            f"open_clip knows no {spec.name!r}, and no directory of that name holds "
-            f"{CONFIG_FILE}. Names like it: {', '.join(near[:12] or known[:12])}"
-        )
+    require_known(spec)
     if not spec.pretrained:
         tags = ", ".join(_tags(spec.source)) or "none exists"
         raise EncoderNotFound(

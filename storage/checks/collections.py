@@ -9,15 +9,14 @@ import polars as pl
 
 from storage.checks.findings import Fault, Findings, Listed, going_on
 from storage.checks.tables import ASIDE
+from storage.collections.known import Listing, pointer_path
 from storage.collections.names import pointer_of, rows_of
 from storage.collections.pointers import (
-    Listing,
     Place,
     Pointer,
     copy_path,
     listing_path,
     place_path,
-    pointer_path,
     pointer_text,
     publish_listing,
     read_listing,

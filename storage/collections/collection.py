@@ -20,15 +20,14 @@ from typing import Any
 import polars as pl
 
 from storage.collections.decoding import MAX_PIXELS
+from storage.collections.known import IfTaken, Listing, check_name, unknown_collection
 from storage.collections.names import (
     Change,
     Found,
-    IfTaken,
-    check_name,
     give_name,
     refuse_other_files,
 )
-from storage.collections.pointers import Listing, list_names, read_place, read_pointer
+from storage.collections.pointers import read_place, read_pointer
 from storage.collections.recovery import listing_keys
 from storage.collections.sources.candidates import Candidate, Limits
 from storage.collections.sources.files import list_files
@@ -46,10 +45,6 @@ from storage.tables.schemas import OK
 from storage.tables.table import IncompleteTable, Table, load_table, open_table
 
 Progress = Callable[[int, int | None], None]
-
-
-class UnknownCollection(LookupError):
-    """There is no collection of a name; the message lists the collections that exist."""
 
 
 @dataclass(frozen=True)
@@ -228,11 +223,7 @@ class Collection:
         check_name(name)
         pointer = read_pointer(location, name)
         if pointer is None:
-            known = ", ".join(list_collections(location)) or "none yet"
-            raise UnknownCollection(
-                f"there is no collection {name!r} at {location}; there are: {known}. Make it with"
-                f" `cirflow ingest SOURCE --name {name}`"
-            )
+            raise unknown_collection(location, name)
         listing = pointer.listing
         if source and not pointer.covers(source):
             listing = read_place(location, name, source) or listing
@@ -300,11 +291,6 @@ class Collection:
                 f"{len(wanted)} images are not stored, first {min(wanted)}: ingest their source"
                 " again"
             )
-
-
-def list_collections(location: Location) -> list[str]:
-    """Return the names of all collections, sorted."""
-    return list_names(location)
 
 
 @lru_cache(maxsize=4096)

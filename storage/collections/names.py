@@ -12,17 +12,16 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 
+from storage.collections.known import IfTaken, Listing, pointer_path
 from storage.collections.pointers import (
-    Listing,
     Pointer,
     copy_path,
     lies_in,
     mend_pointer,
-    pointer_path,
     pointer_text,
     publish_listing,
     read_place,
@@ -34,9 +33,6 @@ from storage.locations.damage import DamagedFile
 from storage.locations.location import Location
 from storage.tables.schemas import OK
 from storage.tables.table import Table, load_table
-
-IfTaken = Literal["refuse", "replace", "add"]
-"""What to do where a name stands for other images: refuse, stand for these instead, or for both."""
 
 _CONTENT = ("path", "image_id", "status", "meta_class")
 
@@ -75,20 +71,6 @@ class Change:
             return text
         now, before = ", ".join(self.places), ", ".join(self.places_before)
         return f"{text}; the name stands for {now} now, for {before} before"
-
-
-def check_name(name: str) -> None:
-    """Refuse a text that cannot be the name of a collection.
-
-    Raises:
-        ValueError: says which names are allowed.
-    """
-    letters = name.replace("-", "").replace("_", "").replace(".", "")
-    if not (letters.isalnum() and name.isascii() and name[0].isalnum() and len(name) <= 128):
-        raise ValueError(
-            f"{name!r} is not a name for a collection: use up to 128 letters, digits, '.', '_' and"
-            " '-', beginning with a letter or digit"
-        )
 
 
 # --------------------------------------------------------------------------- changing

@@ -10,7 +10,6 @@ name.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,26 +17,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage.collections.known import Listing, pointer_path
 from storage.locations.damage import DamagedFile, as_text, from_text, put_aside, read_checked
 from storage.locations.location import Location
 from storage.tables.keys import content_key
 
-_KEY = re.compile(r"[0-9a-f]{8,64}")
 _POINTER = {"name", "listing", "sources", "places", "source", "files", "images", "created"}
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A published listing: its key, and the spec key of the `sources` table of its rows."""
-
-    key: str
-    sources: str
-
-    def __post_init__(self) -> None:
-        if not all(
-            isinstance(key, str) and _KEY.fullmatch(key) for key in (self.key, self.sources)
-        ):
-            raise ValueError(f"it names the listing {self.key!r} of sources/{self.sources!r}")
 
 
 @dataclass(frozen=True)
@@ -78,11 +63,6 @@ def lies_in(source: str, place: str) -> bool:
     return source == place or source.startswith(f"{place.rstrip('/')}/")
 
 
-def pointer_path(name: str) -> str:
-    """The file of a name."""
-    return f"collections/{name}.json"
-
-
 def copy_path(name: str) -> str:
     """The file that says the same as the pointer."""
     return f"collections/copies/{name}.json"
@@ -96,12 +76,6 @@ def place_path(name: str, source: str) -> str:
 def listing_path(key: str) -> str:
     """The file of a listing."""
     return f"collections/listings/{key}.parquet"
-
-
-def list_names(location: Location) -> list[str]:
-    """The names of all collections, sorted."""
-    paths = [path.removeprefix("collections/") for path in location.list("collections")]
-    return [path[: -len(".json")] for path in paths if "/" not in path and path.endswith(".json")]
 
 
 def read_pointer(location: Location, name: str) -> Pointer | None:

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import polars as pl
 
+from storage.collections.known import Listing, list_collections
 from storage.collections.pointers import (
-    Listing,
-    list_names,
     listing_path,
     read_listing,
     read_pointer,
@@ -58,7 +57,7 @@ def _candidates(
     location: Location, listing: Listing, rows: pl.DataFrame
 ) -> Iterator[tuple[str, ...]]:
     yield from ((source,) for source in rows["source"].unique())
-    for name in list_names(location):
+    for name in list_collections(location):
         try:
             pointer = read_pointer(location, name)
         except DamagedFile:

@@ -14,10 +14,10 @@ from storage.tables.listing import list_tables
 from storage.tables.plans import DerivedKeys, Keys
 from storage.tables.schemas import OK
 from storage.tables.table import load_table
+from tasks.choices import Which
 from tasks.query_sets import BenchmarkRef, load_query_set
 
 Part = Literal["all", "references", "gallery"]
-Which = Literal["missing", "failed", "stale"]
 
 
 class ImageSet(Settings):

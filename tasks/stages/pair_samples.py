@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 from pydantic import Field, field_validator
@@ -21,6 +21,7 @@ from storage.collections.collection import Collection
 from storage.locations.location import Location
 from storage.tables.keys import content_key
 from storage.tables.plans import Keys
+from tasks.choices import Within
 from tasks.training.leak_guard import (
     Exclusion,
     Guarded,
@@ -30,8 +31,6 @@ from tasks.training.leak_guard import (
     ward_of,
     without_guarded,
 )
-
-Within = Literal["meta_class", "collection"]
 
 
 class PairSource(Settings):

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from prefect.context import TaskRunContext
 
-from tasks.artifacts import artifact_key, publish_markdown
+from tasks.artifact_keys import artifact_key
+from tasks.artifacts import publish_markdown
 from tasks.report.charts import chart_markdown
 from tasks.report.markdown import plain
 from tasks.training.curves import history_charts, history_in_words, loss_chart, validation_table

@@ -23,7 +23,8 @@ from tasks.training.triplet_sets import TripletSplit
 
 if TYPE_CHECKING:
     from models.instructcir.network import ReformulationNetwork
-    from tasks.training.job import ReformulationJob, RunSettings
+    from tasks.training.job import ReformulationJob
+    from tasks.training.run_settings import RunSettings
 
 ReadImages: TypeAlias = Callable[[Sequence[str]], Iterator[tuple[str, bytes]]]
 """Streams (image id, bytes) of the images asked for, in any order.

@@ -14,8 +14,9 @@ from tasks.training.card import model_card
 from tasks.training.curve_artifacts import show_curves
 from tasks.training.curves import curves_csv, curves_page
 from tasks.training.folder import History, TrainingFolder
-from tasks.training.job import ReformulationJob, RunSettings
+from tasks.training.job import ReformulationJob
 from tasks.training.publish import publish, publishing_once
+from tasks.training.run_settings import RunSettings
 from tasks.training.shown_progress import ShownProgress
 
 if TYPE_CHECKING:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Final, Literal
-
-from pydantic import Field
+from typing import Any, ClassVar, Final
 
 from models.encoders.spec import EncoderSpec
 from models.instructcir.settings import (
@@ -17,7 +15,6 @@ from models.instructcir.settings import (
     check_trainable,
 )
 from models.instructcir.training_settings import TrainingSettings
-from models.settings import Settings
 from storage.locations.location import Entry
 from tasks.engines import encoder_fingerprint
 from tasks.training.folder import TrainingFolder
@@ -25,33 +22,6 @@ from tasks.training.publish import Job
 from tasks.training.triplet_sets import TripletSet, TripletSplit, split_triplets
 
 PRODUCER: Final = "cirflow/reformulation/1"
-
-
-class RunSettings(Settings):
-    """Where and how fast a training runs; nothing here changes its result on one machine."""
-
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    """Hardware to train on."""
-    devices: int = Field(1, ge=1)
-    """GPUs (or CPU processes) that share each batch."""
-    strategy: Literal["ddp", "fsdp"] = "ddp"
-    """How several devices share the work: `ddp` copies the weights, `fsdp` shards them."""
-    workers: int = Field(0, ge=0)
-    """Threads of each device that prepare batches ahead."""
-    cache_mb: int = Field(2048, ge=0)
-    """MiB of memory for decoded pictures in each process; random crops keep whole pictures next to
-    the validated ones, with as much again."""
-    log_steps: int = Field(10, ge=1)
-    """Steps between two points of the curves."""
-    save_steps: int = Field(1000, ge=1)
-    """Most steps between two saved states."""
-    save_seconds: float = Field(300.0, ge=0)
-    """Most seconds between two saved states."""
-    loggers: tuple[Literal["csv", "tensorboard", "wandb", "mlflow", "comet"], ...] = (
-        "csv",
-        "tensorboard",
-    )
-    """Lightning loggers that record the run."""
 
 
 @dataclass(frozen=True)

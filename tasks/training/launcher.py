@@ -17,7 +17,8 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from tasks.training.callbacks import Report
-from tasks.training.job import ReformulationJob, RunSettings
+from tasks.training.job import ReformulationJob
+from tasks.training.run_settings import RunSettings
 from tasks.training.trainer import train_here
 
 _JOB_FILE = "job.json"

@@ -17,7 +17,8 @@ import polars as pl
 from storage.benchmarks.images import locate_images
 from storage.benchmarks.records import Benchmark
 from storage.benchmarks.registry import load_annotations
-from storage.collections.collection import Collection, UnknownCollection
+from storage.collections.collection import Collection
+from storage.collections.known import UnknownCollection
 from storage.locations.location import Location
 from storage.tables.schemas import OK
 from tasks.query_sets import BenchmarkRef, load_query_set

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
-
-import polars as pl
 
 from models.encoders.spec import EncoderSpec
 from models.textual_inversion.settings import LinCirConfig, WordMasking
@@ -54,25 +51,6 @@ class MappingJob(Job):
             "masking": self.words.masking,
             "captions": self.captions_key,
         }
-
-
-def read_captions(source: str, column: str = "caption") -> list[str]:
-    """Captions from a text file (one a line) or a column of a Parquet file.
-
-    Raises:
-        ValueError: the file holds no captions, or has no such column.
-    """
-    if source.endswith(".parquet"):
-        frame = pl.read_parquet(source)
-        if column not in frame.columns:
-            raise ValueError(f"{source} has no column {column!r}; it has {frame.columns}")
-        captions = [str(text) for text in frame[column].drop_nulls()]
-    else:
-        captions = Path(source).read_text(encoding="utf-8").splitlines()
-    captions = [text for text in captions if text.strip()]
-    if not captions:
-        raise ValueError(f"{source} holds no captions")
-    return captions
 
 
 def cached_captions(stage: CaptionStage) -> list[str]:

@@ -20,7 +20,8 @@ from models.instructcir.network import build_network
 from tasks.training.callbacks import Pace, Report, StepKeeper
 from tasks.training.data import load_data
 from tasks.training.folder import CHECKPOINT
-from tasks.training.job import ReformulationJob, RunSettings
+from tasks.training.job import ReformulationJob
+from tasks.training.run_settings import RunSettings
 
 _PRECISIONS: Final = {"fp32": "32-true", "bf16": "bf16-mixed"}
 _LOGGERS: Final = {

@@ -244,20 +244,20 @@ def test_the_command_line_lists_choices_and_groups(capsys: pytest.CaptureFixture
 
 def test_values_are_fitted_to_their_parameters() -> None:
     given = {"collection": 2024, "methods": "cvsi, lincir", "work": {"shard_size": 8}}
-    assert fitted(flow_of("embed-gallery"), given) == {
+    assert fitted(FLOWS["embed-gallery"].request(), given) == {
         "collection": "2024",
         "methods": ["cvsi", "lincir"],
         "work": {"shard_size": 8},
     }
     given = {"seeds": 5, "benchmarks": "cirr", "subsets": 9, "out": True}
-    assert fitted(flow_of("evaluate-world"), given) == {
+    assert fitted(FLOWS["evaluate-world"].request(), given) == {
         "seeds": [5],
         "benchmarks": ["cirr"],
         "subsets": 9,
         "out": "true",
     }
     reference = {"root": "r", "spec_key": "k"}  # text or a mapping
-    assert fitted(flow_of("train-reformulation"), {"triplets": reference}) == {
+    assert fitted(FLOWS["train-reformulation"].request(), {"triplets": reference}) == {
         "triplets": reference
     }
 

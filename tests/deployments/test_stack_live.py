@@ -27,7 +27,7 @@ import yaml
 from deployments.stack.resources import LIMITS, POOLS
 from deployments.stack.unresponsive_runs import NAME as RULE
 from deployments.stack.unresponsive_runs import crash_rule
-from storage.collections.collection import list_collections
+from storage.collections.known import list_collections
 from storage.locations.location import Location
 from tests.deployments.probes import listening_proxy, make_probe
 from tests.fakes.live_stack import LiveStack, clean_environment, environment_of

@@ -14,7 +14,8 @@ from dataclasses import replace
 from pydantic import TypeAdapter
 
 from tasks.training import instructcir as reformulation_training
-from tasks.training.job import ReformulationJob, RunSettings
+from tasks.training.job import ReformulationJob
+from tasks.training.run_settings import RunSettings
 from tasks.training.shown_progress import ShownProgress
 from tests.fakes.caption_backfill import serve
 

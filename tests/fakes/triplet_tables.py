@@ -74,6 +74,7 @@ def _row(position: int, reference: str, target: str, text: str) -> dict[str, obj
 
 def small_job(root: str, triplets: TripletSet, **changes: Any) -> ReformulationJob:
     """A job that trains a random CLIP of 32 pixels for a few steps; `training` is merged in."""
+    from flows.requests.train_reformulation import groups_of
     from flows.train_reformulation import reformulation_job
     from tests.fakes.small_clip import write_small_clip
 
@@ -94,6 +95,11 @@ def small_job(root: str, triplets: TripletSet, **changes: Any) -> ReformulationJ
         root,
         triplets,
         EncoderSpec(name=str(clip), device="cpu"),
-        loss={"temperature": 0.1},
-        **{**changes, "training": training | changes.get("training", {})},
+        groups_of(
+            {
+                "loss": {"temperature": 0.1},
+                **changes,
+                "training": training | changes.get("training", {}),
+            }
+        ),
     )

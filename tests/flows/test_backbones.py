@@ -53,7 +53,7 @@ class Ran:
 def ran(prefect_api: None, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """Both evaluations, made once."""
     from flows.rerun_backbones import rerun_backbone
-    from tasks.artifacts import artifact_key
+    from tasks.artifact_keys import artifact_key
 
     out = tmp_path_factory.mktemp("backbones")
     world = write_world(out / "world", SIZE, seed=51)
@@ -227,7 +227,7 @@ def test_the_page_shows_both_backbones_beside_the_papers(ran: Ran) -> None:
 
 
 def test_scores_come_with_a_small_strip_and_the_full_report(ran: Ran) -> None:
-    from tasks.artifacts import artifact_key
+    from tasks.artifact_keys import artifact_key
 
     for result in ran.results:
         page = ran.pages[artifact_key("scores", "cirr-val", result["backbone"])]

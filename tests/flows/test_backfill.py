@@ -122,7 +122,7 @@ def test_missing_is_what_has_no_captions_yet(root: Path) -> None:
 
 
 def test_failed_is_what_was_tried_and_failed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows.backfill_captions import Selector
+    from flows.requests.backfill_captions import Selector
 
     images = add(root, 3, seed=3)
     with monkeypatch.context() as patch:
@@ -136,7 +136,7 @@ def test_failed_is_what_was_tried_and_failed(root: Path, monkeypatch: pytest.Mon
 
 
 def test_stale_is_what_has_captions_under_other_settings_only(root: Path) -> None:
-    from flows.backfill_captions import Selector
+    from flows.requests.backfill_captions import Selector
 
     old = add(root, 3, seed=5)
     backfill(root, n=1)
@@ -161,7 +161,7 @@ def test_stale_is_what_has_captions_under_other_settings_only(root: Path) -> Non
 def test_a_range_of_days_counts_when_an_image_came_in(
     root: Path, since: datetime.date | None, until: datetime.date | None, chosen: set[str]
 ) -> None:
-    from flows.backfill_captions import Selector
+    from flows.requests.backfill_captions import Selector
 
     came = {
         "before": add(root, 2, seed=7, day=NIGHT - datetime.timedelta(days=1)),
@@ -219,7 +219,7 @@ def test_without_a_pace_no_time_is_invented(root: Path) -> None:
 
 
 def test_the_end_says_which_rows_failed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows.backfill_captions import Selector
+    from flows.requests.backfill_captions import Selector
 
     images = add(root, 4, seed=16)
     damage(monkeypatch, images[2:3])
@@ -293,7 +293,8 @@ def helpers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any], 
 def test_helpers_are_given_the_same_choices(
     root: Path, helpers: list[tuple[str, dict[str, Any], int]]
 ) -> None:
-    from flows.backfill_captions import Selector, backfill_captions
+    from flows.backfill_captions import backfill_captions
+    from flows.requests.backfill_captions import Selector
 
     add(root, 5, seed=18)
     chosen = Selector(since=datetime.date(2020, 1, 1))

@@ -20,7 +20,8 @@ TUNING = {"epochs": 1, "batch_size": 8, "rank": 2}
 
 
 def test_a_teacher_is_asked_once(prefect_results: Path, tmp_path: Path) -> None:
-    from flows.finetune_rewriter import Teacher, finetune_rewriter
+    from flows.finetune_rewriter import finetune_rewriter
+    from flows.requests.finetune_rewriter import Teacher
     from tests.fakes.checkpoints import save_llama
 
     root = tmp_path / "tables"

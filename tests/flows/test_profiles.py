@@ -20,8 +20,7 @@ from models.captioners.blip2 import Blip2Settings
 from models.captioners.llava import LlavaSettings
 from models.captioners.openai_images import OpenAIImagesSettings
 from models.generators.transformers import TransformersSettings
-from tasks.methods import configured_method
-from tasks.planner import runnable_methods
+from tasks.methods import configured_method, runnable_methods
 from tasks.settings import Profile
 
 

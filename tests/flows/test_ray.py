@@ -50,7 +50,7 @@ def noted(
     tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], list[dict[str, Any]]]:
     """What the worker processes of Ray did, in order."""
-    from flows.ray_workers import RayWorkers
+    from flows.requests.backfill_captions import RayWorkers
 
     needs_ray()
     log = tmp_path / "log.jsonl"
@@ -74,7 +74,7 @@ def test_two_worker_processes_make_the_table_that_one_process_makes(
     noted: Callable[[], list[dict[str, Any]]],
     task_states: States,
 ) -> None:
-    from flows.ray_workers import RayWorkers
+    from flows.requests.backfill_captions import RayWorkers
 
     draw_folder(tmp_path / "pictures", IMAGES, seed=47)
     alone, shared = tmp_path / "alone", tmp_path / "shared"
@@ -114,7 +114,7 @@ def test_the_shard_of_a_worker_that_dies_goes_to_another(
     prefect_results: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from flows.ray_workers import RayWorkers
+    from flows.requests.backfill_captions import RayWorkers
 
     monkeypatch.setenv(ray_process.DEATH, str(tmp_path / "died"))
     draw_folder(tmp_path / "pictures", 4 * SHARD, seed=48)
@@ -128,7 +128,7 @@ def test_the_shard_of_a_worker_that_dies_goes_to_another(
 
 
 def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows.ray_workers import RayWorkers
+    from flows.requests.backfill_captions import RayWorkers
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert RayWorkers().workers == 0  # nobody who does not ask for Ray needs it
@@ -138,7 +138,7 @@ def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
 
 def test_ray_and_further_runs_exclude_each_other(tmp_path: Path) -> None:
     from flows.backfill_captions import backfill_captions
-    from flows.ray_workers import RayWorkers
+    from flows.requests.backfill_captions import RayWorkers
 
     needs_ray()
     draw_folder(tmp_path / "pictures", 1)

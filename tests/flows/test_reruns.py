@@ -238,7 +238,7 @@ class OneRefused:
 def test_failed_rows_are_kept_counted_refused_and_retried_when_asked(
     root: Path, calls: list[tuple[str, ...]], prefect_results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows.backfill_captions import Selector
+    from flows.requests.backfill_captions import Selector
 
     victim = stage_of(root).planned()[5]
     with monkeypatch.context() as patch:

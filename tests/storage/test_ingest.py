@@ -11,13 +11,8 @@ import pyarrow as pa
 import pytest
 
 from storage.collections import writer as ingest_writer
-from storage.collections.collection import (
-    Collection,
-    IngestSummary,
-    UnknownCollection,
-    ingest,
-    list_collections,
-)
+from storage.collections.collection import Collection, IngestSummary, ingest
+from storage.collections.known import UnknownCollection, list_collections
 from storage.collections.sources import files as source_files
 from storage.locations.location import Location
 from storage.tables import part_files

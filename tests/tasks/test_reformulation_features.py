@@ -20,9 +20,9 @@ from storage.collections.collection import ingest
 from storage.locations.location import Location
 from storage.tables.keys import content_key
 from tasks import networks
-from tasks.methods import label_of, why_not_ready
+from tasks.methods import label_of, runnable_methods, why_not_ready
 from tasks.networks import network_facts, network_problem, why_not_zero_shot
-from tasks.planner import gallery_stages, plan_evaluation, runnable_methods
+from tasks.planner import gallery_stages, plan_evaluation
 from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.scoring.ledger import not_zero_shot, read_ledger
 from tasks.scoring.published import published_for

@@ -230,7 +230,7 @@ def test_a_table_without_any_text_still_has_a_page(
 
 
 def test_sources_as_typed() -> None:
-    from flows.generate_triplets import pair_sources
+    from flows.requests.generate_triplets import pair_sources
 
     assert pair_sources(["a", "b"], "collection", {"b": 2.0}) == (
         PairSource(collection="a", within="collection"),
@@ -240,7 +240,7 @@ def test_sources_as_typed() -> None:
         PairSource(collection="a"),
         PairSource(collection="b", within="collection"),
     )
-    with pytest.raises(ValueError, match="mix names c; the collections are a, b"):
+    with pytest.raises(ValueError, match="unknown collection in mix 'c'; known: a, b"):
         pair_sources(["a", "b"], "meta_class", {"c": 1.0})
     with pytest.raises(ValueError, match="a collection is named twice"):
         PairSample(sources=pair_sources(["a", "a"], "meta_class", {}), count=1)

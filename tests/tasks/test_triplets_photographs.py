@@ -31,6 +31,7 @@ def test_real_photographs_become_triplets_and_a_trained_network(
     shared_data: Path, tmp_path: Path
 ) -> None:
     from flows.generate_triplets import triplet_set, triplet_stage
+    from flows.requests.train_reformulation import groups_of
     from flows.train_reformulation import reformulation_job
     from tests.fakes.killed_trainings import assert_kills_change_nothing
 
@@ -75,5 +76,7 @@ def test_real_photographs_become_triplets_and_a_trained_network(
     triplets = triplet_set(stage)
     assert len(triplets.split(32).training) >= 0.4 * PAIRS
     training = {"batch_size": 8, "max_steps": STEPS, "validation": 32, "validate_every": 100}
-    job = reformulation_job(profile.root, triplets, profile.encoder, training=training)
+    job = reformulation_job(
+        profile.root, triplets, profile.encoder, groups_of({"training": training})
+    )
     assert_kills_change_nothing(job, tmp_path, steps=STEPS, kills=5, longest=80)

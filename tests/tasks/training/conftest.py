@@ -35,7 +35,7 @@ def triplets(tmp_path_factory: pytest.TempPathFactory) -> TripletSet:
 def published(triplets: TripletSet, tmp_path_factory: pytest.TempPathFactory) -> ReformulationJob:
     """A job of two steps that is published; tests only read its folder."""
     from tasks.training.instructcir import train_reformulation_network
-    from tasks.training.job import RunSettings
+    from tasks.training.run_settings import RunSettings
     from tests.fakes.triplet_tables import small_job
 
     root = str(tmp_path_factory.mktemp("published"))

@@ -9,7 +9,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from storage.collections.collection import UnknownCollection, ingest
+from storage.collections.collection import ingest
+from storage.collections.known import UnknownCollection
 from storage.locations.location import Location
 from tasks.query_sets import BenchmarkRef
 from tasks.stages.pair_samples import PairSample, PairSource

@@ -165,7 +165,7 @@ def test_misses_are_read_at_once_and_decoded_in_threads() -> None:
 def test_the_collection_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from models.instructcir.network import build_network
     from tasks.training.data import load_data
-    from tasks.training.job import RunSettings
+    from tasks.training.run_settings import RunSettings
 
     job = small_job(str(tmp_path), write_triplets(str(tmp_path)))
     network = build_network(job.encoder, job.network)

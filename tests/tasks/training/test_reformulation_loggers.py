@@ -29,7 +29,7 @@ def test_every_logger_takes_what_it_is_given(name: str, tmp_path: Path) -> None:
 
 
 def test_the_settings_offer_exactly_these() -> None:
-    from tasks.training.job import RunSettings
+    from tasks.training.run_settings import RunSettings
     from tasks.training.trainer import _LOGGERS
 
     (offered, _) = get_args(RunSettings.model_fields["loggers"].annotation)
@@ -37,7 +37,7 @@ def test_the_settings_offer_exactly_these() -> None:
 
 
 def test_a_second_start_writes_beside_the_first(tmp_path: Path) -> None:
-    from tasks.training.job import RunSettings
+    from tasks.training.run_settings import RunSettings
     from tasks.training.trainer import _loggers
 
     run = RunSettings(loggers=("csv",))

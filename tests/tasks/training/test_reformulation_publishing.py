@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     import torch
 
     from models.instructcir.network import ReformulationNetwork
-    from tasks.training.job import ReformulationJob, RunSettings
+    from tasks.training.job import ReformulationJob
+    from tasks.training.run_settings import RunSettings
     from tasks.training.shown_progress import ShownProgress
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -41,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def run_settings(**changes: Any) -> RunSettings:
     """Train on the CPU, without logs."""
-    from tasks.training.job import RunSettings
+    from tasks.training.run_settings import RunSettings
 
     return RunSettings(**{"accelerator": "cpu", "loggers": ()} | changes)
 

@@ -32,14 +32,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from models.instructcir.lightning_module import ReformulationModule
-    from tasks.training.job import ReformulationJob, RunSettings
+    from tasks.training.job import ReformulationJob
+    from tasks.training.run_settings import RunSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run_settings(**changes: Any) -> RunSettings:
     """Train on the CPU, without logs, and save every third step."""
-    from tasks.training.job import RunSettings
+    from tasks.training.run_settings import RunSettings
 
     return RunSettings(
         **{"accelerator": "cpu", "log_steps": 1, "save_steps": 3, "loggers": ()} | changes
@@ -541,6 +542,7 @@ def test_killed_at_random_moments_and_resumed(tmp_path: Path, triplets: TripletS
 
 
 def test_settings_and_triplets_that_cannot_be_trained(tmp_path: Path, triplets: TripletSet) -> None:
+    from flows.requests.train_reformulation import groups_of
     from flows.train_reformulation import reformulation_job
 
     for changes, message in (
@@ -553,7 +555,9 @@ def test_settings_and_triplets_that_cannot_be_trained(tmp_path: Path, triplets: 
         with pytest.raises(ValueError, match=message):
             job_at(tmp_path, triplets, **changes)
     with pytest.raises(ValueError, match="generate"):
-        reformulation_job(str(tmp_path), triplets.first(2), job_at(tmp_path, triplets).encoder)
+        reformulation_job(
+            str(tmp_path), triplets.first(2), job_at(tmp_path, triplets).encoder, groups_of({})
+        )
 
 
 def test_the_key_follows_texts_and_settings_but_not_places(

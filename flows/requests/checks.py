@@ -1,0 +1,156 @@
+"""Checks that requests share: places, names and checkpoints. None of them loads a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from models.encoders.backbone_files import require_known
+from models.engine_settings import CheckpointSettings, EngineSettings
+from models.prompts.library import load_prompt
+from models.retrieval.cvsi_settings import SEARCH_FAMILY
+from models.retrieval.features import GALLERY_FEATURES
+from models.retrieval.methods import method, needs
+from storage.collections.known import require_collection
+from storage.locations.access import require_access
+from storage.locations.location import Location
+from tasks.methods import why_not_ready
+from tasks.query_sets import BenchmarkRef
+from tasks.settings import Profile
+
+
+def require_root(profile: Profile) -> None:
+    """Refuse a root that cannot be written to.
+
+    Raises:
+        LocationError: says why, and what to set.
+    """
+    require_access(Location(profile.root))
+
+
+def require_collections(root: str, names: Iterable[str]) -> None:
+    """Refuse names that no collection has.
+
+    Raises:
+        UnknownCollection: a name is unknown; the message lists the collections that exist.
+    """
+    for name in names:
+        require_collection(Location(root), name)
+
+
+def require_benchmarks(refs: Iterable[BenchmarkRef]) -> None:
+    """Refuse benchmarks whose files or images are not where they should be.
+
+    Raises:
+        BenchmarkError: says which, and where they were looked for.
+    """
+    for ref in refs:
+        ref.load()
+
+
+def require_methods(
+    profile: Profile,
+    methods: Sequence[str],
+    families: Sequence[str] = (SEARCH_FAMILY,),
+    *,
+    gallery_only: bool = False,
+    trains_mapping: bool = False,
+) -> None:
+    """Refuse methods that lack something: a backbone, a checkpoint, a prompt.
+
+    Args:
+        profile: Engines and settings.
+        methods: Their names.
+        families: Benchmark families whose prompts and weights are used.
+        gallery_only: Only the gallery's features are made.
+        trains_mapping: LinCIR's mapping network is trained first.
+
+    Raises:
+        ValueError: says what is missing, and what to set.
+    """
+    for name in methods:
+        if reason := why_not_ready(name, profile):
+            raise ValueError(f"{name} cannot run: {reason}")
+    require_backbone(profile)
+    wanted = {
+        need
+        for name in methods
+        for family in families
+        for need in _needs(name, family, gallery_only)
+    }
+    for need in sorted(wanted):
+        kind, _, which = need.partition(":")
+        if kind == "mapping" and not (trains_mapping and which == "lincir"):
+            setting = "checkpoint" if which == "lincir" else which
+            require_checkpoint(f"mapping.{setting}", profile.mapping.of(which))
+    if wanted & {"captions", "single_caption"}:
+        require_engine("captioner", profile.captioner)
+    if wanted & {"edits", "single_edit", "objects"}:
+        require_engine("generator", profile.generator)
+    for family in families if wanted & {"edits", "single_edit"} else ():
+        load_prompt(profile.prompts.edit_of(family))
+    if "objects" in wanted:
+        load_prompt(profile.prompts.objects)
+
+
+def _needs(name: str, family: str, gallery_only: bool) -> tuple[str, ...]:
+    row = method(name)
+    if not gallery_only:
+        return needs(row, family)
+    return tuple(need for own in row.recipe(family).gallery for need in GALLERY_FEATURES[own].needs)
+
+
+def require_engine(setting: str, engine: EngineSettings) -> None:
+    """Refuse an engine whose checkpoint is a folder that does not exist; hub ids are not asked for.
+
+    Raises:
+        ValueError: names the setting.
+    """
+    if isinstance(engine, CheckpointSettings) and engine.model.startswith(("/", ".", "~")):
+        require_checkpoint(f"{setting}.model", engine.model)
+
+
+def require_checkpoint(setting: str, place: str) -> None:
+    """Refuse a checkpoint on this machine that does not exist.
+
+    Raises:
+        ValueError: names the setting.
+    """
+    if not place.startswith("s3://") and not Path(place).exists():
+        raise ValueError(
+            f"there is nothing at {setting}={place}; set {setting} to a folder or file that "
+            "exists, or choose other methods (cirflow methods)"
+        )
+
+
+def require_backbone(profile: Profile) -> None:
+    """Refuse a backbone that does not exist.
+
+    Raises:
+        EncoderNotFound: names those that are like it.
+    """
+    require_known(profile.encoder)
+
+
+def require_evaluation(
+    profile: Profile,
+    refs: Sequence[BenchmarkRef],
+    methods: Sequence[str],
+    *,
+    trains_mapping: bool = False,
+) -> None:
+    """Refuse an evaluation that lacks something: images, a backbone, checkpoints, prompts, a root.
+
+    Args:
+        profile: Engines and settings.
+        refs: The benchmarks.
+        methods: Names of methods.
+        trains_mapping: LinCIR's mapping network is trained first.
+
+    Raises:
+        ValueError: says what is missing, and what to set.
+    """
+    require_benchmarks(refs)
+    families = tuple(dict.fromkeys(ref.load().family for ref in refs))
+    require_methods(profile, methods, families, trains_mapping=trains_mapping)
+    require_root(profile)

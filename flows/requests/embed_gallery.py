@@ -1,0 +1,53 @@
+"""What is asked of `embed-gallery`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flows.forms import (
+    PROFILE_CAPTIONING,
+    PROFILE_CLIP,
+    PROFILE_WORK,
+    Captioning,
+    Clip,
+    MethodName,
+    Overrides,
+    ProfileName,
+    Work,
+    with_choices,
+)
+from flows.profiles import resolve_profile
+from flows.requests.checks import require_collections, require_methods, require_root
+from tasks.settings import Profile
+
+
+@dataclass(frozen=True)
+class EmbedRequest:
+    """A collection, and the methods that it will be searched by."""
+
+    profile: Profile
+    collection: str
+    methods: tuple[str, ...]
+
+
+def embed_gallery(
+    collection: str,
+    methods: tuple[MethodName, ...] = ("cvsi",),
+    backbone: Clip = PROFILE_CLIP,
+    captioning: Captioning = PROFILE_CAPTIONING,
+    work: Work = PROFILE_WORK,
+    profile: ProfileName = "tiny",
+    settings: Overrides = None,
+) -> EmbedRequest:
+    """Make everything that searching a collection needs.
+
+    Args:
+        collection: Name of an ingested collection.
+        methods: Methods that it will be searched by.
+        backbone: The CLIP whose features are made.
+    """
+    chosen = resolve_profile(profile, with_choices(settings, backbone, captioning, work))
+    require_collections(chosen.root, [collection])
+    require_methods(chosen, methods, gallery_only=True)
+    require_root(chosen)
+    return EmbedRequest(chosen, collection, methods)

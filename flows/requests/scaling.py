@@ -1,0 +1,154 @@
+"""What is asked of `scaling`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from flows.form_fields import Values
+from flows.forms import BenchmarkChoice, MethodName, Overrides, ProfileName
+from flows.profiles import resolve_profile
+from flows.requests.checks import require_evaluation
+from flows.requests.train_reformulation import groups_of
+from tasks.query_sets import BenchmarkRef
+from tasks.settings import Profile
+
+if TYPE_CHECKING:
+    from tasks.training.triplet_sets import TripletSet
+
+LeftOut = Literal[
+    "cross-attention", "ema", "predictor", "text tower training", "all but the original CLIP"
+]
+
+WITHOUT: Mapping[LeftOut, dict[str, Values]] = {
+    "cross-attention": {"network": {"cross_attended_blocks": 0}},
+    "ema": {"ema": {"enabled": False}},
+    "predictor": {"network": {"predictor": False}},
+    "text tower training": {"network": {"text_tower": "frozen"}},
+    "all but the original CLIP": {
+        "network": {"cross_attended_blocks": 0, "predictor": False},
+        "ema": {"enabled": False},
+    },
+}
+"""The settings that an ablation changes. Table V has the one without EMA, and the original CLIP:
+both towers trained just as long, and the sum of their embeddings as the query."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One network to train.
+
+    Attributes:
+        triplets: pairs of the sample that it sees.
+        without: the part that is left out; empty for the whole network.
+    """
+
+    triplets: int
+    without: LeftOut | Literal[""] = ""
+
+    @property
+    def name(self) -> str:
+        """Its name in tables."""
+        return f"{self.triplets:,}" + (f" without {self.without}" if self.without else "")
+
+
+@dataclass(frozen=True)
+class DrawnWorlds:
+    """Embedded worlds to score on: their seeds, and the queries in each."""
+
+    seeds: tuple[int, ...]
+    subsets: int
+    circo_queries: int
+    fashion_queries: int
+
+
+@dataclass(frozen=True)
+class ScalingRequest:
+    """Networks to train on nested sets, and to score.
+
+    Attributes:
+        profile: Engines and settings.
+        triplets: The largest set.
+        variants: The networks.
+        refs: Benchmarks to score on, before those of the worlds.
+        worlds: Drawn worlds to score on.
+        others: Further methods to score.
+        method: The method of InstructCIR that is scored.
+        training: Groups of settings that all networks share.
+        folder: Folder for worlds, page and numbers.
+    """
+
+    profile: Profile
+    triplets: TripletSet
+    variants: tuple[Variant, ...]
+    refs: tuple[BenchmarkRef, ...]
+    worlds: DrawnWorlds
+    others: tuple[str, ...]
+    method: str
+    training: Values
+    folder: Path
+
+
+def scaling(
+    triplets: str | Values,
+    sizes: list[int],
+    without: list[LeftOut] | None = None,
+    benchmarks: list[BenchmarkChoice] | None = None,
+    seeds: list[int] | None = None,
+    others: tuple[MethodName, ...] = (),
+    method: Literal["instructcir", "instructcir-no-combiner", "instructcir-ema"] = "instructcir",
+    training: Values | None = None,
+    profile: ProfileName = "tiny",
+    settings: Overrides = None,
+    subsets: int = 250,
+    circo_queries: int = 300,
+    fashion_queries: int = 100,
+    out: str = "out/scaling",
+) -> ScalingRequest:
+    """Train InstructCIR on sets of several sizes, score each network, and plot the curve.
+
+    Published networks are reused, so that a larger size can be added later.
+
+    Args:
+        triplets: The file triplets.json that generate-triplets wrote, or its content.
+        sizes: Numbers of pairs; each set is the beginning of the next larger one.
+        without: Also train the largest set without these parts.
+        benchmarks: Benchmarks to score on; none: drawn worlds of the seeds.
+        seeds: Seeds of drawn worlds to score on; none: the benchmarks alone.
+        others: Other methods to draw as lines, e.g. image-text-sum, lincir, cvsi.
+        method: The method of InstructCIR that is scored.
+        training: Groups of train-reformulation's settings that all networks share, e.g.
+            {"training": {"epochs": 6}, "loss": {"temperature": 0.03}}; also network, ema,
+            combiner and run.
+        subsets: CIRR-like groups of six in each drawn world; each gives two queries.
+        circo_queries: CIRCO-like queries in each drawn world.
+        fashion_queries: FashionIQ-like queries per category in each drawn world.
+        out: Folder for drawn worlds, the page and the numbers.
+    """
+    from tasks.training.triplet_sets import parse_triplet_set  # brings the reader of tables
+
+    chosen = resolve_profile(profile, settings)
+    if not (benchmarks or seeds) or not sizes:
+        raise ValueError("give at least one size, and benchmarks or seeds of drawn worlds")
+    groups_of(training or {})
+    refs = tuple(choice.ref(chosen) for choice in benchmarks or ())
+    require_evaluation(chosen, refs, others)
+    found = parse_triplet_set(triplets)
+    variants = [Variant(n) for n in sorted(set(sizes))]
+    variants += [Variant(max(sizes), part) for part in without or []]
+    for variant in variants:
+        found.first(variant.triplets)
+    worlds = DrawnWorlds(tuple(seeds or ()), subsets, circo_queries, fashion_queries)
+    return ScalingRequest(
+        chosen,
+        found,
+        tuple(variants),
+        refs,
+        worlds,
+        others,
+        method,
+        training or {},
+        Path(out).resolve(),
+    )

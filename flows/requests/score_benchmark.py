@@ -1,0 +1,86 @@
+"""What is asked of `score-benchmark`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.forms import (
+    PROFILE_CAPTIONING,
+    PROFILE_WORK,
+    BenchmarkChoice,
+    BenchmarkName,
+    Captioning,
+    Methods,
+    Overrides,
+    ProfileName,
+    Split,
+    Work,
+    with_choices,
+)
+from flows.profiles import resolve_profile
+from flows.requests.checks import require_evaluation
+from tasks.methods import runnable_methods
+from tasks.query_sets import BenchmarkRef
+from tasks.settings import Profile
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """Methods to score on a benchmark.
+
+    Attributes:
+        profile: Engines and settings.
+        ref: The benchmark.
+        methods: Names of methods.
+        out: Folder for the report and the submission files.
+        command: The command that gives the same results again.
+        retry_failed: Whether failed rows are made again.
+    """
+
+    profile: Profile
+    ref: BenchmarkRef
+    methods: tuple[str, ...]
+    out: Path
+    command: str
+    retry_failed: bool
+
+
+def score_benchmark(
+    benchmark: BenchmarkName,
+    folder: str,
+    split: Split = "val",
+    methods: Methods = (),
+    captioning: Captioning = PROFILE_CAPTIONING,
+    work: Work = PROFILE_WORK,
+    profile: ProfileName = "tiny",
+    settings: Overrides = None,
+    out: str = "",
+    options: dict[str, Any] | None = None,
+    retry_failed: bool = False,
+) -> ScoreRequest:
+    """Rank and score methods on a benchmark; on another CLIP: rerun-backbone.
+
+    Args:
+        benchmark: Name of the benchmark.
+        folder: The benchmark's folder in its published layout, images included.
+        split: One of the benchmark's own. Where targets are hidden, submission files are written.
+        out: Folder for the report and the submission files; empty: out/score/BENCHMARK-SPLIT.
+        options: Protocol switches of the benchmark's loader.
+        retry_failed: Retry failed rows: captions, answers of a language model that were refused.
+    """
+    choice = BenchmarkChoice(name=benchmark, folder=folder, split=split)
+    chosen = resolve_profile(profile, with_choices(settings, captioning, work))
+    ref = choice.ref(chosen, options)
+    asked = methods or tuple(runnable_methods(chosen))
+    require_evaluation(chosen, [ref], asked)
+    return ScoreRequest(
+        chosen,
+        ref,
+        asked,
+        Path(out or f"out/score/{benchmark}-{split}"),
+        f"cirflow run score-benchmark --profile {profile} --set benchmark={benchmark} "
+        f"--set folder={folder} --set split={split}",
+        retry_failed,
+    )

@@ -1,0 +1,73 @@
+"""What is asked of `sweep-fusion`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from flows.forms import (
+    PROFILE_CAPTIONING,
+    PROFILE_WORK,
+    BenchmarkChoice,
+    BenchmarkName,
+    Captioning,
+    Overrides,
+    ProfileName,
+    Split,
+    Work,
+    with_choices,
+)
+from flows.profiles import resolve_profile
+from flows.requests.checks import require_evaluation
+from tasks.query_sets import BenchmarkRef
+from tasks.settings import Profile
+
+Swept = Literal["cvsi", "cvsi-instructcir"]
+
+
+@dataclass(frozen=True)
+class SweepRequest:
+    """Weights to try on a benchmark."""
+
+    profile: Profile
+    ref: BenchmarkRef
+    step: float
+    method: Swept
+    out: str
+
+
+def sweep_fusion(
+    benchmark: BenchmarkName,
+    folder: str,
+    split: Split = "val",
+    step: Annotated[float, Field(gt=0, le=1)] = 0.1,
+    captioning: Captioning = PROFILE_CAPTIONING,
+    work: Work = PROFILE_WORK,
+    profile: ProfileName = "tiny",
+    settings: Overrides = None,
+    out: str = "out/sweep",
+    collection: str = "",
+    method: Swept = "cvsi",
+) -> SweepRequest:
+    """Try fusion weights on a grid; the best are printed and all are kept.
+
+    Choose weights on one split and report on another.
+
+    Args:
+        benchmark: Name of the benchmark.
+        folder: The benchmark's folder in its published layout, images included.
+        split: A split with public targets.
+        step: Grid step of the weights.
+        out: Folder for the JSON file of all results.
+        collection: Name of the image collection; empty: BENCHMARK-SPLIT.
+        method: cvsi: every alpha, beta and gamma. cvsi-instructcir: every weight of InstructCIR.
+    """
+    choice = BenchmarkChoice(name=benchmark, folder=folder, split=split, collection=collection)
+    chosen = resolve_profile(profile, with_choices(settings, captioning, work))
+    ref = choice.ref(chosen)
+    require_evaluation(chosen, [ref], [method])
+    if not ref.load().has_targets:
+        raise ValueError(f"the targets of {benchmark} {split} are not public; choose split=val")
+    return SweepRequest(chosen, ref, step, method, out)

@@ -1,0 +1,165 @@
+"""What is asked of `train-reformulation`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from flows.form_fields import DEFAULTS, Group, Of, Values
+from flows.forms import Overrides, ProfileName
+from flows.profiles import resolve_profile
+from flows.requests.checks import require_backbone, require_root
+from models.instructcir.settings import (
+    CombinerSettings,
+    EmaSettings,
+    LossSettings,
+    NetworkSettings,
+    check_trainable,
+)
+from models.instructcir.training_settings import TrainingSettings
+from models.spelling import unknown
+from tasks.settings import Profile
+from tasks.training.run_settings import RunSettings
+
+if TYPE_CHECKING:
+    from tasks.training.triplet_sets import TripletSet
+
+OWN: Final = ("epochs", "batch_size", "learning_rate", "new_learning_rate", "seed")
+"""Settings of training that are parameters of the flow."""
+TRAINING: Final = TrainingSettings()
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The settings of a training, each group checked by name and type.
+
+    Attributes:
+        combiner: Of stage two; None leaves it out.
+    """
+
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    ema: EmaSettings = field(default_factory=EmaSettings)
+    combiner: CombinerSettings | None = field(default_factory=CombinerSettings)
+    training: TrainingSettings = TRAINING
+    run: RunSettings = field(default_factory=RunSettings)
+
+
+GROUPS: Final = ("training", "loss", "network", "ema", "combiner", "run")
+
+
+def groups_of(given: Mapping[str, Any]) -> Groups:
+    """Groups from plain values; one that is not given has its defaults.
+
+    Raises:
+        ValueError: an unknown group or setting (with the nearest known one), a value that does not
+            fit, or settings that cannot be trained together.
+    """
+    for name in given:
+        if name not in GROUPS:
+            raise ValueError(unknown("group of training", name, GROUPS))
+    combiner = given.get("combiner", True)
+    second = None
+    if combiner is not False:
+        second = CombinerSettings.given({} if combiner is True else combiner, "combiner")
+    made = Groups(
+        network=NetworkSettings.given(given.get("network"), "network"),
+        loss=LossSettings.given(given.get("loss"), "loss"),
+        ema=EmaSettings.given(given.get("ema"), "ema"),
+        combiner=second,
+        training=TrainingSettings.given(given.get("training"), "training"),
+        run=RunSettings.given(given.get("run"), "run"),
+    )
+    check_trainable(made.network, made.ema)
+    made.training.share(made.run.devices)
+    return made
+
+
+@dataclass(frozen=True)
+class ReformulationRequest:
+    """A reformulation network to train.
+
+    Attributes:
+        profile: Backbone and where the network is published.
+        triplets: The triplets.
+        groups: Settings of the training.
+        not_zero_shot: Whether all results must be labelled.
+        notes: Further facts for the model card.
+    """
+
+    profile: Profile
+    triplets: TripletSet
+    groups: Groups
+    not_zero_shot: bool
+    notes: Values
+
+
+def train_reformulation(
+    triplets: str | Values,
+    profile: ProfileName = "tiny",
+    settings: Overrides = None,
+    n: int | None = None,
+    epochs: Annotated[int, Of(TrainingSettings, "epochs")] = TRAINING.epochs,
+    batch_size: Annotated[int, Of(TrainingSettings, "batch_size")] = TRAINING.batch_size,
+    learning_rate: Annotated[float, Of(TrainingSettings, "learning_rate")] = TRAINING.learning_rate,
+    new_learning_rate: Annotated[
+        float, Of(TrainingSettings, "new_learning_rate")
+    ] = TRAINING.new_learning_rate,
+    seed: Annotated[int, Of(TrainingSettings, "seed")] = TRAINING.seed,
+    devices: Annotated[int, Of(RunSettings, "devices")] = 1,
+    network: Annotated[Values, Group(NetworkSettings, "network")] = DEFAULTS,
+    loss: Annotated[Values, Group(LossSettings, "loss")] = DEFAULTS,
+    ema: Annotated[Values, Group(EmaSettings, "ema")] = DEFAULTS,
+    combiner: Annotated[Values, Group(CombinerSettings, "combiner")] | bool = True,
+    training: Annotated[Values, Group(TrainingSettings, "training", OWN)] = DEFAULTS,
+    run: Annotated[Values, Group(RunSettings, "run", ("devices",))] = DEFAULTS,
+    not_zero_shot: bool = False,
+    notes: Values | None = None,
+) -> ReformulationRequest:
+    """Train the reformulation network and its combiner on the profile's backbone; publish both.
+
+    A stopped run resumes from its last saved state and ends with the same weights as an
+    uninterrupted one; a finished one is reused. The best step is chosen on held-out generated
+    triplets, never on a benchmark.
+
+    Args:
+        triplets: The file triplets.json that generate-triplets wrote, or its content.
+        n: Train on the first n pairs of the sample only; smaller sets are parts of larger ones.
+        network: Parts of the network, e.g. {"cross_attended_blocks": 0, "gate": "zero_init"}.
+        loss: Temperature, gathering, masking, e.g. {"temperature": 0.03}.
+        ema: The moving average, e.g. {"enabled": false}.
+        combiner: The second stage, e.g. {"kind": "clip4cir_mlp"}; false leaves it out.
+        training: Further choices of training, e.g. {"class_grouping": 8, "precision": "bf16"}.
+        run: Hardware and pace, e.g. {"strategy": "fsdp", "workers": 8, "cache_mb": 8192}.
+        not_zero_shot: Label the network and all its results, because its training data owes
+            something to a benchmark's annotations. A tuned rewriter brings the label itself.
+        notes: Further facts for the model card, by name.
+    """
+    from tasks.training.triplet_sets import parse_triplet_set  # brings the reader of tables
+
+    chosen = resolve_profile(profile, settings)
+    if "not_zero_shot" in (notes or {}):
+        raise ValueError("give not_zero_shot as a parameter, not in notes")
+    own = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "new_learning_rate": new_learning_rate,
+        "seed": seed,
+    }
+    groups = groups_of(
+        {
+            "network": network,
+            "loss": loss,
+            "ema": ema,
+            "combiner": combiner,
+            "training": {**training, **own},
+            "run": {**run, "devices": devices},
+        }
+    )
+    require_backbone(chosen)
+    found = parse_triplet_set(triplets)
+    chosen_set = found if n is None else found.first(n)
+    require_root(chosen)
+    return ReformulationRequest(chosen, chosen_set, groups, not_zero_shot, notes or {})

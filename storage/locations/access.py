@@ -1,0 +1,72 @@
+"""Whether a root can be used, asked before anything is started: one look, with the remedy."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import Final
+
+import fsspec
+
+from storage.locations.location import Location, LocationError
+from storage.locations.stores import STAGING
+
+CREDENTIALS: Final = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE (and AWS_ENDPOINT_URL for a "
+    "server that is not Amazon's)"
+)
+"""Where S3's credentials are read from."""
+
+
+def require_access(location: Location) -> None:
+    """Refuse a root that does not exist and cannot be made, or that cannot be reached.
+
+    Raises:
+        LocationError: says why, and what to do.
+    """
+    if location.is_local:
+        _require_folder(Path(location.root))
+    else:
+        _require_bucket(location.root)
+
+
+def _require_folder(root: Path) -> None:
+    probe = root / STAGING / uuid.uuid4().hex
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        nearest = next(place for place in (root, *root.parents) if os.path.lexists(place))
+        said = "is not a folder" if not nearest.is_dir() else f"says: {error.strerror}"
+        raise LocationError(
+            f"tables cannot be kept at {root}: {nearest} {said}. Choose another root "
+            "(root=DIR or s3://BUCKET/PREFIX), or mend the folder"
+        ) from error
+
+
+def _require_bucket(root: str) -> None:
+    from botocore.exceptions import BotoCoreError
+
+    bucket, _, prefix = root.removeprefix("s3://").partition("/")
+    try:
+        fsspec.filesystem("s3", use_listings_cache=False).call_s3(
+            "list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1
+        )
+    except (BotoCoreError, OSError) as error:
+        raise LocationError(f"{root} cannot be used: {s3_fault(error)}") from error
+
+
+def s3_fault(error: Exception) -> str:
+    """An error of S3's client, with its remedy."""
+    name = type(error).__name__
+    if "Credential" in name or isinstance(error, PermissionError):
+        return f"{error}; {CREDENTIALS}"
+    if "Endpoint" in name or "Connect" in name or "Timeout" in name:
+        endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+        place = f"AWS_ENDPOINT_URL is {endpoint}" if endpoint else "AWS_ENDPOINT_URL is not set"
+        return f"{error}; start the server, or set its address ({place})"
+    if isinstance(error, FileNotFoundError):
+        return f"{error}; make the bucket, or name another"
+    return str(error)

@@ -1,0 +1,36 @@
+"""Where and how fast a training runs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from models.settings import Settings
+
+
+class RunSettings(Settings):
+    """Where and how fast a training runs; nothing here changes its result on one machine."""
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """Hardware to train on."""
+    devices: int = Field(1, ge=1)
+    """GPUs (or CPU processes) that share each batch."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """How several devices share the work: `ddp` copies the weights, `fsdp` shards them."""
+    workers: int = Field(0, ge=0)
+    """Threads of each device that prepare batches ahead."""
+    cache_mb: int = Field(2048, ge=0)
+    """MiB of memory for decoded pictures in each process; random crops keep whole pictures next to
+    the validated ones, with as much again."""
+    log_steps: int = Field(10, ge=1)
+    """Steps between two points of the curves."""
+    save_steps: int = Field(1000, ge=1)
+    """Most steps between two saved states."""
+    save_seconds: float = Field(300.0, ge=0)
+    """Most seconds between two saved states."""
+    loggers: tuple[Literal["csv", "tensorboard", "wandb", "mlflow", "comet"], ...] = (
+        "csv",
+        "tensorboard",
+    )
+    """Lightning loggers that record the run."""
