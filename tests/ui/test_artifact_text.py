@@ -72,7 +72,7 @@ def test_no_text_of_a_model_becomes_more_than_text(server: StackSettings, window
     window.get_by_text(PAYLOADS[0]).first.wait_for()
     links = window.locator("a[href*=evil], a[href*=javascript]").all()
     assert all(str(each.get_attribute("href")).endswith(each.inner_text()) for each in links)
-    assert window.locator("img[src*=evil], em, del, code, b, i, blockquote, ol").count() == 0
+    assert window.locator("img[src*=evil], em, del, code, b, i, blockquote").count() == 0
     assert window.title() != "owned"
     assert not [url for url in asked if "evil" in url]
 
