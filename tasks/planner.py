@@ -105,6 +105,7 @@ def caption_stage(
         images=ImageSet(collection=images) if isinstance(images, str) else images,
         captioner=captioner,
         sampling=sampling,
+        pictures=profile.pictures,
     )
 
 
@@ -180,6 +181,7 @@ class _Builder:
                     shard_size=self.profile.shards.features,
                     images=self._images("gallery"),
                     network=self.profile.network,
+                    pictures=self.profile.pictures,
                 )
             )
         if feature == "image":
@@ -201,6 +203,7 @@ class _Builder:
             shard_size=self.profile.shards.features,
             images=self._images(part),
             encoder=self.profile.gallery_encoder if gallery else self.profile.query_encoder,
+            pictures=self.profile.pictures,
         )
         return self._keep(stage)
 
@@ -211,6 +214,7 @@ class _Builder:
             feature=feature,
             queries=self._known_queries(),
             network=self.profile.network,
+            pictures=self.profile.pictures,
         )
         return self._keep(stage)
 

@@ -17,7 +17,6 @@ from models.retrieval.method_records import AnyRecipe
 from models.retrieval.ranked_lists import padded_lists
 from models.retrieval.search import top_k
 from storage.collections.collection import Collection
-from storage.collections.decoding import decode_image
 from storage.locations.location import Location
 from storage.tables.keys import sha256_hex
 from storage.tables.schemas import OK
@@ -29,6 +28,7 @@ from tasks.planner import query_stages
 from tasks.query_sets import OneQuery
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
+from tasks.stages.decoded import picture
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.rankings import AnyGalleryFeature, AnyQueryFeature
 from tasks.stages.reformulation_features import ReformulatedQueryStage
@@ -60,7 +60,12 @@ class Hit:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The hits of a search, and the texts that were made for it."""
+    """The hits of a search, and the texts that were made for it.
+
+    Attributes:
+        gallery_size: images of the gallery, those without features included.
+        without_features: images among them that lack a feature and are never found.
+    """
 
     hits: tuple[Hit, ...]
     captions: tuple[str, ...]
@@ -68,6 +73,7 @@ class SearchResult:
     objects: str | None
     method: str
     gallery_size: int
+    without_features: int = 0
 
 
 def search_gallery(
@@ -103,10 +109,10 @@ def search_gallery(
     settings = settings_of(method, profile.cvsi)
     row = configured_method(method, settings, profile.instructcir.weights, profile.ldre)
     recipe = row.recipe(family)
-    keys, features = _gallery(gallery, recipe, profile.allow_gaps)
+    size, keys, features = _gallery(gallery, recipe, profile.allow_gaps)
     query = OneQuery(image_id=sha256_hex(image), text=text)
     stages = query_stages(profile, query, collection, method, family)
-    made, texts = _query_features(stages, query, decode_image(image))
+    made, texts = _query_features(stages, query, picture(image, profile.pictures))
     vectors = recipe.query_vectors(made, features).astype("float32")
     images = recipe.gallery_vectors(features).astype("float32")
     own = query.image_id
@@ -121,13 +127,14 @@ def search_gallery(
             Hit(rank, float(score), image_id, paths[image_id])
             for rank, (score, image_id) in enumerate(zip(top.scores[0], found, strict=True), 1)
         )
-    return SearchResult(hits, texts.captions, texts.edits, texts.objects, method, len(keys))
+    lacking = size - len(keys)
+    return SearchResult(hits, texts.captions, texts.edits, texts.objects, method, size, lacking)
 
 
 def _gallery(
     stages: Mapping[str, AnyGalleryFeature], recipe: AnyRecipe, allow_gaps: float
-) -> tuple[list[str], dict[str, FloatArray]]:
-    """Ids of images with all needed features, and the features in the order of the ids."""
+) -> tuple[int, list[str], dict[str, FloatArray]]:
+    """Size of the gallery, ids of images with all needed features, and the features of these."""
     tables = {name: stages[name].existing_table() for name in recipe.gallery}
     planned = next(iter(stages.values())).planned()
     good = set(planned)
@@ -136,7 +143,8 @@ def _gallery(
         rows = table.read(["status"], planned)
         good &= set(rows.filter(pl.col("status") == OK)["image_id"])
     keys = sorted(good)
-    return keys, {name: table.vectors(keys) for name, table in tables.items()}
+    vectors = {name: table.vectors(keys) for name, table in tables.items()}
+    return len(planned), keys, vectors
 
 
 class _MadeOnce:

@@ -7,7 +7,7 @@ not (device, batch sizes, addresses) never do.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,7 @@ from models.retrieval.cvsi_settings import PAPER_WEIGHTS, CvsiSettings
 from models.retrieval.ldre import LDRE, LdreSettings
 from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS, NO_NETWORK
 from models.settings import Settings
+from storage.collections.decoding import Alpha, Orientation
 
 
 class CaptionOptions(Settings):
@@ -39,6 +40,22 @@ class CaptionOptions(Settings):
     prompt: str = ""
     """Text given to the captioner with the image; empty for none (blip2) or for the prompt
     llava_caption (llava, openai)."""
+
+
+class PictureSettings(Settings):
+    """How an image file becomes a picture, for captions and features alike."""
+
+    alpha: Alpha = "white"
+    """Transparent pixels: composited on white, or `dropped` as by the published programs, which
+    show the colours below them."""
+    orientation: Orientation = "upright"
+    """EXIF orientation: turned upright, or as `stored`, as by the published programs."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Its part in the identity of what is made of pictures; empty for the defaults."""
+        changed = self.model_dump(exclude_defaults=True)
+        return {"pictures": changed} if changed else {}
 
 
 class PromptSettings(Settings):
@@ -154,6 +171,7 @@ class Profile(Settings):
     encoder: EncoderSpec
     captioner: CaptionerSettings
     captions: CaptionOptions = CaptionOptions()
+    pictures: PictureSettings = PictureSettings()
     generator: GeneratorSettings
     prompts: PromptSettings
     mapping: MappingSettings

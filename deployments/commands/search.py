@@ -74,7 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(asdict(result)))
         return 0
-    print(f"{result.method}, {result.gallery_size} images searched")
+    lacking = result.without_features
+    aside = f", {lacking} of them without features" if lacking else ""
+    print(f"{result.method}, a gallery of {result.gallery_size} images{aside}")
     if result.captions:
         print(f"caption: {result.captions[0]}")
     if result.edits:

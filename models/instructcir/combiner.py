@@ -8,6 +8,9 @@ features from two sides, as earlier papers do. Three readings, all L2-normalised
   with the null text; the residual form of CLIP4CIR (Baldrati et al., 2022).
 - `clip4cir_mlp`: CLIP4CIR's combiner. Its image side is the reformulated embedding z, which
   equation 3 sets next to the text; with the plain image there, z would have no place.
+
+CLIP4CIR's code reads embeddings as the towers give them. Its two forms with `_unit` scale all of
+them to length one first, so that the text weighs as much as the image.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ class Combiner(nn.Module):
     @property
     def needs_image(self) -> bool:
         """Whether the reference image's null-text embedding is looked at."""
-        return self.settings.kind == "clip4cir_scalar"
+        return self.settings.form == "clip4cir_scalar"
 
     def combine(
         self, z: torch.Tensor, text: torch.Tensor, image_null: torch.Tensor | None = None
@@ -53,9 +56,15 @@ class Combiner(nn.Module):
             )
         return self(z, text, image_null)
 
+    def _read(self, *sides: torch.Tensor) -> list[torch.Tensor]:
+        """Embeddings as they are combined: at their own length, or at length one."""
+        if not self.settings.reads_unit_vectors:
+            return list(sides)
+        return [functional.normalize(side, dim=-1) for side in sides]
+
 
 class ScalarCombiner(Combiner):
-    """One trained number; the kinds `scalar` and `clip4cir_scalar`."""
+    """One trained number; the kinds `scalar` and `clip4cir_scalar`, this also with `_unit`."""
 
     def __init__(self, settings: CombinerSettings) -> None:
         """Start at the settings' number."""
@@ -76,6 +85,7 @@ class ScalarCombiner(Combiner):
         if self.settings.kind == "scalar" or image_null is None:
             sides = functional.normalize(z, dim=-1), functional.normalize(text, dim=-1)
             return functional.normalize(weight * sides[0] + (1 - weight) * sides[1], dim=-1)
+        z, text, image_null = self._read(z, text, image_null)
         return functional.normalize(z + weight * text + (1 - weight) * image_null, dim=-1)
 
 
@@ -96,6 +106,7 @@ class MlpCombiner(Combiner):
         self, z: torch.Tensor, text: torch.Tensor, image_null: torch.Tensor | None
     ) -> torch.Tensor:
         """n(MLP(z, e_T) + s e_T + (1 - s) z), s a number per query; `image_null` is not read."""
+        z, text = self._read(z, text)
         sides = torch.cat([self.from_text(text), self.from_image(z)], dim=-1)
         share = self.gate(sides)
         return functional.normalize(self.joint(sides) + share * text + (1 - share) * z, dim=-1)
@@ -103,7 +114,7 @@ class MlpCombiner(Combiner):
 
 def new_combiner(dim: int, settings: CombinerSettings, seed: int = 0) -> Combiner:
     """An untrained combiner for embeddings of width `dim`."""
-    if settings.kind != "clip4cir_mlp":
+    if settings.form != "clip4cir_mlp":
         return ScalarCombiner(settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

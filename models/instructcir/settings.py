@@ -17,7 +17,9 @@ NullText: TypeAlias = Literal["empty", "learned"]
 PredictorInputs: TypeAlias = Literal["raw", "normalised"]
 TextTraining: TypeAlias = Literal["trained", "frozen"]
 WithoutEma: TypeAlias = Literal["shared", "stop_gradient"]
-CombinerKind: TypeAlias = Literal["scalar", "clip4cir_scalar", "clip4cir_mlp"]
+CombinerKind: TypeAlias = Literal[
+    "scalar", "clip4cir_scalar", "clip4cir_mlp", "clip4cir_scalar_unit", "clip4cir_mlp_unit"
+]
 
 LARGEST_SCALE: Final = 100.0
 """Bound of a learned 1 / temperature, as in CLIP."""
@@ -107,7 +109,8 @@ class CombinerSettings(Settings):
     """The second stage's combination with the pure text embedding (equation 3)."""
 
     kind: CombinerKind = "scalar"
-    """`scalar`, `clip4cir_scalar` or `clip4cir_mlp`; see `models.instructcir.combiner`."""
+    """`scalar`, `clip4cir_scalar` or `clip4cir_mlp`; the last two with `_unit` read unit vectors
+    where CLIP4CIR's code reads features at their own length. See `models.instructcir.combiner`."""
     start: float = 2.0
     """Start value of the trained number; its sigmoid is the weight lambda. Scalars only."""
     projection: int = Field(640, ge=1)
@@ -116,6 +119,16 @@ class CombinerSettings(Settings):
     """Width h of the joint hidden layer; `clip4cir_mlp` only."""
     dropout: float = Field(0.5, ge=0, lt=1)
     """Dropped share while training; `clip4cir_mlp` only."""
+
+    @property
+    def form(self) -> str:
+        """The kind without `_unit`."""
+        return self.kind.removesuffix("_unit")
+
+    @property
+    def reads_unit_vectors(self) -> bool:
+        """Whether embeddings are scaled to length one before they are combined."""
+        return self.kind.endswith("_unit")
 
 
 def check_trainable(network: NetworkSettings, ema: EmaSettings) -> None:

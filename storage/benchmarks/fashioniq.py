@@ -34,6 +34,7 @@ SPLITS = (
 CATEGORIES = ("dress", "shirt", "toptee")
 JOINS = ("both", "c1c2", "c2c1")
 GALLERIES = ("split", "union")
+EMPTY_SIDES = ("drop", "keep")
 EXTENSIONS = ("jpg", "png", "jpeg")
 STRIPPED = ".?, "  # SEARLE's family of methods strips these from both ends of a caption
 FOLDERS = ("fashioniq", "FashionIQ", "fashionIQ", "fashion-iq", "fashionIQ_dataset")
@@ -45,6 +46,7 @@ def load_fashioniq(
     *,
     join: str = "c1c2",
     gallery: str = "split",
+    empty_side: str = "drop",
     categories: Sequence[str] | None = None,
     exclude_reference: bool = False,
 ) -> Benchmark:
@@ -54,8 +56,9 @@ def load_fashioniq(
         root: Folder with ``captions`` and ``image_splits`` (or its parent).
         split: ``val``, ``train`` or ``test`` (targets hidden).
         join: "first and second" (``c1c2``: CIReVL, CVSI), "second and first" (``c2c1``:
-            Pic2Word), or ``both`` with features averaged (SEARLE, LinCIR). An empty side is
-            dropped.
+            Pic2Word), or ``both`` with features averaged (SEARLE, LinCIR).
+        empty_side: A caption that is empty: ``drop``, or ``keep`` and read "first and " as the
+            published programs do.
         gallery: ``split``: every image of the category's split (the protocol); ``union``: only
             its targets and references (the smaller gallery of some papers).
         categories: Which to load; None loads every category whose files exist.
@@ -67,6 +70,7 @@ def load_fashioniq(
     choose("split", split, [each.name for each in SPLITS])
     choose("join", join, JOINS)
     choose("gallery", gallery, GALLERIES)
+    choose("empty_side", empty_side, EMPTY_SIDES)
     choose("exclude_reference", exclude_reference, (True, False))
     root = find_root(root, FOLDERS, Path("captions"))
     present = _present_categories(root, split, categories)
@@ -74,7 +78,7 @@ def load_fashioniq(
     galleries: dict[str, tuple[str, ...]] = {}
     for category in present:
         names = _read_split(root, category, split)
-        asked = _read_queries(root, category, split, join, frozenset(names))
+        asked = _read_queries(root, category, split, (join, empty_side), frozenset(names))
         queries += asked
         galleries[category] = names if gallery == "split" else _used_images(names, asked)
     images = dict.fromkeys(name for each in galleries.values() for name in each)
@@ -94,6 +98,7 @@ def load_fashioniq(
             "gallery": gallery,
             "exclude_reference": exclude_reference,
             "join": join,
+            "empty_side": empty_side,
             "categories": present,
             "absent_categories": absent,
             "average_over": f"{len(present)} of {len(known)} categories: {', '.join(present)}",
@@ -102,12 +107,15 @@ def load_fashioniq(
     )
 
 
-def join_captions(captions: Sequence[str], join: str) -> tuple[str, ...]:
+def join_captions(captions: Sequence[str], join: str, empty_side: str = "drop") -> tuple[str, ...]:
     """The readings of a query's captions: one text, or both orders for ``both``.
 
-    Captions that are empty once stripped are dropped, so that no text begins or ends in "and".
+    Captions that are empty once stripped are dropped, so that no text begins or ends in "and";
+    or they are kept.
     """
     kept = clean_captions(captions)
+    if empty_side == "keep":
+        kept = tuple(caption.strip(STRIPPED) for caption in captions)
     forward, backward = " and ".join(kept), " and ".join(reversed(kept))
     if len(kept) < 2 or join == "c1c2":
         return (forward,)
@@ -175,17 +183,22 @@ def _read_split(root: Path, category: str, split: str) -> tuple[str, ...]:
 
 
 def _read_queries(
-    root: Path, category: str, split: str, join: str, names: frozenset[str]
+    root: Path, category: str, split: str, form: tuple[str, str], names: frozenset[str]
 ) -> list[Query]:
     path = _captions_path(root, category, split)
     return [
-        _read_query(record, f"{category}/{row}", category, join, names, f"{path}, record {row}")
+        _read_query(record, f"{category}/{row}", category, form, names, f"{path}, record {row}")
         for row, record in enumerate(require_records(read_json(path), path))
     ]
 
 
 def _read_query(
-    record: Any, query_id: str, category: str, join: str, names: frozenset[str], where: str
+    record: Any,
+    query_id: str,
+    category: str,
+    form: tuple[str, str],
+    names: frozenset[str],
+    where: str,
 ) -> Query:
     captions = require_field(record, "captions", list, where)
     if not all(isinstance(caption, str) for caption in captions) or len(captions) != 2:
@@ -195,7 +208,7 @@ def _read_query(
     for name in (reference, *targets):
         if name not in names:
             raise AnnotationError(f"{where}: {name!r} is not an image of the {category} split.")
-    text, *alternatives = join_captions(captions, join)
+    text, *alternatives = join_captions(captions, *form)
     return Query(
         query_id=query_id,
         reference=reference,

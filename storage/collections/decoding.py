@@ -6,9 +6,13 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+Alpha: TypeAlias = Literal["white", "dropped"]
+Orientation: TypeAlias = Literal["upright", "stored"]
 
 MAX_PIXELS = 80_000_000
 """Default limit on width x height, from the header. Below Pillow's own limits (89 and 179 million),
@@ -70,7 +74,13 @@ class ImageFacts:
     format: str
 
 
-def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_image(
+    data: bytes,
+    max_pixels: int = MAX_PIXELS,
+    *,
+    alpha: Alpha = "white",
+    orientation: Orientation = "upright",
+) -> Image.Image:
     """Decode an image file to RGB.
 
     ===========================================  =============================================
@@ -86,20 +96,24 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     CMYK, YCbCr, LAB, gray, 1-bit                converted to RGB
     palette                                      RGB of its colours
     16 bits a sample                             the upper 8 bits, rounded (65535 -> 255)
-    transparency (alpha, colour key, palette)    composited on white
+    transparency (alpha, colour key, palette)    composited on white, or `alpha="dropped"`
     animated or of several pages                 the first frame
-    EXIF orientation                             turned upright; damaged EXIF is ignored
+    EXIF orientation                             turned upright (damaged EXIF is ignored), or
+                                                 `orientation="stored"`
     1 x 1                                        a 1 x 1 image
     ===========================================  =============================================
 
     Args:
         data: the content of a file.
         max_pixels: limit on width x height; values above 179 million are capped by Pillow's own.
+        alpha: `dropped` keeps the colours below transparent pixels, as Pillow's `convert("RGB")`,
+            which the published programs call.
+        orientation: `stored` leaves the picture as its pixels are stored, as those programs do.
 
     Raises:
         ImageProblem: the bytes give no image, for one of the reasons above.
     """
-    return _decode(data, max_pixels)[0]
+    return _decode(data, max_pixels, alpha, orientation)[0]
 
 
 def inspect_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts:
@@ -112,7 +126,9 @@ def inspect_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts:
     return ImageFacts(*image.size, kind)
 
 
-def _decode(data: bytes, max_pixels: int) -> tuple[Image.Image, str]:
+def _decode(
+    data: bytes, max_pixels: int, alpha: Alpha = "white", orientation: Orientation = "upright"
+) -> tuple[Image.Image, str]:
     if not data:
         raise ImageProblem("empty_file", "the file has no bytes")
     try:
@@ -123,8 +139,8 @@ def _decode(data: bytes, max_pixels: int) -> tuple[Image.Image, str]:
                     "too_many_pixels", f"{width} x {height} pixels; the limit is {max_pixels}"
                 )
             image.load()
-            turn = _TURNS.get(_orientation(image))
-            rgb = _to_rgb(image)
+            turn = _TURNS.get(_orientation(image)) if orientation == "upright" else None
+            rgb = _to_rgb(image, alpha)
             return (rgb if turn is None else rgb.transpose(turn)), image.format or ""
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageProblem("too_many_pixels", str(error)) from error
@@ -148,12 +164,12 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, alpha: Alpha) -> Image.Image:
     if image.mode == "F":
         raise ImageProblem("unsupported_mode", "float samples have no defined white")
     if image.mode == "I" or image.mode.startswith("I;16"):
         image = _from_16_bits(image)
-    if image.has_transparency_data:
+    if alpha == "white" and image.has_transparency_data:
         colours = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, colours).convert("RGB")

@@ -113,7 +113,11 @@ def score_ranking(stage: RankingStage, resamples: int = RESAMPLES) -> MethodScor
         draws=draws,
         queries=len(benchmark.queries),
         coverage=found / max(1, found + len(benchmark.missing)),
-        protocol={**ranking_protocol(stage), "failed_queries": len(ranked.failed)},
+        protocol={
+            **ranking_protocol(stage),
+            "gallery_without_features": stage.without_features(),
+            "failed_queries": len(ranked.failed),
+        },
     )
 
 

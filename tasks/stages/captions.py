@@ -12,7 +12,7 @@ from storage.collections.decoding import ImageProblem
 from storage.tables.plans import Keys
 from storage.tables.schemas import OK
 from tasks.engines import captioner_fingerprint, load_captioner
-from tasks.settings import CaptionerSettings
+from tasks.settings import CaptionerSettings, PictureSettings
 from tasks.stages.decoded import decoded
 from tasks.stages.image_sets import ImageSet, SelectedImages
 from tasks.stages.pair_samples import PairSample
@@ -28,6 +28,7 @@ class CaptionStage(Stage):
     images: ImageSet | PairSample | SelectedImages
     captioner: CaptionerSettings
     sampling: CaptionSampling
+    pictures: PictureSettings = PictureSettings()
 
     @property
     def title(self) -> str:
@@ -36,10 +37,11 @@ class CaptionStage(Stage):
         return f"{kind} of {self.images.title}"
 
     def identity(self) -> dict[str, Any]:
-        """Captioner and sampling."""
+        """Captioner, sampling and reading of files."""
         return {
             "captioner": dict(captioner_fingerprint(self.captioner)),
             "sampling": dict(self.sampling.fingerprint),
+            **self.pictures.identity,
         }
 
     def planned(self) -> list[str]:
@@ -53,7 +55,7 @@ class CaptionStage(Stage):
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Caption the members; a failure of one image is its row's status."""
         problems: dict[str, ImageProblem] = {}
-        images = decoded(self.images.read(self.root, members), problems)
+        images = decoded(self.images.read(self.root, members), problems, self.pictures)
         replies: dict[str, CaptionReply] = {}
         for reply in load_captioner(self.captioner).caption(images, self.sampling):
             replies[reply.key] = reply

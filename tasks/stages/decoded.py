@@ -9,25 +9,38 @@ from PIL import Image
 
 from storage.collections.decoding import ImageProblem, decode_image
 from storage.tables.schemas import OK
+from tasks.settings import PictureSettings
 from tasks.stages.stage import Tick
 
 
 def decoded(
-    images: Iterator[tuple[str, bytes]], problems: dict[str, ImageProblem]
+    images: Iterator[tuple[str, bytes]],
+    problems: dict[str, ImageProblem],
+    pictures: PictureSettings,
 ) -> Iterator[tuple[str, Image.Image]]:
     """Decode a stream; an image that does not decode is noted in `problems` and left out."""
     for image_id, data in images:
         try:
-            yield image_id, decode_image(data)
+            yield image_id, picture(data, pictures)
         except ImageProblem as problem:
             problems[image_id] = problem
+
+
+def picture(data: bytes, pictures: PictureSettings) -> Image.Image:
+    """An image file as the settings read it.
+
+    Raises:
+        ImageProblem: The bytes give no image.
+    """
+    return decode_image(data, alpha=pictures.alpha, orientation=pictures.orientation)
 
 
 class Decoding(Sequence[Image.Image]):
     """Images that are decoded when they are asked for, so that few are in memory at once."""
 
-    def __init__(self, data: Sequence[bytes], tick: Tick) -> None:
+    def __init__(self, data: Sequence[bytes], tick: Tick, pictures: PictureSettings) -> None:
         self._data = data
+        self._pictures = pictures
         self._tick = tick
         self._problems: dict[int, ImageProblem] = {}
 
@@ -37,7 +50,7 @@ class Decoding(Sequence[Image.Image]):
     def __getitem__(self, index: Any) -> Any:
         self._tick(1)
         try:
-            return decode_image(self._data[index])
+            return picture(self._data[index], self._pictures)
         except ImageProblem as problem:
             self._problems[index] = problem
             return Image.new("RGB", (1, 1))  # keeps the batch whole; its vector is dropped

@@ -10,6 +10,7 @@ import pyarrow as pa
 from models.encoders.spec import EncoderSpec
 from storage.tables.plans import Keys
 from tasks.engines import encoder_dim, encoder_fingerprint, load_encoder
+from tasks.settings import PictureSettings
 from tasks.stages.decoded import Decoding
 from tasks.stages.image_sets import ImageSet
 from tasks.stages.stage import Stage, Tick
@@ -23,6 +24,7 @@ class ImageFeatureStage(Stage):
 
     images: ImageSet
     encoder: EncoderSpec
+    pictures: PictureSettings = PictureSettings()
 
     @property
     def title(self) -> str:
@@ -30,11 +32,12 @@ class ImageFeatureStage(Stage):
         return f"image features of {self.images.title}"
 
     def identity(self) -> dict[str, Any]:
-        """The encoder."""
+        """The encoder, and the reading of files."""
         return {
             "encoder": dict(encoder_fingerprint(self.encoder)),
             "dim": encoder_dim(self.encoder),
             "dtype": "float32",
+            **self.pictures.identity,
         }
 
     def planned(self) -> list[str]:
@@ -48,7 +51,7 @@ class ImageFeatureStage(Stage):
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Encode the members; an image that does not decode is a row with its status."""
         data = dict(self.images.read(self.root, members))
-        images = Decoding([data[m] for m in members], tick)
+        images = Decoding([data[m] for m in members], tick, self.pictures)
         vectors = load_encoder(self.encoder).encode_images(images)
         return self.table().rows(
             image_id=list(members), vector=vectors, status=images.statuses, reason=images.reasons

@@ -25,10 +25,12 @@ from tasks.methods import configured_method
 from tasks.networks import network_facts
 from tasks.query_sets import BenchmarkRef, QuerySet, load_query_set, protocol_of
 from tasks.stages.caption_features import CaptionFeatureStage
+from tasks.stages.captions import CaptionStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.query_features import QueryFeatureStage
 from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
-from tasks.stages.stage import Stage, Tick
+from tasks.stages.rewrites import RewriteStage
+from tasks.stages.stage import Stage, Tick, inputs_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -133,6 +135,15 @@ class RankingStage(Stage):
         return self.table().rows(
             query_id=list(members), **{c: [row[c] for row in picked] for c in columns}
         )
+
+    def without_features(self) -> dict[str, int]:
+        """Category -> gallery images that lack a feature: part of the gallery, and never found."""
+        query_set = load_query_set(self.root, self.benchmark)
+        usable = _usable({n: self.gallery_features[n].table() for n in self.recipe.gallery})
+        return {
+            category: sum(query_set.image_ids.get(name) not in usable for name in names)
+            for category, names in query_set.benchmark.galleries.items()
+        }
 
     def features(self, query_set: QuerySet, category: str) -> CategoryFeatures:
         """The features that the method weighs, of queries and images that have every one."""
@@ -271,6 +282,7 @@ def ranking_protocol(stage: RankingStage) -> dict[str, Any]:
         "exclude_reference": stage.excludes_reference,
         **stage.recipe.as_json(),
         "cvsi": stage.cvsi.model_dump(),
+        **_inputs_protocol(stage),
         **_trained_protocol(stage),
         **({"answer_reader": PARSE_VERSION} if _reads_answers(stage) else {}),
         **({"backbone_folders": folders} if folders else {}),
@@ -281,6 +293,20 @@ def _reads_answers(stage: RankingStage) -> bool:
     """Whether a ranking depends on a language model's answers and how they are read."""
     features = stage.query_features.values()
     return any(isinstance(f, QueryFeatureStage) and (f.edits or f.objects) for f in features)
+
+
+def _inputs_protocol(stage: RankingStage) -> dict[str, Any]:
+    """How files became pictures, how these were captioned, and how long an answer may be."""
+    inputs = inputs_of([stage])
+    seen = (ImageFeatureStage, CaptionStage, ReformulatedImageStage)
+    said: dict[str, Any] = {
+        "pictures": next(s.pictures.model_dump() for s in inputs if isinstance(s, seen))
+    }
+    if captions := [s.sampling.fingerprint for s in inputs if isinstance(s, CaptionStage)]:
+        said["captions"] = [each for i, each in enumerate(captions) if each not in captions[:i]]
+    if answers := [s.generator.max_new_tokens for s in inputs if isinstance(s, RewriteStage)]:
+        said["answer_tokens"] = max(answers)
+    return said
 
 
 def _trained_protocol(stage: RankingStage) -> dict[str, Any]:

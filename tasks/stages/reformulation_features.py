@@ -17,7 +17,7 @@ from tasks.networks import (
     query_form,
 )
 from tasks.query_sets import Queries
-from tasks.settings import ReformulationSettings
+from tasks.settings import PictureSettings, ReformulationSettings
 from tasks.stages.decoded import Decoding
 from tasks.stages.image_sets import ImageSet
 from tasks.stages.stage import Stage, Tick
@@ -31,6 +31,7 @@ class ReformulatedImageStage(Stage):
 
     images: ImageSet
     network: ReformulationSettings
+    pictures: PictureSettings = PictureSettings()
 
     @property
     def title(self) -> str:
@@ -43,6 +44,7 @@ class ReformulatedImageStage(Stage):
             "network": features_identity(self.network, "ema"),
             "dim": network_facts(self.network.checkpoint).dim,
             "dtype": "float32",
+            **self.pictures.identity,
         }
 
     def planned(self) -> list[str]:
@@ -56,7 +58,7 @@ class ReformulatedImageStage(Stage):
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Encode the members; an image that does not decode is a row with its status."""
         data = dict(self.images.read(self.root, members))
-        images = Decoding([data[m] for m in members], tick)
+        images = Decoding([data[m] for m in members], tick, self.pictures)
         vectors = load_network(self.network, "ema").encode_gallery(images)
         return self.table().rows(
             image_id=list(members), vector=vectors, status=images.statuses, reason=images.reasons
@@ -75,6 +77,7 @@ class ReformulatedQueryStage(Stage):
     feature: str
     queries: Queries
     network: ReformulationSettings
+    pictures: PictureSettings = PictureSettings()
 
     @property
     def title(self) -> str:
@@ -93,6 +96,7 @@ class ReformulatedQueryStage(Stage):
             "combined": self.form.combined,
             "dim": network_facts(self.network.checkpoint).dim,
             "dtype": "float32",
+            **self.pictures.identity,
         }
 
     def planned(self) -> list[str]:
@@ -105,7 +109,7 @@ class ReformulatedQueryStage(Stage):
         items = [by_key[member] for member in members]
         references = ImageSet(collection=self.queries.collection_name)
         data = dict(references.read(self.root, sorted({item.image_id for item in items})))
-        images = Decoding([data[item.image_id] for item in items], tick)
+        images = Decoding([data[item.image_id] for item in items], tick, self.pictures)
         texts, keys = [item.texts[0] for item in items], [item.image_id for item in items]
         vectors = encode_queries(self.network, self.form, images, texts, keys)
         return self.table().rows(

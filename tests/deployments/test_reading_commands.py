@@ -131,7 +131,7 @@ def test_cvsi_search_shows_its_texts_and_fuses_as_the_equations_say(
     assert np.linalg.norm(target) > 0
     assert main(asked) == 0
     page = capsys.readouterr().out
-    assert f"cvsi, {IMAGES} images searched" in page
+    assert f"cvsi, a gallery of {IMAGES} images" in page
     assert f"caption: {captions[0]}" in page
     assert "  1  " in page
 

@@ -76,6 +76,15 @@ def test_transparency_is_composited_on_white() -> None:
     np.testing.assert_array_equal(decoded(encoded(gray, "PNG"))[0, :, 0], [255, 9])
 
 
+def test_transparency_can_be_dropped_as_pillow_does() -> None:
+    """`convert("RGB")`, which published programs call: the colours below stay."""
+    colours = np.array([[[9, 8, 7, 0], [255, 0, 0, 255], [40, 50, 60, 51]]], np.uint8)
+    data = encoded(Image.fromarray(colours, "RGBA"), "PNG")
+    np.testing.assert_array_equal(decode_image(data, alpha="dropped"), colours[..., :3])
+    key = encoded(Image.fromarray(RED_GREEN), "PNG", transparency=(255, 0, 0))
+    np.testing.assert_array_equal(decode_image(key, alpha="dropped"), RED_GREEN)
+
+
 def test_a_colour_key_is_transparency() -> None:
     data = encoded(Image.fromarray(RED_GREEN), "PNG", transparency=(255, 0, 0))
     np.testing.assert_array_equal(decoded(data), [[[255, 255, 255], [0, 255, 0]]])
@@ -115,6 +124,8 @@ def test_exif_orientation_turns_the_picture_upright(orientation: int) -> None:
     np.testing.assert_array_equal(decoded(data)[..., 0], UPRIGHT[orientation])
     facts = inspect_image(data)
     assert (facts.height, facts.width) == np.shape(UPRIGHT[orientation])
+    as_stored = np.asarray(decode_image(data, orientation="stored"))
+    np.testing.assert_array_equal(as_stored[..., 0], UPRIGHT[1])
 
 
 def test_damaged_exif_is_ignored() -> None:

@@ -46,6 +46,25 @@ def test_clip4cir_scalar_by_hand() -> None:
         combiner.combine(z, text)
 
 
+def test_clip4cir_on_unit_vectors_by_hand() -> None:
+    """(0.6, 0.8), (0, 1) and (1, 0) in the places of (3, 4), (0, 2) and (5, 0)."""
+    from models.instructcir.combiner import new_combiner
+
+    z, text, image = vectors()
+    combiner = new_combiner(2, CombinerSettings(kind="clip4cir_scalar_unit", start=0.0))
+    mixed = np.array([0.6 + 0.5 * 0 + 0.5 * 1, 0.8 + 0.5 * 1 + 0.5 * 0])
+    expected = mixed / np.linalg.norm(mixed)
+    np.testing.assert_allclose(combiner.combine(z, text, image).detach()[0], expected, atol=1e-6)
+    assert combiner.needs_image
+    plain, unit = (
+        new_combiner(2, CombinerSettings(kind=kind, projection=3, hidden=5), seed=4).eval()
+        for kind in ("clip4cir_mlp", "clip4cir_mlp_unit")
+    )
+    got = unit.combine(z, text).detach()
+    np.testing.assert_allclose(got, plain.combine(z / 5, text / 2).detach(), atol=1e-6)
+    assert not np.allclose(got, plain.combine(z, text).detach(), atol=1e-3)
+
+
 def test_clip4cir_mlp_by_hand() -> None:
     import torch
     from torch.nn import functional

@@ -72,6 +72,30 @@ def test_captions_are_stripped_and_joined(
     assert join_captions(captions, join) == texts
 
 
+@pytest.mark.parametrize(
+    ("captions", "join", "texts"),
+    [
+        (("is red.", ""), "c1c2", ("is red and ",)),
+        (("", "is long"), "both", (" and is long", "is long and ")),
+        (("is red", " ?. "), "c2c1", (" and is red",)),
+        (("is red", "is long"), "c2c1", ("is long and is red",)),
+    ],
+)
+def test_an_empty_side_can_be_kept_as_published_programs_do(
+    captions: tuple[str, str], join: str, texts: tuple[str, ...]
+) -> None:
+    assert join_captions(captions, join, "keep") == texts
+
+
+def test_the_rule_for_empty_sides_is_in_the_protocol(tmp_path: Path) -> None:
+    for rule in ("drop", "keep"):
+        loaded = load_annotations("fashioniq", _small(tmp_path / rule), "val", empty_side=rule)
+        assert (loaded.protocol["empty_side"], loaded.protocol["empty_captions"]) == (rule, 1)
+    assert loaded.queries[0].text.startswith(" and ")  # the last one loaded keeps them
+    with pytest.raises(AnnotationError, match="'drop', 'keep'"):
+        load_annotations("fashioniq", _small(tmp_path / "x"), "val", empty_side="both")
+
+
 def test_real_query_with_an_empty_caption_has_one_reading(shared_data: Path) -> None:
     loaded = load_annotations("fashioniq", shared_data / "annotations", "val", join="both")
     single = [query for query in loaded.queries if len(query.texts) == 1]

@@ -1,0 +1,139 @@
+"""Transparency and EXIF orientation as switches, and galleries with images that lack features."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flows.profiles import resolve_profile
+from storage.collections.collection import ingest
+from storage.locations.location import Location
+from tasks.planner import caption_stage, gallery_stages, plan_evaluation
+from tasks.query_sets import BenchmarkRef, image_folder, load_query_set
+from tasks.scoring.scores import score_ranking
+from tasks.search_gallery import search_gallery
+from tasks.settings import Profile
+from tasks.stages.image_features import ImageFeatureStage
+from tasks.stages.rankings import ranking_protocol
+from tasks.stages.stage import Stage, in_order
+from tests.fakes.pictures import encoded, pixels
+
+AS_PUBLISHED = {"pictures.alpha": "dropped", "pictures.orientation": "stored"}
+
+
+def see_through_and_turned() -> bytes:
+    """A PNG whose right half is transparent, to be turned by its EXIF."""
+    image = pixels(3, 48, 32).convert("RGBA")
+    image.paste((10, 200, 30, 0), (24, 0, 48, 32))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(image, "PNG", exif=exif)
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Profile:
+    """Four pictures, ingested as the collection `drawn`."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for seed in range(3):
+        (folder / f"{seed}.png").write_bytes(encoded(pixels(seed), "PNG"))
+    (folder / "odd.png").write_bytes(see_through_and_turned())
+    root = str(tmp_path / "tables")
+    ingest(Location(root), str(folder), "drawn")
+    return resolve_profile("tiny", {"root": root})
+
+
+def image_features(profile: Profile) -> ImageFeatureStage:
+    """The stage of a collection's image features."""
+    (stage,) = gallery_stages(profile, "drawn", "image-only").values()
+    assert isinstance(stage, ImageFeatureStage)
+    return stage
+
+
+def fill(stage: Stage, failing: frozenset[str] = frozenset()) -> None:
+    """Make a stage's rows without Prefect; rows of some keys say that they failed."""
+    table = stage.table()
+    for shard in table.plan(stage.planned(), stage.shard_size).shards:
+        rows = stage.rows(shard.members, lambda count: None).to_pydict()
+        key = rows[table.schema.key]
+        for place, each in enumerate(key):
+            if each in failing:
+                rows["status"][place], rows["reason"][place] = "decode_error", "made to fail"
+        table.publish(shard, table.rows(**{name: rows[name] for name in rows}))
+
+
+def test_features_are_those_of_the_picture_as_the_switches_read_it(profile: Profile) -> None:
+    from tasks.engines import load_encoder
+
+    data = see_through_and_turned()
+    stored = Image.open(io.BytesIO(data)).convert("RGB")  # what published programs do
+    white = Image.new("RGBA", (48, 32), "white")
+    upright = Image.alpha_composite(white, Image.open(io.BytesIO(data)))
+    upright = upright.convert("RGB").transpose(Image.Transpose.ROTATE_270)
+    for settings, picture in (({}, upright), (AS_PUBLISHED, stored)):
+        chosen = resolve_profile("tiny", {"root": profile.root, **settings})
+        stage = image_features(chosen)
+        (odd,) = (key for key, image in read(stage) if image == data)
+        made = stage.rows([odd], lambda count: None)
+        expected = load_encoder(stage.encoder).encode_images([picture])
+        np.testing.assert_allclose(made["vector"].to_pylist(), expected, atol=1e-6)
+
+
+def read(stage: ImageFeatureStage) -> list[tuple[str, bytes]]:
+    return list(stage.images.read(stage.root, stage.planned()))
+
+
+def test_a_switch_makes_another_key_and_its_default_does_not(profile: Profile) -> None:
+    spelt_out = {"pictures.alpha": "white", "pictures.orientation": "upright"}
+    for make in (image_features, lambda chosen: caption_stage(chosen, "drawn")):
+        keys = {
+            make(resolve_profile("tiny", {"root": profile.root, **own})).spec_key
+            for own in ({}, spelt_out, AS_PUBLISHED, {"pictures.alpha": "dropped"})
+        }
+        assert len(keys) == 3
+        assert "pictures" not in make(profile).spec
+
+
+def test_a_search_counts_the_images_that_lack_features(profile: Profile) -> None:
+    stage = image_features(profile)
+    lost = stage.planned()[0]
+    fill(stage, frozenset({lost}))
+    image = encoded(pixels(7), "PNG")
+    loose = profile.changed(allow_gaps=0.5)
+    result = search_gallery(loose, "drawn", {"image": stage}, image, "red", method="image-only")
+    assert (result.gallery_size, result.without_features) == (4, 1)
+    assert lost not in {hit.image_id for hit in result.hits}
+    assert len(result.hits) == 3
+
+
+def test_a_result_says_how_pictures_were_read_and_how_many_lack_features(tmp_path: Path) -> None:
+    with tarfile.open(Path(__file__).parents[1] / "data" / "earlier_root.tar.xz") as packed:
+        packed.extractall(tmp_path, filter="data")  # for its small drawn world
+    ref = BenchmarkRef(name="cirr", root=str(tmp_path / "world" / "cirr"))
+    root = str(tmp_path / "own")
+    ingest(Location(root), image_folder(ref.load()), ref.collection_name)
+    profile = resolve_profile("tiny", {"root": root, **AS_PUBLISHED})
+    plan = plan_evaluation(profile, ref, ["image-only", "cirevl"])
+    by_method = {stage.method: stage for stage in plan.rankings}
+    ranking = by_method["image-only"]
+    size = len(ref.load().galleries[""])
+    (gallery,) = ranking.gallery_features.values()
+    asked_about = set(load_query_set(root, ref).reference_ids())
+    lost = frozenset([key for key in gallery.planned() if key not in asked_about][:2])
+    for stage in in_order([ranking]):
+        fill(stage, lost if stage.table_name == "image_features" else frozenset())
+    said = json.loads(json.dumps(score_ranking(ranking, resamples=2).protocol, default=list))
+    assert said["pictures"] == {"alpha": "dropped", "orientation": "stored"}
+    assert said["gallery_size"] == {"": size}
+    assert said["gallery_without_features"] == {"": 2}
+    assert "answer_tokens" not in said
+    assert "captions" not in said
+    edited = ranking_protocol(by_method["cirevl"])
+    assert edited["answer_tokens"] == 48
+    assert [each["mode"] for each in edited["captions"]] == ["nucleus"]
