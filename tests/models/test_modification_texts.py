@@ -19,7 +19,8 @@ from models.instructcir.modification_texts import (
     write_texts,
 )
 from models.prompts.library import load_prompt
-from models.protocols import TextReply, TextRequest
+from models.protocols import EngineUnavailable, TextReply, TextRequest
+from tests.fakes.bad_servers import HOPELESS, SPOILT
 from tests.fakes.difference_server import captions_in, difference
 from tests.fakes.openai_server import MODEL, FakeOpenAIServer, Reply, chat, echo, error
 
@@ -259,3 +260,24 @@ def test_a_server_that_was_never_there_is_an_error() -> None:
         generator = client(server)
     with pytest.raises(ServerUnusable, match="does not answer"):
         write(generator, "pair")
+
+
+NEEDS_THE_GUARD = {"one text for all", "echo of the caption"}
+"""Kinds that only the guard of a stage can tell."""
+
+
+@pytest.mark.parametrize("kind", [*SPOILT, *(HOPELESS.keys() - NEEDS_THE_GUARD)])
+def test_with_each_kind_of_bad_server_a_text_is_right_or_there_is_none(kind: str) -> None:
+    answer = SPOILT.get(kind) or HOPELESS[kind]
+    with FakeOpenAIServer(then=answer) as server:
+        try:
+            made = write(client(server, attempts=2), "red", "blue", attempts=1)
+        except EngineUnavailable:
+            made = {}
+    texts = {key: written.text for key, written in made.items()}
+    right = {"red": "now red after", "blue": "now blue after"}
+    if kind in SPOILT:
+        assert texts == right
+    else:
+        assert all(text in ("", right[key]) for key, text in texts.items())
+        assert all(written.reason or written.text for written in made.values())
