@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.captioners.presets import Single, ensemble_sampling, single_sampling
+from models.captioners.presets import ensemble_sampling, single_sampling
 from models.captioners.settings import CaptionerSettings
 from models.encoders.spec import EncoderSpec
 from models.generators.settings import GeneratorSettings
@@ -176,7 +176,7 @@ class Profile(Settings):
     prompts: PromptSettings
     mapping: MappingSettings
     instructcir: InstructCirSettings
-    single_caption: Single | Literal["first"] = "greedy"
+    single_caption: Literal["greedy", "first", "lavis-beam5", "captioner"] = "greedy"
     """The one caption of single-caption methods: a greedy one, the first of the ensemble, the
     preset `lavis-beam5`, or the way of the `captioner`'s papers (BLIP-2: lavis-beam5; others:
     greedy)."""

@@ -82,3 +82,5 @@ def test_what_a_profile_says_itself_stays_as_it_was() -> None:
 def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ProfileError, match=r"cvsi\.caption_sampling.*'lavis-nucleus'"):
         production(**{"cvsi.caption_sampling": "lavis"})
+    with pytest.raises(ProfileError, match=r"single_caption: .*'lavis-beam5'.*not 'beam'"):
+        production(single_caption="beam")
