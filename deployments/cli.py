@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from deployments.errors import UserError
+from deployments.errors import told
 from models.redaction import redact, redact_error
 from models.spelling import unknown
 
@@ -94,12 +94,10 @@ def _guarded(run: Callable[[argparse.Namespace], int], arguments: argparse.Names
         # The reader closed the pipe; without this, Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except _said_without_traceback() as error:
-        if isinstance(error, KeyError | IndexError | UnicodeError):
-            raise  # a fault of ours, not the user's
-        print(f"cirflow: {redact(str(error))}", file=sys.stderr)
-        return 2
     except Exception as error:
+        if message := told(error):
+            print(f"cirflow: {redact(message)}", file=sys.stderr)
+            return 2
         if (cleared := redact_error(error)) is not error:
             raise cleared from None
         raise
@@ -109,13 +107,6 @@ def _guarded(run: Callable[[argparse.Namespace], int], arguments: argparse.Names
             file=sys.stderr,
         )
         return 130
-
-
-def _said_without_traceback() -> tuple[type[Exception], ...]:
-    """Errors whose message suffices; those of the S3 client exist only after its import."""
-    known = (UserError, ValueError, LookupError, OSError)
-    exceptions = sys.modules.get("botocore.exceptions")
-    return (*known, exceptions.BotoCoreError) if exceptions else known
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from prefect import flow, task
@@ -11,11 +12,15 @@ from prefect.states import Completed, State
 from flows.requests import ingest_collection as requests
 from flows.requests.prepared import prepared_by
 from flows.running import watching
+from models.plain_text import escaped
 from storage.collections.collection import ingest
 from storage.collections.known import IfTaken
 from storage.locations.location import Location
 from tasks import progress
+from tasks.artifact_keys import artifact_key
+from tasks.artifacts import publish_markdown
 from tasks.redacted import redacting
+from tasks.report.markdown import markdown_table, plain
 from tasks.unrecorded import run_task
 
 
@@ -66,4 +71,18 @@ def ingest_collection(asked: requests.IngestRequest) -> State[Any]:
     """Ingest, and say what changed."""
     made = run_ingest(asked.root, asked.source, asked.name, asked.class_field, asked.if_taken)
     message = f"{made['files']} inputs, {made['images']} images: {made['said']}"
-    return Completed(message=message, data=made)
+    if made["unusable"]:
+        named = [f"{path}: {status} ({reason})" for path, status, reason in made["unusable"][:3]]
+        message += f"; {sum(made['failed'].values())} not usable, first {'; '.join(named)}"
+        _show_unusable(asked.name, made)
+    if not made["images"]:
+        raise ValueError(f"no input in {asked.source} is a usable image; {escaped(message)}")
+    return Completed(message=escaped(message), data=made)
+
+
+def _show_unusable(name: str, made: Mapping[str, Any]) -> None:
+    """Leave the unusable inputs in Prefect's UI, each with its reason."""
+    counts = [f"{count} {plain(status)}" for status, count in made["failed"].items()]
+    table = markdown_table(("input", "status", "reason"), made["unusable"])
+    text = f"## Not usable in {plain(name)}: {', '.join(counts)}\n\n{table}"
+    publish_markdown(artifact_key("ingest", name), text, f"Inputs of {name} without an image")

@@ -22,3 +22,17 @@ def without_controls(text: str) -> str:
     Tabs and line feeds stay, and so does every letter of every language.
     """
     return _CONTROL.sub("", _LINE_ENDS.sub("\n", _SEQUENCE.sub("", text)))
+
+
+def escaped(text: str) -> str:
+    """The text with everything that cannot be printed as it stands in Python's escapes.
+
+    Line feeds and tabs stay. Names of files may hold any bytes; those that are not UTF-8 arrive as
+    single surrogates, which no terminal takes.
+    """
+    return "".join(
+        letter
+        if letter.isprintable() or letter in "\n\t"
+        else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )

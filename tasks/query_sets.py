@@ -210,7 +210,7 @@ def _load_query_set(root: str, ref_json: str, listing: Listing) -> QuerySet:
             f"{len(unusable)} of {len(benchmark.image_paths)} images of {ref.name} {ref.split} are "
             f"unreadable or not in the collection {ref.collection_name!r}, first "
             f"{', '.join(unusable[:3])}. See `cirflow cache ls`, mend the files and ingest again, "
-            "or allow missing images (they then count as misses)"
+            "or allow gaps (allow_missing_images=true): absent targets then count as misses"
         )
     items = {
         (query.category, query.query_id): QueryItem.of(found[query.reference], query.texts)

@@ -189,7 +189,14 @@ class _MadeOnce:
             distinct = list({each.key: each for each in requests}.values())
             replies = stage.ask(distinct, lambda count: None)
             answers = {key: stage.read(reply) for key, reply in replies.items()}
-            return {key: answer.text for key, answer in answers.items() if answer.status == OK}
+            good = {key: answer.text for key, answer in answers.items() if answer.status == OK}
+            if answers and not good:
+                first = next(iter(answers.values()))
+                raise ValueError(
+                    f"{stage.generator.title} wrote no text for the query: {first.status} "
+                    f"({first.reason})"
+                )
+            return good
 
         return self._once(stage, make)
 

@@ -14,6 +14,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from deployments.place import add_place, profile_of
+
 if TYPE_CHECKING:
     from storage.checks.findings import Findings
     from storage.locations.location import Location
@@ -24,7 +26,7 @@ _SHOWN = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("action", choices=("ls", "verify", "repair", "clean"))
-    parser.add_argument("--root", default=".cirflow", help="root of the tables")
+    add_place(parser)
     parser.add_argument("--table", default="", help="ls, verify: only tables of this name")
     parser.add_argument(
         "--quarantine",
@@ -39,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Do one of the actions."""
     from storage.locations.location import Location
 
-    location = Location(arguments.root)
+    location = Location(profile_of(arguments).root)
     action = {"ls": _list, "verify": _verify, "repair": _repair, "clean": _clean}
     return action[arguments.action](location, arguments)
 
@@ -54,7 +56,7 @@ def _list(location: Location, arguments: argparse.Namespace) -> int:
         print(json.dumps(shown, indent=1))
         return 0
     if not tables:
-        print(f"no tables at {arguments.root}")
+        print(f"no tables at {location}")
     for table in tables:
         size = f"{table.bytes / 2**20:.1f} MiB"
         broken = f"  {table.unreadable} unreadable" if table.unreadable else ""
@@ -89,7 +91,7 @@ def _verify(location: Location, arguments: argparse.Namespace) -> int:
     _print_rest(found)
     print(f"{found.files} files, {found.tables} tables read, {len(problems)} problems")
     if problems and not arguments.quarantine:
-        print(f"`cirflow cache repair --root {arguments.root}` does all of these repairs")
+        print(f"`cirflow cache repair --root {location}` does all of these repairs")
     return 1 if problems else 0
 
 

@@ -7,20 +7,20 @@ import json
 import sys
 from dataclasses import asdict
 
+from deployments.place import add_place, profile_of
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("--profile", default="tiny", help="tiny, production or a TOML file")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    add_place(parser)
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run every check; the status is 1 if one finds something broken."""
     from deployments.checks import all_checks
-    from flows.profiles import parse_assignments, resolve_profile
 
-    profile = resolve_profile(arguments.profile, parse_assignments(arguments.set))
+    profile = profile_of(arguments)
     findings = list(all_checks(profile))
     if arguments.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))

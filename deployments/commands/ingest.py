@@ -10,13 +10,16 @@ from __future__ import annotations
 import argparse
 
 from deployments.display import console, stage_display
+from deployments.errors import UserError
+from deployments.place import add_place, given_settings
+from models.plain_text import escaped
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("source", help="folder, file, .tar, .parquet or s3:// prefix")
     parser.add_argument("--name", required=True, help="name of the collection")
-    parser.add_argument("--root", default=".cirflow", help="where tables are kept")
+    add_place(parser)
     parser.add_argument(
         "--class-field", default="meta_class", help="column or JSON key of the meta class"
     )
@@ -33,12 +36,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ingest and sum up."""
+    """Ingest and sum up; the status is 1 if no input is a usable image."""
+    from flows.requests.ingest_collection import ingest_collection
+
+    asked = ingest_collection(
+        arguments.source,
+        arguments.name,
+        arguments.profile,
+        given_settings(arguments),
+        arguments.class_field,
+        arguments.if_taken,
+    )
     from storage.collections.collection import ingest
     from storage.locations.location import Location
 
     done = 0
-    with stage_display(f"ingest {arguments.name}", 0, 0) as listener:
+    with stage_display(f"ingest {asked.name}", 0, 0) as listener:
 
         def report(count: int, total: int | None) -> None:
             nonlocal done
@@ -46,35 +59,28 @@ def run(arguments: argparse.Namespace) -> int:
             done = count
 
         summary = ingest(
-            Location(arguments.root),
-            arguments.source,
-            arguments.name,
-            if_taken=arguments.if_taken,
-            class_field=arguments.class_field,
+            Location(asked.root),
+            asked.source,
+            asked.name,
+            if_taken=asked.if_taken,
+            class_field=asked.class_field,
             progress=report,
         )
-    console.print(
+    _say(
         f"{summary.files} inputs: {summary.images} images, {summary.duplicates} duplicates, "
         f"{sum(summary.failed.values())} not usable; {summary.new_images} images were new"
     )
     for status, count in summary.failed.items():
-        console.print(f"  {status}: {count}")
-    if summary.failed:
-        _name_failures(arguments)
+        _say(f"  {status}: {count}")
+    for line in summary.unusable_in_words:
+        _say(f"  {line}")
     said = summary.change.in_words()
-    print(
-        f"collection {summary.name} at {Location(arguments.root)}" + (f": {said}" if said else "")
-    )
+    print(f"collection {summary.name} at {Location(asked.root)}" + (f": {said}" if said else ""))
+    if not summary.images:
+        raise UserError(f"none of the {summary.files} inputs in {asked.source} is a usable image")
     return 0
 
 
-def _name_failures(arguments: argparse.Namespace, most: int = 40) -> None:
-    from storage.collections.collection import Collection
-    from storage.locations.location import Location
-
-    rows = Collection.open(Location(arguments.root), arguments.name).rows()
-    failed = rows.filter(rows["status"] != "ok")
-    for row in failed.head(most).to_dicts():
-        console.print(f"  {row['path']}: {row['status']} ({row['reason']})", highlight=False)
-    if len(failed) > most:
-        console.print(f"  and {len(failed) - most} more: see the table `sources`")
+def _say(text: str) -> None:
+    """A line on standard error as it stands: names of files are no markup."""
+    console.print(escaped(text), highlight=False, markup=False, soft_wrap=True)

@@ -7,10 +7,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from deployments.place import add_place, profile_of
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("--root", default=".cirflow", help="root of the tables")
+    add_place(parser)
     parser.add_argument("--json", action="store_true", help="print every number as JSON")
 
 
@@ -18,13 +20,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Read the ledger and print it."""
     from tasks.scoring.ledger import read_ledger
 
-    rows = read_ledger(arguments.root)
+    root = profile_of(arguments).root
+    rows = read_ledger(root)
     if arguments.json:
         print(json.dumps(rows, indent=1))
         return 0
     if not rows:
         print(
-            f"no scores at {arguments.root} yet; make some with `cirflow run score-benchmark`, or "
+            f"no scores at {root} yet; make some with `cirflow run score-benchmark`, or "
             "name another root with --root (the demo's is out/demo/tables)"
         )
         return 0

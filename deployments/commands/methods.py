@@ -5,21 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 
+from deployments.place import add_place, profile_of
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("--profile", default="tiny", help="profile that names the checkpoints")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    add_place(parser)
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the method table."""
-    from flows.profiles import parse_assignments, resolve_profile
     from models.retrieval.methods import METHODS
     from tasks.methods import label_of, why_not_ready
 
-    profile = resolve_profile(arguments.profile, parse_assignments(arguments.set))
+    profile = profile_of(arguments)
     reasons = {name: why_not_ready(name, profile) for name in METHODS}
     labels = {name: "" if reasons[name] else label_of(name, profile) for name in METHODS}
     status = {name: row.status if reasons[name] else "ready" for name, row in METHODS.items()}

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from deployments.display import console, show_stages
 from deployments.errors import UserError
 from deployments.flow_parameters import checked, fitted, parameter_texts, setting_texts
+from deployments.place import add_place, given_settings
 from deployments.prefect_session import configure_prefect, run_flow
 from models.spelling import unknown
 
@@ -89,10 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "flow", type=_flow_name, nargs="?", metavar="FLOW", help="name of a flow, see below"
     )
-    parser.add_argument("--profile", default="tiny", help="tiny, production or a TOML file")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter or a setting"
-    )
+    add_place(parser, "a parameter of the flow or a setting of the profile")
     parser.add_argument(
         "--list", action="store_true", help="list a flow's parameters, or the flows"
     )
@@ -138,7 +136,7 @@ def checked_parameters(arguments: argparse.Namespace) -> dict[str, Any]:
         UserError: an unknown name, a value that does not fit, or a parameter that is missing.
         ValueError: something that the parameters name is missing or cannot be used.
     """
-    from flows.profiles import nested, parse_assignments, resolve_profile
+    from flows.profiles import nested, resolve_profile
     from tasks.settings import Profile
 
     request = FLOWS[arguments.flow].request()
@@ -146,7 +144,7 @@ def checked_parameters(arguments: argparse.Namespace) -> dict[str, Any]:
     del parameters["profile"], parameters["settings"]  # these have options of their own
     own: dict[str, Any] = {}
     settings: dict[str, Any] = {}
-    for key, value in parse_assignments(arguments.set).items():
+    for key, value in given_settings(arguments).items():
         group = key.partition(".")[0]
         if key in parameters or group in parameters.keys() - Profile.model_fields.keys():
             own[key] = value

@@ -8,9 +8,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deployments.errors import UserError
+from deployments.place import add_place, profile_of
+from models.spelling import unknown
+
+if TYPE_CHECKING:
+    from tasks.settings import Profile
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,8 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         help="benchmark family whose prompts and weights are used",
     )
-    parser.add_argument("--profile", default="tiny", help="tiny, production or a TOML file")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    add_place(parser)
     parser.add_argument(
         "--include-reference",
         action="store_true",
@@ -38,39 +46,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Search and print the hits."""
-    if arguments.k < 1:
-        raise ValueError(f"-k must be at least 1, not {arguments.k}")
-    image = Path(arguments.image).read_bytes()
+    image = checked_image(arguments)
+    profile = profile_of(arguments)
+    family = checked_family(arguments, profile)
+    require_embedded(arguments, profile)
     print("loading models", file=sys.stderr)
-    from flows.profiles import parse_assignments, resolve_profile
-    from models.retrieval.cvsi_settings import SEARCH_FAMILY
-    from storage.collections.decoding import ImageProblem
-    from storage.tables.table import IncompleteTable
     from tasks.planner import gallery_stages
     from tasks.search_gallery import search_gallery
 
-    profile = resolve_profile(arguments.profile, parse_assignments(arguments.set))
-    stages = gallery_stages(profile, arguments.gallery, arguments.method)
-    try:
-        result = search_gallery(
-            profile,
-            arguments.gallery,
-            stages,
-            image,
-            arguments.text,
-            method=arguments.method,
-            family=arguments.family or SEARCH_FAMILY,
-            k=arguments.k,
-            include_reference=arguments.include_reference,
-        )
-    except ImageProblem as error:
-        raise ValueError(f"{arguments.image}: {error}") from error
-    except IncompleteTable as error:
-        raise ValueError(
-            f"the gallery {arguments.gallery!r} is not embedded under profile {profile.name!r}: "
-            f"cirflow run embed-gallery --profile {arguments.profile} --set "
-            f"collection={arguments.gallery} --set methods={arguments.method}\n({error})"
-        ) from error
+    result = search_gallery(
+        profile,
+        arguments.gallery,
+        gallery_stages(profile, arguments.gallery, arguments.method),
+        image,
+        arguments.text,
+        method=arguments.method,
+        family=family,
+        k=arguments.k,
+        include_reference=arguments.include_reference,
+    )
     if arguments.json:
         print(json.dumps(asdict(result)))
         return 0
@@ -86,3 +80,68 @@ def run(arguments: argparse.Namespace) -> int:
     for hit in result.hits:
         print(f"{hit.rank:3}  {hit.score:.4f}  {hit.paths[0]}")
     return 0
+
+
+def checked_image(arguments: argparse.Namespace) -> bytes:
+    """The reference image's bytes.
+
+    Raises:
+        UserError: they are no image, there is no text, or no image is to be shown.
+    """
+    from storage.collections.decoding import ImageProblem, inspect_image
+
+    if arguments.k < 1:
+        raise UserError(f"-k must be at least 1, not {arguments.k}")
+    if not arguments.text.strip():
+        raise UserError("--text is empty; say how the image you look for differs")
+    image = Path(arguments.image).read_bytes()
+    try:
+        inspect_image(image)
+    except ImageProblem as error:
+        raise UserError(f"{arguments.image} is not an image that can be read: {error}") from error
+    return image
+
+
+def checked_family(arguments: argparse.Namespace, profile: Profile) -> str:
+    """The benchmark family whose prompts and weights are used.
+
+    Raises:
+        UserError: an unknown one.
+        ValueError: the method does not run under the profile, or lacks something.
+    """
+    from flows.requests.checks import require_methods
+    from models.retrieval.cvsi_settings import SEARCH_FAMILY
+
+    family = arguments.family or SEARCH_FAMILY
+    if family not in profile.cvsi.weights:
+        raise UserError(unknown("family", family, profile.cvsi.weights))
+    require_methods(profile, [arguments.method], [family])
+    return str(family)
+
+
+def require_embedded(arguments: argparse.Namespace, profile: Profile) -> None:
+    """Refuse a gallery that was not embedded; no model is loaded.
+
+    Raises:
+        UnknownCollection: there is no such collection.
+        UserError: features of the method are missing; the message holds the command.
+    """
+    from flows.requests.checks import require_collections
+
+    require_collections(profile.root, [arguments.gallery])
+    from storage.tables.plans import IncompleteTable
+    from storage.tables.table import require_complete
+    from tasks.planner import gallery_stages
+
+    try:
+        for stage in gallery_stages(profile, arguments.gallery, arguments.method).values():
+            require_complete(stage.existing_table(), stage.planned(), profile.allow_gaps)
+    except IncompleteTable as error:
+        words = ["cirflow", "run", "embed-gallery", "--profile", arguments.profile]
+        words += [f"--set=collection={arguments.gallery}", f"--set=methods={arguments.method}"]
+        words += [f"--set={each}" for each in arguments.set]
+        words += ["--root", arguments.root] if arguments.root else []
+        raise UserError(
+            f"the gallery {arguments.gallery!r} is not embedded under profile {profile.name!r}: "
+            f"{shlex.join(words)}\n({error})"
+        ) from error

@@ -84,7 +84,7 @@ def require_images(benchmark: Benchmark, *, allow_missing: bool = False) -> Benc
         absent = coverage.needed - coverage.found
         tried = benchmark.image_candidates.get(coverage.first_missing[0], ())
         remedy = (
-            "Or allow gaps (allow_missing=True): absent targets then count as misses."
+            "Or allow gaps (allow_missing_images=true): absent targets then count as misses."
             if coverage.found
             else "Nothing was found, so gaps cannot be allowed."
         )

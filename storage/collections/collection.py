@@ -45,6 +45,8 @@ from storage.tables.schemas import OK
 from storage.tables.table import IncompleteTable, Table, load_table, open_table
 
 Progress = Callable[[int, int | None], None]
+SHOWN = 40
+"""Unusable inputs that the summary of an ingest names."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class IngestSummary:
         failed: status -> number of inputs without an image.
         new_files, new_images, new_bytes: the additions of this run to the tables.
         change: how the name changed.
+        unusable: the first inputs without an image, by path: path, status and reason.
     """
 
     name: str
@@ -70,6 +73,14 @@ class IngestSummary:
     new_images: int
     new_bytes: int
     change: Change
+    unusable: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def unusable_in_words(self) -> list[str]:
+        """A line for each of the unusable inputs, and one that counts the others."""
+        lines = [f"{path}: {status} ({reason})" for path, status, reason in self.unusable]
+        others = sum(self.failed.values()) - len(lines)
+        return [*lines, f"and {others} more: see the table `sources`"] if others else lines
 
     @property
     def listing(self) -> str:
@@ -81,7 +92,8 @@ class IngestSummary:
         change = asdict(self.change)
         change |= {key: list(change[key]) for key in ("places", "places_before")}
         own = {key: value for key, value in vars(self).items() if key != "change"}
-        return {**own, "failed": dict(self.failed), **change}
+        own |= {"failed": dict(self.failed), "unusable": [list(each) for each in self.unusable]}
+        return {**own, **change}
 
 
 def ingest(
@@ -182,7 +194,8 @@ def _summary(writer: Writer, found: Found, change: Change) -> IngestSummary:
     rows = found.rows()
     good = rows.filter(pl.col("status") == OK)
     images = good["image_id"].n_unique()
-    failed = Counter(rows.filter(pl.col("status") != OK)["status"])
+    bad = rows.filter(pl.col("status") != OK).sort("path")
+    failed = Counter(bad["status"])
     return IngestSummary(
         name=found.name,
         source=found.source,
@@ -194,6 +207,7 @@ def _summary(writer: Writer, found: Found, change: Change) -> IngestSummary:
         new_images=writer.new_images,
         new_bytes=writer.new_bytes,
         change=change,
+        unusable=tuple(bad.select("path", "status", "reason").head(SHOWN).iter_rows()),
     )
 
 

@@ -93,7 +93,7 @@ class Found:
 
     def rows(self) -> pl.DataFrame:
         """The rows themselves."""
-        return self.table.read(["source", *_CONTENT], self.keys)
+        return self.table.read(["source", *_CONTENT, "reason"], self.keys)
 
 
 def refuse_other_files(

@@ -205,7 +205,8 @@ def test_a_gallery_that_is_not_embedded_is_refused_with_the_command_that_helps(
     assert main([*asked, "--set=cvsi.captions_per_image=3"]) == 2
     message = capsys.readouterr().err
     assert "'bare' is not embedded under profile 'tiny'" in message
-    assert "cirflow run embed-gallery --profile tiny --set collection=bare" in message
+    assert "cirflow run embed-gallery --profile tiny --set=collection=bare" in message
+    assert "--set=cvsi.captions_per_image=3" in message
 
 
 @pytest.mark.parametrize(

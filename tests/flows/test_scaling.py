@@ -59,22 +59,22 @@ def test_the_page_is_complete_and_says_where_its_numbers_come_from() -> None:
 
 
 def test_what_cannot_be_done_is_refused_before_anything_is_trained() -> None:
-    from flows.scaling import Variant, _check
+    from flows.requests.scaling import scaling
 
-    triplets = TripletSet(root="x", spec_key="y", collections=("z",), count=100)
+    triplets = TripletSet(root="x", spec_key="y", collections=("z",), count=100).model_dump()
     with pytest.raises(
         ValueError,
         match=r"unknown group of training 'optimizer'; known: training, loss, network, ema",
     ):
-        _check(triplets, [], {"optimizer": {}}, [])
+        scaling(triplets, [1], seeds=[0], training={"optimizer": {}})
     with pytest.raises(ValueError, match="100 pairs has 1 to as many, not 200"):
-        _check(triplets, [Variant(50), Variant(200)], {}, [])
+        scaling(triplets, [50, 200], seeds=[0])
     with pytest.raises(ValueError, match="unknown method 'lincr'; did you mean 'lincir'"):
-        _check(triplets, [Variant(50)], {}, ["lincr"])
+        scaling(triplets, [50], seeds=[0], others=("lincr",))
 
 
 def test_what_is_left_out_is_a_setting_of_its_group() -> None:
-    from flows.scaling import WITHOUT
+    from flows.requests.scaling import WITHOUT
     from models.instructcir.settings import EmaSettings, NetworkSettings
 
     groups = {"network": NetworkSettings, "ema": EmaSettings}

@@ -1,0 +1,37 @@
+"""The options that say where tables are, alike in every command."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tasks.settings import Profile
+
+
+def add_place(parser: argparse.ArgumentParser, assigned: str = "a setting of the profile") -> None:
+    """--profile, --set (of `assigned`) and --root."""
+    parser.add_argument("--profile", default="tiny", help="tiny, production or a TOML file")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=assigned)
+    parser.add_argument(
+        "--root", default="", help="root of the tables, a folder or s3://; default: the profile's"
+    )
+
+
+def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The values of --set, with that of --root on top."""
+    from flows.profiles import parse_assignments
+
+    given = parse_assignments(arguments.set)
+    return given | ({"root": arguments.root} if arguments.root else {})
+
+
+def profile_of(arguments: argparse.Namespace) -> Profile:
+    """The profile that the options name.
+
+    Raises:
+        ProfileError: an unknown profile or setting, or a value that does not fit.
+    """
+    from flows.profiles import resolve_profile
+
+    return resolve_profile(arguments.profile, given_settings(arguments))
