@@ -125,11 +125,22 @@ class QuerySet:
         benchmark: as loaded; its protocol says how many images were found.
         image_ids: benchmark image name -> image id, of every readable image.
         items: query id (with its category, see `item_of`) -> the query by content.
+        unusable: benchmark image name -> why it has no image, of every other image.
     """
 
     benchmark: Benchmark
     image_ids: Mapping[str, str]
     items: Mapping[tuple[str, str], QueryItem]
+    unusable: Mapping[str, str]
+
+    def without_reference(self) -> list[str]:
+        """A line for each query whose reference has no image: the query, the image, the reason."""
+        return [
+            f"query {query.query_id} has no reference image: {query.reference} "
+            f"{self.unusable[query.reference]}"
+            for query in self.benchmark.queries
+            if query.reference in self.unusable
+        ]
 
     def item_of(self, query: Query) -> QueryItem | None:
         """The query by content; None where its reference image is not readable."""
@@ -192,24 +203,31 @@ def _load_query_set(root: str, ref_json: str, listing: Listing) -> QuerySet:
     ref = BenchmarkRef.model_validate_json(ref_json)
     benchmark = ref.load()
     rows = Collection.listed(Location(root), ref.collection_name, listing).rows()
-    ids = {
-        os.path.join(source, path): image_id
-        for source, path, image_id, status in rows.select(
-            "source", "path", "image_id", "status"
-        ).iter_rows()
-        if status == OK
-    }
+    ids: dict[str, str] = {}
+    reasons: dict[str, str] = {}
+    columns = ("source", "path", "image_id", "status", "reason")
+    for source, path, image_id, status, reason in rows.select(columns).iter_rows():
+        place = os.path.join(source, path)
+        if status == OK:
+            ids[place] = image_id
+        else:
+            reasons[place] = f"cannot be used: {status} ({reason})"
     found = {
         name: ids[os.path.abspath(path)]
         for name, path in benchmark.image_paths.items()
         if os.path.abspath(path) in ids
     }
-    unusable = sorted(set(benchmark.image_paths) - set(found))
+    outside = f"is not in the collection {ref.collection_name!r}"
+    unusable = {
+        name: reasons.get(os.path.abspath(path), outside)
+        for name, path in sorted(benchmark.image_paths.items())
+        if name not in found
+    }
     if unusable and not ref.allow_missing:
+        first = "; ".join(f"{name} {why}" for name, why in list(unusable.items())[:3])
         raise ValueError(
-            f"{len(unusable)} of {len(benchmark.image_paths)} images of {ref.name} {ref.split} are "
-            f"unreadable or not in the collection {ref.collection_name!r}, first "
-            f"{', '.join(unusable[:3])}. See `cirflow cache ls`, mend the files and ingest again, "
+            f"{len(unusable)} of {len(benchmark.image_paths)} images of {ref.name} {ref.split} "
+            f"cannot be used, first {first}. Mend the files and ingest again, "
             "or allow gaps (allow_missing_images=true): absent targets then count as misses"
         )
     items = {
@@ -217,7 +235,8 @@ def _load_query_set(root: str, ref_json: str, listing: Listing) -> QuerySet:
         for query in benchmark.queries
         if query.reference in found
     }
-    return QuerySet(benchmark, found, items)
+    unusable |= dict.fromkeys(benchmark.missing, "is missing on disk")
+    return QuerySet(benchmark, found, items, unusable)
 
 
 def protocol_of(ref: BenchmarkRef, query_set: QuerySet) -> dict[str, object]:

@@ -70,7 +70,7 @@ def require_methods(
     """
     for name in methods:
         if reason := why_not_ready(name, profile):
-            raise ValueError(f"{name} cannot run: {reason}")
+            raise ValueError(f"{name} does not run here ({method(name).status}): {reason}")
     require_backbone(profile)
     wanted = {
         need

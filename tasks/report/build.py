@@ -16,7 +16,7 @@ from storage.benchmarks.registry import benchmark_facts
 from storage.locations.location import Location
 from storage.tables.table import Table
 from tasks.backbone_names import Folders, folders_of, recognised, recognised_name
-from tasks.query_sets import BenchmarkRef, is_embedded_world
+from tasks.query_sets import BenchmarkRef, is_embedded_world, load_query_set
 from tasks.report import text
 from tasks.report.example_queries import example_queries
 from tasks.report.records import (
@@ -95,10 +95,19 @@ def _section(profile: Profile, item: EvaluatedBenchmark) -> Section:
         + tuple(_elsewhere(item, backbone)),
         protocol=dict(item.scores[shown].protocol),
         strips=example_queries(ranking),
-        summary=f"{len(item.ref.load().queries)} queries, split {item.ref.split}.",
+        summary=f"{len(item.ref.load().queries)} queries, split {item.ref.split}."
+        + _lacking(load_query_set(ranking.root, ranking.benchmark).without_reference()),
         columns=facts.columns,
         interval_note="95 % bootstrap over queries",
     )
+
+
+def _lacking(lines: Sequence[str]) -> str:
+    """The queries without a reference image, which count as misses."""
+    if not lines:
+        return ""
+    others = f"; and {len(lines) - 5} more" if len(lines) > 5 else ""
+    return f" {len(lines)} count as misses: {'; '.join(lines[:5])}{others}."
 
 
 def _measured(

@@ -10,7 +10,7 @@ from models.retrieval.methods import METHODS
 from storage.collections.collection import Collection
 from storage.locations.location import Location
 from tasks.query_sets import QuerySet, load_query_set
-from tasks.report.pictures import evenly, thumbnail
+from tasks.report.pictures import evenly, nothing, thumbnail
 from tasks.report.records import Result, Strip, Thumbnail
 from tasks.scoring.scores import RankedLists, read_ranking
 from tasks.stages.query_features import QueryFeatureStage, Tables
@@ -28,23 +28,32 @@ def example_queries(stage: RankingStage) -> tuple[Strip, ...]:
     """A few found and a few missed queries of a ranking, evenly drawn, with all their texts."""
     ranked = read_ranking(stage)
     query_set = load_query_set(stage.root, stage.benchmark)
-    places = _chosen(ranked)
+    places = _chosen(ranked, query_set)
     wanted = {name for place in places for name in _names(ranked, *place)}
     pictures = _thumbnails(stage, query_set, wanted)
     texts = _texts(stage, query_set)
-    return tuple(_strip(stage, ranked, pictures, texts, *place) for place in places)
+    pictures |= {
+        name: replace(nothing(), alt=f"image {name} {query_set.unusable[name]}")
+        for name in wanted & query_set.unusable.keys()
+    }
+    return tuple(_strip(stage, ranked, pictures, texts, query_set, *place) for place in places)
 
 
-def _chosen(ranked: RankedLists) -> list[tuple[str, int]]:
+def _chosen(ranked: RankedLists, query_set: QuerySet) -> list[tuple[str, int]]:
+    """Found and missed queries; the first one without a reference image is among them."""
+    lacking: list[tuple[str, int]] = []
     hits: list[tuple[str, int]] = []
     misses: list[tuple[str, int]] = []
     for category, view in ranked.views.items():
-        for row in range(len(view.queries)):
+        for row, query in enumerate(view.queries):
+            if query.reference in query_set.unusable:
+                lacking.append((category, row))
+                continue
             rank = _target_rank(ranked, category, row)
             (hits if rank == 1 else misses).append((category, row))
     each = STRIPS // 2
     taken = evenly(hits, max(each, STRIPS - len(misses))) + evenly(misses, each)
-    return taken[:STRIPS]
+    return [*lacking[:1], *taken][:STRIPS]
 
 
 def _target_rank(ranked: RankedLists, category: str, row: int) -> int | None:
@@ -78,6 +87,7 @@ def _strip(
     ranked: RankedLists,
     pictures: Mapping[str, Thumbnail],
     texts: Mapping[tuple[str, str], Texts],
+    query_set: QuerySet,
     category: str,
     row: int,
 ) -> Strip:
@@ -94,6 +104,7 @@ def _strip(
         )
         for place, i in enumerate(shown)
     )
+    why = query_set.unusable.get(query.reference, "")
     captions, edits, added = texts.get((category, query.query_id), ((), (), ""))
     missed = tuple(
         Result(name, pictures[name], None, True, None)
@@ -110,6 +121,7 @@ def _strip(
         added=added,
         results=results,
         target_rank=_target_rank(ranked, category, row),
+        failures=(f"{query.reference} {why}",) if why else (),
         missed=missed,
     )
 

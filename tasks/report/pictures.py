@@ -6,6 +6,8 @@ import io
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
+from PIL import Image, ImageDraw
+
 from storage.collections.decoding import decode_image
 from tasks.report.records import Thumbnail
 
@@ -22,6 +24,15 @@ def thumbnail(data: bytes, alt: str) -> Thumbnail:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return Thumbnail(buffer.getvalue(), *image.size, alt=alt)
+
+
+def nothing() -> Thumbnail:
+    """A grey square with a line across, where there is no image."""
+    image = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "#dddddd")
+    ImageDraw.Draw(image).line((0, THUMBNAIL, THUMBNAIL, 0), fill="#999999", width=2)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return Thumbnail(buffer.getvalue(), *image.size, alt="no image")
 
 
 def evenly(items: Sequence[Item], count: int) -> list[Item]:

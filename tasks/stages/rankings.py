@@ -154,6 +154,12 @@ class RankingStage(Stage):
         usable = _usable(query_tables)
         items = [query_set.item_of(query) for query in view.queries]
         rows = [i for i, item in enumerate(items) if item is not None and item.key in usable]
+        if not rows:
+            lacking = query_set.without_reference() or ["its features failed; see their tables"]
+            raise ValueError(
+                f"no query of {self.benchmark.name} {self.benchmark.split} {category} can be "
+                f"answered, such as: {lacking[0]}"
+            )
         keys = [item.key for i in rows if (item := items[i]) is not None]
         ids = [query_set.image_ids[name] for name in view.gallery]
         return CategoryFeatures(

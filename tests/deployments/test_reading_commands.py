@@ -31,6 +31,7 @@ from tasks.stages.caption_features import CaptionFeatureStage
 from tasks.stages.stage import Stage
 from tests.fakes.drawn import draw_folder, small_profile, small_settings
 from tests.fakes.networks import write_network
+from tests.fakes.openai_server import MODEL, FakeOpenAIServer, Reply, error
 
 IMAGES = 7
 
@@ -156,7 +157,7 @@ def test_a_network_answers_searches_in_its_own_space(
         f"--method={method}", f"--set=instructcir.checkpoint={folder}",
     )  # fmt: skip
     assert main(asked) == 2
-    assert f"--set collection=drawn --set methods={method}" in capsys.readouterr().err
+    assert f"--set=collection=drawn --set=methods={method}" in capsys.readouterr().err
     for stage in gallery_stages(own, "drawn", method).values():
         fill(stage)
     hits = found(capsys, asked)["hits"]
@@ -240,6 +241,38 @@ def test_search_refuses_a_file_that_is_no_image(
     asked = search(embedded, "--gallery=drawn", f"--image={tmp_path / 'notes.png'}", "--text=x")
     assert main(asked) == 2
     assert "not_an_image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (error(503, "no GPU is free"), ["503", "no GPU is free"]),
+        (error(400, "prompt is too long"), ["400", "prompt is too long"]),
+        (error(404, "the model `edit-model` does not exist"), ["404", "does not exist"]),
+        (None, ["127.0.0.1", "does not answer; start it or correct base_url"]),
+    ],
+)
+def test_search_says_what_the_language_models_server_said(
+    embedded: Profile,
+    pictures: list[Path],
+    capsys: pytest.CaptureFixture[str],
+    reply: Reply | None,
+    said: list[str],
+) -> None:
+    with FakeOpenAIServer(then=lambda request: reply or error(500, "")) as server:
+        address = server.base_url
+        if reply is None:
+            server.__exit__(None, None, None)
+        settings = {"engine": "openai", "model": MODEL, "base_url": address, "attempts": 1}
+        settings |= {"health_wait_seconds": 0.1, "transport_retries": 0}
+        asked = search(embedded, "--gallery=drawn", f"--image={pictures[1]}", "--text=in red")
+        asked += [f"--set=generator.{name}={value}" for name, value in settings.items()]
+        assert main(asked) == 2
+    message = capsys.readouterr().err.removeprefix("loading models\n")
+    assert "Traceback" not in message
+    assert message.startswith("cirflow: ")
+    assert len(message.splitlines()) == 1
+    assert all(part in message for part in said), message
 
 
 def test_search_publishes_nothing(

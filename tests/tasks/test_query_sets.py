@@ -51,5 +51,5 @@ def test_another_world_does_not_take_the_name(tmp_path: Path) -> None:
     with pytest.raises(NameTaken, match="another root"):
         bring_in(root, other)
     assert len(load_query_set(root, first).image_ids) == len(CIRR_NAMES)
-    with pytest.raises(ValueError, match="not in the collection"):
+    with pytest.raises(ValueError, match="is not in the collection"):
         load_query_set(root, other)

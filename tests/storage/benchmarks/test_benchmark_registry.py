@@ -56,7 +56,7 @@ def test_gaps_are_refused_with_coverage_names_and_remedy(tmp_path: Path) -> None
     root = _cirr_with_images(tmp_path, CIRR_NAMES[:6])
     with pytest.raises(MissingImages, match="6 of 8 images found, 2 missing, first 'dev-6") as told:
         load_benchmark("cirr", root, "val")
-    assert "allow_missing=True" in str(told.value)
+    assert "allow_missing_images=true" in str(told.value)
     assert str(root / "dev" / "dev-6-0-img0.png") in str(told.value)
 
 
