@@ -41,7 +41,7 @@ def add(
     paths = draw_folder(folder / str(seed), count, seed=seed)
     with pytest.MonkeyPatch.context() as patch:
         if day is not None:
-            patch.setattr("storage.tables.parts.datetime", calendar_at(day))
+            patch.setattr("storage.tables.footers.datetime", calendar_at(day))
         ingest(Location(str(root)), folder, name)
     return sorted(sha256_hex(path.read_bytes()) for path in paths)
 
