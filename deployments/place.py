@@ -35,3 +35,18 @@ def profile_of(arguments: argparse.Namespace) -> Profile:
     from flows.profiles import resolve_profile
 
     return resolve_profile(arguments.profile, given_settings(arguments))
+
+
+def reachable_root(arguments: argparse.Namespace) -> str:
+    """The root that the options name, for commands that only read it.
+
+    Raises:
+        ProfileError: as `profile_of`.
+        LocationError: it lies on S3, and there are no credentials or no server.
+    """
+    from storage.locations.access import require_reachable
+    from storage.locations.location import Location
+
+    root = profile_of(arguments).root
+    require_reachable(Location(root))
+    return root

@@ -14,7 +14,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from deployments.place import add_place, profile_of
+from deployments.place import add_place, reachable_root
 
 if TYPE_CHECKING:
     from storage.checks.findings import Findings
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Do one of the actions."""
     from storage.locations.location import Location
 
-    location = Location(profile_of(arguments).root)
+    location = Location(reachable_root(arguments))
     action = {"ls": _list, "verify": _verify, "repair": _repair, "clean": _clean}
     return action[arguments.action](location, arguments)
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from deployments.place import add_place, profile_of
+from deployments.place import add_place, reachable_root
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the ledger and print it."""
+    root = reachable_root(arguments)
     from tasks.scoring.ledger import read_ledger
 
-    root = profile_of(arguments).root
     rows = read_ledger(root)
     if arguments.json:
         print(json.dumps(rows, indent=1))

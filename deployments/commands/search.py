@@ -46,8 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Search and print the hits."""
+    from storage.locations.access import require_reachable
+    from storage.locations.location import Location
+
     image = checked_image(arguments)
     profile = profile_of(arguments)
+    require_reachable(Location(profile.root))
     family = checked_family(arguments, profile)
     require_embedded(arguments, profile)
     print("loading models", file=sys.stderr)

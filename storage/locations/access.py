@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import uuid
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import fsspec
 
@@ -17,6 +19,8 @@ CREDENTIALS: Final = (
     "server that is not Amazon's)"
 )
 """Where S3's credentials are read from."""
+_SECONDS: Final = 5.0
+"""Longest wait for a server to take a connection."""
 
 
 def require_access(location: Location) -> None:
@@ -25,10 +29,49 @@ def require_access(location: Location) -> None:
     Raises:
         LocationError: says why, and what to do.
     """
+    require_reachable(location)
     if location.is_local:
         _require_folder(Path(location.root))
     else:
         _require_bucket(location.root)
+
+
+def require_reachable(location: Location) -> None:
+    """Refuse S3 without credentials or without a server, before its client is imported.
+
+    Raises:
+        LocationError: says what to set.
+    """
+    if location.is_local:
+        return
+    fault = "" if _has_credentials() else f"there are no credentials; {CREDENTIALS}"
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+    if endpoint and not fault:
+        fault = _unreachable(endpoint)
+    if fault:
+        raise LocationError(f"{location.root} cannot be used: {fault}")
+
+
+def _has_credentials() -> bool:
+    if os.environ.get("AWS_ACCESS_KEY_ID"):
+        return True
+    from botocore.session import Session
+
+    return Session().get_credentials() is not None
+
+
+def _unreachable(endpoint: str) -> str:
+    """Why nothing listens at an address; empty where something does."""
+    parts = urlsplit(endpoint)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), timeout=_SECONDS).close()
+    except (OSError, ValueError) as error:
+        return (
+            f"no server answers at {endpoint} ({error}); start it, or set AWS_ENDPOINT_URL to the "
+            "address of one"
+        )
+    return ""
 
 
 def _require_folder(root: Path) -> None:
@@ -64,9 +107,7 @@ def s3_fault(error: Exception) -> str:
     if "Credential" in name or isinstance(error, PermissionError):
         return f"{error}; {CREDENTIALS}"
     if "Endpoint" in name or "Connect" in name or "Timeout" in name:
-        endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-        place = f"AWS_ENDPOINT_URL is {endpoint}" if endpoint else "AWS_ENDPOINT_URL is not set"
-        return f"{error}; start the server, or set its address ({place})"
+        return f"{error}; start the server, or set its address (AWS_ENDPOINT_URL)"
     if isinstance(error, FileNotFoundError):
         return f"{error}; make the bucket, or name another"
     return str(error)
