@@ -19,7 +19,7 @@ from typing import (
     runtime_checkable,
 )
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,11 +55,20 @@ def _short_dtype(name: object) -> object:
     return next((short for short, long in TORCH_DTYPES.items() if name == long), name)
 
 
-Dtype: TypeAlias = Annotated[Literal["fp32", "bf16", "fp16"], BeforeValidator(_short_dtype)]
+def _offered(*names: str) -> WithJsonSchema:
+    """Names in forms, torch's own behind ours: stored schedules may hold either."""
+    return WithJsonSchema({"type": "string", "enum": [*names, *TORCH_DTYPES.values()]})
+
+
+Dtype: TypeAlias = Annotated[
+    Literal["fp32", "bf16", "fp16"], BeforeValidator(_short_dtype), _offered(*DTYPES)
+]
 """A precision; settings read torch's names too."""
 
 AutoDtype: TypeAlias = Annotated[
-    Literal["auto", "fp32", "bf16", "fp16"], BeforeValidator(_short_dtype)
+    Literal["auto", "fp32", "bf16", "fp16"],
+    BeforeValidator(_short_dtype),
+    _offered("auto", *DTYPES),
 ]
 """A precision, or `auto`: bf16 on a GPU and fp32 elsewhere."""
 
@@ -149,7 +158,7 @@ class CaptionSampling:
             (self.n >= 1, "n is at least 1"),
             (self.mode != "greedy" or self.n == 1, "greedy decoding gives one caption, so n is 1"),
             (0.0 < self.top_p <= 1.0, "top_p lies in (0, 1]"),
-            (self.temperature > 0.0, "temperature is positive (for no sampling: mode='greedy')"),
+            (self.temperature > 0.0, "temperature is positive; greedy captions have none"),
             (self.max_new_tokens >= 1, "max_new_tokens is at least 1"),
             (self.top_k >= 0, "top_k is at least 0, which takes all tokens"),
             (self.mode != "beam" or self.beams >= self.n, "beams are at least n"),

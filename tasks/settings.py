@@ -98,7 +98,8 @@ class MappingSettings(Settings):
             ValueError: the profile names no checkpoint of this kind.
         """
         if not self.named[kind]:
-            raise ValueError(f"{kind} needs a checkpoint of its own; set mapping.{kind}=FILE")
+            name = "checkpoint" if kind == "lincir" else kind
+            raise ValueError(f"{kind} needs a checkpoint of its own; set mapping.{name}=FILE")
         return self.named[kind]
 
     @property

@@ -66,7 +66,7 @@ def test_no_choice_hides_in_a_free_text(name: str) -> None:
         "split": "val, test1, test",
         "keywords": "preset, function_words, spacy",
         "kind": "ensemble, single, instructcir",
-        "dtype": "auto, fp32, bf16, fp16",
+        "dtype": "auto, fp32, bf16, fp16, float32, bfloat16, float16",
     }.items():
         if key in parameters:
             assert fields[key].endswith(f"One of {choices}.")
@@ -79,6 +79,15 @@ def test_no_choice_hides_in_a_free_text(name: str) -> None:
     if "benchmarks" in parameters and name != "evaluate-world":
         assert fields["benchmarks[].name"].endswith("One of cirr, circo, fashioniq.")
         assert fields["benchmarks[].split"].endswith("One of val, test1, test.")
+
+
+@pytest.mark.parametrize("dtype", ["auto", "fp32", "float32", "bfloat16"])
+def test_a_stored_schedule_may_name_a_precision_as_torch_does(dtype: str) -> None:
+    given = {"pairs": "p.jsonl", "dtype": dtype}
+    server_check("finetune-rewriter", given)
+    short = {"float32": "fp32", "bfloat16": "bf16"}.get(dtype, dtype)
+    assert flow_of("finetune-rewriter").validate_parameters(given)["dtype"] == short
+    assert fitted(FLOWS["finetune-rewriter"].request(), given) == given
 
 
 @pytest.mark.parametrize("name", FLOWS)
