@@ -266,7 +266,7 @@ NEEDS_THE_GUARD = {"one text for all", "echo of the caption"}
 """Kinds that only the guard of a stage can tell."""
 
 
-@pytest.mark.parametrize("kind", [*SPOILT, *(HOPELESS.keys() - NEEDS_THE_GUARD)])
+@pytest.mark.parametrize("kind", [*SPOILT, *sorted(HOPELESS.keys() - NEEDS_THE_GUARD)])
 def test_with_each_kind_of_bad_server_a_text_is_right_or_there_is_none(kind: str) -> None:
     answer = SPOILT.get(kind) or HOPELESS[kind]
     with FakeOpenAIServer(then=answer) as server:
