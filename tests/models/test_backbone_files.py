@@ -16,10 +16,10 @@ from models.encoders.backbone_files import (
     library_name,
     preprocess_settings,
     tag_settings,
-    tokenizer_kind,
     weights_file,
 )
 from models.encoders.spec import EncoderSpec
+from models.encoders.tokenizer_files import tokenizer_kind
 
 
 @pytest.fixture(autouse=True)
