@@ -83,4 +83,4 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _say(text: str) -> None:
     """A line on standard error as it stands: names of files are no markup."""
-    console.print(escaped(text), highlight=False, markup=False, soft_wrap=True)
+    console.print(escaped(text).replace("\n", "\\n"), highlight=False, markup=False, soft_wrap=True)

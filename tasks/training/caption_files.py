@@ -1,4 +1,4 @@
-"""Captions from files that people bring."""
+"""Captions and other texts from files that people bring."""
 
 from __future__ import annotations
 
@@ -15,17 +15,24 @@ def read_captions(source: str, column: str = "caption") -> list[str]:
     path = Path(source)
     if not path.is_file():
         raise ValueError(f"{source}: no such file; give a text file of captions or a Parquet file")
-    captions = _from_parquet(path, column) if path.suffix == ".parquet" else _from_text(path)
+    captions = (
+        _from_parquet(path, column) if path.suffix == ".parquet" else utf8_text(path).splitlines()
+    )
     captions = [text for text in captions if text.strip()]
     if not captions:
         raise ValueError(f"{source} holds no captions")
     return captions
 
 
-def _from_text(path: Path) -> list[str]:
+def utf8_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        ValueError: it is not UTF-8; the message names the line.
+    """
     data = path.read_bytes()
     try:
-        return data.decode("utf-8").splitlines()
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(

@@ -15,6 +15,7 @@ from models.prompts.library import Prompt
 from tasks.query_sets import BenchmarkRef, load_query_set
 from tasks.stages.caption_features import captions_of
 from tasks.stages.captions import CaptionStage
+from tasks.training.caption_files import utf8_text
 from tasks.training.triplet_sets import TripletSet
 
 CAPTIONED = ("caption_a", "caption_b", "text")
@@ -95,6 +96,7 @@ def _read_rows(path: Path) -> Any:
     try:
         if path.suffix == ".parquet":
             return pl.read_parquet(path)
-        return pl.read_ndjson(path, infer_schema_length=None)
+        data = utf8_text(path).encode()
+        return pl.read_ndjson(data, infer_schema_length=None)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise ValueError(f"{path} cannot be read as Parquet or JSON lines: {error}") from error

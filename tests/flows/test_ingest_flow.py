@@ -41,3 +41,27 @@ def test_the_state_says_what_changed(tmp_path: Path) -> None:
     both = run(tmp_path / "root", other, if_taken="add").result()
     assert (both["files"], both["added"], both["unchanged"]) == (2, 2, 3)
     assert both["places"] == [str(mine), str(other)]
+
+
+def test_what_cannot_be_used_is_named_in_the_state_and_in_an_artifact(tmp_path: Path) -> None:
+    from prefect.artifacts import Artifact
+
+    draw_folder(tmp_path / "mine", 2, seed=3)
+    (tmp_path / "mine" / "no[te]s.jpg").write_text("notes", encoding="utf-8")
+    state = run(tmp_path / "root", tmp_path / "mine")
+    assert state.is_completed()
+    assert "2 images" in str(state.message)
+    assert "1 not usable, first no[te]s.jpg: not_an_image (" in str(state.message)
+    page = Artifact.get("ingest-drawn")
+    assert page is not None
+    assert r"no\[te\]s\.jpg" in str(page.data)
+    assert r"not\_an\_image" in str(page.data)
+
+
+def test_a_run_that_finds_nothing_usable_fails_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.jpg").write_text("notes", encoding="utf-8")
+    state = run(tmp_path / "root", tmp_path / "mine")
+    assert state.is_failed()
+    assert "no input in" in str(state.message)
+    assert "notes.jpg: not_an_image" in str(state.message)
