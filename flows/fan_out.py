@@ -1,7 +1,7 @@
 """More flow runs for one stage's table, on any workers of a pool.
 
 Every run fills the same table and first takes shards that no other run has begun
-(`flows.running.in_turn`). The table says which rows are missing, not Prefect: the run that asks for
+(`storage.tables.turns`). The table says which rows are missing, not Prefect: the run that asks for
 help makes all rows that its helpers do not, so that helpers may come late, die, or never start.
 """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,8 +13,9 @@ from prefect.states import State
 
 from flows.shown_progress import progress_artifact
 from models.protocols import EngineUnavailable
-from storage.tables.plans import Plan, Shard
+from storage.tables.plans import Plan
 from storage.tables.table import require_complete
+from storage.tables.turns import Turns
 from tasks import progress
 from tasks.stages.run import plan_stage, run_shard
 from tasks.stages.stage import Stage, in_order
@@ -93,13 +93,15 @@ def run_stage(
         progress.listening(listener),
         progress_artifact(stage.title) as bar,
     ):
-        shards = in_turn(stage, plan.shards)
+        turns = Turns(stage.table(), plan)
+        shards = map(asdict, turns)
         for done, (shard, state) in enumerate(runner(stage, shards), start=1):
             bar.show(100.0 * done / len(plan.shards))
             result = state.result(raise_on_failure=False)
             if isinstance(result, dict):
                 made += result["rows"] if result["published"] else 0
             else:
+                turns.give_up(shard["key"])
                 broken.append(f"{shard['key']}: {type(result).__name__}: {result}")
             if isinstance(result, EngineUnavailable):
                 break
@@ -109,7 +111,7 @@ def run_stage(
         StageReport(
             title=stage.title,
             planned=plan.planned,
-            reused=plan.present,
+            reused=plan.planned - coverage.missing - made,
             made=made,
             failed=coverage.failed,
             broken=tuple(broken),
@@ -126,21 +128,6 @@ def run_stage(
     if coverage.gaps > allow_gaps:
         require_complete(table, stage.planned_keys(), allow_gaps, coverage)
     return report
-
-
-def in_turn(stage: Any, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]:
-    """Shards as tasks take them, in random order; shards that another worker has begun come last.
-
-    Workers that fill one table share its shards that way, and in the end the living ones make the
-    shards that a dead one had begun.
-    """
-    table, begun = stage.table(), []
-    for shard in random.sample(shards, len(shards)):
-        if table.begin(shard):
-            yield asdict(shard)
-        else:
-            begun.append(shard)
-    yield from map(asdict, begun)
 
 
 def run_stages(

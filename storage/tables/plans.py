@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from storage.tables.keys import content_key
@@ -58,10 +58,14 @@ Keys: TypeAlias = Sequence[str] | DerivedKeys
 
 @dataclass(frozen=True)
 class Plan:
-    """The shards to make, and the coverage of the planned keys before."""
+    """The shards to make, and the coverage of the planned keys before.
+
+    `parts` are the names of the parts that were there.
+    """
 
     shards: tuple[Shard, ...]
     before: Coverage
+    parts: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def planned(self) -> int:

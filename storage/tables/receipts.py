@@ -28,6 +28,11 @@ class Survey:
     files: frozenset[str]
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the parts."""
+        return tuple(entry.path.rsplit("/", 1)[-1] for entry in self.parts)
+
+    @property
     def parts_by_name(self) -> list[list[str | int]]:
         """Name and size of every part: a published part of a name and size never changes."""
         return [[entry.path.rsplit("/", 1)[-1], entry.size] for entry in self.parts]

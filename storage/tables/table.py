@@ -141,25 +141,16 @@ class Table:
         survey = self._survey()
         seen = self._settled(survey, keys)
         if seen is not None and not (retry_failed and seen.failed):
-            return Plan((), seen)
+            return Plan((), seen, survey.names)
         standing = self._standing(survey, keys)
         shards = _cut(standing.missing, shard_size, attempt=0)
         if retry_failed:
             shards += _cut(standing.failed, shard_size, attempt=standing.attempt + 1)
-        return Plan(tuple(shards), standing.coverage)
+        return Plan(tuple(shards), standing.coverage, survey.names)
 
     def holds(self, shard: Shard) -> bool:
         """Tell whether the part of a shard is published."""
         return self.location.exists(f"{self.folder}/part-{shard.key}.parquet")
-
-    def begin(self, shard: Shard) -> bool:
-        """Mark a shard as begun; False if it was marked before.
-
-        Workers that share a table take unmarked shards first, so that they seldom do the same
-        work. A mark is a hint and never a lock: the worker that left it may be dead, and the shard
-        is still to be made.
-        """
-        return self.location.create(f"begun/{self.folder}/{shard.key}", b"")
 
     def publish(self, shard: Shard, rows: pa.Table, seconds: float = 0.0) -> Part:
         """Check the rows of a shard and publish them as its part, unless another worker did.
@@ -263,6 +254,15 @@ class Table:
         if rows_of:
             raise IncompleteTable(_incomplete(self, sorted(rows_of), len(set(keys))))
         return out
+
+    def keys_of(self, part: str) -> list[str]:
+        """The keys of one part, whatever their status.
+
+        Raises:
+            CorruptPart: it cannot be read.
+        """
+        rows, _ = self._read(part, [self.schema.key])
+        return list(rows[self.schema.key].to_pylist())
 
     def pace(self, parts: int = 20) -> float | None:
         """Rows a second, measured over the last parts made; None without measurements."""

@@ -13,7 +13,7 @@ class StageReport:
     Attributes:
         title: the stage in a few words.
         planned: rows that the table should hold.
-        reused: rows that were there before.
+        reused: rows that were there before, or that other runs published meanwhile.
         made: rows that this run published.
         failed: rows without a usable value, made now or before.
         broken: shards that raised, with the error.

@@ -25,6 +25,7 @@ from typing import Any
 from storage.checks.root import check_root, repair_root
 from storage.collections.collection import Collection, ingest
 from storage.locations.location import Location
+from storage.tables.turns import Turns
 
 METHODS = ("image-only", "lincir", "cirevl", "cvsi")
 ARCHIVE = Path(__file__).parents[1] / "data" / "earlier_root.tar.xz"
@@ -125,8 +126,7 @@ def rerun(world: World, root: Path) -> dict[str, Any]:
     plan = plan_evaluation(profile, ref, METHODS)
     for stage in in_order(plan.rankings):
         table = stage.table()
-        for shard in table.plan(stage.planned_keys(), stage.shard_size).shards:
-            table.begin(shard)
+        for shard in Turns(table, table.plan(stage.planned_keys(), stage.shard_size)):
             table.publish(shard, stage.rows(shard.members, lambda count: None))
     record_scores([(stage, score_ranking(stage)) for stage in plan.rankings])
     own = {stage.spec_key for stage in plan.rankings}

@@ -1,0 +1,163 @@
+"""The order in which a worker makes shards, so that workers on one table seldom do the same work.
+
+A worker marks each shard that it begins (``begun/{table}/{spec}/{shard}``: the first and the last
+key, and who makes it). Shards that touch a marked range come last; before a shard is begun, the
+rows that others have published since the plan was made are taken out of it. So workers may cut
+their shards in different sizes. A mark is a hint and never a lock: the worker that left it may be
+dead, and what it had begun is made by the living in the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+
+from storage.locations.location import Entry
+from storage.tables.plans import Plan, Shard
+from storage.tables.table import Table
+
+SAME_MACHINE_S = 600.0
+"""Seconds after which a shard of a living process of this machine is not waited for any longer."""
+OTHER_MACHINE_S = 120.0
+"""The same for another machine, where it is unknown whether the process lives."""
+
+_ONE_LISTING = 1000
+_SHARE_OF_TIME = 0.1
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A shard that a worker has begun."""
+
+    first: str
+    last: str
+    attempt: int
+    process: int = field(default_factory=os.getpid)
+    machine: str = field(default_factory=platform.node)
+
+    def touches(self, shard: Shard) -> bool:
+        """Whether a shard lies in the same range, in part or whole."""
+        same = self.attempt == shard.attempt
+        return same and self.first <= shard.members[-1] and shard.members[0] <= self.last
+
+    def is_waited_for(self, since: float) -> bool:
+        """Whether its worker may still be at it, `since` seconds after the mark was left."""
+        if self.machine != platform.node():
+            return since < OTHER_MACHINE_S
+        return since < SAME_MACHINE_S and _lives(self.process)
+
+
+class Turns:
+    """The shards of a plan, one by one as a worker is ready for them."""
+
+    def __init__(self, table: Table, plan: Plan) -> None:
+        self._table = table
+        self._plan = plan
+        self._parts = set(plan.parts)
+        self._gone: set[str] = set()
+        self._marks: dict[str, tuple[Mark, float]] = {}  # by key and stamp
+        self._own: set[str] = set()
+        self._looked = self._took = 0.0
+
+    def __iter__(self) -> Iterator[Shard]:
+        """Shards in random order; those that others are at come last, and are waited for."""
+        late = []
+        for shard in random.sample(self._plan.shards, len(self._plan.shards)):
+            self._look()
+            rest = self._rest(shard)
+            if rest is not None and self._touching(rest):
+                late.append(rest)
+            elif rest is not None:
+                self._begin(rest)
+                yield rest
+        for shard in late:
+            rest = self._awaited(shard)
+            if rest is not None:
+                self._begin(rest)
+                yield rest
+
+    def give_up(self, key: str) -> None:
+        """Take back the mark of a shard that could not be made."""
+        self._table.location.remove(self._path(key))
+
+    def _awaited(self, shard: Shard) -> Shard | None:
+        """What is left of a shard once those who were at it have published or died."""
+        pause = 0.05
+        while True:
+            self._look(at_once=True)
+            rest = self._rest(shard)
+            if rest is None or not any(
+                mark.is_waited_for(time.time() - left) for mark, left in self._touching(rest)
+            ):
+                return rest
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)
+
+    def _begin(self, shard: Shard) -> None:
+        """Mark a shard; a mark that somebody left before is written over."""
+        mark = Mark(shard.members[0], shard.members[-1], shard.attempt)
+        self._own.add(shard.key)
+        self._parts.add(f"part-{shard.key}.parquet")
+        self._table.location.replace(self._path(shard.key), json.dumps(asdict(mark)).encode())
+
+    def _rest(self, shard: Shard) -> Shard | None:
+        """A shard without the rows that others have published; None where none is left."""
+        if self._gone.isdisjoint(shard.members):
+            return shard
+        members = [member for member in shard.members if member not in self._gone]
+        return Shard.of(members, shard.attempt) if members else None
+
+    def _touching(self, shard: Shard) -> list[tuple[Mark, float]]:
+        return [each for each in self._marks.values() if each[0].touches(shard)]
+
+    def _look(self, at_once: bool = False) -> None:
+        """Learn what others have published and begun; of many parts, in a tenth of the time."""
+        started = time.monotonic()
+        many = len(self._parts) > _ONE_LISTING and not at_once
+        if many and (started - self._looked) * _SHARE_OF_TIME < self._took:
+            return
+        for part in self._table.parts():
+            name = part.path.rpartition("/")[2]
+            if name not in self._parts:
+                self._parts.add(name)
+                self._gone.update(self._table.keys_of(name))
+        before, self._marks = self._marks, {}
+        for version, entry in self._others():
+            self._marks[version] = before.get(version) or self._mark(entry)
+        self._looked = time.monotonic()
+        self._took = self._looked - started
+
+    def _others(self) -> Iterator[tuple[str, Entry]]:
+        """Marks of others whose part is not there."""
+        for entry in self._table.location.entries(f"begun/{self._table.folder}"):
+            key = entry.path.rpartition("/")[2]
+            if key not in self._own and f"part-{key}.parquet" not in self._parts:
+                yield f"{key} {entry.stamp}", entry
+
+    def _mark(self, entry: Entry) -> tuple[Mark, float]:
+        """A mark and when it was left; one that does not say its range touches nothing."""
+        try:
+            said = json.loads(self._table.location.read_bytes(entry.path))
+            first, last, machine = (str(said[name]) for name in ("first", "last", "machine"))
+            mark = Mark(first, last, int(said["attempt"]), int(said["process"]), machine)
+        except (ValueError, TypeError, KeyError, FileNotFoundError):
+            mark = Mark("", "", -1)
+        return mark, entry.modified
+
+    def _path(self, key: str) -> str:
+        return f"begun/{self._table.folder}/{key}"
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
