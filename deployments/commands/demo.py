@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo flow and print the path of the report."""
     out = Path(arguments.out).resolve()
+    from flows.requests.demo import demo as asked
+
+    asked(str(out), arguments.seed)  # refused before Prefect starts
     configure_prefect(out / "prefect")
     from flows.demo import demo
 

@@ -33,9 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=int, default=2, help="flow runs at once on the CPU")
     parser.add_argument(
-        "--gpus", default="auto", help="workers of the gpu pool: auto (one per GPU) or a number"
+        "--gpus",
+        type=_gpus,
+        default="auto",
+        help="workers of the gpu pool: auto or a number",
     )
     add_secret_argument(parser)
+
+
+def _gpus(given: str) -> str | int:
+    if given != "auto" and not given.isdecimal():
+        raise argparse.ArgumentTypeError(f"auto or a number of GPUs, not {given!r}")
+    return given if given == "auto" else int(given)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -47,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         origin=arguments.origin,
         names=tuple(arguments.name),
         workers=arguments.workers,
-        gpus=count_gpus() if arguments.gpus == "auto" else int(arguments.gpus),
+        gpus=count_gpus() if arguments.gpus == "auto" else arguments.gpus,
     )
     stack.check()
     refuse_other_settings(stack)

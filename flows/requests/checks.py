@@ -12,7 +12,7 @@ from models.retrieval.cvsi_settings import SEARCH_FAMILY
 from models.retrieval.features import GALLERY_FEATURES
 from models.retrieval.methods import method, needs
 from storage.collections.known import require_collection
-from storage.locations.access import require_access
+from storage.locations.access import require_access, require_folder
 from storage.locations.location import Location
 from tasks.methods import why_not_ready
 from tasks.query_sets import BenchmarkRef
@@ -26,6 +26,19 @@ def require_root(profile: Profile) -> None:
         LocationError: says why, and what to set.
     """
     require_access(Location(profile.root))
+
+
+def require_out(folder: Path | str) -> None:
+    """Refuse a folder for results that cannot be written to, before hours of work are done.
+
+    Raises:
+        LocationError: says why, and what to set.
+    """
+    place = Location(str(folder))
+    if place.is_local:
+        require_folder(Path(place.root), "results", "out")
+    else:
+        require_access(place)
 
 
 def require_collections(root: str, names: Iterable[str]) -> None:

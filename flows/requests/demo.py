@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.forms import Overrides, ProfileName
 from flows.profiles import resolve_profile
-from flows.requests.checks import require_methods, require_root
+from flows.requests.checks import require_methods, require_out, require_root
 from storage.benchmarks.registry import FAMILIES
 from tasks.methods import runnable_methods
 from tasks.settings import Profile
@@ -57,5 +57,6 @@ def demo(
     changes = {"root": str(folder / "tables"), **(settings or {})}
     chosen = resolve_profile(profile, changes)
     require_methods(chosen, runnable_methods(chosen), FAMILIES)
+    require_out(folder)
     require_root(chosen)
     return DemoRequest(chosen, profile, changes, folder, seed, submissions, training)

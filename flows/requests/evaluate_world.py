@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flows.forms import BenchmarkName, MethodName, Overrides, ProfileName
 from flows.profiles import resolve_profile
-from flows.requests.checks import require_methods, require_root
+from flows.requests.checks import require_methods, require_out, require_root
 from storage.benchmarks.registry import FAMILIES
 from tasks.methods import runnable_methods
 from tasks.settings import Profile
@@ -58,6 +58,7 @@ def evaluate_world(
         raise ValueError("give at least one seed: seeds=0")
     asked = methods or tuple(runnable_methods(chosen))
     require_methods(chosen, asked, FAMILIES)
+    require_out(folder)
     require_root(chosen)
     return WorldsRequest(
         chosen,

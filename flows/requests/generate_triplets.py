@@ -11,7 +11,7 @@ from pydantic import Field
 
 from flows.forms import PROFILE_CAPTIONER, Captioner, Overrides, ProfileName
 from flows.profiles import resolve_profile
-from flows.requests.checks import require_collections, require_engine, require_root
+from flows.requests.checks import require_collections, require_engine, require_out, require_root
 from models.instructcir.modification_texts import PLACEHOLDERS
 from models.prompts.library import load_prompt
 from models.spelling import unknown
@@ -106,7 +106,9 @@ def generate_triplets(
         sources=sources, count=count, seed=seed, guard=guarded, guard_names=guard_names
     )
     require_root(chosen)
-    return TripletsRequest(chosen, pairs, allow_gaps, retry_failed, Path(out or "out/triplets"))
+    place = Path(out or "out/triplets")
+    require_out(place)
+    return TripletsRequest(chosen, pairs, allow_gaps, retry_failed, place)
 
 
 def pair_sources(

@@ -20,7 +20,7 @@ from flows.forms import (
     with_choices,
 )
 from flows.profiles import resolve_profile
-from flows.requests.checks import require_collections, require_evaluation
+from flows.requests.checks import require_collections, require_evaluation, require_out
 from models.retrieval.methods import METHODS, needs
 from tasks.artifact_keys import artifact_key
 from tasks.methods import left_out, runnable_methods
@@ -185,6 +185,7 @@ def _request(
     if trains:
         _require_captions(chosen, mapping.captions)
     require_evaluation(chosen, refs, asked, trains_mapping=trains)
+    require_out(out)
     return RerunRequest(
         chosen,
         backbone,

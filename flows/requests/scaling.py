@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from flows.form_fields import Values
 from flows.forms import BenchmarkChoice, MethodName, Overrides, ProfileName
 from flows.profiles import resolve_profile
-from flows.requests.checks import require_evaluation
+from flows.requests.checks import require_evaluation, require_out
 from flows.requests.train_reformulation import groups_of
 from tasks.query_sets import BenchmarkRef
 from tasks.settings import Profile
@@ -140,6 +140,7 @@ def scaling(
     variants += [Variant(max(sizes), part) for part in without or []]
     for variant in variants:
         found.first(variant.triplets)
+    require_out(out)
     worlds = DrawnWorlds(tuple(seeds or ()), subsets, circo_queries, fashion_queries)
     return ScalingRequest(
         chosen,

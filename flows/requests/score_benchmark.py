@@ -20,7 +20,7 @@ from flows.forms import (
     with_choices,
 )
 from flows.profiles import resolve_profile
-from flows.requests.checks import require_evaluation
+from flows.requests.checks import require_evaluation, require_out
 from tasks.methods import runnable_methods
 from tasks.query_sets import BenchmarkRef
 from tasks.settings import Profile
@@ -75,11 +75,13 @@ def score_benchmark(
     ref = choice.ref(chosen, options)
     asked = methods or tuple(runnable_methods(chosen))
     require_evaluation(chosen, [ref], asked)
+    place = Path(out or f"out/score/{benchmark}-{split}")
+    require_out(place)
     return ScoreRequest(
         chosen,
         ref,
         asked,
-        Path(out or f"out/score/{benchmark}-{split}"),
+        place,
         f"cirflow run score-benchmark --profile {profile} --set benchmark={benchmark} "
         f"--set folder={folder} --set split={split}",
         retry_failed,

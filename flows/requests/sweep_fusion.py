@@ -20,7 +20,7 @@ from flows.forms import (
     with_choices,
 )
 from flows.profiles import resolve_profile
-from flows.requests.checks import require_evaluation
+from flows.requests.checks import require_evaluation, require_out
 from tasks.query_sets import BenchmarkRef
 from tasks.settings import Profile
 
@@ -70,4 +70,5 @@ def sweep_fusion(
     require_evaluation(chosen, [ref], [method])
     if not ref.load().has_targets:
         raise ValueError(f"the targets of {benchmark} {split} are not public; choose split=val")
+    require_out(out)
     return SweepRequest(chosen, ref, step, method, out)

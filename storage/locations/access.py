@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 import fsspec
 
 from storage.locations.location import Location, LocationError
-from storage.locations.stores import STAGING
 
 CREDENTIALS: Final = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE (and AWS_ENDPOINT_URL for a "
@@ -31,7 +30,7 @@ def require_access(location: Location) -> None:
     """
     require_reachable(location)
     if location.is_local:
-        _require_folder(Path(location.root))
+        require_folder(Path(location.root), "tables", "root")
     else:
         _require_bucket(location.root)
 
@@ -74,18 +73,28 @@ def _unreachable(endpoint: str) -> str:
     return ""
 
 
-def _require_folder(root: Path) -> None:
-    probe = root / STAGING / uuid.uuid4().hex
+def require_folder(folder: Path, what: str, setting: str) -> None:
+    """Refuse a folder that cannot be made or written to; one that can is there afterwards.
+
+    Args:
+        folder: The folder.
+        what: What is to be kept in it, for the message.
+        setting: The setting that names it.
+
+    Raises:
+        LocationError: says which folder above it stands in the way, and why.
+    """
+    probe = folder / f".{uuid.uuid4().hex}"
     try:
-        probe.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
     except OSError as error:
-        nearest = next(place for place in (root, *root.parents) if os.path.lexists(place))
+        nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
         said = "is not a folder" if not nearest.is_dir() else f"says: {error.strerror}"
         raise LocationError(
-            f"tables cannot be kept at {root}: {nearest} {said}. Choose another root "
-            "(root=DIR or s3://BUCKET/PREFIX), or mend the folder"
+            f"{what} cannot be kept at {folder}: {nearest} {said}. Choose another place "
+            f"({setting}=DIR), or mend the folder"
         ) from error
 
 

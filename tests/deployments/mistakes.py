@@ -87,6 +87,9 @@ MISTAKES: Final = (
     Mistake(f"{SCORE} --set folder=whole --set allow_gaps", ("key=value",)),
     Mistake(f"{SCORE} --set folder=whole --root file/tables", ("file is not a folder", "root=DIR")),
     Mistake(f"{SCORE} --set folder=whole --root /proc/tables", ("/proc says", "root=DIR")),
+    Mistake(f"{SCORE} --set folder=whole --set out=file/out", ("file is not a folder", "out=DIR")),
+    Mistake("demo --out file/demo", ("file is not a folder", "out=DIR")),
+    Mistake("up --gpus many", ("auto or a number of GPUs, not 'many'",)),
     Mistake(f"{SCORE} --set folder=whole --root gs://bucket", ("s3://bucket/prefix", "gs://")),
     Mistake(
         f"{SCORE} --set folder=whole --root s3://bucket/t",
