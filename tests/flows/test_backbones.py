@@ -262,7 +262,8 @@ def test_a_run_that_cannot_start_says_what_to_do(ran: Ran, tmp_path: Path) -> No
     state = rerun_backbone(ran.second, **given, out=str(tmp_path), return_state=True)
     assert state.is_failed()
     assert state.message is not None
-    assert f"a mapping network for {ran.second.name} is missing, which lincir" in state.message
+    assert f"a mapping network for {ran.second.name} is missing: name one" in state.message
+    assert "choose other methods than lincir" in state.message
     assert "backbone.mapping" in state.message
     assert "mapping_captions" in state.message
     assert not (tmp_path / "report.html").exists()
