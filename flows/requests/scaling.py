@@ -11,7 +11,7 @@ from flows.form_fields import Values
 from flows.forms import BenchmarkChoice, MethodName, Overrides, ProfileName
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_evaluation, require_out
-from flows.requests.train_reformulation import groups_of
+from flows.requests.train_reformulation import groups_of, triplet_set_of
 from tasks.query_sets import BenchmarkRef
 from tasks.settings import Profile
 
@@ -127,15 +127,13 @@ def scaling(
         fashion_queries: FashionIQ-like queries per category in each drawn world.
         out: Folder for drawn worlds, the page and the numbers.
     """
-    from tasks.training.triplet_sets import parse_triplet_set  # brings the reader of tables
-
     chosen = resolve_profile(profile, settings)
     if not (benchmarks or seeds) or not sizes:
         raise ValueError("give at least one size, and benchmarks or seeds of drawn worlds")
     groups_of(training or {})
     refs = tuple(choice.ref(chosen) for choice in benchmarks or ())
     require_evaluation(chosen, refs, others)
-    found = parse_triplet_set(triplets)
+    found = triplet_set_of(triplets)
     variants = [Variant(n) for n in sorted(set(sizes))]
     variants += [Variant(max(sizes), part) for part in without or []]
     for variant in variants:

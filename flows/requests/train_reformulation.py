@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from flows.form_fields import DEFAULTS, Group, Of, Values
@@ -76,6 +77,19 @@ def groups_of(given: Mapping[str, Any]) -> Groups:
     return made
 
 
+def triplet_set_of(given: str | Values) -> TripletSet:
+    """The set that a file or its content names; a file that is not there is refused at once.
+
+    Raises:
+        ValueError: there is no such file, or it is not a reference to triplets.
+    """
+    if isinstance(given, str) and not Path(given).is_file():
+        raise ValueError(f"{given}: no such file; generate-triplets writes triplets.json")
+    from tasks.training.triplet_sets import parse_triplet_set  # brings the reader of tables
+
+    return parse_triplet_set(given)
+
+
 @dataclass(frozen=True)
 class ReformulationRequest:
     """A reformulation network to train.
@@ -136,8 +150,6 @@ def train_reformulation(
             something to a benchmark's annotations. A tuned rewriter brings the label itself.
         notes: Further facts for the model card, by name.
     """
-    from tasks.training.triplet_sets import parse_triplet_set  # brings the reader of tables
-
     chosen = resolve_profile(profile, settings)
     if "not_zero_shot" in (notes or {}):
         raise ValueError("give not_zero_shot as a parameter, not in notes")
@@ -159,7 +171,7 @@ def train_reformulation(
         }
     )
     require_backbone(chosen)
-    found = parse_triplet_set(triplets)
+    found = triplet_set_of(triplets)
     chosen_set = found if n is None else found.first(n)
     require_root(chosen)
     return ReformulationRequest(chosen, chosen_set, groups, not_zero_shot, notes or {})
