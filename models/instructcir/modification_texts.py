@@ -36,7 +36,7 @@ CUT_OFF: Final = "cut off: the answer ran into the token limit"
 REJECTED: Final = "rejected"
 """Status of a pair with no answer that keeps the contract."""
 
-_LABEL: Final = "Difference:"
+LABEL: Final = "Difference:"
 _PROMPT_LABELS: Final = ("caption A:", "caption B:")
 _FOREIGN: Final = re.compile("[^A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f0-9 ,.'-]")
 _LETTER: Final = re.compile("[A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f]")
@@ -139,7 +139,7 @@ def read_answer(reply: TextReply, template: str = "") -> tuple[str, str]:
         reply: The raw reply.
         template: The prompt's template; a reply that repeats it is not an answer.
     """
-    reading = read_line(reply.text, Question(_LABEL, _PROMPT_LABELS, template))
+    reading = read_line(reply.text, Question(LABEL, _PROMPT_LABELS, template))
     if not reading.text:
         return "", reading.fault
     text, reason = keep_contract(reading.text)

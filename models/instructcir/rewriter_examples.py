@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from models.generators.answer_lines import unquoted
+from models.generators.answer_lines import stripped
 from models.instructcir.modification_texts import (
+    LABEL,
     CaptionPair,
     WritingSettings,
     keep_contract,
@@ -49,7 +50,7 @@ def captioned_pairs(
             left_out["no text"] += 1
             continue
         first = next(iter(text.strip().splitlines()), "")
-        answer, reason = keep_contract(unquoted(" ".join(first.split())))
+        answer, reason = keep_contract(stripped(first, LABEL))
         if reason:
             left_out[reason.partition(":")[0]] += 1
             continue

@@ -72,7 +72,9 @@ def _row(position: int, reference: str, target: str, text: str) -> dict[str, obj
     }
 
 
-def small_job(root: str, triplets: TripletSet, **changes: Any) -> ReformulationJob:
+def small_job(
+    root: str, triplets: TripletSet, *, not_zero_shot: bool = False, **changes: Any
+) -> ReformulationJob:
     """A job that trains a random CLIP of 32 pixels for a few steps; `training` is merged in."""
     from flows.requests.train_reformulation import groups_of
     from flows.train_reformulation import reformulation_job
@@ -102,4 +104,5 @@ def small_job(root: str, triplets: TripletSet, **changes: Any) -> ReformulationJ
                 "training": training | changes.get("training", {}),
             }
         ),
+        not_zero_shot,
     )
