@@ -156,7 +156,7 @@ def _check_weights(
 ) -> Finding:
     """Whether the files of a checkpoint on disk are all there and fit each other."""
     from models.encoders.facts import encoder_facts
-    from models.encoders.loading import check_weights
+    from models.encoders.weight_check import check_weights
     from models.instructcir.checkpoint import load_network
     from models.textual_inversion.network import load_mapping
 

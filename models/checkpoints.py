@@ -89,46 +89,56 @@ def other_files(folder: Path) -> dict[str, str]:
     }
 
 
-def require_files(
-    model: str,
-    revision: str,
-    files: Iterable[str],
-    needed: Sequence[Sequence[str]],
-    model_types: Sequence[str] = (),
-) -> None:
-    """Refuse a checkpoint that lacks a file, or is of another kind, before anything is loaded.
+def require_files(model: str, files: Iterable[str], needed: Sequence[Sequence[str]]) -> None:
+    """Refuse a checkpoint that lacks a file, before anything is loaded.
 
     Args:
         model: Directory or hub id.
-        revision: Hub revision.
         files: Names of its files.
         needed: For each thing that is needed, the names of which one must be there.
-        model_types: `model_type` of its config.json must be one of these; none: any.
 
     Raises:
         UnusableCheckpoint: Saying what is missing.
     """
     names = set(files)
-    for choices in ((CONFIG_FILE,), *needed):
+    for choices in needed:
         if not names & set(choices):
             raise UnusableCheckpoint(
                 f"{model!r} lacks {' or '.join(choices)}; copy the files that are published with "
                 "the weights into its folder"
             )
-        if choices == (CONFIG_FILE,) and model_types:
-            _require_type(model, checkpoint_folder(model, revision), model_types)
 
 
-def _require_type(model: str, folder: Path, model_types: Sequence[str]) -> None:
+def require_kind(
+    model: str, revision: str, model_types: Sequence[str], architectures: Sequence[str]
+) -> None:
+    """Refuse a checkpoint whose configuration is of another kind, before anything is loaded.
+
+    Args:
+        model: Directory or hub id.
+        revision: Hub revision.
+        model_types: Its `model_type` must be one of these; none: any.
+        architectures: One of its `architectures`, where it states some, must end like one of
+            these; none: any.
+
+    Raises:
+        UnusableCheckpoint: Saying of what kind it is.
+    """
     try:
-        config = json.loads((folder / CONFIG_FILE).read_bytes())
-        found = config.get("model_type")
-    except (ValueError, AttributeError) as error:
+        config = json.loads((checkpoint_folder(model, revision) / CONFIG_FILE).read_bytes())
+        found, stated = config.get("model_type"), config.get("architectures") or ()
+        fits = not stated or any(str(name).endswith(tuple(architectures)) for name in stated)
+    except (ValueError, AttributeError, TypeError) as error:
         raise UnusableCheckpoint(f"{model!r}: {CONFIG_FILE} cannot be read: {error}") from error
-    if found not in model_types:
+    if model_types and found not in model_types:
         raise UnusableCheckpoint(
             f"{model!r} is a checkpoint of {found}, and this engine takes "
             f"{' or '.join(model_types)}; name such a checkpoint, or another engine"
+        )
+    if architectures and not fits:
+        raise UnusableCheckpoint(
+            f"{model!r} is a checkpoint of {' and '.join(map(str, stated))}, and this engine takes "
+            f"those of ...{' or ...'.join(architectures)}; name such a checkpoint"
         )
 
 

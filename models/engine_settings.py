@@ -13,7 +13,7 @@ from typing import Any, ClassVar, get_args
 
 from pydantic_core import to_jsonable_python
 
-from models.checkpoints import TOKENIZER, identity_or_load, require_files
+from models.checkpoints import CONFIG_FILE, TOKENIZER, identity_or_load, require_files, require_kind
 from models.devices import torch_dtype_name
 from models.protocols import AutoDtype
 from models.settings import Settings
@@ -39,6 +39,8 @@ class CheckpointSettings(EngineSettings):
 
     MODEL_TYPES: ClassVar[Sequence[str]] = ()
     """`model_type` of the checkpoints that the engine takes; none: any."""
+    ARCHITECTURES: ClassVar[Sequence[str]] = ()
+    """Endings of the `architectures` that the engine takes; none: any."""
     NEEDED_FILES: ClassVar[Sequence[Sequence[str]]] = (TOKENIZER,)
     """For each thing that a checkpoint must bring, the names of which one must be there."""
 
@@ -74,7 +76,9 @@ class CheckpointSettings(EngineSettings):
             UnusableCheckpoint: Files are missing, or the checkpoint is another engine's.
         """
         found = identity_or_load(self.model, self.revision, fetch)
-        require_files(self.model, self.revision, found, self.NEEDED_FILES, self.MODEL_TYPES)
+        require_files(self.model, found, [(CONFIG_FILE,)])
+        require_kind(self.model, self.revision, self.MODEL_TYPES, self.ARCHITECTURES)
+        require_files(self.model, found, self.NEEDED_FILES)
         return found
 
     @property

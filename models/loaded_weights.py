@@ -1,25 +1,33 @@
 """Weights and processors of transformers checkpoints, loaded so that nothing is made up.
 
 `from_pretrained` fills every weight that a checkpoint lacks with random numbers and only prints a
-report. Here the report is read: a checkpoint that lacks weights, holds some of other shapes, or is
-mostly another model's, is refused before it answers anything.
+report. Here the report is read: a checkpoint that lacks weights, holds some of other shapes, more
+layers than its configuration, or mostly another model's, is refused before it answers anything.
 """
 
 from __future__ import annotations
 
+import pickle
+import re
+import struct
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
-from models.checkpoints import UnusableCheckpoint, checkpoint_folder, loading_arguments
+from models.checkpoints import UnusableCheckpoint, loading_arguments
 from models.spelling import some_of
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from torch import nn
+
+UNREADABLE: Final = (
+    *(OSError, EOFError, ValueError, LookupError, RuntimeError, TypeError, AttributeError),
+    *(AssertionError, StopIteration, ImportError),
+    *(struct.error, pickle.UnpicklingError, SafetensorError),
+)
+"""Errors of libraries that read a damaged file; torch has many for a damaged `.bin` file."""
 
 IGNORED_SHARE: Final = 0.1
 """Share of a checkpoint's tensors that a model may leave unused: buffers and heads that a version
@@ -52,81 +60,82 @@ def load_model(
             **loading_arguments(model, revision or None),
             **options,
         )
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+    except UNREADABLE as error:
         raise UnusableCheckpoint(f"{model!r} cannot be loaded: {first_line(error)}") from error
-    _require_whole(model, type(loaded).__name__, report, len(loaded.state_dict()))
+    _require_whole(model, type(loaded).__name__, report, loaded.state_dict().keys())
     if not without_data:
         require_finite(model, loaded)
+        require_written(model, loaded)
     return loaded.eval()
 
 
-def load_processor(kind: Any, model: str, revision: str = "") -> Any:
+def load_processor(kind: Any, model: str, revision: str, loaded: Any = None) -> Any:
     """`kind.from_pretrained(model)` of a tokenizer or processor class.
 
+    Args:
+        kind: A class or auto class of transformers.
+        model: Directory or hub id.
+        revision: Hub revision; ignored for a directory.
+        loaded: The checkpoint's model, which must know every word of the tokenizer; None where
+            the caller compares them itself.
+
     Raises:
-        UnusableCheckpoint: A file is missing or cannot be read.
+        UnusableCheckpoint: A file is missing, cannot be read, or is another model's.
     """
     try:
-        return kind.from_pretrained(model, **loading_arguments(model, revision or None))
+        found = kind.from_pretrained(model, **loading_arguments(model, revision or None))
     except Exception as error:  # the Rust tokenizer raises bare exceptions
         raise UnusableCheckpoint(
             f"tokenizer or processor of {model!r} cannot be loaded: {first_line(error)}; copy the "
             "files that are published with the weights into its folder"
         ) from error
+    if loaded is not None:
+        tokenizer = getattr(found, "tokenizer", found)
+        require_vocabulary(model, tokenizer, loaded.get_input_embeddings().num_embeddings)
+    return found
 
 
-def load_adapter(model: nn.Module, adapter: str) -> PeftModel:
-    """A peft adapter on a model, with exactly the weights that it needs.
+def require_vocabulary(model: str, tokenizer: Any, rows: int) -> None:
+    """Refuse a tokenizer of words that the model's table of embeddings does not have.
+
+    Tokens that were added to a tokenizer (a padding token) may lack a row: no text holds them.
+
+    Args:
+        model: Name of the checkpoint.
+        tokenizer: A tokenizer of transformers.
+        rows: Rows of the table.
 
     Raises:
-        UnusableCheckpoint: The adapter's weights are not those of its configuration on this model.
+        UnusableCheckpoint: The message names some of the words.
     """
-    from peft import PeftModel, get_peft_model_state_dict
-
-    try:
-        tuned = PeftModel.from_pretrained(model, adapter)
-        # Embeddings belong to an adapter only if it brings some.
-        wanted = get_peft_model_state_dict(tuned, save_embedding_layers=False)
-        found = _adapter_shapes(checkpoint_folder(adapter))
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+    added = tokenizer.get_added_vocab()
+    beyond = sorted(w for w, i in tokenizer.get_vocab().items() if i >= rows and w not in added)
+    if beyond:
         raise UnusableCheckpoint(
-            f"the adapter {adapter!r} does not fit the model: {first_line(error)}"
-        ) from error
-    if found is not None:
-        needed = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
-        report = {
-            "missing_keys": needed.keys() - found.keys(),
-            "unexpected_keys": {n for n in found.keys() - needed.keys() if "lora_" in n},
-            "mismatched_keys": {n for n in needed.keys() & found.keys() if needed[n] != found[n]},
-        }
-        if any(report.values()):
-            raise UnusableCheckpoint(
-                f"the adapter {adapter!r} does not fit the model: "
-                f"{_in_words(report)}; take the adapter that was trained on this model"
-            )
-    require_finite(adapter, tuned)
-    return tuned
-
-
-def _adapter_shapes(folder: Path) -> dict[str, tuple[int, ...]] | None:
-    """Name -> shape of an adapter's weights; None for the older form, which peft checks itself."""
-    file = folder / "adapter_model.safetensors"
-    if not file.is_file():
-        return None
-    with safe_open(file, framework="pt") as weights:
-        return {name: tuple(weights.get_slice(name).get_shape()) for name in list(weights.keys())}
+            f"the tokenizer of {model!r} knows {len(beyond)} words ({some_of(beyond)}) beyond the "
+            f"{rows} that its weights have; take the tokenizer that is published with the weights"
+        )
 
 
 def _require_whole(
-    model: str, kind: str, report: Mapping[str, Collection[Any]], weights: int
+    model: str, kind: str, report: Mapping[str, Collection[Any]], weights: Collection[str]
 ) -> None:
-    unused = report["unexpected_keys"]
-    few = len(unused) <= IGNORED_SHARE * weights
-    if report["missing_keys"] or report["mismatched_keys"] or not few:
+    unused, patterns = report["unexpected_keys"], set(map(_without_numbers, weights))
+    further = any(_without_numbers(name) in patterns for name in unused)  # layers of a deeper model
+    if (
+        report["missing_keys"]
+        or report["mismatched_keys"]
+        or further
+        or len(unused) > IGNORED_SHARE * len(weights)
+    ):
         raise UnusableCheckpoint(
-            f"{model!r} is not a whole {kind}: {_in_words(report)}; its answers would be those of "
+            f"{model!r} is not a whole {kind}: {in_words(report)}; its answers would be those of "
             "random weights. Take the published checkpoint again, or the engine that it belongs to"
         )
+
+
+def _without_numbers(name: str) -> str:
+    return re.sub(r"\d+", "*", name)
 
 
 _WORDS: Final = {
@@ -136,7 +145,8 @@ _WORDS: Final = {
 }
 
 
-def _in_words(report: Mapping[str, Collection[Any]]) -> str:
+def in_words(report: Mapping[str, Collection[Any]]) -> str:
+    """What a loading report says, with some of the names."""
     parts = []
     for name, said in _WORDS.items():
         # A mismatched key comes with its two shapes in some versions.
@@ -147,20 +157,35 @@ def _in_words(report: Mapping[str, Collection[Any]]) -> str:
 
 
 def require_finite(model: str, loaded: nn.Module) -> None:
-    """Refuse weights that are not finite numbers.
+    """Refuse weights and running statistics that are not finite numbers.
 
     Raises:
         UnusableCheckpoint: The message names some.
     """
-    broken = [
-        name
-        for name, weights in loaded.named_parameters()
-        if not bool(torch.isfinite(weights.detach()).all())
-    ]
+    values = loaded.state_dict().items()
+    broken = [name for name, found in values if not bool(torch.isfinite(found).all())]
     if broken:
         raise UnusableCheckpoint(
             f"{model!r} holds weights that are not finite numbers ({some_of(broken)}); take the "
             "published checkpoint again"
+        )
+
+
+def require_written(model: str, loaded: nn.Module) -> None:
+    """Refuse a model of which more matrices than a few are all zero.
+
+    A download that was cut may leave a file of the right length that was never written to its end.
+
+    Raises:
+        UnusableCheckpoint: The message names some.
+    """
+    matrices = [(name, found) for name, found in loaded.named_parameters() if found.ndim > 1]
+    empty = [name for name, found in matrices if not bool(found.detach().any())]
+    if len(empty) > IGNORED_SHARE * len(matrices):
+        raise UnusableCheckpoint(
+            f"{len(empty)} of the {len(matrices)} matrices of {model!r} are all zero "
+            f"({some_of(empty)}): its file was not written to the end; take the published "
+            "checkpoint again"
         )
 
 

@@ -59,12 +59,14 @@ class Blip2Settings(CheckpointSettings):
         Raises:
             UnusableCheckpoint: Something is missing or does not fit.
         """
-        from transformers import Blip2ForConditionalGeneration
+        from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
-        from models.loaded_weights import load_model
+        from models.loaded_weights import load_model, load_processor
 
         self.files(lambda: self.load().fetch())
-        load_model(Blip2ForConditionalGeneration, self.model, self.revision, without_data=True)
+        name, revision = self.model, self.revision
+        model = load_model(Blip2ForConditionalGeneration, name, revision, without_data=True)
+        load_processor(AutoProcessor, name, revision, model)
 
     def load(self) -> Blip2Captioner:
         """The captioner; its checkpoint is read when the first image comes."""
@@ -106,7 +108,8 @@ class Blip2Captioner:
 
         from models.loaded_weights import load_processor
 
-        return load_processor(AutoProcessor, self._settings.model, self._settings.revision)
+        settings = self._settings
+        return load_processor(AutoProcessor, settings.model, settings.revision, self._model)
 
     @property
     def _num_queries(self) -> int:

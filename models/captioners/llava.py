@@ -64,12 +64,14 @@ class LlavaSettings(CheckpointSettings):
         Raises:
             UnusableCheckpoint: Something is missing or does not fit.
         """
-        from transformers import LlavaForConditionalGeneration
+        from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-        from models.loaded_weights import load_model
+        from models.loaded_weights import load_model, load_processor
 
         self.files(lambda: self.load().fetch())
-        load_model(LlavaForConditionalGeneration, self.model, self.revision, without_data=True)
+        name, revision = self.model, self.revision
+        model = load_model(LlavaForConditionalGeneration, name, revision, without_data=True)
+        load_processor(AutoProcessor, name, revision, model)
 
     def load(self) -> LlavaCaptioner:
         """The captioner; its checkpoint is read when the first image comes."""
@@ -120,7 +122,7 @@ class LlavaCaptioner:
         from models.loaded_weights import load_processor
 
         settings = self._settings
-        processor = load_processor(AutoProcessor, settings.model, settings.revision)
+        processor = load_processor(AutoProcessor, settings.model, settings.revision, self._model)
         needed = ("patch_size", "vision_feature_select_strategy", "chat_template")
         if missing := [name for name in needed if getattr(processor, name, None) is None]:
             raise ValueError(

@@ -90,7 +90,26 @@ def encoder_identity(
         "weights_sha256": weights_sha256,
         "tokenizer_sha256": tokenizer_sha256,
         "dtype": spec.dtype,
+        **_foreign_tower(spec),
     }
+
+
+def _foreign_tower(spec: EncoderSpec) -> dict[str, Json]:
+    """The configuration of a text tower of transformers, which its own repository holds."""
+    place = architecture(spec)["text_cfg"].get("hf_model_name")
+    if not place:
+        return {}
+    try:
+        file = (
+            Path(place, "config.json") if Path(place).is_dir() else _hub_file(place, "config.json")
+        )
+        return {"text_config_sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    except (OSError, RuntimeError, ValueError) as error:
+        raise EncoderNotFound(
+            f"{spec.name!r} lacks config.json of its text tower {place!r}: download it where there "
+            f"is a network (hf download {place} config.json) and copy the hub's cache (HF_HOME) "
+            "to this machine"
+        ) from error
 
 
 def architecture(spec: EncoderSpec) -> dict[str, Any]:
@@ -103,7 +122,16 @@ def architecture(spec: EncoderSpec) -> dict[str, Any]:
         return _known_models()[spec.source]
     whole = own_config(spec)
     found: dict[str, Any] = whole.get("model_cfg", whole)
+    parts = [found.get(part) if isinstance(found, dict) else None for part in _PARTS]
+    if not all(isinstance(part, dict) for part in parts) or "embed_dim" not in found:
+        raise EncoderNotFound(
+            f"{CONFIG_FILE} of {spec.name!r} describes no backbone: `model_cfg` needs embed_dim, "
+            f"{' and '.join(_PARTS)}"
+        )
     return found
+
+
+_PARTS: Final = ("vision_cfg", "text_cfg")
 
 
 def own_config(spec: EncoderSpec) -> dict[str, Any]:
@@ -112,8 +140,10 @@ def own_config(spec: EncoderSpec) -> dict[str, Any]:
     try:
         file = Path(place, CONFIG_FILE) if schema == "local-dir" else _hub_file(place, CONFIG_FILE)
         whole: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise EncoderNotFound(f"{spec.name!r} holds no readable {CONFIG_FILE}: {error}") from error
+    if not isinstance(whole, dict):
+        raise EncoderNotFound(f"{CONFIG_FILE} of {spec.name!r} is not a JSON object")
     return whole
 
 

@@ -7,18 +7,14 @@ are an error and never a random network.
 
 from __future__ import annotations
 
-import copy
 import hashlib
-import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from open_clip.tokenizer import SimpleTokenizer
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transform import PreprocessCfg
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from models.checkpoints import file_sha256
@@ -37,8 +33,14 @@ from models.encoders.open_clip import OpenClipEncoder
 from models.encoders.preprocess import ImagePreprocess
 from models.encoders.spec import BPE_FILE, CONFIG_FILE, EncoderSpec
 from models.encoders.tokenizer_files import own_bpe, tokenizer_sha256
-from models.loaded_weights import first_line, require_finite
-from models.spelling import some_of
+from models.encoders.weight_check import require_sizes
+from models.loaded_weights import (
+    UNREADABLE,
+    first_line,
+    require_finite,
+    require_vocabulary,
+    require_written,
+)
 
 
 def load_encoder(spec: EncoderSpec) -> OpenClipEncoder:
@@ -49,6 +51,7 @@ def load_encoder(spec: EncoderSpec) -> OpenClipEncoder:
     """
     device = pick_device(spec.device)
     quick_gelu = forced_activation(spec)
+    architecture(spec)  # a file that describes no backbone is refused here, in words
     if spec.pretrained.startswith(RANDOM):
         torch.manual_seed(_seed(spec.pretrained))
     weights = weights_file(spec)
@@ -64,12 +67,14 @@ def load_encoder(spec: EncoderSpec) -> OpenClipEncoder:
             pretrained_text=False,
             require_pretrained=weights is not None or spec.source.startswith("hf-hub:"),
         )
-    except (RuntimeError, OSError, ValueError, KeyError, SafetensorError) as error:
-        raise EncoderNotFound(f"cannot load {spec.name!r} ({spec.pretrained}): {error}") from error
+    except UNREADABLE as error:
+        said = f"{type(error).__name__}: {str(error)[:1000]}"
+        raise EncoderNotFound(f"cannot load {spec.name!r} ({spec.pretrained}): {said}") from error
     model.eval().requires_grad_(False)
     if weights is not None:
         require_finite(spec.name, model)
-        _require_shapes(spec, weights, model)
+        require_written(spec.name, model)
+        require_sizes(spec, weights, model)
     tokenizer = _tokenizer(spec)
     _check_vocabulary(spec, model, tokenizer)
     settings = PreprocessCfg(**preprocess_settings(spec))
@@ -84,62 +89,6 @@ def load_encoder(spec: EncoderSpec) -> OpenClipEncoder:
         device=device,
         image_batch=spec.image_batch,
     )
-
-
-def check_weights(spec: EncoderSpec) -> None:
-    """Compare the names and shapes in a backbone's weight file with its architecture.
-
-    No weight is read. Files of other forms than safetensors, and architectures with towers of other
-    libraries, are left to `load_encoder`.
-
-    Raises:
-        EncoderNotFound: The file is missing or damaged, or does not fit.
-    """
-    weights, config = weights_file(spec), copy.deepcopy(architecture(spec))
-    towers = (config.get("vision_cfg", {}), config.get("text_cfg", {}))
-    foreign = any(key in tower for tower in towers for key in ("timm_model_name", "hf_model_name"))
-    if weights is None or weights.suffix != ".safetensors" or foreign:
-        return
-    kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
-    with torch.device("meta"):
-        model = kind(**config)
-    found = _shapes(spec, weights)
-    needed = {name for name in model.state_dict() if name != "logit_bias"}
-    if found.keys().isdisjoint(needed):
-        return  # another library's names, which open_clip translates
-    if missing := sorted(needed - found.keys()):
-        raise EncoderNotFound(
-            f"{weights.name} of {spec.name!r} lacks {len(missing)} of the weights of its "
-            f"{CONFIG_FILE} ({some_of(missing)}); take the published file again"
-        )
-    _require_shapes(spec, weights, model)
-
-
-def _require_shapes(spec: EncoderSpec, weights: Path, model: nn.Module) -> None:
-    """Refuse weights of another size: open_clip would stretch positions and say nothing."""
-    if weights.suffix != ".safetensors":
-        return
-    found = _shapes(spec, weights)
-    wrong = [
-        f"{name} {found[name]} instead of {tuple(tensor.shape)}"
-        for name, tensor in model.state_dict().items()
-        if name in found and math.prod(found[name]) != tensor.numel()
-    ]
-    if wrong:
-        raise EncoderNotFound(
-            f"{weights.name} of {spec.name!r} does not fit its {CONFIG_FILE}: {some_of(wrong)}; "
-            "state the image size and context length that it was trained with"
-        )
-
-
-def _shapes(spec: EncoderSpec, weights: Path) -> dict[str, tuple[int, ...]]:
-    try:
-        with safe_open(weights, framework="pt") as file:
-            return {n: tuple(file.get_slice(n).get_shape()) for n in list(file.keys())}
-    except (SafetensorError, OSError) as error:
-        raise EncoderNotFound(
-            f"{weights.name} of {spec.name!r} is damaged: {first_line(error)}"
-        ) from error
 
 
 def state_sha256(model: nn.Module) -> str:
@@ -169,9 +118,13 @@ def _tokenizer(spec: EncoderSpec) -> Any:
     return SimpleTokenizer(bpe_path=str(bpe), context_length=length, **options)
 
 
-def _check_vocabulary(spec: EncoderSpec, model: nn.Module, tokenizer: object) -> None:
-    words, rows = getattr(tokenizer, "vocab_size", None), getattr(model, "vocab_size", None)
-    if isinstance(tokenizer, SimpleTokenizer) and rows is not None and words > rows:
+def _check_vocabulary(spec: EncoderSpec, model: nn.Module, tokenizer: Any) -> None:
+    rows = getattr(model, "vocab_size", None) or getattr(model.text, "vocab_size", None)
+    if rows is None:
+        return
+    if isinstance(tokenizer, HFTokenizer):
+        require_vocabulary(spec.name, tokenizer.tokenizer, rows)
+    elif isinstance(tokenizer, SimpleTokenizer) and (words := tokenizer.vocab_size) > rows:
         raise EncoderNotFound(
             f"{spec.name!r}: the tokenizer knows {words} tokens, the text tower only {rows}; "
             f"put the {BPE_FILE} it was trained with next to {CONFIG_FILE}"

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from pydantic import Field
 
@@ -52,6 +52,12 @@ _ENGINE_FAILURES = (RuntimeError, ValueError, MemoryError)
 
 class TransformersSettings(TextGeneratorSettings, CheckpointSettings):
     """A causal language model in this process."""
+
+    ARCHITECTURES: ClassVar[Sequence[str]] = (
+        "ForCausalLM",
+        "LMHeadModel",
+        "ForConditionalGeneration",
+    )
 
     engine: Literal["transformers"] = "transformers"
     adapter: str = ""
@@ -95,12 +101,17 @@ class TransformersSettings(TextGeneratorSettings, CheckpointSettings):
         Raises:
             UnusableCheckpoint: Something is missing or does not fit.
         """
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from models.loaded_weights import load_model
+        from models.loaded_adapter import check_adapter_weights
+        from models.loaded_weights import load_model, load_processor
 
         self.files(lambda: self.load().fetch())
-        load_model(AutoModelForCausalLM, self.model, self.revision, without_data=True)
+        model = load_model(AutoModelForCausalLM, self.model, self.revision, without_data=True)
+        load_processor(AutoTokenizer, self.model, self.revision, model)
+        if self.adapter:
+            self.check_adapter()
+            check_adapter_weights(model, self.adapter)
 
     def load(self) -> TransformersGenerator:
         """The generator; its weights are read when the first prompt comes."""
@@ -157,7 +168,8 @@ class TransformersGenerator:
     def _model(self) -> PreTrainedModel:
         from transformers import AutoModelForCausalLM
 
-        from models.loaded_weights import load_adapter, load_model
+        from models.loaded_adapter import load_adapter
+        from models.loaded_weights import load_model
 
         settings = self._settings
         model: PreTrainedModel = load_model(
@@ -174,8 +186,9 @@ class TransformersGenerator:
 
         from models.loaded_weights import load_processor
 
+        settings = self._settings
         tokenizer: PreTrainedTokenizerBase = load_processor(
-            AutoTokenizer, self._settings.model, self._settings.revision
+            AutoTokenizer, settings.model, settings.revision, self._model
         )
         return tokenizer
 

@@ -38,7 +38,7 @@ from models.instructcir.folder import (
 from models.instructcir.network import ReformulationNetwork
 from models.instructcir.parts import NetworkParts, bare_backbone, make_tokens
 from models.instructcir.settings import CombinerSettings, NetworkSettings
-from models.loaded_weights import require_finite
+from models.loaded_weights import require_finite, require_written
 
 if TYPE_CHECKING:
     from models.protocols import Fingerprint, Json
@@ -192,6 +192,7 @@ def _filled(
             network = ReformulationNetwork(bare_backbone(parts.architecture), parts, settings)
         network.load_state_dict({k: v.float() for k, v in state.items()}, assign=True)
         require_finite(str(folder), network)
+        require_written(str(folder), network)
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"the weights in {folder} do not fit its {CONFIG_FILE}: {error}"

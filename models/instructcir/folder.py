@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -86,7 +87,27 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     lacking -= config.keys()
     if lacking:
         raise CheckpointError(f"{path} is damaged: it lacks {', '.join(sorted(lacking))}")
+    for name in _needed(config):
+        if not Path(folder, name).is_file():
+            raise CheckpointError(
+                f"{folder} lacks {name}; the checkpoint is incomplete, take it as it was published"
+            )
     return config
+
+
+def _needed(config: dict[str, Any]) -> Iterator[str]:
+    """The files that belong to a configuration: without one, another network would be loaded."""
+    yield ONLINE_FILE
+    if config["combiner"] is not None:
+        yield COMBINER_FILE
+    try:
+        if config["architecture"]["text_cfg"].get("tokenizer_kwargs", {}).get("bpe_path"):
+            yield BPE_FILE
+        trained = config["provenance"].get("spec", {})
+        if trained.get("ema", {}).get("enabled"):
+            yield TARGET_FILE
+    except (AttributeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{CONFIG_FILE} of the network is damaged: {error!r}") from error
 
 
 def _why_missing(folder: Path) -> str:

@@ -41,7 +41,8 @@ from models.devices import pick_device
 from models.generators.prompt_tokens import prompt_texts, token_ids, uses_chat
 from models.instructcir.rewriter_settings import BaseLlm, Example, TuningConfig
 from models.instructcir.schedules import rate_factor
-from models.loaded_weights import load_adapter
+from models.loaded_adapter import load_adapter
+from models.loaded_weights import require_vocabulary
 from models.random_streams import random_stream
 
 _NO_LABEL: Final = -100
@@ -123,6 +124,8 @@ class RewriterTuning:
         self._device = pick_device(base.device)
         tokenizer = base.load_tokenizer()
         model = base.load_weights()
+        rows = model.get_input_embeddings().num_embeddings
+        require_vocabulary(base.model, tokenizer, rows)
         context = getattr(model.config, "max_position_embeddings", None)
         self._rows = tokenise_pairs(tokenizer, pairs, uses_chat(tokenizer, base.chat), context)
         self.model: PeftModel = _with_adapters(model, config, self._device)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +23,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from torch.nn.functional import normalize
 
 from models.checkpoints import UnusableCheckpoint
-from models.loaded_weights import require_finite
+from models.loaded_weights import UNREADABLE, require_finite, require_written
 from models.spelling import some_of
 from models.textual_inversion.mapping_files import (
     CONFIG_FILE,
@@ -185,7 +183,7 @@ def _content(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise MappingError(f"there is no mapping network at {path}") from None
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except UNREADABLE as error:
         raise MappingError(f"{path} cannot be read as weights: {error}") from error
 
 
@@ -214,11 +212,12 @@ def _unwrap(content: Any, where: str) -> dict[str, torch.Tensor]:
 
 
 def _filled(shape: MappingShape, state: Weights, where: str) -> MappingNetwork:
-    module = new_module(shape)
     try:
+        module = new_module(shape)
         module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
         require_finite(where, module)
-    except (RuntimeError, UnusableCheckpoint) as error:
+        require_written(where, module)
+    except (RuntimeError, TypeError, UnusableCheckpoint) as error:
         raise MappingError(f"{where} does not fit {shape}: {error}") from error
     return MappingNetwork(shape, module.eval().requires_grad_(False))
 

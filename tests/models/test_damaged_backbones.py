@@ -61,7 +61,8 @@ def test_weights_that_do_not_fit(
 ) -> None:
     from safetensors.torch import load_file, save_file
 
-    from models.encoders.loading import check_weights, load_encoder
+    from models.encoders.loading import load_encoder
+    from models.encoders.weight_check import check_weights
 
     check_weights(spec_of(clip))
     folder = Path(shutil.copytree(clip, tmp_path / "copy"))
@@ -77,7 +78,8 @@ def test_weights_that_do_not_fit(
 
 @pytest.mark.parametrize("length", [0, 5, -100])
 def test_a_file_that_is_cut(length: int, clip: Path, tmp_path: Path) -> None:
-    from models.encoders.loading import check_weights, load_encoder
+    from models.encoders.loading import load_encoder
+    from models.encoders.weight_check import check_weights
 
     folder = Path(shutil.copytree(clip, tmp_path / "copy"))
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:length])
