@@ -51,10 +51,10 @@ def load_encoder(spec: EncoderSpec) -> OpenClipEncoder:
     """
     device = pick_device(spec.device)
     quick_gelu = forced_activation(spec)
-    architecture(spec)  # a file that describes no backbone is refused here, in words
     if spec.pretrained.startswith(RANDOM):
         torch.manual_seed(_seed(spec.pretrained))
     weights = weights_file(spec)
+    architecture(spec)  # a file that describes no backbone is refused here, in words
     try:
         model = open_clip.create_model(
             spec.source,

@@ -34,6 +34,7 @@ from models.instructcir.folder import (
     CheckpointError,
     network_fingerprint,
     read_config,
+    require_files,
 )
 from models.instructcir.network import ReformulationNetwork
 from models.instructcir.parts import NetworkParts, bare_backbone, make_tokens
@@ -118,6 +119,7 @@ def load_network(folder: str | Path) -> LoadedNetwork:
     """
     folder = Path(folder)
     config = read_config(folder)
+    require_files(folder, config)
     parts = _parts(folder, config)
     state = _load(folder / ONLINE_FILE)
     online = _filled(folder, config, parts, state)

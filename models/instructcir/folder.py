@@ -39,10 +39,11 @@ def network_fingerprint(folder: str | Path) -> Fingerprint:
     Provenance is left out: the same weights trained elsewhere are the same network.
 
     Raises:
-        CheckpointError: The folder holds no checkpoint.
+        CheckpointError: The folder holds no checkpoint, or one that lacks a file.
     """
     folder = Path(folder)
     config = read_config(folder)
+    require_files(folder, config)
     del config["provenance"]
     files = checkpoint_identity(str(folder))
     described = json.dumps(config, sort_keys=True).encode()
@@ -87,16 +88,23 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     lacking -= config.keys()
     if lacking:
         raise CheckpointError(f"{path} is damaged: it lacks {', '.join(sorted(lacking))}")
-    for name in _needed(config):
-        if not Path(folder, name).is_file():
-            raise CheckpointError(
-                f"{folder} lacks {name}; the checkpoint is incomplete, take it as it was published"
-            )
     return config
 
 
+def require_files(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse a checkpoint that lacks a file: without it another network would be loaded.
+
+    Raises:
+        CheckpointError: The message names the file.
+    """
+    for name in _needed(config):
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder} lacks {name}; the checkpoint is incomplete, take it as it was published"
+            )
+
+
 def _needed(config: dict[str, Any]) -> Iterator[str]:
-    """The files that belong to a configuration: without one, another network would be loaded."""
     yield ONLINE_FILE
     if config["combiner"] is not None:
         yield COMBINER_FILE
