@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import functools
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +20,10 @@ PRODUCER = "cirflow/storage/1"
 FOOTER = b"cirflow"
 KEYS = b"cirflow.keys"
 SPEC = b"cirflow.spec"
+LIBRARIES = b"cirflow.libraries"
+"""Versions of the libraries on the machine that made the rows, for people: no reader asks."""
+
+_LIBRARIES = ("torch", "transformers", "tokenizers", "open_clip_torch", "timm", "peft", "pillow")
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,18 @@ def footer_metadata(
     own = {
         FOOTER: json.dumps(said, sort_keys=True).encode(),
         SPEC: canonical_json(spec).encode(),
+        LIBRARIES: _libraries(),
     }
     return own if keys is None else own | {KEYS: keys}
+
+
+@functools.cache
+def _libraries() -> bytes:
+    versions = {}
+    for name in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return json.dumps(versions).encode()
 
 
 def footer_check(footer: Footer, keys: bytes) -> str:

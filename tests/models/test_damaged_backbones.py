@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
 from collections.abc import Callable
@@ -125,6 +126,19 @@ def test_every_file_enters_the_identity(clip_with_tokenizer: Path, tmp_path: Pat
         assert encoder_facts(spec).fingerprint != before, name
         (folder / name).unlink()
     assert encoder_facts(spec).fingerprint == before
+
+
+def test_another_release_of_a_tokenizers_library_makes_nothing_again(
+    clip_with_tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files decide; open_clip's own version is what published tables hold."""
+    before = encoder_facts(spec_of(clip_with_tokenizer)).fingerprint
+    version = importlib.metadata.version
+    changed = ("transformers", "tokenizers")
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "99" if name in changed else version(name)
+    )
+    assert encoder_facts(spec_of(clip_with_tokenizer)).fingerprint == before
 
 
 def test_a_tokenizer_that_is_missing_is_named(clip_with_tokenizer: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """One suite for both places; rows are made by hand and compared with plain dictionaries."""
 
+import importlib.metadata
 import json
 import threading
 from pathlib import Path
@@ -195,7 +196,10 @@ def test_a_part_is_plain_parquet_with_provenance(table: Table) -> None:
     backfill(table, KEYS[:3])
     data = table.location.read_bytes(f"{table.folder}/{first_part(table)}")
     assert pl.read_parquet(data).equals(table.read())
-    footer = json.loads(pq.read_schema(pa.BufferReader(data)).metadata[b"cirflow"])
+    metadata = pq.read_schema(pa.BufferReader(data)).metadata
+    versions = json.loads(metadata[b"cirflow.libraries"])
+    assert versions["transformers"] == importlib.metadata.version("transformers")
+    footer = json.loads(metadata[b"cirflow"])
     shard = Shard.of(KEYS[:3])
     assert {name: footer[name] for name in ("table", "spec_key", "shard_key", "rows")} == {
         "table": "captions", "spec_key": table.spec_key, "shard_key": shard.key, "rows": 3,
