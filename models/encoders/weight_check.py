@@ -71,7 +71,12 @@ def require_sizes(spec: EncoderSpec, weights: Path, model: nn.Module) -> None:
     """
     if weights.suffix not in _FORMS:
         return
-    found = _stored(spec, weights, model)
+    try:
+        found = _stored(spec, weights, model)
+    except EncoderNotFound:
+        if weights.suffix == ".safetensors":
+            raise
+        return  # a TorchScript archive, which open_clip has loaded whole
     wrong = [
         f"{name} {tuple(found[name].shape)} instead of {tuple(tensor.shape)}"
         for name, tensor in model.state_dict().items()
