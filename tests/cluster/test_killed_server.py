@@ -15,7 +15,6 @@ from storage.collections.collection import ingest
 from storage.locations.location import Location
 from storage.tables.table import Table
 from tasks.planner import caption_stage
-from tests.cluster.conftest import ROOT
 from tests.fakes.cluster import Cluster
 from tests.fakes.drawn import draw_folder, small_profile, small_settings
 from tests.fakes.workers import Workers
@@ -24,6 +23,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.prefect, pytest.mark.timeout(3600)]
 
 KILLS = int(os.environ.get("CIRFLOW_SERVER_KILLS", "2"))
 """SIGKILLs of the server; as many runs are started as it takes."""
+ROOT = "s3://cluster/watched"
+"""A root of its own: the cluster's store is that of other tests, too."""
 COLLECTION, IMAGES, SHARD = "watched", 900, 30
 ENDED = {"Completed", "Failed", "Crashed"}
 

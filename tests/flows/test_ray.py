@@ -50,7 +50,7 @@ def noted(
     tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], list[dict[str, Any]]]:
     """What the worker processes of Ray did, in order."""
-    from flows.requests.backfill_captions import RayWorkers
+    from flows import ray_workers
 
     needs_ray()
     log = tmp_path / "log.jsonl"
@@ -58,12 +58,12 @@ def noted(
     monkeypatch.setenv(ray_process.LOG, str(log))
     monkeypatch.setenv("PYTHONPATH", str(repository))  # where the hook below lies
     monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 otherwise: slow on a busy machine
-    connection = RayWorkers.connection
+    connection = ray_workers._connection
     more = {
         "runtime_env": {"worker_process_setup_hook": "tests.fakes.ray_process.note"},
         "num_gpus": 1,  # declared, there is none
     }
-    monkeypatch.setattr(RayWorkers, "connection", lambda self: connection(self) | more)
+    monkeypatch.setattr(ray_workers, "_connection", lambda chosen: connection(chosen) | more)
     return lambda: [json.loads(line) for line in log.read_text().splitlines()]
 
 

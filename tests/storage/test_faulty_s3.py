@@ -11,7 +11,6 @@ import pytest
 from storage.checks.root import check_root
 from storage.locations.location import CutRead, Location
 from storage.tables.table import CorruptPart, Shard, SpecConflict, Table, load_table, open_table
-from tasks.stages.run import TRANSIENT
 from tests.fakes.faulty_s3 import Fault, Faults, faulty_proxy
 
 
@@ -66,6 +65,8 @@ def test_an_answer_that_is_spoilt_once_is_fetched_again(
 def test_an_answer_that_is_always_cut_is_a_lost_connection_with_the_name_of_the_part(
     table: Table, faults: Faults
 ) -> None:
+    from tasks.stages.run import TRANSIENT
+
     part = table.location.join(table.parts()[0].path)
     spoil(faults, "cut", 10_000)
     with pytest.raises(CutRead, match=f"{part} did not come whole") as caught:

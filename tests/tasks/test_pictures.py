@@ -17,7 +17,6 @@ from storage.locations.location import Location
 from tasks.planner import caption_stage, gallery_stages, plan_evaluation
 from tasks.query_sets import BenchmarkRef, image_folder, load_query_set
 from tasks.scoring.scores import score_ranking
-from tasks.search_gallery import search_gallery
 from tasks.settings import Profile
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.rankings import ranking_protocol
@@ -101,6 +100,8 @@ def test_a_switch_makes_another_key_and_its_default_does_not(profile: Profile) -
 
 
 def test_a_search_counts_the_images_that_lack_features(profile: Profile) -> None:
+    from tasks.search_gallery import search_gallery
+
     stage = image_features(profile)
     lost = stage.planned()[0]
     fill(stage, frozenset({lost}))
