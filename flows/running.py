@@ -97,11 +97,11 @@ def run_stage(
         shards = map(asdict, turns)
         for done, (shard, state) in enumerate(runner(stage, shards), start=1):
             bar.show(100.0 * done / len(plan.shards))
+            turns.end(shard["key"])
             result = state.result(raise_on_failure=False)
             if isinstance(result, dict):
                 made += result["rows"] if result["published"] else 0
             else:
-                turns.give_up(shard["key"])
                 broken.append(f"{shard['key']}: {type(result).__name__}: {result}")
             if isinstance(result, EngineUnavailable):
                 break

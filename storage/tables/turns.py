@@ -81,8 +81,11 @@ class Turns:
                 self._begin(rest)
                 yield rest
 
-    def give_up(self, key: str) -> None:
-        """Take back the mark of a shard that could not be made."""
+    def end(self, key: str) -> None:
+        """Take back the mark of a shard that is published, or could not be made.
+
+        Its process may live on, and nobody must wait for it if the part is lost later.
+        """
         self._table.location.remove(self._path(key))
 
     def _awaited(self, shard: Shard) -> Shard | None:

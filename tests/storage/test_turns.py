@@ -87,7 +87,7 @@ def test_a_shard_that_could_not_be_made_is_not_waited_for(location: Location) ->
     table = fresh(location)
     plan = table.plan(KEYS, 512)
     failing = Turns(table, plan)
-    failing.give_up(next(iter(failing)).key)
+    failing.end(next(iter(failing)).key)
     assert [shard.members for shard in Turns(table, plan)] == [tuple(KEYS)]
 
 
