@@ -42,7 +42,7 @@ def reachable_root(arguments: argparse.Namespace) -> str:
 
     Raises:
         ProfileError: as `profile_of`.
-        LocationError: it lies on S3, and there are no credentials or no server.
+        LocationError: it lies on S3, and credentials are missing or a server does not answer.
     """
     from storage.locations.access import require_reachable
     from storage.locations.location import Location

@@ -33,7 +33,7 @@ RECORDS = {
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
 }
-"""No stored results; what a failed run raised, which Prefect stores all the same, is no pickle."""
+"""Results are not stored. Prefect stores the error of a failed run all the same, here as JSON."""
 
 # Stages report their own failures, once each; Prefect would print every traceback twice.
 DEFAULTS = {

@@ -69,6 +69,26 @@ def load_model(
     return loaded.eval()
 
 
+def check_model(kind: Any, reader: Any, model: str, revision: str) -> Any:
+    """Compare the weights' names and shapes, and the words of the tokenizer, with the model's.
+
+    Args:
+        kind: A model class or auto class of transformers.
+        reader: The class of its tokenizer or processor.
+        model: Directory or hub id.
+        revision: Hub revision; ignored for a directory.
+
+    Returns:
+        The model without data, on torch's `meta` device.
+
+    Raises:
+        UnusableCheckpoint: Something is missing or does not fit.
+    """
+    found = load_model(kind, model, revision, without_data=True)
+    load_processor(reader, model, revision, found)
+    return found
+
+
 def load_processor(kind: Any, model: str, revision: str, loaded: Any = None) -> Any:
     """`kind.from_pretrained(model)` of a tokenizer or processor class.
 

@@ -82,5 +82,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _say(text: str) -> None:
-    """A line on standard error as it stands: names of files are no markup."""
+    """A line on standard error as it stands: file names are not read as markup."""
     console.print(escaped(text).replace("\n", "\\n"), highlight=False, markup=False, soft_wrap=True)

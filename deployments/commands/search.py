@@ -90,7 +90,7 @@ def checked_image(arguments: argparse.Namespace) -> bytes:
     """The reference image's bytes.
 
     Raises:
-        UserError: they are no image, there is no text, or no image is to be shown.
+        UserError: it is not an image, the text is missing, or fewer than one image is to be shown.
     """
     from storage.collections.decoding import ImageProblem, inspect_image
 

@@ -2,7 +2,7 @@
 
 A page of any origin may send requests to loopback, and once its own name resolves there (DNS
 rebinding) also read the answers. Such requests carry the page's name in `Host` or `Origin`, which
-no script can change. Both are compared exactly, port included; there is no pattern and no default.
+no script can change. Both are compared exactly, port included, without patterns or defaults.
 """
 
 from __future__ import annotations

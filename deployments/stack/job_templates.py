@@ -74,7 +74,7 @@ def job_template(pool_type: str, pool: str, images: Images) -> dict[str, Any]:
 
 
 def closed(template: Mapping[str, Any]) -> dict[str, Any]:
-    """A template whose runs may set nothing of FIXED, and nothing that it does not name.
+    """A template whose runs may set only what it names and FIXED does not.
 
     Default values of FIXED move into the configuration: what a pool's owner chose stays.
 

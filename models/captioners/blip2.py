@@ -61,12 +61,10 @@ class Blip2Settings(CheckpointSettings):
         """
         from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
-        from models.loaded_weights import load_model, load_processor
+        from models.loaded_weights import check_model
 
-        self.files(lambda: self.load().fetch())
-        name, revision = self.model, self.revision
-        model = load_model(Blip2ForConditionalGeneration, name, revision, without_data=True)
-        load_processor(AutoProcessor, name, revision, model)
+        super().check()
+        check_model(Blip2ForConditionalGeneration, AutoProcessor, self.model, self.revision)
 
     def load(self) -> Blip2Captioner:
         """The captioner; its checkpoint is read when the first image comes."""

@@ -66,12 +66,10 @@ class LlavaSettings(CheckpointSettings):
         """
         from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-        from models.loaded_weights import load_model, load_processor
+        from models.loaded_weights import check_model
 
-        self.files(lambda: self.load().fetch())
-        name, revision = self.model, self.revision
-        model = load_model(LlavaForConditionalGeneration, name, revision, without_data=True)
-        load_processor(AutoProcessor, name, revision, model)
+        super().check()
+        check_model(LlavaForConditionalGeneration, AutoProcessor, self.model, self.revision)
 
     def load(self) -> LlavaCaptioner:
         """The captioner; its checkpoint is read when the first image comes."""

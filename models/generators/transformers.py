@@ -104,11 +104,10 @@ class TransformersSettings(TextGeneratorSettings, CheckpointSettings):
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         from models.loaded_adapter import check_adapter_weights
-        from models.loaded_weights import load_model, load_processor
+        from models.loaded_weights import check_model
 
-        self.files(lambda: self.load().fetch())
-        model = load_model(AutoModelForCausalLM, self.model, self.revision, without_data=True)
-        load_processor(AutoTokenizer, self.model, self.revision, model)
+        super().check()
+        model = check_model(AutoModelForCausalLM, AutoTokenizer, self.model, self.revision)
         if self.adapter:
             self.check_adapter()
             check_adapter_weights(model, self.adapter)

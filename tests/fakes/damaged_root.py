@@ -126,8 +126,10 @@ def rerun(world: World, root: Path) -> dict[str, Any]:
     plan = plan_evaluation(profile, ref, METHODS)
     for stage in in_order(plan.rankings):
         table = stage.table()
-        for shard in Turns(table, table.plan(stage.planned_keys(), stage.shard_size)):
+        turns = Turns(table, table.plan(stage.planned_keys(), stage.shard_size))
+        for shard in turns:
             table.publish(shard, stage.rows(shard.members, lambda count: None))
+            turns.end(shard.key)
     record_scores([(stage, score_ranking(stage)) for stage in plan.rankings])
     own = {stage.spec_key for stage in plan.rankings}
     train(location)
