@@ -15,7 +15,7 @@ the other queries; `scope="global"` does that, and the default weighs each query
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from pydantic import Field
@@ -24,7 +24,11 @@ from models.retrieval.fusion import unit
 from models.settings import Settings
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from models.protocols import FloatArray
+
+    Doubles = npt.NDArray[np.float64]
 
 _QUERIES_PER_BLOCK: Final = 8
 
@@ -39,6 +43,11 @@ class LdreSettings(Settings):
     """How many of the largest differences a score sums."""
     temperature: float = Field(0.04, gt=0)
     """Softmax temperature of the weights."""
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What changes a query vector; in single precision weights were off by up to 1e-5."""
+        return {"precision": "float64", **self.model_dump(exclude_defaults=True)}
 
 
 LDRE: Final = LdreSettings()
@@ -67,18 +76,19 @@ def ldre_queries(
             f"edited captions {edited.shape}, captions {unedited.shape} and gallery "
             f"{gallery.shape} do not fit: (Q, N, d), (Q, N, d), (G, d)"
         )
-    edited, unedited = unit(edited), unit(unedited)
-    scores = _scores(edited, unedited, unit(gallery), settings.top)
+    # Dividing by the temperature multiplies rounding, so that single precision is not enough.
+    after, before, images = (unit(v.astype(np.float64)) for v in (edited, unedited, gallery))
+    scores = _scores(after, before, images, settings.top)
     if settings.scope == "global":
         scores = np.broadcast_to(scores.sum(axis=0, keepdims=True), scores.shape)
     weights = _softmax(scores, settings.temperature)
-    return np.einsum("qn,qnd->qd", weights, edited).astype(np.float32)
+    return np.einsum("qn,qnd->qd", weights, after).astype(np.float32)
 
 
-def _scores(edited: FloatArray, unedited: FloatArray, gallery: FloatArray, top: int) -> FloatArray:
+def _scores(edited: Doubles, unedited: Doubles, gallery: Doubles, top: int) -> Doubles:
     """s_i of every caption (Q, N), in blocks of queries so that memory stays bounded."""
     top = min(top, len(gallery))
-    scores = np.empty(edited.shape[:2], dtype=np.float32)
+    scores = np.empty(edited.shape[:2])
     for start in range(0, len(edited), _QUERIES_PER_BLOCK):
         block = slice(start, start + _QUERIES_PER_BLOCK)
         away = np.maximum((unedited[block] - edited[block]) @ gallery.T, 0.0)
@@ -86,7 +96,7 @@ def _scores(edited: FloatArray, unedited: FloatArray, gallery: FloatArray, top: 
     return scores
 
 
-def _softmax(scores: FloatArray, temperature: float) -> FloatArray:
+def _softmax(scores: Doubles, temperature: float) -> Doubles:
     """Weights (Q, N); a query whose captions all score 0 weighs them alike."""
     largest = scores.max(axis=1, keepdims=True)
     logits = scores / np.where(largest > 0, largest, 1.0) / temperature

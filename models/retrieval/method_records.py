@@ -16,7 +16,6 @@ import numpy as np
 from models.retrieval.cvsi_settings import CVSI, CvsiSettings
 from models.retrieval.fusion import PartNorm, Similarity, for_search, fuse, unit
 from models.retrieval.ldre import LdreSettings
-from models.settings import Settings
 
 if TYPE_CHECKING:
     from models.protocols import Json, PreprocessMode
@@ -48,7 +47,7 @@ class Recipe:
     norms: Mapping[str, PartNorm] = field(default_factory=dict)
     similarity: Similarity = "cosine"
     combine: Combine | None = None
-    combined_by: Settings | None = None
+    combined_by: LdreSettings | None = None
 
     def __post_init__(self) -> None:
         """Drop zero weights; refuse a side that has none left."""

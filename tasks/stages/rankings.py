@@ -103,7 +103,7 @@ class RankingStage(Stage):
     def _identity_of(self, recipe: AnyRecipe) -> dict[str, Any]:
         if not isinstance(recipe, Recipe):
             return {"parts": [[weight, self._identity_of(part)] for weight, part in recipe.parts]}
-        other = recipe.combined_by.model_dump(exclude_defaults=True) if recipe.combined_by else {}
+        other = recipe.combined_by.fingerprint if recipe.combined_by else {}
         return {
             **({"combined_by": other} if other else {}),
             "query": {

@@ -355,8 +355,6 @@ def test_scores_are_those_of_the_published_programs(
     published = Published(folder, benchmark)
     for stage in plan.rankings:
         expected = published.scores(stage.method)
-        # LDRE's temperature multiplies rounding by 1 / 0.04.
-        tolerance = 5e-6 if stage.method == "ldre-code" else 1e-6
         for row, (query, scores) in zip(expected, found(stage, published), strict=True):
             wanted = dict(zip(published.names, row, strict=True))
             if family == "cirr":
@@ -367,5 +365,5 @@ def test_scores_are_those_of_the_published_programs(
             factor = (got @ right) / (right @ right)
             assert factor > 0
             np.testing.assert_allclose(
-                got, factor * right, atol=tolerance, err_msg=f"{stage.method} {query.query_id}"
+                got, factor * right, atol=1e-6, err_msg=f"{stage.method} {query.query_id}"
             )
