@@ -42,6 +42,8 @@ ASPECTS = {
 
 OPEN_QUERIES = 0.35
 """Share of CIRCO-like queries whose text leaves size or fill open, so that several scenes fit."""
+_DRAWS = 10_000
+"""Edits tried before a scene counts as one whose neighbours are all taken."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,10 @@ class Gallery:
         return [name for name, scene in self.scenes.items() if wanted.matches(scene)]
 
 
+class NoEditLeft(Exception):
+    """The scenes one edit away from a scene are in the gallery already."""
+
+
 def _held_out_edit(
     scene: Scene,
     rng: Random,
@@ -93,12 +99,17 @@ def _held_out_edit(
     *,
     shapes: Sequence[str] = SHAPES,
 ) -> tuple[Edit, Scene]:
-    """An edit whose result is a held-out scene that is not among `taken`."""
-    while True:
+    """An edit whose result is a held-out scene that is not among `taken`.
+
+    Raises:
+        NoEditLeft: hardly any edit, or none, has such a result.
+    """
+    for _ in range(_DRAWS):
         edit = random_edit(scene, rng, shapes=shapes)
         after = edit.apply(scene)
         if is_held_out(after) and after not in taken:
             return edit, after
+    raise NoEditLeft
 
 
 def _add_siblings(
@@ -111,10 +122,16 @@ def _add_siblings(
     wanted: Scene,
     shapes: Sequence[str] = SHAPES,
 ) -> None:
-    """Add hard negatives: one edit away from the target, every third from the reference."""
+    """Add hard negatives: one edit away from the target, every third from the reference.
+
+    A scene with few things may have fewer neighbours than are asked for.
+    """
     for i in range(count):
         origin = before if i % 3 == 2 else after
-        _, close = _held_out_edit(origin, rng, gallery.contents, shapes=shapes)
+        try:
+            _, close = _held_out_edit(origin, rng, gallery.contents, shapes=shapes)
+        except NoEditLeft:
+            continue
         if not wanted.matches(close):
             gallery.add(close)
 
@@ -148,7 +165,10 @@ def write_cirr(root: Path, size: WorldSize, seed: int) -> None:
         gallery = Gallery(f"{folder}-")
         records: list[dict[str, object]] = []
         while len(records) < 2 * size.subsets:
-            records += _cirr_subset(gallery, rng, len(records))
+            try:
+                records += _cirr_subset(gallery, rng, len(records))
+            except NoEditLeft:
+                continue
         if split == "test1":
             for record in records:
                 del record["target_hard"], record["target_soft"]

@@ -335,3 +335,15 @@ def test_a_world_whose_drawing_was_interrupted_is_drawn_again(
             write_world(tmp_path / "a", size, seed=1)  # annotations are written, no pictures
     write_world(tmp_path / "a", size, seed=0)
     assert digests(tmp_path / "a") == intact
+
+
+def test_a_scene_whose_neighbours_are_all_taken_ends_the_search(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With this seed a FashionIQ-like target has fewer neighbours than siblings are asked for."""
+    monkeypatch.setattr(benchmarks, "_DRAWS", 500)
+    monkeypatch.setattr(benchmarks, "_write_pictures", lambda *_: None)
+    benchmarks.write_fashioniq(tmp_path, WorldSize(), seed=61)
+    for path in tmp_path.glob("image_splits/*.json"):
+        names = json.loads(path.read_text())
+        assert len(set(names)) == len(names) >= 2 * WorldSize().fashion_queries
