@@ -192,23 +192,27 @@ def comparison(
         if (entry["benchmark"], entry["split"]) == (ref.name, ref.split)
         and main in entry["metrics"]
     ]
-    values = {(e["method"], e["backbone"]): e["metrics"][main]["value"] for e in entries}
-    values |= {(m, name): value for name, own in new.items() for m, value in own.items()}
-    backbones = list(dict.fromkeys(name for _, name in values))
-    methods = list(dict.fromkeys(name for name, _ in values))
-    methods.sort(key=lambda name: -max(values.get((name, b), 0.0) for b in backbones))
+    values = {
+        (e["method"], e["differs"], e["backbone"]): e["metrics"][main]["value"] for e in entries
+    }
+    backbones = list(dict.fromkeys(name for _, _, name in values))
+    rows_of = list(dict.fromkeys((name, differs) for name, differs, _ in values))
+    rows_of.sort(key=lambda row: -max(values.get((*row, b), 0.0) for b in backbones))
+    apart = any(differs for _, differs in rows_of)
     columns = [
         "method",
+        *(["what differs"] if apart else []),
         *(Markdown(f"**{plain(b)}**") if b in new else b for b in backbones),
         "papers",
     ]
     rows = [
         (
             METHODS[name].title if name in METHODS else name,
-            *(values.get((name, b), "") for b in backbones),
+            *([differs] if apart else []),
+            *(values.get((name, differs, b), "") for b in backbones),
             _printed(ref, name, backbones),
         )
-        for name in methods
+        for name, differs in rows_of
     ]
     embedded = is_embedded_world(ref.root)
     note = " (embedded world: not comparable with papers)" if embedded else ""

@@ -44,6 +44,7 @@ class NetworkFacts:
         preprocess: From pictures to pixels.
         zero_shot: Whether it saw nothing of a benchmark except images without annotations.
         zero_shot_reason: Why not; empty where it is.
+        trained_on: Steps, triplets and the writer of their texts, in words.
     """
 
     name: str
@@ -54,6 +55,7 @@ class NetworkFacts:
     preprocess: Mapping[str, Any]
     zero_shot: bool
     zero_shot_reason: str
+    trained_on: str
 
 
 def network_problem(checkpoint: str) -> str:
@@ -85,7 +87,19 @@ def network_facts(checkpoint: str) -> NetworkFacts:
         preprocess=config["preprocess"],
         zero_shot=not reason,
         zero_shot_reason=reason,
+        trained_on=_trained_on(config["provenance"]),
     )
+
+
+def _trained_on(provenance: Mapping[str, Any]) -> str:
+    """`750 steps on 30,240 triplets of ranges and sets, texts by local-866c1ec7b8c5`."""
+    summary, triplets = provenance.get("summary", {}), provenance.get("triplets", {})
+    said = [f"{summary[name]:,} {name}" for name in ("steps", "triplets") if name in summary]
+    if triplets.get("collections"):
+        said[-1:] = [f"{''.join(said[-1:])} of {' and '.join(triplets['collections'])}".strip()]
+    writer = provenance.get("triplets_spec", {}).get("generator", {}).get("model")
+    texts = f", texts by {writer}" if writer else ""
+    return f"{' on '.join(said)}{texts}"
 
 
 def query_form(settings: ReformulationSettings, feature: str) -> QueryForm:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from storage.locations.location import Entry, Location
 from storage.tables.part_files import CorruptPart, open_part
@@ -12,10 +12,10 @@ from storage.tables.specs import read_spec
 from storage.tables.table import PART_FILE, SPEC_KEY
 
 
-def list_tables(location: Location) -> list[TableInfo]:
-    """List all tables at a location, with the number of rows their parts' footers claim."""
+def list_tables(location: Location, names: Iterable[str] = TABLES) -> list[TableInfo]:
+    """List the tables at a location, with the number of rows their parts' footers claim."""
     found: dict[tuple[str, str], list[Entry]] = {}
-    for name in TABLES:
+    for name in names:
         for entry in location.entries(name):
             spec_key, _, file = entry.path.removeprefix(f"{name}/").partition("/")
             if SPEC_KEY.fullmatch(spec_key) and (file == "spec.json" or PART_FILE.fullmatch(file)):

@@ -44,9 +44,11 @@ def section_markdown(section: Section, report: Path, embedded: bool) -> str:
 
 def _scores(section: Section) -> str:
     metrics = (section.main_metric, *(n for n in section.columns if n != section.main_metric))
+    apart = any(row.differs for row in section.rows)
     rows = [
         (
             row.title,
+            *((row.differs,) if apart else ()),
             *(row.metrics.get(name, "") for name in metrics),
             _interval(row, section.main_metric),
             _paper(row, section.main_metric),
@@ -54,7 +56,8 @@ def _scores(section: Section) -> str:
         for row in sorted(section.rows, key=lambda row: -row.metrics.get(section.main_metric, -1))
         if row.metrics
     ]
-    return markdown_table(("method", *metrics, "95 % interval", "paper"), rows)
+    differs = ("what differs",) if apart else ()
+    return markdown_table(("method", *differs, *metrics, "95 % interval", "paper"), rows)
 
 
 def _paper(row: LeaderboardRow, metric: str) -> str:

@@ -26,7 +26,7 @@ from tasks.report.records import (
     Section,
 )
 from tasks.report.render import render_report
-from tasks.scoring.ledger import RESULTS_SPEC, not_zero_shot
+from tasks.scoring.ledger import RESULTS_SPEC, not_zero_shot, told_apart
 from tasks.scoring.published import published_for
 from tasks.scoring.scores import MethodScores
 from tasks.settings import Profile
@@ -61,13 +61,14 @@ def report_data(
         commands: Command lines that make the numbers again.
     """
     embedded = any(is_embedded_world(item.ref.root) for item in evaluated)
+    apart = told_apart(profile.root)
     return ReportData(
         title=title,
         subtitle="Composed image retrieval: a reference image and a modification text find a "
         "target image.",
         embedded_world=embedded,
         created=text.now(),
-        sections=tuple(_section(profile, item) for item in evaluated if item.scores),
+        sections=tuple(_section(profile, item, apart) for item in evaluated if item.scores),
         stages=tuple(stages),
         provenance=_provenance(profile, evaluated, commands),
     )
@@ -80,7 +81,7 @@ def write_report(data: ReportData, out: Path) -> Path:
     return out / "report.html"
 
 
-def _section(profile: Profile, item: EvaluatedBenchmark) -> Section:
+def _section(profile: Profile, item: EvaluatedBenchmark, apart: Mapping[str, str]) -> Section:
     facts = benchmark_facts(item.ref.name)
     world = "-like, embedded world" if is_embedded_world(item.ref.root) else ""
     shown = "cvsi" if "cvsi" in item.scores else next(iter(item.scores))
@@ -91,7 +92,7 @@ def _section(profile: Profile, item: EvaluatedBenchmark) -> Section:
         name=item.ref.collection_name,
         title=f"{facts.title}{world}",
         main_metric=facts.metrics.main,
-        rows=tuple(_measured(item, facts, stage, folders) for stage in item.rankings)
+        rows=tuple(_measured(item, facts, stage, folders, apart) for stage in item.rankings)
         + tuple(_elsewhere(item, backbone)),
         protocol=dict(item.scores[shown].protocol),
         strips=example_queries(ranking),
@@ -111,7 +112,11 @@ def _lacking(lines: Sequence[str]) -> str:
 
 
 def _measured(
-    item: EvaluatedBenchmark, facts: BenchmarkFacts, stage: RankingStage, folders: Folders
+    item: EvaluatedBenchmark,
+    facts: BenchmarkFacts,
+    stage: RankingStage,
+    folders: Folders,
+    apart: Mapping[str, str],
 ) -> LeaderboardRow:
     name = stage.method
     row, scores, whole = METHODS[name], item.scores[name], item.scores.get("cvsi")
@@ -130,6 +135,7 @@ def _measured(
         delta_intervals=deltas,
         num_queries=scores.queries,
         note=row.description,
+        differs=apart.get(stage.spec_key, ""),
         caveat=caveat,
         **_paper(_published(item.ref, name, backbone)),
     )

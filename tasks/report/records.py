@@ -58,6 +58,8 @@ class LeaderboardRow:
             empty where they are the row's own, so that both can be compared.
         status: One of `STATUSES`.
         note: One line under the name.
+        differs: What tells the row from others of its method in the ledger; empty where there are
+            none.
         caveat: A warning that every reader of the numbers needs, such as that they are not
             zero-shot.
     """
@@ -77,6 +79,7 @@ class LeaderboardRow:
     paper_apart: str = ""
     status: str = "measured"
     note: str = ""
+    differs: str = ""
     caveat: str = ""
 
     def __post_init__(self) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from storage.locations.location import Location
 from storage.tables.listing import list_tables
+from storage.tables.specs import read_spec
 from storage.tables.table import SpecConflict, load_table
 from tasks.backbone_names import Folders, recognised
+from tasks.scoring.making import SpecOf, differences, how_made, named
 
 RESULTS_SPEC: Mapping[str, Any] = {"producer": "cirflow/results/1"}
+BEHIND_RANKINGS = ("query_features", "image_features", "caption_features", "captions", "rewrites")
+"""Tables whose specs say how a ranking was made."""
 
 
 def read_ledger(root: str, folders: Folders | None = None) -> list[dict[str, Any]]:
@@ -23,26 +29,38 @@ def read_ledger(root: str, folders: Folders | None = None) -> list[dict[str, Any
 
     Returns:
         For each ranking its method, backbone, benchmark, split, world, queries, coverage,
-        protocol, whether it is zero-shot, and metrics (name -> value, low, high).
+        protocol, whether it is zero-shot, how it was made (facet -> words), what tells it from
+        other entries of its method (`differs`), and metrics (name -> value, low, high).
     """
     location = Location(root)
     entries: dict[str, dict[str, Any]] = {}
-    for info in list_tables(location):
-        if info.name != "results":
-            continue
+    spec_of = functools.lru_cache(maxsize=None)(lambda key: _spec(location, key))
+    for info in list_tables(location, ["results"]):
         if info.fault:
             raise SpecConflict(info.fault)
         rows = load_table(location, "results", info.spec_key).read()
         for row in rows.sort(["created", "run", "metric"]).to_dicts():
-            entry = entries.setdefault(row["run"], _entry(row))
+            entry = entries.setdefault(row["run"], _entry(row, spec_of))
             entry["metrics"][row["metric"]] = {k: row[k] for k in ("value", "low", "high")}
     known: dict[str, str] = {}
     for entry in entries.values():
         known |= entry["protocol"].get("backbone_folders", {})
     known |= folders or {}
+    names: dict[str, str] = {}
+    for entry in entries.values():
+        names |= entry["protocol"].get("names", {})
     for entry in entries.values():
         entry["backbone"] = recognised(entry["backbone"], known)
-    return list(entries.values())
+        entry["made"] = named(entry["made"], names)
+    found = list(entries.values())
+    for entry, differs in zip(found, differences(found), strict=True):
+        entry["differs"] = differs
+    return found
+
+
+def told_apart(root: str) -> dict[str, str]:
+    """Ranking -> what tells it from others of its method in the ledger; empty for the only one."""
+    return {entry["run"]: entry["differs"] for entry in read_ledger(root)}
 
 
 def not_zero_shot(protocol: Mapping[str, Any]) -> str:
@@ -52,7 +70,15 @@ def not_zero_shot(protocol: Mapping[str, Any]) -> str:
     return f"not zero-shot: {protocol['zero_shot_reason']}"
 
 
-def _entry(row: Mapping[str, Any]) -> dict[str, Any]:
+def _spec(location: Location, spec_key: str) -> Mapping[str, Any] | None:
+    """The spec of a table behind a ranking; None where it does not lie at the location."""
+    for name in BEHIND_RANKINGS:
+        with contextlib.suppress(FileNotFoundError, SpecConflict):
+            return read_spec(location, name, spec_key)
+    return None
+
+
+def _entry(row: Mapping[str, Any], spec_of: SpecOf) -> dict[str, Any]:
     protocol = json.loads(row["protocol"])
     if "style" in protocol:  # the family's name in rows of earlier versions
         protocol = {"family": protocol.pop("style"), **protocol}
@@ -62,5 +88,6 @@ def _entry(row: Mapping[str, Any]) -> dict[str, Any]:
         "world": protocol.get("world", "real"),
         "protocol": protocol,
         "zero_shot": bool(protocol.get("zero_shot", True)),
+        "made": protocol.get("made") or how_made(json.loads(row["provenance"]), spec_of),
         "metrics": {},
     }

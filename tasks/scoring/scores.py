@@ -19,6 +19,7 @@ from storage.tables.schemas import OK
 from storage.tables.table import open_table
 from tasks.query_sets import load_query_set
 from tasks.scoring.ledger import RESULTS_SPEC
+from tasks.scoring.making import made_by, names_of
 from tasks.scoring.metrics import list_ranks, query_metrics, require_targets, summed_up
 from tasks.stages.rankings import DEPTH, RankingStage, backbone_of, query_id, ranking_protocol
 
@@ -117,6 +118,8 @@ def score_ranking(stage: RankingStage, resamples: int = RESAMPLES) -> MethodScor
             **ranking_protocol(stage),
             "gallery_without_features": stage.without_features(),
             "failed_queries": len(ranked.failed),
+            "made": made_by(stage),
+            "names": names_of(stage),
         },
     )
 

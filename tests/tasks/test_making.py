@@ -1,0 +1,161 @@
+"""Rows of the ledger say in words what differs between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tasks.scoring.making import differences, how_made, named
+from tasks.scoring.selection import chosen, pivot
+
+ENCODER = {"model": "ViT-B-32", "dtype": "fp32", "preprocess": {"geometry": "target_pad"}}
+
+
+def captions(n: int, model: str = "local-0123456789ab") -> dict[str, Any]:
+    return {
+        "producer": "cirflow/captions/1",
+        "captioner": {"engine": "transformers-blip2", "model": model},
+        "sampling": {"n": n, "mode": "nucleus"},
+    }
+
+
+SPECS: dict[str, dict[str, Any]] = {
+    "few": captions(1),
+    "many": captions(15),
+    "edits": {
+        "producer": "cirflow/rewrites/2",
+        "generator": {"engine": "openai-server", "model": "gpt-x"},
+        "prompt": {"prompt_sha256": "89e9a6fc" + "0" * 56},
+        "step": "edit",
+        "settings": {"temperature": 0.5, "max_new_tokens": 48, "parsing": "strict"},
+    },
+    "edited": {
+        "producer": "cirflow/query_features/1",
+        "encoder": ENCODER,
+        "upstream": {"captions": "many", "edits": "edits"},
+        "contents": {"edits": "per_caption", "objects": "", "all_orders": False},
+        "mapping": {},
+    },
+    "targets of 15": {"encoder": ENCODER, "captions": "many"},
+    "target of 1": {"encoder": ENCODER, "captions": "few"},
+}
+
+
+def ranking(gallery: str, query: str = "edited") -> dict[str, Any]:
+    return {
+        "query": {"edited_captions": [0.6, query]},
+        "gallery": {"captions": [1.0, gallery]},
+        "norms": {},
+        "similarity": "cosine",
+        "exclude_reference": True,
+    }
+
+
+def entry(run: str, made: dict[str, str], **others: str) -> dict[str, Any]:
+    same = {"method": "cvsi", "backbone": "B", "benchmark": "cirr", "split": "val", "world": "real"}
+    return {"run": run, "made": made, **same, **others}
+
+
+def test_every_facet_is_told_from_specs() -> None:
+    assert how_made(ranking("target of 1"), SPECS.get) == {
+        "captioner": "transformers-blip2 local-0123456789ab",
+        "query_captions": "15 nucleus",
+        "target_captions": "1 nucleus",
+        "generator": "openai-server gpt-x",
+        "edit_prompt": "prompt 89e9a6fc",
+        "asked_about": "edits per_caption",
+        "answers": "temperature 0.5, 48 tokens",
+        "weights": "0.6 edited_captions | 1 captions, cosine",
+        "preprocessing": "target_pad",
+        "precision": "fp32",
+        "reference": "taken out",
+    }
+
+
+def test_only_the_facet_that_differs_is_said() -> None:
+    one, other = (how_made(ranking(g), SPECS.get) for g in ("target of 1", "targets of 15"))
+    rows = [entry("a", one), entry("b", other), entry("c", other, method="ldre")]
+    assert differences(rows) == [
+        "captions of a target 1 nucleus",
+        "captions of a target 15 nucleus",
+        "",
+    ]
+
+
+def test_a_facet_that_one_row_lacks_is_none() -> None:
+    rows = [entry("a", {"network": "x"}), entry("b", {"network": "x", "trained_on": "9 steps"})]
+    assert differences(rows) == ["trained on none", "trained on 9 steps"]
+
+
+def test_rows_that_agree_in_every_facet_are_told_by_their_run() -> None:
+    rows = [entry("0123456789", {}), entry("abcdefghij", {})]
+    assert differences(rows) == ["run 01234567", "run abcdefgh"]
+
+
+def test_a_late_fusion_names_the_facets_of_both_parts() -> None:
+    part = {"network": {"network": "n", "config_sha256": "c", "files": {}, "branch": "ema"}}
+    specs = SPECS | {"reformulated": {**part, "combined": True}, "images": part}
+    fused = {
+        "parts": [
+            [0.8, ranking("targets of 15")],
+            [0.2, {"query": {"r": [1, "reformulated"]}, "gallery": {"i": [1, "images"]}}],
+        ]
+    }
+    made = how_made(fused, specs.get)
+    assert made["branch"] == "ema"
+    assert made["target_captions"] == "15 nucleus"
+    assert made["weights"].startswith("0.8 of 0.6 edited_captions | 1 captions, cosine; 0.2 of 1 r")
+
+
+def test_specs_that_are_gone_are_said_to_be() -> None:
+    made = how_made(ranking("targets of 15"), {}.get)
+    assert made["captioner"] == "not recorded"
+    assert made["weights"] == "0.6 edited_captions | 1 captions, cosine"
+
+
+def test_folders_have_the_names_that_people_know() -> None:
+    made = {"generator": "transformers local-866c1ec7b8c5", "edit_prompt": "prompt 89e9a6fc"}
+    names = {"local-866c1ec7b8c5": "llama", "prompt 89e9a6fc": "edit"}
+    assert named(made, names) == {
+        "generator": "transformers llama 866c1ec7",
+        "edit_prompt": "edit (89e9a6fc)",
+    }
+
+
+ROWS = [
+    entry("a", {"generator": "llama 2", "target_captions": "1"}),
+    entry("b", {"generator": "llama 2", "target_captions": "15"}),
+    entry("c", {"generator": "gpt", "target_captions": "15"}),
+    entry("d", {}, method="image-only"),
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "runs"),
+    [
+        ([], "abcd"),
+        (["generator=llama"], "ab"),
+        (["generator==llama"], ""),
+        (["generator=llama", "target_captions==15"], "b"),
+        (["target_captions=none"], "d"),
+        (["method==cvsi"], "abc"),
+    ],
+)
+def test_rows_are_chosen_by_facets(where: list[str], runs: str) -> None:
+    assert [row["run"] for row in chosen(ROWS, where)] == list(runs)
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [("genrator=x", "did you mean 'generator'"), ("generator", "is not FACET=VALUE")],
+)
+def test_a_condition_that_is_none_is_refused(where: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        chosen(ROWS, [where])
+
+
+def test_a_pivot_puts_rows_side_by_side_that_agree_in_all_else() -> None:
+    values, sides = pivot(ROWS, "target_captions")
+    assert values == ["1", "15", "none"]
+    assert [[row["run"] for row in side] for side in sides] == [["a", "b"], ["c"], ["d"]]
