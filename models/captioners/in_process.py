@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from models.captioners.decoding import Sampling, decode
 from models.captioners.seeds import stream_seed
+from models.metering import Spent, current_meter, device_time
 from models.plain_text import without_controls
 from models.protocols import CaptionReply, CaptionSampling
 
@@ -47,7 +48,8 @@ def _caption_or_split(
 ) -> Iterator[CaptionReply]:
     reason = ""
     try:
-        captions = caption_batch(batch)
+        with device_time():
+            captions = caption_batch(batch)
     except _IMAGE_FAILURES as failure:
         # Only the text is kept: the exception's traceback would hold the batch in memory.
         reason = f"{type(failure).__name__}: {str(failure).strip()[:300]}"
@@ -97,7 +99,9 @@ def draw_captions(
         min_new_tokens: Least tokens of a caption.
     """
     if sampling.mode in ("beam", "beam_sample") or model.config.is_encoder_decoder:
-        return _by_the_library(model, prompt, keys, sampling, min_new_tokens)
+        drawn = _by_the_library(model, prompt, keys, sampling, min_new_tokens)
+        _count(model, prompt, drawn)
+        return drawn
     seeds: tuple[int, ...] = ()
     if sampling.mode == "nucleus":
         seeds = tuple(
@@ -114,7 +118,22 @@ def draw_captions(
         sampling=Sampling(seeds, sampling.temperature, sampling.top_p, sampling.top_k),
         min_new_tokens=min_new_tokens,
     )
-    return [row.tokens for row in rows]
+    drawn = [row.tokens for row in rows]
+    _count(model, prompt, drawn)
+    return drawn
+
+
+def _count(model: PreTrainedModel, prompt: dict[str, Tensor], drawn: Sequence[list[int]]) -> None:
+    """Count the images and their tokens; what fills up rows of the library is not counted."""
+    mask, filling = prompt["attention_mask"], model.generation_config.pad_token_id
+    current_meter().add(
+        Spent(
+            questions=len(mask),
+            calls=len(mask),
+            prompt_tokens=int(mask.sum()),
+            answer_tokens=sum(token != filling for row in drawn for token in row),
+        )
+    )
 
 
 def _by_the_library(

@@ -15,6 +15,7 @@ from torch import nn
 from models.encoders.backbone_files import encoder_fingerprint
 from models.encoders.preprocess import ImagePreprocess
 from models.encoders.text_tower import SpliceUnsupported, TextTower, TokenRow, why_unsupported
+from models.metering import device_time
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -95,7 +96,7 @@ class OpenClipEncoder:
         """
         features: list[torch.Tensor] = []
         dtype = _pixel_dtype(self.model)
-        with torch.inference_mode():
+        with torch.inference_mode(), device_time():
             for batch in self.preprocess.batches(images, self._image_batch):
                 pixels = batch.to(self._device, dtype)
                 features.append(self.model.encode_image(pixels, normalize=False).float().cpu())
@@ -107,7 +108,8 @@ class OpenClipEncoder:
         if not distinct:
             return np.zeros((0, self.dim), dtype=np.float32)
         place = {text: row for row, text in enumerate(distinct)}
-        features = self._encode_distinct(distinct)
+        with device_time():
+            features = self._encode_distinct(distinct)
         return features[[place[text] for text in texts]]
 
     def encode_spliced(self, texts: Sequence[SplicedText], tokens: FloatArray) -> FloatArray:
@@ -131,7 +133,8 @@ class OpenClipEncoder:
             return np.zeros((0, self.dim), dtype=np.float32)
         rows = [tower.tokens.spliced_row(text) for text in texts]
         _warn_of_overlong(rows, tower.tokens.context_length)
-        return tower.encode_rows(rows, np.ascontiguousarray(tokens, dtype=np.float32))
+        with device_time():
+            return tower.encode_rows(rows, np.ascontiguousarray(tokens, dtype=np.float32))
 
     def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
         """Token ids (B, context length) as the library pads them; for comparisons."""

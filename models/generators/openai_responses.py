@@ -15,11 +15,14 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletion
 
 from models.generators.answers import ALLOWED_ENDS, EMPTY_ANSWER
+from models.metering import Spent
 from models.plain_text import without_controls
 
 _CHARACTERS_PER_TOKEN: Final = 128
 _CHARACTERS_OVER: Final = 1024
 """No tokenizer has longer tokens; a text beyond that ignored the limit that was asked for."""
+_MOST_TOKENS: Final = 10**9
+"""No reply has more: a server that says so counts wrongly."""
 
 
 class BadAnswer(Exception):
@@ -87,6 +90,17 @@ def read_response(response: object, num_answers: int) -> Completed:
         without_controls(named.encode("utf-8", "backslashreplace").decode()),
         any(_reasoning(choice) for choice in choices),
     )
+
+
+def read_usage(response: object) -> Spent:
+    """The tokens that a response says it took, whatever its answer is worth; none if it is silent.
+
+    With several choices a server counts the prompt once and all answers.
+    """
+    usage = getattr(response, "usage", None)
+    said = (getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens"))
+    read, written = (n if isinstance(n, int) and 0 <= n < _MOST_TOKENS else 0 for n in said)
+    return Spent(prompt_tokens=read, answer_tokens=written)
 
 
 def _reasoning(choice: object) -> bool:

@@ -36,9 +36,15 @@ from models.generators.openai_failures import (
     explain,
     is_disconnection,
 )
-from models.generators.openai_responses import BadAnswer, Completed, read_response
+from models.generators.openai_responses import (
+    BadAnswer,
+    Completed,
+    read_response,
+    read_usage,
+)
 from models.generators.server_facts import NoThinking, is_model, is_permanent, one_line, short
 from models.generators.server_settings import ServerApi, ServerSettings
+from models.metering import Meter, Spent, current_meter
 
 _NO_KEY: Final = "no-key"  # the client insists on one; servers without authentication ignore it
 
@@ -82,13 +88,16 @@ class Outcome:
 class ServerSession:
     """Puts questions to a server; lives on one event loop."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, meter: Meter) -> None:
         self._settings = settings
+        self._meter = meter
         limits = httpx2.Limits(max_connections=settings.concurrency + 4)
         timeout = httpx2.Timeout(settings.timeout, connect=settings.connect_seconds)
         transport = BoundedTransport(httpx2.AsyncHTTPTransport(limits=limits), settings.timeout)
         self._http = httpx2.AsyncClient(
-            transport=transport, timeout=timeout, event_hooks={"response": [self._look_at]}
+            transport=transport,
+            timeout=timeout,
+            event_hooks={"request": [self._count], "response": [self._look_at]},
         )
         self._client = openai.AsyncOpenAI(
             base_url=settings.base_url,
@@ -133,6 +142,7 @@ class ServerSession:
 
     async def ask(self, question: Question) -> Outcome:
         """The outcome of one question: whatever happens, an outcome."""
+        self._meter.add(Spent(questions=1))
         attempts = 0
 
         async def attempt() -> Outcome:
@@ -191,7 +201,8 @@ class ServerSession:
     async def _completed(self, question: Question, attempt: int) -> Completed:
         """A valid answer of the model that was asked for."""
         stop = question.stop if self._sends_stops else ()
-        made = read_response(await self._post(question, attempt, stop), question.num_answers)
+        response = await self._metered(question, attempt, stop)
+        made = read_response(response, question.num_answers)
         if question.stop and made.ended_early(lost_its_answer):
             # A stop string may have come first: behind white space, or inside reasoning.
             self._sends_stops = not stop
@@ -203,6 +214,21 @@ class ServerSession:
                 "asked for; serve that one, or set reply_model to the name that its replies carry"
             )
         return made.require_texts(question.max_tokens)
+
+    async def _metered(self, question: Question, attempt: int, stop: tuple[str, ...]) -> object:
+        """The response to a question; the time that it took and its tokens are counted."""
+        started = time.monotonic()
+        try:
+            response = await self._post(question, attempt, stop)
+        finally:
+            self._meter.add(Spent(waiting_seconds=time.monotonic() - started))
+        self._meter.add(read_usage(response))
+        return response
+
+    async def _count(self, request: httpx2.Request) -> None:
+        """Count what is asked of the model, each time it is sent."""
+        if request.method == "POST":
+            self._meter.add(Spent(calls=1))
 
     async def _look_at(self, response: httpx2.Response) -> None:
         """Keep the client from retrying what will not pass, and what nobody waits for."""
@@ -307,8 +333,10 @@ def open_session(loop: BackgroundLoop, settings: ServerSettings) -> Iterator[Ser
         ServerUnusable: When it does not.
     """
 
+    meter = current_meter()
+
     async def start() -> ServerSession:
-        return ServerSession(settings)  # on the loop, where its locks and connections belong
+        return ServerSession(settings, meter)  # on the loop, where its locks and connections belong
 
     session = loop.run(start())
     try:

@@ -34,6 +34,7 @@ from models.generators.prompt_tokens import (
     uses_chat,
 )
 from models.generators.text_settings import TextGeneratorSettings
+from models.metering import Spent, current_meter, device_time
 from models.protocols import Fingerprint, TextReply, TextRequest
 
 if TYPE_CHECKING:
@@ -273,13 +274,22 @@ class TransformersGenerator:
         seeds: tuple[int, ...] = ()
         if request.temperature > 0:
             seeds = tuple(stream_seed("text", prompt.request.seed) for prompt in batch)
-        rows = decode(
-            self._model,
-            {"input_ids": ids.to(self._device), "attention_mask": mask.to(self._device)},
-            max_new_tokens=request.max_new_tokens,
-            end_tokens=self._end_tokens,
-            sampling=Sampling(seeds, request.temperature, request.top_p),
-            is_complete=self._stop_test(request.stop),
+        with device_time():
+            rows = decode(
+                self._model,
+                {"input_ids": ids.to(self._device), "attention_mask": mask.to(self._device)},
+                max_new_tokens=request.max_new_tokens,
+                end_tokens=self._end_tokens,
+                sampling=Sampling(seeds, request.temperature, request.top_p),
+                is_complete=self._stop_test(request.stop),
+            )
+        current_meter().add(
+            Spent(
+                questions=len(batch),
+                calls=len(batch),
+                prompt_tokens=sum(len(prompt.tokens) for prompt in batch),
+                answer_tokens=sum(len(row.tokens) for row in rows),
+            )
         )
         return self._replies(batch, rows)
 

@@ -13,6 +13,7 @@ from models.devices import pick_device
 from models.instructcir.folder import features_fingerprint
 from models.instructcir.network import TextContext
 from models.instructcir.training_settings import Branch
+from models.metering import device_time
 from models.protocols import DTYPES, Dtype
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class ReformulationEncoder:
         """Width d of the joint space."""
         return self._queries.dim
 
+    @device_time()
     def encode_gallery(self, images: Sequence[Image.Image]) -> FloatArray:
         """Target embeddings (B, d); an embedding does not depend on its batch."""
         out = np.zeros((len(images), self.dim), dtype=np.float32)
@@ -100,6 +102,7 @@ class ReformulationEncoder:
                 done += len(pixels)
         return out
 
+    @device_time()
     def encode_queries(
         self,
         images: Sequence[Image.Image],
@@ -171,6 +174,7 @@ class ReformulationEncoder:
         return torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None)
 
 
+@device_time()
 def combine_features(combiner: Combiner, features: QueryFeatures) -> FloatArray:
     """The combiner's (B, d) float32 vectors of encoded queries, L2-normalised."""
     with torch.inference_mode():

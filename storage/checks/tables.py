@@ -12,6 +12,7 @@ from storage.locations import manifest
 from storage.locations.damage import DamagedFile, put_aside
 from storage.locations.location import Entry, Location
 from storage.locations.manifest import Record
+from storage.tables.costs import NOTE
 from storage.tables.keys import content_key
 from storage.tables.part_files import CorruptPart, open_part
 from storage.tables.plans import SpecConflict
@@ -63,10 +64,11 @@ def _check_table(
     if fault is not None:
         found.faults.append(fault)
     for file, entry in files.items():
-        if _RECEIPT.fullmatch(file):
+        if _RECEIPT.fullmatch(file) or NOTE.fullmatch(file):
             found.files += 1
             if entry.size:
-                found.faults.append(_overwritten(location, entry.path, "the receipt"))
+                what = "the receipt" if _RECEIPT.fullmatch(file) else "the note of costs"
+                found.faults.append(_overwritten(location, entry.path, what))
         elif ASIDE.fullmatch(file):
             found.left_over["put aside"] = found.left_over.get("put aside", 0) + 1
         elif _OLD_RECEIPT.fullmatch(file):

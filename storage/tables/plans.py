@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from storage.tables.costs import TableCost
 from storage.tables.keys import content_key
 
 
@@ -60,12 +61,13 @@ Keys: TypeAlias = Sequence[str] | DerivedKeys
 class Plan:
     """The shards to make, and the coverage of the planned keys before.
 
-    `parts` are the names of the parts that were there.
+    `parts` are the names of the parts that were there, `cost` is what the table had cost by then.
     """
 
     shards: tuple[Shard, ...]
     before: Coverage
     parts: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    cost: TableCost = field(default=TableCost(), compare=False, repr=False)
 
     @property
     def planned(self) -> int:

@@ -31,6 +31,7 @@ import pyarrow.compute as pc
 from storage.locations import manifest
 from storage.locations.damage import put_aside
 from storage.locations.location import Entry, Location
+from storage.tables.costs import Cost, TableCost, leave_note, read_notes
 from storage.tables.footers import Footer
 from storage.tables.frames import as_polars, unique_rows, winners
 from storage.tables.keys import canonical_json, content_key
@@ -141,12 +142,12 @@ class Table:
         survey = self._survey()
         seen = self._settled(survey, keys)
         if seen is not None and not (retry_failed and seen.failed):
-            return Plan((), seen, survey.names)
+            return Plan((), seen, survey.names, read_notes(survey.files))
         standing = self._standing(survey, keys)
         shards = _cut(standing.missing, shard_size, attempt=0)
         if retry_failed:
             shards += _cut(standing.failed, shard_size, attempt=standing.attempt + 1)
-        return Plan(tuple(shards), standing.coverage, survey.names)
+        return Plan(tuple(shards), standing.coverage, survey.names, read_notes(survey.files))
 
     def holds(self, shard: Shard) -> bool:
         """Tell whether the part of a shard is published."""
@@ -175,6 +176,14 @@ class Table:
             self._read(name, [self.schema.key])  # the part that was there first must be a good one
         size = len(data) if published else self.location.size(f"{self.folder}/{name}")
         return Part(name, rows.num_rows, size, published)
+
+    def note(self, shard: Shard, cost: Cost, *, published: bool) -> None:
+        """Note what working on a shard took; `published` says whether its rows were used."""
+        leave_note(self.location, self.folder, shard.key, cost, published=published)
+
+    def cost(self) -> TableCost:
+        """What making the table took so far (one listing)."""
+        return read_notes(self._survey(tolerant=True).files)
 
     def quarantine(self, part: str) -> str:
         """Rename a broken part aside, so that its rows can be made again; return the new name.

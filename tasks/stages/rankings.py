@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from models.generators.answer_reader import PARSE_VERSION
+from models.metering import device_time
 from models.retrieval.cvsi_settings import CvsiSettings
 from models.retrieval.ldre import LDRE, LdreSettings
 from models.retrieval.method_records import AnyRecipe, Recipe
@@ -176,9 +177,10 @@ class RankingStage(Stage):
         from models.retrieval.search import top_k
 
         made = self.features(query_set, category)
-        vectors = self.recipe.query_vectors(made.queries, made.gallery).astype("float32")
         images = self.recipe.gallery_vectors(made.gallery).astype("float32")
-        top = top_k(vectors, images, made.depth, excluded=made.excluded, device=self.device)
+        with device_time():
+            vectors = self.recipe.query_vectors(made.queries, made.gallery).astype("float32")
+            top = top_k(vectors, images, made.depth, excluded=made.excluded, device=self.device)
         return RankedCategory(made, top.indices, top.scores, vectors, images)
 
     def _query_vectors(self, name: str, keys: Sequence[str]) -> npt.NDArray[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 from botocore.exceptions import ConnectionError as S3ConnectionError
@@ -17,6 +18,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 from prefect.tasks import exponential_backoff
 
+from models.metering import Spent, measuring
+from storage.tables.costs import Cost
 from storage.tables.plans import Plan, Shard
 from storage.tables.schemas import OK
 from tasks import progress
@@ -60,8 +63,15 @@ def run_shard(stage: Stage, shard: dict[str, Any]) -> dict[str, Any] | State[dic
     made: dict[str, Any] = {"rows": len(work.members), "published": False, "failed": {}}
     if table.holds(work):
         return shown_as_cached(made)
-    rows = without_secrets(stage.rows(work.members, progress.tick), table.schema.key)
-    made["published"] = table.publish(work, rows, time.monotonic() - started).published
+    with measuring() as meter:
+        try:
+            rows = without_secrets(stage.rows(work.members, progress.tick), table.schema.key)
+            made["published"] = table.publish(work, rows, time.monotonic() - started).published
+        finally:
+            if made["published"] or meter.spent != Spent():
+                number = len(work.members) if made["published"] else 0
+                cost = Cost(number, seconds=time.monotonic() - started, **asdict(meter.spent))
+                table.note(work, cost, published=made["published"])
     counts = Counter(rows["status"].to_pylist())
     made["failed"] = {status: count for status, count in counts.items() if status != OK}
     return made
