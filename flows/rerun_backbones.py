@@ -195,6 +195,13 @@ def comparison(
     values = {
         (e["method"], e["differs"], e["backbone"]): e["metrics"][main]["value"] for e in entries
     }
+    known = {(method, name) for method, _, name in values}
+    values |= {
+        (m, "", name): value
+        for name, own in new.items()
+        for m, value in own.items()
+        if (m, name) not in known
+    }
     backbones = list(dict.fromkeys(name for _, _, name in values))
     rows_of = list(dict.fromkeys((name, differs) for name, differs, _ in values))
     rows_of.sort(key=lambda row: -max(values.get((*row, b), 0.0) for b in backbones))

@@ -23,6 +23,8 @@ def test_counts_of_the_tables() -> None:
         ("InstructCIR", "III"): 7,
         ("InstructCIR", "IV"): 2 * 12,
         ("InstructCIR", "V"): 2 * 3,
+        ("CVSI", "IV"): 9,
+        ("InstructCIR", "test texts"): 2 * 2,
     }
 
 

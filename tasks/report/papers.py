@@ -1,0 +1,264 @@
+"""The papers' tables filled from a ledger: published and measured numbers side by side.
+
+A row of the paper has a measured number where the ledger holds the same method on the same
+backbone and the real benchmark. Everything else that was measured follows in blocks of its own,
+one for each backbone and world, with the same columns; what is missing is explained in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from models.retrieval.methods import METHODS
+from models.retrieval.paper_tables import COSTS, Column, PaperTable, Row
+from models.retrieval.published_results import own_backbone, paper_backbone
+from storage.benchmarks.registry import BENCHMARKS
+from tasks.scoring.making import FACETS
+from tasks.stages.rankings import REFORMULATED
+
+Entry = Mapping[str, Any]
+
+BY_FAMILY: Final = ("weights", "edit_prompt", "asked_about", "forms", "reference")
+"""Facets that a method sets for each benchmark: they tell no two rows of a table apart."""
+NOTHING: Final = "-"
+"""A cell that the paper leaves empty."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A measured number.
+
+    Attributes:
+        value: As measured; percent for metrics, hours or seconds for costs.
+        split: The split, where it is not the paper's.
+        run: The ranking; empty for a cost.
+    """
+
+    value: float
+    split: str = ""
+    run: str = ""
+
+
+@dataclass(frozen=True)
+class FilledRow:
+    """A row of the paper, or a measured one.
+
+    Attributes:
+        block: Heading above several rows.
+        labels: One for each label column of the table.
+        method: Name of the method.
+        printed: Published numbers, one a column; empty strings where there are none.
+        measured: Measured numbers, one a column; None where there are none.
+        reason: Why numbers were not measured, and what would bring them; empty where all were.
+    """
+
+    block: str
+    labels: tuple[str, ...]
+    method: str
+    printed: tuple[str, ...]
+    measured: tuple[Number | None, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class FilledTable:
+    """A table of a paper with what was measured.
+
+    Attributes:
+        table: Its layout.
+        published: The paper's rows.
+        measured: Rows of other backbones and worlds, or of other models than the paper's.
+    """
+
+    table: PaperTable
+    published: tuple[FilledRow, ...]
+    measured: tuple[FilledRow, ...]
+
+
+Costs = Mapping[str, Mapping[str, float]]
+"""Ranking -> `COSTS` -> hours of training, or seconds a query."""
+
+
+def filled(table: PaperTable, entries: Sequence[Entry], costs: Costs) -> FilledTable:
+    """A table with the numbers of a ledger.
+
+    Args:
+        table: The layout.
+        entries: Entries of the ledger (`read_ledger`).
+        costs: What rankings cost, of those that are known.
+    """
+    known = [entry for entry in entries if _paper_name(entry)]
+    published = tuple(_published(table, row, known, costs) for row in table.rows)
+    used = {n.run for row in published for n in row.measured if n is not None}
+    blocks: dict[tuple[str, str], list[Entry]] = {}
+    for entry in known:
+        if entry["run"] not in used:
+            blocks.setdefault((entry["world"], entry["backbone"]), []).append(entry)
+    merged: dict[tuple[str, str], list[Entry]] = {}
+    for (world, backbone), own in blocks.items():
+        merged.setdefault((world, _base(backbone)), []).extend(own)
+    measured = [
+        row
+        for (world, backbone), own in sorted(merged.items())
+        for row in _block(table, world, backbone, own, costs)
+    ]
+    return FilledTable(table, published, tuple(measured))
+
+
+# --------------------------------------------------------------------------- the paper's rows
+
+
+def _published(table: PaperTable, row: Row, entries: Sequence[Entry], costs: Costs) -> FilledRow:
+    own = [entry for entry in entries if _answers(entry, row)]
+    measured = tuple(_number(column, own, costs) for column in table.columns)
+    lacking = any(m is None and p for m, p in zip(measured, row.printed, strict=True))
+    reason = _reason(table, row, entries) if lacking else ""
+    return FilledRow(row.block, row.labels, row.method, row.printed, measured, reason)
+
+
+def _answers(entry: Entry, row: Row) -> bool:
+    """Whether an entry measures what a row of the paper prints."""
+    return (
+        entry["world"] == "real"
+        and entry["method"] == row.method
+        and paper_backbone(_base(entry["backbone"])) == row.backbone
+        and entry["zero_shot"] != row.supervised
+        and all(
+            words.lower() in entry["made"].get(facet, "").lower()
+            for facet, words in row.needs.items()
+        )
+    )
+
+
+def _reason(table: PaperTable, row: Row, entries: Sequence[Entry]) -> str:
+    """Why a row of the paper has no measured numbers, and what would bring them."""
+    method = METHODS[row.method]
+    if not method.runs:
+        return f"{method.title} does not run here: {method.reason}"
+    if row.supervised:
+        return "training on a benchmark's own triplets is not offered yet"
+    if "trained_on" in row.needs:
+        return (
+            "no network of this kind was scored: `cirflow run generate-triplets`, "
+            "`train-reformulation`, then instructcir.checkpoint=FOLDER; its rows then stand below"
+        )
+    real = [entry for entry in entries if entry["world"] == "real"]
+    wanted = list(dict.fromkeys(c.benchmark for c in table.columns if c.benchmark))
+    seen = {_paper_name(entry) for entry in real}
+    lacking = [name for name in wanted if name not in seen]
+    if lacking:
+        given = ", ".join(f'{{"name": "{name}", "folder": "DIR"}}' for name in lacking)
+        return f"{' and '.join(lacking)} with images: --set 'benchmarks=[{given}]'"
+    if not any(paper_backbone(_base(entry["backbone"])) == row.backbone for entry in real):
+        name, _, weights = own_backbone(row.backbone).partition(" ")
+        return (
+            f"{row.backbone} was not scored: --set "
+            f'\'backbones=[{{"name": "{name}", "pretrained": "{weights}"}}]\''
+        )
+    if row.needs:
+        said = " and ".join(f"{FACETS[name]} {words}" for name, words in row.needs.items())
+        return f"no row was made with {said}"
+    return "not scored on every benchmark of the table yet: run the command again"
+
+
+# --------------------------------------------------------------------------- measured blocks
+
+
+def _block(
+    table: PaperTable, world: str, backbone: str, entries: Sequence[Entry], costs: Costs
+) -> list[FilledRow]:
+    """Rows of one backbone and world, for each method of the table in its order."""
+    heading = f"Measured here: {backbone}" + (", embedded world" if world == "embedded" else "")
+    rows = []
+    for method in dict.fromkeys(row.method for row in table.rows):
+        own = [entry for entry in entries if entry["method"] == method]
+        variants: dict[tuple[tuple[str, str], ...], list[Entry]] = {}
+        for entry in own:
+            said = ((f, w) for f, w in entry["made"].items() if f not in BY_FAMILY)
+            variants.setdefault(tuple(sorted(said)), []).append(entry)
+        for variant in variants.values():
+            measured = tuple(_number(column, variant, costs) for column in table.columns)
+            if any(measured):
+                labels = _labels(table, method, variant, len(variants) > 1)
+                rows.append(_measured_row(heading, labels, method, measured, _partly(measured)))
+        if not own:
+            empty: tuple[Number | None, ...] = (None,) * len(table.columns)
+            row = next(row for row in table.rows if row.method == method)
+            reason = _not_here(row, backbone)
+            title = (METHODS[method].title, *("",) * (len(table.labels) - 1))
+            rows.append(_measured_row(heading, title, method, empty, reason))
+    return rows if any(any(row.measured) for row in rows) else []
+
+
+def _measured_row(
+    heading: str,
+    labels: tuple[str, ...],
+    method: str,
+    measured: tuple[Number | None, ...],
+    reason: str,
+) -> FilledRow:
+    return FilledRow(heading, labels, method, ("",) * len(measured), measured, reason)
+
+
+def _not_here(row: Row, backbone: str) -> str:
+    method = METHODS[row.method]
+    if not method.runs:
+        return f"{method.title} does not run here: {method.reason}"
+    if method.status == "needs_checkpoint":
+        return method.reason
+    return f"not scored on {backbone}: run the command again with this backbone"
+
+
+def _partly(measured: Sequence[Number | None]) -> str:
+    return "" if all(measured) else "an empty cell's benchmark or cost was not measured"
+
+
+def _labels(
+    table: PaperTable, method: str, variant: Sequence[Entry], several: bool
+) -> tuple[str, ...]:
+    """The labels of a measured row: its method, and what tells it from others where it must."""
+    made = variant[0]["made"]
+    title = METHODS[method].title
+    needed = list(dict.fromkeys(facet for row in table.rows for facet in row.needs))
+    told = [made[facet] for facet in needed if facet in made]
+    if several and not told:
+        told = [variant[0]["differs"]] if variant[0]["differs"] else []
+    if len(table.labels) == 1:
+        return (f"{title}, {', '.join(told)}" if told else title,)
+    return (title, *told, *("",) * (len(table.labels) - 1 - len(told)))
+
+
+# --------------------------------------------------------------------------- numbers
+
+
+def _number(column: Column, entries: Iterable[Entry], costs: Costs) -> Number | None:
+    """The last recorded number of a column; of the paper's split before others."""
+    own = list(entries)
+    if column.metric in COSTS:
+        found = [
+            costs[e["run"]][column.metric] for e in own if column.metric in costs.get(e["run"], {})
+        ]
+        return Number(found[-1]) if found else None
+    fitting = [
+        entry
+        for entry in own
+        if _paper_name(entry) == column.benchmark and column.metric in entry["metrics"]
+    ]
+    if not fitting:
+        return None
+    last = max(enumerate(fitting), key=lambda pair: (pair[1]["split"] == column.split, pair[0]))[1]
+    split = "" if last["split"] == column.split else last["split"]
+    return Number(last["metrics"][column.metric]["value"], split, last["run"])
+
+
+def _paper_name(entry: Entry) -> str:
+    """The papers' name of an entry's benchmark; empty where no paper knows it."""
+    facts = BENCHMARKS.get(entry["benchmark"])
+    return facts.paper if facts else ""
+
+
+def _base(backbone: str) -> str:
+    """The backbone below a network that was trained on it."""
+    return str(backbone).partition(REFORMULATED)[0]

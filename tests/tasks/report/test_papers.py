@@ -1,0 +1,142 @@
+"""The papers' tables: what is printed, what was measured, and why the rest is missing."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from models.retrieval.paper_tables import PAPER_TABLES, PaperTable
+from tasks.report.paper_files import Page, latex, tidy, write_paper
+from tasks.report.papers import filled
+
+TABLES = [table for tables in PAPER_TABLES.values() for table in tables]
+L14, G14 = "ViT-L-14-quickgelu openai", "ViT-bigG-14 laion2b_s39b_b160k"
+
+
+def table(key: str) -> PaperTable:
+    return next(table for table in TABLES if table.key == key)
+
+
+def entry(method: str, backbone: str = L14, world: str = "real", **others: Any) -> dict[str, Any]:
+    base = {
+        "run": f"{method} {backbone} {others.get('split', 'val')}",
+        "method": method,
+        "backbone": backbone,
+        "benchmark": "circo",
+        "split": "val",
+        "world": world,
+        "zero_shot": True,
+        "made": {"generator": "llama"},
+        "differs": "",
+        "metrics": {f"map@{k}": {"value": 10.0 + k} for k in (5, 10, 25, 50)},
+    }
+    return base | others
+
+
+def test_every_row_is_printed_in_the_paper(shared_data: Path) -> None:
+    """Each row's numbers stand in the paper's own text in this order."""
+    for each in TABLES:
+        text = (shared_data.parent / "papers" / f"{each.paper}.txt").read_text()
+        numbers = " ".join(re.findall(r"\d+\.\d+|>>5", text))
+        for row in each.rows:
+            printed = [cell for cell in row.printed if cell]
+            # A benchmark's columns may stand in tables or halves of their own.
+            assert all(cell in numbers for cell in printed), (each.key, row.labels)
+
+
+def test_the_layouts_are_those_of_the_papers() -> None:
+    counts = {t.key: (len(t.rows), len(t.columns)) for t in TABLES}
+    assert counts == {
+        "cvsi-table-i": (22, 10),
+        "cvsi-table-ii": (13, 8),
+        "cvsi-table-iii": (8, 2),
+        "cvsi-table-iv": (9, 4),
+        "cvsi-table-v": (6, 5),
+        "instructcir-table-ii": (20, 7),
+        "instructcir-table-iii": (7, 4),
+        "instructcir-table-iv": (12, 5),
+        "instructcir-table-v": (3, 4),
+        "instructcir-table-test-texts": (2, 4),
+    }
+
+
+@pytest.mark.parametrize("each", TABLES, ids=lambda t: t.key)
+def test_a_row_is_filled_or_explained(each: PaperTable) -> None:
+    found = filled(each, [entry("cvsi"), entry("image-only", "clip 01234567", "embedded")], {})
+    for row in (*found.published, *found.measured):
+        complete = all(m for m, p in zip(row.measured, row.printed, strict=True) if p or m)
+        assert row.reason or (complete and any(row.measured)), row
+
+
+def test_a_measured_number_stands_next_to_its_own_backbone_only() -> None:
+    found = filled(table("cvsi-table-iii"), [entry("cvsi"), entry("cvsi", G14)], {})
+    (row,) = [row for row in found.published if row.method == "cvsi"]
+    number = row.measured[0]
+    assert number is not None
+    assert (number.value, number.split, number.run) == (20.0, "val", f"cvsi {L14} val")
+    blocks = {(row.block, row.method) for row in found.measured if any(row.measured)}
+    assert blocks == {(f"Measured here: {G14}", "cvsi")}
+
+
+def test_the_papers_split_stands_before_another() -> None:
+    hidden = entry("cvsi", split="test", metrics={"map@10": {"value": 28.0}})
+    found = filled(table("cvsi-table-iii"), [hidden, entry("cvsi")], {})
+    number = found.published[-1].measured[0]
+    assert number is not None
+    assert (number.value, number.split) == (28.0, "")
+
+
+def test_drawn_numbers_never_stand_next_to_published_ones() -> None:
+    found = filled(table("cvsi-table-i"), [entry("cvsi", world="embedded")], {})
+    assert not any(any(row.measured) for row in found.published)
+    assert {row.block for row in found.measured} == {f"Measured here: {L14}, embedded world"}
+
+
+def test_another_text_generator_is_another_row() -> None:
+    made = [
+        entry("cvsi", run="a", made={"generator": "openai-server gpt-4o"}),
+        entry("cvsi", run="b", made={"generator": "transformers llama"}),
+    ]
+    found = filled(table("cvsi-table-iv"), made, {})
+    measured = {row.labels: row.measured[0] for row in found.published if any(row.measured)}
+    assert set(measured) == {("GPT-4o",)}
+    assert [row.labels for row in found.measured if any(row.measured)] == [
+        ("CVSI, transformers llama",)
+    ]
+
+
+def test_costs_come_from_their_ranking() -> None:
+    costs = {f"cvsi {L14} val": {"texts": 24.0, "retrieval": 0.05}}
+    found = filled(table("cvsi-table-v"), [entry("cvsi")], costs)
+    row = found.published[-1]
+    assert [None if n is None else n.value for n in row.measured] == [None, 24.0, 0.05, 20.0, None]
+
+
+def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:
+    tables = tuple(filled(t, [entry("cvsi")], {}) for t in PAPER_TABLES["cvsi"])
+    page = Page("cvsi", "CVSI", tables, (), False, "today")
+    names = {path.name for path in write_paper(page, tmp_path)}
+    assert names == {"page.html"} | {
+        f"{t.key}.{kind}" for t in PAPER_TABLES["cvsi"] for kind in ("csv", "parquet", "tex")
+    }
+    frame = pl.read_parquet(tmp_path / "cvsi-table-iii.parquet")
+    assert frame.equals(tidy(tables[2]))
+    again = pl.read_csv(io.BytesIO((tmp_path / "cvsi-table-iii.csv").read_bytes()))
+    assert again["measured"].to_list() == frame["measured"].to_list()
+    row = frame.filter((pl.col("row") == "CVSI") & (pl.col("metric") == "map@10"))
+    assert row.select("published", "measured", "measured_split").rows() == [("28.24", 20.0, "val")]
+    html = (tmp_path / "page.html").read_text()
+    assert ">28.24<" in html
+    assert ">20.00<" in html
+
+
+def test_latex_escapes_what_is_its_own() -> None:
+    made = [entry("cvsi", made={"generator": "a_b 100% & {c}"})]
+    text = latex(filled(table("cvsi-table-iv"), made, {}))
+    assert "CVSI, a\\_b 100\\% \\& \\{c\\}" in text
+    assert text.count("{") - text.count("\\{") == text.count("}") - text.count("\\}")
