@@ -75,11 +75,13 @@ def generate_triplets(asked: TripletsRequest) -> dict[str, Any]:
     """Sample, caption, write the texts, and report on them."""
     for ref in asked.pairs.guard:
         ingest_guarded(asked.profile.root, ref)
+    log = RunLog()
+    for features in asked.pairs.features(asked.profile.root, asked.profile.shards.features):
+        run_stage(features, log, allow_gaps=asked.profile.allow_gaps)
     stage = triplet_stage(asked.profile, asked.pairs)
     for each in stage.pairs.pools(asked.profile.root).exclusions:
         if not is_unrecorded():
             get_run_logger().info(describe(each))
-    log = RunLog()
     run_stage(
         stage.captions, log, allow_gaps=asked.profile.allow_gaps, retry_failed=asked.retry_failed
     )

@@ -1,7 +1,8 @@
 """Scaling: train on nested sets of triplets and plot quality against their number.
 
-As in InstructCIR's Table IV and Figure 1, and with parts left out as in its Table V: the smaller
-sets are the beginnings of the larger ones, everything else stays the same.
+As in InstructCIR's Table IV and Figure 1, with parts left out as in its Table V, and with other
+sets of triplets in place of the given one: the smaller sets are the beginnings of the larger
+ones, everything else stays the same.
 """
 
 from __future__ import annotations
@@ -58,7 +59,15 @@ def scaling(asked: ScalingRequest) -> dict[str, Any]:
         )
     log = RunLog()
     scores = {
-        variant: _scored(chosen, asked.triplets, variant, asked.training, asked.method, refs, log)
+        variant: _scored(
+            chosen,
+            asked.other_triplets.get(variant.source, asked.triplets),
+            variant,
+            asked.training,
+            asked.method,
+            refs,
+            log,
+        )
         for variant in asked.variants
     }
     lines = {name: _score(chosen, refs, name, log) for name in asked.others}
@@ -135,19 +144,17 @@ def panel_of(
 ) -> Panel:
     """Means over the scored worlds, intervals, and paired differences to the whole network."""
     main = benchmark_facts(benchmark).metrics.main
-    curve = [v for v in scores if not v.without]
+    curve = [v for v in scores if not v.change]
     comparisons = []
     for variant in scores:
-        if variant.without:
+        if variant.change:
             whole = _draws(scores[Variant(variant.triplets)][benchmark], main)
             apart = _draws(scores[variant][benchmark], main) - whole
             low, high = interval(apart)
             measured = _measured(variant, scores[variant][benchmark], main)
             whole_mean = _mean(scores[Variant(variant.triplets)][benchmark], main)
             comparisons.append(
-                Comparison(
-                    f"without {variant.without}", measured, measured.mean - whole_mean, low, high
-                )
+                Comparison(variant.change, measured, measured.mean - whole_mean, low, high)
             )
     return Panel(
         title=f"{benchmark_facts(benchmark).title}{'-like, embedded world' if embedded else ''}",

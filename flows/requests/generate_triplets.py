@@ -13,13 +13,14 @@ from flows.forms import PROFILE_CAPTIONER, Captioner, Overrides, ProfileName
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_collections, require_engine, require_out, require_root
 from models.instructcir.modification_texts import PLACEHOLDERS
+from models.instructcir.similarity import check_band
 from models.prompts.library import load_prompt
 from models.spelling import unknown
 from tasks.choices import Within
 from tasks.settings import Profile
 
 if TYPE_CHECKING:
-    from tasks.stages.pair_samples import PairSample, PairSource
+    from tasks.stages.pair_samples import PairSample, PairSource, SimilarityBand
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def generate_triplets(
     settings: Overrides = None,
     within: Within | dict[str, Within] = "meta_class",
     mix: dict[str, float] | None = None,
+    similarity: list[float] | None = None,
     seed: int = 0,
     guard: list[str] | None = None,
     guard_names: bool = True,
@@ -75,6 +77,10 @@ def generate_triplets(
         within: Pair images of one meta_class, or any two of a collection; one rule for all
             collections, or one for each, such as {"fashion": "meta_class", "nlvr": "collection"}.
         mix: Collection -> weight of its share of the pairs; 1 where it is not named.
+        similarity: LOW,HIGH: pairs of this band only, as shares of each class's pairs in the order
+            of their similarity (cosine of the profile's image features); 0.5,1 is the more similar
+            half, 0.5,0.98 leaves near duplicates out. Random pairs are often too unlike to tell a
+            change. Empty: pairs of any similarity.
         seed: Seed of the pairs.
         guard: Guard list of images that must not be trained on: collections, or benchmarks as
             BENCHMARK:SPLIT:FOLDER, such as cirr:test1:data/cirr. Their images are recognised by
@@ -103,12 +109,35 @@ def generate_triplets(
         else:
             located(ref)
     pairs = PairSample(
-        sources=sources, count=count, seed=seed, guard=guarded, guard_names=guard_names
+        sources=sources,
+        count=count,
+        seed=seed,
+        guard=guarded,
+        guard_names=guard_names,
+        similarity=similarity_band(chosen, similarity or ()),
     )
     require_root(chosen)
     place = Path(out or "out/triplets")
     require_out(place)
     return TripletsRequest(chosen, pairs, allow_gaps, retry_failed, place)
+
+
+def similarity_band(profile: Profile, band: Sequence[float]) -> SimilarityBand | None:
+    """The band of similarity that pairs are drawn from; None where none is given.
+
+    Raises:
+        ValueError: these are not two shares with room between them.
+    """
+    if not band:
+        return None
+    if len(band) != 2:
+        raise ValueError(f"similarity is two shares LOW,HIGH, such as 0.5,1; not {list(band)}")
+    check_band(*band)
+    from tasks.stages.pair_samples import SimilarityBand  # brings the reader of tables
+
+    return SimilarityBand(
+        low=band[0], high=band[1], encoder=profile.gallery_encoder, pictures=profile.pictures
+    )
 
 
 def pair_sources(

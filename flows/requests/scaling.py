@@ -43,15 +43,22 @@ class Variant:
     Attributes:
         triplets: pairs of the sample that it sees.
         without: the part that is left out; empty for the whole network.
+        source: name of the other set of triplets that it sees; empty for the given set.
     """
 
     triplets: int
     without: LeftOut | Literal[""] = ""
+    source: str = ""
+
+    @property
+    def change(self) -> str:
+        """What tells it from the whole network of its size; empty for that one."""
+        return f"without {self.without}" if self.without else self.source and f"on {self.source}"
 
     @property
     def name(self) -> str:
         """Its name in tables."""
-        return f"{self.triplets:,}" + (f" without {self.without}" if self.without else "")
+        return f"{self.triplets:,} {self.change}".strip()
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,7 @@ class ScalingRequest:
     Attributes:
         profile: Engines and settings.
         triplets: The largest set.
+        other_triplets: Other sets to compare it with, by name.
         variants: The networks.
         refs: Benchmarks to score on, before those of the worlds.
         worlds: Drawn worlds to score on.
@@ -82,6 +90,7 @@ class ScalingRequest:
 
     profile: Profile
     triplets: TripletSet
+    other_triplets: Mapping[str, TripletSet]
     variants: tuple[Variant, ...]
     refs: tuple[BenchmarkRef, ...]
     worlds: DrawnWorlds
@@ -95,6 +104,7 @@ def scaling(
     triplets: str | Values,
     sizes: list[int],
     without: list[LeftOut] | None = None,
+    other_triplets: dict[str, str | Values] | None = None,
     benchmarks: list[BenchmarkChoice] | None = None,
     seeds: list[int] | None = None,
     others: tuple[MethodName, ...] = (),
@@ -115,6 +125,8 @@ def scaling(
         triplets: The file triplets.json that generate-triplets wrote, or its content.
         sizes: Numbers of pairs; each set is the beginning of the next larger one.
         without: Also train the largest set without these parts.
+        other_triplets: Name -> other sets of triplets, as for `triplets`. A network is trained on
+            the first pairs of each, as many as the largest size, and compared with that size's.
         benchmarks: Benchmarks to score on; none: drawn worlds of the seeds.
         seeds: Seeds of drawn worlds to score on; none: the benchmarks alone.
         others: Other methods to draw as lines, e.g. image-text-sum, lincir, cvsi.
@@ -136,13 +148,16 @@ def scaling(
     found = triplet_set_of(triplets)
     variants = [Variant(n) for n in sorted(set(sizes))]
     variants += [Variant(max(sizes), part) for part in without or []]
+    others_found = {name: triplet_set_of(each) for name, each in (other_triplets or {}).items()}
+    variants += [Variant(max(sizes), source=name) for name in others_found]
     for variant in variants:
-        found.first(variant.triplets)
+        others_found.get(variant.source, found).first(variant.triplets)
     require_out(out)
     worlds = DrawnWorlds(tuple(seeds or ()), subsets, circo_queries, fashion_queries)
     return ScalingRequest(
         chosen,
         found,
+        others_found,
         tuple(variants),
         refs,
         worlds,

@@ -6,6 +6,10 @@ it draws and mixes is not printed; the rule here: the pool by its weight, the cl
 to its number of images, then two different images of it, ordered, every ordered pair equally
 likely and none twice.
 
+A pool may hold groups whose images are not paired with each other (views of one product), and a
+rule may narrow the pairs of a class (`models.instructcir.similarity`). Shares of pools and classes
+stay the same: what is not allowed is drawn again within the class.
+
 Pairs come one after the other from one stream of random numbers, so that asking for more pairs
 never changes the earlier ones: a set of 32k is the beginning of the set of 65k.
 """
@@ -14,13 +18,19 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
+from models.instructcir.similarity import Accepts
+
 VERSION: Final = 1
 """Raised when the same pools and seed give other pairs."""
+
+
+Narrowing = Callable[[Sequence[str], Accepts], Accepts]
+"""A class's sorted images and the rule of its pool -> the rule for pairs of that class."""
 
 
 class NotEnoughPairs(ValueError):
@@ -35,11 +45,13 @@ class Pool:
         source: The collection's name.
         weight: Its share of the pairs, relative to the other pools' weights.
         classes: Class -> image ids. An image that lies in two classes takes part in both.
+        groups: Image id -> groups that it lies in; two images of one group are not paired.
     """
 
     source: str
     weight: float
     classes: Mapping[str, Sequence[str]]
+    groups: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a weight that is not a share, and images that lie in a class twice."""
@@ -48,6 +60,13 @@ class Pool:
         for name, images in self.classes.items():
             if len(set(images)) != len(images):
                 raise ValueError(f"class {name!r} of {self.source!r} holds an image twice")
+
+    def allows(self, one: str, other: str) -> bool:
+        """Whether two images may be a pair."""
+        if not self.groups:
+            return True
+        none = frozenset[str]()
+        return self.groups.get(one, none).isdisjoint(self.groups.get(other, none))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +86,9 @@ class Pair:
     meta_class: str
 
 
-def sample_pairs(pools: Sequence[Pool], count: int, seed: int) -> list[Pair]:
+def sample_pairs(
+    pools: Sequence[Pool], count: int, seed: int, narrowed: Narrowing | None = None
+) -> list[Pair]:
     """The first `count` pairs of the stream that a seed starts.
 
     The order of the pools, their classes and their images plays no part. A class whose pairs are
@@ -75,22 +96,31 @@ def sample_pairs(pools: Sequence[Pool], count: int, seed: int) -> list[Pair]:
     of equal content in several pools or classes are one image, so their pairs come once, from
     where they are drawn first.
 
+    Args:
+        pools: Images to pair.
+        count: Number of pairs.
+        seed: Of the stream.
+        narrowed: Leaves pairs of a class out; None: none.
+
     Raises:
         NotEnoughPairs: fewer different pairs exist; the message says how many.
         ValueError: two pools have one name.
     """
-    pairs = list(itertools.islice(draw_pairs(pools, seed), count))
+    pairs = list(itertools.islice(draw_pairs(pools, seed, narrowed), count))
     if len(pairs) < count:
         where = ", ".join(f"{p.source} ({len(p.classes)} classes)" for p in pools) or "no pool"
+        band = " within the band" if narrowed else ""
         raise NotEnoughPairs(
             f"{count:,} pairs were asked for, but only {len(pairs):,} different ordered pairs "
-            f"exist in {where}. Ask for at most that many, or add images"
+            f"exist in {where}{band}. Ask for at most that many, or add images"
         )
     return pairs
 
 
-def draw_pairs(pools: Sequence[Pool], seed: int) -> Iterator[Pair]:
-    """Every pair that exists, once each, in the order that a seed makes; see `sample_pairs`."""
+def draw_pairs(
+    pools: Sequence[Pool], seed: int, narrowed: Narrowing | None = None
+) -> Iterator[Pair]:
+    """Every pair that is allowed, once each, in the order that a seed makes; see `sample_pairs`."""
     ordered = sorted(pools, key=lambda pool: pool.source)
     if len({pool.source for pool in pools}) != len(pools):
         raise ValueError(f"two pools have one name: {', '.join(p.source for p in ordered)}")
@@ -109,7 +139,7 @@ def draw_pairs(pools: Sequence[Pool], seed: int) -> Iterator[Pair]:
         k = wheels[i].turn(chance.random())
         name = names[i][k]
         if (i, k) not in urns:
-            urns[i, k] = _PairUrn(sorted(ordered[i].classes[name]))
+            urns[i, k] = _urn(ordered[i], name, narrowed)
         urn = urns[i, k]
         found = _unseen(urn, seen, chance)
         if not urn.left:
@@ -121,6 +151,12 @@ def draw_pairs(pools: Sequence[Pool], seed: int) -> Iterator[Pair]:
             yield Pair(*found, ordered[i].source, name)
 
 
+def _urn(pool: Pool, name: str, narrowed: Narrowing | None) -> _PairUrn:
+    """The pairs of a class, and which of them are allowed."""
+    images = sorted(pool.classes[name])
+    return _PairUrn(images, pool.allows if narrowed is None else narrowed(images, pool.allows))
+
+
 def _class_wheel(pool: Pool) -> _Wheel:
     """Classes by their number of images; one image alone makes no pair."""
     sizes = [len(pool.classes[name]) for name in sorted(pool.classes)]
@@ -128,10 +164,10 @@ def _class_wheel(pool: Pool) -> _Wheel:
 
 
 def _unseen(urn: _PairUrn, seen: set[tuple[str, str]], chance: Random) -> tuple[str, str] | None:
-    """A pair of the class that no other class or pool gave already; None if there is none left."""
+    """An allowed pair of the class that no other class or pool gave yet; None if none is left."""
     while urn.left:
         pair = urn.draw(chance.random())
-        if pair not in seen:
+        if pair not in seen and urn.allows(*pair):
             return pair
     return None
 
@@ -170,8 +206,9 @@ class _PairUrn:
     that a draw costs the same whatever their number is.
     """
 
-    def __init__(self, images: Sequence[str]) -> None:
+    def __init__(self, images: Sequence[str], allows: Accepts) -> None:
         self._images = images
+        self.allows = allows
         self._moved: dict[int, int] = {}
         self.left = len(images) * (len(images) - 1)
 

@@ -27,6 +27,8 @@ FREQUENT_OPENING: Final = 0.4
 MANY_COPIED: Final = 0.01
 COPIED_SHARE: Final = 0.9
 SMALL_VOCABULARY: Final = 200
+UNLIKE: Final = 0.15
+"""Share of common words below which two captions describe two unlike pictures."""
 MIX_OFF: Final = 0.05
 
 _WORD: Final = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
@@ -74,6 +76,8 @@ class TripletQuality:
         from_both: Share of the words that both captions have.
         copies: Texts all of whose words are those of caption B, in its order and without a gap.
         near_copies: Texts with at least 0.9 of their words from caption B; copies are among them.
+        captions_alike: Mean share of the words of both captions that are in both (Jaccard); small
+            where pairs are too unlike to tell a change.
         equal_captions: Ok triplets of two images with the same caption: nothing tells them apart.
         vocabulary: Different words in the texts.
         frequent_words: The most frequent words.
@@ -97,6 +101,7 @@ class TripletQuality:
     copies: int
     near_copies: int
     equal_captions: int
+    captions_alike: float
     vocabulary: int
     frequent_words: tuple[tuple[str, int], ...]
     openings: tuple[tuple[str, int], ...]
@@ -122,6 +127,7 @@ class QualityCounter:
         self._words: Counter[str] = Counter()
         self._openings: Counter[str] = Counter()
         self._origins: Counter[str] = Counter()
+        self._alike = 0.0
 
     def add(self, row: TripletRow) -> None:
         """Count one pair."""
@@ -154,6 +160,7 @@ class QualityCounter:
         self._origins["copies"] += bool(words) and f" {' '.join(words)} " in f" {' '.join(b)} "
         self._origins["near copies"] += bool(words) and shared >= COPIED_SHARE * len(words)
         self._origins["equal captions"] += a == b
+        self._alike += _share(len(in_a & in_b), len(in_a | in_b))
 
     def quality(self) -> TripletQuality:
         """The counts so far."""
@@ -186,6 +193,7 @@ class QualityCounter:
             copies=self._origins["copies"],
             near_copies=self._origins["near copies"],
             equal_captions=self._origins["equal captions"],
+            captions_alike=self._alike / written if written else 0.0,
             vocabulary=len(self._words),
             frequent_words=tuple(_frequent(self._words)[:TOP]),
             openings=tuple(_frequent(self._openings)[:TOP]),
@@ -245,6 +253,9 @@ def _text_notes(quality: TripletQuality) -> list[str]:
         "tell no change.": quality.copies > MANY_COPIED * ok,
         f"The texts use {quality.vocabulary:,} different words only.": quality.vocabulary
         < SMALL_VOCABULARY,
+        f"The captions of a pair have {quality.captions_alike:.1%} of their words in common: the "
+        "pairs are unlike, and texts describe both pictures. similarity=0.5,1 draws the more "
+        "similar half.": quality.captions_alike < UNLIKE,
         f"{_percent(quality.equal_captions, ok)} of the pairs have the same caption twice: their "
         "texts tell a difference that nobody saw.": quality.equal_captions > MANY_COPIED * ok,
     }

@@ -46,13 +46,18 @@ def stage_quality(stage: TripletStage) -> TripletQuality:
 
 def notes_on(stage: TripletStage, quality: TripletQuality) -> list[str]:
     """Findings that deserve attention, in words."""
-    guards = stage.pairs.pools(stage.root).exclusions
+    pools = stage.pairs.pools(stage.root)
+    guards = pools.exclusions
     blind = {each.guard: each.not_at_hand for each in guards if each.not_at_hand}
     notes = attention(quality, {s.collection: s.weight for s in stage.pairs.sources})
     if not stage.pairs.guard:
         notes.append(
             "No benchmark was guarded: its images may be among the pairs. Name those that you will "
             "score on, such as guard=cirr:test1:data/cirr."
+        )
+    if pools.without_feature:
+        notes.append(
+            f"{pools.without_feature:,} images have no feature to compare, and are in no pair."
         )
     notes += [
         f"{count:,} images of {name} were not available: the leak guard compared them by file name "
@@ -86,12 +91,17 @@ def build_triplet_report(
         attempts=[(f"{attempt}.", n) for attempt, n in quality.attempts.items()],
         sources=[(name, sum(counts.values())) for name, counts in quality.by_source.items()],
         origins=_origins(quality),
+        alike=_alike(stage, quality),
         guards=[describe(each) for each in stage.pairs.pools(stage.root).exclusions],
         triplets=list(_shown(stage)),
         stages=stages,
         provenance=_provenance(stage),
     )
-    facts = {"attention": notes, **dataclasses.asdict(quality)}
+    facts = {
+        "attention": notes,
+        **dataclasses.asdict(quality),
+        "similarity": dict(stage.pairs.similarities(stage.root)),
+    }
     out.mkdir(parents=True, exist_ok=True)
     folder = Location(str(out))
     folder.replace("triplets.html", html.encode())
@@ -128,6 +138,17 @@ def _origins(quality: TripletQuality) -> tuple[tuple[str, str], ...]:
         ),
         ("texts that are a piece of caption B, word for word", f"{quality.copies / ok:.1%}"),
     )
+
+
+def _alike(stage: TripletStage, quality: TripletQuality) -> list[tuple[str, str]]:
+    """How alike the images of a pair are: by their captions, and by their features where known."""
+    rows = [("words that both captions have, mean", f"{quality.captions_alike:.1%}")]
+    if band := stage.pairs.similarity:
+        rows.append(("band of each class's pairs, by similarity", f"{band.low:g} to {band.high:g}"))
+    return rows + [
+        (f"cosine of image features, {name} of the pairs below", f"{value:.3f}")
+        for name, value in stage.pairs.similarities(stage.root).items()
+    ]
 
 
 def _shown(stage: TripletStage) -> Iterator[tuple[TripletRow, Thumbnail, Thumbnail]]:

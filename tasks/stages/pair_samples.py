@@ -9,19 +9,27 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import polars as pl
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from models.encoders.spec import EncoderSpec
 from models.instructcir.pairs import VERSION, Pair, Pool, sample_pairs
+from models.instructcir.similarity import VERSION as SIMILARITY_VERSION
+from models.instructcir.similarity import Similarity, check_band, spread
 from models.instructcir.triplets import triplet_id
 from models.settings import Settings
 from storage.collections.collection import Collection
 from storage.locations.location import Location
 from storage.tables.keys import content_key
 from storage.tables.plans import Keys
+from storage.tables.schemas import OK
+from storage.tables.table import IncompleteTable
 from tasks.choices import Within
+from tasks.settings import PictureSettings
+from tasks.stages.image_features import ImageFeatureStage
+from tasks.stages.image_sets import ImageSet
 from tasks.training.leak_guard import (
     Exclusion,
     Guarded,
@@ -44,6 +52,33 @@ class PairSource(Settings):
     """Its share of the pairs, against the others'."""
 
 
+class SimilarityBand(Settings):
+    """The part of each class's pairs that is drawn from, by the rank of their similarity."""
+
+    low: float = 0.0
+    """Share of a class's pairs that are too unlike."""
+    high: float = 1.0
+    """Upper end of the band; below 1, the share above it is too alike."""
+    encoder: EncoderSpec
+    """Its image features are compared by their cosine."""
+    pictures: PictureSettings = PictureSettings()
+
+    @model_validator(mode="after")
+    def _is_a_band(self) -> Self:
+        check_band(self.low, self.high)
+        return self
+
+    def features(self, root: str, collection: str, shard_size: int = 512) -> ImageFeatureStage:
+        """The features of a collection's images."""
+        return ImageFeatureStage(
+            root=root,
+            shard_size=shard_size,
+            images=ImageSet(collection=collection),
+            encoder=self.encoder,
+            pictures=self.pictures,
+        )
+
+
 class PairSample(Settings):
     """The first pairs of a seeded sample."""
 
@@ -55,6 +90,8 @@ class PairSample(Settings):
     """Collections and benchmarks whose images are left out."""
     guard_names: bool = True
     """Leave out images by file name too."""
+    similarity: SimilarityBand | None = None
+    """Draw pairs of this similarity only; none: of any."""
 
     @field_validator("sources")
     @classmethod
@@ -99,10 +136,23 @@ class PairSample(Settings):
         """Stream (id, bytes) of some images; one table holds the images of all collections."""
         return Collection.open(Location(root), self.sources[0].collection).read_images(ids)
 
+    def similarities(self, root: str) -> Mapping[str, float]:
+        """The spread of the pairs' cosine similarity; empty for pairs of any similarity."""
+        vectors = self.pools(root).similarity
+        pairs = [(pair.reference, pair.target) for pair in self.pairs(root)] if vectors else []
+        return spread(vectors.of(pairs)) if vectors else {}
+
+    def features(self, root: str, shard_size: int) -> list[ImageFeatureStage]:
+        """The stages whose features a band of similarity needs."""
+        names = [source.collection for source in self.sources]
+        band = self.similarity
+        return [band.features(root, name, shard_size) for name in names] if band else []
+
     def identity(self, root: str) -> dict[str, Any]:
         """Everything that decides the pairs, except their number, by content."""
         pools = self.pools(root)
         return {
+            **self._banded(root),
             "version": VERSION,
             "seed": self.seed,
             "sources": [
@@ -112,10 +162,22 @@ class PairSample(Settings):
             "guard": as_json(pools.exclusions),
         }
 
+    def _banded(self, root: str) -> dict[str, Any]:
+        """The band's part in the identity; images that lack a feature are not in the pools."""
+        if self.similarity is None:
+            return {}
+        features = self.similarity.features(root, self.sources[0].collection).spec_key
+        band = {"low": self.similarity.low, "high": self.similarity.high}
+        return {"similarity": {"version": SIMILARITY_VERSION, "features": features, **band}}
+
     def _listings(self, root: str) -> tuple[str, ...]:
-        """The listings that the collections' names point to now: part of every cache key below."""
+        """What the pools are read from, as it is now: part of every cache key below."""
         names = [*(source.collection for source in self.sources), *self.guard]
-        return tuple(listing_of(root, name) for name in names)
+        parts: list[str] = []
+        if self.similarity is not None:
+            features = self.similarity.features(root, self.sources[0].collection)
+            parts = [entry.path for entry in features.existing_table().parts()]
+        return (*(listing_of(root, name) for name in names), *parts)
 
 
 @dataclass(frozen=True)
@@ -126,26 +188,57 @@ class Pools:
         pools: One per source, in the order of their names.
         image_keys: Content key of each source's (image id, class) list.
         exclusions: The images that the leak guard took out, counted by source and guard.
+        similarity: Of the images, where a band of it is asked for.
+        without_feature: Images that have no feature to compare, and are in no pool.
     """
 
     pools: tuple[Pool, ...]
     image_keys: tuple[str, ...]
     exclusions: tuple[Exclusion, ...]
+    similarity: Similarity | None = None
+    without_feature: int = 0
 
 
 @functools.lru_cache(maxsize=4)
 def _pools(root: str, rule: str, listings: tuple[str, ...]) -> Pools:
     sample = PairSample.model_validate_json(rule)
     wards = [ward_of(root, guarded) for guarded in sample.guard]
-    pools, keys, account = [], [], []
+    members, account = [], []
     for source in sample.sources:
         rows = usable_rows(root, source.collection)
         kept, excluded = without_guarded(rows, source.collection, wards, sample.guard_names)
         account += excluded
-        members = _members(kept, source.within)
-        keys.append(content_key(members.rows()))
-        pools.append(Pool(source.collection, source.weight, _classes(members)))
-    return Pools(tuple(pools), tuple(keys), tuple(account))
+        members.append(_members(kept, source.within))
+    similarity, lacking = None, set[str]()
+    if sample.similarity is not None:
+        ids = sorted({image for own in members for image in own["image_id"]})
+        similarity, lacking = _similarity(sample.similarity, root, sample.sources, ids)
+        members = [own.filter(~pl.col("image_id").is_in(list(lacking))) for own in members]
+    pools = [
+        Pool(source.collection, source.weight, _classes(own))
+        for source, own in zip(sample.sources, members, strict=True)
+    ]
+    keys = [content_key(own.rows()) for own in members]
+    return Pools(tuple(pools), tuple(keys), tuple(account), similarity, len(lacking))
+
+
+def _similarity(
+    band: SimilarityBand, root: str, sources: Sequence[PairSource], ids: Sequence[str]
+) -> tuple[Similarity, set[str]]:
+    """The similarities of some images, and those images that have no usable feature.
+
+    Raises:
+        IncompleteTable: features were not made yet.
+    """
+    table = band.features(root, sources[0].collection).existing_table()
+    statuses = dict(table.read(["status"], ids).select("image_id", "status").iter_rows())
+    if len(statuses) < len(ids):
+        raise IncompleteTable(
+            f"{len(ids) - len(statuses):,} of {len(ids):,} images have no feature to compare yet; "
+            "generate-triplets makes them before it draws pairs, run it again"
+        )
+    usable = [image for image in ids if statuses[image] == OK]
+    return Similarity(usable, table.vectors(usable)), set(ids) - set(usable)
 
 
 def _members(rows: pl.DataFrame, within: Within) -> pl.DataFrame:
@@ -162,7 +255,9 @@ def _classes(members: pl.DataFrame) -> dict[str, list[str]]:
 @functools.lru_cache(maxsize=2)
 def _pairs(root: str, sample_json: str, listings: tuple[str, ...]) -> tuple[Pair, ...]:
     sample = PairSample.model_validate_json(sample_json)
-    return tuple(sample_pairs(sample.pools(root).pools, sample.count, sample.seed))
+    pools, band = sample.pools(root), sample.similarity
+    narrowed = pools.similarity.band(band.low, band.high) if pools.similarity and band else None
+    return tuple(sample_pairs(pools.pools, sample.count, sample.seed, narrowed))
 
 
 @functools.lru_cache(maxsize=2)

@@ -33,6 +33,9 @@ def test_a_panel_holds_means_over_worlds_and_paired_differences() -> None:
         Variant(200, "ema"): {
             "cirr": [scores(49, [v - 1 for v in spread]), scores(66, [v + 16 for v in spread])]
         },
+        Variant(200, source="banded"): {
+            "cirr": [scores(52, [v + 2 for v in spread]), scores(71, [v + 21 for v in spread])]
+        },
     }
     lines = {"lincir": {"cirr": [scores(10, [10] * 5), scores(30, [30] * 5)]}}
     panel = panel_of("cirr", measured, lines, embedded=True)
@@ -41,10 +44,11 @@ def test_a_panel_holds_means_over_worlds_and_paired_differences() -> None:
     # Means of the draws are 58 to 62; their 2.5 % quantile lies a tenth into the first step.
     assert panel.curve[1].low == pytest.approx(58.1)
     assert panel.curve[1].high == pytest.approx(61.9)
-    (without,) = panel.comparisons
+    without, other = panel.comparisons
     assert without.name == "without ema"
     # -1 and -4 in every draw: paired, the difference has no spread although its parts have.
     assert (without.difference, without.low, without.high) == (-2.5, -2.5, -2.5)
+    assert (other.name, other.difference, other.low, other.high) == ("on banded", 1.5, 1.5, 1.5)
     assert panel.others == (("lincir", 20.0),)
 
 
@@ -69,6 +73,9 @@ def test_what_cannot_be_done_is_refused_before_anything_is_trained() -> None:
         scaling(triplets, [1], seeds=[0], training={"optimizer": {}})
     with pytest.raises(ValueError, match="100 pairs has 1 to as many, not 200"):
         scaling(triplets, [50, 200], seeds=[0])
+    small = triplets | {"count": 10}
+    with pytest.raises(ValueError, match="10 pairs has 1 to as many, not 50"):
+        scaling(triplets, [50], seeds=[0], other_triplets={"small": small})
     with pytest.raises(ValueError, match="unknown method 'lincr'; did you mean 'lincir'"):
         scaling(triplets, [50], seeds=[0], others=("lincr",))
 

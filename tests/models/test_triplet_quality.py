@@ -102,6 +102,8 @@ def test_where_words_come_from() -> None:
     assert quality.from_both == pytest.approx(2 / 12)
     assert (quality.copies, quality.near_copies) == (1, 1)
     assert quality.equal_captions == 1
+    # "a blue dress", "a red dress": 2 of 4 words, three times; "a dress", "A dress.": all.
+    assert quality.captions_alike == pytest.approx((3 * 0.5 + 1) / 4)
     part = measure([row(0, "red dress"), row(1, "dress red")])
     assert (part.copies, part.near_copies) == (1, 2)
 
@@ -133,6 +135,10 @@ def test_notes_appear_only_where_they_apply() -> None:
         ],
         "begin with": [row(1000 + n, f"now with{n}") for n in range(0)]
         + [row(2000 + n, f"make it thing{n}") for n in range(300)],
+        "The captions of a pair have 10.9% of their words in common": [
+            row(n, f"word{n} x{n}", reference_caption="two cats", target_caption=f"the {n} hills")
+            for n in range(1000, 2070)
+        ],
         "took more than one attempt": [row(n, f"w{n} x{n}", attempts=2) for n in range(100)],
         "occur more than once; the most frequent is \u201cnow green\u201d": [
             row(n, "now green") for n in range(40)

@@ -244,3 +244,43 @@ def test_sources_as_typed() -> None:
         pair_sources(["a", "b"], "meta_class", {"c": 1.0})
     with pytest.raises(ValueError, match="a collection is named twice"):
         PairSample(sources=pair_sources(["a", "a"], "meta_class", {}), count=1)
+
+
+def test_a_band_of_similarity_draws_pairs_by_the_features_of_a_table(
+    root: str, server: FakeOpenAIServer, tmp_path: Path
+) -> None:
+    from flows.requests.generate_triplets import similarity_band
+    from storage.tables.table import IncompleteTable
+
+    plain = stage_of(root, server, 5)
+    assert set(plain.pairs.identity(root)) == {"version", "seed", "sources", "guard"}
+    band = similarity_band(triplet_profile(root, server.base_url, shard=8), [0.5, 1.0])
+    stage = stage_of(root, server, 20, similarity=band)
+    with pytest.raises(IncompleteTable, match="image features of drawn: nothing was made yet"):
+        stage.pairs.pairs(root)
+    (features,) = stage.pairs.features(root, 512)
+    fill(features)
+    everything = stage_of(root, server, 40)  # all pairs there are
+    kept = {(p.reference, p.target) for p in stage.pairs.pairs(root)}
+    vectors = dict(
+        zip(features.planned(), features.table().vectors(features.planned()), strict=True)
+    )
+    for name in ("north", "south"):
+        own = [p for p in everything.pairs.pairs(root) if p.meta_class == name]
+        ranked = sorted(own, key=lambda p: -_cosine(vectors[p.reference], vectors[p.target]))
+        assert {(p.reference, p.target) for p in ranked[:10]} == {
+            (p.reference, p.target) for p in ranked if (p.reference, p.target) in kept
+        }
+    assert stage.spec_key != plain.spec_key
+    caption(stage)
+    fill(stage)
+    build_triplet_report(stage, stage_quality(stage), [], tmp_path / "out")
+    facts = json.loads((tmp_path / "out" / "quality.json").read_text())
+    assert list(facts["similarity"]) == ["10 %", "50 %", "90 %"]
+    assert "band of each class&#39;s pairs" in (tmp_path / "out" / "triplets.html").read_text()
+    with pytest.raises(ValueError, match=r"two shares LOW,HIGH, such as 0\.5,1; not \[0\.5\]"):
+        similarity_band(triplet_profile(root, server.base_url, shard=8), [0.5])
+
+
+def _cosine(one: Any, other: Any) -> float:
+    return float(one @ other) / float((one @ one) * (other @ other)) ** 0.5
