@@ -17,7 +17,7 @@ from tasks.choices import CaptionKind
 from tasks.methods import configured_method, settings_of
 from tasks.query_sets import BenchmarkRef, Queries
 from tasks.settings import Profile
-from tasks.stages.caption_features import CaptionFeatureStage
+from tasks.stages.caption_features import CaptionFeatureStage, CaptionVectorStage
 from tasks.stages.captions import CaptionStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.image_sets import ImageSet, Part, SelectedImages
@@ -43,17 +43,25 @@ class EvaluationPlan:
         return inputs_of(self.rankings)
 
 
-def plan_evaluation(profile: Profile, ref: BenchmarkRef, methods: Sequence[str]) -> EvaluationPlan:
+def plan_evaluation(
+    profile: Profile, ref: BenchmarkRef, methods: Sequence[str], every_caption: bool = False
+) -> EvaluationPlan:
     """The stages that rank a benchmark's queries by some methods.
+
+    Args:
+        profile: Models and settings.
+        ref: The benchmark.
+        methods: Names of methods.
+        every_caption: Whether gallery captions are averaged from stored vectors of each of them, so
+            that other numbers of captions follow without encoding. The rankings are the same.
 
     Raises:
         ValueError: an unknown method, or one that does not run here (with the reason).
     """
     known: dict[str, Stage] = {}
     pinned = ref.pinned(profile.root)
-    return EvaluationPlan(
-        tuple(_Builder(profile, name, pinned, pinned, known).ranking(pinned) for name in methods)
-    )
+    builders = (_Builder(profile, n, pinned, pinned, known, every_caption) for n in methods)
+    return EvaluationPlan(tuple(builder.ranking(pinned) for builder in builders))
 
 
 def gallery_stages(
@@ -119,6 +127,8 @@ class _Builder:
         source: The benchmark whose images are used, or the name of a collection.
         queries: Where queries come from, if there are any.
         known: Every stage built so far.
+        every_caption: Whether the vector of each caption of the gallery is stored, so that other
+            numbers of captions follow without encoding.
     """
 
     profile: Profile
@@ -126,6 +136,7 @@ class _Builder:
     source: BenchmarkRef | str
     queries: Queries | None = None
     known: dict[str, Stage] = field(default_factory=dict)
+    every_caption: bool = False
 
     def __post_init__(self) -> None:
         """Take the method's own settings, if it has some."""
@@ -186,15 +197,26 @@ class _Builder:
             )
         if feature == "image":
             return self._image_features("gallery")
-        return self._keep(
-            CaptionFeatureStage(
-                root=self.profile.root,
-                shard_size=self.profile.shards.features,
-                captions=self._captions("gallery"),
-                encoder=self.profile.query_encoder,
-                mean=self.profile.cvsi.stored_mean,
-            )
+        return self._caption_features()
+
+    def _caption_features(self) -> CaptionFeatureStage:
+        cvsi, encoder = self.profile.cvsi, self.profile.query_encoder
+        size = {"root": self.profile.root, "shard_size": self.profile.shards.features}
+        several = cvsi.changed(captions_per_image=cvsi.captions_made)
+        profile = self.profile.model_copy(update={"cvsi": several})
+        captions = self._keep(caption_stage(profile, self._images("gallery")))
+        stored = self.every_caption or bool(cvsi.captions_kept)
+        stage = CaptionFeatureStage(
+            **size,
+            captions=captions,
+            encoder=encoder,
+            mean=cvsi.stored_mean,
+            first=cvsi.captions_kept,
+            vectors=self._keep(CaptionVectorStage(**size, captions=captions, encoder=encoder))
+            if stored
+            else None,
         )
+        return self._keep(stage)
 
     def _image_features(self, part: Part) -> ImageFeatureStage:
         gallery = part == "gallery"

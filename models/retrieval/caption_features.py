@@ -82,6 +82,51 @@ def iter_caption_means(
         yield keys, _segment_means(caption_features(encoder, texts, mean), counts)
 
 
+def caption_vectors(
+    encoder: ImageTextEncoder, captions: Sequence[Sequence[str]], width: int
+) -> FloatArray:
+    """A vector of each caption, as encoded.
+
+    Args:
+        encoder: Encodes texts.
+        captions: For each of B images its captions, at most `width`.
+        width: Captions of an image, N.
+
+    Returns:
+        (B, N, d) float32; zero vectors follow an image's last caption.
+    """
+    made = np.zeros((len(captions), width, encoder.dim), np.float32)
+    held = np.arange(width) < np.array([len(own) for own in captions])[:, None]
+    if held.any():
+        made[held] = encoder.encode_texts([text for own in captions for text in own])
+    return made
+
+
+def means_of_first(
+    vectors: FloatArray, counts: Sequence[int], first: int, mean: CaptionMean = "unit_mean"
+) -> FloatArray:
+    """The means of some images' first captions, from `caption_vectors`: nothing is encoded.
+
+    Args:
+        vectors: (H, N, d), as encoded, of the H images that have captions.
+        counts: (B,) captions of each image; 0 where it has none.
+        first: Captions of an image that count, at most; 0: all.
+        mean: As in `caption_means`.
+
+    Returns:
+        (B, d) float32, as `caption_means_or_zeros` of these captions.
+    """
+    kept = np.minimum(counts, first or vectors.shape[1])
+    held = kept > 0
+    means = np.zeros((len(kept), vectors.shape[2]), np.float32)
+    if held.any():
+        rows = vectors[np.arange(vectors.shape[1]) < kept[held, None]]
+        means[held] = _segment_means(
+            unit(rows) if mean == "unit_mean" else rows, kept[held].tolist()
+        )
+    return means
+
+
 def caption_features(
     encoder: ImageTextEncoder, texts: Sequence[str], mean: CaptionMean = "unit_mean"
 ) -> FloatArray:

@@ -8,6 +8,7 @@ which presumably made the published numbers.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -92,7 +93,10 @@ class CvsiSettings(Settings):
     """Every choice of the method that changes a number."""
 
     captions_per_image: int = Field(15, ge=1)
-    """N, captions of an image, both of references and of the gallery."""
+    """N, captions of a reference image, and of a gallery image unless `target_captions` is set."""
+    target_captions: int = Field(0, ge=0, exclude_if=operator.not_)
+    """N of the gallery's images; 0: as many as of references. A smaller number takes the first of
+    these captions, whose vectors are stored once; a larger one asks for captions of its own."""
     edit_mode: Literal["per_caption", "joined"] = "per_caption"
     """D1, read by the edit stage. `per_caption`: one edit for each of the N captions (equation 7).
     `joined`: one edit of all captions joined by ", "."""
@@ -134,6 +138,16 @@ class CvsiSettings(Settings):
     """D14, read by fusion: alpha, beta, gamma by benchmark family."""
     no_objects: NoObjects = "drop"
     """D15, read by query features: the text where a modification adds nothing."""
+
+    @property
+    def captions_made(self) -> int:
+        """Captions made of an image of the gallery."""
+        return max(self.captions_per_image, self.target_captions)
+
+    @property
+    def captions_kept(self) -> int:
+        """How many of these enter the gallery's features, the first ones; 0: all."""
+        return self.target_captions if self.target_captions < self.captions_made else 0
 
     def weights_for(self, family: str) -> CvsiWeights:
         """The weights for a benchmark family.

@@ -143,6 +143,8 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], TableSchema]] = {
     ),
     "image_features": _vectors("image_features", "image_id"),
     "caption_features": _vectors("caption_features", "image_id", n_captions=pa.int32()),
+    # The vectors of all captions of an image, side by side.
+    "caption_vectors": _vectors("caption_vectors", "image_id", n_captions=pa.int32()),
     "query_features": _vectors("query_features", "query_key"),
     # Best first; names[i] has scores[i]. subset_names: the query's group, where there is one.
     "rankings": _fixed(

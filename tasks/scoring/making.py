@@ -66,7 +66,7 @@ def how_made(ranking: Spec, spec_of: SpecOf) -> dict[str, str]:
         "mapping": _each(_mapping(spec) for spec in queries),
         "captioner": _each(_captioner(spec) for spec in specs),
         "query_captions": _each(_captions(spec) for spec in queries),
-        "target_captions": _each(_captions(spec) for spec in gallery),
+        "target_captions": _each(_captions(spec, _first(gallery)) for spec in gallery),
         "generator": _each(_engine(spec["generator"]) for spec in rewrites),
         "edit_prompt": _each(_prompt(spec) for spec in rewrites if spec["step"] == "edit"),
         "objects_prompt": _each(_prompt(spec) for spec in rewrites if spec["step"] == "objects"),
@@ -237,11 +237,17 @@ def _engine(fingerprint: Spec) -> str:
     return " ".join(said)
 
 
-def _captions(spec: Spec) -> str:
+def _captions(spec: Spec, first: int = 0) -> str:
+    """`15 nucleus`; `first 5 of 15 nucleus` where not all of them are read."""
     if "sampling" not in spec or "captioner" not in spec:
         return ""
     sampling = spec["sampling"]
-    return f"{sampling['n']} {sampling['mode']}"
+    return f"{f'first {first} of ' if first else ''}{sampling['n']} {sampling['mode']}"
+
+
+def _first(specs: Iterable[Spec]) -> int:
+    """How many captions of an image enter the gallery's features; 0: all."""
+    return next((int(spec["first"]) for spec in specs if "first" in spec), 0)
 
 
 def _prompt(spec: Spec) -> str:

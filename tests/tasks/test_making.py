@@ -73,6 +73,13 @@ def test_every_facet_is_told_from_specs() -> None:
     }
 
 
+def test_fewer_captions_of_a_target_than_were_made_are_said() -> None:
+    some = SPECS | {"five": {"encoder": ENCODER, "captions": "many", "first": 5}}
+    made = how_made(ranking("five"), some.get)
+    assert made["target_captions"] == "first 5 of 15 nucleus"
+    assert made["query_captions"] == "15 nucleus"
+
+
 def test_only_the_facet_that_differs_is_said() -> None:
     one, other = (how_made(ranking(g), SPECS.get) for g in ("target of 1", "targets of 15"))
     rows = [entry("a", one), entry("b", other), entry("c", other, method="ldre")]
