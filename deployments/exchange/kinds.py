@@ -1,0 +1,40 @@
+"""The kinds of things that are exchanged. Another one is a module here and a line in `KINDS`.
+
+A module has `IMPORT` and `EXPORT` (texts of its help), `add_import`, `run_import`, `add_export`
+and `run_export`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Final, Literal
+
+KINDS: Final[Mapping[str, str]] = {}
+"""Kind -> a few words for the help; the module is `deployments.exchange.KIND`."""
+
+
+def kind(name: str) -> ModuleType:
+    """The module of a kind."""
+    return importlib.import_module(f"deployments.exchange.{name}")
+
+
+def add_kinds(parser: argparse.ArgumentParser, way: Literal["import", "export"]) -> None:
+    """A subcommand for each kind, with the options of its way."""
+    chosen = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
+    for name, words in KINDS.items():
+        module = kind(name)
+        own = chosen.add_parser(
+            name,
+            help=words,
+            description=getattr(module, way.upper()),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        getattr(module, f"add_{way}")(own)
+
+
+def run_kind(arguments: argparse.Namespace, way: Literal["import", "export"]) -> int:
+    """Do what the chosen kind does."""
+    return int(getattr(kind(arguments.kind), f"run_{way}")(arguments))

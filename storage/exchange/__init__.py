@@ -1,0 +1,1 @@
+"""Files that circulate in the field, read into our tables and written from them."""
