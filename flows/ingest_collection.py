@@ -14,7 +14,7 @@ from flows.requests.prepared import prepared_by
 from flows.running import watching
 from models.plain_text import escaped
 from storage.collections.collection import ingest
-from storage.collections.known import IfTaken
+from storage.collections.known import IfTaken, Layout
 from storage.locations.location import Location
 from tasks import progress
 from tasks.artifact_keys import artifact_key
@@ -32,6 +32,7 @@ def ingest_source(
     name: str,
     class_field: str = "meta_class",
     if_taken: IfTaken = "refuse",
+    layout: Layout = "files",
 ) -> dict[str, Any]:
     """Read the new inputs of a source; costs one listing if there are none."""
     done = 0
@@ -47,6 +48,7 @@ def ingest_source(
         name,
         if_taken=if_taken,
         class_field=class_field,
+        layout=layout,
         progress=report,
     )
     return summary.as_json() | {"said": summary.change.in_words() or "a new collection"}
@@ -58,10 +60,11 @@ def run_ingest(
     name: str,
     class_field: str = "meta_class",
     if_taken: IfTaken = "refuse",
+    layout: Layout = "files",
 ) -> dict[str, Any]:
     """Ingest with progress shown; returns the summary as plain JSON."""
     with watching(f"ingest {name}", 0, 0) as listener, progress.listening(listener):
-        return run_task(ingest_source, root, source, name, class_field, if_taken)
+        return run_task(ingest_source, root, source, name, class_field, if_taken, layout)
 
 
 @flow(name="ingest", flow_run_name="ingest {name}", persist_result=False, result_serializer="json")
@@ -69,8 +72,11 @@ def run_ingest(
 @prepared_by(requests.ingest_collection)
 def ingest_collection(asked: requests.IngestRequest) -> State[Any]:
     """Ingest, and say what changed."""
-    made = run_ingest(asked.root, asked.source, asked.name, asked.class_field, asked.if_taken)
+    made = run_ingest(
+        asked.root, asked.source, asked.name, asked.class_field, asked.if_taken, asked.layout
+    )
     message = f"{made['files']} inputs, {made['images']} images: {made['said']}"
+    message += "".join(f"; {note}" for note in made["notes"])
     if made["unusable"]:
         named = [f"{path}: {status} ({reason})" for path, status, reason in made["unusable"][:3]]
         message += f"; {sum(made['failed'].values())} not usable, first {'; '.join(named)}"

@@ -1,5 +1,6 @@
 """Bring images into a named collection: a folder, webdataset tars, Parquet with a bytes column,
-or an s3:// prefix. Every input gets a row, readable or not; equal bytes are one image.
+or an s3:// prefix. Every input gets a row, readable or not; equal bytes are one image. With
+--layout fashion200k or nlvr2 the set's own label files say which images, in which class.
 
 A repetition costs a listing and reads new inputs only. A name that stands for other images is
 refused without --add or --replace. Prefect is not started (`cirflow run ingest` does the same as a
@@ -8,11 +9,13 @@ flow)."""
 from __future__ import annotations
 
 import argparse
+from typing import get_args
 
 from deployments.display import console, stage_display
 from deployments.errors import UserError
 from deployments.place import add_place, given_settings
 from models.plain_text import escaped
+from storage.collections.known import Layout
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_place(parser)
     parser.add_argument(
         "--class-field", default="meta_class", help="column or JSON key of the meta class"
+    )
+    parser.add_argument(
+        "--layout",
+        choices=get_args(Layout),
+        default="files",
+        help="a published set, whose label files say what it holds; files: images of any kind",
     )
     taken = parser.add_mutually_exclusive_group()
     for choice, meaning in (("add", "both"), ("replace", "these alone (the others stay stored)")):
@@ -46,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         given_settings(arguments),
         arguments.class_field,
         arguments.if_taken,
+        arguments.layout,
     )
     from storage.collections.collection import ingest
     from storage.locations.location import Location
@@ -64,12 +74,15 @@ def run(arguments: argparse.Namespace) -> int:
             asked.name,
             if_taken=asked.if_taken,
             class_field=asked.class_field,
+            layout=asked.layout,
             progress=report,
         )
     _say(
         f"{summary.files} inputs: {summary.images} images, {summary.duplicates} duplicates, "
         f"{sum(summary.failed.values())} not usable; {summary.new_images} images were new"
     )
+    for note in summary.notes:
+        _say(f"  {note}")
     for status, count in summary.failed.items():
         _say(f"  {status}: {count}")
     for line in summary.unusable_in_words:

@@ -54,6 +54,8 @@ def generate_triplets(
     seed: int = 0,
     guard: list[str] | None = None,
     guard_names: bool = True,
+    guard_sets: bool = True,
+    same_product: bool = False,
     allow_gaps: Annotated[float, Field(ge=0, le=1)] = 0.2,
     retry_failed: bool = False,
     out: str = "",
@@ -86,6 +88,8 @@ def generate_triplets(
             BENCHMARK:SPLIT:FOLDER, such as cirr:test1:data/cirr. Their images are recognised by
             content and by file name; a copy that was encoded again and renamed is not.
         guard_names: Recognise images by file name too; false where files are merely numbered.
+        guard_sets: Leave out all images of an NLVR2 set (of eight) that holds a guarded image.
+        same_product: Pair two views of one product of Fashion200k too.
         allow_gaps: Fraction of the pairs that may end without a text.
         retry_failed: Retry failed rows: captions, late answers, rejected texts.
         out: Folder for the report and triplets.json; empty: out/triplets.
@@ -98,7 +102,7 @@ def generate_triplets(
     require_engine("instructcir.captioner", chosen.instructcir.captioner)
     require_engine("instructcir.rewriter", chosen.instructcir.rewriter)
     load_prompt(chosen.instructcir.prompt, PLACEHOLDERS)
-    sources = pair_sources(collections, within, mix or {})
+    sources = pair_sources(collections, within, mix or {}, same_product)
     from tasks.stages.pair_samples import PairSample  # brings the reader of tables
     from tasks.training.leak_guard import located, parse_guard
 
@@ -114,6 +118,7 @@ def generate_triplets(
         seed=seed,
         guard=guarded,
         guard_names=guard_names,
+        guard_sets=guard_sets,
         similarity=similarity_band(chosen, similarity or ()),
     )
     require_root(chosen)
@@ -141,7 +146,10 @@ def similarity_band(profile: Profile, band: Sequence[float]) -> SimilarityBand |
 
 
 def pair_sources(
-    collections: Sequence[str], within: Within | Mapping[str, Within], mix: Mapping[str, float]
+    collections: Sequence[str],
+    within: Within | Mapping[str, Within],
+    mix: Mapping[str, float],
+    same_product: bool = False,
 ) -> tuple[PairSource, ...]:
     """The collections with their rules and weights.
 
@@ -156,6 +164,11 @@ def pair_sources(
     from tasks.stages.pair_samples import PairSource  # brings the reader of tables
 
     return tuple(
-        PairSource(collection=name, within=rules.get(name, "meta_class"), weight=mix.get(name, 1.0))
+        PairSource(
+            collection=name,
+            within=rules.get(name, "meta_class"),
+            weight=mix.get(name, 1.0),
+            same_product=same_product,
+        )
         for name in collections
     )

@@ -13,14 +13,14 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import polars as pl
 
 from storage.collections.decoding import MAX_PIXELS
-from storage.collections.known import IfTaken, Listing, check_name, unknown_collection
+from storage.collections.known import IfTaken, Layout, Listing, check_name, unknown_collection
 from storage.collections.names import (
     Change,
     Found,
@@ -31,6 +31,7 @@ from storage.collections.pointers import read_place, read_pointer
 from storage.collections.recovery import listing_keys
 from storage.collections.sources.candidates import Candidate, Limits
 from storage.collections.sources.files import list_files
+from storage.collections.sources.layouts import listed_as
 from storage.collections.sources.scan import (
     ContainerEnd,
     ContainerKnown,
@@ -61,6 +62,7 @@ class IngestSummary:
         new_files, new_images, new_bytes: the additions of this run to the tables.
         change: how the name changed.
         unusable: the first inputs without an image, by path: path, status and reason.
+        notes: on the counts of a named source, against those that are published.
     """
 
     name: str
@@ -74,6 +76,7 @@ class IngestSummary:
     new_bytes: int
     change: Change
     unusable: tuple[tuple[str, str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def unusable_in_words(self) -> list[str]:
@@ -93,6 +96,7 @@ class IngestSummary:
         change |= {key: list(change[key]) for key in ("places", "places_before")}
         own = {key: value for key, value in vars(self).items() if key != "change"}
         own |= {"failed": dict(self.failed), "unusable": [list(each) for each in self.unusable]}
+        own |= {"notes": list(self.notes)}
         return {**own, **change}
 
 
@@ -103,6 +107,7 @@ def ingest(
     *,
     if_taken: IfTaken = "refuse",
     class_field: str = "meta_class",
+    layout: Layout = "files",
     part_bytes: int = 64 * 2**20,
     part_rows: int = 4096,
     max_pixels: int = MAX_PIXELS,
@@ -130,6 +135,7 @@ def ingest(
             name stand for these alone ("replace").
         class_field: column (Parquet) or key (``.json`` next to an image in a tar) of the class;
             without it the class is the first folder level.
+        layout: "files" for images of any kind, or a published set whose label files name them.
         part_bytes: image bytes in a part; memory stays within a few times that.
         part_rows: most inputs in a part.
         max_pixels: larger images become rows with the status ``too_many_pixels``.
@@ -141,10 +147,12 @@ def ingest(
         FileNotFoundError: there is no such source.
         ValueError: the name is not allowed.
         NameTaken: the name stands for other images.
+        LabelFault: the source is not of this layout.
     """
     check_name(name)
     origin = Location(os.fspath(source))
-    files = list_files(origin, exclude=location)
+    listed = listed_as(layout, origin, list_files(origin, exclude=location))
+    files = listed.files
     if not has_containers(files):
         paths = [file.path for file in files]
         refuse_other_files(location, name, origin.root, paths, if_taken)
@@ -160,7 +168,7 @@ def ingest(
             progress(done, total)
     writer.flush()
     found = Found(location, name, writer.source, writer.sources, sorted(writer.listing))
-    return _summary(writer, found, give_name(found, if_taken))
+    return replace(_summary(writer, found, give_name(found, if_taken)), notes=listed.notes)
 
 
 def _examined(

@@ -14,6 +14,9 @@ _KEY = re.compile(r"[0-9a-f]{8,64}")
 IfTaken = Literal["refuse", "replace", "add"]
 """What to do where a name stands for other images: refuse, stand for these instead, or for both."""
 
+Layout = Literal["files", "fashion200k", "nlvr2"]
+"""What a folder is: images of any kind, or a published set whose label files say what it holds."""
+
 
 class UnknownCollection(LookupError):
     """There is no collection of a name; the message lists the collections that exist."""

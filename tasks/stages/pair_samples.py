@@ -21,6 +21,7 @@ from models.instructcir.similarity import Similarity, check_band, spread
 from models.instructcir.triplets import triplet_id
 from models.settings import Settings
 from storage.collections.collection import Collection
+from storage.collections.sources.fashion200k import product_of
 from storage.locations.location import Location
 from storage.tables.keys import content_key
 from storage.tables.plans import Keys
@@ -50,6 +51,8 @@ class PairSource(Settings):
     """Pair images of one class, or any two of the collection."""
     weight: float = Field(1.0, gt=0)
     """Its share of the pairs, against the others'."""
+    same_product: bool = False
+    """Pair views of one product too (images of Fashion200k, by their paths)."""
 
 
 class SimilarityBand(Settings):
@@ -90,6 +93,8 @@ class PairSample(Settings):
     """Collections and benchmarks whose images are left out."""
     guard_names: bool = True
     """Leave out images by file name too."""
+    guard_sets: bool = True
+    """Leave out the whole set of eight images of a guarded image of NLVR2."""
     similarity: SimilarityBand | None = None
     """Draw pairs of this similarity only; none: of any."""
 
@@ -156,8 +161,10 @@ class PairSample(Settings):
             "version": VERSION,
             "seed": self.seed,
             "sources": [
-                {**source.model_dump(), "images": images}
-                for source, images in zip(self.sources, pools.image_keys, strict=True)
+                {**source.model_dump(exclude={"same_product"}), "images": images, **_apart(pool)}
+                for source, images, pool in zip(
+                    self.sources, pools.image_keys, pools.pools, strict=True
+                )
             ],
             "guard": as_json(pools.exclusions),
         }
@@ -203,11 +210,14 @@ class Pools:
 def _pools(root: str, rule: str, listings: tuple[str, ...]) -> Pools:
     sample = PairSample.model_validate_json(rule)
     wards = [ward_of(root, guarded) for guarded in sample.guard]
-    members, account = [], []
+    members, groups, account = [], [], []
     for source in sample.sources:
         rows = usable_rows(root, source.collection)
-        kept, excluded = without_guarded(rows, source.collection, wards, sample.guard_names)
+        kept, excluded = without_guarded(
+            rows, source.collection, wards, sample.guard_names, sample.guard_sets
+        )
         account += excluded
+        groups.append({} if source.same_product else _products(kept))
         members.append(_members(kept, source.within))
     similarity, lacking = None, set[str]()
     if sample.similarity is not None:
@@ -215,8 +225,8 @@ def _pools(root: str, rule: str, listings: tuple[str, ...]) -> Pools:
         similarity, lacking = _similarity(sample.similarity, root, sample.sources, ids)
         members = [own.filter(~pl.col("image_id").is_in(list(lacking))) for own in members]
     pools = [
-        Pool(source.collection, source.weight, _classes(own))
-        for source, own in zip(sample.sources, members, strict=True)
+        Pool(source.collection, source.weight, _classes(own), apart)
+        for source, own, apart in zip(sample.sources, members, groups, strict=True)
     ]
     keys = [content_key(own.rows()) for own in members]
     return Pools(tuple(pools), tuple(keys), tuple(account), similarity, len(lacking))
@@ -239,6 +249,22 @@ def _similarity(
         )
     usable = [image for image in ids if statuses[image] == OK]
     return Similarity(usable, table.vectors(usable)), set(ids) - set(usable)
+
+
+def _products(rows: pl.DataFrame) -> dict[str, frozenset[str]]:
+    """Image id -> products that it shows, of images of Fashion200k."""
+    found: dict[str, frozenset[str]] = {}
+    for image, path in rows.select("image_id", "path").iter_rows():
+        if product := product_of(path):
+            found[image] = found.get(image, frozenset()) | {product}
+    return found
+
+
+def _apart(pool: Pool) -> dict[str, str]:
+    """The part of groups in an identity; nothing where there are none."""
+    if not pool.groups:
+        return {}
+    return {"apart": content_key([[k, *sorted(v)] for k, v in sorted(pool.groups.items())])}
 
 
 def _members(rows: pl.DataFrame, within: Within) -> pl.DataFrame:

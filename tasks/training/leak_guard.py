@@ -4,6 +4,8 @@ CIRR's images come from NLVR2, which InstructCIR's second source may hold too. A
 if its bytes are those of a benchmark's image, or if its file has the name of one: the file name
 without folder and ending, in lower case. A copy that was scaled or encoded again *and* renamed is
 not recognised. Names say nothing where files are merely numbered; then compare content only.
+Images of NLVR2 come in sets of eight that one search found: by default the whole set of a guarded
+image is left out.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from storage.benchmarks.records import Benchmark
 from storage.benchmarks.registry import load_annotations
 from storage.collections.collection import Collection
 from storage.collections.known import UnknownCollection
+from storage.collections.sources.nlvr2 import set_of
 from storage.locations.location import Location
 from storage.tables.schemas import OK
 from tasks.query_sets import BenchmarkRef, load_query_set
@@ -57,6 +60,7 @@ class Exclusion:
             compared.
         guarded: Number of names under guard.
         not_at_hand: Guarded images that were compared by name only.
+        by_set: Further images of NLVR2 that lie in a set of eight with a guarded one.
     """
 
     guard: str
@@ -66,6 +70,7 @@ class Exclusion:
     content_known: bool
     guarded: int
     not_at_hand: int = 0
+    by_set: int = 0
 
 
 def parse_guard(text: str) -> Guarded:
@@ -128,7 +133,11 @@ def usable_rows(root: str, collection: str) -> pl.DataFrame:
 
 
 def without_guarded(
-    rows: pl.DataFrame, collection: str, wards: Sequence[Ward], by_name: bool = True
+    rows: pl.DataFrame,
+    collection: str,
+    wards: Sequence[Ward],
+    by_name: bool = True,
+    by_set: bool = True,
 ) -> tuple[pl.DataFrame, list[Exclusion]]:
     """Rows of the images that no ward holds, and an account of the others.
 
@@ -137,6 +146,7 @@ def without_guarded(
         collection: Its name, for the account.
         wards: Images under guard.
         by_name: Whether file names are compared too.
+        by_set: Whether images of NLVR2 go with the set of a guarded one, where names are compared.
     """
     ids = set(rows["image_id"])
     stems = [(stem(path), image_id) for path, image_id in rows.select("path", "image_id").rows()]
@@ -145,9 +155,11 @@ def without_guarded(
     for ward in wards:
         equal = ids & (ward.image_ids or frozenset())
         named = {image_id for name, image_id in stems if by_name and name in ward.stems} - equal
-        taken |= equal | named
+        sets = {set_of(name) for name in ward.stems} - {None} if by_set and by_name else set()
+        near = {image_id for name, image_id in stems if set_of(name) in sets} - equal - named
+        taken |= equal | named | near
         known = ward.image_ids is not None
-        counts = len(equal), len(named), known, len(ward.stems), ward.not_at_hand
+        counts = len(equal), len(named), known, len(ward.stems), ward.not_at_hand, len(near)
         account.append(Exclusion(ward.name, collection, *counts))
     return rows.filter(~pl.col("image_id").is_in(list(taken))), account
 
@@ -172,9 +184,10 @@ def describe(exclusion: Exclusion) -> str:
         f"guard {exclusion.guard} ({exclusion.guarded:,} names, compared by {compared}): left out "
         f"of {exclusion.collection}: {exclusion.by_content:,} images of equal content, "
         f"{exclusion.by_name:,} of equal name"
+        + (f", {exclusion.by_set:,} more of the same NLVR2 sets" if exclusion.by_set else "")
     )
 
 
 def as_json(account: Sequence[Exclusion]) -> list[Mapping[str, str | int | bool]]:
-    """The account as plain JSON."""
-    return [vars(each) for each in account]
+    """The account as plain JSON; keys were made of it before there was `by_set`."""
+    return [{k: v for k, v in vars(each).items() if k != "by_set" or v} for each in account]

@@ -23,13 +23,17 @@ from storage.text import valid_text
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One listed file; a file with a `problem` is not read."""
+    """One listed file; a file with a `problem` is not read.
+
+    Without a `meta_class` the class is the first folder level.
+    """
 
     location: Location
     raw_path: str
     size: int
     stamp: str
     problem: SourceFault | None = None
+    meta_class: str | None = None
 
     @property
     def path(self) -> str:
@@ -144,6 +148,6 @@ def file_candidate(file: SourceFile, limits: Limits) -> Candidate:
     return Candidate(
         path=file.path,
         stamp=f"{file.size}:{file.stamp}",
-        meta_class=first_folder(file.path),
+        meta_class=first_folder(file.path) if file.meta_class is None else file.meta_class,
         load=load if file.problem is None else fault(file.problem),
     )

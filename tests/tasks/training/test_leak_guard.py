@@ -17,6 +17,7 @@ from tasks.stages.pair_samples import PairSample, PairSource
 from tasks.training.leak_guard import (
     Exclusion,
     Ward,
+    as_json,
     describe,
     parse_guard,
     stem,
@@ -47,6 +48,26 @@ def test_by_content_and_by_name_by_hand() -> None:
     assert kept["image_id"].to_list() == ["1", "2", "3", "3"]
     assert account == [Exclusion("unseen", "pool", 0, 1, False, 1)]
     assert "names only, images not available" in describe(account[0])
+
+
+def test_an_nlvr2_set_goes_with_its_guarded_image() -> None:
+    rows = pl.DataFrame(
+        {
+            "image_id": ["1", "2", "3", "4", "5"],
+            "meta_class": [""] * 5,
+            "path": [f"dev/dev-{name}.png" for name in ("7-0-img0", "7-3-img1", "70-0-img0")]
+            + ["test1/test1-7-0-img0.png", "free.png"],
+        }
+    )
+    ward = Ward("cirr val", None, frozenset({"dev-7-0-img0", "000000123"}))
+    kept, account = without_guarded(rows, "pool", [ward])
+    assert kept["image_id"].to_list() == ["3", "4", "5"]
+    assert account == [Exclusion("cirr val", "pool", 0, 1, False, 2, by_set=1)]
+    assert describe(account[0]).endswith("1 of equal name, 1 more of the same NLVR2 sets")
+    for choice in ({"by_set": False}, {"by_name": False}):
+        _, without = without_guarded(rows, "pool", [ward], **choice)
+        assert without[0].by_set == 0
+        assert "by_set" not in as_json(without)[0]  # keys of earlier samples stay
 
 
 def test_stems() -> None:
