@@ -21,6 +21,7 @@ from models.settings import Settings
 from models.spelling import unknown
 from storage.benchmarks.registry import BENCHMARKS
 from tasks.query_sets import BenchmarkRef
+from tasks.query_texts import ANNOTATED, given_texts
 from tasks.settings import Profile
 
 ProfileName = Annotated[str, Text("tiny, production, or a TOML file that extends one.")]
@@ -182,6 +183,10 @@ class BenchmarkChoice(Settings):
     """One of the benchmark's own splits."""
     collection: str = ""
     """Name of the collection of its images; empty: NAME-SPLIT."""
+    texts: str = ANNOTATED
+    """Texts of the queries. annotated: the benchmark's own. generated: made by the writer of
+    triplets (instructcir.rewriter) from captions of reference and target. Or a file (.json, .jsonl,
+    .csv, .parquet) with the query_id and text of every query."""
 
     @model_validator(mode="after")
     def _split_exists(self) -> Self:
@@ -199,4 +204,5 @@ class BenchmarkChoice(Settings):
             options=options or {},
             collection=self.collection,
             allow_missing=profile.allow_missing_images,
+            texts=given_texts(self.texts),
         )

@@ -83,7 +83,7 @@ def _by_backbone(made: Sequence[Rerun]) -> dict[str, dict[str, Any]]:
         for place, item in enumerate(rerun.outcome.benchmarks):
             used = rerun.backbones(place, folders)
             for method, own in item.scores.items():
-                title = f"{item.ref.collection_name} on {used[method]}"
+                title = f"{item.ref.title} on {used[method]}"
                 scores.setdefault(title, {})[method] = dict(own.metrics)
                 mains[title] = benchmark_facts(item.ref.name).metrics.main
     return {"scores": scores, "main_metrics": mains}
@@ -152,7 +152,7 @@ def _show(made: Sequence[Rerun]) -> None:
         items = {rerun.name: rerun.outcome.benchmarks[place] for rerun in made}
         if not all(item.scores for item in items.values()):
             continue  # hidden targets: there are submission files instead
-        ref = made[0].asked.refs[place]
+        ref = made[0].outcome.benchmarks[place].ref
         main = benchmark_facts(ref.name).metrics.main
         new: dict[str, dict[str, float]] = {}
         for rerun in made:
@@ -160,7 +160,7 @@ def _show(made: Sequence[Rerun]) -> None:
             for method, scores in rerun.outcome.benchmarks[place].scores.items():
                 new.setdefault(used[method], {})[method] = scores.metrics[main]
         publish_markdown(
-            artifact_key("backbones", ref.collection_name),
+            artifact_key("backbones", ref.title),
             f"{comparison(made[0].asked.profile.root, ref, new, folders)}\n\n### Full reports\n"
             f"{reports}{_left_out(made)}\n\n### What was made\n{stages}",
             f"{choice.name} {choice.split}: methods by backbone",
@@ -190,6 +190,7 @@ def comparison(
         entry
         for entry in read_ledger(root, folders)
         if (entry["benchmark"], entry["split"]) == (ref.name, ref.split)
+        and entry["protocol"].get("texts", {}).get("content", "") == ref.texts.content
         and main in entry["metrics"]
     ]
     values = {
@@ -223,11 +224,13 @@ def comparison(
     ]
     embedded = is_embedded_world(ref.root)
     note = " (embedded world: not comparable with papers)" if embedded else ""
-    return f"## {plain(ref.collection_name)}: {main}{note}\n\n{markdown_table(columns, rows)}"
+    return f"## {plain(ref.title)}: {main}{note}\n\n{markdown_table(columns, rows)}"
 
 
 def _printed(ref: BenchmarkRef, method: str, backbones: Sequence[str]) -> str:
     """A method's published main metric for some backbones, each with its own backbone and split."""
+    if ref.texts.are_replaced:
+        return ""
     metric, drawn = benchmark_facts(ref.name).metrics.main, is_embedded_world(ref.root)
     found = [published_for(ref.name, ref.split, method, b, drawn=drawn) for b in backbones]
     shown = (f"{each.result.metrics[metric]:.2f} ({each.where})" for each in found if each)

@@ -11,6 +11,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.ingest_collection import run_ingest
+from flows.query_texts import with_texts
 from flows.requests import score_benchmark as requests
 from flows.requests.prepared import prepared_by
 from flows.running import RunLog, run_stages
@@ -55,14 +56,12 @@ class Outcome:
             "report": str(self.report),
             "submissions": [str(path) for path in self.submissions],
             "main_metrics": {
-                item.ref.collection_name: benchmark_facts(item.ref.name).metrics.main
+                item.ref.title: benchmark_facts(item.ref.name).metrics.main
                 for item in self.benchmarks
             },
             "stages": [stage.as_json() for stage in self.log.stages],
             "scores": {
-                item.ref.collection_name: {
-                    name: dict(scores.metrics) for name, scores in item.scores.items()
-                }
+                item.ref.title: {name: dict(scores.metrics) for name, scores in item.scores.items()}
                 for item in self.benchmarks
             },
         }
@@ -98,6 +97,7 @@ def evaluate(
         benchmark = ref.load()
         run_ingest(profile.root, image_folder(benchmark), ref.collection_name)
         asked = methods if benchmark.has_targets or hidden_methods is None else hidden_methods
+        ref = with_texts(profile, ref, log, retry_failed)
         plan = plan_evaluation(profile, ref, asked)
         run_stages(plan.rankings, log, profile.allow_gaps, retry_failed)
         if benchmark.has_targets:

@@ -16,6 +16,7 @@ from models.retrieval.methods import QUERY_FEATURES
 from tasks.choices import CaptionKind
 from tasks.methods import configured_method, settings_of
 from tasks.query_sets import BenchmarkRef, Queries
+from tasks.query_texts import OWN_TEXTS
 from tasks.settings import Profile
 from tasks.stages.caption_features import CaptionFeatureStage, CaptionVectorStage
 from tasks.stages.captions import CaptionStage
@@ -23,10 +24,12 @@ from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.image_sets import ImageSet, Part, SelectedImages
 from tasks.stages.pair_samples import PairSample
 from tasks.stages.query_features import QueryFeatureStage
+from tasks.stages.query_pairs import QueryPairs
 from tasks.stages.rankings import AnyGalleryFeature, AnyQueryFeature, RankingStage
 from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
 from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage, inputs_of
+from tasks.stages.triplets import QueryTextStage
 
 StageT = TypeVar("StageT", bound=Stage)
 
@@ -91,7 +94,7 @@ def query_stages(
 
 def caption_stage(
     profile: Profile,
-    images: str | ImageSet | SelectedImages | PairSample,
+    images: str | ImageSet | SelectedImages | PairSample | QueryPairs,
     kind: CaptionKind = "ensemble",
 ) -> CaptionStage:
     """The captions of some images, or of a whole collection, under a profile.
@@ -114,6 +117,23 @@ def caption_stage(
         captioner=captioner,
         sampling=sampling,
         pictures=profile.pictures,
+    )
+
+
+def text_stage(profile: Profile, ref: BenchmarkRef) -> QueryTextStage:
+    """Texts that the writer of triplets makes for a benchmark's queries, under a profile."""
+    chosen = profile.instructcir
+    pairs = QueryPairs(benchmark=ref.with_texts(OWN_TEXTS))
+    return QueryTextStage(
+        root=profile.root,
+        shard_size=profile.shards.triplets,
+        pairs=pairs,
+        captions=caption_stage(profile, pairs, "instructcir"),
+        prompt=chosen.prompt,
+        generator=chosen.rewriter,
+        temperature=chosen.temperature,
+        retry_temperature=chosen.retry_temperature,
+        attempts=chosen.attempts,
     )
 
 

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +19,14 @@ from storage.benchmarks.registry import benchmark_facts, load_benchmark
 from storage.collections.known import Listing
 from storage.locations.location import Location
 from storage.tables.keys import content_key
+from tasks.query_texts import (
+    OWN_TEXTS,
+    FoundTexts,
+    QueryTexts,
+    file_texts,
+    key_of,
+    written_texts,
+)
 
 WORLD_NOTE = "world.json"
 """A file in the folder of a benchmark that marks it as drawn."""
@@ -39,6 +47,8 @@ class BenchmarkRef(Settings):
     """Name of the image collection; empty: NAME-SPLIT."""
     allow_missing: bool = False
     """Accept that images are missing."""
+    texts: QueryTexts = OWN_TEXTS
+    """Texts that the queries are asked with."""
     listing: Listing | None = None
     """The collection's listing that a plan was made for; empty: the present one."""
 
@@ -47,9 +57,20 @@ class BenchmarkRef(Settings):
         """The collection that the benchmark's images are ingested into."""
         return self.collection or f"{self.name}-{self.split}"
 
+    @property
+    def title(self) -> str:
+        """Name of what is evaluated: the collection, and the texts where they are not its own."""
+        own = self.texts
+        which = f" {own.source} {own.content[:8]}".rstrip() if own.are_replaced else ""
+        return f"{self.collection_name}{which}"
+
     def load(self) -> Benchmark:
-        """The benchmark with its images located."""
-        return _load_benchmark(self.model_dump_json(exclude={"listing"}))
+        """The benchmark with its images located, and with its own texts."""
+        return _load_benchmark(self.model_dump_json(exclude={"listing", "texts"}))
+
+    def with_texts(self, texts: QueryTexts) -> BenchmarkRef:
+        """The same queries with other texts."""
+        return self.model_copy(update={"texts": texts})
 
     def pinned(self, root: str) -> BenchmarkRef:
         """The same with the present listing, so that all stages of a plan see the same images."""
@@ -126,21 +147,29 @@ class QuerySet:
         image_ids: benchmark image name -> image id, of every readable image.
         items: query id (with its category, see `item_of`) -> the query by content.
         unusable: benchmark image name -> why it has no image, of every other image.
+        untold: query -> why it has no text, where texts are replaced.
     """
 
     benchmark: Benchmark
     image_ids: Mapping[str, str]
     items: Mapping[tuple[str, str], QueryItem]
     unusable: Mapping[str, str]
+    untold: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
-    def without_reference(self) -> list[str]:
-        """A line for each query whose reference has no image: the query, the image, the reason."""
+    def not_asked(self) -> list[str]:
+        """A line for each query that has no reference image or no text: the query, the reason."""
         return [
-            f"query {query.query_id} has no reference image: {query.reference} "
-            f"{self.unusable[query.reference]}"
+            f"query {query.query_id} has no {why}"
             for query in self.benchmark.queries
-            if query.reference in self.unusable
+            if (why := self.why_not_asked(query))
         ]
+
+    def why_not_asked(self, query: Query) -> str:
+        """What a query lacks, and the reason; empty for a query that can be asked."""
+        if query.reference in self.unusable:
+            return f"reference image: {query.reference} {self.unusable[query.reference]}"
+        reason = self.untold.get(key_of(query), "")
+        return f"text: {reason}" if reason else ""
 
     def item_of(self, query: Query) -> QueryItem | None:
         """The query by content; None where its reference image is not readable."""
@@ -230,13 +259,44 @@ def _load_query_set(root: str, ref_json: str, listing: Listing) -> QuerySet:
             f"cannot be used, first {first}. Mend the files and ingest again, "
             "or allow gaps (allow_missing_images=true): absent targets then count as misses"
         )
+    untold: Mapping[tuple[str, str], str] = {}
+    if ref.texts.are_replaced:
+        texts = _texts_as_planned(root, ref, benchmark, found)
+        benchmark, untold = texts.replaced(benchmark), texts.without
     items = {
-        (query.category, query.query_id): QueryItem.of(found[query.reference], query.texts)
+        key_of(query): QueryItem.of(found[query.reference], query.texts)
         for query in benchmark.queries
-        if query.reference in found
+        if query.reference in found and key_of(query) not in untold
     }
     unusable |= dict.fromkeys(benchmark.missing, "is missing on disk")
-    return QuerySet(benchmark, found, items, unusable)
+    return QuerySet(benchmark, found, items, unusable, untold)
+
+
+def found_texts(
+    root: str, texts: QueryTexts, benchmark: Benchmark, image_ids: Mapping[str, str]
+) -> FoundTexts:
+    """The present texts in place of a benchmark's own.
+
+    Raises:
+        ValueError: a file's texts are not those of the benchmark's queries.
+    """
+    if texts.source == "file":
+        return file_texts(texts.place, benchmark)
+    return written_texts(root, texts.place, benchmark, image_ids)
+
+
+def _texts_as_planned(
+    root: str, ref: BenchmarkRef, benchmark: Benchmark, image_ids: Mapping[str, str]
+) -> FoundTexts:
+    if not ref.texts.content:
+        raise ValueError(f"the {ref.texts.source} texts of {ref.collection_name} are not made yet")
+    texts = found_texts(root, ref.texts, benchmark, image_ids)
+    if texts.content != ref.texts.content:
+        raise ValueError(
+            f"the {ref.texts.source} texts of {ref.collection_name} ({ref.texts.place}) are not "
+            "those that this run was planned with: run it again"
+        )
+    return texts
 
 
 def protocol_of(ref: BenchmarkRef, query_set: QuerySet) -> dict[str, object]:
@@ -245,6 +305,10 @@ def protocol_of(ref: BenchmarkRef, query_set: QuerySet) -> dict[str, object]:
     protocol = json.loads(json.dumps(dict(benchmark.protocol), default=list))
     if protocol.get("join") == "both":
         protocol["join"] = "first and second; pseudo-word features average both orders"
+    if ref.texts.are_replaced:
+        own = ref.texts.model_dump(include={"source", "content", "label"})
+        protocol |= {"texts": own | {"without": len(query_set.untold)}}
+        protocol |= {name: "replaced" for name in ("join", "empty_side") if name in protocol}
     return {
         **protocol,
         "benchmark": benchmark.name,

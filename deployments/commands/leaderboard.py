@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print_group(rows: list[Entry]) -> None:
-    from tasks.scoring.ledger import not_zero_shot
+    from tasks.scoring.ledger import label_of
 
     first = rows[0]
     main, headings = _columns(first)
@@ -102,7 +102,7 @@ def _print_group(rows: list[Entry]) -> None:
         line = f"  {row['method']:{width}}  {row['backbone']:{place}}{cells}  {paper}"
         line = f"{line:{across}}{row['differs']}" if telling else line
         print(line.rstrip())
-        if label := not_zero_shot(row["protocol"]):
+        if label := label_of(row["protocol"]):
             print(f"  {'':{width}}  {label}")
     print()
 
@@ -147,6 +147,9 @@ def _columns(row: Entry) -> tuple[str, Mapping[str, str]]:
 
 def _published(row: Entry, main: str) -> str:
     from tasks.scoring.published import published_for
+
+    if "texts" in row["protocol"]:  # the papers asked with the benchmark's own
+        return ""
 
     found = published_for(
         row["benchmark"], row["split"], row["method"], row["backbone"], drawn=False

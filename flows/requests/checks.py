@@ -7,6 +7,7 @@ from pathlib import Path
 
 from models.encoders.backbone_files import require_known
 from models.engine_settings import CheckpointSettings, EngineSettings
+from models.instructcir.modification_texts import PLACEHOLDERS
 from models.prompts.library import load_prompt
 from models.retrieval.cvsi_settings import SEARCH_FAMILY
 from models.retrieval.features import GALLERY_FEATURES
@@ -16,6 +17,7 @@ from storage.locations.access import require_access, require_folder
 from storage.locations.location import Location
 from tasks.methods import why_not_ready
 from tasks.query_sets import BenchmarkRef
+from tasks.query_texts import GENERATED, file_texts
 from tasks.settings import Profile
 
 
@@ -166,4 +168,23 @@ def require_evaluation(
     require_benchmarks(refs)
     families = tuple(dict.fromkeys(ref.load().family for ref in refs))
     require_methods(profile, methods, families, trains_mapping=trains_mapping)
+    for ref in refs:
+        require_texts(profile, ref)
     require_root(profile)
+
+
+def require_texts(profile: Profile, ref: BenchmarkRef) -> None:
+    """Refuse texts of queries that cannot be made or are not those of the benchmark's queries.
+
+    Raises:
+        ValueError: names the query, or the setting that lacks something.
+    """
+    if ref.texts.source == "file":
+        file_texts(ref.texts.place, ref.load())
+    if ref.texts.source == GENERATED:
+        from tasks.scoring.metrics import require_targets  # brings numpy
+
+        require_targets(ref.load())
+        require_engine("instructcir.captioner", profile.instructcir.captioner)
+        require_engine("instructcir.rewriter", profile.instructcir.rewriter)
+        load_prompt(profile.instructcir.prompt, PLACEHOLDERS)

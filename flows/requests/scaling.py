@@ -144,6 +144,8 @@ def scaling(
         raise ValueError("give at least one size, and benchmarks or seeds of drawn worlds")
     groups_of(training or {})
     refs = tuple(choice.ref(chosen) for choice in benchmarks or ())
+    if any(ref.texts.are_replaced for ref in refs):
+        raise ValueError("curves are of the benchmarks' own texts: leave texts out of benchmarks")
     require_evaluation(chosen, refs, others)
     found = triplet_set_of(triplets)
     variants = [Variant(n) for n in sorted(set(sizes))]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from flows.form_fields import Of
 from flows.forms import (
     PROFILE_CAPTIONING,
     PROFILE_WORK,
@@ -23,6 +24,7 @@ from flows.profiles import resolve_profile
 from flows.requests.checks import require_evaluation, require_out
 from tasks.methods import runnable_methods
 from tasks.query_sets import BenchmarkRef
+from tasks.query_texts import ANNOTATED
 from tasks.settings import Profile
 
 
@@ -59,6 +61,7 @@ def score_benchmark(
     out: str = "",
     options: dict[str, Any] | None = None,
     retry_failed: bool = False,
+    texts: Annotated[str, Of(BenchmarkChoice, "texts")] = ANNOTATED,
 ) -> ScoreRequest:
     """Rank and score methods on a benchmark; on another CLIP: rerun-backbone.
 
@@ -70,7 +73,7 @@ def score_benchmark(
         options: Protocol switches of the benchmark's loader.
         retry_failed: Retry failed rows: captions, answers of a language model that were refused.
     """
-    choice = BenchmarkChoice(name=benchmark, folder=folder, split=split)
+    choice = BenchmarkChoice(name=benchmark, folder=folder, split=split, texts=texts)
     chosen = resolve_profile(profile, with_choices(settings, captioning, work))
     ref = choice.ref(chosen, options)
     asked = methods or tuple(runnable_methods(chosen))
@@ -83,6 +86,7 @@ def score_benchmark(
         asked,
         place,
         f"cirflow run score-benchmark --profile {profile} --set benchmark={benchmark} "
-        f"--set folder={folder} --set split={split}",
+        f"--set folder={folder} --set split={split}"
+        + (f" --set texts={texts}" if texts != ANNOTATED else ""),
         retry_failed,
     )

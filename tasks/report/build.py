@@ -26,7 +26,7 @@ from tasks.report.records import (
     Section,
 )
 from tasks.report.render import render_report
-from tasks.scoring.ledger import RESULTS_SPEC, not_zero_shot, told_apart
+from tasks.scoring.ledger import RESULTS_SPEC, label_of, not_zero_shot, told_apart
 from tasks.scoring.published import published_for
 from tasks.scoring.scores import MethodScores
 from tasks.settings import Profile
@@ -89,22 +89,27 @@ def _section(profile: Profile, item: EvaluatedBenchmark, apart: Mapping[str, str
     backbone = recognised_name(profile.query_encoder)
     folders = folders_of(profile.query_encoder)
     return Section(
-        name=item.ref.collection_name,
-        title=f"{facts.title}{world}",
+        name=item.ref.title,
+        title=f"{facts.title}{world}{_asked_with(item.ref)}",
         main_metric=facts.metrics.main,
         rows=tuple(_measured(item, facts, stage, folders, apart) for stage in item.rankings)
         + tuple(_elsewhere(item, backbone)),
         protocol=dict(item.scores[shown].protocol),
         strips=example_queries(ranking),
         summary=f"{len(item.ref.load().queries)} queries, split {item.ref.split}."
-        + _lacking(load_query_set(ranking.root, ranking.benchmark).without_reference()),
+        + _lacking(load_query_set(ranking.root, ranking.benchmark).not_asked()),
         columns=facts.columns,
         interval_note="95 % bootstrap over queries",
     )
 
 
+def _asked_with(ref: BenchmarkRef) -> str:
+    """Texts that are not the benchmark's own, for its title."""
+    return f", texts {ref.texts.label}" if ref.texts.are_replaced else ""
+
+
 def _lacking(lines: Sequence[str]) -> str:
-    """The queries without a reference image, which count as misses."""
+    """The queries that cannot be asked, which count as misses."""
     if not lines:
         return ""
     others = f"; and {len(lines) - 5} more" if len(lines) > 5 else ""
@@ -122,10 +127,9 @@ def _measured(
     row, scores, whole = METHODS[name], item.scores[name], item.scores.get("cvsi")
     deltas = {} if whole is None or name == "cvsi" else _paired(scores, whole, facts.columns)
     backbone, trained, _ = recognised(backbone_of(stage), folders).partition(REFORMULATED)
-    caveat = not_zero_shot(scores.protocol)
     return LeaderboardRow(
         method=name,
-        title=f"{row.title} (not zero-shot)" if caveat else row.title,
+        title=f"{row.title} (not zero-shot)" if not_zero_shot(scores.protocol) else row.title,
         group=_group(name),
         split=item.ref.split,
         backbone=backbone,
@@ -136,7 +140,7 @@ def _measured(
         num_queries=scores.queries,
         note=row.description,
         differs=apart.get(stage.spec_key, ""),
-        caveat=caveat,
+        caveat=label_of(scores.protocol),
         **_paper(_published(item.ref, name, backbone)),
     )
 
@@ -179,6 +183,8 @@ def _elsewhere(item: EvaluatedBenchmark, backbone: str) -> list[LeaderboardRow]:
 
 
 def _published(ref: BenchmarkRef, method: str, backbone: str) -> Published | None:
+    if ref.texts.are_replaced:  # the papers asked with the benchmark's own
+        return None
     drawn = is_embedded_world(ref.root)
     return published_for(ref.name, ref.split, method, backbone, drawn=drawn)
 

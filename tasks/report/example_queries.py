@@ -40,13 +40,13 @@ def example_queries(stage: RankingStage) -> tuple[Strip, ...]:
 
 
 def _chosen(ranked: RankedLists, query_set: QuerySet) -> list[tuple[str, int]]:
-    """Found and missed queries; the first one without a reference image is among them."""
+    """Found and missed queries; the first one that cannot be asked is among them."""
     lacking: list[tuple[str, int]] = []
     hits: list[tuple[str, int]] = []
     misses: list[tuple[str, int]] = []
     for category, view in ranked.views.items():
         for row, query in enumerate(view.queries):
-            if query.reference in query_set.unusable:
+            if query_set.why_not_asked(query):
                 lacking.append((category, row))
                 continue
             rank = _target_rank(ranked, category, row)
@@ -104,7 +104,7 @@ def _strip(
         )
         for place, i in enumerate(shown)
     )
-    why = query_set.unusable.get(query.reference, "")
+    why = query_set.why_not_asked(query)
     captions, edits, added = texts.get((category, query.query_id), ((), (), ""))
     missed = tuple(
         Result(name, pictures[name], None, True, None)
@@ -121,7 +121,7 @@ def _strip(
         added=added,
         results=results,
         target_rank=_target_rank(ranked, category, row),
-        failures=(f"{query.reference} {why}",) if why else (),
+        failures=(why.removeprefix("reference image: "),) if why else (),
         missed=missed,
     )
 

@@ -13,7 +13,7 @@ from storage.tables.listing import list_tables
 from storage.tables.specs import read_spec
 from storage.tables.table import SpecConflict, load_table
 from tasks.backbone_names import Folders, recognised
-from tasks.scoring.making import SpecOf, differences, how_made, named
+from tasks.scoring.making import NOT_RECORDED, SpecOf, differences, how_made, in_order, named
 
 RESULTS_SPEC: Mapping[str, Any] = {"producer": "cirflow/results/1"}
 BEHIND_RANKINGS = ("query_features", "image_features", "caption_features", "captions", "rewrites")
@@ -53,9 +53,20 @@ def read_ledger(root: str, folders: Folders | None = None) -> list[dict[str, Any
         entry["backbone"] = recognised(entry["backbone"], known)
         entry["made"] = named(entry["made"], names)
     found = list(entries.values())
+    _tell_trainings(found)
     for entry, differs in zip(found, differences(found), strict=True):
         entry["differs"] = differs
     return found
+
+
+def _tell_trainings(entries: list[dict[str, Any]]) -> None:
+    """Earlier versions did not write down what a network was trained on; other rows may say it."""
+    every = [entry["made"] for entry in entries]
+    known = {m["network"]: m["trained_on"] for m in every if m.keys() >= {"network", "trained_on"}}
+    for entry in entries:
+        if network := entry["made"].get("network"):
+            told = {"trained_on": known.get(network, NOT_RECORDED)}
+            entry["made"] = in_order(told | entry["made"])
 
 
 def told_apart(root: str) -> dict[str, str]:
@@ -68,6 +79,13 @@ def not_zero_shot(protocol: Mapping[str, Any]) -> str:
     if protocol.get("zero_shot", True):
         return ""
     return f"not zero-shot: {protocol['zero_shot_reason']}"
+
+
+def label_of(protocol: Mapping[str, Any]) -> str:
+    """What readers of a number must know: not zero-shot, replaced texts; empty for most."""
+    texts = protocol.get("texts", {})
+    asked = f"{texts['source']} texts of queries" if texts else ""
+    return "; ".join(each for each in (not_zero_shot(protocol), asked) if each)
 
 
 def _spec(location: Location, spec_key: str) -> Mapping[str, Any] | None:

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from storage.tables.keys import content_key
+from tasks.query_texts import ANNOTATED
 
 if TYPE_CHECKING:
+    from tasks.settings import CaptionerSettings, GeneratorSettings
     from tasks.stages.rankings import RankingStage
 
 Spec = Mapping[str, Any]
@@ -72,6 +74,7 @@ def how_made(ranking: Spec, spec_of: SpecOf) -> dict[str, str]:
         "objects_prompt": _each(_prompt(spec) for spec in rewrites if spec["step"] == "objects"),
         "asked_about": _each(_asked(spec) for spec in queries),
         "answers": _each(_answers(spec["settings"]) for spec in rewrites),
+        "texts": _texts(ranking),
         "weights": "; ".join(_weights(part) for part in parts),
         "preprocessing": _each(_preprocessing(spec) for spec in specs),
         "precision": _each(_precision(spec) for spec in specs),
@@ -80,7 +83,7 @@ def how_made(ranking: Spec, spec_of: SpecOf) -> dict[str, str]:
     }
     if not queries or not gallery:
         found = dict.fromkeys(found, NOT_RECORDED) | {
-            name: found[name] for name in ("weights", "reference")
+            name: found[name] for name in ("texts", "weights", "reference")
         }
     return {name: found[name] for name in FACETS if found.get(name)}
 
@@ -96,7 +99,9 @@ def made_by(stage: RankingStage) -> dict[str, str]:
     made = how_made(stage.spec, specs.get)
     networks = [s.network.checkpoint for s in inputs if isinstance(s, ReformulatedQueryStage)]
     trained = _each(network_facts(each).trained_on for each in networks)
-    return _sorted({**made, **({"trained_on": trained} if trained else {})})
+    label = stage.benchmark.texts.label
+    own = {"trained_on": trained, "texts": label}
+    return in_order({**made, **{facet: words for facet, words in own.items() if words}})
 
 
 def names_of(stage: RankingStage) -> dict[str, str]:
@@ -124,6 +129,14 @@ def named(made: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
         short = f"{name} ({digest})" if kind == "prompt" else f"{name} {digest[:8]}"
         shown = {facet: words.replace(own, short) for facet, words in shown.items()}
     return shown
+
+
+def engine_words(settings: CaptionerSettings | GeneratorSettings) -> str:
+    """A captioner or text generator by the name that people know and by what identifies it."""
+    fingerprint = settings.fingerprint
+    names = {_local(fingerprint): _last_name(settings)}
+    own = {local: name for local, name in names.items() if local and name}
+    return named({"engine": _engine(fingerprint)}, own)["engine"]
 
 
 def differences(entries: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -200,7 +213,8 @@ def _each(words: Iterable[str]) -> str:
     return " and ".join(dict.fromkeys(word for word in words if word))
 
 
-def _sorted(made: Mapping[str, str]) -> dict[str, str]:
+def in_order(made: Mapping[str, str]) -> dict[str, str]:
+    """The facets in the order of `FACETS`."""
     return {name: made[name] for name in FACETS if name in made}
 
 
@@ -267,6 +281,12 @@ def _answers(settings: Spec) -> str:
     if settings.get("parsing", "strict") != "strict":
         words.append(str(settings["parsing"]))
     return ", ".join(words)
+
+
+def _texts(ranking: Spec) -> str:
+    """`annotated`, or the source of the texts that replace the annotated ones, and a short hash."""
+    source, content = ranking.get("texts", (ANNOTATED, ""))
+    return f"{source} {content[:8]}".rstrip()
 
 
 def _weights(part: Spec) -> str:

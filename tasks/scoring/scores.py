@@ -66,7 +66,7 @@ class MethodScores:
 
 def read_ranking(stage: RankingStage) -> RankedLists:
     """The ranking of a stage whose table is complete."""
-    benchmark = stage.benchmark.load()
+    benchmark = load_query_set(stage.root, stage.benchmark).benchmark
     rows = {row["query_id"]: row for row in stage.table().read(keys=stage.planned()).to_dicts()}
     views, lists, subsets, scores = {}, {}, {}, {}
     for category in benchmark.galleries:

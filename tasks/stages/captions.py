@@ -16,6 +16,7 @@ from tasks.settings import CaptionerSettings, PictureSettings
 from tasks.stages.decoded import decoded
 from tasks.stages.image_sets import ImageSet, SelectedImages
 from tasks.stages.pair_samples import PairSample
+from tasks.stages.query_pairs import QueryPairs
 from tasks.stages.stage import Stage, Tick
 
 
@@ -25,7 +26,7 @@ class CaptionStage(Stage):
     table_name: ClassVar[str] = "captions"
     producer: ClassVar[str] = "cirflow/captions/1"
 
-    images: ImageSet | PairSample | SelectedImages
+    images: ImageSet | PairSample | SelectedImages | QueryPairs
     captioner: CaptionerSettings
     sampling: CaptionSampling
     pictures: PictureSettings = PictureSettings()

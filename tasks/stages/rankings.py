@@ -69,7 +69,7 @@ class RankingStage(Stage):
     @property
     def title(self) -> str:
         """A few words for progress lines."""
-        return f"{self.method} on {self.benchmark.collection_name}"
+        return f"{self.method} on {self.benchmark.title}"
 
     @property
     def recipe(self) -> AnyRecipe:
@@ -90,6 +90,7 @@ class RankingStage(Stage):
             "method": self.method,
             **self._identity_of(recipe),
             **self._label(),
+            **self.benchmark.texts.identity,
             "exclude_reference": self.excludes_reference,
             "queries": content_key(_query_list(query_set)),
             "galleries": content_key(_gallery_list(query_set)),
@@ -156,7 +157,7 @@ class RankingStage(Stage):
         items = [query_set.item_of(query) for query in view.queries]
         rows = [i for i, item in enumerate(items) if item is not None and item.key in usable]
         if not rows:
-            lacking = query_set.without_reference() or ["its features failed; see their tables"]
+            lacking = query_set.not_asked() or ["its features failed; see their tables"]
             raise ValueError(
                 f"no query of {self.benchmark.name} {self.benchmark.split} {category} can be "
                 f"answered, such as: {lacking[0]}"

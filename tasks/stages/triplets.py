@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import pyarrow as pa
 
@@ -29,24 +29,27 @@ from tasks.stages.caption_features import captions_of
 from tasks.stages.captions import CaptionStage
 from tasks.stages.earlier import earlier_rows
 from tasks.stages.pair_samples import PairSample
+from tasks.stages.query_pairs import QueryPairs
 from tasks.stages.stage import Stage, Tick
 from tasks.stages.variety import check_shard
 
 MISSING_INPUT = "missing_input"
 """Status of a pair of which an image has no caption."""
 
+Pairs = TypeVar("Pairs", bound=PairSample | QueryPairs)
 
-class TripletStage(Stage):
-    """Modification texts of the pairs of a sample.
 
-    The table holds all samples of one rule, whatever their size: asking for more pairs adds rows
+class TextStage(Stage, Generic[Pairs]):
+    """Modification texts of some pairs of images.
+
+    The table holds all pairs of one rule, whatever their number: asking for more pairs adds rows
     to the table of fewer.
     """
 
     table_name: ClassVar[str] = "triplets"
     producer: ClassVar[str] = f"cirflow/triplets/{PARSE_VERSION}"
 
-    pairs: PairSample
+    pairs: Pairs
     captions: CaptionStage
     """One caption of every image in the pairs."""
     prompt: str
@@ -58,7 +61,7 @@ class TripletStage(Stage):
     @property
     def title(self) -> str:
         """A few words for progress lines."""
-        return f"triplets from {self.pairs.title}"
+        return f"modification texts of {self.pairs.title}"
 
     @property
     def writing(self) -> WritingSettings:
@@ -151,6 +154,19 @@ class TripletStage(Stage):
         """The one caption of every image that has one."""
         ids = sorted({image for pair in pairs for image in (pair.reference, pair.target)})
         return {image: texts[0] for image, texts in captions_of(self.captions, ids).items()}
+
+
+class TripletStage(TextStage[PairSample]):
+    """Triplets: the texts of a sample of pairs."""
+
+    @property
+    def title(self) -> str:
+        """A few words for progress lines."""
+        return f"triplets from {self.pairs.title}"
+
+
+class QueryTextStage(TextStage[QueryPairs]):
+    """Texts that replace those of a benchmark's queries."""
 
 
 def _stored_text(key: str, row: Mapping[str, Any], template: str) -> WrittenText:

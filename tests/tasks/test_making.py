@@ -66,6 +66,7 @@ def test_every_facet_is_told_from_specs() -> None:
         "edit_prompt": "prompt 89e9a6fc",
         "asked_about": "edits per_caption",
         "answers": "temperature 0.5, 48 tokens",
+        "texts": "annotated",
         "weights": "0.6 edited_captions | 1 captions, cosine",
         "preprocessing": "target_pad",
         "precision": "fp32",

@@ -58,7 +58,7 @@ def ref(
 
 
 def test_it_is_named_with_its_image_and_its_reason(profile: Profile, ref: BenchmarkRef) -> None:
-    (line,) = load_query_set(profile.root, ref).without_reference()
+    (line,) = load_query_set(profile.root, ref).not_asked()
     why = WHY[ref.collection]
     assert line.startswith(f"query 100 has no reference image: {REFERENCE} {why}")
 
