@@ -41,6 +41,7 @@ COMMANDS = {
     "score": Command("score", "score a predictions file, without images or models"),
     "search": Command("search", "search a gallery with an image and a modification text"),
     "leaderboard": Command("leaderboard", "show the scores in the ledger"),
+    "paper": Command("paper", "fill a paper's tables and figures: measured next to published"),
     "methods": Command("methods", "list the methods and their needs"),
     "cache": Command("cache", "list or verify the tables: captions, edits, features, scores"),
     "up": Command("up", "start a Prefect server with deployments and workers"),

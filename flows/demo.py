@@ -13,10 +13,9 @@ from typing import Any, Final
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from embedded_world.benchmarks import WorldSize
 from embedded_world.training_parameters import EMBEDDED_TRAINING
 from embedded_world.unlabelled_collections import UnlabelledSize, write_unlabelled
-from flows.evaluate_world import draw_world
+from flows.evaluate_world import demo_world
 from flows.forms import SPLITS
 from flows.generate_triplets import generate_triplets
 from flows.ingest_collection import run_ingest
@@ -51,7 +50,7 @@ COMPARED: Final = ("image-only", "text-only", "image-text-sum", "lincir", "instr
 def demo(asked: DemoRequest) -> dict[str, Any]:
     """Draw, evaluate, train and evaluate again."""
     folder, chosen, seed = asked.folder, asked.profile, asked.seed
-    roots = run_task(draw_world, folder / "world", WorldSize(), seed)
+    roots = demo_world(folder, seed)
     splits = [(n, s) for n in roots for s in (SPLITS[n] if asked.submissions else SPLITS[n][:1])]
     outcome = evaluate(
         chosen,

@@ -35,6 +35,17 @@ def draw_world(folder: Path, size: WorldSize, seed: int) -> dict[str, str]:
     return {name: str(path) for name, path in write_world(folder, size, seed).items()}
 
 
+def demo_world(folder: Path, seed: int) -> dict[str, str]:
+    """The world of `cirflow demo`, drawn unless it is there; benchmark -> folder.
+
+    Args:
+        folder: The demo's folder.
+        seed: Seed of the world.
+    """
+    drawn: dict[str, str] = run_task(draw_world, folder / "world", WorldSize(), seed)
+    return drawn
+
+
 def drawn_benchmarks(
     folder: Path,
     seed: int,

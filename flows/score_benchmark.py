@@ -35,19 +35,28 @@ from tasks.unrecorded import run_task
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The results of an evaluation.
+class Scored:
+    """Rankings and their scores.
 
     Attributes:
         benchmarks: per benchmark its rankings and scores.
         log: rows that each stage made, reused and failed to make.
         submissions: files for the benchmarks' servers.
-        report: the HTML file.
     """
 
     benchmarks: tuple[EvaluatedBenchmark, ...]
     log: RunLog
     submissions: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Outcome(Scored):
+    """The results of an evaluation.
+
+    Attributes:
+        report: the HTML file.
+    """
+
     report: Path
 
     def as_json(self) -> dict[str, Any]:
@@ -90,6 +99,23 @@ def evaluate(
         commands: commands that give the same results again, for the report.
         retry_failed: make rows again that have failed before.
     """
+    scored = rank_and_score(profile, refs, methods, out, hidden_methods, retry_failed)
+    data = report_data(profile, scored.benchmarks, scored.log.stages, title, commands)
+    report = write_report(data, out)
+    outcome = Outcome(scored.benchmarks, scored.log, scored.submissions, report)
+    _show(data, outcome, recognised_name(profile.query_encoder))
+    return outcome
+
+
+def rank_and_score(
+    profile: Profile,
+    refs: Sequence[BenchmarkRef],
+    methods: Sequence[str],
+    out: Path,
+    hidden_methods: Sequence[str] | None = None,
+    retry_failed: bool = False,
+) -> Scored:
+    """Rank and score some benchmarks, without a report; the arguments are those of `evaluate`."""
     log = RunLog()
     evaluated: list[EvaluatedBenchmark] = []
     files: list[Path] = []
@@ -107,10 +133,7 @@ def evaluate(
             scores = {}
             files += [p for s in plan.rankings for p in run_task(submit, s, out)]
         evaluated.append(EvaluatedBenchmark(ref, plan.rankings, scores))
-    data = report_data(profile, evaluated, log.stages, title, commands)
-    outcome = Outcome(tuple(evaluated), log, tuple(files), write_report(data, out))
-    _show(data, outcome, recognised_name(profile.query_encoder))
-    return outcome
+    return Scored(tuple(evaluated), log, tuple(files))
 
 
 def _show(data: ReportData, outcome: Outcome, backbone: str) -> None:

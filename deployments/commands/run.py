@@ -77,6 +77,9 @@ FLOWS = {
     "evaluate-world": FlowEntry(
         "flows.evaluate_world", "evaluate_world", "methods on several embedded worlds"
     ),
+    "paper": FlowEntry(
+        "flows.paper", "paper", "a paper's tables and figures, measured next to published"
+    ),
     "demo": FlowEntry("flows.demo", "demo", "the whole story on the embedded world"),
 }
 

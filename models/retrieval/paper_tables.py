@@ -282,5 +282,12 @@ PAPER_TABLES: Final[Mapping[str, tuple[PaperTable, ...]]] = {
 }
 """Paper -> its tables, in its order."""
 
+PAPER_TITLES: Final[Mapping[str, str]] = {
+    "cvsi": "CVSI: Fine-Grained Zero-Shot Composed Image Retrieval with Complementary "
+    "Visual-Semantic Integration",
+    "instructcir": "InstructCIR: Scaling Prompt Instructed Zero Shot Composed Image Retrieval with "
+    "Image-Only Data",
+}
+
 BACKBONES: Final = (VIT_B32, VIT_L14, VIT_G14)
 """The papers' backbones, smallest first."""

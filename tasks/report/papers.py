@@ -81,13 +81,20 @@ Costs = Mapping[str, Mapping[str, float]]
 """Ranking -> `COSTS` -> hours of training, or seconds a query."""
 
 
-def filled(table: PaperTable, entries: Sequence[Entry], costs: Costs) -> FilledTable:
+LeftOut = Mapping[str, Mapping[str, str]]
+"""Backbone -> method that did not run on it -> the reason."""
+
+
+def filled(
+    table: PaperTable, entries: Sequence[Entry], costs: Costs, left_out: LeftOut | None = None
+) -> FilledTable:
     """A table with the numbers of a ledger.
 
     Args:
         table: The layout.
         entries: Entries of the ledger (`read_ledger`).
         costs: What rankings cost, of those that are known.
+        left_out: Methods that were left out on a backbone.
     """
     known = [entry for entry in entries if _paper_name(entry)]
     published = tuple(_published(table, row, known, costs) for row in table.rows)
@@ -102,7 +109,7 @@ def filled(table: PaperTable, entries: Sequence[Entry], costs: Costs) -> FilledT
     measured = [
         row
         for (world, backbone), own in sorted(merged.items())
-        for row in _block(table, world, backbone, own, costs)
+        for row in _block(table, world, backbone, own, costs, (left_out or {}).get(backbone, {}))
     ]
     return FilledTable(table, published, tuple(measured))
 
@@ -167,7 +174,12 @@ def _reason(table: PaperTable, row: Row, entries: Sequence[Entry]) -> str:
 
 
 def _block(
-    table: PaperTable, world: str, backbone: str, entries: Sequence[Entry], costs: Costs
+    table: PaperTable,
+    world: str,
+    backbone: str,
+    entries: Sequence[Entry],
+    costs: Costs,
+    left_out: Mapping[str, str],
 ) -> list[FilledRow]:
     """Rows of one backbone and world, for each method of the table in its order."""
     heading = f"Measured here: {backbone}" + (", embedded world" if world == "embedded" else "")
@@ -186,7 +198,7 @@ def _block(
         if not own:
             empty: tuple[Number | None, ...] = (None,) * len(table.columns)
             row = next(row for row in table.rows if row.method == method)
-            reason = _not_here(row, backbone)
+            reason = left_out.get(method) or _not_here(row, backbone)
             title = (METHODS[method].title, *("",) * (len(table.labels) - 1))
             rows.append(_measured_row(heading, title, method, empty, reason))
     return rows if any(any(row.measured) for row in rows) else []

@@ -34,6 +34,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "sweep-fusion": CIRR,
     "scaling": {**TRIPLETS, "sizes": [10]},
     "evaluate-world": {"seeds": [0]},
+    "paper": {"paper": "cvsi"},
 }
 """What a person must fill in."""
 

@@ -1,0 +1,121 @@
+"""A paper's tables and figures: what is missing is made, then all is shown next to the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import flow
+
+from flows.evaluate_world import demo_world
+from flows.forms import BenchmarkChoice
+from flows.requests import paper as requests
+from flows.requests.paper import PaperRequest
+from flows.requests.prepared import prepared_by
+from flows.requests.rerun_backbones import RerunRequest
+from flows.score_benchmark import Scored, rank_and_score
+from flows.train_mapping import train_mapping_for
+from models.retrieval.paper_tables import PAPER_TABLES, PAPER_TITLES
+from tasks.artifact_keys import artifact_key
+from tasks.artifacts import publish_markdown, stages_markdown
+from tasks.backbone_names import folders_of, recognised_name
+from tasks.redacted import redacting
+from tasks.report import text
+from tasks.report.markdown import markdown_table, plain
+from tasks.report.paper_files import Page, write_paper
+from tasks.report.papers import FilledTable, filled
+from tasks.scoring.ledger import read_ledger
+
+
+@dataclass(frozen=True)
+class Made:
+    """An evaluation for the tables.
+
+    Attributes:
+        asked: Backbone, benchmarks and methods.
+        name: Name of the backbone in tables.
+        scored: Rankings and scores.
+    """
+
+    asked: RerunRequest
+    name: str
+    scored: Scored
+
+
+@flow(name="paper", flow_run_name="paper {paper}", persist_result=False, result_serializer="json")
+@redacting
+@prepared_by(requests.paper)
+def paper(asked: PaperRequest) -> dict[str, Any]:
+    """Make what is missing, then fill every table and figure."""
+    made = [_made(each) for each in _evaluations(asked)]
+    folders = folders_of(asked.profile.query_encoder)
+    entries = read_ledger(asked.profile.root, folders)
+    left_out = {each.name: dict(each.asked.left_out) for each in made}
+    tables = tuple(filled(t, entries, {}, left_out) for t in PAPER_TABLES[asked.paper])
+    page = Page(
+        paper=asked.paper,
+        title=PAPER_TITLES[asked.paper],
+        tables=tables,
+        figures=(),
+        embedded=any(entry["world"] == "embedded" for entry in entries),
+        created=text.now(),
+    )
+    files = write_paper(page, asked.out)
+    stages = [stage.as_json() for each in made for stage in each.scored.log.stages]
+    path = (asked.out / "page.html").resolve()
+    publish_markdown(
+        artifact_key("paper", asked.paper),
+        f"## {plain(page.title)}\n\n{_summary(tables)}\n\n"
+        f"[{path.name}]({path.as_uri()}), {plain(path)}\n\n{stages_markdown(stages)}",
+        page.title,
+    )
+    return {
+        "stages": stages,
+        "left out": {name: own for name, own in left_out.items() if own},
+        "submissions": [str(file) for each in made for file in each.scored.submissions],
+        "files": [str(file) for file in files],
+        "page": str(path),
+    }
+
+
+def _evaluations(asked: PaperRequest) -> Sequence[RerunRequest]:
+    """What is scored first; nothing where there is no benchmark."""
+    if asked.benchmarks:
+        return asked.evaluations(asked.benchmarks)
+    if asked.demo is None:
+        return ()
+    drawn = demo_world(asked.demo, asked.seed)
+    return asked.evaluations([BenchmarkChoice(name=n, folder=f) for n, f in drawn.items()])
+
+
+def _made(asked: RerunRequest) -> Made:
+    """Rank and score on one backbone; its mapping network is trained first where one is needed."""
+    if asked.mapping is not None:
+        trained = train_mapping_for(asked.profile, asked.mapping.captions, asked.mapping.steps)
+        asked = asked.with_mapping(trained)
+    name = recognised_name(asked.profile.query_encoder)
+    return Made(asked, name, rank_and_score(asked.profile, asked.refs, asked.methods, asked.out))
+
+
+def _summary(tables: Sequence[FilledTable]) -> str:
+    """How much of each table is there."""
+    rows = []
+    for each in tables:
+        cells = [m for row in each.published for m in row.measured]
+        here = sum(any(row.measured) for row in each.measured)
+        rows.append(
+            (f"Table {each.table.number}", each.table.title, len(cells), _count(cells), here)
+        )
+    columns = (
+        "table",
+        "what it shows",
+        "published cells",
+        "of them measured",
+        "other rows measured",
+    )
+    return markdown_table(columns, rows)
+
+
+def _count(cells: Sequence[object]) -> int:
+    return sum(cell is not None for cell in cells)

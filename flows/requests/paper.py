@@ -1,0 +1,149 @@
+"""What is asked of `paper`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from flows.form_fields import Values
+from flows.forms import (
+    PROFILE_CAPTIONING,
+    PROFILE_WORK,
+    Backbone,
+    BenchmarkChoice,
+    Captioning,
+    Methods,
+    Overrides,
+    ProfileName,
+    Work,
+    with_choices,
+)
+from flows.profiles import EMBEDDED, resolve_profile
+from flows.requests.checks import require_methods, require_out, require_root
+from flows.requests.rerun_backbones import LINCIR, RerunRequest, evaluate_matrix
+from models.retrieval.methods import METHODS, needs
+from models.retrieval.paper_tables import PAPER_TABLES
+from storage.benchmarks.registry import FAMILIES
+from tasks.methods import runnable_methods
+from tasks.settings import Profile
+
+
+@dataclass(frozen=True)
+class PaperRequest:
+    """The tables and figures of a paper.
+
+    Attributes:
+        paper: Key of `PAPER_TABLES`.
+        profile: Engines and settings.
+        matrix: The evaluation's parameters, without benchmarks.
+        benchmarks: The benchmarks to score on first; none where `demo` is set or nothing is made.
+        demo: Folder of the demo whose drawn world is scored on; None where none is.
+        seed: Seed of the drawn world.
+        methods: Methods that are scored where they can run.
+        out: Folder for the page and the tables.
+    """
+
+    paper: str
+    profile: Profile
+    matrix: Values
+    benchmarks: tuple[BenchmarkChoice, ...]
+    demo: Path | None
+    seed: int
+    methods: tuple[str, ...]
+    out: Path
+
+    def evaluations(self, benchmarks: Sequence[BenchmarkChoice]) -> tuple[RerunRequest, ...]:
+        """One evaluation for each backbone, of this request's methods alone.
+
+        Raises:
+            ValueError: says what is missing, and what to set.
+        """
+        asked = evaluate_matrix(benchmarks=list(benchmarks), **self.matrix)
+        return tuple(_only(each, self.methods) for each in asked)
+
+
+def paper(
+    paper: Literal["cvsi", "instructcir"],
+    benchmarks: list[BenchmarkChoice] | None = None,
+    backbones: list[Backbone] | None = None,
+    methods: Methods = (),
+    captioning: Captioning = PROFILE_CAPTIONING,
+    mapping_captions: str = "",
+    mapping_steps: int = 20_000,
+    work: Work = PROFILE_WORK,
+    make: bool = True,
+    demo: str = "out/demo",
+    seed: int = 0,
+    profile: ProfileName = "tiny",
+    settings: Overrides = None,
+    out: str = "",
+) -> PaperRequest:
+    """Fill a paper's tables and figures: published, measured, and why the rest is missing.
+
+    What is missing and can be made is made first. Without benchmarks, the shipped small models are
+    scored on the demo's drawn world; with other models the page shows what the ledger holds.
+
+    Args:
+        paper: The paper.
+        benchmarks: The benchmarks to score on; none: the drawn world of the demo.
+        backbones: The CLIPs to score; none: the profile's.
+        methods: Names of methods; empty: all of the paper's tables that can run.
+        mapping_captions: Captions that mapping networks are trained on, where a backbone needs
+            one: a text or Parquet file, or the name of a captioned collection.
+        mapping_steps: Optimiser steps of that training.
+        make: Make what is missing; otherwise the page shows what the ledger holds.
+        demo: Folder of `cirflow demo`; its world is drawn where it is missing.
+        seed: Seed of the drawn world.
+        out: Folder for the page and the tables; empty: out/paper/PAPER.
+    """
+    folder = Path(demo).resolve()
+    given = with_choices(settings, captioning, work)
+    chosen = resolve_profile(profile, given)
+    draws = make and not benchmarks and Path(chosen.encoder.name).is_relative_to(EMBEDDED)
+    if draws and profile == "tiny":
+        given = {"root": str(folder / "tables"), **given}
+        chosen = resolve_profile(profile, given)
+    place = Path(out or f"out/paper/{paper}")
+    matrix = {
+        "backbones": backbones or [Backbone()],
+        "mapping_captions": mapping_captions,
+        "mapping_steps": mapping_steps,
+        "profile": profile,
+        "settings": given,
+        "out": str(place),
+    }
+    wanted = methods or tuple(
+        dict.fromkeys(row.method for t in PAPER_TABLES[paper] for row in t.rows)
+    )
+    asked = PaperRequest(
+        paper,
+        chosen,
+        matrix,
+        tuple(benchmarks or ()) if make else (),
+        folder if draws else None,
+        seed,
+        wanted,
+        place,
+    )
+    if asked.benchmarks:
+        asked.evaluations(asked.benchmarks)
+    if draws:
+        require_methods(chosen, [m for m in wanted if m in runnable_methods(chosen)], FAMILIES)
+    require_out(place)
+    require_root(chosen)
+    return asked
+
+
+def _only(asked: RerunRequest, wanted: Sequence[str]) -> RerunRequest:
+    """An evaluation of some methods; those that are left out keep their reasons."""
+    methods = tuple(m for m in asked.methods if m in wanted)
+    families = {ref.load().family for ref in asked.refs}
+    trains = any(LINCIR in needs(METHODS[m], family) for m in methods for family in families)
+    return replace(
+        asked,
+        methods=methods,
+        left_out={name: why for name, why in asked.left_out.items() if name in wanted},
+        mapping=asked.mapping if trains else None,
+    )
