@@ -13,6 +13,7 @@ from prefect.states import State
 
 from flows.shown_progress import progress_artifact
 from models.protocols import EngineUnavailable
+from storage.tables.costs import TableCost
 from storage.tables.plans import Plan
 from storage.tables.table import require_complete
 from storage.tables.turns import Turns
@@ -36,6 +37,11 @@ class RunLog:
         """Keep a report."""
         self.stages.append(report)
         return report
+
+    @property
+    def costs(self) -> dict[str, TableCost]:
+        """What each table took, by its folder: as the last stage that filled it found."""
+        return {stage.where: stage.cost for stage in self.stages}
 
 
 class StageFailed(RuntimeError):
@@ -117,6 +123,7 @@ def run_stage(
             broken=tuple(broken),
             seconds=time.monotonic() - started,
             where=table.location.join(table.folder),
+            cost=table.cost() if plan.shards else plan.cost,
         )
     )
     if broken:

@@ -26,6 +26,7 @@ from tasks.report.artifact import section_markdown
 from tasks.report.build import EvaluatedBenchmark, report_data, write_report
 from tasks.report.markdown import plain
 from tasks.report.records import ReportData
+from tasks.scoring.costs import query_cost, run_costs, with_cost
 from tasks.scoring.run import score_method
 from tasks.scoring.scores import record_scores
 from tasks.scoring.submissions import write_submissions
@@ -69,6 +70,13 @@ class Outcome(Scored):
                 for item in self.benchmarks
             },
             "stages": [stage.as_json() for stage in self.log.stages],
+            "costs": {
+                "tables": run_costs(self.log.costs),
+                "a query": {
+                    item.ref.collection_name: {m: c.as_json() for m, c in item.costs.items()}
+                    for item in self.benchmarks
+                },
+            },
             "scores": {
                 item.ref.title: {name: dict(scores.metrics) for name, scores in item.scores.items()}
                 for item in self.benchmarks
@@ -126,13 +134,16 @@ def rank_and_score(
         ref = with_texts(profile, ref, log, retry_failed)
         plan = plan_evaluation(profile, ref, asked)
         run_stages(plan.rankings, log, profile.allow_gaps, retry_failed)
+        costs = {stage.method: query_cost(stage, log.costs) for stage in plan.rankings}
         if benchmark.has_targets:
             scores = {s.method: run_task(score_method, s) for s in plan.rankings}
-            record_scores([(s, scores[s.method]) for s in plan.rankings])
+            record_scores(
+                [(s, with_cost(scores[s.method], costs[s.method])) for s in plan.rankings]
+            )
         else:
             scores = {}
             files += [p for s in plan.rankings for p in run_task(submit, s, out)]
-        evaluated.append(EvaluatedBenchmark(ref, plan.rankings, scores))
+        evaluated.append(EvaluatedBenchmark(ref, plan.rankings, scores, costs))
     return Scored(tuple(evaluated), log, tuple(files))
 
 

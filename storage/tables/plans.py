@@ -67,7 +67,7 @@ class Plan:
     shards: tuple[Shard, ...]
     before: Coverage
     parts: tuple[str, ...] = field(default=(), compare=False, repr=False)
-    cost: TableCost = field(default=TableCost(), compare=False, repr=False)
+    cost: TableCost = field(default_factory=TableCost, compare=False, repr=False)
 
     @property
     def planned(self) -> int:

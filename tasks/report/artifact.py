@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from tasks.report.costs import costs_markdown
 from tasks.report.markdown import Markdown, markdown_table, plain
 from tasks.report.records import LeaderboardRow, Result, Section, Strip, Thumbnail
 from tasks.report.render import data_uri
@@ -37,6 +38,7 @@ def section_markdown(section: Section, report: Path, embedded: bool) -> str:
             f"Full report, on the machine that made it: [{plain(report.name)}]({report.as_uri()}), "
             f"{plain(report)}",
             _scores(section),
+            *_costs(section),
             *_strips(section.strips),
         ]
     )
@@ -58,6 +60,12 @@ def _scores(section: Section) -> str:
     ]
     differs = ("what differs",) if apart else ()
     return markdown_table(("method", *differs, *metrics, "95 % interval", "paper"), rows)
+
+
+def _costs(section: Section) -> Iterator[str]:
+    if section.costs:
+        table = costs_markdown(section.costs, section.main_metric)
+        yield f"### What a query costs\n\n{table}"
 
 
 def _paper(row: LeaderboardRow, metric: str) -> str:

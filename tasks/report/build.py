@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ from tasks.query_sets import BenchmarkRef, is_embedded_world, load_query_set
 from tasks.report import text
 from tasks.report.example_queries import example_queries
 from tasks.report.records import (
+    CostRow,
     LeaderboardRow,
     Provenance,
     ReportData,
     Section,
 )
 from tasks.report.render import render_report
+from tasks.scoring.costs import QueryCost
 from tasks.scoring.ledger import RESULTS_SPEC, label_of, not_zero_shot, told_apart
 from tasks.scoring.published import published_for
 from tasks.scoring.scores import MethodScores
@@ -37,11 +39,12 @@ from tasks.stages.stage_report import StageReport
 
 @dataclass(frozen=True)
 class EvaluatedBenchmark:
-    """The rankings of one benchmark, and scores by method (none where targets are hidden)."""
+    """The rankings of one benchmark, scores by method (none where targets are hidden), costs."""
 
     ref: BenchmarkRef
     rankings: tuple[RankingStage, ...]
     scores: Mapping[str, MethodScores]
+    costs: Mapping[str, QueryCost] = field(default_factory=dict)
 
 
 def report_data(
@@ -100,6 +103,17 @@ def _section(profile: Profile, item: EvaluatedBenchmark, apart: Mapping[str, str
         + _lacking(load_query_set(ranking.root, ranking.benchmark).not_asked()),
         columns=facts.columns,
         interval_note="95 % bootstrap over queries",
+        costs=tuple(_cost_row(item, stage) for stage in item.rankings if item.costs),
+    )
+
+
+def _cost_row(item: EvaluatedBenchmark, stage: RankingStage) -> CostRow:
+    cost = item.costs[stage.method]
+    return CostRow(
+        method=stage.method,
+        title=METHODS[stage.method].title,
+        quality=item.scores[stage.method].metrics[benchmark_facts(item.ref.name).metrics.main],
+        cost=cost,
     )
 
 

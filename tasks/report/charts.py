@@ -84,7 +84,7 @@ def chart_svg(chart: Chart) -> str:
         figure.patch.set_visible(False)
         _draw(figure.add_subplot(), chart)
         figure.savefig(drawing, format="svg", metadata={"Date": None})
-    return _for_pages(drawing.getvalue(), chart.title)
+    return for_pages(drawing.getvalue(), chart.title)
 
 
 def chart_markdown(chart: Chart) -> str:
@@ -155,7 +155,7 @@ def _scale(axes: Axes, chart: Chart) -> None:
         axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
-def _for_pages(svg: str, title: str) -> str:
+def for_pages(svg: str, title: str) -> str:
     """Matplotlib's SVG without styles, so that a page with a strict content policy can hold it."""
     svg = svg.replace(' xmlns="http://www.w3.org/2000/svg"', "").replace("xlink:href", "href")
     root = ElementTree.fromstring(svg)

@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tasks.stages.stage_report import StageReport
+
+if TYPE_CHECKING:
+    from tasks.scoring.costs import QueryCost
 
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 Interval = tuple[float, float]
@@ -208,6 +211,23 @@ class Strip:
 
 
 @dataclass(frozen=True)
+class CostRow:
+    """A method's cost and its main metric on one benchmark.
+
+    Attributes:
+        method: Identifier.
+        title: Name for people.
+        quality: Percent.
+        cost: Of one query.
+    """
+
+    method: str
+    title: str
+    quality: float
+    cost: QueryCost
+
+
+@dataclass(frozen=True)
 class Section:
     """One benchmark.
 
@@ -225,6 +245,7 @@ class Section:
         reference_method: The method that ablations are compared with.
         ablation_metric: The metric of that comparison; empty = `main_metric`.
         interval_note: How the intervals were made, such as ``95 % bootstrap over queries``.
+        costs: What a query of each method costs.
     """
 
     name: str
@@ -238,6 +259,7 @@ class Section:
     reference_method: str = "cvsi"
     ablation_metric: str = ""
     interval_note: str = ""
+    costs: tuple[CostRow, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a leaderboard whose rows cannot be ranked."""

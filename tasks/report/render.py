@@ -9,7 +9,7 @@ from functools import lru_cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tasks.report import bars, leaderboard, strips, text
+from tasks.report import bars, costs, leaderboard, strips, text
 from tasks.report.charts import chart_svg
 from tasks.report.records import GROUPS, STATUSES, ReportData, Thumbnail
 
@@ -76,6 +76,7 @@ def _environment() -> Environment:
     )
     environment.globals |= {
         "leaderboard": leaderboard,
+        "COST_COLUMNS": costs.COLUMNS,
         "count_scale": bars.count_scale,
         "GROUPS": GROUPS,
         "STATUSES": STATUSES,
@@ -83,6 +84,8 @@ def _environment() -> Environment:
     }
     environment.filters |= {
         "ablations": leaderboard.ablations,
+        "by_cost": costs.ordered,
+        "cost_cells": costs.cells,
         "by_outcome": strips.groups,
         "chart_svg": lambda chart: Markup(chart_svg(chart)),
         "clip": text.clip,
@@ -95,6 +98,7 @@ def _environment() -> Environment:
         "percent": text.percent,
         "plain": text.plain,
         "pretty_json": text.pretty_json,
+        "quality_svg": lambda rows, metric: Markup(costs.quality_svg(rows, metric)),
         "signed": text.signed,
         "span": text.span,
         "thousands": text.thousands,

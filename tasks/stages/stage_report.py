@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from storage.tables.costs import TableCost
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class StageReport:
         broken: shards that raised, with the error.
         seconds: wall time.
         where: the table's folder.
+        cost: what the table took so far, in this and other runs; several stages may share a table.
     """
 
     title: str
@@ -29,7 +32,10 @@ class StageReport:
     broken: tuple[str, ...]
     seconds: float
     where: str
+    cost: TableCost = field(default_factory=TableCost)
 
     def as_json(self) -> dict[str, Any]:
         """As plain JSON."""
-        return {**vars(self), "broken": list(self.broken)}
+        said = {**vars(self), "broken": list(self.broken)}
+        del said["cost"]  # of a table and not of a stage: it would be counted twice
+        return said

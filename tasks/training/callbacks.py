@@ -65,6 +65,7 @@ class StepKeeper(Callback):
         self._report = report
         self._seen = -1
         self._saved = (0, time.monotonic())
+        self._began = time.monotonic()
         self._loss = float("nan")
         self.history = History()
 
@@ -85,6 +86,7 @@ class StepKeeper(Callback):
         """Count from the step that the run begins with."""
         self._seen = trainer.global_step
         self._saved = (trainer.global_step, time.monotonic())
+        self._began = time.monotonic() - self.history.seconds
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -152,6 +154,7 @@ class StepKeeper(Callback):
         return step % self._pace.log_steps == 0 and bool(trainer.strategy.broadcast(late))
 
     def _save(self, trainer: Trainer) -> None:
+        self.history.seconds = round(time.monotonic() - self._began, 3)
         staged = self._folder.staged(CHECKPOINT)
         trainer.save_checkpoint(staged)
         if trainer.is_global_zero:

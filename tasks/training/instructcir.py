@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from tasks.training.job import ReformulationJob
 from tasks.training.publish import publish, publishing_once
 from tasks.training.run_settings import RunSettings
 from tasks.training.shown_progress import ShownProgress
+from tasks.training.spent import FILE, cost_file
 
 if TYPE_CHECKING:
     from models.instructcir.combiner import Combiner
@@ -72,6 +74,7 @@ def _train_in(
         data, history = _first_stage(folder, job, run, shown)
         weights = folder.path / history.kept["file"]
         trained = load_weights(weights, job.encoder, job.network, job.ema, job.loss, job.training)
+        started = time.monotonic()
         if job.combiner is not None:
             combiner, combined = train_second_stage(
                 data,
@@ -83,7 +86,9 @@ def _train_in(
                 device=pick_device("cpu" if run.accelerator == "cpu" else "auto"),
                 shown=shown.embedded,
             )
-    _publish(job, data, history, combined, notes, (trained.online, trained.target, combiner))
+    spent = cost_file(history.seconds + time.monotonic() - started, run.devices)
+    networks = (trained.online, trained.target, combiner)
+    _publish(job, data, history, combined, notes, spent, networks)
     folder.clear()
 
 
@@ -117,6 +122,7 @@ def _publish(
     history: History,
     combined: dict[str, Any],
     notes: dict[str, Any],
+    spent: bytes,
     networks: tuple[ReformulationNetwork, ReformulationNetwork, Combiner | None],
 ) -> None:
     """Write everything that belongs to the network below its key; its configuration last."""
@@ -159,6 +165,7 @@ def _publish(
         )
         (folder / "curves.csv").write_text(curves_csv(history), encoding="utf-8")
         (folder / "curves.html").write_text(curves_page(title, history), encoding="utf-8")
+        (folder / FILE).write_bytes(spent)
         (folder / "README.md").write_text(model_card(job, history, summary, notes, label), "utf-8")
         publish(job, {path.name: path for path in folder.iterdir()})
     show_curves(job.key, title, history, job.place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from tasks import progress
 from tasks.cached import shown_as_cached
 from tasks.redacted import redacting
 from tasks.training.curve_artifacts import show_losses
+from tasks.training.spent import FILE, cost_file
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -146,15 +148,20 @@ def train_and_publish(
         save_every: Steps between two saved states, which a crash loses at most.
     """
     location = Location(job.root)
+    clock, seconds = f"{state}.seconds", 0.0
     if location.exists(state):
         training.load(location.read_bytes(state))
+        seconds = float(location.read_bytes(clock)) if location.exists(clock) else 0.0
         progress.tick(training.step)
     while not training.done:
-        before = training.step
+        before, started = training.step, time.monotonic()
         training.run(before + save_every)
         location.replace(state, training.save())
+        seconds += time.monotonic() - started
+        location.replace(clock, f"{seconds:.3f}".encode())
         progress.tick(training.step - before)
-    publish(job, files())
+    publish(job, {**files(), FILE: cost_file(seconds)})
     location.remove(state)
+    location.remove(clock)
     first = training.step - len(training.losses) + 1
     show_losses(f"{job.KIND} {job.key}", title, first, training.losses, job.place)

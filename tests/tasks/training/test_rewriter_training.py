@@ -23,6 +23,7 @@ from models.instructcir.rewriter_examples import ExampleSource
 from models.instructcir.rewriter_settings import Example
 from models.prompts.library import load_prompt
 from tasks.training.rewriter_pairs import read_pairs
+from tasks.training.spent import training_hours
 from tests.fakes.checkpoints import save_llama
 from tests.fakes.rewriter_runs import STEPS, job_of
 
@@ -30,7 +31,7 @@ PROMPT = load_prompt("instructcir_difference", ("caption_a", "caption_b"))
 ROWS = [{"prompt": f"make w{i} blue :", "answer": f"w{i} w{i + 1}"} for i in range(8)]
 PUBLISHED = [
     *("README.md", "adapter_config.json", "adapter_model.safetensors"),
-    *("cirflow.json", "losses.csv"),
+    *("cirflow.json", "cost.json", "losses.csv"),
 ]
 
 
@@ -122,6 +123,7 @@ def test_the_folder_is_whole_and_a_rerun_does_nothing(
 
     assert sorted(path.name for path in published.iterdir()) == PUBLISHED
     assert [path.name for path in published.parent.iterdir()] == [published.name]  # no state
+    assert 0 < (training_hours(str(published)) or 0) < 1
     before = {path.name: path.stat().st_mtime_ns for path in published.iterdir()}
     job, data = job_of(str(published.parents[2]), base, pairs)
     assert job.is_published
@@ -231,7 +233,7 @@ def test_killed_at_random_moments_and_resumed_ends_bit_for_bit_alike(
             killed += 1
     assert killed == 6
     folder = tmp_path / job.folder
-    for name in PUBLISHED:
+    for name in set(PUBLISHED) - {"cost.json"}:
         assert (folder / name).read_bytes() == (published / name).read_bytes()
 
 

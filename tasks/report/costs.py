@@ -1,0 +1,121 @@
+"""What a query costs, next to what it finds: CVSI's Table V, and its plot.
+
+The plot has a point for each method: seconds a query to the right, on a logarithmic axis, quality
+upwards.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Final
+
+from tasks.report.charts import COLOURS, for_pages
+from tasks.report.markdown import Markdown, markdown_table
+from tasks.report.records import CostRow
+
+UNKNOWN: Final = "not recorded"
+NOTHING: Final = "\N{EM DASH}"
+"""In place of a part that a method does without, as in the paper."""
+COLUMNS: Final = (
+    "training (h)",
+    "captioner + LLM (s)",
+    "retrieval (s)",
+    "calls",
+    "prompt tokens",
+    "answer tokens",
+)
+_INK: Final = "#010203"
+_WIDTH, _HEIGHT = 520, 260
+
+
+def cells(row: CostRow) -> tuple[str, ...]:
+    """The values of `COLUMNS`."""
+    cost = row.cost
+    return (
+        _shown(cost.training_hours, 3),
+        _shown(cost.text_seconds, 4),
+        _shown(cost.retrieval_seconds, 5),
+        _shown(cost.calls, 2),
+        _shown(cost.prompt_tokens, 1),
+        _shown(cost.answer_tokens, 1),
+    )
+
+
+def _shown(value: float | None, digits: int) -> str:
+    if value is None:
+        return UNKNOWN
+    return f"{value:.{digits}f}" if value else NOTHING
+
+
+def costs_markdown(rows: Sequence[CostRow], metric: str) -> Markdown:
+    """A table for Prefect's UI, cheapest query first."""
+    return markdown_table(
+        ("method", *COLUMNS, metric),
+        [(row.title, *cells(row), row.quality) for row in ordered(rows)],
+    )
+
+
+def ordered(rows: Sequence[CostRow]) -> list[CostRow]:
+    """Cheapest query first; unknown ones last."""
+    unknown = float("inf")
+    return sorted(rows, key=lambda row: unknown if row.cost.seconds is None else row.cost.seconds)
+
+
+def quality_svg(rows: Sequence[CostRow], metric: str) -> str:
+    """Quality against seconds a query, of rows whose seconds are known; empty if none is."""
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    points = [(s, row.quality, row.title) for row in ordered(rows) if (s := row.cost.seconds)]
+    if not points:
+        return ""
+    title = f"{metric} against seconds a query"
+    drawing = io.StringIO()
+    with matplotlib.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": title, "text.parse_math": False}
+    ):
+        figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72), layout="constrained")
+        figure.patch.set_visible(False)
+        axes = figure.add_subplot()
+        axes.set_xscale("log")
+        for place, (seconds, quality, _) in enumerate(points):
+            axes.plot([seconds], [quality], "o", color=COLOURS[place % len(COLOURS)], markersize=6)
+        low, high = min(x for x, *_ in points), max(x for x, *_ in points)
+        axes.set_xlim(low / 1.5, max(high, 1.2 * low) * (high / low) ** 0.35 * 1.5)
+        for seconds, height, name in _spread(points):
+            axes.annotate(
+                name,
+                (seconds, height),
+                xytext=(7, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                color=_INK,
+            )
+        axes.xaxis.set_major_locator(LogLocator(numticks=6))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel("seconds a query", color=_INK, alpha=0.7)
+        axes.set_ylabel(metric, color=_INK, alpha=0.7)
+        axes.tick_params(length=0, colors=_INK)
+        axes.grid(axis="y", color=_INK, alpha=0.15, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.patch.set_visible(False)
+        for side, spine in axes.spines.items():
+            spine.set(visible=side == "bottom", color=_INK, alpha=0.35)
+        figure.savefig(drawing, format="svg", metadata={"Date": None})
+    return for_pages(drawing.getvalue(), title)
+
+
+def _spread(points: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+    """Heights of the names, at least a line apart, from below."""
+    values = [quality for _, quality, _ in points]
+    line = max(max(values) - min(values), 1.0) / 18
+    placed: list[tuple[float, float, str]] = []
+    lowest = float("-inf")
+    for seconds, quality, name in sorted(points, key=lambda point: point[1]):
+        lowest = max(quality, lowest + line)
+        placed.append((seconds, lowest, name))
+    return placed
