@@ -73,7 +73,7 @@ class Outcome(Scored):
             "costs": {
                 "tables": run_costs(self.log.costs),
                 "a query": {
-                    item.ref.collection_name: {m: c.as_json() for m, c in item.costs.items()}
+                    item.ref.title: {m: c.as_json() for m, c in item.costs.items()}
                     for item in self.benchmarks
                 },
             },
