@@ -24,7 +24,8 @@ from tasks.redacted import redacting
 from tasks.report import text
 from tasks.report.markdown import markdown_table, plain
 from tasks.report.paper_files import Page, write_paper
-from tasks.report.papers import FilledTable, filled
+from tasks.report.papers import FilledTable, filled, paper_costs
+from tasks.scoring.costs import recorded_costs
 from tasks.scoring.ledger import read_ledger
 
 
@@ -52,7 +53,8 @@ def paper(asked: PaperRequest) -> dict[str, Any]:
     folders = folders_of(asked.profile.query_encoder)
     entries = read_ledger(asked.profile.root, folders)
     left_out = {each.name: dict(each.asked.left_out) for each in made}
-    tables = tuple(filled(t, entries, {}, left_out) for t in PAPER_TABLES[asked.paper])
+    costs = paper_costs(recorded_costs(entries) | _costs(made))
+    tables = tuple(filled(t, entries, costs, left_out) for t in PAPER_TABLES[asked.paper])
     page = Page(
         paper=asked.paper,
         title=PAPER_TITLES[asked.paper],
@@ -96,6 +98,16 @@ def _made(asked: RerunRequest) -> Made:
         asked = asked.with_mapping(trained)
     name = recognised_name(asked.profile.query_encoder)
     return Made(asked, name, rank_and_score(asked.profile, asked.refs, asked.methods, asked.out))
+
+
+def _costs(made: Sequence[Made]) -> dict[str, dict[str, Any]]:
+    """What a query of each ranking costs as its tables say now: the ledger keeps what they said."""
+    return {
+        stage.spec_key: item.costs[stage.method].as_json()
+        for each in made
+        for item in each.scored.benchmarks
+        for stage in item.rankings
+    }
 
 
 def _summary(tables: Sequence[FilledTable]) -> str:

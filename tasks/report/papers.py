@@ -85,6 +85,16 @@ LeftOut = Mapping[str, Mapping[str, str]]
 """Backbone -> method that did not run on it -> the reason."""
 
 
+def paper_costs(recorded: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Costs of rankings (`QueryCost.as_json`) in the columns of Table V, without unknown ones."""
+    columns = zip(COSTS, ("training_hours", "text_seconds", "retrieval_seconds"), strict=True)
+    names = dict(columns)
+    return {
+        run: {column: cost[name] for column, name in names.items() if cost[name] is not None}
+        for run, cost in recorded.items()
+    }
+
+
 def filled(
     table: PaperTable, entries: Sequence[Entry], costs: Costs, left_out: LeftOut | None = None
 ) -> FilledTable:

@@ -12,7 +12,7 @@ import pytest
 
 from models.retrieval.paper_tables import PAPER_TABLES, PaperTable
 from tasks.report.paper_files import Page, latex, tidy, write_paper
-from tasks.report.papers import filled
+from tasks.report.papers import filled, paper_costs
 
 TABLES = [table for tables in PAPER_TABLES.values() for table in tables]
 L14, G14 = "ViT-L-14-quickgelu openai", "ViT-bigG-14 laion2b_s39b_b160k"
@@ -140,3 +140,12 @@ def test_latex_escapes_what_is_its_own() -> None:
     text = latex(filled(table("cvsi-table-iv"), made, {}))
     assert "CVSI, a\\_b 100\\% \\& \\{c\\}" in text
     assert text.count("{") - text.count("\\{") == text.count("}") - text.count("\\}")
+
+
+def test_costs_of_a_query_stand_in_table_v() -> None:
+    known = entry("cvsi", "clip 01234567", "embedded")
+    cost = {"training_hours": None, "text_seconds": 24.7, "retrieval_seconds": 0.05}
+    shown = filled(table("cvsi-table-v"), [known], paper_costs({known["run"]: cost}))
+    (row,) = (each for each in shown.measured if any(each.measured))
+    values = [number and number.value for number in row.measured[:3]]
+    assert values == [None, 24.7, 0.05]
