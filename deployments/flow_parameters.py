@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ArgsKwargs
 
 from deployments.errors import UserError
@@ -61,7 +61,8 @@ def checked(request: Any, values: Mapping[str, Any]) -> Any:
         ValueError: as the request: something that is missing or cannot be used.
     """
     try:
-        return TypeAdapter(request).validate_python(ArgsKwargs((), dict(values)))
+        adapter = TypeAdapter(request, config=ConfigDict(allow_inf_nan=False))
+        return adapter.validate_python(ArgsKwargs((), dict(values)))
     except ValidationError as error:
         raise UserError(in_words(error)) from error
 

@@ -158,7 +158,7 @@ def temporary_server() -> Iterator[None]:
     costs several seconds of processor time.
 
     Raises:
-        RuntimeError: the server ended, or did not answer in time.
+        UserError: the server ended, or did not answer in time.
     """
     import httpx
     from prefect.settings import (
@@ -184,7 +184,7 @@ def temporary_server() -> Iterator[None]:
         deadline = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
         while not _answers(httpx, f"{url}/health") or server.poll() is not None:
             if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(
+                raise UserError(
                     f"Prefect's temporary server did not start (exit status {server.poll()}); see "
                     "its messages above, or start one with `cirflow up` and set PREFECT_API_URL"
                 )

@@ -206,8 +206,11 @@ def _named_or_file(name: str) -> Profile:
     if not path.is_file():
         raise ProfileError(f"{unknown('profile', name, PROFILES)}, or a TOML file")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = 1 + error.object.count(b"\n", 0, error.start)
+        raise ProfileError(f"{path}, line {line} is not UTF-8; save the file as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
         raise ProfileError(f"{path} is not TOML: {error}") from error
     base = values.pop("extends", None)
     if base not in PROFILES:

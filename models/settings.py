@@ -22,6 +22,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
+        allow_inf_nan=False,
         use_attribute_docstrings=True,
         json_schema_extra=_texts_in_one_line,
     )

@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from prefect.settings import get_current_settings
 
     from deployments.server.guard import Guard, names
+    from deployments.server.job_variables import CheckedJobVariables
     from deployments.server.sign_in import PATH, SignIn
 
     settings = get_current_settings()
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sign_in = SignIn(sign_in_folder(settings.home), auth.get_secret_value())
     allowed = names(arguments.port, arguments.name, arguments.origin)
     uvicorn.run(
-        Guard(create_app(final=True), allowed, {PATH: sign_in}),
+        Guard(CheckedJobVariables(create_app(final=True)), allowed, {PATH: sign_in}),
         host=arguments.host,
         port=arguments.port,
         log_level=settings.server.logging_level.lower(),

@@ -22,7 +22,7 @@ def chosen(entries: Sequence[Entry], where: Sequence[str]) -> list[Entry]:
 
     Args:
         entries: Entries of the ledger.
-        where: Conditions such as ``generator=llama``: the facet's words hold the value. ``==``
+        where: Conditions such as ``method=cvsi``: the facet's words hold the value. ``==``
             compares the whole.
 
     Raises:
@@ -74,5 +74,5 @@ def pivot(entries: Sequence[Entry], facet: str) -> tuple[list[str], list[tuple[E
 def _condition(text: str) -> tuple[str, str, bool]:
     facet, equals, value = text.partition("=")
     if not equals or not facet:
-        raise ValueError(f"{text!r} is not FACET=VALUE, such as generator=llama or method==cvsi")
+        raise ValueError(f"{text!r} is not FACET=VALUE, such as method==cvsi")
     return checked_facet(facet.strip()), value.removeprefix("=").strip(), value.startswith("=")

@@ -14,6 +14,7 @@ import pytest
 
 from deployments.errors import UserError
 from deployments.server.guard import App, Guard, names
+from deployments.server.job_variables import CheckedJobVariables
 from deployments.server.sign_in import HOUR, PATH, SignIn, make_key, use_key
 from deployments.stack.auth import make_auth_file, read_auth_file
 from deployments.stack.settings import StackSettings
@@ -193,3 +194,48 @@ def test_the_auth_file_is_read_only_where_nobody_else_can(tmp_path: Path) -> Non
         os.chown(file, 65534, 65534)
         with pytest.raises(UserError, match="not yours alone"):
             read_auth_file(file)
+
+
+@pytest.mark.parametrize("fault", ["", "Unknown job variable."])
+def test_job_variables_are_checked_where_prefect_does_not_and_nothing_else_is_read(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[tuple[dict[str, Any], dict[str, str]]] = []
+
+    async def check(given: dict[str, Any], path: dict[str, str]) -> str:
+        checked.append((given, path))
+        return fault
+
+    monkeypatch.setattr("deployments.server.job_variables._fault", check)
+    taken: list[bytes] = []
+
+    async def prefect(scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message["body"], message["more_body"]
+        taken.append(body)
+        await inner(scope, receive, send)
+
+    app = CheckedJobVariables(prefect)
+    deployment = "/api/deployments/3f0e6d2e-9a3f-4f0e-8f5b-0a6d0a6d0a6d"
+    env, pool = b'{"job_variables": {"env": {"A": "b"}}}', b'{"work_pool_name": "cpu"}'
+    for method, path in (("POST", "/api/flow_runs/"), ("PATCH", deployment)):
+        for body in (env, pool):
+            answer = ask(app, [], path, method=method, body=body)
+            assert status(answer) == (422 if fault else 200)
+            assert fault.encode() in answer[1]["body"]
+    assert len(checked) == 4
+    assert checked[2] == ({"job_variables": {"env": {"A": "b"}}}, {"deployment": deployment[17:]})
+    assert taken == ([] if fault else [env, pool, env, pool])
+    taken.clear()
+    for method, path, body in (
+        ("PATCH", deployment, b'{"job_variables": {}}'),
+        ("POST", "/api/flow_runs/", b"not JSON"),
+        ("POST", "/api/flow_runs/", b"[1]"),
+        ("POST", "/api/flow_runs/filter", env),
+        ("POST", f"{deployment}/create_flow_run", env),
+    ):
+        assert status(ask(app, [], path, method=method, body=body)) == 200
+        assert taken.pop() == body
+    assert len(checked) == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from deployments.errors import UserError
 from deployments.stack.processes import ProcessFolder
 
 SLEEP = ["sleep", "600"]
@@ -95,3 +97,18 @@ def test_a_broken_record_is_no_process(processes: ProcessFolder, record: str) ->
     assert processes.running("a") is None
     assert processes.stop("a") is False
     assert processes.names() == []
+
+
+def test_a_temporary_server_that_does_not_start_is_told_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from deployments import prefect_session
+
+    monkeypatch.chdir(tmp_path)
+    ends = [sys.executable, "-c", "raise SystemExit(3)"]
+    monkeypatch.setattr(prefect_session, "server_command", lambda host, port: ends)
+    with (
+        pytest.raises(UserError, match=r"did not start \(exit status 3\).*cirflow up"),
+        prefect_session.temporary_server(),
+    ):
+        pytest.fail("it started")

@@ -187,6 +187,23 @@ def test_a_run_sets_nothing_that_its_pool_does_not_offer(stack: LiveStack) -> No
         ):
             with pytest.raises(httpx.HTTPStatusError, match="422"):
                 client._client.post(route, json={"job_variables": asked})
+            # Prefect itself takes these as they come: the schedule would hand them to a worker.
+            run = {"flow_id": str(found.flow_id), "job_variables": asked}
+            for place in ({"deployment_id": str(found.id)}, {"work_pool_name": "cpu"}):
+                with pytest.raises(httpx.HTTPStatusError, match="422"):
+                    client._client.post("/flow_runs/", json={**run, **place})
+            with pytest.raises(httpx.HTTPStatusError, match="422"):
+                client._client.patch(f"/deployments/{found.id}", json={"job_variables": asked})
+        # Variables of a deployment without a pool come to one with the pool.
+        loose = {"name": "loose", "flow_id": str(found.flow_id), "job_variables": {"command": "x"}}
+        made_loose = client._client.post("/deployments/", json=loose).json()["id"]
+        with pytest.raises(httpx.HTTPStatusError, match="422"):
+            client._client.patch(f"/deployments/{made_loose}", json={"work_pool_name": "cpu"})
+        client._client.delete(f"/deployments/{made_loose}")
+        offered = {"job_variables": {"stream_output": True}}
+        client._client.patch(f"/deployments/{found.id}", json=offered)
+        assert client.read_deployment(found.id).job_variables == offered["job_variables"]
+        client._client.patch(f"/deployments/{found.id}", json={"job_variables": {}})
         # A pool of an earlier version is closed by the next `up`, with its owner's environment.
         made = client.read_work_pool("cpu").base_job_template
         older = copy.deepcopy(made)

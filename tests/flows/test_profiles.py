@@ -124,6 +124,26 @@ def test_a_bad_profile_file_is_refused_with_what_is_known(
     assert all(part in str(error.value) for part in ["mine.toml", *said]), str(error.value)
 
 
+def test_a_profile_of_another_encoding_is_named_with_its_line_and_a_mark_is_skipped(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_bytes('extends = "tiny"\n# caf\xe9\n'.encode("latin-1"))
+    with pytest.raises(ProfileError, match=r"mine\.toml, line 2 is not UTF-8"):
+        resolve_profile(str(file))
+    file.write_bytes(b'\xef\xbb\xbfextends = "tiny"\n')  # as Notepad writes it
+    assert resolve_profile(str(file)).encoder == tiny().encoder
+
+
+@pytest.mark.parametrize("value", ["nan", "NaN", "Infinity", "-inf"])
+@pytest.mark.parametrize(
+    "name", ["cvsi.weights.circo.alpha", "instructcir.weights.cirr", "encoder.pad_ratio"]
+)
+def test_a_number_that_is_none_is_refused_in_every_group(name: str, value: str) -> None:
+    with pytest.raises(ProfileError, match=f"{name}.*finite"):
+        resolve_profile("tiny", parse_assignments([f"{name}={value}"]))
+
+
 def test_an_unknown_profile_and_an_unknown_setting() -> None:
     with pytest.raises(ProfileError, match=r"'huge'.*tiny, production"):
         resolve_profile("huge")
