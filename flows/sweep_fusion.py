@@ -1,11 +1,13 @@
 """Sweep fusion weights from cached features: nothing is encoded again.
 
-CVSI's alpha, beta and gamma, or the weight of InstructCIR next to CVSI under fixed weights.
+CVSI's alpha, beta and gamma and its number of target captions (Figure 4 of the paper), or the
+weight of InstructCIR next to CVSI under fixed weights.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +17,17 @@ from flows.ingest_collection import run_ingest
 from flows.requests import sweep_fusion as requests
 from flows.requests.prepared import prepared_by
 from flows.running import RunLog, run_stages
-from models.retrieval.cvsi_settings import CvsiWeights
 from storage.locations.location import Location
+from tasks.artifact_keys import artifact_key
+from tasks.artifacts import publish_markdown
 from tasks.planner import plan_evaluation
-from tasks.query_sets import image_folder
+from tasks.query_sets import image_folder, is_embedded_world
 from tasks.redacted import redacting
-from tasks.scoring.sweeps import share_grid, sweep_shares, sweep_weights, weight_grid
+from tasks.report.charts import chart_file, chart_markdown
+from tasks.report.sweeps import figure_charts, sweeps_page
+from tasks.scoring.figure_four import plan_figure, read_figure
+from tasks.scoring.sweeps import best_first, grid_points, sweep_shares
 from tasks.settings import Profile
-
-
-def every_part(profile: Profile, family: str) -> Profile:
-    """The profile with a weight on every part of CVSI, so that every feature is made."""
-    weights = {**profile.cvsi.weights, family: CvsiWeights(alpha=0.4, beta=0.4, gamma=0.5)}
-    return profile.model_copy(update={"cvsi": profile.cvsi.changed(weights=weights)})
 
 
 def both_methods(profile: Profile, family: str) -> Profile:
@@ -47,26 +47,47 @@ def both_methods(profile: Profile, family: str) -> Profile:
 @prepared_by(requests.sweep_fusion)
 def sweep_fusion(asked: requests.SweepRequest) -> dict[str, Any]:
     """Make the features once, then score every point of the grid."""
-    chosen, ref, method = asked.profile, asked.ref, asked.method
-    loaded = ref.load()
-    run_ingest(chosen.root, image_folder(loaded), ref.collection_name)
-    weighted = (every_part if method == "cvsi" else both_methods)(chosen, loaded.family)
-    plan = plan_evaluation(weighted, ref, [method])
+    chosen, ref = asked.profile, asked.ref
+    run_ingest(chosen.root, image_folder(ref.load()), ref.collection_name)
     log = RunLog()
+    if asked.method == "cvsi":
+        return _swept_weights(asked, log)
+    weighted = both_methods(chosen, ref.load().family)
+    plan = plan_evaluation(weighted, ref, [asked.method])
     run_stages(plan.upstream, log, chosen.allow_gaps)
-    if method == "cvsi":
-        results = sweep_weights(plan.rankings[0], weight_grid(asked.step))
-    else:
-        results = sweep_shares(plan.rankings[0], share_grid(asked.step))
-    file = (
-        f"{ref.collection_name}.json"
-        if method == "cvsi"
-        else f"{ref.collection_name}-{method}.json"
-    )
-    Location(asked.out).replace(file, json.dumps(results, indent=1).encode())
+    results = sweep_shares(plan.rankings[0], grid_points(asked.step))
+    return _published(asked, log, results, f"{ref.collection_name}-{asked.method}")
+
+
+def _swept_weights(asked: requests.SweepRequest, log: RunLog) -> dict[str, Any]:
+    """Every alpha, beta and gamma, and each number of target captions; drawn as Figure 4."""
+    chosen, ref = asked.profile, asked.ref
+    most = asked.target_captions or chosen.cvsi.captions_of_target
+    plan = plan_figure(chosen, ref, asked.step, most, whole=True)
+    run_stages(plan.stages, log, chosen.allow_gaps)
+    figure, name = read_figure(plan), ref.collection_name
+    page = sweeps_page([figure], is_embedded_world(ref.root))
+    Location(asked.out).replace(f"{name}.html", page.encode())
+    for kind, chart in zip(("weights", "gamma", "targets"), figure_charts(figure), strict=False):
+        Location(asked.out).replace(f"{name}-{kind}.svg", chart_file(chart).encode())
+    shown = "\n\n".join(map(chart_markdown, figure_charts(figure)))
+    publish_markdown(artifact_key("sweep", name), shown, f"Fusion weights on {name}")
+    made = _published(asked, log, best_first(plan.plane), name)
+    return {
+        **made,
+        "target_captions": {str(n): round(value, 3) for n, value in figure.targets},
+        "page": str(Path(asked.out, f"{name}.html").resolve()),
+    }
+
+
+def _published(
+    asked: requests.SweepRequest, log: RunLog, results: Sequence[Mapping[str, Any]], name: str
+) -> dict[str, Any]:
+    """All results in a file, the best in the summary."""
+    Location(asked.out).replace(f"{name}.json", json.dumps(results, indent=1).encode())
     return {
         "stages": [stage.as_json() for stage in log.stages],
         "tried": len(results),
         "best": results[:5],
-        "all": str(Path(asked.out, file).resolve()),
+        "all": str(Path(asked.out, f"{name}.json").resolve()),
     }

@@ -47,7 +47,7 @@ class EvaluationPlan:
 
 
 def plan_evaluation(
-    profile: Profile, ref: BenchmarkRef, methods: Sequence[str], every_caption: bool = False
+    profile: Profile, ref: BenchmarkRef, methods: Sequence[str], caption_pool: int = 0
 ) -> EvaluationPlan:
     """The stages that rank a benchmark's queries by some methods.
 
@@ -55,15 +55,15 @@ def plan_evaluation(
         profile: Models and settings.
         ref: The benchmark.
         methods: Names of methods.
-        every_caption: Whether gallery captions are averaged from stored vectors of each of them, so
-            that other numbers of captions follow without encoding. The rankings are the same.
+        caption_pool: If positive, at least so many captions are made of a gallery image, and the
+            vector of each is stored, so that any number of them is averaged without encoding.
 
     Raises:
         ValueError: an unknown method, or one that does not run here (with the reason).
     """
     known: dict[str, Stage] = {}
     pinned = ref.pinned(profile.root)
-    builders = (_Builder(profile, n, pinned, pinned, known, every_caption) for n in methods)
+    builders = (_Builder(profile, n, pinned, pinned, known, caption_pool) for n in methods)
     return EvaluationPlan(tuple(builder.ranking(pinned) for builder in builders))
 
 
@@ -147,8 +147,7 @@ class _Builder:
         source: The benchmark whose images are used, or the name of a collection.
         queries: Where queries come from, if there are any.
         known: Every stage built so far.
-        every_caption: Whether the vector of each caption of the gallery is stored, so that other
-            numbers of captions follow without encoding.
+        caption_pool: See `plan_evaluation`.
     """
 
     profile: Profile
@@ -156,7 +155,7 @@ class _Builder:
     source: BenchmarkRef | str
     queries: Queries | None = None
     known: dict[str, Stage] = field(default_factory=dict)
-    every_caption: bool = False
+    caption_pool: int = 0
 
     def __post_init__(self) -> None:
         """Take the method's own settings, if it has some."""
@@ -222,19 +221,19 @@ class _Builder:
     def _caption_features(self) -> CaptionFeatureStage:
         cvsi, encoder = self.profile.cvsi, self.profile.query_encoder
         size = {"root": self.profile.root, "shard_size": self.profile.shards.features}
-        several = cvsi.changed(captions_per_image=cvsi.captions_made)
-        profile = self.profile.model_copy(update={"cvsi": several})
-        captions = self._keep(caption_stage(profile, self._images("gallery")))
-        stored = self.every_caption or bool(cvsi.captions_kept)
+        made = max(cvsi.captions_of_target, cvsi.captions_per_image, self.caption_pool)
+        several = {"cvsi": cvsi.changed(captions_per_image=made)}
+        images = self._images("gallery")
+        captions = self._keep(caption_stage(self.profile.model_copy(update=several), images))
+        first = cvsi.captions_of_target if cvsi.captions_of_target < made else 0
+        stored = CaptionVectorStage(**size, captions=captions, encoder=encoder)
         stage = CaptionFeatureStage(
             **size,
             captions=captions,
             encoder=encoder,
             mean=cvsi.stored_mean,
-            first=cvsi.captions_kept,
-            vectors=self._keep(CaptionVectorStage(**size, captions=captions, encoder=encoder))
-            if stored
-            else None,
+            first=first,
+            vectors=self._keep(stored) if first or self.caption_pool else None,
         )
         return self._keep(stage)
 

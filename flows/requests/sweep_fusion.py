@@ -35,6 +35,7 @@ class SweepRequest:
     ref: BenchmarkRef
     step: float
     method: Swept
+    target_captions: int
     out: str
 
 
@@ -50,6 +51,7 @@ def sweep_fusion(
     out: str = "out/sweep",
     collection: str = "",
     method: Swept = "cvsi",
+    target_captions: Annotated[int, Field(ge=0, le=100)] = 0,
 ) -> SweepRequest:
     """Try fusion weights on a grid; the best are printed and all are kept.
 
@@ -60,9 +62,11 @@ def sweep_fusion(
         folder: The benchmark's folder in its published layout, images included.
         split: A split with public targets.
         step: Grid step of the weights.
-        out: Folder for the JSON file of all results.
+        out: Folder for the JSON file of all results, and for the charts of method=cvsi.
         collection: Name of the image collection; empty: BENCHMARK-SPLIT.
         method: cvsi: every alpha, beta and gamma. cvsi-instructcir: every weight of InstructCIR.
+        target_captions: Largest number of captions of a target image, all smaller ones are tried as
+            well (method=cvsi); 0: the profile's own number. The paper's Figure 4c goes to 15.
     """
     choice = BenchmarkChoice(name=benchmark, folder=folder, split=split, collection=collection)
     chosen = resolve_profile(profile, with_choices(settings, captioning, work))
@@ -71,4 +75,4 @@ def sweep_fusion(
     if not ref.load().has_targets:
         raise ValueError(f"the targets of {benchmark} {split} are not public; choose split=val")
     require_out(out)
-    return SweepRequest(chosen, ref, step, method, out)
+    return SweepRequest(chosen, ref, step, method, target_captions, out)

@@ -140,14 +140,9 @@ class CvsiSettings(Settings):
     """D15, read by query features: the text where a modification adds nothing."""
 
     @property
-    def captions_made(self) -> int:
-        """Captions made of an image of the gallery."""
-        return max(self.captions_per_image, self.target_captions)
-
-    @property
-    def captions_kept(self) -> int:
-        """How many of these enter the gallery's features, the first ones; 0: all."""
-        return self.target_captions if self.target_captions < self.captions_made else 0
+    def captions_of_target(self) -> int:
+        """N of a gallery image."""
+        return self.target_captions or self.captions_per_image
 
     def weights_for(self, family: str) -> CvsiWeights:
         """The weights for a benchmark family.

@@ -155,6 +155,16 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], TableSchema]] = {
         scores=pa.list_(pa.float32()),
         subset_names=_TEXTS,
     ),
+    # Quality under fusion weights: one setting of CVSI's a row; metrics[i] has values[i], percent.
+    "sweeps": _fixed(
+        "sweeps",
+        "setting",
+        alpha=pa.float64(),
+        beta=pa.float64(),
+        gamma=pa.float64(),
+        metrics=_TEXTS,
+        values=pa.list_(pa.float64()),
+    ),
     # The ledger: one number a row, with everything that says how it was made.
     "results": _fixed(
         "results",

@@ -19,7 +19,10 @@ from tasks.report.records import Interval
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDTH, HEIGHT = 440, 220
+WIDTH, HEIGHT, TALL = 440, 220, 330
+FILLS: Final = ("#eef2fd", "#7f9bf0")
+"""Colours of the lowest and the highest contour: dark text reads on both."""
+_ON_FILLS: Final = "#101820"
 COLOURS: Final = ("#5577e6", "#c8660f", "#1f9a60", "#b05ccc")
 """At least three to one against the pages' light and dark grounds."""
 _INK: Final = "#010203"
@@ -70,7 +73,26 @@ class Chart:
     doubling: bool = False
 
 
-def chart_svg(chart: Chart) -> str:
+@dataclass(frozen=True)
+class Contours:
+    """A value over two variables, as filled contours.
+
+    Attributes:
+        title: The subject in words.
+        points: (x, y, value), at least three that do not lie on one line.
+        x_name: Label of the horizontal axis.
+        y_name: Label of the vertical axis.
+        marks: Name and place of each setting to point out.
+    """
+
+    title: str
+    points: tuple[tuple[float, float, float], ...]
+    x_name: str
+    y_name: str
+    marks: tuple[tuple[str, tuple[float, float]], ...] = ()
+
+
+def chart_svg(chart: Chart | Contours) -> str:
     """An SVG element without styles, scripts or addresses, to be placed in a page."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -80,18 +102,30 @@ def chart_svg(chart: Chart) -> str:
     with matplotlib.rc_context(
         {"svg.fonttype": "none", "svg.hashsalt": chart.title, "text.parse_math": False}
     ):
-        figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), layout="constrained")
+        height = HEIGHT if isinstance(chart, Chart) else TALL
+        figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
         figure.patch.set_visible(False)
-        _draw(figure.add_subplot(), chart)
+        axes = figure.add_subplot()
+        if isinstance(chart, Chart):
+            _draw(axes, chart)
+        else:
+            _draw_contours(axes, chart)
         figure.savefig(drawing, format="svg", metadata={"Date": None})
     return for_pages(drawing.getvalue(), chart.title)
 
 
-def chart_markdown(chart: Chart) -> str:
-    """A chart with its title and the names of its curves, as Prefect's UI shows it."""
-    title, names = plain(chart.title), plain(", ".join(curve.name for curve in chart.curves))
-    drawn = chart_svg(chart).replace("currentColor", _GREY)
-    picture = base64.b64encode(drawn.encode()).decode()
+def chart_file(chart: Chart | Contours) -> str:
+    """A chart as an SVG file of its own, its text grey: there is no page to take a colour from."""
+    return chart_svg(chart).replace("currentColor", _GREY)
+
+
+def chart_markdown(chart: Chart | Contours) -> str:
+    """A chart with its title and the names in its legend, as Prefect's UI shows it."""
+    own = (
+        [c.name for c in chart.curves] if isinstance(chart, Chart) else [n for n, _ in chart.marks]
+    )
+    title, names = plain(chart.title), plain(", ".join(own))
+    picture = base64.b64encode(chart_file(chart).encode()).decode()
     return f"**{title}** ({names})\n\n![{title}](data:image/svg+xml;base64,{picture})"
 
 
@@ -133,6 +167,43 @@ def _draw(axes: Axes, chart: Chart) -> None:
         )
 
 
+def _draw_contours(axes: Axes, chart: Contours) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.ticker import MaxNLocator
+
+    xs, ys, values = zip(*chart.points, strict=True)
+    low, high = min(values), max(values)
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    levels = MaxNLocator(8, steps=(1, 2, 2.5, 5, 10)).tick_values(low, high)
+    fills = LinearSegmentedColormap.from_list("fills", FILLS)
+    axes.tricontourf(xs, ys, values, levels=levels, cmap=fills)
+    lines = axes.tricontour(xs, ys, values, levels=levels, colors=_ON_FILLS, linewidths=0.6)
+    axes.clabel(lines, fmt=lambda level: f"{level:g}", fontsize=8, colors=_ON_FILLS)
+    for place, (name, (x, y)) in enumerate(chart.marks):
+        axes.plot(
+            x,
+            y,
+            color=COLOURS[1],
+            label=name,
+            linestyle="",
+            marker="*os"[place % 3],
+            markersize=(12, 9, 9)[place % 3],
+            markerfacecolor=COLOURS[1] if place == 0 else "none",
+            markeredgewidth=1.6,
+            clip_on=False,
+        )
+    axes.set_xlabel(chart.x_name, color=_INK, alpha=0.7)
+    axes.set_ylabel(chart.y_name, color=_INK, alpha=0.7)
+    axes.tick_params(length=0, colors=_INK)
+    axes.set_aspect("equal")
+    axes.patch.set_visible(False)
+    for spine in axes.spines.values():
+        spine.set(visible=False)
+    if chart.marks:
+        axes.legend(loc="upper right", frameon=False, labelcolor=_INK)
+
+
 def _scale(axes: Axes, chart: Chart) -> None:
     """Limits at round numbers, few labels."""
     from matplotlib.ticker import MaxNLocator, NullLocator
@@ -151,8 +222,9 @@ def _scale(axes: Axes, chart: Chart) -> None:
         axes.set_xticks(xs, [f"{x:,.0f}" for x in xs])
     else:
         axes.set_xlim(0, max(xs))
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.xaxis.set_major_formatter("{x:,.0f}")
+        whole = all(x == int(x) for x in xs)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=whole))
+        axes.xaxis.set_major_formatter("{x:,.0f}" if whole else "{x:g}")
 
 
 def for_pages(svg: str, title: str) -> str:

@@ -3,28 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import pyarrow as pa
 
 from models.retrieval.cvsi_settings import CvsiWeights
 from models.retrieval.fusion import gallery_weights, query_weights, unit
-from models.retrieval.method_records import LateFusion
+from models.retrieval.method_records import LateFusion, Recipe
 from models.retrieval.metrics import Ints
 from models.retrieval.ranked_lists import lists_of_all
 from storage.benchmarks.indexing import IndexedCategory
 from storage.benchmarks.records import Benchmark
 from storage.benchmarks.registry import benchmark_facts
+from storage.tables.table import require_complete
 from tasks.query_sets import load_query_set
 from tasks.scoring.metrics import metrics_from_lists
 from tasks.stages.rankings import CategoryFeatures, RankingStage
+from tasks.stages.stage import Stage, Tick
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+Floats: TypeAlias = "npt.NDArray[np.float32]"
 
 QUERY_PARTS = ("edited_captions", "fine_grained", "reference_image")
 GALLERY_PARTS = ("captions", "image")
 
 
+def grid_points(step: float) -> list[float]:
+    """Values from 0 to 1, both included.
+
+    Raises:
+        ValueError: `step` does not divide 1.
+    """
+    count = round(1 / step) if step > 0 else 0
+    if count < 1 or abs(count * step - 1) > 1e-9:
+        raise ValueError(f"step must divide 1, such as 0.1 or 0.25, not {step}")
+    return [i / count for i in range(count + 1)]
+
+
 def weight_grid(step: float) -> list[CvsiWeights]:
     """All alpha, beta (alpha + beta <= 1) and gamma on a grid."""
-    count = _count(step)
-    points = [i / count for i in range(count + 1)]
+    points = grid_points(step)
+    count = len(points) - 1
     return [
         CvsiWeights(alpha=alpha, beta=beta, gamma=gamma)
         for i, alpha in enumerate(points)
@@ -33,17 +55,82 @@ def weight_grid(step: float) -> list[CvsiWeights]:
     ]
 
 
-def sweep_weights(stage: RankingStage, grid: Sequence[CvsiWeights]) -> list[dict[str, Any]]:
-    """Metrics of CVSI under each weighting, best first by the benchmark's main metric.
+class SweepStage(Stage):
+    """Metrics of CVSI under some fusion weights, from cached features: nothing is encoded."""
 
-    Args:
-        stage: A ranking of CVSI in which every part has a weight, its features made.
-        grid: The weightings to try.
-    """
+    table_name: ClassVar[str] = "sweeps"
+    producer: ClassVar[str] = "cirflow/sweeps/1"
+
+    ranking: RankingStage
+    """A ranking of CVSI in which every part has a weight; only what it reads is made."""
+    grid: tuple[CvsiWeights, ...]
+    """The weights to try."""
+
+    @property
+    def title(self) -> str:
+        """A few words for progress lines."""
+        return f"fusion weights of {self.ranking.title}"
+
+    @property
+    def inputs(self) -> Mapping[str, Stage]:
+        """What the ranking reads."""
+        return self.ranking.inputs
+
+    def identity(self) -> dict[str, Any]:
+        """The ranking's own: features, queries and galleries."""
+        return {"ranking": self.ranking.spec_key}
+
+    def planned(self) -> list[str]:
+        """Each setting by name."""
+        return sorted({setting(weights) for weights in self.grid})
+
+    def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
+        """Rank and score under each setting; base similarities are computed once."""
+        known = {setting(weights): weights for weights in self.grid}
+        tried = [known[member] for member in members]
+        scored = _metrics_of(self.ranking, tried)
+        tick(len(members))
+        return self.table().rows(
+            setting=list(members),
+            alpha=[weights.alpha for weights in tried],
+            beta=[weights.beta for weights in tried],
+            gamma=[weights.gamma for weights in tried],
+            metrics=[list(metrics) for metrics in scored],
+            values=[list(metrics.values()) for metrics in scored],
+        )
+
+    def read(self) -> dict[str, dict[str, float]]:
+        """Setting -> metric -> percent, of a table that is complete.
+
+        Raises:
+            IncompleteTable: some settings were not tried yet.
+        """
+        table = self.existing_table()
+        require_complete(table, self.planned())
+        rows = table.read(["metrics", "values"], self.planned())
+        return {
+            key: dict(zip(names, values, strict=True)) for key, names, values in rows.iter_rows()
+        }
+
+
+def setting(weights: CvsiWeights) -> str:
+    """The name of fusion weights in the table of sweeps."""
+    return f"alpha={weights.alpha:g} beta={weights.beta:g} gamma={weights.gamma:g}"
+
+
+def best_first(stage: SweepStage) -> list[dict[str, Any]]:
+    """One row for each setting tried, with its metrics, best first by the benchmark's main one."""
+    main, found = benchmark_facts(stage.ranking.benchmark.name).metrics.main, stage.read()
+    rows = [(weights.model_dump(), found[setting(weights)]) for weights in stage.grid]
+    return _sorted(rows, main)
+
+
+def _metrics_of(stage: RankingStage, grid: Sequence[CvsiWeights]) -> list[dict[str, float]]:
+    """Metrics of CVSI under each weighting."""
     from models.retrieval.search import FusionWeights, sweep_top_k
 
-    query_set = load_query_set(stage.root, stage.benchmark)
-    benchmark = query_set.benchmark
+    query_set, recipe = load_query_set(stage.root, stage.benchmark), stage.recipe
+    assert isinstance(recipe, Recipe), stage.method
     sweep = [
         FusionWeights(
             tuple(query_weights(w.alpha, w.beta)[part] for part in QUERY_PARTS),
@@ -53,25 +140,24 @@ def sweep_weights(stage: RankingStage, grid: Sequence[CvsiWeights]) -> list[dict
     ]
     views: dict[str, IndexedCategory] = {}
     lists: dict[str, list[Ints]] = {}
-    for category in benchmark.galleries:
+    for category in query_set.benchmark.galleries:
         made = stage.features(query_set, category)
         found = sweep_top_k(
-            [unit(made.queries[part]) for part in QUERY_PARTS],
-            [unit(made.gallery[part]) for part in GALLERY_PARTS],
+            [_scaled(recipe, part, made.queries[part]) for part in QUERY_PARTS],
+            [_scaled(recipe, part, made.gallery[part]) for part in GALLERY_PARTS],
             sweep,
             made.depth,
+            similarity=recipe.similarity,
             excluded=made.excluded,
         )
         views[category] = made.view
         lists[category] = [_all_rows(made, top.indices) for top in found]
-    settings = [{"alpha": w.alpha, "beta": w.beta, "gamma": w.gamma} for w in grid]
-    return _best_first(benchmark, views, lists, settings)
+    return _metrics(query_set.benchmark, views, lists, len(grid))
 
 
-def share_grid(step: float) -> list[float]:
-    """Weights of the second method of a late fusion, 0 and 1 included."""
-    count = _count(step)
-    return [i / count for i in range(count + 1)]
+def _scaled(recipe: Recipe, part: str, features: Floats) -> Floats:
+    """A part as it enters the sum."""
+    return features if recipe.norms.get(part) == "as_is" else unit(features)
 
 
 def sweep_shares(stage: RankingStage, grid: Sequence[float]) -> list[dict[str, Any]]:
@@ -108,32 +194,37 @@ def sweep_shares(stage: RankingStage, grid: Sequence[float]) -> list[dict[str, A
         )
         views[category] = made.view
         lists[category] = [_all_rows(made, top.indices) for top in found]
-    settings = [{"weight": weight} for weight in grid]
-    return _best_first(query_set.benchmark, views, lists, settings)
+    scored = _metrics(query_set.benchmark, views, lists, len(grid))
+    rows = [({"weight": weight}, own) for weight, own in zip(grid, scored, strict=True)]
+    return _sorted(rows, benchmark_facts(query_set.benchmark.name).metrics.main)
 
 
-def _best_first(
+def _metrics(
     benchmark: Benchmark,
     views: Mapping[str, IndexedCategory],
     lists: Mapping[str, Sequence[Ints]],
-    settings: Sequence[Mapping[str, float]],
+    count: int,
+) -> list[dict[str, float]]:
+    """The metrics of each of some settings, whose lists are given by category."""
+    return [
+        metrics_from_lists(benchmark, views, {category: own[i] for category, own in lists.items()})
+        for i in range(count)
+    ]
+
+
+def _sorted(
+    rows: Sequence[tuple[Mapping[str, float], Mapping[str, float]]], main: str
 ) -> list[dict[str, Any]]:
-    """One row for each setting tried, with the metrics of its lists by category."""
-    main = benchmark_facts(benchmark.name).metrics.main
-    results = []
-    for i, tried in enumerate(settings):
-        own = {category: found[i] for category, found in lists.items()}
-        metrics = metrics_from_lists(benchmark, views, own)
-        kept = {name: round(value, 3) for name, value in metrics.items() if "/" not in name}
-        results.append({**tried, main: round(metrics[main], 3), **kept})
-    return sorted(results, key=lambda row: -row[main])
-
-
-def _count(step: float) -> int:
-    count = round(1 / step) if step > 0 else 0
-    if count < 1 or abs(count * step - 1) > 1e-9:
-        raise ValueError(f"step must divide 1, such as 0.1 or 0.25, not {step}")
-    return count
+    """Settings and their metrics in one row each, without those of single categories."""
+    shown = [
+        {
+            **tried,
+            main: round(metrics[main], 3),
+            **{name: round(value, 3) for name, value in metrics.items() if "/" not in name},
+        }
+        for tried, metrics in rows
+    ]
+    return sorted(shown, key=lambda row: -row[main])
 
 
 def _all_rows(made: CategoryFeatures, indices: Ints) -> Ints:

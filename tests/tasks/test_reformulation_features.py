@@ -27,7 +27,7 @@ from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.scoring.ledger import not_zero_shot, read_ledger
 from tasks.scoring.published import published_for
 from tasks.scoring.scores import record_scores, score_ranking
-from tasks.scoring.sweeps import share_grid, sweep_shares
+from tasks.scoring.sweeps import grid_points, sweep_shares
 from tasks.settings import Profile
 from tasks.stages.rankings import RankingStage, backbone_of, ranking_protocol
 from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
@@ -271,7 +271,7 @@ def test_a_weight_of_the_profile_makes_another_ranking(folder: Path, profile: Pr
 def test_the_sweep_scores_what_a_ranking_with_that_weight_would(
     profile: Profile, fused: list[RankingStage]
 ) -> None:
-    results = {row["weight"]: row for row in sweep_shares(fused[2], share_grid(0.25))}
+    results = {row["weight"]: row for row in sweep_shares(fused[2], grid_points(0.25))}
     assert sorted(results) == [0.0, 0.25, 0.5, 0.75, 1.0]
     main = benchmark_facts("circo").metrics.main
     for weight, stage in ((0.0, fused[0]), (1.0, fused[1]), (0.5, fused[2])):
@@ -291,7 +291,7 @@ def test_the_sweep_scores_what_a_ranking_with_that_weight_would(
     with pytest.raises(ValueError, match="cvsi is not a late fusion"):
         sweep_shares(fused[0], [0.5])
     with pytest.raises(ValueError, match="step must divide 1"):
-        share_grid(0.3)
+        grid_points(0.3)
 
 
 # --------------------------------------------------------------------------- labels
