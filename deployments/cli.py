@@ -40,6 +40,8 @@ COMMANDS = {
     "run": Command("run", "run a flow: captions, features, training, evaluation, ..."),
     "score": Command("score", "score a predictions file, without images or models"),
     "search": Command("search", "search a gallery with an image and a modification text"),
+    "import": Command("import_", "read files that others published: triplets, texts, ..."),
+    "export": Command("export", "write what is stored in the forms that others read"),
     "leaderboard": Command("leaderboard", "show the scores in the ledger"),
     "paper": Command("paper", "fill a paper's tables and figures: measured next to published"),
     "methods": Command("methods", "list the methods and their needs"),

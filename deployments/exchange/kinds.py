@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Final, Literal
 
-KINDS: Final[Mapping[str, str]] = {}
+KINDS: Final[Mapping[str, str]] = {
+    "triplets": "sets of triplets to train on: LAION-CIR, LaSCo, CoVR, MegaPairs and others",
+}
 """Kind -> a few words for the help; the module is `deployments.exchange.KIND`."""
 
 

@@ -17,7 +17,7 @@ class Triplet:
         target: Image id of the target.
         source: Collection that the pair was drawn from.
         meta_class: Class that both images lie in; "" for pairs over a whole collection.
-        reference_caption: Caption A, of the reference.
+        reference_caption: Caption A, of the reference; "" where an imported set has none.
         target_caption: Caption B.
         text: The modification text.
     """

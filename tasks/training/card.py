@@ -29,7 +29,8 @@ def model_card(
         notes: Further facts by name.
         not_zero_shot: Why results must not be called zero-shot; empty where they may be.
     """
-    base = job.spec["encoder"]
+    base, made = job.spec["encoder"], job.triplets.table().spec
+    origin = str(made["generator"]["model"]) if "imported" in made else "generated"
     lines = [
         f"# InstructCIR reformulation network {summary['key']}",
         "",
@@ -43,10 +44,10 @@ def model_card(
         f"| backbone | {base['model']} {base['pretrained']} |",
         f"| weights of the backbone | sha256 {str(base['weights_sha256'])[:16]} |",
         f"| triplets | {summary['triplets']:,} of table `{job.triplets.spec_key}` (first "
-        f"{job.triplets.count:,} pairs), generated |",
+        f"{job.triplets.count:,} pairs), {origin} |",
         f"| collections | {', '.join(job.triplets.collections)} |",
-        f"| held out | {summary['validation_triplets']:,} generated triplets without an image "
-        "of the others; no benchmark was used |",
+        f"| held out | {summary['validation_triplets']:,} triplets without an image of the "
+        "others; no benchmark was used |",
         f"| left out | {summary['skipped_triplets']:,} triplets with unreadable images |",
         f"| weights of step | {summary['step']:,} of {summary['steps']:,} ({job.training.keep}) |",
         *(f"| {name.replace('_', ' ')} | {value} |" for name, value in notes.items()),

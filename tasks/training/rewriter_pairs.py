@@ -56,7 +56,9 @@ def triplet_pairs(triplets: TripletSet, prompt: Prompt, name: str = "triplets") 
 
     A writer that had seen texts of benchmarks passes this label on to its pupil.
     """
-    rows = ((t.reference_caption, t.target_caption, t.text) for t in triplets.triplets())
+    rows = (  # imported triplets lack captions
+        (t.reference_caption or None, t.target_caption or None, t.text) for t in triplets.triplets()
+    )
     writer = triplets.table().spec["generator"]
     found = captioned_pairs(name, rows, prompt)
     return replace(found, benchmarks=tuple(writer.get("saw_benchmark_texts", ())))
