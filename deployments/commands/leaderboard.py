@@ -12,12 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from deployments.place import add_place, reachable_root
 
 if TYPE_CHECKING:
     from tasks.scoring.selection import Entry
+
+LONGEST: Final = 24
+"""Characters of a pivot's heading; longer values stand above the table."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,29 +86,17 @@ def run(arguments: argparse.Namespace) -> int:
 def _print_group(rows: list[Entry]) -> None:
     from tasks.scoring.ledger import label_of
 
-    first = rows[0]
-    main, headings = _columns(first)
-    embedded = first["world"] == "embedded"
-    print(_title(first))
-    names = [name for name in headings if name in first["metrics"]]
-    published = ["" if embedded else _published(row, main) for row in rows]
-    width = max(len(row["method"]) for row in rows)
-    place = max(len(row["backbone"]) for row in rows)
-    head = "".join(f"{headings[name]:>8}" for name in names)
-    head += f"  published {headings.get(main, main)}" if any(published) else ""
-    telling = any(row["differs"] for row in rows)
-    across = width + place + len(head) + 6
-    heading = f"  {'method':{width}}  {'backbone':{place}}{head}"
-    print(f"{heading:{across}}what differs" if telling else heading)
-    pairs = zip(rows, published, strict=True)
-    for row, paper in sorted(pairs, key=lambda pair: -pair[0]["metrics"][main]["value"]):
-        cells = "".join(f"{row['metrics'][name]['value']:8.2f}" for name in names)
-        line = f"  {row['method']:{width}}  {row['backbone']:{place}}{cells}  {paper}"
-        line = f"{line:{across}}{row['differs']}" if telling else line
-        print(line.rstrip())
-        if label := label_of(row["protocol"]):
-            print(f"  {'':{width}}  {label}")
-    print()
+    main, headings = _columns(rows[0])
+    embedded = rows[0]["world"] == "embedded"
+    names = [name for name in headings if name in rows[0]["metrics"]]
+    numbers = (*(headings[name] for name in names), f"published {headings.get(main, main)}")
+    lines = []
+    for row in sorted(rows, key=lambda row: -row["metrics"][main]["value"]):
+        cells = [f"{row['metrics'][name]['value']:.2f}" for name in names]
+        cells.append("" if embedded else _published(row, main))
+        lines.append(_Line(row, tuple(cells), row["differs"], label_of(row["protocol"])))
+    print(_title(rows[0]))
+    _print_lines(numbers, lines)
 
 
 def _title(row: Entry) -> str:
@@ -115,20 +107,52 @@ def _title(row: Entry) -> str:
 
 def _print_pivot(rows: list[Entry], facet: str) -> None:
     """The main metric of each method, a column for each value of the facet."""
-    from tasks.scoring.selection import pivot, value_of
+    from tasks.scoring.selection import pivot
 
     values, sides = pivot(rows, facet)
     main, headings = _columns(rows[0])
     print(f"{_title(rows[0])}: {headings.get(main, main)} by {facet}")
-    width = max(len(row["method"]) for row in rows)
-    widths = [max(8, len(value)) for value in values]
-    heads = "".join(f"  {value:>{size}}" for value, size in zip(values, widths, strict=True))
-    print(f"  {'method':{width}}{heads}")
-    for side in sorted(sides, key=lambda side: -max(r["metrics"][main]["value"] for r in side)):
-        found = {value_of(row, facet): row["metrics"][main]["value"] for row in side}
-        cells = [f"{found[value]:.2f}" if value in found else "" for value in values]
-        line = "".join(f"  {cell:>{size}}" for cell, size in zip(cells, widths, strict=True))
-        print(f"  {side[0]['method']:{width}}{line}".rstrip())
+    short = [value if len(value) <= LONGEST else f"[{i}]" for i, value in enumerate(values, 1)]
+    for value, name in zip(values, short, strict=True):
+        if value != name:
+            print(f"  {name} {value}")
+
+    def number(entry: Entry | None) -> str:
+        return "" if entry is None else f"{entry['metrics'][main]['value']:.2f}"
+
+    sides.sort(key=lambda side: -max(e["metrics"][main]["value"] for e in side.entries.values()))
+    cells = [tuple(number(side.entries.get(value)) for value in values) for side in sides]
+    lines = [_Line(s.first, own, s.differs) for s, own in zip(sides, cells, strict=True)]
+    _print_lines(tuple(short), lines)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A row of a table: its method and backbone, numbers, what differs, a line below it."""
+
+    row: Entry
+    cells: tuple[str, ...]
+    differs: str
+    label: str = ""
+
+
+def _print_lines(numbers: tuple[str, ...], lines: list[_Line]) -> None:
+    """A table with a heading; columns that are empty are left out."""
+    texts = [("method", "backbone", *numbers, "what differs")]
+    texts += [
+        (line.row["method"], line.row["backbone"], *line.cells, line.differs) for line in lines
+    ]
+    columns = []
+    for place, column in enumerate(zip(*texts, strict=True)):
+        width, is_number = max(map(len, column)), 2 <= place < len(texts[0]) - 1
+        if any(column[1:]):
+            columns.append([f"{text:{'>' if is_number else '<'}{width}}" for text in column])
+    heading, *rows = ("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
+    print(f"  {heading}")
+    for line, text in zip(lines, rows, strict=True):
+        print(f"  {text}")
+        if line.label:
+            print(f"  {'':{len(columns[0][0])}}  {line.label}")
     print()
 
 
@@ -150,7 +174,6 @@ def _published(row: Entry, main: str) -> str:
 
     if "texts" in row["protocol"]:  # the papers asked with the benchmark's own
         return ""
-
     found = published_for(
         row["benchmark"], row["split"], row["method"], row["backbone"], drawn=False
     )

@@ -28,7 +28,8 @@ from tasks.report.records import (
 )
 from tasks.report.render import render_report
 from tasks.scoring.costs import QueryCost
-from tasks.scoring.ledger import RESULTS_SPEC, label_of, not_zero_shot, told_apart
+from tasks.scoring.ledger import RESULTS_SPEC, entries_by_run, label_of, not_zero_shot
+from tasks.scoring.making import FACETS
 from tasks.scoring.published import published_for
 from tasks.scoring.scores import MethodScores
 from tasks.settings import Profile
@@ -64,14 +65,14 @@ def report_data(
         commands: Command lines that make the numbers again.
     """
     embedded = any(is_embedded_world(item.ref.root) for item in evaluated)
-    apart = told_apart(profile.root)
+    ledger = entries_by_run(profile.root)
     return ReportData(
         title=title,
         subtitle="Composed image retrieval: a reference image and a modification text find a "
         "target image.",
         embedded_world=embedded,
         created=text.now(),
-        sections=tuple(_section(profile, item, apart) for item in evaluated if item.scores),
+        sections=tuple(_section(profile, item, ledger) for item in evaluated if item.scores),
         stages=tuple(stages),
         provenance=_provenance(profile, evaluated, commands),
     )
@@ -84,7 +85,9 @@ def write_report(data: ReportData, out: Path) -> Path:
     return out / "report.html"
 
 
-def _section(profile: Profile, item: EvaluatedBenchmark, apart: Mapping[str, str]) -> Section:
+def _section(
+    profile: Profile, item: EvaluatedBenchmark, ledger: Mapping[str, Mapping[str, Any]]
+) -> Section:
     facts = benchmark_facts(item.ref.name)
     world = "-like, embedded world" if is_embedded_world(item.ref.root) else ""
     shown = "cvsi" if "cvsi" in item.scores else next(iter(item.scores))
@@ -95,11 +98,12 @@ def _section(profile: Profile, item: EvaluatedBenchmark, apart: Mapping[str, str
         name=item.ref.title,
         title=f"{facts.title}{world}{_asked_with(item.ref)}",
         main_metric=facts.metrics.main,
-        rows=tuple(_measured(item, facts, stage, folders, apart) for stage in item.rankings)
+        rows=tuple(_measured(item, facts, stage, folders, ledger) for stage in item.rankings)
         + tuple(_elsewhere(item, backbone)),
         protocol=dict(item.scores[shown].protocol),
         strips=example_queries(ranking),
         summary=f"{len(item.ref.load().queries)} queries, split {item.ref.split}."
+        + (f" Texts of queries: {item.ref.texts.label}." if item.ref.texts.are_replaced else "")
         + _lacking(load_query_set(ranking.root, ranking.benchmark).not_asked()),
         columns=facts.columns,
         interval_note="95 % bootstrap over queries",
@@ -119,7 +123,7 @@ def _cost_row(item: EvaluatedBenchmark, stage: RankingStage) -> CostRow:
 
 def _asked_with(ref: BenchmarkRef) -> str:
     """Texts that are not the benchmark's own, for its title."""
-    return f", texts {ref.texts.label}" if ref.texts.are_replaced else ""
+    return f", {ref.texts.source} texts" if ref.texts.are_replaced else ""
 
 
 def _lacking(lines: Sequence[str]) -> str:
@@ -135,11 +139,12 @@ def _measured(
     facts: BenchmarkFacts,
     stage: RankingStage,
     folders: Folders,
-    apart: Mapping[str, str],
+    ledger: Mapping[str, Mapping[str, Any]],
 ) -> LeaderboardRow:
     name = stage.method
     row, scores, whole = METHODS[name], item.scores[name], item.scores.get("cvsi")
     deltas = {} if whole is None or name == "cvsi" else _paired(scores, whole, facts.columns)
+    entry = ledger.get(stage.spec_key, {})
     backbone, trained, _ = recognised(backbone_of(stage), folders).partition(REFORMULATED)
     return LeaderboardRow(
         method=name,
@@ -153,7 +158,8 @@ def _measured(
         delta_intervals=deltas,
         num_queries=scores.queries,
         note=row.description,
-        differs=apart.get(stage.spec_key, ""),
+        differs=entry.get("differs", ""),
+        made={FACETS.get(facet, facet): words for facet, words in entry.get("made", {}).items()},
         caveat=label_of(scores.protocol),
         **_paper(_published(item.ref, name, backbone)),
     )

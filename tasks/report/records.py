@@ -63,6 +63,7 @@ class LeaderboardRow:
         note: One line under the name.
         differs: What tells the row from others of its method in the ledger; empty where there are
             none.
+        made: How the row was made: a facet's heading -> words.
         caveat: A warning that every reader of the numbers needs, such as that they are not
             zero-shot.
     """
@@ -83,6 +84,7 @@ class LeaderboardRow:
     status: str = "measured"
     note: str = ""
     differs: str = ""
+    made: Mapping[str, str] = field(default_factory=dict)
     caveat: str = ""
 
     def __post_init__(self) -> None:

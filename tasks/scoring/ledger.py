@@ -51,7 +51,7 @@ def read_ledger(root: str, folders: Folders | None = None) -> list[dict[str, Any
         names |= entry["protocol"].get("names", {})
     for entry in entries.values():
         entry["backbone"] = recognised(entry["backbone"], known)
-        entry["made"] = named(entry["made"], names)
+        entry["made"] = in_order(named(entry["made"], names))
     found = list(entries.values())
     _tell_trainings(found)
     for entry, differs in zip(found, differences(found), strict=True):
@@ -69,9 +69,9 @@ def _tell_trainings(entries: list[dict[str, Any]]) -> None:
             entry["made"] = in_order(told | entry["made"])
 
 
-def told_apart(root: str) -> dict[str, str]:
-    """Ranking -> what tells it from others of its method in the ledger; empty for the only one."""
-    return {entry["run"]: entry["differs"] for entry in read_ledger(root)}
+def entries_by_run(root: str) -> dict[str, dict[str, Any]]:
+    """Ranking -> its entry in the ledger."""
+    return {entry["run"]: entry for entry in read_ledger(root)}
 
 
 def not_zero_shot(protocol: Mapping[str, Any]) -> str:

@@ -214,8 +214,8 @@ def _each(words: Iterable[str]) -> str:
 
 
 def in_order(made: Mapping[str, str]) -> dict[str, str]:
-    """The facets in the order of `FACETS`."""
-    return {name: made[name] for name in FACETS if name in made}
+    """The facets in the order of `FACETS`; those of a later version after them."""
+    return {**{name: made[name] for name in FACETS if name in made}, **made}
 
 
 def _network(spec: Spec) -> str:

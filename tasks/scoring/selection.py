@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from models.spelling import unknown
-from tasks.scoring.making import FACETS, NONE
+from tasks.scoring.making import FACETS, NONE, differences
 
 Entry = Mapping[str, Any]
 
 COLUMNS: Final = ("method", "backbone", "benchmark", "split")
 """Columns of every entry that can be chosen by as facets can."""
 
-_IMPLIED: Final = ("trained_on",)
-"""Facets that follow from another one, which a pivot by that one must not keep apart."""
+_TOGETHER: Final = ("network", "trained_on")
+"""Facets of which one follows from the other: a pivot by either keeps neither apart."""
 
 
 def chosen(entries: Sequence[Entry], where: Sequence[str]) -> list[Entry]:
@@ -56,19 +59,54 @@ def value_of(entry: Entry, facet: str) -> str:
     return str(entry[facet] if facet in COLUMNS else entry["made"].get(facet, NONE))
 
 
-def pivot(entries: Sequence[Entry], facet: str) -> tuple[list[str], list[tuple[Entry, ...]]]:
+@dataclass(frozen=True)
+class Side:
+    """Entries that agree in method, backbone and every facet but one.
+
+    Attributes:
+        entries: value of that facet -> entry.
+        differs: what tells these entries from others of their method, that facet left aside.
+    """
+
+    entries: Mapping[str, Entry]
+    differs: str
+
+    @property
+    def first(self) -> Entry:
+        """One of the entries, for what they agree in."""
+        return next(iter(self.entries.values()))
+
+
+def pivot(entries: Sequence[Entry], facet: str) -> tuple[list[str], list[Side]]:
     """Entries of one benchmark side by side.
 
     Returns:
-        The facet's values in the order of the ledger; and for each set of entries that agree in
-        method, backbone and every facet but this one, the entries, one a value at most.
+        The facet's values, numbers in their order and `none` last; and the entries, each once.
     """
-    values = list(dict.fromkeys(value_of(entry, facet) for entry in entries))
-    rows: dict[tuple[str, ...], list[Entry]] = {}
-    others = [name for name in ("method", "backbone", *FACETS) if name not in (facet, *_IMPLIED)]
+    values = sorted({value_of(entry, facet) for entry in entries}, key=_natural)
+    aside = _TOGETHER if facet in _TOGETHER else (facet,)
+    others = [name for name in ("method", "backbone", *FACETS) if name not in aside]
+    alike: dict[tuple[str, ...], list[dict[str, Entry]]] = {}
     for entry in entries:
-        rows.setdefault(tuple(value_of(entry, name) for name in others), []).append(entry)
-    return values, [tuple(row) for row in rows.values()]
+        sides = alike.setdefault(tuple(value_of(entry, name) for name in others), [])
+        value = value_of(entry, facet)
+        free = next((side for side in sides if value not in side), None)
+        if free is None:
+            sides.append(free := {})
+        free[value] = entry
+    found = [side for sides in alike.values() for side in sides]
+    told = differences([_without(next(iter(side.values())), aside) for side in found])
+    return values, [Side(side, differs) for side, differs in zip(found, told, strict=True)]
+
+
+def _without(entry: Entry, facets: Sequence[str]) -> Entry:
+    made = {name: words for name, words in entry["made"].items() if name not in facets}
+    return {**entry, "made": made}
+
+
+def _natural(value: str) -> tuple[bool, float, str]:
+    number = re.match(r"\d+", value)
+    return value == NONE, float(number[0]) if number else math.inf, value
 
 
 def _condition(text: str) -> tuple[str, str, bool]:

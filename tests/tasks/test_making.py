@@ -166,4 +166,31 @@ def test_a_condition_that_is_none_is_refused(where: str, message: str) -> None:
 def test_a_pivot_puts_rows_side_by_side_that_agree_in_all_else() -> None:
     values, sides = pivot(ROWS, "target_captions")
     assert values == ["1", "15", "none"]
-    assert [[row["run"] for row in side] for side in sides] == [["a", "b"], ["c"], ["d"]]
+    assert [{v: e["run"] for v, e in side.entries.items()} for side in sides] == [
+        {"1": "a", "15": "b"},
+        {"15": "c"},
+        {"none": "d"},
+    ]
+    assert [side.differs for side in sides] == [
+        "text generator llama 2",
+        "text generator gpt",
+        "",
+    ]
+
+
+def test_a_pivot_loses_no_row_of_those_that_agree_in_every_facet() -> None:
+    rows = [entry(run, {"target_captions": "9 x"}) for run in ("0123456789", "abcdefghij")]
+    rows.append(entry("klmnopqrst", {"target_captions": "10 x"}))
+    values, sides = pivot(rows, "target_captions")
+    assert values == ["9 x", "10 x"]
+    assert [{v: e["run"][0] for v, e in side.entries.items()} for side in sides] == [
+        {"9 x": "0", "10 x": "k"},
+        {"9 x": "a"},
+    ]
+    assert [side.differs for side in sides] == ["run 01234567", "run abcdefgh"]
+
+
+def test_a_pivot_by_network_does_not_keep_apart_what_they_were_trained_on() -> None:
+    made = ({"network": "x", "trained_on": "few"}, {"network": "y", "trained_on": "many"})
+    (side,) = pivot([entry(own["network"], own) for own in made], "network")[1]
+    assert list(side.entries) == ["x", "y"]
