@@ -178,7 +178,9 @@ def temporary_server() -> Iterator[None]:
     own = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", SERVER_VARIABLE: auth}
     own |= _own_database()
     server = subprocess.Popen(
-        server_command("127.0.0.1", port), env={**os.environ, **settings, **own}
+        server_command("127.0.0.1", port, "--until-input-ends"),
+        env={**os.environ, **settings, **own},
+        stdin=subprocess.PIPE,  # ends with this process, also when it is killed
     )
     try:
         deadline = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
+
+GRACE_S = 10.0
+"""Seconds for open requests, once the process that started the server has ended."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
         print("server: PREFECT_SERVER_API_AUTH_STRING must be user:password", file=sys.stderr)
         return 2
+    if arguments.until_input_ends:
+        end_with_input()
     os.umask(0o077)  # its database and logs are this user's alone
     import uvicorn
     from prefect.server.api.server import create_app
@@ -46,6 +54,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def end_with_input() -> None:
+    """End this process once its standard input ends: with its parent, however that dies."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def sign_in_folder(home: Path) -> Path:
     """Where the keys of sign-in links are noted, in Prefect's own folder."""
     return home / "sign-in"
@@ -64,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="deployments.server.run", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=4200, help="port to listen on")
+    parser.add_argument(
+        "--until-input-ends", action="store_true", help="end with the process that started it"
+    )
     parser.add_argument(
         "--name", action="append", default=[], help="NAME:PORT by which other machines reach it"
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -106,9 +108,29 @@ def test_a_temporary_server_that_does_not_start_is_told_in_a_line(
 
     monkeypatch.chdir(tmp_path)
     ends = [sys.executable, "-c", "raise SystemExit(3)"]
-    monkeypatch.setattr(prefect_session, "server_command", lambda host, port: ends)
+    monkeypatch.setattr(prefect_session, "server_command", lambda *options: ends)
     with (
         pytest.raises(UserError, match=r"did not start \(exit status 3\).*cirflow up"),
         prefect_session.temporary_server(),
     ):
         pytest.fail("it started")
+
+
+def test_a_server_ends_with_the_process_that_started_it() -> None:
+    """Its standard input is a pipe from there, which ends however that process dies."""
+    code = (
+        "import signal\n"
+        "from deployments.server.run import end_with_input\n"
+        "end_with_input()\n"
+        "print('runs', flush=True)\n"
+        "signal.pause()\n"
+    )
+    server = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"runs\n"
+    assert server.poll() is None
+    server.stdin.close()
+    assert server.wait(timeout=60) == -signal.SIGTERM
