@@ -8,7 +8,6 @@ which presumably made the published numbers.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -94,7 +93,7 @@ class CvsiSettings(Settings):
 
     captions_per_image: int = Field(15, ge=1)
     """N, captions of a reference image, and of a gallery image unless `target_captions` is set."""
-    target_captions: int = Field(0, ge=0, exclude_if=operator.not_)
+    target_captions: int = Field(0, ge=0)
     """N of the gallery's images; 0: as many as of references. A smaller number takes the first of
     these captions, whose vectors are stored once; a larger one asks for captions of its own."""
     edit_mode: Literal["per_caption", "joined"] = "per_caption"

@@ -54,13 +54,16 @@ def test_the_choices_of_cvsi_keep_their_keys() -> None:
     """Those of a method that is run: its own preprocessing in the place of `method`."""
 
     def key(method: str, profile: CvsiSettings) -> str:
-        return content_key(settings_of(method, profile).model_dump())
+        return plain(settings_of(method, profile))
+
+    def plain(settings: CvsiSettings) -> str:
+        return content_key(settings.model_dump(exclude={"target_captions"}))  # in no key
 
     assert key("cvsi", CVSI) == "4c5f4d82813d15849b22"
     released = settings_of("cvsi-code", CVSI)
     assert released.caption_sampling == "lavis-nucleus"  # beam_sample in earlier versions
     earlier = released.changed(caption_sampling="beam_sample")
-    assert content_key(earlier.model_dump()) == "00ec919416506085e82a"
+    assert plain(earlier) == "00ec919416506085e82a"
     production = resolve_profile("production").cvsi
     assert production.caption_sampling == "captioner"  # nucleus in earlier versions
     assert key("cvsi", production.changed(caption_sampling="nucleus")) == "4c5f4d82813d15849b22"

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flows.profiles import ProfileError, resolve_profile
 from storage.collections.collection import ingest
 from storage.locations.location import Location
 from storage.tables.plans import Shard
@@ -48,6 +49,13 @@ def captions(place: int) -> list[str]:
     """Fifteen captions of different lengths, one of them twice."""
     own = [f"a {' '.join(WORDS[place : place + 1 + i % 6])} shape {i}" for i in range(N - 1)]
     return [*own, own[0]]
+
+
+def test_it_is_a_setting_of_a_profile() -> None:
+    assert resolve_profile("tiny").cvsi.target_captions == 0
+    assert resolve_profile("tiny", {"cvsi.target_captions": 5}).cvsi.captions_of_target == 5
+    with pytest.raises(ProfileError, match=r"cvsi\.target_captions"):
+        resolve_profile("tiny", {"cvsi.target_captions": -1})
 
 
 def gallery(profile: Profile, **cvsi: object) -> CaptionFeatureStage:
@@ -96,8 +104,6 @@ def test_all_captions_have_the_key_they_had_and_need_no_vectors(profile: Profile
     assert (stage.vectors, stage.first) == (None, 0)
     assert "first" not in stage.spec
     assert gallery(profile, target_captions=N).spec == stage.spec
-    assert profile.cvsi.changed(target_captions=0).model_dump() == profile.cvsi.model_dump()
-    assert "target_captions" not in profile.cvsi.model_dump()
     few = gallery(profile, target_captions=3)
     assert few.spec == {**stage.spec, "first": 3}
     stored = stage.model_copy(update={"vectors": few.vectors})
