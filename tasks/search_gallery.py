@@ -163,7 +163,7 @@ class _MadeOnce:
 
         return self._once(stage, make)
 
-    def captions(self, stage: CaptionStage, image_ids: Sequence[str]) -> dict[str, list[str]]:
+    def captions(self, stage: CaptionStage, keys: Sequence[str]) -> dict[str, list[str]]:
         """The reference image's captions.
 
         Raises:

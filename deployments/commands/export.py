@@ -3,7 +3,7 @@
 examples:
 
   cirflow export texts --benchmark circo --split val --folder CIRCO --form ldre --out val.json
-  cirflow export texts --texts KEY --form jsonl --out texts.jsonl
+  cirflow export texts --benchmark circo --split val --folder CIRCO --texts KEY --out texts.jsonl
 
 The first writes what was made under a profile, the second what was imported."""
 

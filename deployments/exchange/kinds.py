@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Final, Literal
 
 KINDS: Final[Mapping[str, str]] = {
+    "texts": "captions, edited captions and added objects of a benchmark",
     "triplets": "sets of triplets to train on: LAION-CIR, LaSCo, CoVR, MegaPairs and others",
 }
 """Kind -> a few words for the help; the module is `deployments.exchange.KIND`."""

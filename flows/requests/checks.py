@@ -7,14 +7,17 @@ from pathlib import Path
 
 from models.encoders.backbone_files import require_known
 from models.engine_settings import CheckpointSettings, EngineSettings
+from models.imported_texts import ImportedEngine
 from models.instructcir.modification_texts import PLACEHOLDERS
 from models.prompts.library import load_prompt
 from models.retrieval.cvsi_settings import SEARCH_FAMILY
 from models.retrieval.features import GALLERY_FEATURES
 from models.retrieval.methods import method, needs
 from storage.collections.known import require_collection
+from storage.exchange.sources import ExchangeError
 from storage.locations.access import require_access, require_folder
 from storage.locations.location import Location
+from tasks.imported_texts import imported_spec
 from tasks.methods import why_not_ready
 from tasks.query_sets import BenchmarkRef
 from tasks.query_texts import GENERATED, file_texts
@@ -99,9 +102,9 @@ def require_methods(
             setting = "checkpoint" if which == "lincir" else which
             require_checkpoint(f"mapping.{setting}", profile.mapping.of(which))
     if wanted & {"captions", "single_caption"}:
-        require_engine("captioner", profile.captioner)
+        require_engine("captioner", profile.captioner, profile.root)
     if wanted & {"edits", "single_edit", "objects"}:
-        require_engine("generator", profile.generator)
+        require_engine("generator", profile.generator, profile.root)
     for family in families if wanted & {"edits", "single_edit"} else ():
         load_prompt(profile.prompts.edit_of(family))
     if "objects" in wanted:
@@ -115,12 +118,24 @@ def _needs(name: str, family: str, gallery_only: bool) -> tuple[str, ...]:
     return tuple(need for own in row.recipe(family).gallery for need in GALLERY_FEATURES[own].needs)
 
 
-def require_engine(setting: str, engine: EngineSettings) -> None:
-    """Refuse an engine whose checkpoint is a folder that does not exist; hub ids are not asked for.
+def require_engine(setting: str, engine: EngineSettings, root: str = "") -> None:
+    """Refuse an engine whose checkpoint is a folder, or whose import is a key, that does not exist.
+
+    Hub ids are not asked for. Without a root no import will do: a benchmark is not asked about.
 
     Raises:
         ValueError: names the setting.
     """
+    if isinstance(engine, ImportedEngine):
+        if not root:
+            raise ValueError(
+                f"{setting}.engine=imported holds texts of a benchmark's queries, which are not "
+                "asked for here; choose an engine that writes them"
+            )
+        try:
+            imported_spec(root, engine.texts)
+        except ExchangeError as error:
+            raise ValueError(f"{setting}.texts: {error}") from error
     if isinstance(engine, CheckpointSettings) and engine.model.startswith(("/", ".", "~")):
         require_checkpoint(f"{setting}.model", engine.model)
 

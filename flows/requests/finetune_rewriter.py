@@ -14,6 +14,7 @@ from flows.profiles import resolve_profile
 from flows.requests.checks import require_collections, require_engine, require_root
 from models.engine_settings import CheckpointSettings
 from models.generators.openai_server import OpenAIServerSettings
+from models.imported_texts import ImportedEngine
 from models.instructcir.modification_texts import PLACEHOLDERS
 from models.instructcir.rewriter_settings import BaseLlm, TuningConfig
 from models.prompts.library import Prompt, load_prompt
@@ -151,8 +152,14 @@ def base_model(
     rewriter = profile.instructcir.rewriter
     own = rewriter.revision if isinstance(rewriter, CheckpointSettings) else ""
     raw = rewriter.engine == "openai" and rewriter.api == "completions"
+    if not base and isinstance(rewriter, ImportedEngine):
+        raise ValueError(
+            "instructcir.rewriter.engine=imported names texts and not a model: set base to the "
+            "model to tune"
+        )
+    named = "" if isinstance(rewriter, ImportedEngine) else rewriter.model
     return BaseLlm(
-        model=base or rewriter.model,
+        model=base or named,
         revision=revision if base else revision or own,
         chat="never" if raw else "auto",
         device=device,

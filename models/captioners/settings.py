@@ -9,9 +9,10 @@ from pydantic import Field
 from models.captioners.blip2 import Blip2Settings
 from models.captioners.llava import LlavaSettings
 from models.captioners.openai_images import OpenAIImagesSettings
+from models.imported_texts import ImportedCaptions
 
 CaptionerSettings: TypeAlias = Annotated[
-    Blip2Settings | LlavaSettings | OpenAIImagesSettings,
+    Blip2Settings | LlavaSettings | OpenAIImagesSettings | ImportedCaptions,
     Field(discriminator="engine"),
 ]
 """Which captioner runs, and where."""

@@ -45,16 +45,18 @@ class RewriteInput:
     Attributes:
         content: The image content shown to it: one caption, or several joined.
         text: The modification text.
+        place: Where an imported answer stands; empty for a question to a model.
     """
 
     content: str
     text: str
+    place: str = ""
 
     @property
     def key(self) -> str:
         """Identity of the pair: the same caption and text are rewritten once for all queries."""
         digest = hashlib.sha256()
-        for part in (self.content, self.text):
+        for part in (self.content, self.text, *filter(None, [self.place])):
             raw = part.encode()
             digest.update(f"{len(raw)}:".encode() + raw)
         return digest.hexdigest()[:32]

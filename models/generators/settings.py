@@ -8,9 +8,10 @@ from pydantic import Field
 
 from models.generators.openai_server import OpenAIServerSettings
 from models.generators.transformers import TransformersSettings
+from models.imported_texts import ImportedRewrites
 
 GeneratorSettings: TypeAlias = Annotated[
-    TransformersSettings | OpenAIServerSettings,
+    TransformersSettings | OpenAIServerSettings | ImportedRewrites,
     Field(discriminator="engine"),
 ]
 """Which language model writes, and where it runs."""

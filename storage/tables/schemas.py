@@ -126,6 +126,27 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], TableSchema]] = {
         finish_reason=pa.string(),
         attempts=pa.int32(),
     ),
+    # Texts that others made, with the file that they came from. query_key is the query's content;
+    # failures and rest are JSON objects.
+    "imported_queries": _fixed(
+        "imported_queries",
+        "query_id",
+        query_key=pa.string(),
+        reference=pa.string(),
+        text=pa.string(),
+        captions=_TEXTS,
+        edits=_TEXTS,
+        joined_edit=pa.string(),
+        single_caption=pa.string(),
+        single_edit=pa.string(),
+        objects=pa.string(),
+        failures=pa.string(),
+        rest=pa.string(),
+        source=pa.string(),
+    ),
+    "imported_images": _fixed(
+        "imported_images", "image_id", image=pa.string(), captions=_TEXTS, source=pa.string()
+    ),
     # InstructCIR's training examples; position is the pair's place in the seeded sample.
     "triplets": _texts(
         "triplets",

@@ -17,6 +17,7 @@ from tasks.query_texts import ANNOTATED
 if TYPE_CHECKING:
     from tasks.settings import CaptionerSettings, GeneratorSettings
     from tasks.stages.rankings import RankingStage
+    from tasks.stages.stage import Stage
 
 Spec = Mapping[str, Any]
 SpecOf = Callable[[str], Spec | None]
@@ -111,8 +112,9 @@ def names_of(stage: RankingStage) -> dict[str, str]:
     from tasks.stages.rewrites import RewriteStage
     from tasks.stages.stage import inputs_of
 
-    names = {}
+    names: dict[str, str] = {}
     for each in inputs_of([stage]):
+        names |= _imports(each)
         if isinstance(each, CaptionStage):
             names[_local(each.spec["captioner"])] = _last_name(each.captioner)
         if isinstance(each, RewriteStage):
@@ -121,12 +123,21 @@ def names_of(stage: RankingStage) -> dict[str, str]:
     return {own: name for own, name in names.items() if own and name}
 
 
+def _imports(stage: Stage) -> dict[str, str]:
+    """Key of an import -> its files with their hashes."""
+    from tasks.imported_texts import imported_source
+
+    engines = (stage.spec.get("captioner", {}), stage.spec.get("generator", {}))
+    keys = {str(each["model"]) for each in engines if each.get("engine") == "imported"}
+    return {key: imported_source(stage.root, key).partition("; licence")[0] for key in keys}
+
+
 def named(made: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
     """What is shown: `local-866c1ec7b8c5` of a folder `llama` -> `llama 866c1ec7`."""
     shown = dict(made)
     for own, name in names.items():
         kind, _, digest = own.replace("-", " ").partition(" ")
-        short = f"{name} ({digest})" if kind == "prompt" else f"{name} {digest[:8]}"
+        short = f"{name} ({digest})" if kind == "prompt" else f"{name} {digest[:8]}".rstrip()
         shown = {facet: words.replace(own, short) for facet, words in shown.items()}
     return shown
 
@@ -265,7 +276,8 @@ def _first(specs: Iterable[Spec]) -> int:
 
 
 def _prompt(spec: Spec) -> str:
-    return f"prompt {spec['prompt']['prompt_sha256'][:8]}"
+    """Imported answers name no prompt."""
+    return f"prompt {spec['prompt']['prompt_sha256'][:8]}" if "prompt" in spec else ""
 
 
 def _asked(spec: Spec) -> str:
@@ -277,6 +289,8 @@ def _asked(spec: Spec) -> str:
 
 
 def _answers(settings: Spec) -> str:
+    if "temperature" not in settings:  # imported
+        return f"{settings['parsing']} as imported"
     words = [f"temperature {settings['temperature']:g}", f"{settings['max_new_tokens']} tokens"]
     if settings.get("parsing", "strict") != "strict":
         words.append(str(settings["parsing"]))

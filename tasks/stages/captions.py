@@ -7,11 +7,14 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from models.imported_texts import ImportedCaptions
 from models.protocols import CaptionReply, CaptionSampling, require_engine
 from storage.collections.decoding import ImageProblem
 from storage.tables.plans import Keys
 from storage.tables.schemas import OK
 from tasks.engines import captioner_fingerprint, load_captioner
+from tasks.imported_texts import captions_imported, imported_sampling
+from tasks.query_sets import QueryItem
 from tasks.settings import CaptionerSettings, PictureSettings
 from tasks.stages.decoded import decoded
 from tasks.stages.image_sets import ImageSet, SelectedImages
@@ -39,22 +42,50 @@ class CaptionStage(Stage):
 
     def identity(self) -> dict[str, Any]:
         """Captioner, sampling and reading of files."""
+        if isinstance(self.captioner, ImportedCaptions):
+            return {
+                "captioner": dict(captioner_fingerprint(self.captioner)),
+                "sampling": imported_sampling(self.sampling),
+                "of": "queries" if self.of_queries else "images",
+            }
         return {
             "captioner": dict(captioner_fingerprint(self.captioner)),
             "sampling": dict(self.sampling.fingerprint),
             **self.pictures.identity,
         }
 
+    @property
+    def of_queries(self) -> bool:
+        """Whether rows are about queries: imported captions of one reference may differ by query.
+
+        The column `image_id` then holds the queries' content keys.
+        """
+        images = self.images
+        imported = isinstance(self.captioner, ImportedCaptions)
+        return imported and isinstance(images, ImageSet) and images.part == "references"
+
+    def key_of(self, item: QueryItem) -> str:
+        """The key of the row with a query's captions."""
+        return item.key if self.of_queries else item.image_id
+
     def planned(self) -> list[str]:
         """Image ids."""
+        if self.of_queries and isinstance(self.images, ImageSet) and self.images.benchmark:
+            return sorted(self.images.benchmark.items(self.root))
         return self.images.ids(self.root)
 
     def planned_keys(self) -> Keys:
         """The ids; as derived keys where they follow from a listing."""
-        return self.images.planned_keys(self.root)
+        return self.planned() if self.of_queries else self.images.planned_keys(self.root)
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Caption the members; a failure of one image is its row's status."""
+        if isinstance(self.captioner, ImportedCaptions):
+            found = captions_imported(
+                self.root, self.captioner.texts, members, self.sampling, self.of_queries
+            )
+            tick(len(members))
+            return caption_rows(self, members, found)
         problems: dict[str, ImageProblem] = {}
         images = decoded(self.images.read(self.root, members), problems, self.pictures)
         replies: dict[str, CaptionReply] = {}

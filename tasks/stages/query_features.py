@@ -162,14 +162,13 @@ class QueryFeatureStage(Stage):
 
     def texts(self, items: Sequence[QueryItem], upstream: Upstream) -> list[QueryInputs]:
         """The texts behind some queries, without their image features."""
-        ids = [item.image_id for item in items]
-        own = upstream.captions(self.captions, ids) if self.captions else {}
+        own = _captions(self.captions, items, upstream)
         edits = _answers(self.edits, items, upstream)
         objects = _answers(self.objects, items, upstream)
         return [
             QueryInputs(
                 texts=item.texts,
-                captions=tuple(own.get(item.image_id, ())),
+                captions=own[item.key],
                 edits=edits[item.key],
                 objects=next(iter(objects[item.key]), None),
             )
@@ -182,9 +181,9 @@ class QueryFeatureStage(Stage):
         rewrites = self.edits or self.objects
         if self.captions or rewrites is None:
             return known
-        captions = upstream.captions(rewrites.captions, [item.image_id for item in items])
+        captions = _captions(rewrites.captions, items, upstream)
         return [
-            replace(each, captions=tuple(captions.get(item.image_id, ())))
+            replace(each, captions=captions[item.key])
             for each, item in zip(known, items, strict=True)
         ]
 
@@ -195,8 +194,8 @@ class Upstream(Protocol):
     def images(self, stage: ImageFeatureStage, image_ids: Sequence[str]) -> FloatArray:
         """Un-normalised image features (B, d)."""
 
-    def captions(self, stage: CaptionStage, image_ids: Sequence[str]) -> Mapping[str, list[str]]:
-        """Captions by image id, of those images that have some."""
+    def captions(self, stage: CaptionStage, keys: Sequence[str]) -> Mapping[str, list[str]]:
+        """Captions by the stage's key of a query, of those that have some."""
 
     def answers(self, stage: RewriteStage, requests: Sequence[RewriteInput]) -> Mapping[str, str]:
         """Answers by request key, of those requests that were answered."""
@@ -217,11 +216,11 @@ class Tables:
         """Un-normalised image features (B, d)."""
         return stage.table().vectors(image_ids)
 
-    def captions(self, stage: CaptionStage, image_ids: Sequence[str]) -> Mapping[str, list[str]]:
-        """Captions by image id, of those images that have some."""
-        asked = (stage.spec_key, *image_ids)
+    def captions(self, stage: CaptionStage, keys: Sequence[str]) -> Mapping[str, list[str]]:
+        """Captions by the stage's key of a query, of those that have some."""
+        asked = (stage.spec_key, *keys)
         if asked not in self._captions:
-            self._captions[asked] = captions_of(stage, image_ids)
+            self._captions[asked] = captions_of(stage, keys)
         return self._captions[asked]
 
     def answers(self, stage: RewriteStage, requests: Sequence[RewriteInput]) -> Mapping[str, str]:
@@ -236,14 +235,24 @@ def _written(inputs: QueryInputs) -> tuple[Any, ...]:
     return inputs.texts, inputs.captions, inputs.edits, inputs.objects
 
 
+def _captions(
+    stage: CaptionStage | None, items: Sequence[QueryItem], upstream: Upstream
+) -> dict[str, tuple[str, ...]]:
+    """Query key -> captions of its reference, none where there are none."""
+    if stage is None:
+        return {item.key: () for item in items}
+    found = upstream.captions(stage, [stage.key_of(item) for item in items])
+    return {item.key: tuple(found.get(stage.key_of(item), ())) for item in items}
+
+
 def _answers(
     stage: RewriteStage | None, items: Sequence[QueryItem], upstream: Upstream
 ) -> dict[str, tuple[str, ...]]:
     """Query key -> answers to its requests in their order, without those that failed."""
     if stage is None:
         return {item.key: () for item in items}
-    captions = upstream.captions(stage.captions, [item.image_id for item in items])
-    asked = {item.key: stage.requests_of(item, captions.get(item.image_id, [])) for item in items}
+    captions = _captions(stage.captions, items, upstream)
+    asked = {item.key: stage.requests_of(item, captions[item.key]) for item in items}
     answers = upstream.answers(stage, [request for own in asked.values() for request in own])
     return {
         key: tuple(answers[request.key] for request in own if request.key in answers)

@@ -7,6 +7,7 @@ and image they come from. A failed request is a row with a status, never a subst
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
@@ -24,12 +25,14 @@ from models.generators.rewriting import (
     read_reply,
     to_request,
 )
+from models.imported_texts import ImportedRewrites
 from models.prompts.library import load_prompt
 from models.protocols import TextReply, require_engine
 from storage.tables.keys import content_key
 from storage.tables.plans import DerivedKeys, Keys
 from storage.tables.schemas import OK
 from tasks.engines import generator_fingerprint, load_generator
+from tasks.imported_texts import answers_imported, is_single, place_of
 from tasks.query_sets import Queries, QueryItem
 from tasks.settings import GeneratorSettings
 from tasks.stages.caption_features import captions_of
@@ -76,13 +79,24 @@ class RewriteStage(Stage):
         )
 
     def identity(self) -> dict[str, Any]:
-        """Generator, prompt, sampling and reading of the answers."""
+        """Generator, prompt, sampling and reading of the answers; imported ones name no prompt."""
+        if self.imported:
+            return {
+                "generator": dict(generator_fingerprint(self.generator)),
+                "step": self.step,
+                "settings": {"parsing": self.parsing, "max_words": self.rewriting.max_words},
+            }
         return {
             "generator": dict(generator_fingerprint(self.generator)),
             "prompt": dict(load_prompt(self.prompt).fingerprint),
             "step": self.step,
             "settings": dict(self.rewriting.fingerprint),
         }
+
+    @property
+    def imported(self) -> bool:
+        """Whether the answers are imported, and no model is asked."""
+        return isinstance(self.generator, ImportedRewrites)
 
     def planned(self) -> list[str]:
         """Content keys of the requests."""
@@ -100,17 +114,26 @@ class RewriteStage(Stage):
     def requests(self) -> dict[str, RewriteInput]:
         """Every distinct request of the benchmark's queries, by key."""
         items = self.queries.items(self.root).values()
-        captions = captions_of(self.captions, sorted({item.image_id for item in items}))
+        captions = captions_of(self.captions, sorted({self.captions.key_of(i) for i in items}))
         return {
             request.key: request
             for item in items
-            for request in self.requests_of(item, captions.get(item.image_id, []))
+            for request in self.requests_of(item, captions.get(self.captions.key_of(item), []))
         }
 
     def requests_of(self, item: QueryItem, captions: Sequence[str]) -> list[RewriteInput]:
         """The requests of one query in the order of its captions; none without captions."""
-        if not captions:
-            return []
+        requests = self._requests_of(item, captions) if captions else []
+        if not self.imported:
+            return requests
+        what = "objects" if self.step == "objects" else self.content
+        single = is_single(self.captions.sampling)
+        return [
+            replace(request, place=place_of(item, what, number, single))
+            for number, request in enumerate(requests)
+        ]
+
+    def _requests_of(self, item: QueryItem, captions: Sequence[str]) -> list[RewriteInput]:
         readings = item.texts if self.all_orders else item.texts[:1]
         if self.step == "objects":
             mode: Literal["joined", "first"] = "joined" if self.content == "joined" else "first"
@@ -127,6 +150,9 @@ class RewriteStage(Stage):
             EngineUnavailable: the server cannot be used, or gave up before any answer.
             RepeatedAnswer: the model says one thing to all questions, or repeats them.
         """
+        if isinstance(self.generator, ImportedRewrites):
+            tick(len(inputs))
+            return answers_imported(self.root, self.generator.texts, inputs)
         prompt, replies = load_prompt(self.prompt), {}
         known = {each.key: each for each in inputs}
         requests = [to_request(each, prompt, self.rewriting) for each in inputs]
@@ -140,7 +166,8 @@ class RewriteStage(Stage):
 
     def read(self, reply: TextReply) -> Answer:
         """The answer in a raw reply, or why it has none."""
-        return read_reply(reply, self.step, self.rewriting, load_prompt(self.prompt).template)
+        template = "" if self.imported else load_prompt(self.prompt).template
+        return read_reply(reply, self.step, self.rewriting, template)
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Read the members' stored replies again, and put the other requests to the generator."""
@@ -149,14 +176,15 @@ class RewriteStage(Stage):
         tick(len(replies))
         replies |= self.ask([inputs[key] for key in members if key not in replies], tick)
         answers = [self.read(replies[key]) for key in members]
-        check_shard(
-            self._answered(inputs, replies),
-            self.table(),
-            ("caption", "text", "answer"),
-            lambda caption, text: load_prompt(self.prompt).render(caption=caption, text=text),
-            may_copy=self.step == "objects",
-            nothing=NOTHING,
-        )
+        if not self.imported:
+            check_shard(
+                self._answered(inputs, replies),
+                self.table(),
+                ("caption", "text", "answer"),
+                lambda caption, text: load_prompt(self.prompt).render(caption=caption, text=text),
+                may_copy=self.step == "objects",
+                nothing=NOTHING,
+            )
         return self.table().rows(
             request_key=list(members),
             caption=[inputs[key].content for key in members],
