@@ -174,7 +174,19 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def setting_names(profile: Profile) -> list[str]:
     """Dotted names of all settings of a profile, in its order."""
-    return list(_flat(profile.model_dump(mode="json"), ""))
+    return list(_flat(plain_values(profile), ""))
+
+
+def plain_values(settings: BaseModel) -> dict[str, Any]:
+    """Plain values of all settings, those included that a dump leaves out at their default."""
+    values = settings.model_dump(mode="json")
+    for name in type(settings).model_fields:
+        inner = getattr(settings, name)
+        if isinstance(inner, BaseModel):
+            values[name] = plain_values(inner)
+        elif name not in values:
+            values[name] = inner
+    return values
 
 
 def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[str]:
@@ -223,7 +235,7 @@ def _named_or_file(name: str) -> Profile:
 
 
 def _changed(profile: Profile, changes: Mapping[str, Any], where: str) -> Profile:
-    values = profile.model_dump(mode="json")
+    values = plain_values(profile)
     try:
         changes = _switch_engines(profile, values, changes, "")
     except ValueError as error:

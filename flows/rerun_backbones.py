@@ -18,6 +18,7 @@ from flows.requests.prepared import prepared_by
 from flows.requests.rerun_backbones import RerunRequest
 from flows.score_benchmark import Outcome, evaluate
 from flows.train_mapping import train_mapping_for
+from flows.train_reformulation import train_network_on
 from models.retrieval.methods import METHODS
 from storage.benchmarks.registry import benchmark_facts
 from tasks.artifact_keys import artifact_key
@@ -62,13 +63,13 @@ def rerun_backbone(asked: RerunRequest) -> dict[str, Any]:
 @redacting
 @prepared_by(requests.evaluate_matrix)
 def evaluate_matrix(asked: tuple[RerunRequest, ...]) -> dict[str, Any]:
-    """Evaluate on one backbone after the other, and compare them."""
+    """Evaluate on one backbone and combination after the other, and compare them."""
     made = [rerun(each) for each in asked]
     _show(made)
     return {
-        "reports": {rerun.name: str(rerun.outcome.report) for rerun in made},
+        "reports": {rerun.title: str(rerun.outcome.report) for rerun in made},
         "left out": {
-            rerun.name: dict(rerun.asked.left_out) for rerun in made if rerun.asked.left_out
+            rerun.title: dict(rerun.asked.left_out) for rerun in made if rerun.asked.left_out
         },
         **_by_backbone(made),
     }
@@ -83,7 +84,7 @@ def _by_backbone(made: Sequence[Rerun]) -> dict[str, dict[str, Any]]:
         for place, item in enumerate(rerun.outcome.benchmarks):
             used = rerun.backbones(place, folders)
             for method, own in item.scores.items():
-                title = f"{item.ref.title} on {used[method]}"
+                title = _worded(f"{item.ref.title} on {used[method]}", rerun.asked.varied)
                 scores.setdefault(title, {})[method] = dict(own.metrics)
                 mains[title] = benchmark_facts(item.ref.name).metrics.main
     return {"scores": scores, "main_metrics": mains}
@@ -103,6 +104,11 @@ class Rerun:
     name: str
     outcome: Outcome
 
+    @property
+    def title(self) -> str:
+        """Backbone, and what tells it from others on it."""
+        return _worded(self.name, self.asked.varied)
+
     def backbones(self, place: int, folders: Folders) -> dict[str, str]:
         """Method -> the backbone that it ran on, on the benchmark at a place.
 
@@ -121,13 +127,20 @@ class Rerun:
         return "; ".join(said)
 
 
+def _worded(name: str, varied: str) -> str:
+    return f"{name}, {varied}" if varied else name
+
+
 def rerun(asked: RerunRequest) -> Rerun:
-    """Evaluate on one backbone; trains its mapping network first where one is needed."""
+    """Evaluate on one backbone; networks that it needs are trained first."""
     if asked.mapping is not None:
         trained = train_mapping_for(asked.profile, asked.mapping.captions, asked.mapping.steps)
         asked = asked.with_mapping(trained)
+    if asked.network is not None:
+        own = asked.network
+        asked = asked.with_network(train_network_on(asked.profile, own.triplets, own.groups))
     name = recognised_name(asked.profile.query_encoder)
-    title = f"Evaluation on {name}"
+    title = _worded(f"Evaluation on {name}", asked.varied)
     return Rerun(
         name=name,
         asked=asked,
@@ -142,14 +155,14 @@ def _show(made: Sequence[Rerun]) -> None:
     """Publish the comparison of backbones, one artifact per benchmark."""
     stages = stages_markdown([s.as_json() for rerun in made for s in rerun.outcome.log.stages])
     reports = "\n".join(
-        f"- {plain(rerun.name)} ({plain(rerun.asked.backbone.title)}): "
+        f"- {plain(rerun.title)} ({plain(rerun.asked.backbone.title)}): "
         f"[{plain(path.name)}]({path.as_uri()}), {plain(path)}"
         for rerun in made
         for path in [rerun.outcome.report.resolve()]
     )
     folders = folders_of(*(rerun.asked.profile.query_encoder for rerun in made))
     for place, choice in enumerate(made[0].asked.choices):
-        items = {rerun.name: rerun.outcome.benchmarks[place] for rerun in made}
+        items = {rerun.title: rerun.outcome.benchmarks[place] for rerun in made}
         if not all(item.scores for item in items.values()):
             continue  # hidden targets: there are submission files instead
         ref = made[0].outcome.benchmarks[place].ref
@@ -169,7 +182,7 @@ def _show(made: Sequence[Rerun]) -> None:
 
 def _left_out(made: Sequence[Rerun]) -> str:
     """The methods that did not run, each with its reason."""
-    rows = [(each.name, *pair) for each in made for pair in each.asked.left_out.items()]
+    rows = [(each.title, *pair) for each in made for pair in each.asked.left_out.items()]
     table = markdown_table(("backbone", "method", "reason"), rows)
     return f"\n\n### Left out\n{table}" if rows else ""
 

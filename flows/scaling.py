@@ -21,8 +21,8 @@ from flows.requests import scaling as requests
 from flows.requests.prepared import prepared_by
 from flows.requests.scaling import WITHOUT, ScalingRequest, Variant
 from flows.requests.train_reformulation import groups_of
-from flows.running import RunLog, run_stage, run_stages, train_once
-from flows.train_reformulation import reformulation_job
+from flows.running import RunLog, run_stage, run_stages
+from flows.train_reformulation import train_network_on
 from models.retrieval.bootstrap import Draws, interval, mean, mean_draws
 from storage.benchmarks.registry import benchmark_facts
 from storage.locations.location import Location
@@ -36,7 +36,6 @@ from tasks.report.scaling import Comparison, Measured, Panel, scaling_page
 from tasks.scoring.run import score_method
 from tasks.scoring.scores import MethodScores
 from tasks.settings import Profile
-from tasks.training.instructcir import train_reformulation_network
 from tasks.training.triplet_sets import TripletSet
 from tasks.unrecorded import run_task
 
@@ -87,19 +86,10 @@ def _scored(
     groups = dict(training)
     for group, changes in (WITHOUT[variant.without] if variant.without else {}).items():
         groups[group] = {**groups.get(group, {}), **changes}
-    checkpoint = _trained(profile, triplets.first(variant.triplets), groups, variant.name)
+    own_triplets = triplets.first(variant.triplets)
+    checkpoint = train_network_on(profile, own_triplets, groups_of(groups), variant.name)
     own = profile.instructcir.model_copy(update={"checkpoint": checkpoint})
     return _score(profile.model_copy(update={"instructcir": own}), refs, method, log)
-
-
-def _trained(profile: Profile, triplets: TripletSet, groups: Values, name: str) -> str:
-    """Folder of a network, trained unless it is published."""
-    own = groups_of(groups)
-    job = reformulation_job(profile.root, triplets, profile.encoder, own)
-    result = train_once(
-        f"train on {name}", train_reformulation_network, job, sum(job.amounts()), own.run, {}
-    )
-    return str(result["checkpoint"])
 
 
 def _score(profile: Profile, refs: Sequence[BenchmarkRef], method: str, log: RunLog) -> Scores:

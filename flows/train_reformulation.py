@@ -12,6 +12,7 @@ from flows.requests.train_reformulation import Groups, ReformulationRequest
 from flows.running import train_once
 from models.encoders.spec import EncoderSpec
 from tasks.redacted import redacting
+from tasks.settings import Profile
 from tasks.training.instructcir import train_reformulation_network
 from tasks.training.job import ReformulationJob
 from tasks.training.triplet_sets import TripletSet
@@ -36,6 +37,21 @@ def reformulation_job(
         training=groups.training,
         not_zero_shot=not_zero_shot,
     )
+
+
+def train_network_on(profile: Profile, triplets: TripletSet, groups: Groups, name: str = "") -> str:
+    """Folder of a network for a profile's backbone, trained unless it is published.
+
+    Args:
+        profile: Backbone and where the network is published.
+        triplets: What it sees.
+        groups: Settings of the training.
+        name: What it is trained on, for progress lines; empty: the number of triplets.
+    """
+    job = reformulation_job(profile.root, triplets, profile.encoder, groups)
+    amount, title = sum(job.amounts()), f"train on {name or f'{triplets.count:,} triplets'}"
+    result = train_once(title, train_reformulation_network, job, amount, groups.run, {})
+    return str(result["checkpoint"])
 
 
 @flow(

@@ -49,10 +49,11 @@ def configured_method(
     return replace(row, settings=settings)
 
 
-def why_not_ready(name: str, profile: Profile) -> str:
+def why_not_ready(name: str, profile: Profile, trains_network: bool = False) -> str:
     """Why a method does not run under a profile; empty where it does.
 
-    A checkpoint that the profile names and that is missing is a reason too.
+    A checkpoint that the profile names and that is missing is a reason too, unless the
+    reformulation network is trained first.
     """
     row = method(name)
     if row.status != "needs_checkpoint":
@@ -61,20 +62,24 @@ def why_not_ready(name: str, profile: Profile) -> str:
         kind, _, which = need.partition(":")
         if kind == "mapping" and not profile.mapping.named[which]:
             return row.reason
-        if kind == "reformulation":
+        if kind == "reformulation" and not trains_network:
             return network_problem(profile.instructcir.checkpoint)
     return ""
 
 
-def runnable_methods(profile: Profile) -> list[str]:
+def runnable_methods(profile: Profile, trains_network: bool = False) -> list[str]:
     """Methods that need nothing except the profile, and that its models can serve."""
     suited = (name for name in METHODS if name not in profile.unsuited)
-    return [name for name in suited if not why_not_ready(name, profile)]
+    return [name for name in suited if not why_not_ready(name, profile, trains_network)]
 
 
-def left_out(profile: Profile) -> dict[str, str]:
+def left_out(profile: Profile, trains_network: bool = False) -> dict[str, str]:
     """The methods of this project that `runnable_methods` leaves out, each with its reason."""
-    why = {name: why_not_ready(name, profile) for name, row in METHODS.items() if row.runs}
+    why = {
+        name: why_not_ready(name, profile, trains_network)
+        for name, row in METHODS.items()
+        if row.runs
+    }
     why |= dict.fromkeys(profile.unsuited, "these models cannot serve it (`unsuited`)")
     return {name: reason for name, reason in why.items() if reason}
 

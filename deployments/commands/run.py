@@ -200,12 +200,12 @@ def _list_parameters(entry: FlowEntry, profile: str) -> int:
     print(f"{about.strip()}\n\nparameters (--set NAME=VALUE):")
     for name, text in parameter_texts(flow):
         _print_entry(f"{name}: {text}")
-    from flows.profiles import resolve_profile
+    from flows.profiles import plain_values, resolve_profile
 
     chosen = resolve_profile(profile)
     print(f"\nsettings of the profile {chosen.name} (--set NAME=VALUE, or a TOML file):")
     schema = type(chosen).model_json_schema()
-    for name, value, text in setting_texts(chosen.model_dump(mode="json"), schema):
+    for name, value, text in setting_texts(plain_values(chosen), schema):
         _print_entry(f"{name} = {json.dumps(value)}")
         if text:
             _print_entry(text, "      ")

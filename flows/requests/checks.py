@@ -73,6 +73,7 @@ def require_methods(
     *,
     gallery_only: bool = False,
     trains_mapping: bool = False,
+    trains_network: bool = False,
 ) -> None:
     """Refuse methods that lack something: a backbone, a checkpoint, a prompt.
 
@@ -82,12 +83,13 @@ def require_methods(
         families: Benchmark families whose prompts and weights are used.
         gallery_only: Only the gallery's features are made.
         trains_mapping: LinCIR's mapping network is trained first.
+        trains_network: The reformulation network is trained first.
 
     Raises:
         ValueError: says what is missing, and what to set.
     """
     for name in methods:
-        if reason := why_not_ready(name, profile):
+        if reason := why_not_ready(name, profile, trains_network):
             raise ValueError(f"{name} does not run here ({method(name).status}): {reason}")
     require_backbone(profile)
     wanted = {
@@ -168,6 +170,7 @@ def require_evaluation(
     methods: Sequence[str],
     *,
     trains_mapping: bool = False,
+    trains_network: bool = False,
 ) -> None:
     """Refuse an evaluation that lacks something: images, a backbone, checkpoints, prompts, a root.
 
@@ -176,13 +179,20 @@ def require_evaluation(
         refs: The benchmarks.
         methods: Names of methods.
         trains_mapping: LinCIR's mapping network is trained first.
+        trains_network: The reformulation network is trained first.
 
     Raises:
         ValueError: says what is missing, and what to set.
     """
     require_benchmarks(refs)
     families = tuple(dict.fromkeys(ref.load().family for ref in refs))
-    require_methods(profile, methods, families, trains_mapping=trains_mapping)
+    require_methods(
+        profile,
+        methods,
+        families,
+        trains_mapping=trains_mapping,
+        trains_network=trains_network,
+    )
     for ref in refs:
         require_texts(profile, ref)
     require_root(profile)

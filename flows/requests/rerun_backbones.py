@@ -21,6 +21,14 @@ from flows.forms import (
 )
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_collections, require_evaluation, require_out
+from flows.requests.combinations import (
+    NOTHING,
+    ONLY,
+    Combination,
+    NetworkPlan,
+    Vary,
+    combinations,
+)
 from models.retrieval.methods import METHODS, needs
 from tasks.artifact_keys import artifact_key
 from tasks.methods import left_out, runnable_methods
@@ -56,6 +64,8 @@ class RerunRequest:
         methods: Names of methods.
         left_out: Where no methods were named: those that cannot run, each with its reason.
         mapping: How a mapping network is trained first; None where none is needed.
+        network: The reformulation network that is trained first; None where none is.
+        varied: What tells the evaluation from others on its backbone, in words; often empty.
         out: Folder for the report and the submission files.
     """
 
@@ -67,11 +77,18 @@ class RerunRequest:
     left_out: Mapping[str, str]
     mapping: MappingPlan | None
     out: Path
+    network: NetworkPlan | None = None
+    varied: str = ""
 
     def with_mapping(self, checkpoint: str) -> RerunRequest:
         """The same with a mapping network for the backbone."""
         own = self.profile.mapping.changed(checkpoint=checkpoint)
         return replace(self, profile=self.profile.changed(mapping=own))
+
+    def with_network(self, checkpoint: str) -> RerunRequest:
+        """The same with a reformulation network."""
+        own = self.profile.instructcir.changed(checkpoint=checkpoint)
+        return replace(self, profile=self.profile.changed(instructcir=own))
 
 
 def rerun_backbone(
@@ -111,11 +128,12 @@ def evaluate_matrix(
     mapping_captions: str = "",
     mapping_steps: int = 20_000,
     work: Work = PROFILE_WORK,
+    vary: Vary = NOTHING,
     profile: ProfileName = "tiny",
     settings: Overrides = None,
     out: str = "out/matrix",
 ) -> tuple[RerunRequest, ...]:
-    """Score every method on every benchmark with every backbone.
+    """Score every method on every benchmark with every backbone, and every combination of choices.
 
     Where no methods are named, all that can run do; the result lists the others with the reason.
 
@@ -125,12 +143,17 @@ def evaluate_matrix(
         mapping_captions: Captions that mapping networks are trained on, where a backbone needs
             one: a text or Parquet file, or the name of a captioned collection.
         mapping_steps: Optimiser steps of that training.
-        out: Folder for the reports, one below it per backbone.
+        vary: Lists of text generators, captioners, numbers of captions, prompts, and networks or
+            sets of triplets to train them on. Combinations share what they have in common: captions
+            of one captioner are made once.
+        out: Folder for the reports, one below it per backbone and combination.
     """
     if not backbones:
         raise ValueError('name at least one backbone: backbones=\'[{"name": "ViT-B-32", ...}]\'')
     plan = MappingPlan(mapping_captions, mapping_steps)
     chosen = with_choices(settings, captioning, work)
+    base = resolve_profile(profile, chosen)
+    families = {choice.ref(base).load().family for choice in benchmarks}
     return tuple(
         _request(
             backbone,
@@ -140,8 +163,10 @@ def evaluate_matrix(
             profile,
             chosen,
             Path(out, artifact_key(backbone.name or profile, backbone.pretrained)),
+            combination,
         )
         for backbone in backbones
+        for combination in combinations(vary, sorted(families))
     )
 
 
@@ -153,8 +178,9 @@ def _request(
     profile: str,
     settings: Values,
     out: Path,
+    combination: Combination = ONLY,
 ) -> RerunRequest:
-    """The evaluation on one backbone.
+    """The evaluation on one backbone, with one combination of what is varied.
 
     Raises:
         ValueError: there are no benchmarks, or a method that was named needs a mapping network and
@@ -164,11 +190,14 @@ def _request(
         raise ValueError(
             'name at least one benchmark: benchmarks=\'[{"name": "cirr", "folder": "DIR"}]\''
         )
-    chosen = resolve_profile(profile, with_choices(settings, backbone))
+    chosen = resolve_profile(profile, {**with_choices(settings, backbone), **combination.settings})
+    if combination.name:
+        out = out / artifact_key(combination.name)
+    trains_network = combination.network is not None
     refs = tuple(choice.ref(chosen) for choice in benchmarks)
     families = {ref.load().family for ref in refs}
-    asked = tuple(methods) or tuple(runnable_methods(chosen))
-    out_of_reach = {} if methods else left_out(chosen)
+    asked = tuple(methods) or tuple(runnable_methods(chosen, trains_network))
+    out_of_reach = {} if methods else left_out(chosen, trains_network)
     needing = [m for m in asked if any(LINCIR in needs(METHODS[m], family) for family in families)]
     trains = bool(backbone.name and not backbone.mapping and needing)
     if trains and not mapping.captions:
@@ -184,7 +213,7 @@ def _request(
         trains = False
     if trains:
         _require_captions(chosen, mapping.captions)
-    require_evaluation(chosen, refs, asked, trains_mapping=trains)
+    require_evaluation(chosen, refs, asked, trains_mapping=trains, trains_network=trains_network)
     require_out(out)
     return RerunRequest(
         chosen,
@@ -195,6 +224,8 @@ def _request(
         out_of_reach,
         mapping if trains else None,
         out,
+        combination.network,
+        combination.name,
     )
 
 
