@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Final
 
@@ -25,6 +26,8 @@ def told(error: Exception) -> str:
         from storage.locations.access import s3_fault
 
         return escaped(s3_fault(error))
+    if said := _of_prefect_settings(error):
+        return escaped(said)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return escaped(f"{error.filename}: {error.strerror.lower()}")
     if isinstance(error, _OURS):
@@ -38,6 +41,20 @@ def _is_of_s3(error: Exception) -> bool:
     """Whether the client of S3 raised it, or s3fs in the client's place."""
     causes = (error, error.__cause__)
     return any(type(cause).__module__.startswith("botocore.") for cause in causes)
+
+
+def _of_prefect_settings(error: Exception) -> str:
+    """The variables of the environment that Prefect refuses; empty for any other error."""
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is None or not isinstance(error, pydantic.ValidationError):
+        return ""
+    refused = [
+        f"{name}={value!r}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
+        for fault in error.errors()
+        for name, value in os.environ.items()
+        if name.startswith("PREFECT_") and value == str(fault["input"])
+    ]
+    return "; ".join([*refused, "correct or unset it"]) if refused else ""
 
 
 def _is_unavailable(error: Exception) -> bool:

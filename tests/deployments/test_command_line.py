@@ -506,3 +506,14 @@ def test_ingest_refuses_what_is_not_there_and_names_that_are_none(
     image = tmp_path / "a.png"
     Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(image)
     assert "letters, digits" in refusal(capsys, "ingest", str(image), "--name", "a/b", root)
+
+
+def test_a_variable_that_prefect_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pydantic import TypeAdapter, ValidationError
+
+    from deployments.errors import told
+
+    monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "LOUD")
+    with pytest.raises(ValidationError) as refused:
+        TypeAdapter(int).validate_python("LOUD")
+    assert told(refused.value).startswith("PREFECT_LOGGING_LEVEL='LOUD': input should be a valid")
