@@ -43,6 +43,7 @@ COMMANDS = {
     "import": Command("import_", "read files that others published: triplets, texts, ..."),
     "export": Command("export", "write what is stored in the forms that others read"),
     "leaderboard": Command("leaderboard", "show the scores in the ledger"),
+    "compare": Command("compare", "the same queries by two methods, side by side, as a page"),
     "paper": Command("paper", "fill a paper's tables and figures: measured next to published"),
     "methods": Command("methods", "list the methods and their needs"),
     "cache": Command("cache", "list or verify the tables: captions, edits, features, scores"),

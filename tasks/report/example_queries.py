@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -20,6 +20,8 @@ STRIPS: Final = 6
 """Queries shown per benchmark: half found at rank one where there are as many, half not."""
 TOP: Final = 6
 """Ranked images shown per query."""
+Place = tuple[str, int]
+"""Category of a query, and its row in it."""
 Texts = tuple[tuple[str, ...], tuple[str, ...], str]
 """Captions, edited captions and added objects of a query."""
 
@@ -28,15 +30,33 @@ def example_queries(stage: RankingStage) -> tuple[Strip, ...]:
     """A few found and a few missed queries of a ranking, evenly drawn, with all their texts."""
     ranked = read_ranking(stage)
     query_set = load_query_set(stage.root, stage.benchmark)
-    places = _chosen(ranked, query_set)
-    wanted = {name for place in places for name in _names(ranked, *place)}
+    return strips_of(stage, ranked, query_set, _chosen(ranked, query_set))
+
+
+def strips_of(
+    stage: RankingStage,
+    ranked: RankedLists,
+    query_set: QuerySet,
+    places: Sequence[Place],
+    top: int = TOP,
+) -> tuple[Strip, ...]:
+    """Some queries of a ranking with all their texts, in the order given.
+
+    Args:
+        stage: The ranking's stage.
+        ranked: The ranking.
+        query_set: The benchmark's queries.
+        places: Category, and the query's row in it.
+        top: Ranked images shown per query.
+    """
+    wanted = {name for place in places for name in _names(ranked, *place, top)}
     pictures = _thumbnails(stage, query_set, wanted)
     texts = _texts(stage, query_set)
     pictures |= {
         name: replace(nothing(), alt=f"image {name} {query_set.unusable[name]}")
         for name in wanted & query_set.unusable.keys()
     }
-    return tuple(_strip(stage, ranked, pictures, texts, query_set, *place) for place in places)
+    return tuple(_strip(stage, ranked, pictures, texts, query_set, *p, top) for p in places)
 
 
 def _chosen(ranked: RankedLists, query_set: QuerySet) -> list[tuple[str, int]]:
@@ -49,25 +69,26 @@ def _chosen(ranked: RankedLists, query_set: QuerySet) -> list[tuple[str, int]]:
             if query_set.why_not_asked(query):
                 lacking.append((category, row))
                 continue
-            rank = _target_rank(ranked, category, row)
+            rank = target_rank(ranked, category, row)
             (hits if rank == 1 else misses).append((category, row))
     each = STRIPS // 2
     taken = evenly(hits, max(each, STRIPS - len(misses))) + evenly(misses, each)
     return [*lacking[:1], *taken][:STRIPS]
 
 
-def _target_rank(ranked: RankedLists, category: str, row: int) -> int | None:
+def target_rank(ranked: RankedLists, category: str, row: int) -> int | None:
+    """1-based rank of a query's best target; None where none was ranked."""
     view = ranked.views[category]
     targets = set(view.targets[row][view.targets[row] >= 0].tolist())
     found = [r for r, image in enumerate(ranked.lists[category][row], 1) if int(image) in targets]
     return found[0] if found else None
 
 
-def _names(ranked: RankedLists, category: str, row: int) -> list[str]:
+def _names(ranked: RankedLists, category: str, row: int, top: int) -> list[str]:
     view = ranked.views[category]
     query = view.queries[row]
-    top = [view.gallery[i] for i in ranked.lists[category][row][:TOP] if i >= 0]
-    return [query.reference, *top, *query.targets]
+    shown = [view.gallery[i] for i in ranked.lists[category][row][:top] if i >= 0]
+    return [query.reference, *shown, *query.targets]
 
 
 def _thumbnails(stage: RankingStage, query_set: QuerySet, names: set[str]) -> dict[str, Thumbnail]:
@@ -90,11 +111,12 @@ def _strip(
     query_set: QuerySet,
     category: str,
     row: int,
+    top: int,
 ) -> Strip:
     view = ranked.views[category]
     query = view.queries[row]
     targets = set(query.targets)
-    shown = [int(i) for i in ranked.lists[category][row][:TOP] if i >= 0]
+    shown = [int(i) for i in ranked.lists[category][row][:top] if i >= 0]
     results = tuple(
         Result(
             name=view.gallery[i],
@@ -120,9 +142,10 @@ def _strip(
         edits=edits,
         added=added,
         results=results,
-        target_rank=_target_rank(ranked, category, row),
+        target_rank=target_rank(ranked, category, row),
         failures=(why.removeprefix("reference image: "),) if why else (),
         missed=missed,
+        judged=bool(query.targets),
     )
 
 
