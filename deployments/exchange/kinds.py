@@ -15,6 +15,7 @@ from typing import Final, Literal
 KINDS: Final[Mapping[str, str]] = {
     "texts": "captions, edited captions and added objects of a benchmark",
     "triplets": "sets of triplets to train on: LAION-CIR, LaSCo, CoVR, MegaPairs and others",
+    "features": "vectors of images, and SEARLE's pseudo tokens",
 }
 """Kind -> a few words for the help; the module is `deployments.exchange.KIND`."""
 

@@ -12,11 +12,12 @@ from typing import Any, Final, Literal
 
 from storage.collections.collection import Collection
 from storage.exchange.sources import ExchangeError, SourceFile
-from storage.exchange.triplet_forms import FORMS, PublishedTriplet, read_triplets, stem_of
+from storage.exchange.triplet_forms import FORMS, PublishedTriplet, read_triplets
 from storage.locations.location import Location
 from storage.tables.plans import Shard
 from storage.tables.schemas import OK
 from storage.tables.table import Table, open_table
+from tasks.image_names import ImageNames
 from tasks.training.leak_guard import usable_rows
 from tasks.training.triplet_sets import TripletSet
 
@@ -48,42 +49,6 @@ class Imported:
     first_missing: str
 
 
-class ImageNames:
-    """The images of a collection by the names that published files give them."""
-
-    def __init__(self, root: str, collection: str, form: str) -> None:
-        self._name = FORMS[form].name
-        self._by_stem: dict[str, list[tuple[str, str]]] = {}
-        rows = usable_rows(root, collection)
-        self.classes = dict(rows.select("image_id", "meta_class").iter_rows())
-        for image, path in rows.select("image_id", "path").iter_rows():
-            self._by_stem.setdefault(self._name(stem_of(path)), []).append((path, image))
-
-    def find(self, name: str) -> str | None:
-        """The image of a name; None where the collection lacks it.
-
-        A name with folders means the file below these folders, as far as they are known here.
-
-        Raises:
-            ExchangeError: several different images have the name.
-        """
-        if name in self.classes:
-            return name
-        found = self._by_stem.get(self._name(stem_of(name)), [])
-        folders = [part for part in name.split("/")[:-1] if part not in ("", ".")]
-        images = {image for _, image in found}
-        while len(images) > 1 and folders:
-            below = "/" + "/".join(folders) + "/"
-            images = {i for path, i in found if below in f"/{path.replace('!', '/')}"}
-            folders = folders[1:] if not images else []
-        if len(images) > 1:
-            raise ExchangeError(
-                f"{name} may be {' or '.join(sorted(p for p, i in found if i in images)[:3])}: "
-                "give a collection with one of them"
-            )
-        return next(iter(images), None)
-
-
 def import_triplets(
     root: str,
     sources: Sequence[SourceFile],
@@ -110,7 +75,7 @@ def import_triplets(
     Raises:
         ExchangeError: a record does not fit, images are absent, or no triplet is left.
     """
-    names = ImageNames(root, collection, form)
+    names = ImageNames(root, collection, FORMS[form].name)
     placed = itertools.islice(_all(sources, form, fields), limit)
     counted = _Counted(names, collection, texts)
     # Rows are joined before anything is published, so that a file that is refused leaves nothing.
