@@ -128,7 +128,7 @@ def _score_trained(
         folder / "trained",
         "InstructCIR, trained in this demo",
     )
-    shown = ("report", "scores", "main_metrics", "stages")
+    shown = ("report", "scores", "main_metrics", "differs", "stages")
     return {
         "checkpoint": checkpoint,
         "triplet_report": trained["triplets"]["report"],

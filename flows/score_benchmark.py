@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,9 +56,11 @@ class Outcome(Scored):
 
     Attributes:
         report: the HTML file.
+        differs: benchmark -> method -> what tells its row from others of it in the ledger.
     """
 
     report: Path
+    differs: Mapping[str, Mapping[str, str]]
 
     def as_json(self) -> dict[str, Any]:
         """A summary as plain JSON."""
@@ -77,6 +79,7 @@ class Outcome(Scored):
                     for item in self.benchmarks
                 },
             },
+            "differs": {name: dict(own) for name, own in self.differs.items() if own},
             "scores": {
                 item.ref.title: {name: dict(scores.metrics) for name, scores in item.scores.items()}
                 for item in self.benchmarks
@@ -110,7 +113,8 @@ def evaluate(
     scored = rank_and_score(profile, refs, methods, out, hidden_methods, retry_failed)
     data = report_data(profile, scored.benchmarks, scored.log.stages, title, commands)
     report = write_report(data, out)
-    outcome = Outcome(scored.benchmarks, scored.log, scored.submissions, report)
+    differs = {s.name: {r.method: r.differs for r in s.rows if r.differs} for s in data.sections}
+    outcome = Outcome(scored.benchmarks, scored.log, scored.submissions, report, differs)
     _show(data, outcome, recognised_name(profile.query_encoder))
     return outcome
 

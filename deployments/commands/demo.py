@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     ran = run_flow(demo, {"out": str(out), "seed": arguments.seed}, out / "prefect")
     summary = ran.result
     show_stages(summary["stages"])
-    show_scores(summary["scores"], summary["main_metrics"])
+    show_scores(summary["scores"], summary["main_metrics"], summary["differs"])
     console.print(f"\n{ran.in_words}")
     _show_trained(summary["trained"])
     console.print("submission files: " + (", ".join(summary["submissions"]) or "none"))
@@ -45,24 +45,29 @@ def _show_trained(trained: dict[str, Any]) -> None:
         f"\n[bold]InstructCIR, trained just now[/] on {trained['triplets']} generated triplets, "
         f"{trained['steps']} steps (the shipped network above saw more):"
     )
-    show_scores(trained["scores"], trained["main_metrics"])
+    show_scores(trained["scores"], trained["main_metrics"], trained["differs"])
     console.print(f"its report: {trained['report']}", highlight=False)
     console.print(f"its triplets: {trained['triplet_report']}", highlight=False)
 
 
 def show_scores(
-    scores: dict[str, dict[str, dict[str, float]]], main_metrics: dict[str, str]
+    scores: dict[str, dict[str, dict[str, float]]],
+    main_metrics: dict[str, str],
+    differs: dict[str, dict[str, str]],
 ) -> None:
-    """The main metric of each method on each benchmark."""
+    """The main metric of each method on each benchmark, and what tells its row from others."""
     from rich.table import Table
 
     for collection, methods in scores.items():
         if not methods:
             continue
-        metric = main_metrics[collection]
+        metric, told = main_metrics[collection], differs.get(collection, {})
         table = Table(title=f"{collection}: {metric}", box=None, title_justify="left")
         table.add_column("method")
         table.add_column("%", justify="right")
+        if told:
+            table.add_column("what differs")
         for name, metrics in sorted(methods.items(), key=lambda pair: -pair[1][metric]):
-            table.add_row(name, f"{metrics[metric]:.2f}")
+            words = [told.get(name, "")] if told else []
+            table.add_row(name, f"{metrics[metric]:.2f}", *words)
         console.print(table)

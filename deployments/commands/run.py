@@ -178,8 +178,8 @@ def _sum_up(result: dict[str, Any]) -> None:
         if key == "scores":
             from deployments.commands.demo import show_scores
 
-            show_scores(value, result["main_metrics"])
-        elif key not in ("stages", "main_metrics") and value not in (None, [], {}):
+            show_scores(value, result["main_metrics"], result.get("differs", {}))
+        elif key not in ("stages", "costs", "main_metrics", "differs") and value not in (None, [], {}):
             print(f"{key}: {value if isinstance(value, str | int | float) else json.dumps(value)}")
 
 

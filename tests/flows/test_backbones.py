@@ -171,7 +171,7 @@ def test_a_matrix_scores_every_method_on_every_backbone(
         assert made["scores"][f"cirr-val on {name}"] == {m: scores[m] for m in ON_CLIP}
         assert made["scores"][own] == {"instructcir": scores["instructcir"]}
         assert Path(made["reports"][name]).is_file()
-    show_scores(made["scores"], made["main_metrics"])  # what the command line prints
+    show_scores(made["scores"], made["main_metrics"], {})  # what the command line prints
     shown = " ".join(capsys.readouterr().err.split())  # a narrow table breaks its title
     assert all(f"cirr-val on {name}" in shown for name in names)
     assert len({made["reports"][name] for name in names}) == 2
