@@ -12,7 +12,7 @@ import inspect
 import json
 import textwrap
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from deployments.display import console, show_stages
 from deployments.errors import UserError
@@ -82,6 +82,9 @@ FLOWS = {
     ),
     "demo": FlowEntry("flows.demo", "demo", "the whole story on the embedded world"),
 }
+
+UNSAID: Final = ("stages", "costs", "main_metrics", "differs")
+"""Parts of a result that `--json` prints alone, or that stand in tables."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -179,7 +182,7 @@ def _sum_up(result: dict[str, Any]) -> None:
             from deployments.commands.demo import show_scores
 
             show_scores(value, result["main_metrics"], result.get("differs", {}))
-        elif key not in ("stages", "costs", "main_metrics", "differs") and value not in (None, [], {}):
+        elif key not in UNSAID and value not in (None, [], {}):
             print(f"{key}: {value if isinstance(value, str | int | float) else json.dumps(value)}")
 
 

@@ -12,11 +12,11 @@ from tasks.scoring.selection import chosen, pivot
 ENCODER = {"model": "ViT-B-32", "dtype": "fp32", "preprocess": {"geometry": "target_pad"}}
 
 
-def captions(n: int, model: str = "local-0123456789ab") -> dict[str, Any]:
+def captions(n: int, model: str = "local-0123456789ab", seed: int = 0) -> dict[str, Any]:
     return {
         "producer": "cirflow/captions/1",
-        "captioner": {"engine": "transformers-blip2", "model": model},
-        "sampling": {"n": n, "mode": "nucleus"},
+        "captioner": {"engine": "transformers-blip2", "model": model, "dtype": "fp16"},
+        "sampling": {"n": n, "mode": "nucleus", "seed": seed, "prompt": ""},
     }
 
 
@@ -28,7 +28,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "generator": {"engine": "openai-server", "model": "gpt-x"},
         "prompt": {"prompt_sha256": "89e9a6fc" + "0" * 56},
         "step": "edit",
-        "settings": {"temperature": 0.5, "max_new_tokens": 48, "parsing": "strict"},
+        "settings": {"temperature": 0.5, "max_new_tokens": 48, "parsing": "strict", "seed": 3},
     },
     "edited": {
         "producer": "cirflow/query_features/1",
@@ -49,6 +49,8 @@ def ranking(gallery: str, query: str = "edited") -> dict[str, Any]:
         "norms": {},
         "similarity": "cosine",
         "exclude_reference": True,
+        "queries": "aaaaaaaaaaaa",
+        "galleries": "bbbbbbbbbbbb",
     }
 
 
@@ -62,15 +64,19 @@ def test_every_facet_is_told_from_specs() -> None:
         "captioner": "transformers-blip2 local-0123456789ab",
         "query_captions": "15 nucleus",
         "target_captions": "1 nucleus",
+        "captioning": "seed 0",
         "generator": "openai-server gpt-x",
         "edit_prompt": "prompt 89e9a6fc",
         "asked_about": "edits per_caption",
-        "answers": "temperature 0.5, 48 tokens",
+        "answers": "temperature 0.5, 48 tokens, seed 3",
         "texts": "annotated",
         "weights": "0.6 edited_captions | 1 captions, cosine",
         "preprocessing": "target_pad",
         "precision": "fp32",
         "reference": "taken out",
+        "engines": "captioner dtype fp16",
+        "versions": "captions/1 and query_features/1 and rewrites/2",
+        "data": "queries aaaaaaaa, gallery bbbbbbbb",
     }
 
 
@@ -99,6 +105,39 @@ def test_a_facet_that_one_row_lacks_is_none() -> None:
 def test_rows_that_agree_in_every_facet_are_told_by_their_run() -> None:
     rows = [entry("0123456789", {}), entry("abcdefghij", {})]
     assert differences(rows) == ["run 01234567", "run abcdefgh"]
+
+
+def test_rows_of_which_two_agree_in_every_facet_are_all_told_apart() -> None:
+    rows = [entry("0123456789", {"weights": "a"}), entry("abcdefghij", {"weights": "a"})]
+    assert differences([*rows, entry("klmnopqrst", {"weights": "b"})]) == [
+        "weights a, run 01234567",
+        "weights a, run abcdefgh",
+        "weights b",
+    ]
+
+
+def test_details_are_told_only_where_all_else_agrees() -> None:
+    rows = [
+        entry("a", {"generator": "x", "engines": "generator dtype fp16"}),
+        entry("b", {"generator": "y", "engines": "generator dtype fp32"}),
+    ]
+    assert differences(rows) == ["text generator x", "text generator y"]
+    third = entry("c", {"generator": "y", "engines": "generator dtype bf16"})
+    assert differences([*rows, third]) == [
+        "text generator x",
+        "text generator y, engines run with generator dtype fp32",
+        "text generator y, engines run with generator dtype bf16",
+    ]
+
+
+def test_captions_of_another_seed_are_told_apart() -> None:
+    specs = {**SPECS, "again": captions(15, seed=7), "targets again": {"captions": "again"}}
+    one = how_made(ranking("targets of 15"), specs.get)
+    other = how_made(ranking("targets again"), specs.get)
+    assert differences([entry("a", one), entry("b", other)]) == [
+        "captions drawn with seed 0",
+        "captions drawn with seed 0 and seed 7",
+    ]
 
 
 def test_a_late_fusion_names_the_facets_of_both_parts() -> None:
