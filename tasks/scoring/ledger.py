@@ -106,6 +106,16 @@ def _entry(row: Mapping[str, Any], spec_of: SpecOf) -> dict[str, Any]:
         "world": protocol.get("world", "real"),
         "protocol": protocol,
         "zero_shot": bool(protocol.get("zero_shot", True)),
-        "made": protocol.get("made") or how_made(json.loads(row["provenance"]), spec_of),
+        "made": _made(row, protocol.get("made", {}), spec_of),
         "metrics": {},
     }
+
+
+def _made(row: Mapping[str, Any], stored: Mapping[str, str], spec_of: SpecOf) -> Mapping[str, str]:
+    """How a row was made: as it says, or from the specs behind it where it lacks facets."""
+    if "data" in stored:
+        return stored
+    found = how_made(json.loads(row["provenance"]), spec_of)
+    known = {facet: words for facet, words in found.items() if words != NOT_RECORDED}
+    apart = {facet: stored[facet] for facet in ("trained_on", "texts") if facet in stored}
+    return {**found, **stored, **known, **apart}

@@ -84,11 +84,15 @@ def engine_details(spec: Spec) -> str:
 def listed(values: Spec, without: Sequence[str]) -> str:
     """The single values of a mapping in words, hashes shortened."""
     shown = {
-        name: str(value)[:8] if name.endswith("sha256") else str(value)
+        name: str(value)[:8] if name.endswith("sha256") else _plain(value)
         for name, value in sorted(values.items())
         if name not in without and value != "" and isinstance(value, str | int | float)
     }
     return ", ".join(f"{name} {value}" for name, value in shown.items())
+
+
+def _plain(value: str | float) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def version(spec: Spec) -> str:
@@ -121,7 +125,7 @@ def answers(settings: Spec) -> str:
     if "temperature" not in settings:  # imported
         return f"{settings['parsing']} as imported"
     words = [f"temperature {settings['temperature']:g}", f"{settings['max_new_tokens']} tokens"]
-    words += [f"{name} {settings[name]}" for name in ("top_p", "seed") if name in settings]
+    words += [f"{name} {settings[name]:g}" for name in ("top_p", "seed") if name in settings]
     if settings.get("parsing", "strict") != "strict":
         words.append(str(settings["parsing"]))
     return ", ".join(words)
