@@ -1,7 +1,7 @@
 """Read files that others made: captions and edits of a benchmark, triplets, vectors of images.
 
-Ids and texts are compared with the benchmark or collection; a file that does not fit is refused with its record
-named. What is imported has a key of its own and never mixes with what is made here.
+Ids and texts are compared with the benchmark or collection; a file that does not fit is refused
+with its record named. What is imported has a key of its own and never mixes with what is made here.
 
 example: score CIReVL and LDRE with LDRE's published edits of CIRCO, asking no model
 

@@ -31,7 +31,7 @@ Images are named by their paths in the collection; only triplets with a text are
 def add_import(parser: argparse.ArgumentParser) -> None:
     """Options of `cirflow import triplets`."""
     parser.add_argument("files", nargs="+", help="JSON, JSON lines, CSV or Parquet")
-    parser.add_argument("--form", default="own", help="see below")
+    parser.add_argument("--form", default="own", help="see above")
     parser.add_argument("--collection", required=True, help="an ingested collection of the images")
     parser.add_argument("--out", required=True, help="file for the reference that training takes")
     parser.add_argument(

@@ -18,6 +18,7 @@ from storage.exchange.sources import ExchangeError, open_sources
 from storage.exchange.triplet_forms import to_record
 from storage.locations.location import Location
 from tasks.training.imported_triplets import Imported, exported, import_triplets
+from tasks.training.triplet_sets import TripletSet
 from tests.fakes.pictures import jpeg
 
 PATHS = [
@@ -225,3 +226,21 @@ def test_pickles_are_refused_with_the_safe_way(root: str, tmp_path: Path) -> Non
     (tmp_path / "mega.pkl").write_bytes(b"\x80\x04]\x94.")
     with pytest.raises(ExchangeError, match=r"-m storage\.exchange\.plain_pickle"):
         load(root, tmp_path / "mega.pkl", "megapairs")
+
+
+def test_a_network_is_trained_on_an_imported_set(triplets: TripletSet, tmp_path: Path) -> None:
+    """What was generated is exported, imported again, and trained on; the card names the file."""
+    from tasks.training.instructcir import train_reformulation_network
+    from tasks.training.run_settings import RunSettings
+    from tests.fakes.triplet_tables import COLLECTION, small_job
+
+    root, file = triplets.root, tmp_path / "set.jsonl"
+    write_records(file, (to_record("megapairs", each) for each in exported(triplets)))
+    found = import_triplets(root, open_sources([file]), "megapairs", COLLECTION, fields={})
+    same = [(t.reference, t.text, t.target) for t in triplets.triplets()]
+    assert [(t.reference, t.text, t.target) for t in found.triplets.triplets()] == same
+    job = small_job(root, found.triplets, training={"max_steps": 1})
+    done = train_reformulation_network.fn(job, RunSettings(accelerator="cpu", loggers=()), {})
+    card = Path(done["checkpoint"], "README.md").read_text()
+    assert "imported from set.jsonl, sha256" in card
+    assert "generated" not in card.split("## Validation")[0]
