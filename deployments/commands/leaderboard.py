@@ -144,7 +144,8 @@ def _print_lines(numbers: tuple[str, ...], lines: list[_Line]) -> None:
     ]
     columns = []
     for place, column in enumerate(zip(*texts, strict=True)):
-        width, is_number = max(map(len, column)), 2 <= place < len(texts[0]) - 1
+        width = max(map(len, column))
+        is_number = 2 <= place < len(texts[0]) - 1 and not any(" " in cell for cell in column[1:])
         if any(column[1:]):
             columns.append([f"{text:{'>' if is_number else '<'}{width}}" for text in column])
     heading, *rows = ("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))

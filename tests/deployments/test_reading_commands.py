@@ -460,6 +460,61 @@ def test_leaderboard_labels_what_is_not_zero_shot(
         "cvsi": True, "instructcir": False, "lincir": True}  # fmt: skip
 
 
+def twice(root: Path) -> None:
+    """One method with two networks, and another method."""
+    shipped = {"network": "a23c4bb8", "texts": "annotated", "data": "same"}
+    again = {**shipped, "network": "8e5e1e81"}
+    record(root, "a" * 8, "instructcir", 88.33, "embedded", made=shipped)
+    record(root, "b" * 8, "instructcir", 61.67, "embedded", made=again)
+    record(root, "c" * 8, "lincir", 70.0, "embedded", made={"texts": "annotated", "data": "same"})
+
+
+def test_leaderboard_tells_rows_of_one_method_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twice(tmp_path)
+    main(["leaderboard", "--root", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("70.00")[0].split()[0] for line in lines[2:5]] == [
+        "instructcir", "lincir", "instructcir"]  # fmt: skip
+    assert lines[1].index("what differs") == lines[2].index("network") == lines[4].index("network")
+    assert lines[2].endswith("88.33  network a23c4bb8")
+    assert lines[3].endswith("70.00")
+    assert lines[4].endswith("61.67  network 8e5e1e81")
+    main(["leaderboard", "--root", str(tmp_path), "--json"])
+    told = {each["run"][0]: each["differs"] for each in json.loads(capsys.readouterr().out)}
+    assert told == {"a": "network a23c4bb8", "b": "network 8e5e1e81", "c": ""}
+
+
+def test_leaderboard_chooses_rows_by_a_facet_and_lays_them_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twice(tmp_path)
+    main(["leaderboard", "--root", str(tmp_path), "--where", "network=8e5"])
+    assert capsys.readouterr().out.splitlines()[2].endswith("61.67  network 8e5e1e81")
+    main(["leaderboard", "--root", str(tmp_path), "--by", "network"])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:4]]
+    assert lines == [
+        ["method", "backbone", "8e5e1e81", "a23c4bb8", "none"],
+        ["instructcir", "ViT-B-32", "openai", "61.67", "88.33"],
+        ["lincir", "ViT-B-32", "openai", "70.00"],
+    ]
+    assert main(["leaderboard", "--root", str(tmp_path), "--by", "netwrok"]) != 0
+    assert "did you mean 'network'" in capsys.readouterr().err
+
+
+def test_leaderboard_labels_texts_that_are_not_the_benchmarks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(tmp_path, "a" * 8, "cvsi", 31.25, "real", made={"texts": "generated", "data": "same"},
+           texts={"source": "generated", "content": "1"})  # fmt: skip
+    main(["leaderboard", "--root", str(tmp_path)])
+    _, heading, line, label, *_ = capsys.readouterr().out.splitlines()
+    assert "published" not in heading
+    assert line.endswith("31.25")  # CVSI's published number is of the annotated texts
+    assert label.strip() == "generated texts of queries"
+
+
 def test_leaderboard_without_scores_says_how_to_make_some(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

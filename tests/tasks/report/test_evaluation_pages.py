@@ -90,6 +90,19 @@ def test_methods_stand_best_first_beside_the_papers() -> None:
     assert "not comparable" in section_markdown(section(), REPORT, embedded=True)
 
 
+def test_what_differs_stands_next_to_the_method() -> None:
+    from tasks.report.artifact import section_markdown
+
+    first, *others = section().rows
+    apart = replace(first, differs="network 1|2")
+    page = section_markdown(replace(section(), rows=(apart, *others)), REPORT, False)
+    head, _, *rows = table(page, "method")
+    assert head[:3] == ["method", "what differs", "recall@1"]
+    assert [cells[0] for cells in rows] == ["CVSI", "LinCIR"]
+    assert rows[0][1].startswith("network 1")
+    assert "what differs" not in section_markdown(section(), REPORT, False)
+
+
 def test_found_and_missed_queries_take_turns_with_their_targets_marked() -> None:
     from tasks.report.artifact import STRIPS, section_markdown
 

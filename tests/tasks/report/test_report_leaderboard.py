@@ -11,7 +11,7 @@ import pytest
 from tasks.report import text
 from tasks.report.records import Section
 from tests.fakes.report_data import ROWS, report, row
-from tests.fakes.report_pages import board_rows, column, read
+from tests.fakes.report_pages import Node, board_rows, column, read
 
 
 def two_decimals(value: float) -> str:
@@ -32,6 +32,21 @@ def test_a_caveat_and_what_was_trained_stand_under_the_name():
     assert shown["instructcir"].find("span", "best")
     assert not shown["cvsi"].find("span", "best")
     assert column(root, shown["instructcir"], "vs").words.startswith("+10.00")
+
+
+def test_what_differs_stands_next_to_the_method_and_how_rows_were_made_below():
+    made = {"network": "<1>", "trained on": "40 steps"}
+    rows = (row("a", "method", 40.0, differs="network <1>", made=made), row("b", "method", 30.0))
+    root = read(report(sections=(Section("s", "S", "mAP@5", rows),)))
+    shown = board_rows(root)
+    assert column(root, shown["a"], "What differs").words == "network <1>"
+    assert column(root, shown["b"], "What differs").words == ""
+    cells = [child for child in shown["a"].children if isinstance(child, Node)]
+    assert cells[1] is column(root, shown["a"], "What differs")
+    (table,) = root.find("table", "made")
+    assert [line.words for line in table.find("tr")] == ["A network <1> trained on 40 steps"]
+    assert not read(report()).find("table", "made")
+    assert not read(report()).find("td", "differs")
 
 
 def test_every_measured_number_is_there_rounded():
