@@ -67,6 +67,13 @@ def evaluate_matrix(asked: tuple[RerunRequest, ...]) -> dict[str, Any]:
     made = [rerun(each) for each in asked]
     _show(made)
     return {
+        "costs": {
+            rerun.title: {
+                item.ref.title: {name: cost.as_json() for name, cost in item.costs.items()}
+                for item in rerun.outcome.benchmarks
+            }
+            for rerun in made
+        },
         "reports": {rerun.title: str(rerun.outcome.report) for rerun in made},
         "left out": {
             rerun.title: dict(rerun.asked.left_out) for rerun in made if rerun.asked.left_out

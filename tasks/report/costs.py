@@ -110,12 +110,11 @@ def quality_svg(rows: Sequence[CostRow], metric: str) -> str:
 
 
 def _spread(points: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
-    """Heights of the names, at least a line apart, from below."""
+    """Heights of the names: those that stand near each other are at least a line apart."""
     values = [quality for _, quality, _ in points]
     line = max(max(values) - min(values), 1.0) / 18
     placed: list[tuple[float, float, str]] = []
-    lowest = float("-inf")
     for seconds, quality, name in sorted(points, key=lambda point: point[1]):
-        lowest = max(quality, lowest + line)
-        placed.append((seconds, lowest, name))
+        near = [height for other, height, _ in placed if seconds / 3 < other < seconds * 3]
+        placed.append((seconds, max([quality, *(height + line for height in near)]), name))
     return placed
