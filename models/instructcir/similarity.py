@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from math import ceil
+from math import ceil, sqrt
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,7 +29,6 @@ RANKED: Final = 20_000
 NARROWEST: Final = 0.01
 """Least width of a band: pairs outside of it are drawn and put away."""
 _SCALE: Final = 32_767
-_CHUNK: Final = 4096
 
 Accepts = Callable[[str, str], bool]
 """Tells whether two images may be a pair."""
@@ -61,20 +60,22 @@ class Similarity:
         wide = np.abs(vectors).max(axis=1, keepdims=True).astype(np.float64)
         if not (np.isfinite(wide).all() and (wide > 0).all()):
             raise ValueError("a feature is zero or not finite")
+        # Sums of products of 16 bit numbers are whole numbers below 2^53: exact in any order.
         self._codes = np.rint(vectors.astype(np.float64) * _SCALE / wide).astype(np.int16)
+        self._squares = [float(row @ row) for row in map(self._wide, range(len(ids)))]
+
+    def _wide(self, row: int) -> npt.NDArray[np.float64]:
+        return self._codes[row].astype(np.float64)
+
+    def cosine(self, one: str, other: str) -> float:
+        """The cosine of two images."""
+        a, b = self._row[one], self._row[other]
+        dot = float(self._wide(a) @ self._wide(b))
+        return dot / sqrt(self._squares[a] * self._squares[b])
 
     def of(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """The cosine of each pair."""
-        found: list[float] = []
-        for start in range(0, len(pairs), _CHUNK):
-            chunk = pairs[start : start + _CHUNK]
-            a = self._wide([self._row[one] for one, _ in chunk])
-            b = self._wide([self._row[other] for _, other in chunk])
-            found += _cosines(a, b).tolist()
-        return found
-
-    def _wide(self, rows: list[int]) -> npt.NDArray[np.int64]:
-        return self._codes[rows].astype(np.int64)
+        return [self.cosine(one, other) for one, other in pairs]
 
     def band(self, low: float, high: float) -> Callable[[Sequence[str], Accepts], Accepts]:
         """A rule: (a class's sorted images, other rule) -> pairs of the class in the band.
@@ -92,7 +93,7 @@ class Similarity:
             least, most = self._bounds(images, allowed, low, high)
 
             def accepts(one: str, other: str) -> bool:
-                return allowed(one, other) and least <= self.of([(one, other)])[0] <= most
+                return allowed(one, other) and least <= self.cosine(one, other) <= most
 
             return accepts
 
@@ -121,12 +122,6 @@ def _ranked(images: Sequence[str]) -> list[tuple[str, str]]:
         other = int(chance.random() * (len(images) - 1))
         pairs.append((images[one], images[other + (other >= one)]))
     return pairs
-
-
-def _cosines(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    dot, one, other = ((x * y).sum(axis=1).astype(np.float64) for x, y in ((a, b), (a, a), (b, b)))
-    cosines: npt.NDArray[np.float64] = dot / np.sqrt(one * other)
-    return cosines
 
 
 def spread(similarities: Sequence[float]) -> Mapping[str, float]:
