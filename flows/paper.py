@@ -23,10 +23,12 @@ from tasks.backbone_names import folders_of, recognised_name
 from tasks.redacted import redacting
 from tasks.report import text
 from tasks.report.markdown import markdown_table, plain
-from tasks.report.paper_files import Page, write_paper
-from tasks.report.papers import FilledTable, filled, paper_costs
+from tasks.report.paper_figures import instructcir_figures
+from tasks.report.paper_files import Figure, Page, write_paper
+from tasks.report.papers import Entry, FilledTable, filled, paper_costs
 from tasks.scoring.costs import recorded_costs
 from tasks.scoring.ledger import read_ledger
+from tasks.stages.rankings import RankingStage
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,12 @@ def paper(asked: PaperRequest) -> dict[str, Any]:
     left_out = {each.name: dict(each.asked.left_out) for each in made}
     costs = paper_costs(recorded_costs(entries) | _costs(made))
     tables = tuple(filled(t, entries, costs, left_out) for t in PAPER_TABLES[asked.paper])
+    rankings = [r for each in made for item in each.scored.benchmarks for r in item.rankings]
     page = Page(
         paper=asked.paper,
         title=PAPER_TITLES[asked.paper],
         tables=tables,
-        figures=(),
+        figures=_figures(asked.paper, entries, rankings),
         embedded=any(entry["world"] == "embedded" for entry in entries),
         created=text.now(),
     )
@@ -79,6 +82,13 @@ def paper(asked: PaperRequest) -> dict[str, Any]:
         "files": [str(file) for file in files],
         "page": str(path),
     }
+
+
+def _figures(
+    paper: str, entries: Sequence[Entry], rankings: Sequence[RankingStage]
+) -> tuple[Figure, ...]:
+    """The paper's figures that show results."""
+    return instructcir_figures(entries, rankings) if paper == "instructcir" else ()
 
 
 def _evaluations(asked: PaperRequest) -> Sequence[RerunRequest]:

@@ -21,12 +21,14 @@ from flows.forms import (
     with_choices,
 )
 from flows.profiles import EMBEDDED, resolve_profile
-from flows.requests.checks import require_methods, require_out, require_root
+from flows.requests.checks import require_methods, require_out, require_root, require_texts
 from flows.requests.rerun_backbones import LINCIR, RerunRequest, evaluate_matrix
 from models.retrieval.methods import METHODS, needs
 from models.retrieval.paper_tables import PAPER_TABLES
+from models.retrieval.published_results import TEST_TEXTS
 from storage.benchmarks.registry import FAMILIES
 from tasks.methods import runnable_methods
+from tasks.query_texts import GENERATED
 from tasks.settings import Profile
 
 
@@ -61,7 +63,26 @@ class PaperRequest:
             ValueError: says what is missing, and what to set.
         """
         asked = evaluate_matrix(benchmarks=list(benchmarks), **self.matrix)
-        return tuple(_only(each, self.methods) for each in asked)
+        made = [_only(each, self.methods) for each in asked]
+        return tuple(again for each in made for again in (each, *self._with_generated_texts(each)))
+
+    def _with_generated_texts(self, asked: RerunRequest) -> list[RerunRequest]:
+        """The table of annotated and generated test texts: the second half of its numbers."""
+        tables = (t for t in PAPER_TABLES[self.paper] if t.number == TEST_TEXTS)
+        wanted = {c.benchmark for table in tables for c in table.columns}
+        places = [
+            place
+            for place, ref in enumerate(asked.refs)
+            if ref.name in wanted and not ref.texts.are_replaced and ref.load().has_targets
+        ]
+        if "instructcir" not in asked.methods or not places:
+            return []
+        choices = [asked.choices[n].changed(texts=GENERATED) for n in places]
+        refs = tuple(choice.ref(asked.profile) for choice in choices)
+        for ref in refs:
+            require_texts(asked.profile, ref)
+        own = replace(asked, choices=tuple(choices), refs=refs, methods=("instructcir",))
+        return [replace(own, mapping=None)]
 
 
 def paper(

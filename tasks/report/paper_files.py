@@ -26,15 +26,15 @@ class Figure:
     Attributes:
         number: Number as printed.
         title: What it shows.
-        charts: Plots with what they show.
-        pairs: Queries answered by two methods, one beside the other.
-        reason: Why it is empty, and what would fill it.
+        charts: Plots.
+        strips: Answered queries.
+        reason: What is missing, why, and what would bring it; empty where nothing is.
     """
 
     number: str
     title: str
     charts: tuple[Chart, ...] = ()
-    pairs: tuple[tuple[Strip, Strip], ...] = ()
+    strips: tuple[Strip, ...] = ()
     reason: str = ""
 
 

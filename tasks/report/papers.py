@@ -15,15 +15,16 @@ from models.retrieval.methods import METHODS
 from models.retrieval.paper_tables import COSTS, Column, PaperTable, Row
 from models.retrieval.published_results import own_backbone, paper_backbone
 from storage.benchmarks.registry import BENCHMARKS
-from tasks.scoring.making import FACETS
+from tasks.query_texts import ANNOTATED
+from tasks.scoring.making import FACETS, differences
 from tasks.stages.rankings import REFORMULATED
 
 Entry = Mapping[str, Any]
 
 BY_FAMILY: Final = ("weights", "edit_prompt", "asked_about", "forms", "reference")
 """Facets that a method sets for each benchmark: they tell no two rows of a table apart."""
-NOTHING: Final = "-"
-"""A cell that the paper leaves empty."""
+TEXTS: Final = "texts"
+"""The facet that says which texts the queries have."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,9 @@ def filled(
         costs: What rankings cost, of those that are known.
         left_out: Methods that were left out on a backbone.
     """
-    known = [entry for entry in entries if _paper_name(entry)]
+    by_texts = any(TEXTS in row.needs for row in table.rows)
+    own = [e for e in entries if _paper_name(e) and (by_texts or annotated(e))]
+    known = [{**e, "differs": told} for e, told in zip(own, differences(own), strict=True)]
     published = tuple(_published(table, row, known, costs) for row in table.rows)
     used = {n.run for row in published for n in row.measured if n is not None}
     blocks: dict[tuple[str, str], list[Entry]] = {}
@@ -114,12 +117,12 @@ def filled(
         if entry["run"] not in used:
             blocks.setdefault((entry["world"], entry["backbone"]), []).append(entry)
     merged: dict[tuple[str, str], list[Entry]] = {}
-    for (world, backbone), own in blocks.items():
-        merged.setdefault((world, _base(backbone)), []).extend(own)
+    for (world, backbone), block in blocks.items():
+        merged.setdefault((world, _base(backbone)), []).extend(block)
     measured = [
         row
-        for (world, backbone), own in sorted(merged.items())
-        for row in _block(table, world, backbone, own, costs, (left_out or {}).get(backbone, {}))
+        for (world, backbone), block in sorted(merged.items())
+        for row in _block(table, world, backbone, block, costs, (left_out or {}).get(backbone, {}))
     ]
     return FilledTable(table, published, tuple(measured))
 
@@ -149,6 +152,11 @@ def _answers(entry: Entry, row: Row) -> bool:
     )
 
 
+def annotated(entry: Entry) -> bool:
+    """Whether the queries have the benchmark's own texts; earlier versions knew no others."""
+    return str(entry["made"].get(TEXTS, ANNOTATED)) == ANNOTATED
+
+
 def _reason(table: PaperTable, row: Row, entries: Sequence[Entry]) -> str:
     """Why a row of the paper has no measured numbers, and what would bring them."""
     method = METHODS[row.method]
@@ -167,7 +175,7 @@ def _reason(table: PaperTable, row: Row, entries: Sequence[Entry]) -> str:
     lacking = [name for name in wanted if name not in seen]
     if lacking:
         given = ", ".join(f'{{"name": "{name}", "folder": "DIR"}}' for name in lacking)
-        return f"{' and '.join(lacking)} with images: --set 'benchmarks=[{given}]'"
+        return f"not scored on {' and '.join(lacking)}; --set 'benchmarks=[{given}]' names them"
     if not any(paper_backbone(_base(entry["backbone"])) == row.backbone for entry in real):
         name, _, weights = own_backbone(row.backbone).partition(" ")
         return (
@@ -204,7 +212,8 @@ def _block(
             measured = tuple(_number(column, variant, costs) for column in table.columns)
             if any(measured):
                 labels = _labels(table, method, variant, len(variants) > 1)
-                rows.append(_measured_row(heading, labels, method, measured, _partly(measured)))
+                reason = _partly(table, measured, world)
+                rows.append(_measured_row(heading, labels, method, measured, reason))
         if not own:
             empty: tuple[Number | None, ...] = (None,) * len(table.columns)
             row = next(row for row in table.rows if row.method == method)
@@ -233,8 +242,20 @@ def _not_here(row: Row, backbone: str) -> str:
     return f"not scored on {backbone}: run the command again with this backbone"
 
 
-def _partly(measured: Sequence[Number | None]) -> str:
-    return "" if all(measured) else "an empty cell's benchmark or cost was not measured"
+def _partly(table: PaperTable, measured: Sequence[Number | None], world: str) -> str:
+    """Why some cells of a measured row are empty; empty where none is."""
+    lacking = [c for c, m in zip(table.columns, measured, strict=True) if m is None]
+    costs = [c for c in lacking if c.metric in COSTS]
+    drawn = [c for c in lacking if world == "embedded" and "/" in c.metric]
+    others = dict.fromkeys(c.group for c in lacking if c not in costs and c not in drawn)
+    said = [f"not scored on {' and '.join(others)}"] if others else []
+    if costs:
+        said.append(
+            "no cost where the method has no such part, or its tables are older than cost records"
+        )
+    if drawn:
+        said.append("the drawn world has other categories than FashionIQ's: blocks, charms, mixed")
+    return "; ".join(said)
 
 
 def _labels(
@@ -247,6 +268,9 @@ def _labels(
     told = [made[facet] for facet in needed if facet in made]
     if several and not told:
         told = [variant[0]["differs"]] if variant[0]["differs"] else []
+    if needed == [TEXTS]:
+        network = f"; network {made['network']}" if "network" in made else ""
+        return (f"{told[0]}{network}",)
     if len(table.labels) == 1:
         return (f"{title}, {', '.join(told)}" if told else title,)
     return (title, *told, *("",) * (len(table.labels) - 1 - len(told)))
