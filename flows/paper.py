@@ -14,6 +14,7 @@ from flows.requests import paper as requests
 from flows.requests.paper import PaperRequest
 from flows.requests.prepared import prepared_by
 from flows.requests.rerun_backbones import RerunRequest
+from flows.running import RunLog, run_stages
 from flows.score_benchmark import Scored, rank_and_score
 from flows.train_mapping import train_mapping_for
 from models.retrieval.paper_tables import PAPER_TABLES, PAPER_TITLES
@@ -23,12 +24,12 @@ from tasks.backbone_names import folders_of, recognised_name
 from tasks.redacted import redacting
 from tasks.report import text
 from tasks.report.markdown import markdown_table, plain
-from tasks.report.paper_figures import instructcir_figures
+from tasks.report.paper_figures import SWEPT, cvsi_figures, instructcir_figures
 from tasks.report.paper_files import Figure, Page, write_paper
 from tasks.report.papers import Entry, FilledTable, filled, paper_costs
 from tasks.scoring.costs import recorded_costs
+from tasks.scoring.figure_four import FigureFour, plan_figure, read_figure
 from tasks.scoring.ledger import read_ledger
-from tasks.stages.rankings import RankingStage
 
 
 @dataclass(frozen=True)
@@ -57,17 +58,18 @@ def paper(asked: PaperRequest) -> dict[str, Any]:
     left_out = {each.name: dict(each.asked.left_out) for each in made}
     costs = paper_costs(recorded_costs(entries) | _costs(made))
     tables = tuple(filled(t, entries, costs, left_out) for t in PAPER_TABLES[asked.paper])
-    rankings = [r for each in made for item in each.scored.benchmarks for r in item.rankings]
+    log = RunLog()
     page = Page(
         paper=asked.paper,
         title=PAPER_TITLES[asked.paper],
         tables=tables,
-        figures=_figures(asked.paper, entries, rankings),
+        figures=_figures(asked, entries, made, log),
         embedded=any(entry["world"] == "embedded" for entry in entries),
         created=text.now(),
     )
     files = write_paper(page, asked.out)
-    stages = [stage.as_json() for each in made for stage in each.scored.log.stages]
+    logs = [*(each.scored.log for each in made), log]
+    stages = [stage.as_json() for each in logs for stage in each.stages]
     path = (asked.out / "page.html").resolve()
     publish_markdown(
         artifact_key("paper", asked.paper),
@@ -85,10 +87,26 @@ def paper(asked: PaperRequest) -> dict[str, Any]:
 
 
 def _figures(
-    paper: str, entries: Sequence[Entry], rankings: Sequence[RankingStage]
+    asked: PaperRequest, entries: Sequence[Entry], made: Sequence[Made], log: RunLog
 ) -> tuple[Figure, ...]:
     """The paper's figures that show results."""
-    return instructcir_figures(entries, rankings) if paper == "instructcir" else ()
+    if asked.paper == "cvsi":
+        return cvsi_figures(_swept(made[0], asked.target_captions, log) if made else {})
+    rankings = [r for each in made for item in each.scored.benchmarks for r in item.rankings]
+    return instructcir_figures(entries, rankings)
+
+
+def _swept(made: Made, target_captions: int, log: RunLog) -> dict[str, FigureFour]:
+    """Figure 4 of CVSI on the first backbone: sweeps over weights, from cached features."""
+    found = {}
+    profile = made.asked.profile
+    for item in made.scored.benchmarks:
+        if "cvsi" in item.scores and item.ref.name in SWEPT:
+            most = target_captions if item.ref.name == SWEPT[0] else 0
+            plan = plan_figure(profile, item.ref, targets=most)
+            run_stages(plan.stages, log, profile.allow_gaps)
+            found[item.ref.name] = read_figure(plan)
+    return found
 
 
 def _evaluations(asked: PaperRequest) -> Sequence[RerunRequest]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from flows.form_fields import Values
 from flows.forms import (
@@ -44,6 +46,7 @@ class PaperRequest:
         demo: Folder of the demo whose drawn world is scored on; None where none is.
         seed: Seed of the drawn world.
         methods: Methods that are scored where they can run.
+        target_captions: Largest number of captions of a target image in a sweep; 0: no sweep.
         out: Folder for the page and the tables.
     """
 
@@ -54,6 +57,7 @@ class PaperRequest:
     demo: Path | None
     seed: int
     methods: tuple[str, ...]
+    target_captions: int
     out: Path
 
     def evaluations(self, benchmarks: Sequence[BenchmarkChoice]) -> tuple[RerunRequest, ...]:
@@ -95,6 +99,7 @@ def paper(
     mapping_steps: int = 20_000,
     work: Work = PROFILE_WORK,
     make: bool = True,
+    target_captions: Annotated[int, Field(ge=0, le=100)] = 15,
     demo: str = "out/demo",
     seed: int = 0,
     profile: ProfileName = "tiny",
@@ -115,6 +120,8 @@ def paper(
             one: a text or Parquet file, or the name of a captioned collection.
         mapping_steps: Optimiser steps of that training.
         make: Make what is missing; otherwise the page shows what the ledger holds.
+        target_captions: Largest number of captions of a target image in CVSI's Figure 4c; 0 leaves
+            that figure out.
         demo: Folder of `cirflow demo`; its world is drawn where it is missing.
         seed: Seed of the drawn world.
         out: Folder for the page and the tables; empty: out/paper/PAPER.
@@ -146,6 +153,7 @@ def paper(
         folder if draws else None,
         seed,
         wanted,
+        target_captions,
         place,
     )
     if asked.benchmarks:

@@ -13,7 +13,7 @@ import polars as pl
 from models.retrieval.methods import METHODS
 from storage.locations.location import Location
 from tasks.report import text
-from tasks.report.charts import Chart
+from tasks.report.charts import Chart, Contours
 from tasks.report.papers import FilledRow, FilledTable
 from tasks.report.records import Strip
 from tasks.report.render import render_page
@@ -33,9 +33,14 @@ class Figure:
 
     number: str
     title: str
-    charts: tuple[Chart, ...] = ()
+    charts: tuple[Chart | Contours, ...] = ()
     strips: tuple[Strip, ...] = ()
     reason: str = ""
+
+    @property
+    def anchor(self) -> str:
+        """Its place in a page."""
+        return f"figure-{self.number.replace(' ', '-')}"
 
 
 @dataclass(frozen=True)
