@@ -142,7 +142,6 @@ class ServerSession:
 
     async def ask(self, question: Question) -> Outcome:
         """The outcome of one question: whatever happens, an outcome."""
-        self._meter.add(Spent(questions=1))
         attempts = 0
 
         async def attempt() -> Outcome:
@@ -155,6 +154,8 @@ class ServerSession:
                     gave_up=True,
                 )
             attempts += 1
+            if attempts == 1:
+                self._meter.add(Spent(questions=1))
             if 1 < attempts == self._settings.attempts:
                 made = await self._ask_alone(question, attempts)
             else:

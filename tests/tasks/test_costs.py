@@ -107,6 +107,7 @@ def test_calls_of_a_shard_that_fails_are_wasted(root: str) -> None:
     assert lost
     assert totals(cost) == (lost, 0, 0)
     assert cost.made.calls == 0
+    assert 0 < cost.wasted.questions <= lost  # what was given up unasked is not a question
     books = Books(difference)
     with FakeOpenAIServer(then=books) as server:
         again = stage_of(root, server, PAIRS)
