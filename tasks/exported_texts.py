@@ -16,7 +16,7 @@ from storage.exchange.sources import ExchangeError
 from storage.exchange.texts import FIELDS, QueryTexts, Texts
 from storage.tables.plans import IncompleteTable
 from storage.tables.schemas import OK
-from tasks.imported_texts import imported_texts
+from tasks.imported_texts import imported_texts, is_single
 from tasks.planner import plan_evaluation
 from tasks.query_sets import BenchmarkRef, load_query_set
 from tasks.settings import Profile
@@ -133,11 +133,14 @@ def _add_made(
     rewrites: RewriteStage | None,
 ) -> None:
     said = captions_of(captions, sorted({captions.key_of(item) for item in items.values()}))
-    single = captions.sampling.n == 1
+    drawn_alone = is_single(captions.sampling)
+    single = rewrites is not None and rewrites.step == "edit" and rewrites.content == "first"
     for (_, query_id), item in items.items():
         own, query = said.get(captions.key_of(item), []), found[query_id]
-        if own:
-            query["single_caption" if single else "captions"] = own[0] if single else tuple(own)
+        if own and (drawn_alone or single):
+            query["single_caption"] = own[0]
+        if own and not drawn_alone:
+            query["captions"] = tuple(own)
         if rewrites and own:
             readings = item.texts[:1]
             asked = rewrites.requests_of(replace(item, texts=readings), own)
