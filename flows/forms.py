@@ -94,7 +94,11 @@ class Backbone(Clip):
         return super().settings() | ({"mapping.checkpoint": self.mapping} if self.mapping else {})
 
 
-_ENGINES: Final = engine_kinds(CaptionerSettings)
+_ENGINES: Final = {
+    name: kind
+    for name, kind in engine_kinds(CaptionerSettings).items()
+    if "model" in kind.model_fields  # imported texts are chosen by settings
+}
 
 
 class Captioner(Settings):

@@ -13,7 +13,7 @@ class ImportedEngine(EngineSettings):
     """Texts that `cirflow import texts` stored; a query or image without one is a failed row."""
 
     engine: Literal["imported"] = "imported"
-    texts: str
+    texts: str = ""
     """Key of the import, as `cirflow import texts` prints it."""
 
     @property

@@ -128,6 +128,20 @@ def test_three_methods_are_scored_from_ldres_file_without_a_model(
     files = done.source.partition("; licence")[0]
     assert (shown["captioner"], shown["generator"]) == (f"imported {files}", f"imported {files}")
     assert "edit_prompt" not in shown
+    made, imported = place.more.with_name("made.jsonl"), place.more.with_name("imported.jsonl")
+    export_texts(profile, place.ref, "own", made)  # from the stages' tables
+    export_texts(profile, place.ref, "own", imported, done.key)
+    assert rows_of(made) == [stripped(row) for row in rows_of(imported)]
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    rows = map(json.loads, path.read_text().splitlines())
+    return sorted(rows, key=lambda row: (row.get("query_id", ""), row.get("image", "")))
+
+
+def stripped(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose edits were read as a model's replies."""
+    return {**row, **({"edits": [e.strip() for e in row["edits"]]} if "edits" in row else {})}
 
 
 def require_vectors(plan: EvaluationPlan, place: Place) -> None:
