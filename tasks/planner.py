@@ -271,7 +271,7 @@ class _Builder:
             queries=self._known_queries(),
             encoder=self.profile.query_encoder,
             images=self._image_features("references"),
-            cvsi=self.profile.cvsi,
+            cvsi=self.profile.cvsi.changed(target_captions=0),  # a query has none
             mapping=self._mapping(needs),
             captions=self._captions("references", single) if captioned else None,
             edits=self._edits(family, "single_edit" in needs) if edits else None,

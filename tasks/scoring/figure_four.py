@@ -15,7 +15,7 @@ from tasks.planner import plan_evaluation
 from tasks.query_sets import BenchmarkRef
 from tasks.scoring.sweeps import SweepStage, grid_points, setting, weight_grid
 from tasks.settings import Profile
-from tasks.stages.stage import Stage, inputs_of
+from tasks.stages.stage import Stage, in_order
 
 TARGET_CAPTIONS = 15
 """Largest N of the paper's curve."""
@@ -39,10 +39,8 @@ class FigurePlan:
 
     @property
     def stages(self) -> list[Stage]:
-        """Everything to be made, inputs first and each of their tables once."""
-        sweeps = (self.plane, *self.targets)
-        inputs = {(each.table_name, each.spec_key): each for each in inputs_of(sweeps)}
-        return [*inputs.values(), *sweeps]
+        """Everything to be made, inputs first."""
+        return in_order((self.plane, *self.targets))
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class Ran:
     second: Outcome
     hidden: Outcome
     sweep: dict[str, object]
+    figure: dict[str, object]
     page: str
 
 
@@ -77,8 +78,11 @@ def ran(prefect_api: None, tmp_path_factory: pytest.TempPathFactory) -> Ran:
                 "circo", str(roots["circo"]), step=0.5, settings=settings,
                 out=str(out / "sweep"), method="cvsi-instructcir",
             )  # fmt: skip
+            figure = sweep_fusion(
+                "circo", str(roots["circo"]), step=0.5, settings=settings, out=str(out / "sweep")
+            )
         hidden = run("test", ["instructcir"], out / "hidden")
-    return Ran(profile, first, second, hidden, sweep, first.report.read_text())
+    return Ran(profile, first, second, hidden, sweep, figure, first.report.read_text())
 
 
 def test_every_method_is_scored(ran: Ran) -> None:
@@ -119,6 +123,23 @@ def test_the_sweep_tries_every_weight_from_cached_features(ran: Ran) -> None:
     by_weight = {row["weight"]: row["map@10"] for row in rows}
     for weight, method in ((0.0, "cvsi"), (0.5, "cvsi-instructcir"), (1.0, "instructcir")):
         assert by_weight[weight] == pytest.approx(scores[method]["map@10"], abs=1e-3)
+
+
+def test_the_sweep_of_cvsi_is_drawn_and_makes_no_caption_of_two(ran: Ran) -> None:
+    assert ran.figure["tried"] == 6 * 3 + 6 + 3 + 1  # the profile's own weights are off the grid
+    made = {stage["title"]: stage["made"] for stage in ran.figure["stages"]}  # type: ignore[attr-defined]
+    assert made["captions of circo-val gallery"] == 0
+    rows = json.loads(Path(str(ran.figure["all"])).read_text())
+    own = ran.profile.cvsi.weights_for("circo").model_dump()
+    (score,) = [row["map@10"] for row in rows if own.items() <= row.items()]
+    scores = ran.first.as_json()["scores"]["circo-val"]
+    assert score == pytest.approx(scores["cvsi"]["map@10"], abs=1e-3)
+    captions = ran.figure["target_captions"]
+    assert captions == {"1": captions["1"], "2": score}  # type: ignore[index]
+    page = Path(str(ran.figure["page"]))
+    assert page.read_text().count("<svg") == 3
+    names = {file.name for file in page.parent.glob("circo-val-*.svg")}
+    assert names == {f"circo-val-{part}.svg" for part in ("weights", "gamma", "targets")}
 
 
 def test_a_hidden_split_yields_a_submission(ran: Ran) -> None:
