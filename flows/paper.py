@@ -90,9 +90,10 @@ def _figures(
     asked: PaperRequest, entries: Sequence[Entry], made: Sequence[Made], log: RunLog
 ) -> tuple[Figure, ...]:
     """The paper's figures that show results."""
-    if asked.paper == "cvsi":
-        return cvsi_figures(_swept(made[0], asked.target_captions, log) if made else {})
     rankings = [r for each in made for item in each.scored.benchmarks for r in item.rankings]
+    if asked.paper == "cvsi":
+        swept = _swept(made[0], asked.target_captions, log) if made else {}
+        return cvsi_figures(swept, rankings)
     return instructcir_figures(entries, rankings)
 
 

@@ -26,11 +26,16 @@ Texts = tuple[tuple[str, ...], tuple[str, ...], str]
 """Captions, edited captions and added objects of a query."""
 
 
-def example_queries(stage: RankingStage) -> tuple[Strip, ...]:
-    """A few found and a few missed queries of a ranking, evenly drawn, with all their texts."""
+def example_queries(stage: RankingStage, top: int = TOP) -> tuple[Strip, ...]:
+    """A few found and a few missed queries of a ranking, evenly drawn, with all their texts.
+
+    Args:
+        stage: The ranking.
+        top: Ranked images shown of each.
+    """
     ranked = read_ranking(stage)
     query_set = load_query_set(stage.root, stage.benchmark)
-    return strips_of(stage, ranked, query_set, _chosen(ranked, query_set))
+    return strips_of(stage, ranked, query_set, _chosen(ranked, query_set), top)
 
 
 def strips_of(

@@ -12,12 +12,13 @@ from tasks.report.charts import Chart, Curve
 from tasks.report.example_queries import example_queries
 from tasks.report.paper_files import Figure
 from tasks.report.papers import Entry, annotated
+from tasks.report.side_by_side import Pair, side_by_side
 from tasks.report.sweeps import figure_charts
 from tasks.scoring.figure_four import FigureFour
 from tasks.stages.rankings import RankingStage
 
-QUERIES: Final = 4
-"""Queries of a figure that shows retrieved images."""
+TOP: Final = 10
+"""Retrieved images of a query in InstructCIR's Figures 5 and 6."""
 _SCALED: Final = (
     ("cirr", "recall@1", "CIRR R@1"),
     ("fashioniq", "recall@10/average", "FashionIQ R@10"),
@@ -34,13 +35,32 @@ _BEST: Final = {
 }
 
 
-def cvsi_figures(sweeps: Mapping[str, FigureFour]) -> tuple[Figure, ...]:
-    """Figure 4.
+def cvsi_figures(
+    sweeps: Mapping[str, FigureFour], rankings: Sequence[RankingStage]
+) -> tuple[Figure, ...]:
+    """Figures 4 and 5.
 
     Args:
         sweeps: Swept weights by the name of the benchmark, as far as they are there.
+        rankings: Rankings whose tables are there.
     """
-    return tuple(_swept(part, name, sweeps) for part, name in zip("ab", SWEPT, strict=True))
+    swept = (_swept(part, name, sweeps) for part, name in zip("ab", SWEPT, strict=True))
+    return (*swept, _beside_ldre(rankings))
+
+
+def _beside_ldre(rankings: Sequence[RankingStage]) -> Figure:
+    """Queries of CIRCO that CVSI answers and LDRE does not."""
+    found = {s.method: s for s in reversed(rankings) if _shown(s, "circo")}
+    reason = ""
+    pairs: tuple[Pair, ...] = ()
+    if {"cvsi", "ldre"} <= found.keys():
+        pairs = side_by_side(found["cvsi"], found["ldre"], count=3)
+        if not pairs:
+            reason = "CVSI finds no target among its first five that LDRE does not find as well."
+    else:
+        reason = f"No queries of CIRCO by CVSI and LDRE: {_named('circo')}"
+    title = "Queries of CIRCO that CVSI answers and LDRE does not, the first five images"
+    return Figure(number="5", title=title, pairs=pairs, reason=reason)
 
 
 def _swept(part: str, benchmark: str, sweeps: Mapping[str, FigureFour]) -> Figure:
@@ -140,19 +160,20 @@ def _points(
 def _queries(number: str, benchmark: str, rankings: Sequence[RankingStage]) -> Figure:
     """Queries of InstructCIR with the first ten images; targets are framed."""
     title = BENCHMARKS[benchmark].title
-    found = [
-        stage
-        for stage in rankings
-        if (stage.method, stage.benchmark.name) == ("instructcir", benchmark)
-        and not stage.benchmark.texts.are_replaced
-        and stage.benchmark.load().has_targets
-    ]
+    found = [s for s in rankings if s.method == "instructcir" and _shown(s, benchmark)]
     return Figure(
         number=number,
         title=f"Queries of {title} answered by InstructCIR",
-        strips=example_queries(found[0])[:QUERIES] if found else (),
+        strips=example_queries(found[0], TOP) if found else (),
         reason="" if found else f"No queries of {title}: {_named(benchmark)}",
     )
+
+
+def _shown(stage: RankingStage, benchmark: str) -> bool:
+    """Whether a ranking answers a benchmark's own texts, and its targets are known."""
+    asked = stage.benchmark
+    own = asked.name == benchmark and not asked.texts.are_replaced
+    return own and asked.load().has_targets
 
 
 def _named(benchmark: str) -> str:

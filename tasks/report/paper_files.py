@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from models.retrieval.methods import METHODS
+from models.retrieval.paper_tables import COSTS
 from storage.locations.location import Location
 from tasks.report import text
 from tasks.report.charts import Chart, Contours
@@ -28,6 +29,7 @@ class Figure:
         title: What it shows.
         charts: Plots.
         strips: Answered queries.
+        pairs: Queries as two methods answered them.
         reason: What is missing, why, and what would bring it; empty where nothing is.
     """
 
@@ -35,6 +37,7 @@ class Figure:
     title: str
     charts: tuple[Chart | Contours, ...] = ()
     strips: tuple[Strip, ...] = ()
+    pairs: tuple[tuple[Strip, Strip], ...] = ()
     reason: str = ""
 
     @property
@@ -155,7 +158,12 @@ def _blocks(rows: Sequence[FilledRow]) -> list[tuple[str, list[FilledRow]]]:
 
 
 def shown(value: float, metric: str) -> str:
-    """A measured number as printed: percent and hours with two decimals, seconds with three."""
+    """A measured number as printed: percent and hours with two decimals, seconds with three.
+
+    Nothing spent is a dash, as in the paper.
+    """
+    if metric in COSTS and not value:
+        return "\N{EM DASH}"
     return f"{value:.3f}" if metric in ("texts", "retrieval") else f"{value:.2f}"
 
 
