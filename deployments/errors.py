@@ -54,7 +54,7 @@ def _of_prefect_settings(error: Exception) -> str:
         for name, value in os.environ.items()
         if name.startswith("PREFECT_") and value == str(fault["input"])
     ]
-    return "; ".join([*refused, "correct or unset it"]) if refused else ""
+    return "; ".join([*refused, "unset it, or give it a right value"]) if refused else ""
 
 
 def _is_unavailable(error: Exception) -> bool:
