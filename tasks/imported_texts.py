@@ -104,6 +104,7 @@ def import_texts(
         "names": dict(texts.names),
         "benchmark": benchmark.name,
         "split": benchmark.split,
+        "rows": {QUERIES: len(items), IMAGES: len(images)},
         "joined": content_key({"queries": items, "images": {n: ids[n] for n in texts.images}}),
     }
     source = _source(sources, licence)
@@ -130,11 +131,17 @@ def imported_spec(root: str, key: str) -> Mapping[str, Any]:
     """The spec of an import.
 
     Raises:
-        ExchangeError: There is no such import; those that there are are listed.
+        ExchangeError: There is no such import (those that there are are listed), or it was cut off.
     """
     location = Location(root)
     try:
-        return load_table(location, QUERIES, key).spec
+        tables = [load_table(location, name, key) for name in (QUERIES, IMAGES)]
+        spec = tables[0].spec
+        if any(spec["rows"][table.name] and not table.parts() for table in tables):
+            raise ExchangeError(f"the import {key} was cut off: import its files again")
+        return spec
+    except ExchangeError:
+        raise
     except (FileNotFoundError, ValueError):
         known = sorted({path.split("/")[1] for path in location.list(QUERIES)})
         raise ExchangeError(

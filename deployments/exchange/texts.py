@@ -40,6 +40,7 @@ Captions, edits and objects of a benchmark: made under the profile, or imported 
 example:
   cirflow export texts --benchmark circo --split val --folder CIRCO --form ldre --out val.json
 
+LDRE's names of the fields stand for any models' texts (multi_gpt-3.5_opt); --field gives others.
 FashionIQ's LDRE, CIReVL and CVSI files are one for each category: --out is then a folder."""
 
 FORMS: Final = {

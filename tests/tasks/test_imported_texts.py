@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from storage.collections.collection import ingest
 from storage.exchange.sources import ExchangeError
 from storage.locations.location import Location
 from tasks.exported_texts import export_texts
-from tasks.imported_texts import TextImport, import_texts
+from tasks.imported_texts import TextImport, import_texts, imported_spec
 from tasks.planner import EvaluationPlan, plan_evaluation
 from tasks.query_sets import BenchmarkRef, image_folder, load_query_set
 from tasks.scoring.making import made_by, named, names_of
@@ -191,6 +192,24 @@ def test_what_is_imported_is_counted_and_named(place: Place, done: TextImport) -
     alone = import_texts(place.root, place.ref, [place.file])
     assert alone.key != done.key
     assert alone.texts["objects"] == 0
+
+
+def test_an_import_that_was_cut_off_is_refused_until_it_is_repeated(
+    place: Place, done: TextImport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = str(Path(place.root).with_name("others"))
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.imported_texts._publish_images", lambda *given: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            import_texts(root, place.ref, [place.file, place.more])
+    with pytest.raises(ExchangeError, match=f"{done.key} was cut off"):
+        imported_spec(root, done.key)
+    assert import_texts(root, place.ref, [place.file, place.more]).new_rows == place.gallery
+    assert imported_spec(root, done.key)["imported"] == sorted(
+        hashlib.sha256(path.read_bytes()).hexdigest() for path in (place.file, place.more)
+    )
+    with pytest.raises(ExchangeError, match=f"no import 'other'.*there are {done.key}"):
+        imported_spec(root, "other")
 
 
 def test_exported_again_it_is_equal(place: Place, done: TextImport, tmp_path: Path) -> None:
