@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from tasks.planner import EvaluationPlan, plan_evaluation
 from tasks.query_sets import BenchmarkRef, image_folder, load_query_set
 from tasks.scoring.making import made_by, named, names_of
 from tasks.settings import Profile
-from tasks.stages.query_features import QueryFeatureStage
+from tasks.stages.query_features import QueryFeatureStage, Tables
 from tasks.stages.stage import Stage, in_order
 from tests.fakes.ldre_file import N, ldre_records, write_rows
 
@@ -280,3 +281,38 @@ def test_files_that_do_not_fit_are_refused_with_the_record(place: Place, tmp_pat
         path = broken(tmp_path, changed)
         with pytest.raises(ExchangeError, match=message):
             import_texts(place.root, place.ref, [path])
+
+
+def test_queries_about_one_image_keep_their_own_captions_and_joined_edits(
+    place: Place, tmp_path: Path
+) -> None:
+    """A file may caption an image anew for each query, and edit one caption in different ways."""
+    folder = tmp_path / "circo"
+    shutil.copytree(place.ref.root, folder)
+    annotations = folder / "annotations" / "val.json"
+    records = json.loads(annotations.read_text())
+    keep = ("id", "reference_img_id", "relative_caption", "shared_concept")
+    records = [{name: record[name] for name in keep} for record in records]
+    records[1]["reference_img_id"] = records[0]["reference_img_id"]
+    (folder / "annotations" / "test.json").write_text(json.dumps(records))
+    ref = BenchmarkRef(name="circo", root=str(folder), split="test")
+    root = str(tmp_path / "tables")
+    ingest(Location(root), image_folder(ref.load()), ref.collection_name)
+    rows = [
+        {"query_id": str(i), "captions": [f"seen {i}", "alike"], "joined_edit": f"edit {i}"}
+        for i in range(QUERIES)
+    ]
+    done = import_texts(root, ref, [write_rows(tmp_path / "own.jsonl", rows)])
+    changed = {"root": root, "cvsi.captions_per_image": 2, "cvsi.edit_mode": "joined"}
+    plan = plan_evaluation(place.profile(done.key, **changed), ref, ["cvsi"])
+    stage = next(s for s in plan.upstream if isinstance(s, QueryFeatureStage) and s.edits)
+    assert stage.edits is not None
+    for each in (stage.edits.captions, stage.edits):
+        for shard in each.table().plan(each.planned_keys(), each.shard_size).shards:
+            each.table().publish(shard, each.rows(shard.members, lambda count: None))
+    items = load_query_set(root, ref).items
+    asked = [items[("", str(i))] for i in range(2)]
+    assert asked[0].image_id == asked[1].image_id
+    texts = stage.texts(asked, Tables())
+    assert [own.captions for own in texts] == [("seen 0", "alike"), ("seen 1", "alike")]
+    assert [own.edits for own in texts] == [("edit 0",), ("edit 1",)]
