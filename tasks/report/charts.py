@@ -177,7 +177,8 @@ def _draw_contours(axes: Axes, chart: Contours) -> None:
         low, high = low - 0.5, high + 0.5
     levels = MaxNLocator(8, steps=(1, 2, 2.5, 5, 10)).tick_values(low, high)
     fills = LinearSegmentedColormap.from_list("fills", FILLS)
-    axes.tricontourf(xs, ys, values, levels=levels, cmap=fills)
+    filled = [*levels[:-1], levels[-1] + 1e-6]  # a plateau at the top is filled too
+    axes.tricontourf(xs, ys, values, levels=filled, cmap=fills)
     lines = axes.tricontour(xs, ys, values, levels=levels, colors=_ON_FILLS, linewidths=0.6)
     axes.clabel(lines, fmt=lambda level: f"{level:g}", fontsize=8, colors=_ON_FILLS)
     for place, (name, (x, y)) in enumerate(chart.marks):

@@ -16,7 +16,7 @@ from models.retrieval.paper_tables import COSTS, Column, PaperTable, Row
 from models.retrieval.published_results import own_backbone, paper_backbone
 from storage.benchmarks.registry import BENCHMARKS
 from tasks.query_texts import ANNOTATED
-from tasks.scoring.making import FACETS, differences
+from tasks.scoring.making import DETAILS, FACETS, differences
 from tasks.stages.rankings import REFORMULATED
 
 Entry = Mapping[str, Any]
@@ -206,7 +206,7 @@ def _block(
         own = [entry for entry in entries if entry["method"] == method]
         variants: dict[tuple[tuple[str, str], ...], list[Entry]] = {}
         for entry in own:
-            said = ((f, w) for f, w in entry["made"].items() if f not in BY_FAMILY)
+            said = ((f, w) for f, w in entry["made"].items() if f not in (*BY_FAMILY, *DETAILS))
             variants.setdefault(tuple(sorted(said)), []).append(entry)
         for variant in variants.values():
             measured = tuple(_number(column, variant, costs) for column in table.columns)
