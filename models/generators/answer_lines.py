@@ -19,7 +19,7 @@ _GREETING: Final = re.compile(
 )
 _NOUN: Final = (
     "(?:answer|description|caption|edit|difference|objects?|reformulation text|result|output"
-    "|response)"
+    "|response|one)"
 )
 _ADJECTIVE: Final = (
     "(?:final|new|edited|updated|modified|revised|resulting|correct|requested|image)"
@@ -37,13 +37,15 @@ _ANNOUNCEMENT_ALONE: Final = re.compile(
     re.IGNORECASE,
 )
 _GENERIC_LABEL: Final = re.compile(
-    r"(?:final )?(?:answer|output|result|response|caption|description|text|edited (?:caption"
-    r"|image(?: description)?|text)|new (?:caption|description|image(?: description)?)"
+    r"[*_]{0,3}(?:final )?(?:answer|output|result|response|caption|description|text"
+    r"|edited (?:caption|image(?: description)?|text)"
+    r"|new (?:caption|description|image(?: description)?)"
     r"|(?:updated|modified|revised|resulting) (?:caption|description)|reformulation(?: text)?"
-    r"|modification(?: text)?|added objects|objects(?: added)?|assistant|model)\s*:\s*",
+    r"|modification(?: text)?|added objects|objects(?: added)?|assistant|model|a)"
+    r"[*_]{0,3}\s*[:\uff1a][*_]{0,3}\s*",
     re.IGNORECASE,
 )
-_BULLET: Final = re.compile(r"(?:[-*•–+]|\(?\d{1,2}[.)]|#{1,6})\s+")
+_BULLET: Final = re.compile(r"(?:[-*•–+>]|\(?\d{1,2}[.)]|#{1,6})\s+")
 _EMPHASIS: Final = ("***", "**", "__", "*", "_")
 _QUOTES: Final = {
     '"': '"',
@@ -53,6 +55,8 @@ _QUOTES: Final = {
     "\u2018": "\u2019",
     "\u00ab": "\u00bb",
     "\u300c": "\u300d",
+    "\u300e": "\u300f",
+    "\uff02": "\uff02",
     "`": "`",
 }
 
@@ -89,7 +93,7 @@ def label_length(line: str, label: str) -> int:
         return 0
     words = r"\s+".join(map(re.escape, label.rstrip(":").split()))
     marks = r"[*_#`\"']*\s*"
-    end = r"(?:[:\uff1a]\s*[*_]*\s*|$)"
+    end = r"(?:[:\uff1a]\s*[*_]*\s*|\s+[-–—]\s+|$)"
     found = re.match(rf"{marks}{words}\s*[*_`\"']*\s*{end}", line, re.IGNORECASE)
     return found.end() if found else 0
 

@@ -171,7 +171,7 @@ def _fault(line: str, text: str, question: Question) -> str:
         return f"refusal: {shown(text)}"
     if thinks_aloud(text) or thinks_aloud(line):
         return f"thinks aloud: {shown(text)}"
-    if text.startswith(("{", "[{")):
+    if text.startswith(("{", "[{")) or plain(text).startswith(("<html", "<!doctype", "<?xml")):
         return f"not a text: {shown(text)}"
     if not question.may_be_nothing and is_placeholder(text):
         return f"placeholder: {shown(text)}"

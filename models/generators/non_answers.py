@@ -33,7 +33,12 @@ _REFUSALS: Final = (
     r"no (?:image|caption|description|instruction|content|picture|input)s? "
     r"(?:was|is|has been|were|are)? ?(?:provided|given|available|attached|found)",
     r"(?:not enough|insufficient) (?:information|context|data)",
-    r"(?:request|query|prompt) (?:rejected|refused|denied|blocked)",
+    r"(?:request|query|prompt) (?:rejected|refused|denied|blocked|declined)",
+    # Servers
+    r"(?:\w+ )?(?:error|exception)\b ?[:(]|traceback \(most|(?:http )?(?:error )?[45]\d\d\b ?:? ?"
+    r"(?:bad|internal|service|gateway|too many|unauthorized|forbidden|not found|error)"
+    r"|internal server error|bad gateway|service unavailable|gateway time-?out|too many requests"
+    r"|(?:rate|usage) limit (?:exceeded|reached)",
     r"(?:this|that|the|your) (?:request|content|prompt|question|query)\b.{0,60}"
     r"\b(?:violates?|goes against|is against|cannot|can't|not allowed|unclear|incomplete)\b",
     r"(?:unable|not able) to (?:" + _ASK + r")\b",
@@ -108,7 +113,8 @@ _PLACEHOLDER: Final = re.compile(
     r"|not (?:applicable|available|specified|provided|given|possible|known)|unchanged|same"
     r"|no (?:answer|changes?|edits?|description|text|caption|output|response|result|content"
     r"|difference|differences|edited description|modification|modifications)"
-    r"|yes|no|true|false|keine?|nichts|aucune?|rien|ninguno|ninguna|nada|nessuno"
+    r"|yes|no|true|false|thanks?|thank you|done|(?:i )?understood|i understand|noted"
+    r"|you're welcome|okay|ok|keine?|nichts|aucune?|rien|ninguno|ninguna|nada|nessuno"
     r"|niente|nenhum|geen|brak|inget|ingen|нет|ничего|无|無|没有|沒有|なし|없음"
     r"|nicht zutreffend|sans objet|no aplica|non applicabile)"
     r"|\[[\w\s.'-]*\]|<[\w\s.'-]*>|\{[\w\s.'-]*\}|\(none\)|\(empty\)"

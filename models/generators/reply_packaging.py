@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from typing import Final
@@ -16,11 +17,12 @@ _REASONING: Final = (
     r"|seed:think|inner_monologue)"
 )
 _OPEN: Final = re.compile(
-    rf"<{_REASONING}(?:\s[^<>]*)?>|◁think▷|\[THINK\]|<\|begin_of_thought\|>|<unused94>(?:thought)?",
+    rf"<\|?{_REASONING}(?:\s[^<>]*)?\|?>|◁think▷|\[THINK\]|<\|begin_of_thought\|>|<unused94>(?:thought)?",
     re.IGNORECASE,
 )
 _CLOSE: Final = re.compile(
-    rf"</{_REASONING}\s*>|◁/think▷|\[/THINK\]|<\|end_of_thought\|>|<unused95>", re.IGNORECASE
+    rf"<\|?/\|?{_REASONING}\s*\|?>|◁/think▷|\[/THINK\]|<\|end_of_thought\|>|<unused95>",
+    re.IGNORECASE,
 )
 _CHANNEL: Final = re.compile(
     r"(?:<\|start\|>\s*assistant\s*)?<\|channel\|>\s*(\w+)[^<]*<\|message\|>", re.IGNORECASE
@@ -43,6 +45,18 @@ _WRAPPER: Final = re.compile(
     r"<\|begin_of_solution\|>(.*?)(?:<\|end_of_solution\|>|\Z)",
     re.IGNORECASE | re.DOTALL,
 )
+_OWN_PROMPT: Final = re.compile(r"\s*(?:<s>)?\s*\[INST\].*\[/INST\]", re.DOTALL)
+"""The prompt in its chat template, which some servers send back before the answer."""
+_ENTITY: Final = re.compile(
+    r"&(?:quot|amp|lt|gt|apos|nbsp|#\d{1,7}|#x[0-9a-f]{1,6});", re.IGNORECASE
+)
+_BREAK: Final = re.compile(r"</?(?:br|p|div|li|ul|ol|h[1-6]|blockquote|pre)\s*/?>", re.IGNORECASE)
+_INLINE: Final = re.compile(r"</?(?:b|i|u|em|strong|span|code|q|mark)>", re.IGNORECASE)
+_INVISIBLE: Final = re.compile("[\u200b\u2060\ufeff\u00ad]")
+_BOXED: Final = re.compile(r"\$*\\boxed\{(?:\\text\{)?([^{}]*)\}{1,2}\$*")
+_TABLE: Final = re.compile(r"(?:\|[^\n]*\|\s*\n)+\|[^\n]*\|")
+_ERRORS: Final = {"error", "errors", "detail", "message"}
+"""Keys under which servers say what went wrong."""
 _FENCE: Final = re.compile(r"(?:```|~~~)[\w+-]*[ \t]*\n?(.*?)(?:```|~~~|\Z)", re.DOTALL)
 
 
@@ -54,6 +68,8 @@ def unpacked(raw: str) -> tuple[str, bool]:
     text = without_controls(raw)
     text, is_open = _without_reasoning(text)
     text = text.strip()
+    if prompt := _OWN_PROMPT.match(text):
+        text = text[prompt.end() :]
     while token := _CHAT_TOKEN.match(text):
         text = text[token.end() :].lstrip()
     if end := _END_OF_TURN.search(text):
@@ -63,7 +79,16 @@ def unpacked(raw: str) -> tuple[str, bool]:
         text = inner.strip()
     if (fence := _FENCE.search(text)) and LETTER.search(fence[1]):
         text = fence[1].strip()
-    return _from_json(text), is_open
+    return _from_json(_without_markup(text).strip()), is_open
+
+
+def _without_markup(text: str) -> str:
+    """The text without HTML, LaTeX's box, characters that nobody sees, and a table around it."""
+    text = _INVISIBLE.sub("", _ENTITY.sub(lambda found: html.unescape(found[0]), text))
+    text = _BOXED.sub(r"\1", _INLINE.sub("", _BREAK.sub("\n", text)))
+    if _TABLE.fullmatch(text.strip()):  # the last cell of its last row
+        text = text.strip().rstrip("| ").rpartition("|")[2]
+    return text
 
 
 def start_of_answer(text: str) -> int | None:
@@ -109,7 +134,7 @@ def _from_json(text: str) -> str:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    if isinstance(value, dict) and len(value) == 1:
+    while isinstance(value, dict) and len(value) == 1 and not value.keys() & _ERRORS:
         value = next(iter(value.values()))
     if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
         return ", ".join(value)

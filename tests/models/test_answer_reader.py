@@ -207,3 +207,87 @@ def test_answers_that_repeat_their_questions_are_refused_where_they_may_not() ->
     with pytest.raises(RepeatedAnswer, match="repeat a part of their question"):
         check_variety(copies)
     check_variety(copies, may_copy=True)
+
+
+WRAPPED = (
+    "<reasoning>hm</reasoning>a red car",
+    "<thought>hm</thought>\na red car",
+    "<|thinking|>hm<|/thinking|>a red car",
+    "<seed:think>hm</seed:think>a red car",
+    "<reflection>x</reflection>\n<output>a red car</output>",
+    "\u200ba red car\u200b",
+    "\u202aa red car\u202c",
+    "\u300ca red car\u300d",
+    "\u201ca red car\u201d",
+    "\xaba red car\xbb",
+    "\u2018a red car\u2019",
+    "\uff02a red car\uff02",
+    "&quot;a red car&quot;",
+    "`a red car`",
+    "~~~\na red car\n~~~",
+    '```json\n{"Edited Description": "a red car"}\n```',
+    '["a red car"]',
+    '{"answer": "a red car"}',
+    '{"result": {"edited_description": "a red car"}}',
+    "| Edited Description |\n|---|\n| a red car |",
+    "> a red car",
+    "* a red car",
+    "\u2022 a red car",
+    "**Answer:** a red car",
+    "Response: a red car",
+    "Output: a red car",
+    "Edited description - a red car",
+    "EDITED DESCRIPTION: a red car",
+    "edited description\uff1a a red car",
+    "The answer is: a red car",
+    "Sure thing! Here you go:\n\na red car",
+    "Certainly, here's the modified caption:\n\na red car\n",
+    "<p>a red car</p>",
+    "<b>a red car</b>",
+    "\\boxed{a red car}",
+    "$\\boxed{\\text{a red car}}$",
+    "a red car\n\n(Note: I changed the colour.)",
+    "a red car.\n\nExplanation: the colour changed.",
+    "Let me think.\nThe car is blue. We change it to red.\nEdited Description: a red car",
+    "<|channel|>analysis<|message|>hm<|end|><|channel|>final<|message|>a red car<|return|>",
+    "<|im_start|>assistant\na red car<|im_end|>",
+    "assistant: a red car",
+    "A: a red car",
+    "Assistant: a red car",
+    "[INST] x [/INST] a red car",
+    '**Edited Description:**\n\n> "a red car"',
+    "a red car\xa0",
+    "a red car<br>",
+    "\ufeffa red car",
+)
+"""Packaging of other models, templates and page builders around "a red car"."""
+
+
+@pytest.mark.parametrize("raw", WRAPPED, ids=ascii)
+def test_whatever_is_around_an_answer_is_taken_off(raw: str) -> None:
+    assert read_line(raw, EDIT).text.rstrip(".") == "a red car"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "Request declined.",
+        "Error: rate limit exceeded",
+        "502 Bad Gateway",
+        "Internal Server Error",
+        "<html><body>502</body></html>",
+        '{"error": "overloaded"}',
+        "Thank you.",
+        "Done.",
+        "I understand.",
+    ],
+)
+def test_what_a_server_says_of_itself_is_not_an_answer(raw: str) -> None:
+    found = read_line(raw, EDIT)
+    assert found.fault, found
+
+
+def test_words_that_look_like_packaging_stay() -> None:
+    for text in ("a sign that says M&S", "an error message on a screen", "a man > a woman",
+                 "a bowl of 500 grapes", "a thank you card", "a: b"):  # fmt: skip
+        assert read_line(text, EDIT).text == (text if text != "a: b" else "b")
