@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect import flow
@@ -21,6 +21,7 @@ from models.retrieval.paper_tables import PAPER_TABLES, PAPER_TITLES
 from tasks.artifact_keys import artifact_key
 from tasks.artifacts import publish_markdown, stages_markdown
 from tasks.backbone_names import folders_of, recognised_name
+from tasks.query_sets import is_embedded_world
 from tasks.redacted import redacting
 from tasks.report import text
 from tasks.report.markdown import markdown_table, plain
@@ -63,7 +64,7 @@ def paper(asked: PaperRequest) -> dict[str, Any]:
         paper=asked.paper,
         title=PAPER_TITLES[asked.paper],
         tables=tables,
-        figures=_figures(asked, entries, made, log),
+        figures=_labelled(_figures(asked, entries, made, log), made),
         embedded=any(entry["world"] == "embedded" for entry in entries),
         created=text.now(),
     )
@@ -95,6 +96,13 @@ def _figures(
         swept = _swept(made[0], asked.target_captions, log) if made else {}
         return cvsi_figures(swept, rankings)
     return instructcir_figures(entries, rankings)
+
+
+def _labelled(figures: Sequence[Figure], made: Sequence[Made]) -> tuple[Figure, ...]:
+    """Figures whose charts and pictures come from drawn benchmarks say so in their titles."""
+    drawn = any(is_embedded_world(ref.root) for each in made for ref in each.asked.refs)
+    label = ", embedded world" if drawn else ""
+    return tuple(replace(figure, title=f"{figure.title}{label}") for figure in figures)
 
 
 def _swept(made: Made, target_captions: int, log: RunLog) -> dict[str, FigureFour]:
