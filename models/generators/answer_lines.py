@@ -41,7 +41,7 @@ _GENERIC_LABEL: Final = re.compile(
     r"|edited (?:caption|image(?: description)?|text)"
     r"|new (?:caption|description|image(?: description)?)"
     r"|(?:updated|modified|revised|resulting) (?:caption|description)|reformulation(?: text)?"
-    r"|modification(?: text)?|added objects|objects(?: added)?|assistant|model|a)"
+    r"|modification(?: text)?|added objects|objects(?: added)?|assistant|model|(?-i:A))"
     r"[*_]{0,3}\s*[:\uff1a][*_]{0,3}\s*",
     re.IGNORECASE,
 )

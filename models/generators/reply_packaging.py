@@ -50,7 +50,8 @@ _OWN_PROMPT: Final = re.compile(r"\s*(?:<s>)?\s*\[INST\].*\[/INST\]", re.DOTALL)
 _ENTITY: Final = re.compile(
     r"&(?:quot|amp|lt|gt|apos|nbsp|#\d{1,7}|#x[0-9a-f]{1,6});", re.IGNORECASE
 )
-_BREAK: Final = re.compile(r"</?(?:br|p|div|li|ul|ol|h[1-6]|blockquote|pre)\s*/?>", re.IGNORECASE)
+_BREAK: Final = re.compile(r"</?(?:p|div|li|ul|ol|h[1-6]|blockquote|pre)\s*/?>", re.IGNORECASE)
+_OUTER_BREAK: Final = re.compile(r"^(?:\s|<br\s*/?>)+|(?:\s|<br\s*/?>)+$", re.IGNORECASE)
 _INLINE: Final = re.compile(r"</?(?:b|i|u|em|strong|span|code|q|mark)>", re.IGNORECASE)
 _INVISIBLE: Final = re.compile("[\u200b\u2060\ufeff\u00ad]")
 _BOXED: Final = re.compile(r"\$*\\boxed\{(?:\\text\{)?([^{}]*)\}{1,2}\$*")
@@ -86,6 +87,7 @@ def _without_markup(text: str) -> str:
     """The text without HTML, LaTeX's box, characters that nobody sees, and a table around it."""
     text = _INVISIBLE.sub("", _ENTITY.sub(lambda found: html.unescape(found[0]), text))
     text = _BOXED.sub(r"\1", _INLINE.sub("", _BREAK.sub("\n", text)))
+    text = _OUTER_BREAK.sub("", text)
     if _TABLE.fullmatch(text.strip()):  # the last cell of its last row
         text = text.strip().rstrip("| ").rpartition("|")[2]
     return text

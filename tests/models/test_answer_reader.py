@@ -290,4 +290,4 @@ def test_what_a_server_says_of_itself_is_not_an_answer(raw: str) -> None:
 def test_words_that_look_like_packaging_stay() -> None:
     for text in ("a sign that says M&S", "an error message on a screen", "a man > a woman",
                  "a bowl of 500 grapes", "a thank you card", "a: b"):  # fmt: skip
-        assert read_line(text, EDIT).text == (text if text != "a: b" else "b")
+        assert read_line(text, EDIT).text == text
