@@ -1,4 +1,4 @@
-"""Write captions, edits, objects, triplets and vectors in the forms that others read.
+"""Write captions, edits, objects, triplets, vectors and predictions in the forms that others read.
 
 examples:
 

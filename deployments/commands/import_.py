@@ -1,4 +1,4 @@
-"""Read files that others made: captions and edits of a benchmark, triplets, vectors of images.
+"""Read files that others made: captions and edits of a benchmark, triplets, vectors, predictions.
 
 Ids and texts are compared with the benchmark or collection; a file that does not fit is refused
 with its record named. What is imported has a key of its own and never mixes with what is made here.
@@ -10,8 +10,7 @@ example: score CIReVL and LDRE with LDRE's published edits of CIRCO, asking no m
       --set 'methods=["cirevl","ldre"]' --set captioner.engine=imported \\
       --set captioner.texts=KEY --set generator.engine=imported --set generator.texts=KEY
 
-KEY is what the first command prints. `cirflow import texts --help` lists the forms. Files of
-predictions are not stored: `cirflow score` scores them."""
+KEY is what the first command prints. `cirflow import texts --help` lists the forms."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def filled(
         left_out: Methods that were left out on a backbone.
     """
     by_texts = any(TEXTS in row.needs for row in table.rows)
-    own = [e for e in entries if _paper_name(e) and (by_texts or annotated(e))]
+    own = [e for e in entries if _paper_name(e) and (by_texts or annotated(e)) and _is_ours(e)]
     known = [{**e, "differs": told} for e, told in zip(own, differences(own), strict=True)]
     published = tuple(_published(table, row, known, costs) for row in table.rows)
     used = {n.run for row in published for n in row.measured if n is not None}
@@ -299,6 +299,11 @@ def _number(column: Column, entries: Iterable[Entry], costs: Costs) -> Number | 
     last = max(enumerate(fitting), key=lambda pair: (pair[1]["split"] == column.split, pair[0]))[1]
     split = "" if last["split"] == column.split else last["split"]
     return Number(last["metrics"][column.metric]["value"], split, last["run"])
+
+
+def _is_ours(entry: Entry) -> bool:
+    """Whether an entry was measured here, and not imported as predictions."""
+    return "source" not in entry["made"]
 
 
 def _paper_name(entry: Entry) -> str:

@@ -113,7 +113,7 @@ def _entry(row: Mapping[str, Any], spec_of: SpecOf) -> dict[str, Any]:
 
 def _made(row: Mapping[str, Any], stored: Mapping[str, str], spec_of: SpecOf) -> Mapping[str, str]:
     """How a row was made: as it says, or from the specs behind it where it lacks facets."""
-    if "data" in stored:
+    if stored.keys() & {"data", "source"}:  # all facets, or those of an imported row
         return stored
     found = how_made(json.loads(row["provenance"]), spec_of)
     known = {facet: words for facet, words in found.items() if words != NOT_RECORDED}

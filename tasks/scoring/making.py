@@ -24,6 +24,7 @@ SpecOf = Callable[[str], Spec | None]
 """The spec of a table by its key; None where it is not known."""
 
 FACETS: Final[Mapping[str, str]] = {
+    "source": "source",
     "network": "network",
     "trained_on": "trained on",
     "branch": "branch",

@@ -124,18 +124,44 @@ def score_ranking(stage: RankingStage, resamples: int = RESAMPLES) -> MethodScor
     )
 
 
-def record_scores(scored: Sequence[tuple[RankingStage, MethodScores]]) -> int:
-    """Write the metrics of some rankings to the ledger, once; returns how many rows were new.
+@dataclass(frozen=True)
+class Scored:
+    """What was scored: a ranking made here, or predictions of others.
 
-    A row's identity is the ranking and the metric: scoring the same ranking again adds nothing.
+    Attributes:
+        run: Its identity.
+        method: Name of the method.
+        backbone: Name of the backbone.
+        benchmark: Name of the benchmark.
+        split: Its split.
+        provenance: What it was made from.
     """
+
+    run: str
+    method: str
+    backbone: str
+    benchmark: str
+    split: str
+    provenance: Mapping[str, Any]
+
+
+def record_scores(scored: Sequence[tuple[RankingStage, MethodScores]]) -> int:
+    """Write the metrics of some rankings to the ledger, once; returns how many rows were new."""
     if not scored:
         return 0
-    ledger = open_table(Location(scored[0][0].root), "results", RESULTS_SPEC)
+    return record(scored[0][0].root, [(_scored(stage), scores) for stage, scores in scored])
+
+
+def record(root: str, scored: Sequence[tuple[Scored, MethodScores]]) -> int:
+    """Write metrics to a root's ledger, once; returns how many rows were new.
+
+    A row's identity is the run and the metric: scoring the same again adds nothing.
+    """
+    ledger = open_table(Location(root), "results", RESULTS_SPEC)
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     places = {
-        content_key({"ranking": stage.spec_key, "metric": name}): (number, name)
-        for number, (stage, scores) in enumerate(scored)
+        content_key({"ranking": what.run, "metric": name}): (number, name)
+        for number, (what, scores) in enumerate(scored)
         for name in scores.metrics
     }
     plan = ledger.plan(list(places), max(1, len(places)))
@@ -150,18 +176,29 @@ def record_scores(scored: Sequence[tuple[RankingStage, MethodScores]]) -> int:
     return plan.todo
 
 
-def _columns(stage: RankingStage, scores: MethodScores, created: str) -> dict[str, Any]:
-    """The columns in which all rows of a ranking agree."""
+def _scored(stage: RankingStage) -> Scored:
+    return Scored(
+        run=stage.spec_key,
+        method=stage.method,
+        backbone=backbone_of(stage),
+        benchmark=stage.benchmark.name,
+        split=stage.benchmark.split,
+        provenance=stage.table().spec,
+    )
+
+
+def _columns(what: Scored, scores: MethodScores, created: str) -> dict[str, Any]:
+    """The columns in which all rows of a run agree."""
     return {
-        "run": stage.spec_key,
-        "method": stage.method,
-        "backbone": backbone_of(stage),
-        "benchmark": stage.benchmark.name,
-        "split": stage.benchmark.split,
+        "run": what.run,
+        "method": what.method,
+        "backbone": what.backbone,
+        "benchmark": what.benchmark,
+        "split": what.split,
         "queries": scores.queries,
         "coverage": scores.coverage,
         "protocol": json.dumps(scores.protocol, sort_keys=True, default=list),
-        "provenance": json.dumps(stage.table().spec, sort_keys=True),
+        "provenance": json.dumps(what.provenance, sort_keys=True),
         "created": created,
     }
 
