@@ -34,14 +34,14 @@ class History:
         validations: One row for each validation.
         kept: Step of the kept weights, and the file they lie in.
         done: Whether the last step was taken.
-        seconds: Wall time of the steps so far.
+        seconds: Wall time of the steps so far, which no comparison of two runs counts.
     """
 
     points: list[dict[str, float]] = field(default_factory=list)
     validations: list[dict[str, float]] = field(default_factory=list)
     kept: dict[str, Any] = field(default_factory=dict)
     done: bool = False
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
