@@ -154,7 +154,7 @@ def nothing_done_twice(backfills: Backfills, root: str) -> Iterator[None]:
     kinds = {
         path.rpartition("/")[2].partition("-")[0] for path in table.location.list(table.folder)
     }
-    assert kinds <= {"part", "complete", "spec.json"}
+    assert kinds <= {"part", "complete", "cost", "spec.json"}
 
 
 def check_end(backfills: Backfills, root: str, wanted: pl.DataFrame, racers: int = 1) -> None:
