@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    import torch
+
     from models.protocols import FloatArray
 
 
@@ -28,14 +30,12 @@ def read_vectors(path: Path, tensor: str = "") -> FloatArray:
         if path.suffix == ".npy":
             found = np.load(path, allow_pickle=False)
         elif path.suffix == ".safetensors":
-            from safetensors.numpy import load_file
-
-            found = load_file(path)
+            found = _safe_tensors(path)
         elif path.suffix == ".pt":
             found = _torch_tensors(path)
         else:
             raise ValueError(f"give .npy, .safetensors or .pt, not {path.suffix!r}")
-    except (OSError, EOFError, RuntimeError, ValueError) as error:
+    except (OSError, EOFError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
     if isinstance(found, dict):
         found = _one_of(found, tensor, path)
@@ -57,14 +57,31 @@ def _torch_tensors(path: Path) -> Any:
             "it holds more than tensors, and is not opened; write it again as safetensors"
         ) from error
     if isinstance(loaded, torch.Tensor):
-        return loaded.detach().to(torch.float32).numpy()
+        return _array(loaded)
     if isinstance(loaded, dict):
-        return {
-            str(name): each.detach().to(torch.float32).numpy()
-            for name, each in loaded.items()
-            if isinstance(each, torch.Tensor)
-        }
+        tensors = {k: each for k, each in loaded.items() if isinstance(each, torch.Tensor)}
+        return {str(name): _array(each) for name, each in tensors.items()}
     return loaded
+
+
+def _safe_tensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file  # numpy has no bfloat16
+
+    try:
+        return {name: _array(each) for name, each in load_file(path).items()}
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+
+def _array(tensor: torch.Tensor) -> Any:
+    """Its numbers; floats of any width as float32.
+
+    Raises:
+        TypeError: it is sparse.
+    """
+    plain = tensor.detach()
+    return (plain.float() if tensor.dtype.is_floating_point else plain).numpy()
 
 
 def _one_of(found: dict[str, Any], tensor: str, path: Path) -> Any:
@@ -91,7 +108,7 @@ def read_names(path: Path) -> list[str]:
             found = path.read_text(encoding="utf-8").splitlines()
         else:
             raise ValueError(f"give .npy, .json or .txt, not {path.suffix!r}")
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, MemoryError, RecursionError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
     if not isinstance(found, list) or not all(
         isinstance(each, str | int) and not isinstance(each, bool) for each in found

@@ -41,8 +41,8 @@ class ImageNames:
         images = {image for _, image in found}
         while len(images) > 1 and folders:
             below = "/" + "/".join(folders) + "/"
-            images = {i for path, i in found if below in f"/{path.replace('!', '/')}"}
-            folders = folders[1:] if not images else []
+            fitting = {i for path, i in found if below in f"/{path.replace('!', '/')}"}
+            images, folders = fitting or images, [] if fitting else folders[1:]
         if len(images) > 1:
             raise ExchangeError(
                 f"{name} may be {' or '.join(sorted(p for p, i in found if i in images)[:3])}: "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from models.vector_files import agreement, faults, read_names, read_vectors, rows_of
+from storage.benchmarks.parsing import strict_json
 from storage.collections.collection import Collection
 from storage.exchange.sources import ExchangeError, SourceFile
 from storage.exchange.triplet_forms import image_number
@@ -82,7 +82,10 @@ def searle_folder(folder: Path) -> Given:
     if not (folder / TOKENS).is_file():
         raise ExchangeError(f"{folder / TOKENS} is not there")
     settings = folder / "hyperparameters.json"
-    about = json.loads(settings.read_bytes()) if settings.is_file() else {}
+    try:
+        about = strict_json(settings.read_bytes()) if settings.is_file() else {}
+    except ValueError as error:
+        raise ExchangeError(f"{settings} is not JSON: {error}") from error
     model = about.get("clip_model_name") if isinstance(about, dict) else None
     return Given(folder / TOKENS, names, "", {"kind": "pseudo tokens", "backbone": model or ""})
 

@@ -62,6 +62,8 @@ def run_import(arguments: argparse.Namespace) -> int:
     _require_form(arguments.form)
     if arguments.limit is not None and arguments.limit < 1:
         raise UserError(f"--limit is a number of records, 1 or more; not {arguments.limit}")
+    out = Path(arguments.out)
+    _require_free(out)
     fields = dict(_field(each) for each in arguments.fields)
     found = import_triplets(
         reachable_root(arguments),
@@ -73,7 +75,6 @@ def run_import(arguments: argparse.Namespace) -> int:
         limit=arguments.limit,
         allow_missing=arguments.allow_missing,
     )
-    out = Path(arguments.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(found.triplets.model_dump_json(indent=2) + "\n", encoding="utf-8")
     counts = ", ".join(f"{count:,} {status}" for status, count in found.statuses.items())
@@ -108,6 +109,19 @@ def run_export(arguments: argparse.Namespace) -> int:
 def _require_form(form: str) -> None:
     if form not in FORMS:
         raise UserError(unknown("form of triplets", form, FORMS))
+
+
+def _require_free(out: Path) -> None:
+    """Only a reference to triplets is replaced: the file may be the one that is imported."""
+    from tasks.training.triplet_sets import parse_triplet_set
+
+    if out.is_file():
+        try:
+            parse_triplet_set(str(out))
+        except ValueError:
+            raise UserError(
+                f"{out} exists and is not a reference to triplets; name another file with --out"
+            ) from None
 
 
 def _field(given: str) -> tuple[str, str]:

@@ -37,17 +37,32 @@ def read_json(path: Path, error: type[BenchmarkError] = AnnotationError) -> Any:
             f"{path}: {size} bytes; at most {MAX_JSON_BYTES} are read. Is it the right file?"
         )
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-        if _SURROGATE.search(text):  # most are halves of a whole pair
-            json.dumps(value, ensure_ascii=False).encode()
-        return value
-    except RecursionError:
-        raise error(f"{path}: nested too deeply to be one of the benchmark's files.") from None
-    except ValueError as problem:  # also JSONDecodeError, UnicodeDecodeError, UnicodeEncodeError
+        return strict_json(path.read_bytes())
+    except ValueError as problem:
         raise error(
             f"{path}: not valid JSON ({problem}). Write it again with a JSON library."
         ) from None
+
+
+def strict_json(data: bytes, *, finite: bool = True) -> Any:
+    """The value of one JSON text in UTF-8, without repeated keys and half characters.
+
+    Args:
+        data: The text.
+        finite: Whether NaN and infinities are refused.
+
+    Raises:
+        ValueError: it is something else, or nested too deeply.
+    """
+    constant = _no_constant if finite else None
+    try:
+        text = data.decode("utf-8-sig")
+        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=constant)
+        if _SURROGATE.search(text):  # most are halves of a whole pair
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return value
 
 
 def require_field(record: Any, name: str, kind: type, where: str) -> Any:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.benchmarks.records import Benchmark, Query
+from storage.exchange.records import read_records
 from storage.exchange.sources import ExchangeError
 from storage.exchange.texts import (
     FIELDS,
@@ -28,7 +29,11 @@ from storage.exchange.texts import (
 )
 
 FORM: Final = "own"
+OWN_ENDINGS: Final = (".jsonl", ".ndjson", ".parquet")
+"""Endings of files that are read as this form."""
 _TEXTS: Final = pa.list_(pa.string())
+_OF_IMAGE: Final = ("image", "captions")
+"""The columns of a row about a gallery image."""
 SCHEMA: Final = pa.schema(
     [
         ("query_id", pa.string()),
@@ -52,15 +57,15 @@ def read_own(path: Path, benchmark: Benchmark) -> Texts:
     names |= {query.reference for query in benchmark.queries}
     queries: dict[str, QueryTexts] = {}
     images: dict[str, tuple[str, ...]] = {}
-    for row, record in enumerate(_records(path)):
-        where = f"{path}, record {row}"
+    for place, record in read_records(path):
+        where = f"{path}, {place}"
         unknown = record.keys() - set(SCHEMA.names)
         if unknown:
             raise ExchangeError(
                 f"{where}: there is no column {', '.join(sorted(unknown))}; columns are "
                 f"{', '.join(SCHEMA.names)}"
             )
-        if record.get("image") is not None:
+        if record.get("image"):
             _add_image(record, names, images, where)
         else:
             own = _query(record, known, where)
@@ -98,36 +103,17 @@ def write_own(records: Iterator[dict[str, Any]], path: Path) -> int:
     return len(rows)
 
 
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    if path.suffix == ".parquet":
-        try:
-            rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-        except pa.ArrowException as error:
-            raise ExchangeError(f"{path}: not a Parquet file ({error})") from error
-        yield from rows
-        return
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ExchangeError(f"{path}: not UTF-8 text ({error})") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise ExchangeError(f"{path}, line {number}: not JSON ({error})") from error
-        if not isinstance(record, dict):
-            raise ExchangeError(f"{path}, line {number}: not an object of columns")
-        yield record
-
-
 def _add_image(
     record: Mapping[str, Any], names: set[str], images: dict[str, tuple[str, ...]], where: str
 ) -> None:
     name = record["image"]
     if not isinstance(name, str) or name not in names:
         raise ExchangeError(f"{where}: the benchmark has no image {name!r}")
+    if others := [each for each in SCHEMA.names if each not in _OF_IMAGE and record.get(each)]:
+        raise ExchangeError(
+            f"{where}: a row about image {name!r} has its captions alone, not "
+            f"{', '.join(others)}; rows about queries have no image"
+        )
     if name in images:
         raise ExchangeError(f"{where}: image {name!r} occurs twice; keep one")
     images[name] = texts_of(record.get("captions"), f"{where}, captions")

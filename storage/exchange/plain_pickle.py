@@ -6,6 +6,7 @@ numbers, booleans and None are understood. A pickle that names a class or a func
 
 from __future__ import annotations
 
+import itertools
 import json
 import pickletools
 import sys
@@ -22,6 +23,7 @@ _TUPLES: Final = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _PUTS: Final = ("PUT", "BINPUT", "LONG_BINPUT")
 _GETS: Final = ("GET", "BINGET", "LONG_BINGET")
 _MARK: Final = object()
+_LARGEST: Final = 1 << 28
 
 
 def read_plain(data: bytes) -> Any:
@@ -97,7 +99,9 @@ class _Machine:
         return items
 
     def _to_mark(self) -> list[Any]:
-        place = len(self.stack) - 1 - self.stack[::-1].index(_MARK)
+        place = len(self.stack) - 1
+        while self.stack[place] is not _MARK:
+            place -= 1
         items = self.stack[place + 1 :]
         del self.stack[place:]
         return items
@@ -105,6 +109,33 @@ class _Machine:
 
 def _pairs(items: list[Any]) -> dict[Any, Any]:
     return dict(zip(items[::2], items[1::2], strict=True))
+
+
+def _as_json(value: Any) -> bytes:
+    """JSON of a value; a pickle of some bytes can hold a list 2^40 times.
+
+    Raises:
+        ExchangeError: it would be larger than files are, or is nested too deeply.
+        TypeError, ValueError: JSON has no such value.
+    """
+    try:
+        if _size(value, {}) > _LARGEST:
+            raise ExchangeError(f"it would be larger than {_LARGEST >> 20} MiB as JSON")
+        return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError:
+        raise ExchangeError("it is nested too deeply, or holds itself") from None
+
+
+def _size(value: Any, known: dict[int, int]) -> int:
+    """At least so many characters as JSON; a part that occurs often is counted each time."""
+    if isinstance(value, str):
+        return len(value) + 2
+    if not isinstance(value, list | tuple | dict):
+        return 1
+    if id(value) not in known:
+        parts = itertools.chain(value, value.values()) if isinstance(value, dict) else value
+        known[id(value)] = 2 + sum(_size(part, known) for part in parts)
+    return known[id(value)]
 
 
 def main(arguments: list[str]) -> int:
@@ -116,9 +147,7 @@ def main(arguments: list[str]) -> int:
     try:
         if target.exists():
             raise ExchangeError(f"{target} exists; name another file")
-        value = read_plain(source.read_bytes())
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-        target.write_text(text, encoding="utf-8")
+        target.write_bytes(_as_json(read_plain(source.read_bytes())))
     except (OSError, ValueError, TypeError) as error:
         print(f"{source}: {error}", file=sys.stderr)
         return 2

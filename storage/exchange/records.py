@@ -11,6 +11,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage.benchmarks.parsing import strict_json
 from storage.exchange.sources import ExchangeError
 
 Record = Mapping[str, Any]
@@ -56,8 +57,8 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
 
 def _json(path: Path) -> Iterator[tuple[str, Any]]:
     try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        content = strict_json(path.read_bytes(), finite=False)
+    except ValueError as error:
         raise ExchangeError(f"{path} is not JSON: {error}") from error
     if isinstance(content, dict):
         for key, value in content.items():
@@ -73,14 +74,14 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 try:
-                    yield f"line {number}", json.loads(line)
-                except (ValueError, RecursionError) as error:
+                    yield f"line {number}", strict_json(line, finite=False)
+                except ValueError as error:
                     raise ExchangeError(f"{path}, line {number}: not JSON: {error}") from error
 
 
 def _csv(path: Path) -> Iterator[tuple[str, Any]]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             for record in reader:
                 if None in record or None in record.values():
@@ -100,7 +101,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
                 for record in batch.to_pylist():
                     number += 1
                     yield f"row {number}", record
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise ExchangeError(f"{path} is not Parquet: {error}") from error
 
 

@@ -65,7 +65,8 @@ def open_source(path: Path) -> SourceFile:
         ExchangeError: It does not exist, or is a pickle.
     """
     if not path.is_file():
-        raise ExchangeError(f"{path}: there is no such file")
+        known = "it is not a file" if path.exists() else "there is no such file"
+        raise ExchangeError(f"{path}: {known}")
     refuse_pickle(path)
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -84,7 +85,7 @@ def refuse_pickle(path: Path) -> None:
         head = file.read(2)
     is_pickle = head[:1] == b"\x80" and head[1:] in (b"\x02", b"\x03", b"\x04", b"\x05")
     if path.suffix.lower() in _PICKLE_NAMES or is_pickle:
-        target = path.with_suffix(".json")
+        target = path.with_suffix(".plain.json" if path.suffix == ".json" else ".json")
         raise ExchangeError(
             f"{path}: a pickle can run any code of its maker, so that it is not opened. If it "
             "holds lists, dictionaries, texts and numbers only, convert it first: `python -m "

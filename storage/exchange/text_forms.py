@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from storage.benchmarks.parsing import read_json, shorten
 from storage.benchmarks.records import Benchmark
 from storage.exchange.ldre import read_ldre
-from storage.exchange.own_texts import read_own
+from storage.exchange.own_texts import OWN_ENDINGS, read_own
 from storage.exchange.programs import program_form, read_program
 from storage.exchange.sources import ExchangeError, SourceFile
 from storage.exchange.texts import Texts, merged, require_whole
@@ -44,7 +44,7 @@ def read_texts(
 
 def _read(source: SourceFile, benchmark: Benchmark, chosen: Mapping[str, str]) -> Texts:
     path = source.path
-    if path.suffix in (".jsonl", ".parquet"):
+    if path.suffix.lower() in OWN_ENDINGS:
         return read_own(path, benchmark)
     data = read_json(path)
     if isinstance(data, list) and data:

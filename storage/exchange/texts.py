@@ -141,8 +141,11 @@ def texts_of(value: Any, where: str) -> tuple[str, ...]:
     Raises:
         ExchangeError: It is something else.
     """
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+    if not isinstance(value, list):
         raise ExchangeError(f"{where} is {shorten(value)}, expected a list of texts")
+    for place, item in enumerate(value):
+        if not isinstance(item, str):
+            raise ExchangeError(f"{where}, entry {place} is {shorten(item)}, expected a text")
     return tuple(value)
 
 

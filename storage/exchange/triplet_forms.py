@@ -60,7 +60,7 @@ class TripletForm:
 def image_number(name: str) -> str:
     """The number at the end of a COCO name, without leading zeros."""
     found = re.search(r"\d+$", name)
-    return str(int(found.group())) if found else name
+    return found.group().lstrip("0") or "0" if found else name
 
 
 def seven_digits(name: str) -> str:
@@ -135,7 +135,7 @@ def read_triplets(path: Path, form: str, fields: Mapping[str, str]) -> Iterator[
     for where, record in read_records(path):
         place = f"{path}, {where}"
         yield PublishedTriplet(
-            where=where,
+            where=place,
             reference=_image(_value(record, names, "reference", place), place, "reference"),
             target=_image(_value(record, names, "target", place), place, "target"),
             texts=_texts(_value(record, names, "text", place), place),

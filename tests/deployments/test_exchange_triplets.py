@@ -41,6 +41,11 @@ def test_a_set_is_imported_for_training_and_exported(
             "tgt_cap": "a red car",
         }
     ]
+    assert main([*given, "--collection", "laion", "--out", str(out)]) == 0  # once more
+    before = source.read_text()
+    assert main([*given, "--collection", "laion", "--out", str(source)]) == 2
+    assert "exists and is not a reference to triplets" in capsys.readouterr().err
+    assert source.read_text() == before
     assert main([*given, "--collection", "lain", "--out", str(out)]) == 2
     assert "there is no collection 'lain'" in capsys.readouterr().err
     assert main([*given[:3], "--form", "lasko", "--collection", "laion", "--out", str(out)]) == 2

@@ -182,21 +182,31 @@ def test_own_rows_come_back_as_they_were_written(cirr: Benchmark, tmp_path: Path
         assert write_own(own_records(texts, cirr.queries), tmp_path / name) == 3
         assert read_own(tmp_path / name, cirr) == texts
     faults = {
-        "record 2: the benchmark has no image 'nobody'": [*rows[:2], {"image": "nobody"}],
+        "line 3: the benchmark has no image 'nobody'": [*rows[:2], {"image": "nobody"}],
         "no query '7'": [*rows, {"query_id": "7"}],
         "no column caption;": [{"query_id": "100", "caption": "a"}, rows[1]],
         "'100' occurs twice": [*rows, rows[0]],
         r"1 of 2 queries of cirr val are absent \('101'\)": rows[:1],
         "the modification text is 'other'": [{**rows[0], "text": "other"}, rows[1]],
-        "record 1, captions is 'e', expected a list": [rows[0], {**rows[1], "captions": "e"}],
+        "line 2, captions is 'e', expected a list": [rows[0], {**rows[1], "captions": "e"}],
+        "line 2, captions, entry 1 is None, expected a text": [
+            rows[0],
+            {**rows[1], "captions": ["e", None]},
+        ],
+        "line 3: a row about image 'dev-3-0-img0' has its captions alone, not edits": [
+            *rows[:2],
+            {**rows[2], "edits": ["i", "j"]},
+        ],
     }
     for message, changed in faults.items():
         path.write_text("\n".join(map(json.dumps, changed)))
         with pytest.raises(ExchangeError, match=message):
             read(cirr, path)
-    path.write_text('{"query_id": "100"}\n{"query_id"')
-    with pytest.raises(ExchangeError, match="line 2: not JSON"):
-        read(cirr, path)
+    empty = [{**row, "image": ""} for row in rows[:2]]  # as absent
+    for name in ("rows.NDJSON", "bom.jsonl"):
+        start = "\ufeff" if name == "bom.jsonl" else ""
+        (tmp_path / name).write_text(start + "\n".join(map(json.dumps, empty)), "utf-8")
+        assert read(cirr, tmp_path / name).queries == texts.queries
 
 
 def test_two_files_that_disagree_are_refused(cirr: Benchmark, tmp_path: Path) -> None:
