@@ -73,6 +73,7 @@ def import_predictions(
         "split": split,
         "method": method,
         "backbone": backbone,
+        **({"not_zero_shot": not_zero_shot} if not_zero_shot else {}),
     }
     drawn = Path(folder, WORLD_NOTE).is_file()
     protocol: dict[str, Any] = {

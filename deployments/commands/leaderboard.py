@@ -88,11 +88,11 @@ def _print_group(rows: list[Entry]) -> None:
 
     main, headings = _columns(rows[0])
     embedded = rows[0]["world"] == "embedded"
-    names = [name for name in headings if name in rows[0]["metrics"]]
+    names = [name for name in headings if any(name in row["metrics"] for row in rows)]
     numbers = (*(headings[name] for name in names), f"published {headings.get(main, main)}")
     lines = []
-    for row in sorted(rows, key=lambda row: -row["metrics"][main]["value"]):
-        cells = [f"{row['metrics'][name]['value']:.2f}" for name in names]
+    for row in sorted(rows, key=lambda row: _lowest_last(row, main)):
+        cells = [_number(row, name) for name in names]
         cells.append("" if embedded else _published(row, main))
         lines.append(_Line(row, tuple(cells), row["differs"], label_of(row["protocol"])))
     print(_title(rows[0]))
@@ -117,13 +117,21 @@ def _print_pivot(rows: list[Entry], facet: str) -> None:
         if value != name:
             print(f"  {name} {value}")
 
-    def number(entry: Entry | None) -> str:
-        return "" if entry is None else f"{entry['metrics'][main]['value']:.2f}"
-
-    sides.sort(key=lambda side: -max(e["metrics"][main]["value"] for e in side.entries.values()))
-    cells = [tuple(number(side.entries.get(value)) for value in values) for side in sides]
+    sides.sort(key=lambda side: min(_lowest_last(e, main) for e in side.entries.values()))
+    cells = [tuple(_number(side.entries.get(value), main) for value in values) for side in sides]
     lines = [_Line(s.first, own, s.differs) for s, own in zip(sides, cells, strict=True)]
     _print_lines(tuple(short), lines)
+
+
+def _number(entry: Entry | None, name: str) -> str:
+    """A metric as printed; empty where the entry lacks it, as of one of CIRR's two files."""
+    found = None if entry is None else entry["metrics"].get(name)
+    return f"{found['value']:.2f}" if found else ""
+
+
+def _lowest_last(entry: Entry, name: str) -> float:
+    """Sorts entries by a metric, those that lack it at the end."""
+    return -entry["metrics"].get(name, {"value": -1.0})["value"]
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ def add_import(parser: argparse.ArgumentParser) -> None:
 def run_import(arguments: argparse.Namespace) -> int:
     """Import, and print the metrics."""
     _check(arguments)
+    _require_names(arguments)
     root = reachable_root(arguments)
     from storage.exchange.sources import open_sources
     from tasks.imported_predictions import import_predictions
@@ -94,6 +95,16 @@ def _add_benchmark(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--benchmark", required=True, help="its name, such as circo")
     parser.add_argument("--split", default="val", help="one of its splits")
     parser.add_argument("--folder", required=True, help="the benchmark's folder")
+
+
+def _require_names(arguments: argparse.Namespace) -> None:
+    """The ledger's names of an imported row are words on one line."""
+    if not arguments.method.strip():
+        raise UserError("--method names who made the predictions; it is empty")
+    for name in ("method", "backbone", "not_zero_shot"):
+        if not (given := getattr(arguments, name)).isprintable():
+            option = name.replace("_", "-")
+            raise UserError(f"--{option} is words on one line, not {given!r}")
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from storage.tables.keys import content_key
 from tasks.query_texts import ANNOTATED
 
 Spec = Mapping[str, Any]
+
+_TOLD: Final[Mapping[str, tuple[str, ...]]] = {
+    "captioner": ("engine", "model"),
+    "generator": ("engine", "model"),
+    "encoder": ("model", "pretrained", "weights_sha256", "dtype", "geometry", "pad_ratio"),
+    "network": ("branch", "dtype"),
+}
+"""Part of a spec with a fingerprint -> what of it other facets say."""
+_SAMPLED: Final = ("temperature", "max_new_tokens", "top_p", "seed", "parsing")
+"""Settings that the facet `answers` says."""
 
 
 def each(words: Iterable[str]) -> str:
@@ -75,10 +85,14 @@ def captioning(spec: Spec) -> str:
 
 
 def engine_details(spec: Spec) -> str:
-    """What a captioner's or generator's fingerprint says besides its name and its files."""
-    role = next((name for name in ("captioner", "generator") if name in spec), "")
-    details = listed(spec[role], ("engine", "model")) if role else ""
-    return f"{role} {details}" if details else ""
+    """What a fingerprint says besides what other facets say, and how answers were read."""
+    role = next((name for name in _TOLD if name in spec), "")
+    own = spec.get(role) or {}
+    values = {**own, **(own.get("preprocess") or {})}
+    details = listed(values, (*_TOLD.get(role, ()), "preprocess"))
+    read = listed(spec.get("settings", {}), _SAMPLED) if role == "generator" else ""
+    said = [f"{role} {details}" if details else "", f"answers with {read}" if read else ""]
+    return ", ".join(each for each in said if each)
 
 
 def listed(values: Spec, without: Sequence[str]) -> str:
@@ -86,12 +100,16 @@ def listed(values: Spec, without: Sequence[str]) -> str:
     shown = {
         name: str(value)[:8] if name.endswith("sha256") else _plain(value)
         for name, value in sorted(values.items())
-        if name not in without and value != "" and isinstance(value, str | int | float)
+        if name not in without and value != "" and isinstance(value, str | int | float | list)
     }
     return ", ".join(f"{name} {value}" for name, value in shown.items())
 
 
-def _plain(value: str | float) -> str:
+def _plain(value: str | float | list[Any]) -> str:
+    if isinstance(value, list):
+        return "/".join(map(_plain, value))
+    if isinstance(value, str) and not value.isprintable():
+        return repr(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -140,7 +158,7 @@ def texts(ranking: Spec) -> str:
 def weights(part: Spec) -> str:
     """`.6 edited_captions + .4 text` against `.7 image + .3 captions`."""
     sides = [
-        " + ".join(f"{weight:.3g} {name}" for name, (weight, _) in sorted(part[side].items()))
+        " + ".join(f"{weight:g} {name}" for name, (weight, _) in sorted(part[side].items()))
         for side in ("query", "gallery")
     ]
     scaled = f"{part['weight']:g} of " if "weight" in part else ""

@@ -93,6 +93,41 @@ def test_two_files_of_one_method_are_told_apart(
     assert shown.count("not zero-shot: trained on CIRR") == 2
 
 
+def test_the_subset_file_alone_stands_in_the_leaderboard(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has none of the metrics that rows are sorted by."""
+    root = str(tmp_path / "tables")
+    place = ["--benchmark", "cirr", "--folder", str(world / "cirr"), "--root", root]
+    for metric in ("recall_subset", "recall"):
+        path = written(tmp_path, f"{metric}.json", shuffled(world, metric, 4))
+        assert main(["import", "predictions", str(path), *place, "--method", metric]) == 0
+    capsys.readouterr()
+    assert main(["leaderboard", "--root", root]) == 0
+    heading, first, last = capsys.readouterr().out.splitlines()[1:4]
+    assert heading.split() == ["method", "R@1", "R@5", "R@10", "Rs@1"]
+    assert [len(line.split()) for line in (first, last)] == [4, 2]
+    assert [line.split()[0] for line in (first, last)] == ["recall", "recall_subset"]
+    assert main(["leaderboard", "--root", root, "--by", "source"]) == 0
+    assert "recall_subset.json" in capsys.readouterr().out
+
+
+def test_a_label_that_is_given_later_is_not_lost(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = str(tmp_path / "tables")
+    path = written(tmp_path, "run.json", shuffled(world, "recall", 5))
+    place = ["--benchmark", "cirr", "--folder", str(world / "cirr"), "--root", root]
+    asked = ["import", "predictions", str(path), *place, "--method", "theirs"]
+    assert main(asked) == main([*asked, "--not-zero-shot", "trained on CIRR"]) == 0
+    capsys.readouterr()
+    assert main(["leaderboard", "--root", root]) == 0
+    assert capsys.readouterr().out.count("not zero-shot: trained on CIRR") == 1
+    for name, given in (("--method", " "), ("--method", "a\nb"), ("--not-zero-shot", "a\tb")):
+        assert main([*asked, name, given]) == 2
+        assert name in capsys.readouterr().err
+
+
 def test_a_second_file_of_one_kind_and_a_wrong_id_are_refused(world: Path, tmp_path: Path) -> None:
     same = [written(tmp_path, f"{seed}.json", shuffled(world, "recall", seed)) for seed in (1, 2)]
     given = ("cirr", "val", str(world / "cirr"), "theirs")

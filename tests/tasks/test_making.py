@@ -130,6 +130,38 @@ def test_details_are_told_only_where_all_else_agrees() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("table", "part", "values", "told"),
+    [
+        ("edited", "encoder", {"preprocess": {"geometry": "target_pad", "size": [224, 224]}},
+         "encoder size 224/224"),
+        ("edited", "encoder", {"engine": "open_clip 3.3.0"}, "encoder engine open_clip 3.3.0"),
+        ("edited", "encoder", {"config_sha256": "c" * 64}, "encoder config_sha256 cccccccc"),
+        ("edits", "settings", {"max_words": 50}, "answers with max_words 50"),
+        ("edits", "settings", {"stop": ["\n\n"]}, r"answers with stop '\n\n'"),
+    ],
+)  # fmt: skip
+def test_what_else_an_engine_depends_on_is_told(
+    table: str, part: str, values: dict[str, Any], told: str
+) -> None:
+    changed = {**SPECS[table], part: {**SPECS[table][part], **values}}
+    mades = [
+        how_made(ranking("target of 1"), specs.get) for specs in (SPECS, {**SPECS, table: changed})
+    ]
+    words = differences([entry("a", mades[0]), entry("b", mades[1])])
+    assert words[0] == "engines run with captioner dtype fp16"
+    assert told in words[1]
+    assert words[1].isprintable()
+
+
+def test_weights_that_differ_a_little_are_told_apart() -> None:
+    told = set()
+    for weight in (0.6, 0.6004):
+        sums = {**ranking("target of 1"), "query": {"edited_captions": [weight, "edited"]}}
+        told.add(how_made(sums, SPECS.get)["weights"])
+    assert len(told) == 2
+
+
 def test_captions_of_another_seed_are_told_apart() -> None:
     specs = {**SPECS, "again": captions(15, seed=7), "targets again": {"captions": "again"}}
     one = how_made(ranking("targets of 15"), specs.get)
