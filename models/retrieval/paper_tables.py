@@ -21,6 +21,13 @@ from models.retrieval.published_results import (
     PaperResult,
 )
 
+GENERATORS: Final[Mapping[str, str]] = {
+    "Llama2-70B": r"llama-?2-70b(-chat)?(-hf)?",
+    "GPT-3.5-Turbo": r"gpt-3\.5-turbo(-\d{4})?",
+    "GPT-4o": r"gpt-4o(-\d{4}-\d\d-\d\d)?",
+}
+"""Text generator as printed -> the names that hubs and servers have for it, as a pattern."""
+
 COSTS: Final = ("training", "texts", "retrieval")
 """Columns of CVSI's Table V that are no metric."""
 
@@ -54,7 +61,7 @@ class Row:
         method: Name in `METHODS`.
         backbone: The papers' name of the backbone.
         printed: The numbers as printed, one for each column; empty where there is none.
-        needs: Facet of a result (`tasks.scoring.making.FACETS`) -> what it must hold.
+        needs: Facet of a result (`tasks.scoring.making.FACETS`) -> what it must be.
         supervised: Whether it was trained on a benchmark's own triplets.
     """
 

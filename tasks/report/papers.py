@@ -7,12 +7,13 @@ one for each backbone and world, with the same columns; what is missing is expla
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from models.retrieval.methods import METHODS
-from models.retrieval.paper_tables import COSTS, Column, PaperTable, Row
+from models.retrieval.paper_tables import COSTS, GENERATORS, Column, PaperTable, Row
 from models.retrieval.published_results import own_backbone, paper_backbone
 from storage.benchmarks.registry import BENCHMARKS
 from tasks.query_texts import ANNOTATED
@@ -133,11 +134,35 @@ def filled(
 
 
 def _published(table: PaperTable, row: Row, entries: Sequence[Entry], costs: Costs) -> FilledRow:
-    own = [entry for entry in entries if _answers(entry, row)]
-    measured = tuple(_number(column, own, costs) for column in table.columns)
+    measured = _fullest(table, [entry for entry in entries if _answers(entry, row)], costs)
     lacking = any(m is None and p for m, p in zip(measured, row.printed, strict=True))
     reason = _reason(table, row, entries) if lacking else ""
     return FilledRow(row.block, row.labels, row.method, row.printed, measured, reason)
+
+
+def _fullest(
+    table: PaperTable, entries: Sequence[Entry], costs: Costs
+) -> tuple[Number | None, ...]:
+    """The numbers of those entries that were made alike and fill most columns, the last if several.
+
+    A row of the paper is one method: its numbers never come from entries made in several ways.
+    """
+    found: tuple[Number | None, ...] = (None,) * len(table.columns)
+    for variant in _variants(entries):
+        own = tuple(_number(column, variant, costs) for column in table.columns)
+        if sum(map(bool, own)) >= sum(map(bool, found)):
+            found = own
+    return found
+
+
+def _variants(entries: Iterable[Entry]) -> list[list[Entry]]:
+    """Entries that were made alike, together; those whose last entry is the oldest first."""
+    variants: dict[tuple[tuple[str, str], ...], list[Entry]] = {}
+    for entry in entries:
+        said = ((f, w) for f, w in entry["made"].items() if f not in (*BY_FAMILY, *DETAILS))
+        key = tuple(sorted(said))
+        variants[key] = [*variants.pop(key, []), entry]
+    return list(variants.values())
 
 
 def _answers(entry: Entry, row: Row) -> bool:
@@ -148,10 +173,21 @@ def _answers(entry: Entry, row: Row) -> bool:
         and paper_backbone(_base(entry["backbone"])) == row.backbone
         and entry["zero_shot"] != row.supervised
         and all(
-            words.lower() in entry["made"].get(facet, "").lower()
-            for facet, words in row.needs.items()
+            _is(facet, words, entry["made"].get(facet, "")) for facet, words in row.needs.items()
         )
     )
+
+
+def _is(facet: str, printed: str, words: str) -> bool:
+    """Whether a facet's words are what the paper prints.
+
+    A text generator is told by its names, so that `gpt-4o-mini` is not GPT-4o; texts by their
+    source, which stands first.
+    """
+    if facet == "generator":
+        pattern = rf"\S+ (\S*/)?{GENERATORS[printed]}( [0-9a-f]{{8}})?"
+        return all(re.fullmatch(pattern, own, re.IGNORECASE) for own in words.split(" and "))
+    return (words.partition(" ")[0] if facet == TEXTS else words).lower() == printed.lower()
 
 
 def annotated(entry: Entry) -> bool:
@@ -206,11 +242,8 @@ def _block(
     rows = []
     for method in dict.fromkeys(row.method for row in table.rows):
         own = [entry for entry in entries if entry["method"] == method]
-        variants: dict[tuple[tuple[str, str], ...], list[Entry]] = {}
-        for entry in own:
-            said = ((f, w) for f, w in entry["made"].items() if f not in (*BY_FAMILY, *DETAILS))
-            variants.setdefault(tuple(sorted(said)), []).append(entry)
-        for variant in variants.values():
+        variants = _variants(own)
+        for variant in variants:
             measured = tuple(_number(column, variant, costs) for column in table.columns)
             if any(measured):
                 labels = _labels(table, method, variant, len(variants) > 1)
@@ -272,7 +305,7 @@ def _labels(
         told = [variant[0]["differs"]] if variant[0]["differs"] else []
     if needed == [TEXTS]:
         network = f"; network {made['network']}" if "network" in made else ""
-        return (f"{told[0]}{network}",)
+        return (f"{''.join(told)}{network}" or title,)
     if len(table.labels) == 1:
         return (f"{title}, {', '.join(told)}" if told else title,)
     return (title, *told, *("",) * (len(table.labels) - 1 - len(told)))

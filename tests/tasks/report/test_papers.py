@@ -112,6 +112,66 @@ def test_another_text_generator_is_another_row() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("words", "row"),
+    [
+        ("openai-server gpt-4o", "GPT-4o"),
+        ("openai-server openai/gpt-4o-2024-08-06", "GPT-4o"),
+        ("openai-server gpt-4o-mini", ""),
+        ("openai-server chatgpt-4o-latest", ""),
+        ("openai-server gpt-3.5-turbo-0125", "GPT-3.5-Turbo"),
+        ("openai-server gpt-3.5-turbo-instruct", ""),
+        ("transformers meta-llama/Llama-2-70b-chat-hf", "Llama2-70B"),
+        ("transformers Llama-2-70b-chat-hf 866c1ec7", "Llama2-70B"),
+        ("transformers Llama-2-70b-chat-hf 866c1ec7 with adapter 01234567", ""),
+        ("transformers meta-llama/Llama-2-7b-chat-hf", ""),
+        ("openai-server gpt-4o and openai-server gpt-3.5-turbo", ""),
+    ],
+)
+def test_a_text_generator_is_the_papers_by_its_own_names(words: str, row: str) -> None:
+    found = filled(table("cvsi-table-iv"), [entry("cvsi", made={"generator": words})], {})
+    assert [r.labels[0] for r in found.published if any(r.measured)] == ([row] if row else [])
+    assert any(any(r.measured) for r in found.measured) == (not row)
+
+
+def test_a_network_of_images_named_like_a_papers_row_is_none_of_its_rows() -> None:
+    made = {"trained_on": "9 steps on 32,000 triplets of full and LAION-300k", "network": "n"}
+    cirr = {"recall@1": {"value": 40.0}}
+    own = entry("instructcir", benchmark="cirr", metrics=cirr, made=made)
+    for key in ("instructcir-table-v", "instructcir-table-ii"):
+        found = filled(table(key), [own], {})
+        assert not any(any(row.measured) for row in found.published)
+        assert any(any(row.measured) for row in found.measured)
+
+
+def test_a_row_of_the_paper_is_never_filled_from_two_ways_of_making() -> None:
+    few, many = ({"target_captions": f"{n} nucleus", "generator": "llama"} for n in (1, 15))
+    cirr = {
+        "benchmark": "cirr",
+        "metrics": {f"recall@{k}": {"value": 50.0 + k} for k in (1, 5, 10)},
+    }
+    made = [
+        entry("cvsi", run="a", made=many),
+        entry("cvsi", run="b", made=many, **cirr),
+        entry("cvsi", run="c", made=few),
+    ]
+    found = filled(table("cvsi-table-i"), made, {})
+    (row,) = [row for row in found.published if any(row.measured)]
+    assert {number.run for number in row.measured if number} == {"a", "b"}  # not the last of CIRCO
+    below = [row for row in found.measured if any(row.measured)]
+    assert {number.run for row in below for number in row.measured if number} == {"c"}
+    # Of two that fill as many columns, the last one.
+    found = filled(table("cvsi-table-iii"), made, {})
+    assert [n.run for n in found.published[-1].measured if n] == ["c"]
+
+
+def test_a_row_that_does_not_say_its_texts_has_a_label() -> None:
+    fashion = {"recall@10/average": {"value": 95.0}}
+    own = entry("instructcir", "clip 01234567", "embedded", benchmark="fashioniq", metrics=fashion)
+    found = filled(table("instructcir-table-test-texts"), [own], {})
+    assert [row.labels for row in found.measured if any(row.measured)] == [("InstructCIR",)]
+
+
 def test_costs_come_from_their_ranking() -> None:
     costs = {f"cvsi {L14} val": {"texts": 24.0, "retrieval": 0.05}}
     found = filled(table("cvsi-table-v"), [entry("cvsi")], costs)
