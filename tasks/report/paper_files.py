@@ -228,5 +228,6 @@ _ESCAPED = {
 
 
 def _tex(words: str) -> str:
-    """Text with LaTeX's own characters escaped."""
-    return "".join(_ESCAPED.get(character, character) for character in text.showable(words))
+    """Text on one line with LaTeX's own characters escaped."""
+    shown = " ".join(text.showable(words).split())
+    return "".join(_ESCAPED.get(character, character) for character in shown)

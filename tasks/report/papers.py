@@ -157,10 +157,10 @@ def _fullest(
 
 def _variants(entries: Iterable[Entry]) -> list[list[Entry]]:
     """Entries that were made alike, together; those whose last entry is the oldest first."""
-    variants: dict[tuple[tuple[str, str], ...], list[Entry]] = {}
+    variants: dict[tuple[Any, ...], list[Entry]] = {}
     for entry in entries:
         said = ((f, w) for f, w in entry["made"].items() if f not in (*BY_FAMILY, *DETAILS))
-        key = tuple(sorted(said))
+        key = (entry["zero_shot"], *sorted(said))
         variants[key] = [*variants.pop(key, []), entry]
     return list(variants.values())
 
@@ -298,14 +298,15 @@ def _labels(
 ) -> tuple[str, ...]:
     """The labels of a measured row: its method, and what tells it from others where it must."""
     made = variant[0]["made"]
-    title = METHODS[method].title
+    caveat = "" if variant[0]["zero_shot"] else " (not zero-shot)"
+    title = f"{METHODS[method].title}{caveat}"
     needed = list(dict.fromkeys(facet for row in table.rows for facet in row.needs))
     told = [made[facet] for facet in needed if facet in made]
     if several and not told:
         told = [variant[0]["differs"]] if variant[0]["differs"] else []
     if needed == [TEXTS]:
         network = f"; network {made['network']}" if "network" in made else ""
-        return (f"{''.join(told)}{network}" or title,)
+        return (f"{told[0]}{network}{caveat}" if told else title,)
     if len(table.labels) == 1:
         return (f"{title}, {', '.join(told)}" if told else title,)
     return (title, *told, *("",) * (len(table.labels) - 1 - len(told)))

@@ -165,6 +165,23 @@ def test_a_row_of_the_paper_is_never_filled_from_two_ways_of_making() -> None:
     assert [n.run for n in found.published[-1].measured if n] == ["c"]
 
 
+def test_numbers_that_are_not_zero_shot_are_rows_that_say_so() -> None:
+    made = {"trained_on": "9 steps on 32,000 triplets", "network": "n", "texts": "annotated"}
+    fashion = {"benchmark": "fashioniq", "metrics": {"recall@10/average": {"value": 60.0}}}
+    cirr = {"benchmark": "cirr", "metrics": {"recall@1": {"value": 40.0}}}
+    entries = [
+        entry("instructcir", "clip 01234567", run="a", made=made, **cirr),
+        entry("instructcir", "clip 01234567", run="b", made=made, zero_shot=False, **fashion),
+    ]
+    for key in ("instructcir-table-ii", "instructcir-table-iv", "instructcir-table-test-texts"):
+        found = filled(table(key), entries, {})
+        rows = [row for row in found.measured if any(row.measured)]
+        labels = {tuple(n.run for n in row.measured if n): row.labels[0] for row in rows}
+        assert set(labels) == {("a",), ("b",)}
+        assert "not zero-shot" in labels["b",]
+        assert "not zero-shot" not in labels["a",]
+
+
 def test_a_row_that_does_not_say_its_texts_has_a_label() -> None:
     fashion = {"recall@10/average": {"value": 95.0}}
     own = entry("instructcir", "clip 01234567", "embedded", benchmark="fashioniq", metrics=fashion)
@@ -198,7 +215,7 @@ def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:
 
 
 def test_latex_escapes_what_is_its_own() -> None:
-    made = [entry("cvsi", made={"generator": "a_b 100% & {c}"})]
+    made = [entry("cvsi", made={"generator": "a_b 100%\n& {c}"})]
     text = latex(filled(table("cvsi-table-iv"), made, {}))
     assert "CVSI, a\\_b 100\\% \\& \\{c\\}" in text
     assert text.count("{") - text.count("\\{") == text.count("}") - text.count("\\}")
