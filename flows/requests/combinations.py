@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,15 +145,16 @@ def _axes(vary: Vary, families: Sequence[str]) -> Iterator[list[_Choice]]:
         for n in vary.target_captions
     ]
     yield [
-        _Choice(f"edit prompt {_base(own)}", {f"prompts.edit.{family}": own for family in families})
-        for own in vary.edit_prompts
+        _Choice(f"edit prompt {name}", {f"prompts.edit.{family}": own for family in families})
+        for own, name in _named(vary.edit_prompts)
     ]
     yield [
-        _Choice(f"objects prompt {_base(own)}", {"prompts.objects": own})
-        for own in vary.objects_prompts
+        _Choice(f"objects prompt {name}", {"prompts.objects": own})
+        for own, name in _named(vary.objects_prompts)
     ]
     yield [
-        _Choice(f"network {_base(own)}", {"instructcir.checkpoint": own}) for own in vary.networks
+        _Choice(f"network {name}", {"instructcir.checkpoint": own})
+        for own, name in _named(vary.networks)
     ]
     yield list(_trained(vary))
 
@@ -182,6 +184,17 @@ def _model(own: Values) -> str:
     model = _base(str(others.pop("model", "")))
     said = [model, *(f"{name} {value}" for name, value in others.items())]
     return f"answers by {' '.join(word for word in said if word) or own.get('engine', 'profile')}"
+
+
+def _named(places: Sequence[str]) -> list[tuple[str, str]]:
+    """Each place with its last parts, as many as tell different places apart."""
+    paths = [Path(os.path.normpath(own)) for own in places]
+    names: list[str] = []
+    for count in range(1, 1 + max((len(path.parts) for path in paths), default=0)):
+        names = ["/".join(path.parts[-count:]).removesuffix(".md") for path in paths]
+        if len(set(names)) == len(set(paths)):
+            break
+    return list(zip(places, names, strict=True))
 
 
 def _base(place: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -154,7 +154,9 @@ def evaluate_matrix(
     chosen = with_choices(settings, captioning, work)
     base = resolve_profile(profile, chosen)
     families = {choice.ref(base).load().family for choice in benchmarks}
-    return tuple(
+    if any(own in backbones[:place] for place, own in enumerate(backbones)):
+        raise ValueError("backbones has one twice: leave one out")
+    return _apart(
         _request(
             backbone,
             benchmarks,
@@ -168,6 +170,18 @@ def evaluate_matrix(
         for backbone in backbones
         for combination in combinations(vary, sorted(families))
     )
+
+
+def _apart(requests: Iterable[RerunRequest]) -> tuple[RerunRequest, ...]:
+    """The same with a folder for each: names of folders have fewer characters than choices."""
+    found: dict[Path, RerunRequest] = {}
+    for each in requests:
+        out, number = each.out, 1
+        while out in found:
+            number += 1
+            out = each.out.with_name(f"{each.out.name}-{number}")
+        found[out] = replace(each, out=out)
+    return tuple(found.values())
 
 
 def _request(

@@ -34,6 +34,33 @@ def test_nothing_varied_is_one_evaluation_without_a_name() -> None:
     assert (only.name, only.settings, only.network) == ("", {}, None)
 
 
+def test_places_of_one_last_name_are_told_apart_by_their_folders(
+    tmp_path: Path, circo: BenchmarkChoice
+) -> None:
+    for name, more in (("a/short.md", ""), ("b/short.md", " Be brief."), ("b/SHORT.md", " Now.")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("Edit {caption} by {text}." + more)
+    prompts = [str(tmp_path / name) for name in ("a/short.md", "b/short.md")]
+    asked = matrix(tmp_path, circo, vary=Vary(edit_prompts=tuple(prompts)), methods=("cvsi",))
+    assert [each.varied for each in asked] == ["edit prompt a/short", "edit prompt b/short"]
+    assert [each.profile.prompts.edit["circo"] for each in asked] == prompts
+    networks = Vary(networks=("runs/one/network", "runs/two/network"))
+    names = [each.name for each in combinations(networks, ["circo"])]
+    assert names == ["network one/network", "network two/network"]
+    # Folders have names of fewer characters; none is written over.
+    cases = Vary(edit_prompts=(str(tmp_path / "b/short.md"), str(tmp_path / "b/SHORT.md")))
+    folders = [each.out for each in matrix(tmp_path, circo, vary=cases, methods=("cvsi",))]
+    assert len(set(folders)) == 2
+    again = (prompts[0], str(tmp_path / "b/../a/short.md"))
+    with pytest.raises(ValueError, match="two choices of a list are called edit prompt short"):
+        list(combinations(Vary(edit_prompts=again), ["circo"]))
+
+
+def test_a_backbone_that_is_named_twice_is_refused(circo: BenchmarkChoice) -> None:
+    with pytest.raises(ValueError, match="backbones has one twice"):
+        evaluate_matrix([Backbone(), Backbone()], [circo])
+
+
 def test_every_combination_has_its_settings_and_its_folder(
     tmp_path: Path, circo: BenchmarkChoice
 ) -> None:
