@@ -275,14 +275,24 @@ def is_single(sampling: CaptionSampling) -> bool:
     return sampling.mode in ("greedy", "beam")
 
 
+def captions_of_an_image(root: str, key: str) -> int:
+    """The smallest number of captions that an import holds of a gallery's image; 0: none.
+
+    Raises:
+        ExchangeError: There is no such import.
+    """
+    return min(map(len, _images(root, key).values()), default=0)
+
+
 def _first(member: str, captions: Sequence[str], n: int, what: str) -> CaptionReply:
     if not captions:
         return _no_caption(member, f"the import holds no captions of this {what}")
     if len(captions) < n:
+        setting = "captions_per_image" if what == "query" else "target_captions"
         return _no_caption(
             member,
             f"the import holds {len(captions)} captions of this {what}, {n} are asked for: set "
-            f"cvsi.captions_per_image={len(captions)}",
+            f"cvsi.{setting}={len(captions)}",
         )
     return CaptionReply(member, tuple(captions[:n]))
 

@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
+from models.imported_texts import ImportedCaptions
 from models.instructcir.query_forms import GALLERY_FEATURE, QUERY_FORMS
 from models.retrieval.method_records import AnyRecipe
 from models.retrieval.methods import QUERY_FEATURES
 from tasks.choices import CaptionKind
+from tasks.imported_texts import captions_of_an_image
 from tasks.methods import configured_method, settings_of
 from tasks.query_sets import BenchmarkRef, Queries
 from tasks.query_texts import OWN_TEXTS
@@ -222,6 +224,10 @@ class _Builder:
         cvsi, encoder = self.profile.cvsi, self.profile.query_encoder
         size = {"root": self.profile.root, "shard_size": self.profile.shards.features}
         made = max(cvsi.captions_of_target, cvsi.captions_per_image, self.caption_pool)
+        captioner = self.profile.captioner
+        if isinstance(captioner, ImportedCaptions) and made > cvsi.captions_of_target:
+            held = captions_of_an_image(self.profile.root, captioner.texts)
+            made = max(cvsi.captions_of_target, min(made, held))
         several = {"cvsi": cvsi.changed(captions_per_image=made)}
         images = self._images("gallery")
         captions = self._keep(caption_stage(self.profile.model_copy(update=several), images))

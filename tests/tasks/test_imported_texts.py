@@ -23,6 +23,7 @@ from tasks.planner import EvaluationPlan, plan_evaluation
 from tasks.query_sets import BenchmarkRef, image_folder, load_query_set
 from tasks.scoring.making import made_by, named, names_of
 from tasks.settings import Profile
+from tasks.stages.caption_features import CaptionFeatureStage
 from tasks.stages.query_features import QueryFeatureStage, Tables
 from tasks.stages.stage import Stage, in_order
 from tests.fakes.ldre_file import N, ldre_records, write_rows
@@ -193,6 +194,29 @@ def test_what_is_imported_is_counted_and_named(place: Place, done: TextImport) -
     alone = import_texts(place.root, place.ref, [place.file])
     assert alone.key != done.key
     assert alone.texts["objects"] == 0
+
+
+def test_images_may_have_fewer_captions_than_queries(place: Place, tmp_path: Path) -> None:
+    names = place.ref.load().galleries[""]
+    rows = ({"image": name, "captions": ["one", "two", "three"]} for name in names)
+    own = import_texts(place.root, place.ref, [place.file, write_rows(tmp_path / "g.jsonl", rows)])
+    for target, first in ((1, 1), (2, 2), (3, 0)):
+        profile = place.profile(own.key, **{"cvsi.target_captions": target})
+        plan = plan_evaluation(profile, place.ref, ["cvsi-no-fine-grained"])
+        (stage,) = (each for each in plan.upstream if isinstance(each, CaptionFeatureStage))
+        assert (stage.captions.sampling.n, stage.first) == (3, first)
+        table = stage.captions.rows(stage.captions.planned(), lambda count: None)
+        assert set(table["status"].to_pylist()) == {"ok"}
+        assert table["captions"].to_pylist() == [["one", "two", "three"]] * len(table)
+    profile = place.profile(own.key, **{"cvsi.target_captions": 4})
+    plan = plan_evaluation(profile, place.ref, ["cvsi-no-fine-grained"])
+    (stage,) = (each for each in plan.upstream if isinstance(each, CaptionFeatureStage))
+    (reason,) = set(
+        stage.captions.rows(stage.captions.planned(), lambda n: None)["reason"].to_pylist()
+    )
+    assert reason == (
+        "the import holds 3 captions of this image, 4 are asked for: set cvsi.target_captions=3"
+    )
 
 
 def test_an_import_that_was_cut_off_is_refused_until_it_is_repeated(
