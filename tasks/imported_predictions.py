@@ -104,6 +104,7 @@ def export_predictions(stage: RankingStage, out: Path) -> list[Path]:
     Raises:
         IncompleteTable: the ranking was not made yet.
         SubmissionError: a file would not be read back as it is.
+        ExchangeError: a file of other content would be written over.
     """
     stage.existing_table()
     ranked, facts = read_ranking(stage), benchmark_facts(stage.benchmark.name)
@@ -122,6 +123,10 @@ def export_predictions(stage: RankingStage, out: Path) -> list[Path]:
         }
         name = f"{facts.name}_{stage.benchmark.split}.json"
         files = [validated_file(loaded, facts.predictions, name, content)]
+    for file in files:
+        path = out / file.name
+        if path.exists() and path.read_bytes() != file.payload:
+            raise ExchangeError(f"{path} exists with other predictions; name another folder")
     return list(write_submission(files, out))
 
 

@@ -153,6 +153,14 @@ def test_a_ranking_that_is_written_and_imported_scores_the_same(
         for shard in stage.table().plan(stage.planned_keys(), stage.shard_size).shards:
             stage.table().publish(shard, stage.rows(shard.members, lambda count: None))
     files = open_sources(export_predictions(ranking, tmp_path / "out"))
+    assert export_predictions(ranking, tmp_path / "out") == [file.path for file in files]
+    (tmp_path / "others").mkdir()
+    theirs = tmp_path / "others" / files[-1].name
+    theirs.write_text("{}")
+    with pytest.raises(ExchangeError, match="exists with other predictions"):
+        export_predictions(ranking, theirs.parent)
+    assert [theirs] == list(theirs.parent.iterdir())
+    assert theirs.read_text() == "{}"
     scores, _ = import_predictions(
         str(tmp_path / "other"), files, name, "val", str(world / name), "text-only"
     )
