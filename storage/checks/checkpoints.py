@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from storage.checks.findings import Fault, Findings, Listed, fault_in, going_on
 from storage.checks.tables import ASIDE
 from storage.locations import manifest
-from storage.locations.damage import put_aside
+from storage.locations.damage import MALFORMED, put_aside
 from storage.locations.location import Location
 from storage.locations.manifest import Record
 
@@ -48,11 +48,14 @@ def check_checkpoints(listed: Listed, records: Mapping[str, list[Record]], found
             elif published and not own:
                 found.unrecorded.append(entry.path)
     for path, own in records.items():
-        if not path.startswith("checkpoints/") or listed.location.exists(path):
+        if not path.startswith("checkpoints/"):
             continue
-        if any(listed.location.exists(record.place) for record in own):
-            what = f"it was published ({own[0].size} bytes) and is not there any more"
-            found.faults.append(_damaged(listed.location, path, what, published=True))
+        with going_on(found, path):
+            if not listed.location.exists(path) and any(
+                listed.location.exists(record.place) for record in own
+            ):
+                what = f"it was published ({own[0].size} bytes) and is not there any more"
+                found.faults.append(_damaged(listed.location, path, what, published=True))
 
 
 def _fault(path: str, records: Sequence[Record], data: bytes) -> str:
@@ -62,7 +65,9 @@ def _fault(path: str, records: Sequence[Record], data: bytes) -> str:
     parse = _parser(path)
     try:
         return parse(data) if parse is not None else ""
-    except (ValueError, zipfile.BadZipFile, struct.error, EOFError, NotImplementedError) as error:
+    except (*MALFORMED, LookupError, AttributeError) as error:
+        return str(error) or type(error).__name__
+    except (zipfile.BadZipFile, struct.error, EOFError, NotImplementedError) as error:
         return str(error) or type(error).__name__
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 
+from storage.locations.local_files import A_FOLDER, CLOSED
 from storage.locations.location import Entry, Location
 
 DAY = 86_400.0
@@ -26,6 +27,8 @@ def removable(location: Location, older_than_s: float = DAY) -> list[tuple[str, 
     limit = time.time() - older_than_s
     found = [("staged", entry) for entry in location.staged()]
     for entry in location.entries():
+        if entry.odd in (A_FOLDER, CLOSED):
+            continue
         kinds = [kind for kind, pattern in _KINDS.items() if pattern.fullmatch(entry.path)]
         found += [(kind, entry) for kind in kinds[:1]]
     return [(kind, entry) for kind, entry in found if entry.modified < limit]

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from storage.checks.checkpoints import check_checkpoints
 from storage.checks.collections import check_collections
 from storage.checks.findings import Fault, Findings, Listed
-from storage.checks.tables import check_marks, check_records, check_tables
+from storage.checks.tables import ASIDE, check_marks, check_records, check_tables
 from storage.locations import manifest
-from storage.locations.location import Location
+from storage.locations.damage import put_aside
+from storage.locations.entries import STAGING
+from storage.locations.local_files import CLOSED
+from storage.locations.location import Entry, Location
 from storage.tables.schemas import TABLES
+from storage.tables.table import SPEC_KEY
 
 _OURS = {*TABLES, "collections", "begun", "checkpoints", "training", manifest.FOLDER, "probe"}
 
@@ -29,7 +33,9 @@ def check_root(location: Location) -> Findings:
     It goes on past each fault, and may run while others publish.
     """
     found = Findings()
-    listed = Listed(location, tuple(location.entries()))
+    entries = location.entries()
+    odd = {entry.path: _odd(entry) for entry in entries if _odd(entry)}
+    listed = Listed(location, tuple(entry for entry in entries if entry.path not in odd))
     records = manifest.read_records(entry.path for entry in listed.entries)
     check_tables(listed, records, found)
     check_collections(listed, found)
@@ -45,7 +51,36 @@ def check_root(location: Location) -> Findings:
     staged = len(location.staged())
     if staged:
         found.left_over["staged"] = found.left_over.get("staged", 0) + staged
+    # What is out of place comes first and alone: the rest of its damage shows once it is gone.
+    found.faults = [_out_of_place(location, path, what) for path, what in odd.items()] + [
+        fault
+        for fault in found.faults
+        if not any(f"{fault.path}/".startswith(f"{path}/") for path in odd)
+    ]
     return found
+
+
+def _odd(entry: Entry) -> str:
+    """What is wrong with the place of an entry of ours, whatever its content; mostly nothing."""
+    top, *below = entry.path.split("/")
+    if top not in _OURS and top != STAGING:
+        return ""
+    if entry.odd:
+        return "" if ASIDE.fullmatch(entry.path) else f"it is not a file but {entry.odd}"
+    folder = not below or (top in TABLES and len(below) == 1 and SPEC_KEY.fullmatch(below[0]))
+    return "it is a file where a folder belongs" if folder else ""
+
+
+def _out_of_place(location: Location, path: str, what: str) -> Fault:
+    if what.endswith(CLOSED):
+        repair = "none: mend the access to it, then check again"
+        return Fault(path, what, "nothing in it can be checked", repair, lambda: "left as it is")
+
+    def mend() -> str:
+        return f"put aside as {put_aside(location, path).rpartition('/')[2]}"
+
+    costs = "what belongs there cannot be read or made"
+    return Fault(path, what, costs, "it is put aside (nothing is deleted)", mend)
 
 
 def repair_root(location: Location) -> tuple[list[Mended], Findings]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from storage.checks.findings import Fault, Findings, Listed, fault_in, going_on
 from storage.locations import manifest
-from storage.locations.damage import DamagedFile, put_aside
+from storage.locations.damage import MALFORMED, DamagedFile, put_aside
 from storage.locations.location import Entry, Location
 from storage.locations.manifest import Record
 from storage.tables.costs import NOTE
@@ -46,7 +46,10 @@ def check_tables(listed: Listed, records: Mapping[str, list[Record]], found: Fin
     for (name, spec_key), files in folders.items():
         found.tables += 1
         _check_table(listed.location, name, spec_key, files, records, found)
-    found.faults.extend(_vanished(listed.location, records))
+    for path, own in records.items():
+        if path.partition("/")[0] in TABLES:
+            with going_on(found, path):
+                found.faults.extend(_vanished(listed.location, path, own))
 
 
 def _check_table(
@@ -109,21 +112,19 @@ def _broken_part(location: Location, table: str, path: str, what: str) -> Fault:
     return Fault(path, what, again, "it is put aside (nothing is deleted)", mend)
 
 
-def _vanished(location: Location, records: Mapping[str, list[Record]]) -> Iterator[Fault]:
-    for path, own in records.items():
-        table = path.partition("/")[0]
-        if table not in TABLES or location.exists(path):
-            continue
-        if not any(location.exists(record.place) for record in own):
-            continue  # it was put aside while we looked
-        again = _MADE_AGAIN.get(table, "its rows are made again by the next run of their flow")
+def _vanished(location: Location, path: str, records: Sequence[Record]) -> Iterator[Fault]:
+    if location.exists(path) or not any(location.exists(record.place) for record in records):
+        return  # it is there, or was put aside while we looked
+    again = _MADE_AGAIN.get(
+        path.partition("/")[0], "its rows are made again by the next run of their flow"
+    )
 
-        def mend(path: str = path, again: str = again) -> str:
-            manifest.forget(location, path)
-            return f"taken off the manifest; {again}"
+    def mend() -> str:
+        manifest.forget(location, path)
+        return f"taken off the manifest; {again}"
 
-        what = f"it was published ({own[0].size} bytes) and is not there any more"
-        yield Fault(path, what, again, "it is taken off the manifest", mend)
+    what = f"it was published ({records[0].size} bytes) and is not there any more"
+    yield Fault(path, what, again, "it is taken off the manifest", mend)
 
 
 # ------------------------------------------------------------------------------------ specs
@@ -199,7 +200,7 @@ def _is_mark(location: Location, path: str) -> bool:
         return bool(_MARK.fullmatch(path.rpartition("/")[2])) and isinstance(
             json.loads(location.read_bytes(path)), dict
         )
-    except ValueError:
+    except MALFORMED:
         return False
 
 

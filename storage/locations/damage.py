@@ -7,12 +7,16 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from storage.locations.local_files import OddFile
 from storage.locations.location import Location
 
 T = TypeVar("T")
 
 TRIES_ON_S3 = 3
 """Readings of a file on S3 before it counts as damaged: a byte may be lost on the way."""
+
+MALFORMED = (ValueError, TypeError, RecursionError)
+"""Errors of JSON that is not what was written; brackets nested too deep are a RecursionError."""
 
 
 class DamagedFile(ValueError):
@@ -44,10 +48,13 @@ def read_checked(location: Location, path: str, parse: Callable[[bytes], T]) -> 
     """
     fault: Exception = ValueError()
     for _ in range(1 if location.is_local else TRIES_ON_S3):
-        data = location.read_bytes(path)
+        try:
+            data = location.read_bytes(path)
+        except OddFile as error:
+            raise DamagedFile(location.join(path), str(error.strerror)) from error
         try:
             return parse(data)
-        except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        except (*MALFORMED, KeyError, AttributeError, OSError) as error:
             fault = error
     what = str(fault) if not isinstance(fault, KeyError) else f"it lacks {fault}"
     raise DamagedFile(location.join(path), what or type(fault).__name__) from fault

@@ -14,16 +14,15 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar, cast
 
 import fsspec
 
-T = TypeVar("T")
+from storage.locations.entries import STAGING, Entry
+from storage.locations.local_files import entry_of, require_regular, walk
 
-STAGING = ".staging"
-"""Folder of unfinished local files, directly under the root and never listed."""
+T = TypeVar("T")
 
 MAX_OBJECT_BYTES = 5 * 2**30
 """Largest single PUT of S3. Multi-part uploads are not used: see `S3Store.create`."""
@@ -46,20 +45,6 @@ class CutRead(ConnectionError):
 
     def __reduce__(self) -> tuple[type[CutRead], tuple[str, str]]:
         return type(self), (self.url, self.what)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One listed file: path relative to the root, size in bytes, and a stamp of its version.
-
-    The stamp is the modification time in nanoseconds locally and the ETag on S3. `modified` is the
-    time of the last change in seconds since 1970.
-    """
-
-    path: str
-    size: int
-    stamp: str
-    modified: float = field(default=0.0, compare=False)
 
 
 class Store(Protocol):
@@ -114,12 +99,7 @@ class LocalStore:
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         """Walk the folder; files that vanish meanwhile are left out."""
-        for folder, folders, names in os.walk(self.root / prefix):
-            if STAGING in folders and Path(folder) == self.root:
-                folders.remove(STAGING)
-            for name in names:
-                with contextlib.suppress(FileNotFoundError):
-                    yield self.stat(Path(folder, name).relative_to(self.root).as_posix())
+        return walk(self.root, prefix)
 
     def exists(self, path: str) -> bool:
         """Tell whether a regular file exists."""
@@ -127,11 +107,11 @@ class LocalStore:
 
     def stat(self, path: str) -> Entry:
         """Return the size and modification time."""
-        status = (self.root / path).stat()
-        return Entry(path, status.st_size, str(status.st_mtime_ns), status.st_mtime)
+        return entry_of(self.root / path, path)
 
     def read(self, path: str) -> bytes:
         """Return the whole content."""
+        require_regular(self.root / path)
         return (self.root / path).read_bytes()
 
     def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -145,12 +125,13 @@ class LocalStore:
 
     def open(self, path: str, sequential: bool) -> IO[bytes]:
         """Open for reading."""
+        require_regular(self.root / path)
         return (self.root / path).open("rb")
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a temporary file, make it durable, then link it to its name if that is free."""
         target = self.root / path
-        if target.exists():
+        if os.path.lexists(target):
             return False
         target.parent.mkdir(parents=True, exist_ok=True)
         with self._staged(data) as temporary:
@@ -181,7 +162,7 @@ class LocalStore:
         target = self.root / new_path
         target.parent.mkdir(parents=True, exist_ok=True)
         (self.root / path).rename(target)
-        os.utime(target)
+        os.utime(target, follow_symlinks=False)
 
     def remove(self, path: str) -> None:
         """Delete a file."""

@@ -14,11 +14,14 @@ import itertools
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage.locations.damage import MALFORMED
+from storage.locations.local_files import OddFile, require_regular
 from storage.locations.location import Location
 from storage.tables.footers import FOOTER, KEYS, SPEC, Footer, footer_check
 
@@ -72,7 +75,7 @@ class PartReader:
             held = (file.metadata.metadata or {}).get(SPEC)
             try:
                 return None if held is None else dict(json.loads(held))
-            except (ValueError, TypeError) as error:
+            except MALFORMED as error:
                 raise CorruptPart(self._path, f"its footer holds no spec: {error}") from error
 
         return self._ask(read)
@@ -128,11 +131,13 @@ class PartReader:
             said = json.loads(metadata[FOOTER])
             check = said.pop("check", None)
             footer = Footer(**said)
-        except (KeyError, TypeError, ValueError) as error:
+        except (*MALFORMED, KeyError) as error:
             what = f"its footer has no provenance of ours ({error!r})"
             raise CorruptPart(self._path, what) from error
         if check is not None and check != footer_check(footer, metadata.get(KEYS, b"")):
             raise CorruptPart(self._path, "its footer was changed")
+        if not (isinstance(footer.attempt, int) and isinstance(footer.seconds, int | float)):
+            raise CorruptPart(self._path, "its footer holds words where numbers belong")
         if footer.rows != file.metadata.num_rows:
             what = f"{file.metadata.num_rows} rows, its footer says {footer.rows}"
             raise CorruptPart(self._path, what)
@@ -159,7 +164,7 @@ def open_part(location: Location, path: str) -> Iterator[PartReader]:
     """
     local = location.local_path(path)
     if local is not None:
-        part = PartReader(str(local), 1, lambda: _LocalSource(pa.OSFile(str(local))))
+        part = PartReader(str(local), 1, lambda: _opened(local))
     else:
         part = PartReader(location.join(path), TRIES_ON_S3, lambda: _Fetched(location, path))
     try:
@@ -207,6 +212,14 @@ def _chunks(
                     start = chunk.dictionary_page_offset
                 found.append((start, start + chunk.total_compressed_size))
     return found
+
+
+def _opened(file: Path) -> _LocalSource:
+    try:
+        require_regular(file)
+    except OddFile as error:
+        raise CorruptPart(str(file), str(error.strerror)) from error
+    return _LocalSource(pa.OSFile(str(file)))
 
 
 class _LocalSource:

@@ -122,15 +122,19 @@ def read_part(
         columns: The columns to read.
 
     Raises:
-        CorruptPart: it is truncated or damaged, of another table, or has other columns.
+        CorruptPart: it is truncated or damaged, of another table or shard, or has other columns.
     """
     footer = part.footer()
     if (footer.table, footer.spec_key) != (schema.name, spec_key):
         raise CorruptPart(where, f"it belongs to {footer.table}/{footer.spec_key}")
+    if not where.endswith(f"/part-{footer.shard_key}.parquet"):
+        raise CorruptPart(where, "it has another part's name")
     found = part.schema()
     if not found.equals(schema.arrow):
         raise CorruptPart(where, f"its columns are {found.names} of other types")
     rows = part.table(columns)
     if rows.num_rows != footer.rows:
         raise CorruptPart(where, f"{rows.num_rows} rows, its footer says {footer.rows}")
+    if schema.key in columns and pc.count_distinct(rows[schema.key]).as_py() != rows.num_rows:
+        raise CorruptPart(where, "a key has two rows, or a row has no key")
     return rows, footer

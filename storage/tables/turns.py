@@ -16,7 +16,10 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
+from storage.locations.damage import MALFORMED
+from storage.locations.local_files import OddFile
 from storage.locations.location import Entry
 from storage.tables.plans import Plan, Shard
 from storage.tables.table import Table
@@ -148,7 +151,7 @@ class Turns:
             said = json.loads(self._table.location.read_bytes(entry.path))
             first, last, machine = (str(said[name]) for name in ("first", "last", "machine"))
             mark = Mark(first, last, int(said["attempt"]), int(said["process"]), machine)
-        except (ValueError, TypeError, KeyError, FileNotFoundError):
+        except (*MALFORMED, KeyError, FileNotFoundError, OddFile):
             mark = Mark("", "", -1)
         return mark, entry.modified
 
@@ -157,10 +160,12 @@ class Turns:
 
 
 def _lives(process: int) -> bool:
+    """Whether a process is there and not only waits to be reaped by its parent."""
     try:
         os.kill(process, 0)
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except ProcessLookupError:
         return False
-    except (PermissionError, OverflowError):
+    except (OSError, OverflowError):  # another user's, or a system without /proc
         return True
-    return True
+    return state != "Z"

@@ -60,18 +60,20 @@ def left_mark(table: Table, shard: Shard) -> str:
     return path
 
 
-def test_what_a_dead_worker_had_begun_is_made_at_once(location: Location) -> None:
+@pytest.mark.parametrize("reaped", [True, False])
+def test_what_a_dead_worker_had_begun_is_made_at_once(location: Location, reaped: bool) -> None:
     table = fresh(location)
     plan = table.plan(KEYS, 512)
     next(iter(Turns(table, plan)))
     path = left_mark(table, plan.shards[0])
     dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
+    os.waitid(os.P_PID, dead.pid, os.WEXITED | (0 if reaped else os.WNOWAIT))
     said = table.location.read_bytes(path).decode()
     old = f'"process": {os.getpid()}'
     assert old in said
     table.location.replace(path, said.replace(old, f'"process": {dead.pid}').encode())
     assert list(Turns(table, plan)) == list(plan.shards)
+    dead.wait()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"first": 1}'])
