@@ -128,7 +128,7 @@ def require_kind(
         config = json.loads((checkpoint_folder(model, revision) / CONFIG_FILE).read_bytes())
         found, stated = config.get("model_type"), config.get("architectures") or ()
         fits = not stated or any(str(name).endswith(tuple(architectures)) for name in stated)
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise UnusableCheckpoint(f"{model!r}: {CONFIG_FILE} cannot be read: {error}") from error
     if model_types and found not in model_types:
         raise UnusableCheckpoint(

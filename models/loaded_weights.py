@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from models.checkpoints import UnusableCheckpoint, loading_arguments
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 UNREADABLE: Final = (
     *(OSError, EOFError, ValueError, LookupError, RuntimeError, TypeError, AttributeError),
-    *(AssertionError, StopIteration, ImportError),
+    *(AssertionError, StopIteration, ImportError, ArithmeticError, StrictDataclassError),
     *(struct.error, pickle.UnpicklingError, SafetensorError),
 )
 """Errors of libraries that read a damaged file; torch has many for a damaged `.bin` file."""

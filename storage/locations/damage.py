@@ -13,7 +13,7 @@ from storage.locations.location import Location
 T = TypeVar("T")
 
 TRIES_ON_S3 = 3
-"""Readings of a file on S3 before it counts as damaged: a byte may be lost on the way."""
+"""Readings of a file or part on S3 before it counts as damaged: a byte may be lost on the way."""
 
 MALFORMED = (ValueError, TypeError, RecursionError)
 """Errors of JSON that is not what was written; brackets nested too deep are a RecursionError."""

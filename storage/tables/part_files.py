@@ -20,16 +20,13 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.locations.damage import MALFORMED
+from storage.locations.damage import MALFORMED, TRIES_ON_S3
 from storage.locations.local_files import OddFile, require_regular
 from storage.locations.location import Location
 from storage.tables.footers import FOOTER, KEYS, SPEC, Footer, footer_check
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
-
-TRIES_ON_S3 = 3
-"""Readings of a part on S3 before it counts as broken: a byte may be lost on the way."""
 
 _TAIL = 2**16
 _HOLE = 2**18

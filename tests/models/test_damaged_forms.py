@@ -399,3 +399,17 @@ def test_own_files_that_were_not_written_to_their_end(shipped: str, tmp_path: Pa
     zero_from_the_middle(folder / name)
     with pytest.raises(ValueError, match="all zero"):
         load[shipped]()
+
+
+@pytest.mark.parametrize("said", ['"num_attention_heads": 0', '"hidden_size": "many"', "deep"])
+def test_a_configuration_that_makes_no_model(
+    said: str, whole: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(whole["llama"], tmp_path / "copy"))
+    text = (folder / "config.json").read_text()
+    added = text.rstrip().removesuffix("}") + f", {said}}}"
+    (folder / "config.json").write_text("[" * 100_000 if said == "deep" else added)
+    settings = settings_of("llama", folder)
+    for refused in (settings.check, lambda: list(use(settings))):
+        with pytest.raises(UnusableCheckpoint, match="cannot be"):
+            refused()
