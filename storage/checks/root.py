@@ -66,7 +66,8 @@ def _odd(entry: Entry) -> str:
     if top not in _OURS and top != STAGING:
         return ""
     if entry.odd:
-        return "" if ASIDE.fullmatch(entry.path) else f"it is not a file but {entry.odd}"
+        said = f"it is {entry.odd}" if entry.odd == CLOSED else f"it is not a file but {entry.odd}"
+        return "" if ASIDE.fullmatch(entry.path) else said
     folder = not below or (top in TABLES and len(below) == 1 and SPEC_KEY.fullmatch(below[0]))
     return "it is a file where a folder belongs" if folder else ""
 
