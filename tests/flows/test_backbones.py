@@ -240,7 +240,8 @@ def test_scores_come_with_a_small_strip_and_the_full_report(ran: Ran) -> None:
         assert Path(link) == Path(result["report"]).resolve()
         assert Path(link).is_file()
         scores = result["scores"]["cirr-val"]["cvsi"]
-        (row,) = [line for line in page.splitlines() if line.startswith("| CVSI |")]
+        rows = [line for line in page.splitlines() if line.startswith("| CVSI |")]
+        row = rows[0]  # of the scores; another table says what a query costs
         assert f"| {scores['recall@1']:.2f} |" in row
 
 

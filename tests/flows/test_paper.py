@@ -9,15 +9,16 @@ import pytest
 
 from embedded_world.benchmarks import WorldSize, write_world
 from flows.forms import BenchmarkChoice
-from flows.paper import paper
 from flows.requests.paper import paper as asked
-from tasks.unrecorded import run_unrecorded
 
 
 @pytest.mark.parametrize(("name", "tables"), [("cvsi", 5), ("instructcir", 5)])
 def test_an_empty_ledger_gives_every_table_and_a_reason_for_every_row(
     name: str, tables: int, tmp_path: Path
 ) -> None:
+    from flows.paper import paper
+    from tasks.unrecorded import run_unrecorded
+
     given = {
         "paper": name,
         "make": False,

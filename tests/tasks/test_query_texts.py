@@ -24,7 +24,6 @@ from tasks.query_sets import (
 from tasks.query_texts import QueryTexts, file_texts, given_texts, written_texts
 from tasks.scoring.making import engine_words, made_by
 from tasks.stages.triplets import QueryTextStage
-from tasks.unrecorded import run_unrecorded
 from tests.fakes.benchmark_layouts import CIRR_NAMES, write_cirr
 from tests.fakes.difference_server import difference, triplet_profile
 from tests.fakes.drawn import draw_folder
@@ -217,6 +216,7 @@ def test_texts_are_known_and_named_before_anything_is_planned(
 
     from flows.query_texts import with_texts
     from flows.running import RunLog
+    from tasks.unrecorded import run_unrecorded
 
     root = str(tmp_path / "tables")
     profile = triplet_profile(root, server.base_url)
