@@ -119,7 +119,7 @@ def _swept(made: Made, target_captions: int, log: RunLog) -> dict[str, FigureFou
 
 
 def _evaluations(asked: PaperRequest) -> Sequence[RerunRequest]:
-    """What is scored first; nothing where there is no benchmark."""
+    """What is scored first; nothing if no benchmark is available."""
     if asked.benchmarks:
         return asked.evaluations(asked.benchmarks)
     if asked.demo is None:

@@ -1,4 +1,4 @@
-"""What engines spend: calls, tokens and time, told to whoever measures.
+"""What engines spend: calls, tokens and time, counted for the code that measures.
 
 An engine counts where the work is done, a caller measures a piece of work::
 

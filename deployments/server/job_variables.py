@@ -72,7 +72,7 @@ def _content(body: bytes) -> Mapping[str, Any]:
 
 
 async def _fault(given: Mapping[str, Any], path: Mapping[str, str]) -> str:
-    """Why the variables do not fit their pool; empty where they do, or where there is no pool."""
+    """Why the variables do not fit their pool; empty if they fit, or if no pool is named."""
     from fastapi import HTTPException
     from prefect.server import models
     from prefect.server.api.validation import validate_job_variables_for_deployment

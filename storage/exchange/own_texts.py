@@ -62,7 +62,7 @@ def read_own(path: Path, benchmark: Benchmark) -> Texts:
         unknown = record.keys() - set(SCHEMA.names)
         if unknown:
             raise ExchangeError(
-                f"{where}: there is no column {', '.join(sorted(unknown))}; columns are "
+                f"{where}: the form has no column {', '.join(sorted(unknown))}; columns are "
                 f"{', '.join(SCHEMA.names)}"
             )
         if record.get("image"):

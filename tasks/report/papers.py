@@ -213,7 +213,8 @@ def _reason(table: PaperTable, row: Row, entries: Sequence[Entry]) -> str:
     lacking = [name for name in wanted if name not in seen]
     if lacking:
         given = ", ".join(f'{{"name": "{name}", "folder": "DIR"}}' for name in lacking)
-        return f"not scored on {' and '.join(lacking)}; --set 'benchmarks=[{given}]' names them"
+        names = " and ".join(lacking)
+        return f"not scored on the real {names}; --set 'benchmarks=[{given}]' names them"
     if not any(paper_backbone(_base(entry["backbone"])) == row.backbone for entry in real):
         name, _, weights = own_backbone(row.backbone).partition(" ")
         return (

@@ -38,7 +38,7 @@ def test_a_pin_with_hashes_is_read() -> None:
         (f"a {HASH}", "is not NAME==VERSION"),
         (f"a @ https://a.example/a.whl {HASH}", "is not NAME==VERSION"),
         ("-e .", "is not NAME==VERSION"),
-        ("--find-links wheels", "is not NAME==VERSION"),
+        ("-r others.txt", "is not NAME==VERSION"),
         ("a==1.0", "has no hash"),
         (f"a==1.0 --hash=md5:{'a' * 32}", "not sha256"),
         (f"a==1.* {HASH}", "is not NAME==VERSION"),

@@ -8,6 +8,7 @@ import fsspec
 import pytest
 
 from storage.locations.location import Location
+from tests.fakes.pictures import jpeg
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +50,13 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
     if request.param == "local":
         return Location(str(tmp_path / "root"))
     return request.getfixturevalue("s3_location")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A folder of three pictures."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.jpg").write_bytes(jpeg(number))
+    return folder

@@ -38,15 +38,6 @@ def fill(location: Location, producer: str = "one") -> Table:
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "source"
-    folder.mkdir()
-    for number in range(3):
-        (folder / f"{number}.jpg").write_bytes(jpeg(number))
-    return folder
-
-
-@pytest.fixture
 def filled(location: Location, source: Path) -> Location:
     ingest(location, source, "pets")
     fill(location)

@@ -22,7 +22,6 @@ from storage.tables.footers import Footer, footer_metadata
 from storage.tables.listing import list_tables
 from storage.tables.plans import SpecConflict
 from storage.tables.table import CorruptPart, Shard, Table, load_table
-from tests.fakes.pictures import jpeg
 from tests.storage.test_checks import KEYS, fill
 
 TYPED = (CorruptPart, SpecConflict, DamagedFile, OddFile)
@@ -59,16 +58,6 @@ PLACES = (
     "collections/places/*.json",
     "checkpoints/mapping/0123456789abcdef0123/config.json",
 )
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """A folder of three pictures."""
-    folder = tmp_path / "source"
-    folder.mkdir()
-    for number in range(3):
-        (folder / f"{number}.jpg").write_bytes(jpeg(number))
-    return folder
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def named_images(files: Sequence[SourceFile]) -> tuple[list[Named], list[str]]:
     """The images that the label files name, and notes on their counts.
 
     Raises:
-        LabelFault: there are no label files, or a line is not one of theirs.
+        LabelFault: label files are missing, or a line has another form.
     """
     labels = {PurePosixPath(f.path).name: f for f in files if _is_label(f.path)}
     if not labels:

@@ -38,7 +38,7 @@ def named_images(files: Sequence[SourceFile]) -> tuple[list[Named], list[str]]:
     """The images that the JSON files name, in one class, and notes on their counts.
 
     Raises:
-        LabelFault: there are no such files, or they are those of another corpus.
+        LabelFault: the label files are missing, or belong to another corpus.
     """
     places = {PurePosixPath(file.raw_path).name: file.raw_path for file in reversed(files)}
     data = [file for file in files if _is_data(file.path)]
