@@ -1,0 +1,121 @@
+"""Weights under the names of BLIP's own code, which published systems keep, as transformers' names.
+
+Shape legend: N tokens of a picture (class token and patches), W their width.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch.nn import functional
+
+from models.blip.shape import HEAD_WIDTH, shapes_of
+from models.blip.towers import BlipTowers, BlipVision, new_towers
+from models.checkpoints import UnusableCheckpoint
+from models.published_state import State, fill, log_taken
+
+_RENAMED: Final = (
+    (re.compile(r"^visual_encoder\.cls_token$"), "vision_model.embeddings.class_embedding"),
+    (re.compile(r"^visual_encoder\.pos_embed$"), "vision_model.embeddings.position_embedding"),
+    (
+        re.compile(r"^visual_encoder\.patch_embed\.proj\."),
+        "vision_model.embeddings.patch_embedding.",
+    ),
+    (re.compile(r"^visual_encoder\.norm\."), "vision_model.post_layernorm."),
+    (
+        re.compile(r"^visual_encoder\.blocks\.(\d+)\.norm([12])\."),
+        r"vision_model.encoder.layers.\1.layer_norm\2.",
+    ),
+    (
+        re.compile(r"^visual_encoder\.blocks\.(\d+)\.attn\.qkv\."),
+        r"vision_model.encoder.layers.\1.self_attn.qkv.",
+    ),
+    (
+        re.compile(r"^visual_encoder\.blocks\.(\d+)\.attn\.proj\."),
+        r"vision_model.encoder.layers.\1.self_attn.projection.",
+    ),
+    (
+        re.compile(r"^visual_encoder\.blocks\.(\d+)\.mlp\."),
+        r"vision_model.encoder.layers.\1.mlp.",
+    ),
+)
+"""Names of the image tower; all others are the same."""
+
+_UNUSED: Final = re.compile(
+    r"(visual_encoder|text_encoder|vision_proj|text_proj)_m\..+"  # copies for momentum
+    r"|temp|image_queue|text_queue|ptr_queue|idx_queue"
+    r"|text_encoder\.embeddings\.position_ids"
+    r"|itm_head\.(weight|bias)"  # image-text matching: no system here reads it
+)
+
+
+def from_original(state: Mapping[str, torch.Tensor]) -> State:
+    """The tensors of both towers and projections under transformers' names.
+
+    What retrieval never reads is dropped: copies for momentum, queues, the temperature and the
+    head for matching. Every other name is kept, so that a strict reader meets it.
+    """
+    kept = {name: each for name, each in state.items() if not _UNUSED.fullmatch(name)}
+    return {_renamed(name): each for name, each in kept.items()}
+
+
+def load_towers(
+    state: Mapping[str, torch.Tensor],
+    where: str | Path,
+    image_size: int | None = None,
+    head_width: int = HEAD_WIDTH,
+) -> BlipTowers:
+    """Both towers of a state under BLIP's own names, in fp32, in evaluation mode.
+
+    Args:
+        state: Whole: both towers and projections.
+        where: The file, for messages and the log.
+        image_size: Side of the pictures to be read; positions are resized to it. None keeps the
+            file's.
+        head_width: Width of a head, which no shape tells; 64 in every published file.
+
+    Raises:
+        UnusableCheckpoint: A tensor is missing, unknown or of another shape.
+    """
+    renamed = from_original(state)
+    vision, text = shapes_of(renamed, str(where), head_width)
+    if image_size is not None and image_size != vision.image_size:
+        if image_size % vision.patch:
+            raise UnusableCheckpoint(
+                f"image_size is {image_size}; give a multiple of {vision.patch}, a patch's side"
+            )
+        place = "vision_model.embeddings.position_embedding"
+        renamed[place] = resized_positions(renamed[place], image_size // vision.patch)
+        vision, text = shapes_of(renamed, str(where), head_width)
+    with torch.device("meta"):
+        towers = new_towers(BlipVision(vision.config), text)
+    fill(towers, renamed, where)
+    towers.renew_buffers()
+    log_taken(where, renamed, filter(_UNUSED.fullmatch, state))
+    return towers.eval().requires_grad_(False)
+
+
+def resized_positions(table: torch.Tensor, side: int) -> torch.Tensor:
+    """A table of positions (1, N, W) for `side` x `side` patches, bicubic; the class row is kept.
+
+    Raises:
+        UnusableCheckpoint: The table belongs to no square of patches.
+    """
+    old = round((table.shape[1] - 1) ** 0.5)
+    if old * old + 1 != table.shape[1]:
+        raise UnusableCheckpoint(f"{table.shape[1]} positions are no square and a class token")
+    grid = table[:, 1:].float().reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    grid = functional.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)
+    return torch.cat([table[:, :1].float(), grid.flatten(2).transpose(1, 2)], dim=1)
+
+
+def _renamed(name: str) -> str:
+    for pattern, replacement in _RENAMED:
+        changed, count = pattern.subn(replacement, name)
+        if count:
+            return changed
+    return name

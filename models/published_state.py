@@ -1,0 +1,110 @@
+"""Weights in files of others: opened without unpickling, and laid strictly over a network."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.checkpoints import UnusableCheckpoint
+from models.loaded_weights import (
+    UNREADABLE,
+    first_line,
+    in_words,
+    require_finite,
+    require_written,
+)
+from models.spelling import some_of
+
+logger = logging.getLogger(__name__)
+
+State = dict[str, torch.Tensor]
+
+
+def read_state(path: Path, key: str | None = None, prefix: str = "") -> State:
+    """The tensors of a published file, on the CPU; nothing in it is run.
+
+    Args:
+        path: A safetensors file, or one of PyTorch.
+        key: Name of the state dict in a dict of several things; None where the file is one.
+            A safetensors file holds tensors alone, and has no such name.
+        prefix: Taken off the names where all have it (`module.` of data-parallel training).
+
+    Raises:
+        UnusableCheckpoint: It cannot be read, or holds something else.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            import safetensors.torch
+
+            found: Any = safetensors.torch.load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+            found = found if key is None else _entry(found, key, path)
+    except UNREADABLE as error:
+        raise UnusableCheckpoint(
+            f"{path} cannot be read as weights: {first_line(error)}; take the published file "
+            "again, or one that holds tensors alone"
+        ) from error
+    if not isinstance(found, Mapping) or not found:
+        raise UnusableCheckpoint(f"{path} holds no state dict but {type(found).__name__}")
+    others = [str(name) for name, each in found.items() if not isinstance(each, torch.Tensor)]
+    if others:
+        raise UnusableCheckpoint(
+            f"{path} holds more than tensors: {some_of(others)}; the weights lie under another name"
+        )
+    if prefix and all(name.startswith(prefix) for name in found):
+        return {name.removeprefix(prefix): each for name, each in found.items()}
+    return dict(found)
+
+
+def _entry(found: Any, key: str, path: Path) -> Any:
+    if not isinstance(found, Mapping) or key not in found:
+        names = some_of([str(name) for name in found]) if isinstance(found, Mapping) else "no names"
+        raise UnusableCheckpoint(f"{path} has no entry {key!r}; it has {names}")
+    return found[key]
+
+
+def fill(network: nn.Module, state: Mapping[str, torch.Tensor], where: str | Path) -> None:
+    """Lay all of a state over a network, in fp32; a network on `meta` gets its tensors from it.
+
+    Args:
+        network: Its names and shapes are those of the state.
+        state: Tensors of any floating precision.
+        where: The file, for messages.
+
+    Raises:
+        UnusableCheckpoint: Names are missing or unknown, shapes differ, or values are not finite.
+    """
+    wanted = network.state_dict()
+    report = {
+        "missing_keys": wanted.keys() - state.keys(),
+        "unexpected_keys": state.keys() - wanted.keys(),
+        "mismatched_keys": {
+            f"{name} {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
+            for name, tensor in wanted.items()
+            if name in state and state[name].shape != tensor.shape
+        },
+    }
+    if any(report.values()):
+        raise UnusableCheckpoint(
+            f"{where} does not fit {type(network).__name__}: {in_words(report)}; take the "
+            "published file again, or say what it is"
+        )
+    network.load_state_dict(
+        {name: each.float() if each.is_floating_point() else each for name, each in state.items()},
+        assign=True,
+    )
+    require_finite(str(where), network)
+    require_written(str(where), network)
+
+
+def log_taken(where: str | Path, taken: Iterable[str], left: Iterable[str]) -> None:
+    """Say which tensors of a file were read and which were left."""
+    taken, left = list(taken), list(left)
+    rest = f"; {len(left)} have no use here ({some_of(left)})" if left else ""
+    logger.info("%s: %d tensors taken%s", where, len(taken), rest)

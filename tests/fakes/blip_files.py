@@ -1,0 +1,116 @@
+"""A random BLIP small enough for a test, and its file under the names of BLIP's own code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import BlipForImageTextRetrieval
+
+HEAD_WIDTH = 16
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "make",
+    "it",
+    "blue",
+    "a",
+    "red",
+    "##der",
+    "circle",
+    "and",
+    "the",
+    "[",
+    "]",
+    "forward",
+]
+VOCABULARY = "\n".join(WORDS).encode() + b"\n"
+
+
+def random_blip(image_size: int = 32) -> BlipForImageTextRetrieval:
+    """transformers' own model, in evaluation mode, every weight away from its default."""
+    import torch
+    from transformers import BlipConfig, BlipForImageTextRetrieval
+
+    config = BlipConfig(
+        text_config={
+            "vocab_size": len(WORDS) + 2,
+            "hidden_size": 48,
+            "encoder_hidden_size": 32,
+            "intermediate_size": 96,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 3,
+            "max_position_embeddings": 40,
+        },
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 128,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "image_size": image_size,
+            "patch_size": 8,
+            "layer_norm_eps": 1e-6,
+        },
+        image_text_hidden_size=24,
+    )
+    torch.manual_seed(0)
+    model = BlipForImageTextRetrieval(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return model
+
+
+def original_state(model: BlipForImageTextRetrieval) -> dict[str, torch.Tensor]:
+    """The model's weights as BLIP's own code names them, with what it also stores."""
+    import torch
+
+    state = {}
+    for name, tensor in model.state_dict().items():
+        parts = name.split(".")
+        if parts[0] == "vision_model":
+            state[_vision_name(parts[1:])] = tensor
+        elif "position_ids" not in name and not name.startswith("text_encoder.pooler"):
+            state[name] = tensor
+    copies = {
+        name.replace(top, f"{top}_m", 1): torch.zeros_like(tensor)
+        for name, tensor in state.items()
+        for top in ("visual_encoder", "text_encoder", "vision_proj", "text_proj")
+        if name.startswith(f"{top}.")
+    }
+    return {
+        **state,
+        **copies,
+        "temp": torch.tensor(0.07),
+        "image_queue": torch.zeros(24, 8),
+        "text_queue": torch.zeros(24, 8),
+        "ptr_queue": torch.zeros(1, dtype=torch.long),
+        "idx_queue": torch.zeros(1, 8, dtype=torch.long),
+        "text_encoder.embeddings.position_ids": torch.arange(40)[None],
+    }
+
+
+def _vision_name(parts: list[str]) -> str:
+    """A name of transformers' image tower in timm's words, which BLIP's code keeps."""
+    if parts[0] == "post_layernorm":
+        return f"visual_encoder.norm.{parts[1]}"
+    if parts[0] == "embeddings":
+        embedding = {
+            "class_embedding": "cls_token",
+            "position_embedding": "pos_embed",
+            "patch_embedding": "patch_embed.proj",
+        }[parts[1]]
+        return ".".join(["visual_encoder", embedding, *parts[2:]])
+    module = {
+        "layer_norm1": "norm1",
+        "layer_norm2": "norm2",
+        "self_attn.qkv": "attn.qkv",
+        "self_attn.projection": "attn.proj",
+        "mlp.fc1": "mlp.fc1",
+        "mlp.fc2": "mlp.fc2",
+    }[".".join(parts[3:-1])]
+    return f"visual_encoder.blocks.{parts[2]}.{module}.{parts[-1]}"
