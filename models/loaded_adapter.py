@@ -5,17 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors import safe_open
-
 from models.checkpoints import UnusableCheckpoint, checkpoint_folder
 from models.loaded_weights import UNREADABLE, first_line, in_words, require_finite
+from models.weight_formats import formats_of, require_plain, without_data
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import nn
-
-    Shapes = dict[str, tuple[int, ...]]
 
 
 def load_adapter(model: nn.Module, adapter: str) -> PeftModel:
@@ -67,8 +63,10 @@ def _require_fit(adapter: str, tuned: Any) -> None:
 
     # Embeddings belong to an adapter only if it brings some.
     wanted = get_peft_model_state_dict(tuned, save_embedding_layers=False)
-    needed = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
-    found = _shapes(checkpoint_folder(adapter))
+    needed = {name: tensor.shape for name, tensor in wanted.items()}
+    file = _weights_file(checkpoint_folder(adapter))
+    stored = without_data(file)
+    found = {name: tensor.shape for name, tensor in stored.items()}
     report = {
         "missing_keys": needed.keys() - found.keys(),
         "unexpected_keys": {n for n in found.keys() - needed.keys() if "lora_" in n},
@@ -79,13 +77,10 @@ def _require_fit(adapter: str, tuned: Any) -> None:
             f"the adapter {adapter!r} does not fit the model: {in_words(report)}; take the adapter "
             "that was trained on this model"
         )
+    require_plain(f"{file.name} of {adapter!r}", formats_of(stored), wanted)
 
 
-def _shapes(folder: Path) -> Shapes:
-    """Name -> shape of an adapter's weights, in the form that peft prefers."""
+def _weights_file(folder: Path) -> Path:
+    """An adapter's weights, in the form that peft prefers."""
     file = folder / "adapter_model.safetensors"
-    if file.is_file():
-        with safe_open(file, framework="pt") as weights:
-            return {n: tuple(weights.get_slice(n).get_shape()) for n in list(weights.keys())}
-    older = torch.load(folder / "adapter_model.bin", map_location="meta", weights_only=True)
-    return {name: tuple(tensor.shape) for name, tensor in older.items()}
+    return file if file.is_file() else folder / "adapter_model.bin"

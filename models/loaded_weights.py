@@ -17,8 +17,9 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
-from models.checkpoints import UnusableCheckpoint, loading_arguments
+from models.checkpoints import UnusableCheckpoint, checkpoint_folder, loading_arguments
 from models.spelling import some_of
+from models.weight_formats import require_plain_files
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,8 +49,8 @@ def load_model(
         options: Further arguments of `from_pretrained`, such as `dtype`.
 
     Raises:
-        UnusableCheckpoint: Weights are missing, of another shape, not finite or another model's;
-            the message names some.
+        UnusableCheckpoint: Weights are missing, of another shape or number format, not finite or
+            another model's; the message names some.
     """
     place: dict[str, Any] = {"device_map": "meta"} if without_data else {}
     try:
@@ -63,11 +64,24 @@ def load_model(
         )
     except UNREADABLE as error:
         raise UnusableCheckpoint(f"{model!r} cannot be loaded: {first_line(error)}") from error
-    _require_whole(model, type(loaded).__name__, report, loaded.state_dict().keys())
+    held = loaded.state_dict()
+    _require_whole(model, type(loaded).__name__, report, held.keys())
+    _require_plain(model, revision, held, frozenset(report["unexpected_keys"]))
     if not without_data:
         require_finite(model, loaded)
         require_written(model, loaded)
     return loaded.eval()
+
+
+def _require_plain(
+    model: str, revision: str, held: Mapping[str, torch.Tensor], unused: frozenset[str]
+) -> None:
+    try:
+        require_plain_files(model, checkpoint_folder(model, revision or None), held, unused)
+    except UnusableCheckpoint:
+        raise
+    except UNREADABLE as error:
+        raise UnusableCheckpoint(f"{model!r} cannot be loaded: {first_line(error)}") from error
 
 
 def check_model(kind: Any, reader: Any, model: str, revision: str) -> Any:
@@ -184,12 +198,17 @@ def require_finite(model: str, loaded: nn.Module) -> None:
         UnusableCheckpoint: The message names some.
     """
     values = loaded.state_dict().items()
-    broken = [name for name, found in values if not bool(torch.isfinite(found).all())]
+    broken = [name for name, found in values if not bool(torch.isfinite(_wide(found)).all())]
     if broken:
         raise UnusableCheckpoint(
             f"{model!r} holds weights that are not finite numbers ({some_of(broken)}); take the "
             "published checkpoint again"
         )
+
+
+def _wide(found: torch.Tensor) -> torch.Tensor:
+    """The tensor itself, or in fp32 where torch has no tests of its 8-bit floats."""
+    return found.float() if found.is_floating_point() and found.itemsize == 1 else found
 
 
 def require_written(model: str, loaded: nn.Module) -> None:

@@ -72,9 +72,9 @@ def load_encoder(spec: EncoderSpec) -> OpenClipEncoder:
         raise EncoderNotFound(f"cannot load {spec.name!r} ({spec.pretrained}): {said}") from error
     model.eval().requires_grad_(False)
     if weights is not None:
+        require_sizes(spec, weights, model)
         require_finite(spec.name, model)
         require_written(spec.name, model)
-        require_sizes(spec, weights, model)
     tokenizer = _tokenizer(spec)
     _check_vocabulary(spec, model, tokenizer)
     settings = PreprocessCfg(**preprocess_settings(spec))

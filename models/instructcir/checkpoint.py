@@ -22,6 +22,7 @@ import torch
 from open_clip.transform import PreprocessCfg
 from safetensors import SafetensorError
 
+from models.checkpoints import UnusableCheckpoint
 from models.encoders.preprocess import ImagePreprocess
 from models.encoders.spec import BPE_FILE
 from models.instructcir.combiner import Combiner, new_combiner
@@ -40,6 +41,7 @@ from models.instructcir.network import ReformulationNetwork
 from models.instructcir.parts import NetworkParts, bare_backbone, make_tokens
 from models.instructcir.settings import CombinerSettings, NetworkSettings
 from models.loaded_weights import require_finite, require_written
+from models.weight_formats import formats_of, require_plain
 
 if TYPE_CHECKING:
     from models.protocols import Fingerprint, Json
@@ -217,11 +219,15 @@ def _save(path: Path, state: Mapping[str, torch.Tensor], dtype: DiskDtype) -> No
 
 def _load(path: Path) -> dict[str, torch.Tensor]:
     try:
-        return safetensors.torch.load_file(path)
+        state = safetensors.torch.load_file(path)
+        require_plain(str(path), formats_of(state))
+        return state
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing; the checkpoint is incomplete") from None
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
+    except UnusableCheckpoint as error:
+        raise CheckpointError(str(error)) from error
 
 
 def _otherwise(

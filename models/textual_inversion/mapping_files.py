@@ -112,7 +112,7 @@ def read_arrays(path: Path) -> dict[str, FloatArray]:
 
     try:
         return {name: _values(entry) for name, entry in deserialize(path.read_bytes())}
-    except (SafetensorError, KeyError) as error:
+    except (SafetensorError, KeyError, MappingError) as error:
         raise MappingError(f"{path} cannot be read as weights: {error}") from error
 
 
@@ -120,6 +120,11 @@ def _values(entry: Mapping[str, Any]) -> FloatArray:
     if entry["dtype"] == "BF16":
         upper = np.frombuffer(entry["data"], dtype="<u2").astype("<u4")
         return (upper << 16).view("<f4").reshape(entry["shape"])
+    if entry["dtype"] not in _NUMPY:
+        raise MappingError(
+            f"it holds weights of the format {entry['dtype']}, which are not plain floats; take "
+            "the published checkpoint in fp32, fp16 or bf16"
+        )
     values = np.frombuffer(entry["data"], dtype=_NUMPY[entry["dtype"]])
     return values.astype(np.float32).reshape(entry["shape"])
 

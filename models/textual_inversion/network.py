@@ -39,6 +39,7 @@ from models.textual_inversion.mapping_files import (
     read_shape,
     recognise,
 )
+from models.weight_formats import formats_of, require_plain
 
 if TYPE_CHECKING:
     from models.protocols import FloatArray, Json
@@ -171,8 +172,15 @@ Weights = Mapping[str, torch.Tensor]
 def _read(path: Path) -> tuple[MappingShape, Weights]:
     """Architecture and weights of any known form."""
     if path.is_dir():
-        return read_shape(path), _content(path / WEIGHTS_FILE)
-    return _parsed(_content(path), str(path))
+        file, shape = path / WEIGHTS_FILE, read_shape(path)
+        state = _content(file)
+    else:
+        file, (shape, state) = path, _parsed(_content(path), str(path))
+    try:
+        require_plain(str(file), formats_of(state))
+    except UnusableCheckpoint as error:
+        raise MappingError(str(error)) from error
+    return shape, state
 
 
 def _content(path: Path) -> Any:
