@@ -23,7 +23,7 @@ def checked_rows(schema: TableSchema, rows: pa.Table, members: Sequence[str]) ->
     Raises:
         ValueError: a column is missing, unknown or of another type; a member has no row or two;
             a row has no status, or a status and reason that contradict each other; a row that is
-            ok has a null or a vector that is not finite.
+            ok has a null, a number that is not finite, or one outside its column's range.
     """
     if set(rows.column_names) != set(schema.columns):
         raise ValueError(
@@ -66,14 +66,35 @@ def _check_status(schema: TableSchema, rows: pa.Table) -> None:
         column = good[name]
         if column.null_count:
             raise ValueError(f"{schema.name}: {column.null_count} ok rows have no {name}")
-        if pa.types.is_fixed_size_list(column.type) and not _all_finite(column):
-            raise ValueError(f"{schema.name}: ok rows whose {name} is not finite")
+        if (numbers := _numbers(column)) is not None:
+            _check_numbers(schema, name, numbers)
+    for low, high in schema.ordered:
+        if pc.any(pc.greater(good[low], good[high])).as_py():
+            raise ValueError(f"{schema.name}: ok rows whose {low} is above their {high}")
 
 
-def _all_finite(column: pa.ChunkedArray) -> bool:
-    # float32 first: pyarrow has no is_finite for float16
-    values = pc.list_flatten(column).cast(pa.float32())
-    return bool(pc.all(pc.is_finite(values), min_count=0).as_py())
+def _numbers(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """The numbers of a column, of its lists too; None for other columns."""
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        column = pc.list_flatten(column)
+    if pa.types.is_float16(column.type):  # pyarrow has no is_finite for it
+        column = column.cast(pa.float32())
+    return column if pa.types.is_floating(column.type) or pa.types.is_integer(column.type) else None
+
+
+def _check_numbers(schema: TableSchema, name: str, numbers: pa.ChunkedArray) -> None:
+    if numbers.null_count or not pc.all(pc.is_finite(numbers), min_count=0).as_py():
+        raise ValueError(f"{schema.name}: ok rows whose {name} is not finite")
+    if name not in schema.ranges:
+        return
+    low, high = schema.ranges[name]
+    found = pc.min_max(numbers).as_py()
+    if len(numbers) and not (low <= found["min"] and found["max"] <= high):
+        raise ValueError(
+            f"{schema.name}: ok rows whose {name} is not within {low:g} and {high:g} (from"
+            f" {found['min']:g} to {found['max']:g})"
+        )
 
 
 def encode_part(

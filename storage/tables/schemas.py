@@ -1,14 +1,15 @@
 """The columns of every table.
 
 Each row has a ``status`` (``ok`` or a kind of failure) and a ``reason`` (empty when ok). A column
-of a row that is not ok may be null; a row that is ok has no nulls and no vector that is not finite.
+of a row that is not ok may be null; a row that is ok has no nulls, no number that is not finite and
+none outside its column's range.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ OK = "ok"
 """The one status of a row whose values may be used."""
 
 _TEXTS = pa.list_(pa.string())
+_PERCENT = (-1e-6, 100 + 1e-6)  # means of percentages may be rounded beyond their ends
+_SHARE = (0.0, 1.0)
+_COUNT = (0.0, float("inf"))
 _VECTOR_TYPES = {"float16": pa.float16(), "float32": pa.float32()}
 
 
@@ -32,6 +36,8 @@ class TableSchema:
         group_bytes: size of a Parquet row group, the least that is read to get one row.
         keys_in_footer: whether the footer of a part lists its keys, so that the row group of a key
             is known without reading a column; for tables of few, large rows.
+        ranges: column -> least and greatest number of an ok row, for those that have bounds.
+        ordered: pairs of columns of which the first is not above the second.
     """
 
     name: str
@@ -39,6 +45,8 @@ class TableSchema:
     arrow: pa.Schema
     group_bytes: int = 8 * 2**20
     keys_in_footer: bool = False
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    ordered: tuple[tuple[str, str], ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -49,6 +57,19 @@ class TableSchema:
 def _fixed(name: str, key: str, **columns: pa.DataType) -> Callable[..., TableSchema]:
     def schema(spec: Mapping[str, Any]) -> TableSchema:
         return _schema(name, key, columns)
+
+    return schema
+
+
+def _measured(
+    schema_of: Callable[..., TableSchema],
+    ranges: Mapping[str, tuple[float, float]],
+    *ordered: tuple[str, str],
+) -> Callable[..., TableSchema]:
+    """A table some of whose numbers have bounds."""
+
+    def schema(spec: Mapping[str, Any]) -> TableSchema:
+        return dataclasses.replace(schema_of(spec), ranges=ranges, ordered=ordered)
 
     return schema
 
@@ -177,34 +198,44 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], TableSchema]] = {
         subset_names=_TEXTS,
     ),
     # Quality under fusion weights: one setting of CVSI's a row; metrics[i] has values[i], percent.
-    "sweeps": _fixed(
-        "sweeps",
-        "setting",
-        alpha=pa.float64(),
-        beta=pa.float64(),
-        gamma=pa.float64(),
-        metrics=_TEXTS,
-        values=pa.list_(pa.float64()),
+    "sweeps": _measured(
+        _fixed(
+            "sweeps",
+            "setting",
+            alpha=pa.float64(),
+            beta=pa.float64(),
+            gamma=pa.float64(),
+            metrics=_TEXTS,
+            values=pa.list_(pa.float64()),
+        ),
+        {"values": _PERCENT},
     ),
     # The ledger: one number a row, with everything that says how it was made.
-    "results": _fixed(
-        "results",
-        "result_key",
-        run=pa.string(),
-        method=pa.string(),
-        backbone=pa.string(),
-        benchmark=pa.string(),
-        split=pa.string(),
-        category=pa.string(),
-        metric=pa.string(),
-        value=pa.float64(),
-        low=pa.float64(),
-        high=pa.float64(),
-        queries=pa.int64(),
-        coverage=pa.float64(),
-        protocol=pa.string(),
-        provenance=pa.string(),
-        created=pa.string(),
+    "results": _measured(
+        _fixed(
+            "results",
+            "result_key",
+            run=pa.string(),
+            method=pa.string(),
+            backbone=pa.string(),
+            benchmark=pa.string(),
+            split=pa.string(),
+            category=pa.string(),
+            metric=pa.string(),
+            value=pa.float64(),
+            low=pa.float64(),
+            high=pa.float64(),
+            queries=pa.int64(),
+            coverage=pa.float64(),
+            protocol=pa.string(),
+            provenance=pa.string(),
+            created=pa.string(),
+        ),
+        {
+            **dict.fromkeys(("value", "low", "high"), _PERCENT),
+            **{"coverage": _SHARE, "queries": _COUNT},
+        },
+        ("low", "high"),
     ),
 }
 """Table name -> function from the table's spec to its schema. A new table is one entry."""
