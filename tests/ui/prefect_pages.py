@@ -9,22 +9,46 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urljoin
 
-from playwright.sync_api import Locator, Page, Response, expect
+from playwright.sync_api import Locator, Page, Request, Response, TimeoutError, expect
 
 END_SECONDS = 600
 """Longest wait for a flow run: on a busy machine its imports alone take a minute."""
 ENDS = re.compile("^(Completed|CompletedWithGaps|Failed|Crashed|Cancelled|TimedOut)$")
 TRIES = 5
-"""How often a person would try again when SQLite was locked (the server then answers 503)."""
+"""How often a person would try again: SQLite was locked (the server then answers 503), or a page
+that was still being drawn lost the click."""
+LOST_MS = 30_000
+"""A click that has had no effect for so long was lost."""
+
+
+def until(act: Callable[[], None], shown: Locator) -> None:
+    """Do something that may be done again until the page shows its effect."""
+    for _ in range(TRIES - 1):
+        act()
+        try:
+            shown.wait_for(timeout=LOST_MS)
+        except TimeoutError:
+            continue
+        return
+    act()
+    expect(shown).to_be_visible()
 
 
 @dataclass(frozen=True)
 class Field:
-    """One labelled field of a form, or a group of them."""
+    """One labelled field of a form, or a group of them.
+
+    Attributes:
+        place: Where it stands.
+        written: Checks that the form still shows what was put into it and its neighbours.
+    """
 
     place: Locator
+    written: list[Callable[[], None]] = field(default_factory=list)
 
     def field(self, label: str) -> Field:
         """The field of that label inside this one; Prefect adds "(Optional)" to some labels."""
@@ -33,18 +57,30 @@ class Field:
             self.place.locator(
                 ".schema-form-property:has(> .p-label__header "
                 f'.schema-form-property__label:text-matches("{wanted}"))'
-            )
+            ),
+            self.written,
         )
 
     def write(self, value: str | int) -> None:
         """Put a text or a number into it."""
-        self.place.locator("textarea, input").first.fill(str(value))
+        box = self.place.locator("textarea, input").first
+
+        def shows() -> None:
+            if box.input_value() != str(value):  # defaults of the form came after it
+                box.fill(str(value))
+            expect(box).to_have_value(str(value))
+
+        shows()
+        self.written.append(shows)
 
     def choose(self, *values: str) -> None:
         """Choose in its drop-down."""
         with self._opened() as options:
             for value in values:
                 options.get_by_text(value, exact=True).click()
+        for value in values:
+            chosen = self.place.get_by_text(value, exact=True).first
+            self.written.append(expect(chosen).to_be_visible)
 
     def choices(self) -> list[str]:
         """What its drop-down offers."""
@@ -56,8 +92,7 @@ class Field:
         """Its drop-down, open. In this version of the UI a click on its text closes it again at
         once; the arrow beside it opens it."""
         options = self.place.page.get_by_role("option")
-        self.place.locator(".p-select-button__icon").first.click()
-        expect(options.first).to_be_visible()
+        until(self.place.locator(".p-select-button__icon").first.click, options.first)
         yield options
         self.place.page.get_by_role("heading", name="Parameters", exact=True).click()
         expect(options).to_have_count(0)
@@ -72,16 +107,21 @@ class DeploymentPage:
     def open(self, url: str, name: str) -> DeploymentPage:
         """Look for it among the deployments, and click."""
         self._page.goto(f"{url}/deployments")
-        self._page.get_by_placeholder("Search deployments...").fill(name)
-        expect(self._page.get_by_text("1 Deployment", exact=True)).to_be_visible()
+        search = self._page.get_by_placeholder("Search deployments...")
+        until(lambda: search.fill(name), self._page.get_by_text("1 Deployment", exact=True))
         self._page.get_by_role("link", name=name, exact=True).first.click()
-        expect(self._page.get_by_role("button", name="Run", exact=True)).to_be_visible()
+        expect(self._run).to_be_visible()
         return self
+
+    @property
+    def _run(self) -> Locator:
+        return self._page.get_by_role("button", name="Run", exact=True)
 
     def custom_run(self) -> RunForm:
         """Run > Custom run."""
-        self._page.get_by_role("button", name="Run", exact=True).click()
-        self._page.get_by_text("Custom run", exact=True).click()
+        custom = self._page.get_by_text("Custom run", exact=True)
+        until(self._run.click, custom)
+        custom.click()
         return RunForm(self._page)
 
     def first_run(self, name: str) -> RunPage:
@@ -106,8 +146,9 @@ class DeploymentPage:
 
     def edit_schedule(self, cron: str) -> None:
         """Schedule > Edit, and another time."""
-        self._schedule.get_by_role("button").click()
-        self._page.get_by_text("Edit", exact=True).click()
+        edit = self._page.get_by_text("Edit", exact=True)
+        until(self._schedule.get_by_role("button").click, edit)
+        edit.click()
         dialog = self._page.get_by_role("dialog")
         value = dialog.locator('.p-label:has(> .p-label__header :text-is("Value")) input')
         value.fill(cron)
@@ -119,18 +160,34 @@ class DeploymentPage:
         return self._page.locator(".deployment-schedule-card")
 
     def _saved(self, act: Callable[[], None]) -> None:
-        """Do something that saves the schedule, again if the database was locked."""
-        for _ in range(TRIES):
-            with self._page.expect_response(_saves_a_schedule) as answer:
+        """Do something that saves the schedule."""
+        asked(self._page, act, "PATCH", "/schedules/")
+
+
+def asked(page: Page, act: Callable[[], None], method: str, path: str) -> Response:
+    """Do what makes the page ask the server; again only if nothing was asked, or all in vain.
+
+    Raises:
+        AssertionError: the server refused, or nothing came of it.
+    """
+
+    def wanted(request: Request) -> bool:
+        return request.method == method and path in request.url
+
+    said = "nothing was asked"
+    for _ in range(TRIES):
+        try:
+            with page.expect_request(wanted, timeout=LOST_MS) as request:
                 act()
-            if answer.value.ok:
-                return
-            assert answer.value.status == 503, answer.value.text()
-        raise AssertionError(f"the server's database was locked {TRIES} times")
-
-
-def _saves_a_schedule(response: Response) -> bool:
-    return response.request.method == "PATCH" and "/schedules/" in response.url
+        except TimeoutError:
+            continue
+        answer = request.value.response()
+        if answer is not None and answer.ok:
+            return answer
+        said = "no answer" if answer is None else f"{answer.status} {answer.text()}"
+        # Others than 503, the answer of a server whose database was locked, are final.
+        assert answer is None or answer.status == 503, said
+    raise AssertionError(f"{method} {path} failed {TRIES} times, at last: {said}")
 
 
 class RunForm:
@@ -157,24 +214,55 @@ class RunForm:
     def submit_in_vain(self) -> str:
         """Submit what is wrong; returns what the form says against it."""
         here = self._page.url
-        self._page.get_by_role("button", name="Submit").click()
-        complaint = self._page.locator(".schema-input").get_by_role("listitem").first
-        expect(complaint).to_be_visible()
+        assert not self._checked()["valid"], "the server finds nothing wrong"
+        complaint = self._complaint()
         assert self._page.url == here, "the form was left although a value is wrong"
-        return self._page.locator(".schema-input").inner_text()
+        return complaint
 
     def submit(self) -> RunPage:
-        """Submit it and follow the notice to the run.
+        """Submit it once, and follow the notice to the run.
 
         The form leads back to the deployment on its own. A click on the notice before that is
         undone by it, so it comes after.
+
+        Raises:
+            AssertionError: the form complains, or the server made no run of it.
         """
+        for shows in self._form.written:
+            shows()
         form = self._page.url
-        self._page.get_by_role("button", name="Submit").click()
+        for _ in range(TRIES):
+            with self._page.expect_response(_makes_a_run) as made:
+                if not self._checked()["valid"]:
+                    raise AssertionError(f"the form complains: {self._complaint()}")
+            if made.value.ok:
+                break
+            assert made.value.status == 503, made.value.text()
+        else:
+            raise AssertionError(f"no run was made: {made.value.text()}")
         self._page.wait_for_url(lambda url: url != form)
-        # The notice is there twice, one for screen readers; the last lies on top.
-        self._page.get_by_role("button", name="View run").last.click()
+        run = made.value.json()["id"]
+        # The notice is there twice, one for screen readers; the last lies on top. It goes soon.
+        try:
+            self._page.get_by_role("button", name="View run").last.click(timeout=LOST_MS)
+        except TimeoutError:
+            self._page.goto(f"{urljoin(self._page.url, '/runs/flow-run/')}{run}")
+        self._page.wait_for_url(f"**/{run}**")
         return RunPage(self._page)
+
+    def _checked(self) -> Any:
+        """Press Submit, which first asks the server whether the values are right; its verdict."""
+        press = self._page.get_by_role("button", name="Submit").click
+        return asked(self._page, press, "POST", "/ui/schemas/validate").json()
+
+    def _complaint(self) -> str:
+        """What the form says against its values, once it says so."""
+        expect(self._page.locator(".schema-input").get_by_role("listitem").first).to_be_visible()
+        return self._page.locator(".schema-input").inner_text()
+
+
+def _makes_a_run(response: Response) -> bool:
+    return response.request.method == "POST" and response.url.endswith("/create_flow_run")
 
 
 class RunPage:
@@ -211,7 +299,9 @@ class RunPage:
 
     def tab(self, name: str) -> None:
         """Click a tab."""
-        self._page.get_by_role("tablist").get_by_text(name, exact=True).click()
+        tabs = self._page.get_by_role("tablist")
+        active = tabs.locator(".p-tab__active", has_text=re.compile(rf"^\s*{name}\s*$"))
+        until(tabs.get_by_text(name, exact=True).click, active)
 
     def artifact(self, key: str) -> ArtifactPage:
         """Artifacts, and the card of that key."""

@@ -46,6 +46,7 @@ def run_names(stack: LiveStack) -> list[str]:
 def test_a_new_backbone_is_evaluated_from_its_form(
     stack: LiveStack, page: Page, tmp_path: Path
 ) -> None:
+    before = run_names(stack)
     form = DeploymentPage(page).open(stack.settings.url, "rerun-backbone").custom_run()
     form.field("backbone", "Name").write(str(NEW_BACKBONE))
     form.field("backbone", "Pretrained").write("")
@@ -54,6 +55,7 @@ def test_a_new_backbone_is_evaluated_from_its_form(
     form.field("mapping_steps").write(20)
     page.screenshot(path=tmp_path / "form.png")
     run = form.submit()
+    assert len(run_names(stack)) == len(before) + 1
     assert run.wait_for_end() == "Completed", run.log()
     page.screenshot(path=tmp_path / "run.png")
 
