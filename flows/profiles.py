@@ -23,6 +23,7 @@ import models
 from models.captioners.blip2 import Blip2Settings
 from models.captioners.llava import LlavaSettings
 from models.captioners.settings import CaptionerSettings
+from models.editors.settings import EditorSettings
 from models.encoders.spec import EncoderSpec
 from models.engine_settings import EngineSettings, engine_kinds, switched
 from models.generators.openai_server import OpenAIServerSettings
@@ -249,7 +250,8 @@ def _changed(profile: Profile, changes: Mapping[str, Any], where: str) -> Profil
 
 def _without_engines(message: str) -> str:
     """A message whose settings have the names that users give them: no engine inside."""
-    for name in (*engine_kinds(CaptionerSettings), *engine_kinds(GeneratorSettings)):
+    unions = (CaptionerSettings, GeneratorSettings, EditorSettings)
+    for name in {name for union in unions for name in engine_kinds(union)}:
         message = message.replace(f".{name}.", ".")
     return message
 

@@ -194,6 +194,40 @@ class CaptionReply:
 
 
 @dataclass(frozen=True, slots=True)
+class EditRequest:
+    """One image to edit.
+
+    Attributes:
+        key: The caller's name for the request; comes back on the reply.
+        image: The reference image, RGB.
+        text: What is to be changed.
+        seed: Seed of this request's own noise.
+    """
+
+    key: str
+    image: Image.Image
+    text: str
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EditReply:
+    """The edited image of one `EditRequest`, or why there is none.
+
+    Attributes:
+        key: The request's key.
+        picture: The edited image, RGB; None when the status is not `ok`.
+        status: `ok` or the kind of failure.
+        reason: Why, in words; empty when the status is `ok`.
+    """
+
+    key: str
+    picture: Image.Image | None
+    status: str = "ok"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SplicedText:
     """A text with a hole for one pseudo token: `before`, the token, `after`.
 
@@ -240,6 +274,15 @@ class Captioner(Protocol):
         self, images: Iterable[tuple[str, Image.Image]], sampling: CaptionSampling
     ) -> Iterator[CaptionReply]:
         """Caption every (key, image) exactly once, in any order, as a stream."""
+        ...
+
+
+@runtime_checkable
+class ImageEditor(Protocol):
+    """A model that changes an image as a text asks."""
+
+    def edit(self, requests: Iterable[EditRequest]) -> Iterator[EditReply]:
+        """Answer every request exactly once, in any order, as a stream."""
         ...
 
 

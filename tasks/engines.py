@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from models.encoders import facts
 from storage.locations.location import Location
 from tasks.published_files import require_as_published
-from tasks.settings import CaptionerSettings, GeneratorSettings
+from tasks.settings import CaptionerSettings, EditorSettings, GeneratorSettings
 
 if TYPE_CHECKING:
     from models.encoders.open_clip import OpenClipEncoder
     from models.encoders.spec import EncoderSpec
-    from models.protocols import Captioner, Fingerprint, TextGenerator
+    from models.protocols import Captioner, Fingerprint, ImageEditor, TextGenerator
     from models.textual_inversion.network import MappingNetwork
 
 
@@ -43,6 +43,12 @@ def load_captioner(settings: CaptionerSettings) -> Captioner:
 @functools.lru_cache(maxsize=1)
 def load_generator(settings: GeneratorSettings) -> TextGenerator:
     """The text generator of some settings."""
+    return settings.load()
+
+
+@functools.lru_cache(maxsize=1)
+def load_editor(settings: EditorSettings) -> ImageEditor:
+    """The image editor of some settings."""
     return settings.load()
 
 
@@ -95,6 +101,12 @@ def captioner_fingerprint(settings: CaptionerSettings) -> Fingerprint:
 @functools.lru_cache(maxsize=16)
 def generator_fingerprint(settings: GeneratorSettings) -> Fingerprint:
     """The identity of a text generator's answers."""
+    return settings.fingerprint
+
+
+@functools.lru_cache(maxsize=16)
+def editor_fingerprint(settings: EditorSettings) -> Fingerprint:
+    """The identity of an image editor's pictures."""
     return settings.fingerprint
 
 

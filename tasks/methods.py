@@ -10,6 +10,7 @@ from models.retrieval.ldre import LDRE, LdreSettings
 from models.retrieval.method_records import Method, late_fusion
 from models.retrieval.methods import METHODS, method, needs
 from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS
+from models.retrieval.systems.instructpix2pix import EDITED
 from tasks.networks import network_facts, network_problem
 from tasks.settings import Profile
 
@@ -64,6 +65,8 @@ def why_not_ready(name: str, profile: Profile, trains_network: bool = False) -> 
             return row.reason
         if kind == "reformulation" and not trains_network:
             return network_problem(profile.instructcir.checkpoint)
+        if kind == EDITED:
+            return profile.editor.lacking
     return ""
 
 

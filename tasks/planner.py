@@ -14,6 +14,7 @@ from models.imported_texts import ImportedCaptions
 from models.instructcir.query_forms import GALLERY_FEATURE, QUERY_FORMS
 from models.retrieval.method_records import AnyRecipe
 from models.retrieval.methods import QUERY_FEATURES
+from models.retrieval.systems.instructpix2pix import EDITED
 from tasks.choices import CaptionKind
 from tasks.imported_texts import captions_of_an_image
 from tasks.methods import configured_method, settings_of
@@ -22,6 +23,8 @@ from tasks.query_texts import OWN_TEXTS
 from tasks.settings import Profile
 from tasks.stages.caption_features import CaptionFeatureStage, CaptionVectorStage
 from tasks.stages.captions import CaptionStage
+from tasks.stages.edited_features import EditedQueryStage
+from tasks.stages.edited_pictures import EditedPictureStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.image_sets import ImageSet, Part, SelectedImages
 from tasks.stages.pair_samples import PairSample
@@ -139,6 +142,17 @@ def text_stage(profile: Profile, ref: BenchmarkRef) -> QueryTextStage:
     )
 
 
+def picture_stage(profile: Profile, queries: Queries) -> EditedPictureStage:
+    """The edited reference images of some queries under a profile."""
+    return EditedPictureStage(
+        root=profile.root,
+        shard_size=profile.shards.pictures,
+        queries=queries,
+        editor=profile.editor,
+        pictures=profile.pictures,
+    )
+
+
 @dataclass
 class _Builder:
     """Builds the stages of one method; equal stages are built once.
@@ -192,6 +206,8 @@ class _Builder:
         return {
             name: self._reformulated(name)
             if name in QUERY_FORMS
+            else self._edited(name)
+            if name == EDITED
             else self._query_feature(name, family)
             for name in recipe.query
         }
@@ -261,6 +277,17 @@ class _Builder:
             feature=feature,
             queries=self._known_queries(),
             network=self.profile.network,
+            pictures=self.profile.pictures,
+        )
+        return self._keep(stage)
+
+    def _edited(self, feature: str) -> EditedQueryStage:
+        stage = EditedQueryStage(
+            root=self.profile.root,
+            shard_size=self.profile.shards.features,
+            feature=feature,
+            edited=self._keep(picture_stage(self.profile, self._known_queries())),
+            encoder=self.profile.query_encoder,
             pictures=self.profile.pictures,
         )
         return self._keep(stage)

@@ -29,6 +29,7 @@ from tasks.query_sets import OneQuery
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
 from tasks.stages.decoded import picture
+from tasks.stages.edited_features import EditedQueryStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.rankings import AnyGalleryFeature, AnyQueryFeature
 from tasks.stages.reformulation_features import ReformulatedQueryStage
@@ -222,6 +223,9 @@ def _query_features(
     for name, stage in stages.items():
         if isinstance(stage, ReformulatedQueryStage):
             made[name] = encode_queries(stage.network, stage.form, [picture], [query.text])
+            continue
+        if isinstance(stage, EditedQueryStage):
+            made[name] = stage.of_picture(picture)
             continue
         vectors, reasons = stage.make([item], upstream)
         if reasons[0]:

@@ -13,6 +13,8 @@ from pydantic import Field, model_validator
 
 from models.captioners.presets import ensemble_sampling, single_sampling
 from models.captioners.settings import CaptionerSettings
+from models.editors.instruct_pix2pix import InstructPix2PixSettings
+from models.editors.settings import EditorSettings
 from models.encoders.spec import EncoderSpec
 from models.generators.settings import GeneratorSettings
 from models.protocols import CaptionSampling, Dtype
@@ -160,6 +162,8 @@ class ShardSizes(Settings):
     """Prompts of a shard of edited captions or added objects."""
     triplets: int = Field(512, ge=1)
     """Pairs of a shard of triplets."""
+    pictures: int = Field(32, ge=1)
+    """Edited pictures of a shard."""
 
 
 class Profile(Settings):
@@ -177,6 +181,8 @@ class Profile(Settings):
     prompts: PromptSettings
     mapping: MappingSettings
     instructcir: InstructCirSettings
+    editor: EditorSettings = InstructPix2PixSettings()
+    """The image editor of the method instructpix2pix."""
     single_caption: Literal["greedy", "first", "lavis-beam5", "captioner"] = "greedy"
     """The one caption of single-caption methods: a greedy one, the first of the ensemble, the
     preset `lavis-beam5`, or the way of the `captioner`'s papers (BLIP-2: lavis-beam5; others:

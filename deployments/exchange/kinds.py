@@ -16,6 +16,7 @@ KINDS: Final[Mapping[str, str]] = {
     "texts": "captions, edited captions and added objects of a benchmark",
     "triplets": "sets of triplets to train on: LAION-CIR, LaSCo, CoVR, MegaPairs and others",
     "features": "vectors of images, and SEARLE's pseudo tokens",
+    "pictures": "reference images that were edited as a benchmark's texts ask",
     "predictions": "ranked lists of a benchmark's queries, scored into the ledger",
 }
 """Kind -> a few words for the help; the module is `deployments.exchange.KIND`."""

@@ -54,7 +54,7 @@ FORMS: Final = {
 def add_import(parser: argparse.ArgumentParser) -> None:
     """Options of the import."""
     parser.add_argument("file", nargs="+", help="files of one benchmark")
-    _add_benchmark(parser)
+    add_benchmark(parser)
     _add_fields(parser, "read")
     parser.add_argument("--licence", default="", help="words on what the files may be used for")
     _add_common(parser)
@@ -62,7 +62,7 @@ def add_import(parser: argparse.ArgumentParser) -> None:
 
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Options of the export."""
-    _add_benchmark(parser)
+    add_benchmark(parser)
     parser.add_argument("--texts", default="", metavar="KEY", help="an import; default: made texts")
     forms = "; ".join(f"{name}: {words}" for name, words in FORMS.items())
     parser.add_argument("--form", choices=FORMS, default="own", help=forms)
@@ -81,7 +81,7 @@ def run_import(arguments: argparse.Namespace) -> int:
     require_access(Location(profile.root))
     done = import_texts(
         profile.root,
-        _ref(arguments, profile),
+        benchmark_ref(arguments, profile),
         arguments.file,
         _fields(arguments),
         arguments.licence,
@@ -121,7 +121,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     profile = profile_of(arguments)
     written = export_texts(
         profile,
-        _ref(arguments, profile),
+        benchmark_ref(arguments, profile),
         arguments.form,
         Path(arguments.out),
         arguments.texts,
@@ -135,10 +135,15 @@ def run_export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _add_benchmark(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--benchmark", required=True, help="its name, such as circo")
-    parser.add_argument("--split", required=True, help="its split, such as val")
-    parser.add_argument("--folder", required=True, help="the benchmark's folder, images included")
+def add_benchmark(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Options that name a benchmark."""
+    options = {
+        "--benchmark": "its name, such as circo",
+        "--split": "its split, such as val",
+        "--folder": "the benchmark's folder, images included",
+    }
+    for option, words in options.items():
+        parser.add_argument(option, required=required, default="", help=words)
 
 
 def _add_fields(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -168,7 +173,12 @@ def _fields(arguments: argparse.Namespace) -> dict[str, str]:
     return fields
 
 
-def _ref(arguments: argparse.Namespace, profile: Profile) -> BenchmarkRef:
+def benchmark_ref(arguments: argparse.Namespace, profile: Profile) -> BenchmarkRef:
+    """The benchmark that the options name.
+
+    Raises:
+        UserError: There is no such benchmark or split.
+    """
     from storage.benchmarks.registry import BENCHMARKS
     from tasks.query_sets import BenchmarkRef
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from models.editors.imported import ImportedPictures
 from models.encoders.backbone_files import require_known
 from models.engine_settings import CheckpointSettings, EngineSettings
 from models.imported_texts import ImportedEngine
@@ -13,10 +14,12 @@ from models.prompts.library import load_prompt
 from models.retrieval.cvsi_settings import SEARCH_FAMILY
 from models.retrieval.features import GALLERY_FEATURES
 from models.retrieval.methods import method, needs
+from models.retrieval.systems.instructpix2pix import EDITED
 from storage.collections.known import require_collection
 from storage.exchange.sources import ExchangeError
 from storage.locations.access import require_access, require_folder
 from storage.locations.location import Location
+from tasks.imported_pictures import require_import
 from tasks.imported_texts import imported_spec
 from tasks.methods import why_not_ready
 from tasks.query_sets import BenchmarkRef
@@ -105,6 +108,8 @@ def require_methods(
             require_checkpoint(f"mapping.{setting}", profile.mapping.of(which))
     if wanted & {"captions", "single_caption"}:
         require_engine("captioner", profile.captioner, profile.root)
+    if EDITED in wanted:
+        require_editor(profile)
     if wanted & {"edits", "single_edit", "objects"}:
         require_engine("generator", profile.generator, profile.root)
     for family in families if wanted & {"edits", "single_edit"} else ():
@@ -118,6 +123,23 @@ def _needs(name: str, family: str, gallery_only: bool) -> tuple[str, ...]:
     if not gallery_only:
         return needs(row, family)
     return tuple(need for own in row.recipe(family).gallery for need in GALLERY_FEATURES[own].needs)
+
+
+def require_editor(profile: Profile) -> None:
+    """Refuse an image editor whose checkpoint or import cannot be used; no weight is read.
+
+    Raises:
+        ValueError: says what is wrong; names the setting of an import or folder that is missing.
+    """
+    editor = profile.editor
+    if isinstance(editor, ImportedPictures):
+        try:
+            require_import(profile.root, editor.pictures)
+        except ExchangeError as error:
+            raise ValueError(f"editor.pictures: {error}") from error
+    elif editor.model.startswith(("/", ".", "~")):
+        require_checkpoint("editor.model", editor.model)
+        editor.check()
 
 
 def require_engine(setting: str, engine: EngineSettings, root: str = "") -> None:

@@ -30,10 +30,11 @@ Need: TypeAlias = Literal[
     "mapping:searle",
     "mapping:pic2word",
     "reformulation",
+    "edited_picture",
 ]
 """An input that must exist before a feature can be made: N captions or one caption of the image, an
-edit of each or of the one, the added objects, a mapping network, or a trained reformulation
-network, in whose own space the vector then lies."""
+edit of each or of the one, the added objects, a mapping network, a trained reformulation network,
+in whose own space the vector then lies, or an image editor."""
 
 Made: TypeAlias = "tuple[FloatArray, list[str]]"
 """Vectors (B, d), or (B, N * d) for features of every caption, and B reasons why a vector must not

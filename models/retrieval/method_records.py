@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 
 Status: TypeAlias = Literal["ready", "needs_checkpoint", "not_implemented", "numbers_only"]
 Group: TypeAlias = Literal[
-    "baseline", "textual inversion", "text generator", "complementary", "ablation", "trained"
+    "baseline",
+    "textual inversion",
+    "text generator",
+    "complementary",
+    "ablation",
+    "trained",
+    "generative",
 ]
 Features: TypeAlias = "Mapping[str, np.ndarray[Any, Any]]"
 Combine: TypeAlias = "Callable[[Features, Features], np.ndarray[Any, Any]]"

@@ -25,6 +25,7 @@ NAMES: Final = (
     "cvsi",
     "instructcir",
     "cvsi_ablations",
+    "instructpix2pix",
     "elsewhere",
 )
 """Files in `models/retrieval/systems`: each has METHODS, and FEATURES where it brings some."""

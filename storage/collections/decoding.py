@@ -116,6 +116,13 @@ def decode_image(
     return _decode(data, max_pixels, alpha, orientation)[0]
 
 
+def encode_png(image: Image.Image) -> bytes:
+    """A picture's file, without loss."""
+    stream = io.BytesIO()
+    image.save(stream, format="PNG")
+    return stream.getvalue()
+
+
 def inspect_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts:
     """Decode an image completely and return its facts.
 

@@ -112,6 +112,19 @@ def _images(spec: Mapping[str, Any]) -> TableSchema:
     return dataclasses.replace(schema, group_bytes=2**19, keys_in_footer=True)
 
 
+def _edited_pictures(spec: Mapping[str, Any]) -> TableSchema:
+    """One row per reference image and text; data is the edited picture's file."""
+    columns = {
+        "reference": pa.string(),
+        "text": pa.string(),
+        "data": pa.large_binary(),
+        "picture_id": pa.string(),
+        "making": pa.string(),
+    }
+    schema = _schema("edited_pictures", "edit_key", columns)
+    return dataclasses.replace(schema, group_bytes=2**19)
+
+
 def _schema(name: str, key: str, columns: Mapping[str, pa.DataType]) -> TableSchema:
     fields = {key: pa.string(), **columns, "status": pa.string(), "reason": pa.string()}
     return TableSchema(name, key, pa.schema(list(fields.items())))
@@ -183,6 +196,9 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], TableSchema]] = {
         attempts=pa.int32(),
         raw=pa.string(),
     ),
+    # Reference images edited as texts ask, here or elsewhere. picture_id is the sha256 of data,
+    # making a JSON object: the editor, its settings and the seed.
+    "edited_pictures": _edited_pictures,
     "image_features": _vectors("image_features", "image_id"),
     "caption_features": _vectors("caption_features", "image_id", n_captions=pa.int32()),
     # The vectors of all captions of an image, side by side.

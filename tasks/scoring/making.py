@@ -33,6 +33,7 @@ FACETS: Final[Mapping[str, str]] = {
     "query_captions": "captions of a query",
     "target_captions": "captions of a target",
     "captioning": "captions drawn with",
+    "editor": "image editor",
     "generator": "text generator",
     "edit_prompt": "edit prompt",
     "objects_prompt": "objects prompt",
@@ -80,6 +81,7 @@ def how_made(ranking: Spec, spec_of: SpecOf) -> dict[str, str]:
             spec_words.captions(spec, spec_words.first(gallery)) for spec in gallery
         ),
         "captioning": spec_words.each(spec_words.captioning(spec) for spec in specs),
+        "editor": spec_words.each(spec_words.editor(spec) for spec in queries),
         "generator": spec_words.each(spec_words.engine(spec["generator"]) for spec in rewrites),
         "edit_prompt": spec_words.each(
             spec_words.prompt(spec) for spec in rewrites if spec["step"] == "edit"
@@ -126,6 +128,7 @@ def names_of(stage: RankingStage) -> dict[str, str]:
     """Short hash in `how_made` -> the name that people know, of engines and prompts in folders."""
     from models.prompts.library import load_prompt
     from tasks.stages.captions import CaptionStage
+    from tasks.stages.edited_pictures import EditedPictureStage
     from tasks.stages.rewrites import RewriteStage
     from tasks.stages.stage import inputs_of
 
@@ -134,6 +137,8 @@ def names_of(stage: RankingStage) -> dict[str, str]:
         names |= _imports(each)
         if isinstance(each, CaptionStage):
             names[spec_words.local(each.spec["captioner"])] = spec_words.last_name(each.captioner)
+        if isinstance(each, EditedPictureStage):
+            names[spec_words.local(each.spec["editor"])] = spec_words.last_name(each.editor)
         if isinstance(each, RewriteStage):
             names[spec_words.local(each.spec["generator"])] = spec_words.last_name(each.generator)
             names[spec_words.prompt(each.spec)] = load_prompt(each.prompt).name

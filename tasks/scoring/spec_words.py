@@ -54,6 +54,16 @@ def captioner(spec: Spec) -> str:
     return engine(spec["captioner"]) if "captioner" in spec else ""
 
 
+def editor(spec: Spec) -> str:
+    """The image editor, with its sampler where it ran here."""
+    if "editor" not in spec:
+        return ""
+    own = spec["editor"]
+    names = ("steps", "text_guidance", "image_guidance", "seed")
+    sampler = listed({name: own[name] for name in names if name in own}, ())
+    return f"{engine(own)}{f', {sampler}' if sampler else ''}"
+
+
 def engine(fingerprint: Spec) -> str:
     """An engine by what identifies it: `transformers local-866c1ec7b8c5, adapter 1f2e3d4c`."""
     said = [str(fingerprint[name]) for name in ("engine", "model") if fingerprint.get(name)]

@@ -27,6 +27,7 @@ from tasks.networks import network_facts
 from tasks.query_sets import BenchmarkRef, QuerySet, load_query_set, protocol_of
 from tasks.stages.caption_features import CaptionFeatureStage
 from tasks.stages.captions import CaptionStage
+from tasks.stages.edited_features import EditedQueryStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.query_features import QueryFeatureStage
 from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from models.encoders.spec import EncoderSpec
 
-AnyQueryFeature: TypeAlias = QueryFeatureStage | ReformulatedQueryStage
+AnyQueryFeature: TypeAlias = QueryFeatureStage | ReformulatedQueryStage | EditedQueryStage
 AnyGalleryFeature: TypeAlias = ImageFeatureStage | CaptionFeatureStage | ReformulatedImageStage
 
 REFORMULATED = " + reformulation"

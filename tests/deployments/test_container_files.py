@@ -132,13 +132,20 @@ def test_the_vllm_image_is_of_the_locked_version() -> None:
     assert f"vllm/vllm-openai:v{locked[1]}\n" in text
 
 
-def test_extras_of_pools_change_no_pin_of_the_lock() -> None:
+@pytest.mark.parametrize(
+    ("file", "extra"),
+    [
+        ("lock-pools.txt", {"prefect-docker", "prefect-kubernetes", "prefect-ray", "ray"}),
+        ("lock-edit.txt", {"diffusers"}),
+    ],
+)
+def test_extras_change_no_pin_of_the_lock(file: str, extra: set[str]) -> None:
     def pins(name: str) -> dict[str, str]:
         text = (PROJECT / "requirements" / name).read_text(encoding="utf-8")
         return dict(re.findall(r"^([\w.-]+)==(\S+)", text, re.M))
 
-    added = pins("lock-pools.txt")
-    assert {"prefect-docker", "prefect-kubernetes", "prefect-ray", "ray"} <= set(added)
+    added = pins(file)
+    assert extra <= set(added)
     assert not set(added) & set(pins("lock.txt"))
 
 

@@ -28,14 +28,6 @@ def published_only() -> list[Method]:
             "its inversion network is licensed for research use only",
         ),
         (
-            "instructpix2pix",
-            "InstructPix2Pix + CLIP",
-            "InstructCIR, Table II",
-            "Edit the reference with a diffusion editor, then image only.",
-            "not_implemented",
-            "needs a diffusion editor (timbrooks/instruct-pix2pix), which is not a dependency here",
-        ),
-        (
             "compodiff",
             "CompoDiff",
             "CompoDiff, TMLR 2024",

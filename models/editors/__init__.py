@@ -1,0 +1,1 @@
+"""Image editors: a reference image, edited as a text asks."""
