@@ -19,6 +19,7 @@ from models.loaded_weights import (
     require_written,
 )
 from models.spelling import some_of
+from models.weight_formats import formats_of, require_plain
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +79,11 @@ def fill(network: nn.Module, state: Mapping[str, torch.Tensor], where: str | Pat
         where: The file, for messages.
 
     Raises:
-        UnusableCheckpoint: Names are missing or unknown, shapes differ, or values are not finite.
+        UnusableCheckpoint: Names are missing or unknown, shapes or formats differ, or values are
+            not finite.
     """
     wanted = network.state_dict()
+    require_plain(str(where), formats_of(state), wanted)
     report = {
         "missing_keys": wanted.keys() - state.keys(),
         "unexpected_keys": state.keys() - wanted.keys(),

@@ -13,7 +13,7 @@ from typing import Final
 import torch
 from torch.nn import functional
 
-from models.blip.shape import HEAD_WIDTH, shapes_of
+from models.blip.shape import HEAD_WIDTH, VisionShape, shapes_of
 from models.blip.towers import BlipTowers, BlipVision, new_towers
 from models.checkpoints import UnusableCheckpoint
 from models.published_state import State, fill, log_taken
@@ -68,7 +68,7 @@ def load_towers(
     where: str | Path,
     image_size: int | None = None,
     head_width: int = HEAD_WIDTH,
-) -> BlipTowers:
+) -> tuple[BlipTowers, VisionShape]:
     """Both towers of a state under BLIP's own names, in fp32, in evaluation mode.
 
     Args:
@@ -77,6 +77,9 @@ def load_towers(
         image_size: Side of the pictures to be read; positions are resized to it. None keeps the
             file's.
         head_width: Width of a head, which no shape tells; 64 in every published file.
+
+    Returns:
+        The towers, and the sizes of the image tower.
 
     Raises:
         UnusableCheckpoint: A tensor is missing, unknown or of another shape.
@@ -96,7 +99,7 @@ def load_towers(
     fill(towers, renamed, where)
     towers.renew_buffers()
     log_taken(where, renamed, filter(_UNUSED.fullmatch, state))
-    return towers.eval().requires_grad_(False)
+    return towers.eval().requires_grad_(False), vision
 
 
 def resized_positions(table: torch.Tensor, side: int) -> torch.Tensor:

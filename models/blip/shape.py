@@ -96,6 +96,7 @@ class TextShape:
             hidden_dropout_prob=self.dropout,
             attention_probs_dropout_prob=self.dropout,
             is_decoder=True,
+            **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id")),
             attn_implementation="eager",
         )
 

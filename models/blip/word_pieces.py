@@ -77,6 +77,18 @@ class WordPieces:
             )
         return cls(path.read_bytes(), path)
 
+    def require_rows(self, rows: int, where: str | Path) -> None:
+        """Refuse weights whose table of words belongs to another vocabulary.
+
+        Raises:
+            UnusableCheckpoint: It has more or fewer rows than there are words.
+        """
+        if rows != self.rows:
+            raise UnusableCheckpoint(
+                f"{where} has {rows} words, {VOCABULARY_FILE} next to it makes {self.rows} with "
+                f"[DEC] and [ENC]; take {VOCABULARY_FILE} of bert-base-uncased"
+            )
+
     def __call__(
         self, texts: Sequence[str], *, over_image: bool, longest: int, marked: bool = False
     ) -> torch.Tensor:

@@ -18,7 +18,7 @@ def test_an_original_file_computes_what_transformers_does(tmp_path: Path) -> Non
     model = random_blip()
     torch.save({"model": original_state(model), "epoch": 3}, tmp_path / "blip.pth")
     state = read_state(tmp_path / "blip.pth", "model")
-    towers = load_towers(state, "blip.pth", head_width=HEAD_WIDTH)
+    towers, _ = load_towers(state, "blip.pth", head_width=HEAD_WIDTH)
     pixels = torch.randn(2, 3, 32, 32)
     ids = torch.tensor([[2, 5, 6, 3], [2, 7, 3, 0]])
     mask = ids != 0
@@ -46,7 +46,7 @@ def test_padding_and_the_order_of_patches_change_nothing() -> None:
     from models.blip.original import load_towers
     from tests.fakes.blip_files import HEAD_WIDTH, original_state, random_blip
 
-    towers = load_towers(original_state(random_blip()), "blip", head_width=HEAD_WIDTH)
+    towers, _ = load_towers(original_state(random_blip()), "blip", head_width=HEAD_WIDTH)
     tokens = torch.randn(1, 17, 32)
     ids = torch.tensor([[18, 5, 6, 3]])
     longer = torch.tensor([[18, 5, 6, 3, 0, 0, 0]])
@@ -77,7 +77,7 @@ def test_a_smaller_grid_is_resized_as_blip_does() -> None:
     from tests.fakes.blip_files import HEAD_WIDTH, original_state, random_blip
 
     model = random_blip(image_size=32)
-    towers = load_towers(original_state(model), "blip", image_size=48, head_width=HEAD_WIDTH)
+    towers, _ = load_towers(original_state(model), "blip", image_size=48, head_width=HEAD_WIDTH)
     pixels = torch.randn(1, 3, 48, 48)
     with torch.no_grad():
         expected = model.vision_model(pixels, interpolate_pos_encoding=True).last_hidden_state
@@ -153,3 +153,46 @@ def test_word_pieces_are_berts_with_blips_tokens() -> None:
     assert pieces(["make it blue"], over_image=True, longest=4).tolist() == [[18, 5, 6, 3]]
     assert pieces(["blue"], over_image=True, longest=9, marked=True).tolist() == [[18, 17, 7, 3]]
     assert 3 not in pieces(["[SEP] blue"], over_image=False, longest=9)[0, :-1]
+
+
+def test_on_a_backbone_texts_are_read_over_its_tokens(tmp_path: Path) -> None:
+    import torch
+
+    from models.blip.backbone import bare_towers, towers_on_backbone
+    from models.blip.shape import TextShape
+    from models.encoders.loading import load_encoder
+    from models.encoders.spec import EncoderSpec
+    from models.published_state import fill
+    from tests.fakes.small_networks import write_clip
+
+    spec = EncoderSpec(name=str(write_clip(tmp_path)), preprocess="clip", device="cpu")
+    towers, parts, words = towers_on_backbone(spec, layers=2, dropout=0.0, seed=0)
+    clip = load_encoder(spec)
+    pixels = torch.randn(2, 3, 32, 32)
+    texts = ["make it blue", "a much longer text than the other"]
+    ids = words(texts, over_image=True, longest=77)
+    rows = [clip.tower.tokens.ids(text) for text in texts]
+    assert ids[:, 0].tolist() == [words.encode] * 2
+    assert ids[0, 1 : len(rows[0]) + 1].tolist() == rows[0]
+    assert ids[0, len(rows[0]) + 2 :].eq(words.pad).all()
+    with torch.no_grad():
+        tokens = towers.image_tokens(pixels)
+        assert torch.allclose(
+            towers.image_vector(tokens), clip.model.encode_image(pixels), atol=1e-5
+        )
+        vectors = towers.text_vector(ids, ids != words.pad, tokens)
+        short = words(texts[:1], over_image=True, longest=77)
+        alone = towers.text_vector(short, short != words.pad, tokens[:1])
+        assert torch.allclose(alone, vectors[:1], atol=1e-5)
+        bare, again = bare_towers(parts.architecture, TextShape(**towers.shape.record), None)
+        fill(bare, towers.state_dict(), "copy")
+        assert torch.equal(bare.eval().text_vector(ids, ids != words.pad, tokens), vectors)
+    assert again(texts, over_image=True, longest=77).tolist() == ids.tolist()
+
+
+def test_texts_are_cleaned_as_blip_does() -> None:
+    from models.blip.captions import cleaned
+
+    assert cleaned('Make it "RED";  (and  *round*): now! ~ok.\n') == "make it red and round now ok"
+    assert cleaned("is it blue, or not?") == "is it blue, or not?"
+    assert cleaned("a " * 40) == " ".join(["a"] * 30)
