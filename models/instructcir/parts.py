@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import gzip
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import open_clip
 from open_clip.tokenizer import SimpleTokenizer
@@ -22,6 +22,10 @@ from models.encoders.text_tower import TextTokens, why_unsupported
 if TYPE_CHECKING:
     from models.encoders.preprocess import ImagePreprocess
     from models.protocols import Fingerprint
+
+
+Check: TypeAlias = Callable[[nn.Module, object, str], None]
+"""Refuses a model with its tokenizer, by name."""
 
 
 class BackboneUnsupported(ValueError):
@@ -51,19 +55,23 @@ class NetworkParts:
         return self
 
 
-def load_backbone(spec: EncoderSpec) -> tuple[nn.Module, NetworkParts]:
+def load_backbone(spec: EncoderSpec, check: Check | None = None) -> tuple[nn.Module, NetworkParts]:
     """Load a backbone with its weights, in fp32 on the CPU.
 
     `spec.dtype`, `spec.device` and `spec.image_batch` are not looked at: weights are kept in
     fp32 for training, and autocast decides the precision of the computation.
 
+    Args:
+        spec: The backbone.
+        check: Refuses what the caller cannot build on; `check_backbone` where left out.
+
     Raises:
         EncoderNotFound: No such backbone, tag or weights.
-        BackboneUnsupported: It cannot be given cross-attention; the message says why.
+        BackboneUnsupported: It cannot be built on; the message says why.
     """
     encoder = load_encoder(spec.changed(dtype="fp32", device="cpu"))
     tokenizer = encoder.tokenizer
-    check_backbone(encoder.model, tokenizer, spec.name)
+    (check or check_backbone)(encoder.model, tokenizer, spec.name)
     config = open_clip.get_model_config(spec.source)
     architecture = {**config, "quick_gelu": encoder.fingerprint["quick_gelu"]}
     bpe = _own_bpe(spec, config)
