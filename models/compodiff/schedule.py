@@ -6,12 +6,13 @@ import math
 from typing import Final
 
 import torch
+from torch import nn
 
 _OFFSET: Final = 0.008
 _LARGEST_BETA: Final = 0.999
 
 
-class NoiseSchedule:
+class NoiseSchedule(nn.Module):
     """abar_t = cos^2((t / T + .008) / 1.008 * pi / 2), betas at most .999 (Nichol, Dhariwal 2021).
 
     Attributes:
@@ -20,17 +21,26 @@ class NoiseSchedule:
         kept_before: (T,) abar_{t-1}, 1 at t = 0.
     """
 
-    def __init__(self, steps: int, device: torch.device | str = "cpu") -> None:
-        """Compute the schedule in fp64 and keep it in fp32."""
+    kept: torch.Tensor
+    kept_before: torch.Tensor
+    _signal: torch.Tensor
+    _noise: torch.Tensor
+
+    def __init__(self, steps: int) -> None:
+        """Compute the schedule in fp64 and keep it in fp32, outside of the state."""
+        super().__init__()
         self.steps = steps
         place = torch.arange(steps + 1, dtype=torch.float64) / steps
         curve = torch.cos((place + _OFFSET) / (1 + _OFFSET) * math.pi / 2) ** 2
         betas = (1 - curve[1:] / curve[:-1]).clamp(0, _LARGEST_BETA)
         kept = torch.cumprod(1 - betas, dim=0)
-        self.kept = kept.float().to(device)
-        self.kept_before = torch.cat((kept.new_ones(1), kept[:-1])).float().to(device)
-        self._signal = kept.sqrt().float().to(device)
-        self._noise = (1 - kept).sqrt().float().to(device)
+        for name, values in (
+            ("kept", kept),
+            ("kept_before", torch.cat((kept.new_ones(1), kept[:-1]))),
+            ("_signal", kept.sqrt()),
+            ("_noise", (1 - kept).sqrt()),
+        ):
+            self.register_buffer(name, values.float(), persistent=False)
 
     def noised(self, x0: torch.Tensor, times: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) noise; x0, noise (B, d), times (B,) int64."""
