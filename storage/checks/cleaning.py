@@ -7,13 +7,14 @@ import time
 
 from storage.locations.local_files import A_FOLDER, CLOSED
 from storage.locations.location import Entry, Location
+from storage.tables.receipts import EARLIER
 
 DAY = 86_400.0
 
 _KINDS = {
     "mark of a begun shard": re.compile(r"begun/.+"),
     "put aside": re.compile(r".+\.quarantined-\d+(/.+)?"),
-    "receipt of an earlier version": re.compile(r"[^/]+/[0-9a-f]+/complete-[0-9a-f]{20}\.json"),
+    "receipt of an earlier version": re.compile(rf"[^/]+/[0-9a-f]+/{EARLIER.pattern}"),
     "probe": re.compile(r"probe/[0-9a-f]{32}"),
     "staged": re.compile(r"training/.+/\.[^/]+\.new"),
 }

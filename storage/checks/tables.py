@@ -16,15 +16,14 @@ from storage.tables.costs import NOTE
 from storage.tables.keys import content_key
 from storage.tables.part_files import CorruptPart, open_part
 from storage.tables.plans import SpecConflict
-from storage.tables.schemas import TABLES, table_schema
+from storage.tables.receipts import EARLIER, RECEIPT, Survey, parts_hash, read_receipt
+from storage.tables.schemas import OK, TABLES, table_schema
 from storage.tables.specs import read_spec, spec_text
 from storage.tables.table import PART_FILE, SPEC_KEY, Table
 
 ASIDE = re.compile(r".+\.quarantined-\d+")
 """The name of a file that was put aside."""
 
-_RECEIPT = re.compile(r"complete-[0-9a-f]{20}-\d+-\d+")
-_OLD_RECEIPT = re.compile(r"complete-[0-9a-f]{20}\.json")
 _MARK = re.compile(r"[0-9a-f]{8,64}")
 _MADE_AGAIN = {
     "images": "its images are stored again by ingesting their source",
@@ -67,21 +66,26 @@ def _check_table(
     if fault is not None:
         found.faults.append(fault)
     for file, entry in files.items():
-        if _RECEIPT.fullmatch(file) or NOTE.fullmatch(file):
+        if RECEIPT.fullmatch(file) or NOTE.fullmatch(file):
             found.files += 1
             if entry.size:
-                what = "the receipt" if _RECEIPT.fullmatch(file) else "the note of costs"
+                what = "the receipt" if RECEIPT.fullmatch(file) else "the note of costs"
                 found.faults.append(_overwritten(location, entry.path, what))
         elif ASIDE.fullmatch(file):
             found.left_over["put aside"] = found.left_over.get("put aside", 0) + 1
-        elif _OLD_RECEIPT.fullmatch(file):
+        elif EARLIER.fullmatch(file):
             kind = "receipts of an earlier version"
             found.left_over[kind] = found.left_over.get(kind, 0) + 1
         elif not PART_FILE.fullmatch(file) and file != "spec.json":
             found.others.append(entry.path)
     found.files += len(parts) + ("spec.json" in files)
+    table = None if spec is None else Table(location, table_schema(name, spec), spec_key, spec)
+    survey = Survey(f"{name}/{spec_key}", tuple(parts), frozenset(e.path for e in files.values()))
+    for path in sorted(survey.files):
+        if RECEIPT.fullmatch(path.rpartition("/")[2]):
+            with going_on(found, path):
+                found.faults.extend(_untrue_receipt(location, path, survey, table))
     for entry in parts:
-        table = None if spec is None else Table(location, table_schema(name, spec), spec_key, spec)
         with going_on(found, entry.path):
             judge = functools.partial(_part_fault, table, entry.path, records.get(entry.path, []))
             what = fault_in(location, entry.path, judge)
@@ -99,6 +103,36 @@ def _part_fault(table: Table | None, path: str, records: Sequence[Record], data:
     if table is None:  # the fault is that of the spec
         return ""
     return table.fault_of(path, data)
+
+
+def _untrue_receipt(
+    location: Location, path: str, survey: Survey, table: Table | None
+) -> Iterator[Fault]:
+    """A receipt that says something else than the table that it lies in."""
+    receipt = read_receipt(path)
+    if receipt is None:
+        what = "it is the receipt of another table, or its name was changed"
+    elif table is None or receipt.parts != parts_hash(survey):
+        return  # it speaks of other parts than those that are there now, and nobody asks it
+    else:
+        try:
+            rows = table.rows_by_status()
+        except CorruptPart:
+            return  # the fault is that of the part
+        ok, every = rows.get(OK, 0), sum(rows.values())
+        if receipt.ok <= ok and receipt.failed <= every - ok:
+            return
+        what = (
+            f"it says {receipt.ok} rows that are ok and {receipt.failed} that failed, its parts"
+            f" have {ok} and {every - ok}"
+        )
+
+    def mend() -> str:
+        return f"put aside as {put_aside(location, path).rpartition('/')[2]}"
+
+    costs = "a run may take rows for made that are missing"
+    repair = "it is put aside; the next run counts the rows again"
+    yield Fault(path, what, costs, repair, mend)
 
 
 def _broken_part(location: Location, table: str, path: str, what: str) -> Fault:

@@ -2,9 +2,14 @@
 
 A receipt says: with exactly these parts (names and sizes), none of these keys is missing, so many
 have an ok row and so many only failed ones. The sentence is the name of an empty file: finding it
-in a listing is enough, and there is no content to be damaged. A part that is added, put aside or
-truncated makes all earlier receipts say something about another table. Receipts of earlier versions
-(``complete-*.json``) had their counts inside; nobody reads them.
+in a listing is enough, and there is no content to be damaged::
+
+    complete-{keys}-{parts}-{ok}-{failed}-{check}
+
+A part that is added, put aside or truncated makes all earlier receipts say something about another
+listing. The check is a hash of the table's folder and all the rest: a receipt of another table, or
+of other counts, is not believed. Receipts of earlier versions (``complete-*.json``, and
+``complete-{hash}-{ok}-{failed}``) had none; nobody reads them.
 """
 
 from __future__ import annotations
@@ -45,13 +50,14 @@ def find_receipt(survey: Survey, planned: Sequence[str] | str) -> Coverage | Non
         survey: The table's folder now.
         planned: Sorted, unique keys, or the identity of derived ones.
     """
-    stem = _stem(survey, planned)
+    stem = f"{survey.folder}/complete-{_hash(planned)}-"
     for path in survey.files:
-        if path.startswith(stem) and (counts := COUNTS.fullmatch(path.removeprefix(stem))):
-            ok, failed = map(int, counts.groups())
-            if not isinstance(planned, str) and ok + failed != len(planned):
-                continue  # a name that somebody changed
-            return Coverage(planned=ok + failed, ok=ok, failed=failed, missing=0)
+        receipt = read_receipt(path) if path.startswith(stem) else None
+        if receipt is None or receipt.parts != parts_hash(survey):
+            continue
+        if not isinstance(planned, str) and receipt.ok + receipt.failed != len(planned):
+            continue
+        return receipt.coverage
     return None
 
 
@@ -61,14 +67,58 @@ def leave_receipt(
     """Remember that none of the keys is missing; a reader without the right to write does not."""
     if coverage.missing:
         raise ValueError(f"{coverage.missing} keys are missing; a receipt says that none is")
+    receipt = Receipt(_hash(planned), parts_hash(survey), coverage.ok, coverage.failed)
     with contextlib.suppress(PermissionError):
-        location.create(f"{_stem(survey, planned)}-{coverage.ok}-{coverage.failed}", b"")
+        location.create(receipt.path_in(survey.folder), b"")
 
 
-COUNTS = re.compile(r"-(\d+)-(\d+)")
-"""Rows that are ok and rows that failed, after the stem of a receipt's name."""
+@dataclass(frozen=True)
+class Receipt:
+    """What the name of a receipt says.
+
+    Attributes:
+        keys: hash of the planned keys.
+        parts: hash of the parts that it was established for.
+        ok: rows that are ok.
+        failed: rows that failed.
+    """
+
+    keys: str
+    parts: str
+    ok: int
+    failed: int
+
+    @property
+    def coverage(self) -> Coverage:
+        """The coverage that it states."""
+        return Coverage(planned=self.ok + self.failed, ok=self.ok, failed=self.failed, missing=0)
+
+    def path_in(self, folder: str) -> str:
+        """The path of this receipt of a table."""
+        said = f"{self.keys}-{self.parts}-{self.ok}-{self.failed}"
+        return f"{folder}/complete-{said}-{content_key([folder, said])}"
 
 
-def _stem(survey: Survey, planned: Sequence[str] | str) -> str:
-    keys = planned if isinstance(planned, str) else list(planned)
-    return f"{survey.folder}/complete-{content_key([keys, survey.parts_by_name])}"
+RECEIPT = re.compile(r"complete-([0-9a-f]{20})-([0-9a-f]{20})-(\d+)-(\d+)-[0-9a-f]{20}")
+"""The name of a receipt."""
+EARLIER = re.compile(r"complete-[0-9a-f]{20}(\.json|-\d+-\d+)")
+"""The names of receipts of earlier versions."""
+
+
+def read_receipt(path: str) -> Receipt | None:
+    """What a receipt says; None for another file, and for one whose check is wrong."""
+    folder, _, name = path.rpartition("/")
+    match = RECEIPT.fullmatch(name)
+    if match is None:
+        return None
+    receipt = Receipt(match[1], match[2], int(match[3]), int(match[4]))
+    return receipt if receipt.path_in(folder) == path else None
+
+
+def parts_hash(survey: Survey) -> str:
+    """A hash of the names and sizes of all parts."""
+    return content_key(survey.parts_by_name)
+
+
+def _hash(planned: Sequence[str] | str) -> str:
+    return content_key(planned if isinstance(planned, str) else list(planned))

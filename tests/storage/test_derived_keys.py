@@ -87,7 +87,7 @@ def test_a_receipt_of_an_earlier_version_is_not_read(tmp_path: Path) -> None:
     table.plan(Counted("one", KEYS).keys, 4)
     folder = Path(table.location.join(table.folder))
     (receipt,) = folder.glob("complete-*")
-    receipt.rename(folder / f"{receipt.name.removesuffix('-10-0')}.json")
+    receipt.rename(folder / f"{receipt.name[:29]}.json")
     asked = Counted("one", KEYS)
     assert table.plan(asked.keys, 4).before == Coverage(planned=10, ok=10, failed=0, missing=0)
     assert asked.calls > 0
