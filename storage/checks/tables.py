@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from storage.checks.displaced import displaced, home_of
 from storage.checks.findings import Fault, Findings, Listed, fault_in, going_on
 from storage.locations import manifest
 from storage.locations.damage import MALFORMED, DamagedFile, put_aside
@@ -41,7 +42,7 @@ def check_tables(listed: Listed, records: Mapping[str, list[Record]], found: Fin
             if SPEC_KEY.fullmatch(spec_key):
                 folders.setdefault((name, spec_key), {})[file] = entry
             else:
-                found.others.append(entry.path)
+                _check_other(listed.location, entry.path, records, found)
     for (name, spec_key), files in folders.items():
         found.tables += 1
         _check_table(listed.location, name, spec_key, files, records, found)
@@ -77,7 +78,7 @@ def _check_table(
             kind = "receipts of an earlier version"
             found.left_over[kind] = found.left_over.get(kind, 0) + 1
         elif not PART_FILE.fullmatch(file) and file != "spec.json":
-            found.others.append(entry.path)
+            _check_other(location, entry.path, records, found)
     found.files += len(parts) + ("spec.json" in files)
     table = None if spec is None else Table(location, table_schema(name, spec), spec_key, spec)
     survey = Survey(f"{name}/{spec_key}", tuple(parts), frozenset(e.path for e in files.values()))
@@ -90,9 +91,29 @@ def _check_table(
             judge = functools.partial(_part_fault, table, entry.path, records.get(entry.path, []))
             what = fault_in(location, entry.path, judge)
             if what:
-                found.faults.append(_broken_part(location, name, entry.path, what))
+                moved = _displaced(location, entry.path, records)
+                found.faults.append(moved or _broken_part(location, name, entry.path, what))
             elif entry.path not in records:
                 found.unrecorded.append(entry.path)
+
+
+def _check_other(
+    location: Location, path: str, records: Mapping[str, list[Record]], found: Findings
+) -> None:
+    """A file that has no place here may be a part of a folder that was moved or renamed."""
+    moved = None
+    if PART_FILE.fullmatch(path.rpartition("/")[2]):
+        with going_on(found, path):
+            moved = _displaced(location, path, records)
+    if moved is None:
+        found.others.append(path)
+    else:
+        found.faults.append(moved)
+
+
+def _displaced(location: Location, path: str, records: Mapping[str, list[Record]]) -> Fault | None:
+    data = location.read_bytes(path)
+    return displaced(location, path, data, records.get(home_of(path, data), []))
 
 
 def _part_fault(table: Table | None, path: str, records: Sequence[Record], data: bytes) -> str:
@@ -100,8 +121,9 @@ def _part_fault(table: Table | None, path: str, records: Sequence[Record], data:
         now, then = len(data), records[0].size
         size = f"it has {now} bytes" if now == then else f"{now} bytes instead of {then}"
         return f"its content is not that which was published ({size})"
-    if table is None:  # the fault is that of the spec
-        return ""
+    if table is None:  # the fault is that of the spec, if the part is this folder's own
+        home = home_of(path, data)
+        return f"it belongs to {home.rpartition('/')[0]}" if home not in ("", path) else ""
     return table.fault_of(path, data)
 
 
@@ -154,6 +176,8 @@ def _vanished(location: Location, path: str, records: Sequence[Record]) -> Itera
     )
 
     def mend() -> str:
+        if location.exists(path):
+            return "it was moved back"
         manifest.forget(location, path)
         return f"taken off the manifest; {again}"
 
@@ -207,13 +231,21 @@ def _derived_spec(
                 held = part.spec()
         except (CorruptPart, OSError):
             continue
-        if held is not None and content_key(held) == spec_key:
+        if held is not None and content_key(held) == spec_key and _fits(name, held):
             return held
     for version in range(1, 10):
         simple: dict[str, object] = {"producer": f"cirflow/{name}/{version}"}
         if content_key(simple) == spec_key:
             return simple
     return None
+
+
+def _fits(name: str, spec: Mapping[str, object]) -> bool:
+    """Whether a spec is one of that kind of table."""
+    try:
+        return bool(table_schema(name, spec))
+    except ValueError:
+        return False
 
 
 # ------------------------------------------------------------------------------------ empty files
