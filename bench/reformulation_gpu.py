@@ -28,10 +28,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.reformulation_step import make_data
 from models.encoders.spec import EncoderSpec
-from models.instructcir.data_module import ReformulationData
 from models.instructcir.lightning_module import ReformulationModule
 from models.instructcir.network import ReformulationNetwork, build_network
-from models.instructcir.training_settings import TrainingSettings
+from models.instructcir.training_settings import ReformulationTraining
+from models.training.triplet_data import TripletData
 from tasks.training.job import ReformulationJob
 from tasks.training.run_settings import RunSettings
 from tasks.training.trainer import fit
@@ -126,7 +126,7 @@ def sample_flops(module: ReformulationModule, batch: Mapping[str, torch.Tensor])
     return (four - two) / 2
 
 
-def _counted(network: ReformulationNetwork, data: ReformulationData, device: str) -> float:
+def _counted(network: ReformulationNetwork, data: TripletData, device: str) -> float:
     """`sample_flops` of a network, which is back on the CPU afterwards."""
     batch = data.train_dataloader()._dataset[0]
     job = _job(EncoderSpec(name="counted"), data.settings, "")
@@ -139,7 +139,7 @@ def _counted(network: ReformulationNetwork, data: ReformulationData, device: str
     return count
 
 
-def _job(spec: EncoderSpec, settings: TrainingSettings, root: str) -> ReformulationJob:
+def _job(spec: EncoderSpec, settings: ReformulationTraining, root: str) -> ReformulationJob:
     triplets = TripletSet(root=root, spec_key="bench", collections=("bench",), count=1)
     return ReformulationJob(root, triplets, "bench", spec, training=settings)
 
@@ -149,7 +149,7 @@ class _Measured(Exception):
 
 
 def measure(
-    spec: EncoderSpec, settings: TrainingSettings, *, steps: int, device: str, workers: int
+    spec: EncoderSpec, settings: ReformulationTraining, *, steps: int, device: str, workers: int
 ) -> tuple[float, int | None, float]:
     """Train, and tell seconds of a step, most bytes allocated, and operations of a triplet.
 
@@ -242,7 +242,7 @@ def main(given: Sequence[str] | None = None) -> None:
     on_cpu = asked.device == "cpu"
     device = "CPU (not a GPU figure)" if on_cpu else torch.cuda.get_device_name()
     pretrained = "" if Path(asked.model).is_dir() else "random:0"
-    settings = TrainingSettings(
+    settings = ReformulationTraining(
         batch_size=asked.batch,
         max_steps=WARM_UP + asked.steps + 1,
         validation=0,

@@ -28,14 +28,14 @@ from torch import nn
 from bench.verdict import Verdict, exit_status, judge, report
 from flows.profiles import tiny
 from models.encoders.spec import EncoderSpec
-from models.instructcir.batches import StepDataset
-from models.instructcir.data_module import ReformulationData
 from models.instructcir.ema import EmaTarget
 from models.instructcir.lightning_module import ReformulationModule
 from models.instructcir.loss import contrastive_loss
 from models.instructcir.network import ReformulationNetwork, build_network
-from models.instructcir.training_settings import TrainingSettings
-from models.instructcir.triplets import Triplet
+from models.instructcir.training_settings import ReformulationTraining
+from models.training.triplet_batches import TripletBatches
+from models.training.triplet_data import TripletData
+from models.triplets import Triplet
 from tasks.training.data import decoded_triplets
 from tasks.training.job import ReformulationJob
 from tasks.training.run_settings import RunSettings
@@ -52,10 +52,10 @@ _IMAGES: Final = 24
 
 def make_data(
     network: ReformulationNetwork,
-    settings: TrainingSettings,
+    settings: ReformulationTraining,
     texts: Sequence[str] = ("make it red and larger", "add a small dog"),
     workers: int = 0,
-) -> ReformulationData:
+) -> TripletData:
     """Two batches of triplets with random pictures, the texts in turn."""
     rng = np.random.default_rng(0)
     count = 2 * settings.batch_size
@@ -68,7 +68,7 @@ def make_data(
         TripletSplit(triplets, (), 0),
         lambda names: ((name, _picture(int(name, 16))) for name in names),
         preprocess=network.parts.preprocess,
-        text_ids=network.text_ids,
+        tokenised=network.text_ids.batch,
         settings=settings,
         workers=workers,
     )
@@ -78,11 +78,11 @@ def make_data(
 class BareLoop:
     """The same step without a framework."""
 
-    def __init__(self, module: ReformulationModule, data: ReformulationData) -> None:
+    def __init__(self, module: ReformulationModule, data: TripletData) -> None:
         self._module = copy.deepcopy(module)
         self._optimizer = torch.optim.AdamW(self._module._parameter_groups())
         loader = data.train_dataloader()
-        self._dataset: StepDataset = loader._dataset
+        self._dataset: TripletBatches = loader._dataset
         self._number = 0
 
     def step(self) -> None:
@@ -104,7 +104,7 @@ class BareLoop:
 def measure(spec: EncoderSpec, batch_size: int, steps: int) -> tuple[list[float], list[float]]:
     """Processor seconds of each step: ours, and the bare loop's."""
     torch.set_num_threads(1)
-    settings = TrainingSettings(batch_size=batch_size, max_steps=steps + WARM_UP, validation=0)
+    settings = ReformulationTraining(batch_size=batch_size, max_steps=steps + WARM_UP, validation=0)
     network = build_network(spec.changed(preprocess="clip"))
     data = make_data(network, settings)
     ours: list[float] = []

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
-from models.protocols import TORCH_DTYPES, AutoDtype
+from models.protocols import TORCH_DTYPES, AutoDtype, Dtype
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +36,15 @@ def pick_device(device: str) -> torch.device:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} was asked for, but torch sees no GPU; use 'cpu'")
     return torch.device(device)
+
+
+def autocast_of(device: torch.device, dtype: Dtype) -> torch.autocast:
+    """Computation in a precision over fp32 weights."""
+    import torch
+
+    return torch.autocast(
+        device.type, dtype=getattr(torch, TORCH_DTYPES[dtype]), enabled=dtype != "fp32"
+    )
 
 
 def torch_dtype_name(dtype: AutoDtype, device: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from models.retrieval.cvsi_settings import CVSI, SEARCH_FAMILY, CvsiSettings
+from models.retrieval.features import COMPOSED
 from models.retrieval.ldre import LDRE, LdreSettings
 from models.retrieval.method_records import Method, late_fusion
 from models.retrieval.methods import METHODS, method, needs
@@ -67,6 +68,8 @@ def why_not_ready(name: str, profile: Profile, trains_network: bool = False) -> 
             return network_problem(profile.instructcir.checkpoint)
         if kind == EDITED:
             return profile.editor.lacking
+        if kind == "composed":
+            return network_problem(profile.composed.get(which, ""), which)
     return ""
 
 
@@ -93,9 +96,17 @@ def label_of(name: str, profile: Profile) -> str:
     Raises:
         CheckpointError: the method needs a network that is missing.
     """
-    if "reformulation" not in needs(method(name), SEARCH_FAMILY):
-        return ""
     from tasks.scoring.ledger import not_zero_shot  # brings the reader of tables
 
-    facts = network_facts(profile.network.checkpoint)
+    wanted = needs(method(name), SEARCH_FAMILY)
+    used = [profile.network] if "reformulation" in wanted else []
+    used += [
+        profile.composed_network(need.removeprefix(COMPOSED))
+        for need in wanted
+        if need.startswith(COMPOSED)
+    ]
+    every = [network_facts(network.checkpoint) for network in used]
+    facts = next((each for each in every if not each.zero_shot), None)
+    if facts is None:
+        return ""
     return not_zero_shot({"zero_shot": facts.zero_shot, "zero_shot_reason": facts.zero_shot_reason})

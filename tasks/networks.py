@@ -1,4 +1,7 @@
-"""Trained reformulation networks: facts of their folders, and the networks once loaded.
+"""Trained networks that encode queries: facts of their folders, and the networks once loaded.
+
+A reformulation network (InstructCIR) and another composed query encoder (`models.composed`) have
+folders of different formats; whoever uses one asks here and need not know which it is.
 
 A finished run reads only the folder (`network_facts`): the hashes of its files and its config.
 Weights are loaded when rows must be made.
@@ -11,11 +14,15 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from models.instructcir.folder import features_fingerprint, network_fingerprint, read_config
-from models.instructcir.query_forms import QUERY_FORMS, QueryForm
-from models.retrieval.systems.instructcir import NO_NETWORK, TRAIN_OR_NAME
+from models.composed.folder import composed_fingerprint
+from models.instructcir.folder import features_fingerprint, network_fingerprint
+from models.instructcir.query_forms import PLAIN_FORM, QUERY_FORMS, QueryForm
+from models.network_folders import features_identity as composed_identity
+from models.network_folders import read_config
+from models.retrieval.systems.composed import NO_FOLDER
+from models.retrieval.systems.instructcir import NO_NETWORK
 from storage.locations.location import Entry, Location
 from storage.tables.keys import content_key
 from tasks.engines import fingerprint_name
@@ -25,10 +32,20 @@ from tasks.settings import ReformulationSettings
 if TYPE_CHECKING:
     from PIL import Image
 
+    from models.composed.checkpoint import LoadedComposed
+    from models.composed.encoder import ComposedEncoder
     from models.instructcir.checkpoint import LoadedNetwork
     from models.instructcir.encoder import ReformulationEncoder
     from models.instructcir.training_settings import Branch
     from models.protocols import FloatArray
+
+INSTRUCTCIR: Final = "instructcir"
+"""The system of reformulation networks; every other is in `models.composed.registry`."""
+
+
+def why_none(system: str) -> str:
+    """Why a system has no network, and what brings one."""
+    return NO_NETWORK if system == INSTRUCTCIR else NO_FOLDER.format(name=system)
 
 
 @dataclass(frozen=True)
@@ -36,6 +53,7 @@ class NetworkFacts:
     """Facts of a network that is not loaded.
 
     Attributes:
+        system: `instructcir`, or the composed query encoder's name.
         name: Short name for people.
         identity: Fingerprint of its folder.
         dim: Width of its embeddings.
@@ -47,6 +65,7 @@ class NetworkFacts:
         trained_on: Steps, triplets and the writer of their texts, in words.
     """
 
+    system: str
     name: str
     identity: Mapping[str, Any]
     dim: int
@@ -58,13 +77,18 @@ class NetworkFacts:
     trained_on: str
 
 
-def network_problem(checkpoint: str) -> str:
+def network_problem(checkpoint: str, system: str = INSTRUCTCIR) -> str:
     """Why there is no network to use; empty where there is one."""
     if not checkpoint:
-        return NO_NETWORK
+        return why_none(system)
     if not Location(checkpoint).exists("config.json"):
-        return f"there is no network at {checkpoint} (instructcir.checkpoint); {TRAIN_OR_NAME}"
+        return f"there is no network at {checkpoint} ({setting_of(system)}); {why_none(system)}"
     return ""
+
+
+def setting_of(system: str) -> str:
+    """The setting of a profile that names a system's network."""
+    return "instructcir.checkpoint" if system == INSTRUCTCIR else f"composed.{system}"
 
 
 def network_facts(checkpoint: str) -> NetworkFacts:
@@ -76,14 +100,18 @@ def network_facts(checkpoint: str) -> NetworkFacts:
     """
     folder = _folder(checkpoint)
     require_as_published(checkpoint, folder)
-    config, identity = read_config(folder), network_fingerprint(folder)
+    config = read_config(folder)
+    system = config.get("system", INSTRUCTCIR)
+    fingerprint = network_fingerprint if system == INSTRUCTCIR else composed_fingerprint
+    identity = fingerprint(folder)
     reason = why_not_zero_shot(config["provenance"])
     return NetworkFacts(
+        system=system,
         name=f"network {content_key(identity)[:8]}",
         identity=identity,
         dim=int(config["dim"]),
         backbone=fingerprint_name(config["base"]),
-        combiner=(config["combiner"] or {}).get("kind", ""),
+        combiner=(config.get("combiner") or {}).get("kind", ""),
         preprocess=config["preprocess"],
         zero_shot=not reason,
         zero_shot_reason=reason,
@@ -92,7 +120,12 @@ def network_facts(checkpoint: str) -> NetworkFacts:
 
 
 def _trained_on(provenance: Mapping[str, Any]) -> str:
-    """`750 steps on 30,240 triplets of ranges and sets, texts by local-866c1ec7b8c5`."""
+    """`750 steps on 30,240 triplets of ranges and sets, texts by local-866c1ec7b8c5`.
+
+    Of a published network: `published FILE`.
+    """
+    if "published" in provenance:
+        return f"published {provenance['published']['file']}"
     summary, triplets = provenance.get("summary", {}), provenance.get("triplets", {})
     said = [f"{summary[name]:,} {name}" for name in ("steps", "triplets") if name in summary]
     if triplets.get("collections"):
@@ -104,7 +137,7 @@ def _trained_on(provenance: Mapping[str, Any]) -> str:
 
 def query_form(settings: ReformulationSettings, feature: str) -> QueryForm:
     """Branch and combiner of a query feature; the combiner only if the checkpoint has one."""
-    form = QUERY_FORMS[feature]
+    form = QUERY_FORMS.get(feature, PLAIN_FORM)
     return replace(
         form, combined=form.combined and bool(network_facts(settings.checkpoint).combiner)
     )
@@ -113,10 +146,55 @@ def query_form(settings: ReformulationSettings, feature: str) -> QueryForm:
 def features_identity(settings: ReformulationSettings, branch: Branch) -> dict[str, Any]:
     """The identity of one branch's features; no weights are loaded."""
     facts = network_facts(settings.checkpoint)
-    return dict(features_fingerprint(facts.identity, branch, settings.dtype))
+    if facts.system == INSTRUCTCIR:
+        return dict(features_fingerprint(facts.identity, branch, settings.dtype))
+    return dict(composed_identity(facts.identity, dtype=settings.dtype))
 
 
-def load_network(settings: ReformulationSettings, branch: Branch) -> ReformulationEncoder:
+def encode_gallery(settings: ReformulationSettings, images: Sequence[Image.Image]) -> FloatArray:
+    """Gallery vectors (B, d): of a reformulation network by its moving average."""
+    facts = network_facts(settings.checkpoint)
+    if facts.system != INSTRUCTCIR:
+        return _composed(settings).encode_gallery(images)
+    return _reformulating(settings, "ema").encode_gallery(images)
+
+
+def encode_queries(
+    settings: ReformulationSettings,
+    form: QueryForm,
+    images: Sequence[Image.Image],
+    texts: Sequence[str],
+    keys: Sequence[str] | None = None,
+) -> FloatArray:
+    """Query vectors (B, d).
+
+    Args:
+        settings: The network.
+        form: Branch, and whether the combiner makes the query from its output; a composed query
+            encoder has neither.
+        images: B reference images.
+        texts: B modification texts.
+        keys: B names of the images, so that an image without its text is encoded only once.
+
+    Raises:
+        ValueError: A combiner is asked for and there is none.
+    """
+    facts = network_facts(settings.checkpoint)
+    if facts.system != INSTRUCTCIR:
+        return _composed(settings).encode_queries(images, texts)
+    from models.instructcir.encoder import combine_features
+
+    encoder = _reformulating(settings, form.branch)
+    if not form.combined:
+        return encoder.encode_queries(images, texts, keys, with_image=False).z
+    combiner = _loaded(settings.checkpoint, content_key(facts.identity)).combiner
+    if combiner is None:
+        raise ValueError(f"the network at {settings.checkpoint} has no combiner")
+    features = encoder.encode_queries(images, texts, keys, with_image=combiner.needs_image)
+    return combine_features(combiner, features)
+
+
+def _reformulating(settings: ReformulationSettings, branch: Branch) -> ReformulationEncoder:
     """The network as an encoder whose queries one branch answers; weights are loaded once."""
     from models.instructcir.encoder import ReformulationEncoder
 
@@ -130,36 +208,25 @@ def load_network(settings: ReformulationSettings, branch: Branch) -> Reformulati
     )
 
 
-def encode_queries(
-    settings: ReformulationSettings,
-    form: QueryForm,
-    images: Sequence[Image.Image],
-    texts: Sequence[str],
-    keys: Sequence[str] | None = None,
-) -> FloatArray:
-    """Reformulated queries (B, d).
+def _composed(settings: ReformulationSettings) -> ComposedEncoder:
+    """The network as an encoder; weights are loaded once."""
+    from models.composed.encoder import ComposedEncoder
 
-    Args:
-        settings: The network.
-        form: Branch, and whether the combiner makes the query from its output.
-        images: B reference images.
-        texts: B modification texts.
-        keys: B names of the images, so that an image without its text is encoded only once.
-
-    Raises:
-        ValueError: A combiner is asked for and there is none.
-    """
-    from models.instructcir.encoder import combine_features
-
-    encoder = load_network(settings, form.branch)
-    if not form.combined:
-        return encoder.encode_queries(images, texts, keys, with_image=False).z
     identity = content_key(network_facts(settings.checkpoint).identity)
-    combiner = _loaded(settings.checkpoint, identity).combiner
-    if combiner is None:
-        raise ValueError(f"the network at {settings.checkpoint} has no combiner")
-    features = encoder.encode_queries(images, texts, keys, with_image=combiner.needs_image)
-    return combine_features(combiner, features)
+    return ComposedEncoder(
+        _loaded_composed(settings.checkpoint, identity).network,
+        settings.device,
+        settings.dtype,
+        settings.batch_size,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded_composed(checkpoint: str, identity: str) -> LoadedComposed:
+    """As `_loaded`."""
+    from models.composed.checkpoint import load_composed
+
+    return load_composed(_folder(checkpoint))
 
 
 @functools.lru_cache(maxsize=1)

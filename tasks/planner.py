@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from models.imported_texts import ImportedCaptions
-from models.instructcir.query_forms import GALLERY_FEATURE, QUERY_FORMS
+from models.retrieval.features import COMPOSED
 from models.retrieval.method_records import AnyRecipe
-from models.retrieval.methods import QUERY_FEATURES
+from models.retrieval.methods import GALLERY_FEATURES, QUERY_FEATURES
 from models.retrieval.systems.instructpix2pix import EDITED
 from tasks.choices import CaptionKind
 from tasks.imported_texts import captions_of_an_image
 from tasks.methods import configured_method, settings_of
 from tasks.query_sets import BenchmarkRef, Queries
 from tasks.query_texts import OWN_TEXTS
-from tasks.settings import Profile
+from tasks.settings import Profile, ReformulationSettings
 from tasks.stages.caption_features import CaptionFeatureStage, CaptionVectorStage
 from tasks.stages.captions import CaptionStage
 from tasks.stages.edited_features import EditedQueryStage
@@ -203,14 +203,15 @@ class _Builder:
         return {name: self._gallery_feature(name) for name in names}
 
     def query_features(self, recipe: AnyRecipe, family: str) -> dict[str, AnyQueryFeature]:
-        return {
-            name: self._reformulated(name)
-            if name in QUERY_FORMS
-            else self._edited(name)
-            if name == EDITED
-            else self._query_feature(name, family)
-            for name in recipe.query
-        }
+        return {name: self._query_stage(name, family) for name in recipe.query}
+
+    def _query_stage(self, name: str, family: str) -> AnyQueryFeature:
+        if name == EDITED:
+            return self._edited(name)
+        network = self._network(QUERY_FEATURES[name].needs)
+        if network is not None:
+            return self._reformulated(name, network)
+        return self._query_feature(name, family)
 
     def _images(self, part: Part) -> ImageSet:
         if isinstance(self.source, str):
@@ -222,13 +223,14 @@ class _Builder:
         return self._keep(caption_stage(self.profile, self._images(part), kind))
 
     def _gallery_feature(self, feature: str) -> AnyGalleryFeature:
-        if feature == GALLERY_FEATURE:
+        network = self._network(GALLERY_FEATURES[feature].needs)
+        if network is not None:
             return self._keep(
                 ReformulatedImageStage(
                     root=self.profile.root,
                     shard_size=self.profile.shards.features,
                     images=self._images("gallery"),
-                    network=self.profile.network,
+                    network=network,
                     pictures=self.profile.pictures,
                 )
             )
@@ -270,13 +272,20 @@ class _Builder:
         )
         return self._keep(stage)
 
-    def _reformulated(self, feature: str) -> ReformulatedQueryStage:
+    def _network(self, needs: Sequence[str]) -> ReformulationSettings | None:
+        """The network that makes a feature itself; None where none does."""
+        if "reformulation" in needs:
+            return self.profile.network
+        own = [need.removeprefix(COMPOSED) for need in needs if need.startswith(COMPOSED)]
+        return self.profile.composed_network(own[0]) if own else None
+
+    def _reformulated(self, feature: str, network: ReformulationSettings) -> ReformulatedQueryStage:
         stage = ReformulatedQueryStage(
             root=self.profile.root,
             shard_size=self.profile.shards.features,
             feature=feature,
             queries=self._known_queries(),
-            network=self.profile.network,
+            network=network,
             pictures=self.profile.pictures,
         )
         return self._keep(stage)

@@ -169,7 +169,7 @@ def written_texts(
         benchmark: The benchmark with its own texts.
         image_ids: Name of an image -> its id.
     """
-    from models.instructcir.triplets import triplet_id
+    from models.triplets import triplet_id
     from storage.tables.schemas import OK
     from storage.tables.table import load_table
 

@@ -20,6 +20,7 @@ from models.generators.settings import GeneratorSettings
 from models.protocols import CaptionSampling, Dtype
 from models.retrieval.cvsi_settings import PAPER_WEIGHTS, CvsiSettings
 from models.retrieval.ldre import LDRE, LdreSettings
+from models.retrieval.systems.composed import NO_FOLDER
 from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS, NO_NETWORK
 from models.settings import Settings
 from storage.collections.decoding import Alpha, Orientation
@@ -183,6 +184,8 @@ class Profile(Settings):
     instructcir: InstructCirSettings
     editor: EditorSettings = InstructPix2PixSettings()
     """The image editor of the method instructpix2pix."""
+    composed: Mapping[str, str] = Field(default_factory=dict)
+    """Composed query encoder (transagg, covr, ...) -> folder of its trained network."""
     single_caption: Literal["greedy", "first", "lavis-beam5", "captioner"] = "greedy"
     """The one caption of single-caption methods: a greedy one, the first of the ensemble, the
     preset `lavis-beam5`, or the way of the `captioner`'s papers (BLIP-2: lavis-beam5; others:
@@ -230,8 +233,21 @@ class Profile(Settings):
         """
         if not self.instructcir.checkpoint:
             raise ValueError(NO_NETWORK)
+        return self._network_at(self.instructcir.checkpoint)
+
+    def composed_network(self, name: str) -> ReformulationSettings:
+        """A composed query encoder, likewise.
+
+        Raises:
+            ValueError: the profile names no network of that system.
+        """
+        if not self.composed.get(name):
+            raise ValueError(NO_FOLDER.format(name=name))
+        return self._network_at(self.composed[name])
+
+    def _network_at(self, checkpoint: str) -> ReformulationSettings:
         return ReformulationSettings(
-            checkpoint=self.instructcir.checkpoint,
+            checkpoint=checkpoint,
             dtype=self.encoder.dtype,
             device=self.encoder.device,
             batch_size=self.encoder.image_batch,

@@ -59,6 +59,9 @@ FLOWS = {
     "train-reformulation": FlowEntry(
         "flows.train_reformulation", "train_reformulation", "triplets -> InstructCIR's network"
     ),
+    "train-composed": FlowEntry(
+        "flows.train_composed", "train_composed", "triplets -> TransAgg, CoVR and other systems"
+    ),
     "score-benchmark": FlowEntry(
         "flows.score_benchmark", "score_benchmark", "rankings, metrics, submissions, report"
     ),

@@ -12,8 +12,7 @@ from models.imported_texts import ImportedEngine
 from models.instructcir.modification_texts import PLACEHOLDERS
 from models.prompts.library import load_prompt
 from models.retrieval.cvsi_settings import SEARCH_FAMILY
-from models.retrieval.features import GALLERY_FEATURES
-from models.retrieval.methods import method, needs
+from models.retrieval.methods import GALLERY_FEATURES, method, needs
 from models.retrieval.systems.instructpix2pix import EDITED
 from storage.collections.known import require_collection
 from storage.exchange.sources import ExchangeError

@@ -18,7 +18,7 @@ from models.instructcir.settings import (
     NetworkSettings,
     check_trainable,
 )
-from models.instructcir.training_settings import TrainingSettings
+from models.instructcir.training_settings import ReformulationTraining
 from models.spelling import unknown
 from tasks.settings import Profile
 from tasks.training.run_settings import RunSettings
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 OWN: Final = ("epochs", "batch_size", "learning_rate", "new_learning_rate", "seed")
 """Settings of training that are parameters of the flow."""
-TRAINING: Final = TrainingSettings()
+TRAINING: Final = ReformulationTraining()
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Groups:
     loss: LossSettings = field(default_factory=LossSettings)
     ema: EmaSettings = field(default_factory=EmaSettings)
     combiner: CombinerSettings | None = field(default_factory=CombinerSettings)
-    training: TrainingSettings = TRAINING
+    training: ReformulationTraining = TRAINING
     run: RunSettings = field(default_factory=RunSettings)
 
 
@@ -69,7 +69,7 @@ def groups_of(given: Mapping[str, Any]) -> Groups:
         loss=LossSettings.given(given.get("loss"), "loss"),
         ema=EmaSettings.given(given.get("ema"), "ema"),
         combiner=second,
-        training=TrainingSettings.given(given.get("training"), "training"),
+        training=ReformulationTraining.given(given.get("training"), "training"),
         run=RunSettings.given(given.get("run"), "run"),
     )
     check_trainable(made.network, made.ema)
@@ -114,19 +114,21 @@ def train_reformulation(
     profile: ProfileName = "tiny",
     settings: Overrides = None,
     n: int | None = None,
-    epochs: Annotated[int, Of(TrainingSettings, "epochs")] = TRAINING.epochs,
-    batch_size: Annotated[int, Of(TrainingSettings, "batch_size")] = TRAINING.batch_size,
-    learning_rate: Annotated[float, Of(TrainingSettings, "learning_rate")] = TRAINING.learning_rate,
+    epochs: Annotated[int, Of(ReformulationTraining, "epochs")] = TRAINING.epochs,
+    batch_size: Annotated[int, Of(ReformulationTraining, "batch_size")] = TRAINING.batch_size,
+    learning_rate: Annotated[
+        float, Of(ReformulationTraining, "learning_rate")
+    ] = TRAINING.learning_rate,
     new_learning_rate: Annotated[
-        float, Of(TrainingSettings, "new_learning_rate")
+        float, Of(ReformulationTraining, "new_learning_rate")
     ] = TRAINING.new_learning_rate,
-    seed: Annotated[int, Of(TrainingSettings, "seed")] = TRAINING.seed,
+    seed: Annotated[int, Of(ReformulationTraining, "seed")] = TRAINING.seed,
     devices: Annotated[int, Of(RunSettings, "devices")] = 1,
     network: Annotated[Values, Group(NetworkSettings, "network")] = DEFAULTS,
     loss: Annotated[Values, Group(LossSettings, "loss")] = DEFAULTS,
     ema: Annotated[Values, Group(EmaSettings, "ema")] = DEFAULTS,
     combiner: Annotated[Values, Group(CombinerSettings, "combiner")] | bool = True,
-    training: Annotated[Values, Group(TrainingSettings, "training", OWN)] = DEFAULTS,
+    training: Annotated[Values, Group(ReformulationTraining, "training", OWN)] = DEFAULTS,
     run: Annotated[Values, Group(RunSettings, "run", ("devices",))] = DEFAULTS,
     not_zero_shot: bool = False,
     notes: Values | None = None,

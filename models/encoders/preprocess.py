@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -57,6 +57,24 @@ class ImagePreprocess:
             raise ValueError(f"preprocess is {self.mode!r}; one of {', '.join(PREPROCESS_MODES)}")
         if self.pad_ratio < 1.0:
             raise ValueError(f"pad_ratio is a ratio of sides, at least 1, not {self.pad_ratio}")
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> ImagePreprocess:
+        """The preprocessing that a `record` describes.
+
+        Raises:
+            KeyError, TypeError, ValueError: It describes none.
+        """
+        pixels = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in record["config"].items()
+        }
+        return cls(record["mode"], record["pad_ratio"], PreprocessCfg(**pixels))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """JSON values that `of` reads."""
+        return {"mode": self.mode, "pad_ratio": self.pad_ratio, "config": asdict(self.config)}
 
     @property
     def fingerprint(self) -> Mapping[str, Json]:

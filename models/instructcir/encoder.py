@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, get_args, overload
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from models.devices import pick_device
+from models.devices import autocast_of, pick_device
 from models.instructcir.folder import features_fingerprint
 from models.instructcir.network import TextContext
 from models.instructcir.training_settings import Branch
 from models.metering import device_time
 from models.protocols import DTYPES, Dtype
+from models.reordered import Reordered
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from models.instructcir.checkpoint import LoadedNetwork
     from models.instructcir.combiner import Combiner
     from models.protocols import FloatArray
-
-_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class QueryFeatures(NamedTuple):
@@ -79,7 +78,7 @@ class ReformulationEncoder:
         chosen = loaded.online if branch == "online" else loaded.target
         self._queries = chosen.to(self._device)
         self._gallery = loaded.target.to(self._device)
-        self._dtype = _AUTOCAST[dtype]
+        self._dtype: Dtype = dtype
         self._batch = batch_size
         self.fingerprint = features_fingerprint(loaded.fingerprint, branch, dtype)
 
@@ -141,7 +140,7 @@ class ReformulationEncoder:
         with torch.inference_mode(), self._precision():
             null = self._queries.constant_null_text()
             done = 0
-            for pixels in self._pixels(_Reordered(images, order)):
+            for pixels in self._pixels(Reordered(images, order)):
                 rows = order[done : done + len(pixels)]
                 done += len(pixels)
                 pixels = pixels.to(self._device)
@@ -171,7 +170,7 @@ class ReformulationEncoder:
         return self._queries.parts.preprocess.batches(images, self._batch)
 
     def _precision(self) -> torch.autocast:
-        return torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None)
+        return autocast_of(self._device, self._dtype)
 
 
 @device_time()
@@ -183,23 +182,3 @@ def combine_features(combiner: Combiner, features: QueryFeatures) -> FloatArray:
             for each in features
         )
         return combiner.combine(*tensors).numpy()
-
-
-class _Reordered(Sequence["Image.Image"]):
-    """A view of pictures in another order, which decodes nothing itself."""
-
-    def __init__(self, images: Sequence[Image.Image], order: Sequence[int]) -> None:
-        self._images = images
-        self._order = order
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    @overload
-    def __getitem__(self, index: int) -> Image.Image: ...
-    @overload
-    def __getitem__(self, index: slice) -> _Reordered: ...
-    def __getitem__(self, index: int | slice) -> Image.Image | _Reordered:
-        if isinstance(index, slice):
-            return _Reordered(self._images, self._order[index])
-        return self._images[self._order[index]]

@@ -5,38 +5,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from models.checkpoints import checkpoint_identity
-from models.encoders.backbone_files import library_name
+from models import network_folders
 from models.encoders.spec import BPE_FILE
-from models.encoders.spec import CONFIG_FILE as BACKBONE_FILE
+from models.network_folders import CONFIG_FILE, CheckpointError, features_identity, identity_of
 
 if TYPE_CHECKING:
     from models.instructcir.training_settings import Branch
     from models.protocols import Dtype, Fingerprint
 
 FORMAT: Final = "cirflow-reformulation-1"
-CONFIG_FILE: Final = "config.json"
 ONLINE_FILE: Final = "model.safetensors"
 TARGET_FILE: Final = "target.safetensors"
 COMBINER_FILE: Final = "combiner.safetensors"
 
-_WEIGHTS: Final = (ONLINE_FILE, TARGET_FILE, COMBINER_FILE)
-
-
-class CheckpointError(ValueError):
-    """A folder holds no reformulation network, or a damaged one."""
+_FILES: Final = (ONLINE_FILE, TARGET_FILE, COMBINER_FILE, BPE_FILE)
 
 
 def network_fingerprint(folder: str | Path) -> Fingerprint:
     """Identity of a checkpoint, from its files and without loading weights.
-
-    Provenance is left out: the same weights trained elsewhere are the same network.
 
     Raises:
         CheckpointError: The folder holds no checkpoint, or one that lacks a file.
@@ -44,14 +34,7 @@ def network_fingerprint(folder: str | Path) -> Fingerprint:
     folder = Path(folder)
     config = read_config(folder)
     require_files(folder, config)
-    del config["provenance"]
-    files = checkpoint_identity(str(folder))
-    described = json.dumps(config, sort_keys=True).encode()
-    return {
-        "network": FORMAT,
-        "config_sha256": hashlib.sha256(described).hexdigest(),
-        "files": {name: files[name] for name in (*_WEIGHTS, BPE_FILE) if name in files},
-    }
+    return identity_of(folder, config, _FILES)
 
 
 def features_fingerprint(network: Fingerprint, branch: Branch, dtype: Dtype) -> Fingerprint:
@@ -62,46 +45,21 @@ def features_fingerprint(network: Fingerprint, branch: Branch, dtype: Dtype) -> 
         branch: The weights that embed queries; galleries are embedded by the moving average.
         dtype: Precision of the computation.
     """
-    return {"engine": library_name(), **network, "branch": branch, "dtype": dtype}
+    return features_identity(network, branch=branch, dtype=dtype)
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """The checkpoint's configuration, checked.
-
-    Raises:
-        CheckpointError: It is missing, unreadable, or another format's.
-    """
-    path = Path(folder, CONFIG_FILE)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(_why_missing(Path(folder))) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
-    given = config.get("format") if isinstance(config, dict) else None
-    if given != FORMAT:
-        raise CheckpointError(
-            f"{path} is of format {given!r}, this version reads {FORMAT!r}; give the folder "
-            "that training a reformulation network published"
-        )
-    lacking = {"network", "combiner", "architecture", "preprocess", "base", "dim", "provenance"}
-    lacking -= config.keys()
-    if lacking:
-        raise CheckpointError(f"{path} is damaged: it lacks {', '.join(sorted(lacking))}")
-    return config
+    """The checkpoint's configuration, checked; see `network_folders.read_config`."""
+    return network_folders.read_config(folder, FORMAT)
 
 
 def require_files(folder: Path, config: dict[str, Any]) -> None:
-    """Refuse a checkpoint that lacks a file: without it another network would be loaded.
+    """Refuse a checkpoint that lacks a file.
 
     Raises:
         CheckpointError: The message names the file.
     """
-    for name in _needed(config):
-        if not (folder / name).is_file():
-            raise CheckpointError(
-                f"{folder} lacks {name}; the checkpoint is incomplete, take it as it was published"
-            )
+    network_folders.require_files(folder, list(_needed(config)))
 
 
 def _needed(config: dict[str, Any]) -> Iterator[str]:
@@ -116,12 +74,3 @@ def _needed(config: dict[str, Any]) -> Iterator[str]:
             yield TARGET_FILE
     except (AttributeError, KeyError, TypeError) as error:
         raise CheckpointError(f"{CONFIG_FILE} of the network is damaged: {error!r}") from error
-
-
-def _why_missing(folder: Path) -> str:
-    advice = "give the folder that training a reformulation network published"
-    if not folder.is_dir():
-        return f"there is no folder {folder}; {advice}"
-    if (folder / BACKBONE_FILE).is_file():
-        return f"{folder} holds a backbone, not a network trained on it; {advice}"
-    return f"{folder} holds no {CONFIG_FILE}; {advice}"

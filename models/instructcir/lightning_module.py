@@ -5,40 +5,34 @@
     loss = contrastive loss of z against the targets of all devices (eq. 2)
 
 After each optimiser step the average takes a step towards the network. Without EMA the network
-encodes the targets itself and learns through both sides. Dropout and whatever else is random in
-a step follows from (seed, step, rank) alone, so no random state has to be kept: a resumed run
-repeats what an undisturbed one does.
+encodes the targets itself and learns through both sides.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
-from torch import nn
+from lightning.pytorch import Trainer
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
 
-from models.instructcir.ema import EmaTarget
+from models.instructcir.ema import EmaTarget, momentum
 from models.instructcir.loss import Temperature, contrastive_loss
 from models.instructcir.network import ReformulationNetwork
-from models.instructcir.schedules import rate_factor
 from models.instructcir.settings import EmaSettings, LossSettings
-from models.instructcir.training_settings import TrainingSettings
-from models.random_streams import stream_seed
+from models.instructcir.training_settings import ReformulationTraining
+from models.instructcir.validation import validate, validation_row
+from models.training.lightning_module import TrainedModule
+from models.training.trainable import ParameterGroup
+from models.training.triplet_data import TripletData
 
-_RANKS: Final = 4_096
 
-
-class ReformulationModule(LightningModule):
+class ReformulationModule(TrainedModule):
     """The network, its moving average and how both change in a step.
 
     Attributes:
         network: The network that is trained.
         ema: Its moving average, or None for the ablation without.
-        step_loss: Loss of the last batch, without gradient.
-        step_norm: Norm of the last gradient before it was clipped.
     """
 
     def __init__(
@@ -47,7 +41,7 @@ class ReformulationModule(LightningModule):
         *,
         loss: LossSettings,
         ema: EmaSettings,
-        training: TrainingSettings,
+        training: ReformulationTraining,
         total_steps: int,
     ) -> None:
         """Prepare a run from step 0.
@@ -59,21 +53,14 @@ class ReformulationModule(LightningModule):
             training: Optimiser, schedule, precision.
             total_steps: Optimiser steps in all.
         """
-        super().__init__()
+        super().__init__(training, total_steps, network.parts.preprocess)
         self.network = network.train()
         self.temperature = Temperature(loss)
         self.ema = EmaTarget(network, ema) if ema.enabled else None
         self._loss_settings = loss
+        self._branch = training.branch
         self._targets_learn = not ema.enabled and ema.without == "shared"
-        self.training_settings = training
-        self.total_steps = total_steps
         network.set_gradient_checkpointing(training.gradient_checkpointing)
-        self._sharded = False
-        config = network.parts.preprocess.config
-        self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
-        self.step_loss = torch.tensor(0.0)
-        self.step_norm = torch.tensor(0.0)
 
     @property
     def target_network(self) -> ReformulationNetwork:
@@ -99,22 +86,12 @@ class ReformulationModule(LightningModule):
             fully_shard(self.temperature, mesh=mesh, reshard_after_forward=True)
             self._sharded = True
         query, target = self.network.query, self.target_network.target
-        compiled = self.training_settings.compile
+        compiled = self.settings.compile
         self._query = torch.compile(query) if compiled else query
         self._target = torch.compile(target) if compiled else target
 
-    def pixels(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, H, W, 3) uint8 -> normalised (B, 3, H, W) float32."""
-        values = images.permute(0, 3, 1, 2).float().div_(255)
-        return values.sub_(self.mean).div_(self.std).contiguous()
-
-    def on_train_batch_start(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
-        """Seed whatever is random in this batch."""
-        stream = batch_idx * _RANKS + self.global_rank
-        torch.manual_seed(stream_seed(self.training_settings.seed, stream))
-
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        """The loss of a batch; see `models.instructcir.batches.Batch` for its parts."""
+        """The loss of a batch; see `models.training.batches.Batch` for its parts."""
         queries = self._query(self.pixels(batch["references"]), batch["texts"]).z
         with torch.set_grad_enabled(self._targets_learn):
             targets = self._target(self.pixels(batch["targets"]))
@@ -144,60 +121,23 @@ class ReformulationModule(LightningModule):
             # Lightning counts the step after this hook.
             self.ema.update(self.network, self.trainer.global_step, self.total_steps)
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip by the norm of the whole gradient, also where it is sharded."""
-        limit = self.training_settings.clip or float("inf")
-        trained = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(trained, limit)
-        self.step_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Name the optimiser's parameters: numbers mean another order where weights are sharded."""
-        if self._sharded:
-            return  # numbered in the order of the module, as such a run reads numbers
-        names = {id(parameter): name for name, parameter in self.named_parameters()}
-        optimizer = self.trainer.optimizers[0]
-        ordered = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
-        (state,) = checkpoint["optimizer_states"]
-        state["state"] = {ordered[number]: each for number, each in state["state"].items()}
-        for group in state["param_groups"]:
-            group["params"] = [ordered[number] for number in group["params"]]
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW with a rate for old and one for new layers, warm-up and cosine."""
-        settings = self.training_settings
-        optimizer = torch.optim.AdamW(self._parameter_groups())
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: rate_factor(step, self.total_steps, settings.warmup)
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        settings = self.training_settings
-        groups = [
-            {
-                "name": group.name,
-                "params": list(group.parameters),
-                "lr": settings.new_learning_rate if group.new else settings.learning_rate,
-                "weight_decay": settings.weight_decay if group.decay else 0.0,
-            }
-            for group in self.network.parameter_groups()
-        ]
+    def trained_groups(self) -> list[ParameterGroup]:
+        """The network's, and a learned temperature."""
+        groups = list(self.network.parameter_groups())
         if self._loss_settings.learnable_temperature:
-            groups.append(
-                {
-                    "name": "temperature",
-                    "params": [self.temperature.log_scale],
-                    "lr": settings.new_learning_rate,
-                    "weight_decay": 0.0,
-                }
-            )
+            scale = (self.temperature.log_scale,)
+            groups.append(ParameterGroup("temperature", new=True, decay=False, parameters=scale))
         return groups
+
+    def validated(self, trainer: Trainer, data: TripletData) -> dict[str, float]:
+        """Recall by branch."""
+        return validation_row(validate(trainer, self, data), self._branch)
+
+    def step_row(self, trainer: Trainer) -> dict[str, float]:
+        """With temperature and momentum."""
+        row = super().step_row(trainer)
+        row["temperature"] = 1.0 / float(self.temperature().detach())
+        if self.ema is not None:
+            taken = trainer.global_step - 1
+            row["momentum"] = momentum(self.ema.settings, taken, self.total_steps)
+        return row

@@ -8,13 +8,12 @@ where j runs over the targets of all processes except those that are the same im
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
-from torch import distributed, nn
-from torch.nn import functional
+from torch import nn
 
 from models.instructcir.settings import LARGEST_SCALE, LossSettings
+from models.training.contrastive import nce
 
 
 class Temperature(nn.Module):
@@ -52,10 +51,7 @@ def contrastive_loss(
     settings: LossSettings,
     scale: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Equation 2, computed in fp32.
-
-    With several processes, the means over processes of this loss and of its gradients equal those
-    of one process with all rows; each process must bring equally many rows.
+    """Equation 2, computed in fp32; see `models.training.contrastive`.
 
     Args:
         queries: (B, d) z of the queries, normalised here.
@@ -67,54 +63,9 @@ def contrastive_loss(
     Returns:
         A scalar, the mean over this process's rows.
     """
-    with torch.autocast(queries.device.type, enabled=False):
-        queries = functional.normalize(queries.float(), dim=-1)
-        targets = functional.normalize(targets.float(), dim=-1)
-        if scale is None:
-            scale = queries.new_tensor(1.0 / settings.temperature)
-        gathering = settings.gather and _processes() > 1
-        ids = gather(target_ids) if gathering else target_ids
-        first = distributed.get_rank() * len(queries) if gathering else 0
-        own = torch.arange(len(queries), device=queries.device) + first
-
-        def one_way(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-            logits = scale * rows @ (gather(columns) if gathering else columns).T
-            if settings.mask_repeats:
-                repeats = target_ids[:, None] == ids[None, :]
-                repeats[torch.arange(len(own), device=own.device), own] = False
-                logits = logits.masked_fill(repeats, float("-inf"))
-            return functional.cross_entropy(logits, own)
-
-        loss = one_way(queries, targets)
-        return (loss + one_way(targets, queries)) / 2 if settings.symmetric else loss
-
-
-def gather(rows: torch.Tensor) -> torch.Tensor:
-    """Rows (B, ...) of all processes in rank order, (processes * B, ...), with gradients."""
-    return _Gather.apply(rows)
-
-
-def _processes() -> int:
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return 1
-    return distributed.get_world_size()
-
-
-class _Gather(torch.autograd.Function):
-    """All-gather; its backward sums the gradients of a row over all processes."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
-        ctx.rows = len(rows)
-        rows = rows.contiguous()
-        parts = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
-        distributed.all_gather(parts, rows)
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
-        (gradient,) = gradients
-        summed = gradient.contiguous()
-        distributed.all_reduce(summed)
-        first = distributed.get_rank() * ctx.rows
-        return summed[first : first + ctx.rows]
+    ids = target_ids if settings.mask_repeats else None
+    by = 1.0 / settings.temperature if scale is None else scale
+    loss = nce(queries, targets, by, ids, gather=settings.gather)
+    if not settings.symmetric:
+        return loss
+    return (loss + nce(targets, queries, by, ids, gather=settings.gather)) / 2

@@ -11,7 +11,6 @@ null text. Shape legend: B batch, L text tokens, T text width, W image width, d 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
@@ -23,11 +22,14 @@ from models.instructcir.blocks import CrossAttendedBlock, CrossAttention, KeysVa
 from models.instructcir.parts import NetworkParts, load_backbone
 from models.instructcir.settings import NetworkSettings
 from models.instructcir.text_sequence import TextIds, TextSequence
+from models.training.trainable import ParameterGroup, parameter_groups
 
 if TYPE_CHECKING:
     from models.encoders.spec import EncoderSpec
 
-_UNDECAYED: Final = ("positional", "positional_embedding", "null_sequence", "null_embedding")
+_UNDECAYED: Final = frozenset(
+    ("positional", "positional_embedding", "null_sequence", "null_embedding")
+)
 """Parameters with more than one axis that weight decay leaves alone all the same."""
 
 
@@ -59,24 +61,6 @@ class TextContext(NamedTuple):
     mask: torch.Tensor | None
     pooled: torch.Tensor
     keys_values: tuple[KeysValues | None, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ParameterGroup:
-    """Parameters that are trained alike.
-
-    Attributes:
-        name: `pretrained_decay`, `pretrained_no_decay`, `new_decay` or `new_no_decay`.
-        new: Whether they are new layers and not the backbone's.
-        decay: Whether weight decay applies: not to biases, norms, gates, class and position
-            embeddings, and the null text.
-        parameters: The parameters, in the network's order.
-    """
-
-    name: str
-    new: bool
-    decay: bool
-    parameters: tuple[nn.Parameter, ...]
 
 
 class ReformulationNetwork(nn.Module):
@@ -229,20 +213,9 @@ class ReformulationNetwork(nn.Module):
                 yield name, parameter
 
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
-        """Trained parameters by learning rate (pre-trained or new) and by weight decay."""
+        """Trained parameters; gates, position embeddings and the null text never decay."""
         new = {name for name, _ in self.new_parameters()}
-        trained = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
-        groups = []
-        for is_new in (False, True):
-            for decay in (True, False):
-                chosen = tuple(
-                    p
-                    for name, p in trained
-                    if (name in new) is is_new and _decays(name, p) is decay
-                )
-                name = f"{'new' if is_new else 'pretrained'}_{'decay' if decay else 'no_decay'}"
-                groups.append(ParameterGroup(name, is_new, decay, chosen))
-        return tuple(group for group in groups if group.parameters)
+        return parameter_groups(self, new.__contains__, _UNDECAYED)
 
     def _predicted(self, v: torch.Tensor, pure: torch.Tensor) -> torch.Tensor:
         """g([v ; e_T]), (B, d)."""
@@ -332,7 +305,3 @@ def _predictor(dim: int, settings: NetworkSettings) -> nn.Module:
     """g of (B, 2d) -> (B, d)."""
     hidden = settings.predictor_ratio * dim
     return nn.Sequential(nn.Linear(2 * dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
-
-
-def _decays(name: str, parameter: nn.Parameter) -> bool:
-    return parameter.ndim > 1 and name.rpartition(".")[2] not in _UNDECAYED

@@ -34,5 +34,5 @@ QUERY_FORMS: Final[Mapping[str, QueryForm]] = MappingProxyType(
 )
 """Query feature of `models.retrieval.methods` -> its form."""
 
-GALLERY_FEATURE: Final = "instructcir_image"
-"""The gallery feature that all of them are compared with."""
+PLAIN_FORM: Final = QueryForm("online", combined=False)
+"""Of a network with one branch and no combiner."""

@@ -40,10 +40,10 @@ from transformers import PreTrainedTokenizerBase
 from models.devices import pick_device
 from models.generators.prompt_tokens import prompt_texts, token_ids, uses_chat
 from models.instructcir.rewriter_settings import BaseLlm, Example, TuningConfig
-from models.instructcir.schedules import rate_factor
 from models.loaded_adapter import load_adapter
 from models.loaded_weights import require_vocabulary
 from models.random_streams import random_stream
+from models.training.schedules import rate_factor
 
 _NO_LABEL: Final = -100
 

@@ -8,14 +8,15 @@ from typing import Any, TypeVar
 
 import torch
 
-from models.instructcir.batches import TripletRows
 from models.instructcir.combiner import Combiner, new_combiner
 from models.instructcir.combiner_training import FrozenFeatures, train_combiner
-from models.instructcir.data_module import ReformulationData
 from models.instructcir.network import ReformulationNetwork
-from models.instructcir.recall import recall
 from models.instructcir.settings import CombinerSettings, LossSettings
-from models.instructcir.training_settings import Precision, TrainingSettings
+from models.instructcir.training_settings import ReformulationTraining
+from models.training.recall import recall
+from models.training.settings import Precision
+from models.training.triplet_batches import TripletRows
+from models.training.triplet_data import TripletData
 
 _BATCH = 128
 
@@ -26,13 +27,13 @@ Tick = Callable[[int], None]
 
 
 def train_second_stage(
-    data: ReformulationData,
+    data: TripletData,
     online: ReformulationNetwork,
     target: ReformulationNetwork,
     *,
     combiner: CombinerSettings,
     loss: LossSettings,
-    training: TrainingSettings,
+    training: ReformulationTraining,
     device: torch.device,
     shown: Callable[[int, int], None],
 ) -> tuple[Combiner, dict[str, Any]]:
@@ -101,7 +102,7 @@ def train_second_stage(
 
 @torch.no_grad()
 def frozen_features(
-    data: ReformulationData,
+    data: TripletData,
     rows: TripletRows,
     query: ReformulationNetwork,
     target: ReformulationNetwork,
@@ -157,7 +158,7 @@ def rows_to_embed(rows: TripletRows, shared: bool, with_image: bool) -> int:
 
 
 def _queries(
-    data: ReformulationData,
+    data: TripletData,
     rows: TripletRows,
     network: ReformulationNetwork,
     device: torch.device,
@@ -176,7 +177,7 @@ def _queries(
 
 
 def _images(
-    data: ReformulationData,
+    data: TripletData,
     names: Sequence[str],
     network: ReformulationNetwork,
     device: torch.device,

@@ -1,4 +1,4 @@
-"""The weights that stage one keeps: written as one file, read as the two branches and the loss.
+"""The weights that stage one keeps, read as the two branches and the loss.
 
 A kept state holds the network under `network.`, its moving average under `ema.` where there is
 one, and a learned temperature as `temperature.log_scale`.
@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from models.instructcir.ema import EmaTarget
 from models.instructcir.network import ReformulationNetwork, build_network
+from models.training.crops import still_preprocess
+from models.training.weight_files import below
 
 if TYPE_CHECKING:
     from models.encoders.spec import EncoderSpec
     from models.instructcir.settings import EmaSettings, LossSettings, NetworkSettings
-    from models.instructcir.training_settings import TrainingSettings
+    from models.instructcir.training_settings import ReformulationTraining
 
 
 @dataclass(frozen=True)
@@ -39,30 +41,24 @@ class Trained:
     loss: LossSettings
 
 
-def save_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write the state of a `ReformulationModule` as one safetensors file."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, path)
-
-
 def load_weights(
     path: Path,
     encoder: EncoderSpec,
     network: NetworkSettings,
     ema: EmaSettings,
     loss: LossSettings,
-    training: TrainingSettings,
+    training: ReformulationTraining,
 ) -> Trained:
-    """Read a file of `save_weights`, with the settings of its training."""
+    """Read kept weights (`models.training.weight_files`) with the settings of their training."""
     kept = load_file(path)
     online = build_network(encoder, network, training.seed)
-    online.load_state_dict(_below("network.", kept))
-    if training.augmentation == "targetpad":  # retrieval pads as training did
-        padded = replace(online.parts.preprocess, mode="targetpad")
-        online.parts = replace(online.parts, preprocess=padded)
+    online.load_state_dict(below("network.", kept))
+    seen = still_preprocess(online.parts.preprocess, training.augmentation)
+    online.parts = replace(online.parts, preprocess=seen)
     target = online
     if ema.enabled:
         average = EmaTarget(online, ema)
-        average.load_state_dict(_below("ema.", kept))
+        average.load_state_dict(below("ema.", kept))
         target = average.network
     return Trained(online.eval(), target, learned_loss(loss, kept))
 
@@ -73,11 +69,3 @@ def learned_loss(loss: LossSettings, kept: Mapping[str, torch.Tensor]) -> LossSe
         return loss
     learned = math.exp(-float(kept["temperature.log_scale"]))
     return loss.changed(temperature=learned, learnable_temperature=False)
-
-
-def _below(prefix: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in state.items()
-        if name.startswith(prefix)
-    }

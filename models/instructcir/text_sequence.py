@@ -45,6 +45,10 @@ class TextIds:
     tokens: TextTokens
     whole_context: bool = False
 
+    def batch(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Token ids of a batch of triplets, by the name that the network reads them under."""
+        return {"texts": self(texts)}
+
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
         """Token ids (B, L) int64, padded with 0 behind the end-of-text token."""
         ids, _, _ = pad_rows([self.tokens.row(text) for text in texts])

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from models.instructcir.triplets import TripletRow
+from models.triplets import TripletRow
 
 EXAMPLES: Final = 3
 """Raw answers kept for each kind of failure."""

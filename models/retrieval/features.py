@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
@@ -20,21 +20,15 @@ if TYPE_CHECKING:
     from models.protocols import FloatArray, ImageTextEncoder
     from models.textual_inversion.network import MappingNetwork
 
-Need: TypeAlias = Literal[
-    "captions",
-    "single_caption",
-    "edits",
-    "single_edit",
-    "objects",
-    "mapping:lincir",
-    "mapping:searle",
-    "mapping:pic2word",
-    "reformulation",
-    "edited_picture",
-]
-"""An input that must exist before a feature can be made: N captions or one caption of the image, an
-edit of each or of the one, the added objects, a mapping network, a trained reformulation network,
-in whose own space the vector then lies, or an image editor."""
+Need: TypeAlias = str
+"""An input that must exist before a feature can be made: N `captions` or one `single_caption` of
+the image, `edits` of each or a `single_edit` of the one, the added `objects`, a mapping network
+(`mapping:lincir`, `mapping:searle`, `mapping:pic2word`), a trained `reformulation` network or
+another composed query encoder (`composed:NAME`), in whose own space the vector then lies, or an
+`edited_picture`."""
+
+COMPOSED: Final = "composed:"
+"""Begins the need of a composed query encoder; its name follows."""
 
 Made: TypeAlias = "tuple[FloatArray, list[str]]"
 """Vectors (B, d), or (B, N * d) for features of every caption, and B reasons why a vector must not
@@ -132,16 +126,11 @@ def query_feature(
     return lambda compute: Feature(name, description, needs, per_caption, compute)
 
 
-GALLERY_FEATURES: Final = {
+PLAIN_GALLERY_FEATURES: Final = {
     feature.name: feature
     for feature in (
         Feature("image", "f_v(gallery image): t_v of equation 9."),
         Feature("captions", "Mean of f_t over the gallery image's captions: t_c.", ("captions",)),
-        Feature(
-            "instructcir_image",
-            "InstructCIR's target path: EMA branch, no text.",
-            ("reformulation",),
-        ),
     )
 }
-"""Gallery features by name; a stage makes each."""
+"""Gallery features of no one system; a stage makes each."""

@@ -14,7 +14,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Final
 
-from models.retrieval.features import GALLERY_FEATURES, Feature, Need
+from models.retrieval.features import PLAIN_GALLERY_FEATURES, Feature, Need
 from models.retrieval.method_records import Method
 from models.spelling import unknown
 
@@ -28,7 +28,8 @@ NAMES: Final = (
     "instructpix2pix",
     "elsewhere",
 )
-"""Files in `models/retrieval/systems`: each has METHODS, and FEATURES where it brings some."""
+"""Files in `models/retrieval/systems`: each has METHODS, and FEATURES (of queries) and GALLERY (of
+gallery images) where it brings some."""
 
 SYSTEMS: Final = tuple(import_module(f"models.retrieval.systems.{name}") for name in NAMES)
 
@@ -37,6 +38,10 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
 )
 QUERY_FEATURES: Final[Mapping[str, Feature]] = MappingProxyType(
     {each.name: each for system in SYSTEMS for each in getattr(system, "FEATURES", ())}
+)
+GALLERY_FEATURES: Final[Mapping[str, Feature]] = MappingProxyType(
+    PLAIN_GALLERY_FEATURES
+    | {each.name: each for system in SYSTEMS for each in getattr(system, "GALLERY", ())}
 )
 
 

@@ -33,7 +33,7 @@ from tasks.scoring.making import FACETS
 from tasks.scoring.published import published_for
 from tasks.scoring.scores import MethodScores
 from tasks.settings import Profile
-from tasks.stages.rankings import REFORMULATED, RankingStage, backbone_of
+from tasks.stages.rankings import ON_TOP, RankingStage, backbone_of
 from tasks.stages.stage import inputs_of
 from tasks.stages.stage_report import StageReport
 
@@ -145,14 +145,14 @@ def _measured(
     row, scores, whole = METHODS[name], item.scores[name], item.scores.get("cvsi")
     deltas = {} if whole is None or name == "cvsi" else _paired(scores, whole, facts.columns)
     entry = ledger.get(stage.spec_key, {})
-    backbone, trained, _ = recognised(backbone_of(stage), folders).partition(REFORMULATED)
+    backbone, _, on_top = recognised(backbone_of(stage), folders).partition(ON_TOP)
     return LeaderboardRow(
         method=name,
         title=f"{row.title} (not zero-shot)" if not_zero_shot(scores.protocol) else row.title,
         group=_group(name),
         split=item.ref.split,
         backbone=backbone,
-        on_top="reformulation" if trained else "",
+        on_top=on_top,
         metrics=dict(scores.metrics),
         intervals=dict(scores.intervals),
         delta_intervals=deltas,

@@ -18,7 +18,7 @@ from models.retrieval.published_results import own_backbone, paper_backbone
 from storage.benchmarks.registry import BENCHMARKS
 from tasks.query_texts import ANNOTATED
 from tasks.scoring.making import DETAILS, FACETS, differences
-from tasks.stages.rankings import REFORMULATED
+from tasks.stages.rankings import ON_TOP
 
 Entry = Mapping[str, Any]
 
@@ -349,4 +349,4 @@ def _paper_name(entry: Entry) -> str:
 
 def _base(backbone: str) -> str:
     """The backbone below a network that was trained on it."""
-    return str(backbone).partition(REFORMULATED)[0]
+    return str(backbone).partition(ON_TOP)[0]

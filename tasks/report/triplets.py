@@ -12,7 +12,7 @@ from typing import Final
 import polars as pl
 
 from models.instructcir.triplet_quality import QualityCounter, TripletQuality, attention
-from models.instructcir.triplets import TripletRow
+from models.triplets import TripletRow
 from storage.locations.location import Location
 from storage.tables.schemas import OK
 from tasks.report import text

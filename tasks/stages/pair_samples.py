@@ -18,8 +18,8 @@ from models.encoders.spec import EncoderSpec
 from models.instructcir.pairs import VERSION, Pair, Pool, sample_pairs
 from models.instructcir.similarity import VERSION as SIMILARITY_VERSION
 from models.instructcir.similarity import Similarity, check_band, spread
-from models.instructcir.triplets import triplet_id
 from models.settings import Settings
+from models.triplets import triplet_id
 from storage.collections.collection import Collection
 from storage.collections.sources.fashion200k import product_of
 from storage.locations.location import Location

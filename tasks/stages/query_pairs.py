@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from models.instructcir.pairs import Pair
-from models.instructcir.triplets import triplet_id
 from models.settings import Settings
+from models.triplets import triplet_id
 from storage.collections.collection import Collection
 from storage.locations.location import Location
 from tasks.query_sets import BenchmarkRef, load_query_set

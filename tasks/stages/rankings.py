@@ -23,7 +23,7 @@ from storage.tables.table import Table
 from tasks.backbone_names import folders_of
 from tasks.engines import backbone_name
 from tasks.methods import configured_method
-from tasks.networks import network_facts
+from tasks.networks import INSTRUCTCIR, network_facts
 from tasks.query_sets import BenchmarkRef, QuerySet, load_query_set, protocol_of
 from tasks.stages.caption_features import CaptionFeatureStage
 from tasks.stages.captions import CaptionStage
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 AnyQueryFeature: TypeAlias = QueryFeatureStage | ReformulatedQueryStage | EditedQueryStage
 AnyGalleryFeature: TypeAlias = ImageFeatureStage | CaptionFeatureStage | ReformulatedImageStage
 
-REFORMULATED = " + reformulation"
-"""Follows the name of a backbone on which a reformulation network was trained."""
+ON_TOP = " + "
+"""Follows the name of a backbone on which a network was trained; the kind of network comes next."""
 DEPTH = 50
 """Images kept for each query: as many as the servers of CIRR and CIRCO ask for."""
 
@@ -327,7 +327,7 @@ def _trained_protocol(stage: RankingStage) -> dict[str, Any]:
             return {
                 "zero_shot": facts.zero_shot,
                 "zero_shot_reason": facts.zero_shot_reason,
-                "instructcir": {
+                facts.system: {
                     "checkpoint": facts.name,
                     "branch": feature.form.branch,
                     "combiner": facts.combiner if feature.form.combined else "",
@@ -343,14 +343,24 @@ def _encoders(stage: RankingStage) -> list[EncoderSpec]:
     return [f.encoder for f in features if not isinstance(f, ReformulatedQueryStage)]
 
 
+def on_top_of(system: str) -> str:
+    """What a backbone's name gains where a network of a system was trained on it."""
+    return f"{ON_TOP}{'reformulation' if system == INSTRUCTCIR else system}"
+
+
 def backbone_of(stage: RankingStage) -> str:
     """The backbones behind a ranking by content, marked where a network was trained on one."""
     names = []
     for feature in stage.query_features.values():
         if isinstance(feature, ReformulatedQueryStage):
-            names.append(f"{network_facts(feature.network.checkpoint).backbone}{REFORMULATED}")
+            facts = network_facts(feature.network.checkpoint)
+            names.append(f"{facts.backbone}{on_top_of(facts.system)}")
         else:
             names.append(backbone_name(feature.encoder))
     # The name of a network includes the backbone below it, which is not named twice.
-    shown = [name for name in dict.fromkeys(names) if f"{name}{REFORMULATED}" not in names]
+    shown = [
+        name
+        for name in dict.fromkeys(names)
+        if not any(other.startswith(f"{name}{ON_TOP}") for other in names)
+    ]
     return " & ".join(shown)

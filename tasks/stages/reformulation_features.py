@@ -1,4 +1,7 @@
-"""InstructCIR's features: reformulated queries, and gallery images by the target path."""
+"""Features by trained networks: queries of image and text, and gallery images of the same space.
+
+InstructCIR's reformulation network and every composed query encoder make theirs here.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from models.instructcir.query_forms import QueryForm
+from models.retrieval.methods import METHODS
 from storage.tables.plans import Keys
 from tasks.networks import (
+    encode_gallery,
     encode_queries,
     features_identity,
-    load_network,
     network_facts,
     query_form,
 )
@@ -24,7 +28,7 @@ from tasks.stages.stage import Stage, Tick
 
 
 class ReformulatedImageStage(Stage):
-    """Un-normalised embeddings of images without a text, by the EMA branch."""
+    """Un-normalised vectors of images without a text: InstructCIR's by the EMA branch."""
 
     table_name: ClassVar[str] = "image_features"
     producer: ClassVar[str] = "cirflow/reformulated_images/1"
@@ -36,7 +40,13 @@ class ReformulatedImageStage(Stage):
     @property
     def title(self) -> str:
         """A few words for progress lines."""
-        return f"InstructCIR features of {self.images.title}"
+        return f"{self.title_of_network} features of {self.images.title}"
+
+    @property
+    def title_of_network(self) -> str:
+        """The system's name for people."""
+        name = network_facts(self.network.checkpoint).system
+        return METHODS[name].title
 
     def identity(self) -> dict[str, Any]:
         """The network; its files are read for it, but no weights are loaded."""
@@ -59,14 +69,14 @@ class ReformulatedImageStage(Stage):
         """Encode the members; an image that does not decode is a row with its status."""
         data = dict(self.images.read(self.root, members))
         images = Decoding([data[m] for m in members], tick, self.pictures)
-        vectors = load_network(self.network, "ema").encode_gallery(images)
+        vectors = encode_gallery(self.network, images)
         return self.table().rows(
             image_id=list(members), vector=vectors, status=images.statuses, reason=images.reasons
         )
 
 
 class ReformulatedQueryStage(Stage):
-    """One of InstructCIR's query features for a benchmark's queries, un-normalised.
+    """One of a network's query features for a benchmark's queries, un-normalised.
 
     A query's text is its first reading: for FashionIQ "caption one and caption two".
     """

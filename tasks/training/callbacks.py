@@ -10,17 +10,10 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
-from models.instructcir.data_module import ReformulationData
-from models.instructcir.lightning_module import ReformulationModule
-from models.instructcir.stage_one_weights import save_weights
-from models.instructcir.step_measures import (
-    check_weights,
-    checked_loss,
-    step_row,
-    validate,
-    validation_row,
-)
-from models.instructcir.training_settings import TrainingSettings
+from models.training.batches import TrainingData
+from models.training.lightning_module import TrainedModule
+from models.training.step_measures import check_weights, checked_loss
+from models.training.weight_files import save_weights
 from tasks.training.folder import CHECKPOINT, SLOTS, History, TrainingFolder
 
 Report = Callable[[int, int, float], None]
@@ -53,14 +46,13 @@ class StepKeeper(Callback):
     def __init__(
         self,
         folder: TrainingFolder,
-        data: ReformulationData,
-        settings: TrainingSettings,
+        data: TrainingData,
         pace: Pace,
         report: Report,
     ) -> None:
         self._folder = folder
         self._data = data
-        self._settings = settings
+        self._settings = data.settings
         self._pace = pace
         self._report = report
         self._seen = -1
@@ -71,7 +63,7 @@ class StepKeeper(Callback):
 
     @property
     def _every(self) -> int:
-        per_epoch, _ = self._settings.steps_of(len(self._data.training.triplets))
+        per_epoch, _ = self._settings.steps_of(self._data.count)
         return self._settings.validate_every or max(1, per_epoch // self._settings.accumulate)
 
     def state_dict(self) -> dict[str, Any]:
@@ -101,36 +93,35 @@ class StepKeeper(Callback):
             self._log(trainer, pl_module)
         if trainer.is_global_zero:
             self._report(step, pl_module.total_steps, self._loss)
-        held_out = bool(self._data.validation.triplets)
+        held_out = bool(self._data.held_out)
         judged = last or (held_out and step % self._every == 0)
         if judged or self._is_due(trainer, step):
-            checked_loss(trainer, pl_module)
+            checked_loss(trainer, pl_module.step_loss)
             check_weights(trainer)
             if judged:
                 self._judge(trainer, pl_module, last)
             self._save(trainer)
 
-    def _log(self, trainer: Trainer, module: ReformulationModule) -> None:
-        point = self._place(trainer) | step_row(trainer, module)
+    def _log(self, trainer: Trainer, module: TrainedModule) -> None:
+        point = self._place(trainer) | module.step_row(trainer)
         self._loss = point["loss"]
         self.history.points.append(point)
         _send(trainer.loggers, "train", point)
 
     def _place(self, trainer: Trainer) -> dict[str, float]:
-        per_epoch, _ = self._settings.steps_of(len(self._data.training.triplets))
+        per_epoch, _ = self._settings.steps_of(self._data.count)
         step = trainer.global_step
         return {"step": step, "epoch": round(step * self._settings.accumulate / per_epoch, 4)}
 
-    def _judge(self, trainer: Trainer, module: ReformulationModule, last: bool) -> None:
+    def _judge(self, trainer: Trainer, module: TrainedModule, last: bool) -> None:
         """Validate, and keep the weights if they are the best so far (or the last)."""
         best = False
-        if self._data.validation.triplets:
-            found = validate(trainer, module, self._data)
-            row = self._place(trainer) | validation_row(found, self._settings.branch)
+        if self._data.held_out:
+            row = self._place(trainer) | module.validated(trainer, self._data)
             best = all(row["score"] >= old["score"] for old in self.history.validations)
             self.history.validations.append(row)
             _send(trainer.loggers, "validation", row)
-        keeps_best = self._settings.keep == "best" and self._data.validation.triplets
+        keeps_best = self._settings.keep == "best" and self._data.held_out
         if best if keeps_best else last:
             self._keep(trainer)
 

@@ -1,69 +1,111 @@
-"""The model card of a trained reformulation network."""
+"""The records next to a trained network: its model card, its curves, and what it cost."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from tasks.training.curves import validation_table
+from models.settings import Settings
+from tasks.training.curves import curves_csv, curves_page, validation_table
 from tasks.training.folder import History
-from tasks.training.job import ReformulationJob
+from tasks.training.spent import FILE
+from tasks.training.triplet_sets import TripletSet
+
+if TYPE_CHECKING:
+    from models.training.triplet_data import TripletData
 
 NOT_ZERO_SHOT = "**Not zero-shot**: {}. Do not compare its results with zero-shot ones."
 
 
-def model_card(
-    job: ReformulationJob,
-    history: History,
-    summary: Mapping[str, Any],
-    notes: Mapping[str, Any],
-    not_zero_shot: str,
-) -> str:
-    """The README of a published network.
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a model card says besides the course of the training.
 
-    Args:
-        job: Settings and triplets of the training.
-        history: How it went.
-        summary: Numbers of the run.
+    Attributes:
+        title: System and key.
+        purpose: What the network does.
+        base: Identity of the backbone.
+        triplets: What it was trained on.
+        groups: Settings by the name of their group; None where a part was left out.
         notes: Further facts by name.
         not_zero_shot: Why results must not be called zero-shot; empty where they may be.
+        second_stage: Numbers of InstructCIR's combiner, where there is one.
     """
-    base, made = job.spec["encoder"], job.triplets.table().spec
+
+    title: str
+    purpose: str
+    base: Mapping[str, Any]
+    triplets: TripletSet
+    groups: Mapping[str, Settings | None]
+    notes: Mapping[str, Any]
+    not_zero_shot: str
+    second_stage: Mapping[str, Any] = field(default_factory=dict)
+
+
+def summary_of(key: str, data: TripletData, history: History) -> dict[str, Any]:
+    """Numbers of a training on triplets."""
+    kept_step = int(history.kept["step"])
+    validation = next((v for v in history.validations if v["step"] == kept_step), {})
+    return {
+        "key": key,
+        "step": kept_step,
+        "steps": int(history.points[-1]["step"]),
+        "triplets": len(data.training.triplets),
+        "validation_triplets": len(data.validation.triplets),
+        "skipped_triplets": data.skipped,
+        "unreadable_images": len(data.left_out),
+        "validation": validation,
+    }
+
+
+def write_records(
+    folder: Path, card: Card, history: History, summary: Mapping[str, Any], spent: bytes
+) -> None:
+    """Write card, curves and cost into a folder before it is published."""
+    (folder / "curves.csv").write_text(curves_csv(history), encoding="utf-8")
+    (folder / "curves.html").write_text(curves_page(card.title, history), encoding="utf-8")
+    (folder / FILE).write_bytes(spent)
+    (folder / "README.md").write_text(model_card(card, history, summary), encoding="utf-8")
+
+
+def model_card(card: Card, history: History, summary: Mapping[str, Any]) -> str:
+    """The README of a published network."""
+    base, made = card.base, card.triplets.table().spec
     origin = str(made["generator"]["model"]) if "imported" in made else "generated"
+    training = card.groups["training"]
+    keep = "" if training is None else f" ({training.model_dump()['keep']})"
     lines = [
-        f"# InstructCIR reformulation network {summary['key']}",
+        f"# {card.title}",
         "",
-        "Embeds a reference image under a modification text; the nearest gallery embedding is "
-        "the answer. Architecture and training after InstructCIR; every choice that the paper "
-        "leaves open is listed below with its value.",
+        f"{card.purpose} Every choice that its paper leaves open is listed below with its value.",
         "",
-        *([NOT_ZERO_SHOT.format(not_zero_shot), ""] if not_zero_shot else []),
+        *([NOT_ZERO_SHOT.format(card.not_zero_shot), ""] if card.not_zero_shot else []),
         "| | |",
         "|---|---|",
         f"| backbone | {base['model']} {base['pretrained']} |",
         f"| weights of the backbone | sha256 {str(base['weights_sha256'])[:16]} |",
-        f"| triplets | {summary['triplets']:,} of table `{job.triplets.spec_key}` (first "
-        f"{job.triplets.count:,} pairs), {origin} |",
-        f"| collections | {', '.join(job.triplets.collections)} |",
+        f"| triplets | {summary['triplets']:,} of table `{card.triplets.spec_key}` (first "
+        f"{card.triplets.count:,} pairs), {origin} |",
+        f"| collections | {', '.join(card.triplets.collections)} |",
         f"| held out | {summary['validation_triplets']:,} triplets without an image of the "
         "others; no benchmark was used |",
         f"| left out | {summary['skipped_triplets']:,} triplets with unreadable images |",
-        f"| weights of step | {summary['step']:,} of {summary['steps']:,} ({job.training.keep}) |",
-        *(f"| {name.replace('_', ' ')} | {value} |" for name, value in notes.items()),
+        f"| weights of step | {summary['step']:,} of {summary['steps']:,}{keep} |",
+        *(f"| {name.replace('_', ' ')} | {value} |" for name, value in card.notes.items()),
         "",
         "## Validation",
         "",
-        "Recall in percent among all held-out targets; `online` and `ema` are the branches that "
-        "embed the query, targets are embedded by the moving average where there is one.",
+        "Recall in percent among all held-out targets.",
         "",
         validation_table(history),
-        *_second_stage(summary["combiner"]),
+        *_second_stage(card.second_stage),
         "## Settings",
         "",
     ]
-    for name in ("network", "loss", "ema", "combiner", "training"):
-        group = getattr(job, name)
+    for name, group in card.groups.items():
         values = None if group is None else group.model_dump()
         lines.append(f"- {name}: `{json.dumps(values)}`")
     lines += ["", "Curves: `curves.html`, `curves.csv`. Everything else: `config.json`.", ""]

@@ -44,8 +44,15 @@ def history_charts(history: History) -> list[Chart]:
     """Loss, recall, rates, momentum and gradient, as far as they were logged."""
     logged, judged = history.points, history.validations
     recalls = tuple(
-        _curve(f"{branch}_recall_{k}", judged, f"R@{k} {branch}", 100.0, colour, branch == "ema")
-        for branch in ("online", "ema")
+        _curve(
+            f"{branch}recall_{k}",
+            judged,
+            _recall_title(f"{branch}recall_{k}"),
+            100.0,
+            colour,
+            dashed,
+        )
+        for branch, dashed in (("", False), ("online_", False), ("ema_", True))
         for colour, k in enumerate((1, 5))
     )
     rates = (
@@ -116,11 +123,17 @@ def history_in_words(history: History) -> str:
     text = f"{last['step']:,.0f} steps, last logged loss {last['loss']:.3f}."
     kept = [row for row in history.validations if row["step"] == history.kept.get("step")]
     if kept:
-        first, fifth = (100 * kept[0][f"online_recall_{k}"] for k in (1, 5))
-        text += (
-            f" The weights of step {kept[0]['step']:,.0f} are kept: R@1 {first:.1f} and R@5 "
-            f"{fifth:.1f} percent on held-out generated triplets."
+        text += f" The weights of step {kept[0]['step']:,.0f} are kept"
+        first, fifth = (
+            kept[0].get(f"online_recall_{k}", kept[0].get(f"recall_{k}")) for k in (1, 5)
         )
+        if first is None or fifth is None:
+            text += f": score {kept[0]['score']:.4g} on held-out examples."
+        else:
+            text += (
+                f": R@1 {100 * first:.1f} and R@5 {100 * fifth:.1f} percent on held-out generated "
+                "triplets."
+            )
     return text
 
 
@@ -128,14 +141,22 @@ def validation_table(history: History) -> str:
     """Validations as a Markdown table, the kept one marked."""
     if not history.validations:
         return "No triplets were held out; the last step is kept.\n"
-    names = [name for name in history.validations[0] if "recall" in name]
-    titles = [name.replace("_recall_", " R@") for name in names]
+    first = history.validations[0]
+    names = [name for name in first if "recall" in name] or ["score"]
+    titles = [_recall_title(name) for name in names]
     lines = [f"| step | {' | '.join(titles)} | |", "|---" * (len(names) + 2) + "|"]
     for row in history.validations:
-        values = " | ".join(f"{100 * row[name]:.1f}" for name in names)
+        values = " | ".join(
+            f"{row[name]:.4g}" if name == "score" else f"{100 * row[name]:.1f}" for name in names
+        )
         mark = "kept" if row["step"] == history.kept.get("step") else ""
         lines.append(f"| {row['step']:,.0f} | {values} | {mark} |")
     return "\n".join(lines) + "\n"
+
+
+def _recall_title(name: str) -> str:
+    """`online_recall_5` -> `online R@5`."""
+    return name.replace("recall_", "R@").replace("_", " ")
 
 
 def curves_page(title: str, history: History) -> str:

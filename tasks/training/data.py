@@ -11,19 +11,16 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from PIL import Image
 
 from models.encoders.preprocess import ImagePreprocess
-from models.instructcir.batches import TripletRows
-from models.instructcir.crops import Pixels, still_pixels, whole_pixels
-from models.instructcir.data_module import ReformulationData
-from models.instructcir.text_sequence import TextIds
-from models.instructcir.training_settings import TrainingSettings
-from models.instructcir.triplets import Triplet
+from models.training.crops import Pixels, still_pixels, whole_pixels
+from models.training.settings import TripletTraining
+from models.training.triplet_batches import Tokenised, TripletRows
+from models.training.triplet_data import TripletData
+from models.triplets import Triplet
 from storage.collections.decoding import ImageProblem, decode_image
 from storage.tables.table import IncompleteTable
-from tasks.training.triplet_sets import TripletSplit
+from tasks.training.triplet_sets import TripletSet, TripletSplit
 
 if TYPE_CHECKING:
-    from models.instructcir.network import ReformulationNetwork
-    from tasks.training.job import ReformulationJob
     from tasks.training.run_settings import RunSettings
 
 ReadImages: TypeAlias = Callable[[Sequence[str]], Iterator[tuple[str, bytes]]]
@@ -35,16 +32,22 @@ _AHEAD: Final = 64
 _THREADS: Final = 4
 
 
-def load_data(
-    job: ReformulationJob, run: RunSettings, network: ReformulationNetwork
-) -> ReformulationData:
-    """The triplets of a job with their images, for the tokenizer and the pixels of a network."""
+def load_triplets(
+    split: TripletSplit,
+    triplets: TripletSet,
+    *,
+    preprocess: ImagePreprocess,
+    tokenised: Tokenised,
+    settings: TripletTraining,
+    run: RunSettings,
+) -> TripletData:
+    """The triplets of a set with their images; see `decoded_triplets`."""
     return decoded_triplets(
-        job.split(),
-        job.triplets.images().read_images,
-        preprocess=network.parts.preprocess,
-        text_ids=network.text_ids,
-        settings=job.training,
+        split,
+        triplets.images().read_images,
+        preprocess=preprocess,
+        tokenised=tokenised,
+        settings=settings,
         cache_bytes=run.cache_mb * 2**20,
         workers=run.workers,
     )
@@ -55,18 +58,18 @@ def decoded_triplets(
     read: ReadImages,
     *,
     preprocess: ImagePreprocess,
-    text_ids: TextIds,
-    settings: TrainingSettings,
+    tokenised: Tokenised,
+    settings: TripletTraining,
     cache_bytes: int = 2 * 2**30,
     workers: int = 0,
-) -> ReformulationData:
+) -> TripletData:
     """Decode the images that fit into memory, and leave out triplets with unreadable images.
 
     Args:
         split: Training and validation triplets.
         read: Where image bytes come from.
         preprocess: The backbone's; its mode is replaced by the augmentation's.
-        text_ids: The network's, from texts to token ids.
+        tokenised: The network's, from texts to what it reads.
         settings: Of the training.
         cache_bytes: Most memory for decoded pictures, in each process; with random crops
             twice that, for whole pictures and for pictures to validate with.
@@ -87,9 +90,9 @@ def decoded_triplets(
 
     training, validation = usable(split.training), usable(split.validation)
     given = len(split.training) + len(split.validation)
-    return ReformulationData(
-        TripletRows(training, text_ids),
-        TripletRows(validation, text_ids),
+    return TripletData(
+        TripletRows(training, tokenised),
+        TripletRows(validation, tokenised),
         settings,
         preprocess=preprocess,
         pictures=pictures,

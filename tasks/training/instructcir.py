@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import tempfile
 import time
@@ -11,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from storage.locations.location import Location
 from tasks.networks import why_not_zero_shot
-from tasks.training.card import model_card
+from tasks.training.card import Card, summary_of, write_records
 from tasks.training.curve_artifacts import show_curves
-from tasks.training.curves import curves_csv, curves_page
-from tasks.training.folder import History, TrainingFolder
+from tasks.training.fitting import train_once_in_folder
+from tasks.training.folder import History
 from tasks.training.job import ReformulationJob
 from tasks.training.publish import publish, publishing_once
 from tasks.training.run_settings import RunSettings
 from tasks.training.shown_progress import ShownProgress
-from tasks.training.spent import FILE, cost_file
+from tasks.training.spent import cost_file
 
 if TYPE_CHECKING:
     from models.instructcir.combiner import Combiner
-    from models.instructcir.data_module import ReformulationData
     from models.instructcir.network import ReformulationNetwork
+    from models.training.triplet_data import TripletData
 
 NOT_ZERO_SHOT_AS_GIVEN = "it was labelled so when it was trained"
 
@@ -53,72 +52,49 @@ def _train_and_publish(job: ReformulationJob, run: RunSettings, notes: dict[str,
     Raises:
         TrainingHeld: another process is at it.
     """
-    folder = job.training_folder
-    with folder.held():
-        if not job.is_published:  # by a process that held the folder until now
-            _train_in(folder, job, run, notes)
+
+    def finish(data: TripletData, history: History, weights: Path, shown: ShownProgress) -> None:
+        _second_stage(job, run, notes, data, history, weights, shown)
+
+    train_once_in_folder(job, run, finish)
 
 
-def _train_in(
-    folder: TrainingFolder, job: ReformulationJob, run: RunSettings, notes: dict[str, Any]
+def _second_stage(
+    job: ReformulationJob,
+    run: RunSettings,
+    notes: dict[str, Any],
+    data: TripletData,
+    history: History,
+    weights: Path,
+    shown: ShownProgress,
 ) -> None:
-    # Torch takes seconds to import: a rerun that has nothing to do does without.
+    """Train the combiner, if one is asked for, and publish."""
     from models.devices import pick_device
     from models.instructcir.second_stage import train_second_stage
     from models.instructcir.stage_one_weights import load_weights
 
-    job.training.share(run.devices)  # refused before anything is decoded
-    folder.fetch()
     combiner, combined = None, dict[str, Any]()
-    with ShownProgress(job.key, *job.amounts()) as shown:
-        data, history = _first_stage(folder, job, run, shown)
-        weights = folder.path / history.kept["file"]
-        trained = load_weights(weights, job.encoder, job.network, job.ema, job.loss, job.training)
-        started = time.monotonic()
-        if job.combiner is not None:
-            combiner, combined = train_second_stage(
-                data,
-                trained.online,
-                trained.target,
-                combiner=job.combiner,
-                loss=trained.loss,
-                training=job.training,
-                device=pick_device("cpu" if run.accelerator == "cpu" else "auto"),
-                shown=shown.embedded,
-            )
+    trained = load_weights(weights, job.encoder, job.network, job.ema, job.loss, job.training)
+    started = time.monotonic()
+    if job.combiner is not None:
+        combiner, combined = train_second_stage(
+            data,
+            trained.online,
+            trained.target,
+            combiner=job.combiner,
+            loss=trained.loss,
+            training=job.training,
+            device=pick_device("cpu" if run.accelerator == "cpu" else "auto"),
+            shown=shown.embedded,
+        )
     spent = cost_file(history.seconds + time.monotonic() - started, run.devices)
     networks = (trained.online, trained.target, combiner)
     _publish(job, data, history, combined, notes, spent, networks)
-    folder.clear()
-
-
-def _first_stage(
-    folder: TrainingFolder, job: ReformulationJob, run: RunSettings, shown: ShownProgress
-) -> tuple[ReformulationData, History]:
-    """Stage one, if it is not finished; the network that was trained ends with this."""
-    from models.instructcir.network import build_network
-    from tasks.training.data import load_data
-    from tasks.training.launcher import train_in_processes
-    from tasks.training.trainer import fit
-
-    network = build_network(job.encoder, job.network, job.training.seed)
-    data = load_data(job, run, network)
-    history = folder.finished()
-    if history is None and run.devices == 1:
-        fit(job, run, data, network, shown.report)
-    elif history is None:
-        train_in_processes(job, run, shown.report)
-    del network
-    gc.collect()  # Lightning's trainer holds it in a circle
-    history = folder.finished()
-    if history is None:
-        raise RuntimeError(f"the training in {folder.path} stopped before its end; run it again")
-    return data, history
 
 
 def _publish(
     job: ReformulationJob,
-    data: ReformulationData,
+    data: TripletData,
     history: History,
     combined: dict[str, Any],
     notes: dict[str, Any],
@@ -129,19 +105,7 @@ def _publish(
     from models.instructcir.checkpoint import save_network
 
     online, target, combiner = networks
-    kept_step = int(history.kept["step"])
-    validation = next((v for v in history.validations if v["step"] == kept_step), {})
-    summary = {
-        "key": job.key,
-        "step": kept_step,
-        "steps": int(history.points[-1]["step"]),
-        "triplets": len(data.training.triplets),
-        "validation_triplets": len(data.validation.triplets),
-        "skipped_triplets": data.skipped,
-        "unreadable_images": len(data.left_out),
-        "validation": validation,
-        "combiner": combined,
-    }
+    summary = summary_of(job.key, data, history) | {"combiner": combined}
     provenance: dict[str, Any] = {
         "spec": job.spec,
         "triplets": job.triplets.model_dump(mode="json", exclude={"root"}),
@@ -151,8 +115,7 @@ def _publish(
         "notes": notes,
         "summary": summary,
     }
-    label = why_not_zero_shot(provenance)
-    title = f"reformulation network {job.key}"
+    title = f"InstructCIR reformulation network {job.key}"
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, job.key)
         save_network(
@@ -163,9 +126,19 @@ def _publish(
             provenance=provenance,
             dtype=job.training.saved_as,
         )
-        (folder / "curves.csv").write_text(curves_csv(history), encoding="utf-8")
-        (folder / "curves.html").write_text(curves_page(title, history), encoding="utf-8")
-        (folder / FILE).write_bytes(spent)
-        (folder / "README.md").write_text(model_card(job, history, summary, notes, label), "utf-8")
+        groups = ("network", "loss", "ema", "combiner", "training")
+        card = Card(
+            title=title,
+            purpose="Embeds a reference image under a modification text; the nearest gallery "
+            "embedding is the answer. `online` and `ema` are the branches that embed the query; "
+            "targets are embedded by the moving average where there is one.",
+            base=job.spec["encoder"],
+            triplets=job.triplets,
+            groups={name: getattr(job, name) for name in groups},
+            notes=notes,
+            not_zero_shot=why_not_zero_shot(provenance),
+            second_stage=combined,
+        )
+        write_records(folder, card, history, summary, spent)
         publish(job, {path.name: path for path in folder.iterdir()})
     show_curves(job.key, title, history, job.place)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from models.encoders.spec import EncoderSpec
 from models.instructcir.settings import (
@@ -14,18 +13,22 @@ from models.instructcir.settings import (
     NetworkSettings,
     check_trainable,
 )
-from models.instructcir.training_settings import TrainingSettings
-from storage.locations.location import Entry
+from models.instructcir.training_settings import ReformulationTraining
 from tasks.engines import encoder_fingerprint
-from tasks.training.folder import TrainingFolder
-from tasks.training.publish import Job
-from tasks.training.triplet_sets import TripletSet, TripletSplit, split_triplets
+from tasks.training.lightning_job import LightningJob
+from tasks.training.triplet_sets import TripletSet, TripletSplit, planned_split
+
+if TYPE_CHECKING:
+    from models.instructcir.lightning_module import ReformulationModule
+    from models.instructcir.network import ReformulationNetwork
+    from models.training.triplet_data import TripletData
+    from tasks.training.run_settings import RunSettings
 
 PRODUCER: Final = "cirflow/reformulation/1"
 
 
 @dataclass(frozen=True)
-class ReformulationJob(Job):
+class ReformulationJob(LightningJob):
     """A reformulation network with its combiner.
 
     Attributes:
@@ -49,7 +52,7 @@ class ReformulationJob(Job):
     loss: LossSettings = field(default_factory=LossSettings)
     ema: EmaSettings = field(default_factory=EmaSettings)
     combiner: CombinerSettings | None = field(default_factory=CombinerSettings)
-    training: TrainingSettings = field(default_factory=TrainingSettings)
+    training: ReformulationTraining = field(default_factory=ReformulationTraining)
     not_zero_shot: bool = False
 
     @classmethod
@@ -86,9 +89,40 @@ class ReformulationJob(Job):
         }
 
     @property
-    def training_folder(self) -> TrainingFolder:
-        """Where the state is kept while stage one is trained."""
-        return TrainingFolder(self.root, f"training/{self.KIND}/{self.key}")
+    def settings(self) -> ReformulationTraining:
+        """Of stage one."""
+        return self.training
+
+    def new_network(self) -> ReformulationNetwork:
+        """The network on its backbone."""
+        from models.instructcir.network import build_network
+
+        return build_network(self.encoder, self.network, self.training.seed)
+
+    def load_data(self, run: RunSettings, network: ReformulationNetwork) -> TripletData:
+        """The triplets with their images."""
+        from tasks.training.data import load_triplets
+
+        return load_triplets(
+            self.split(),
+            self.triplets,
+            preprocess=network.parts.preprocess,
+            tokenised=network.text_ids.batch,
+            settings=self.training,
+            run=run,
+        )
+
+    def module(self, network: ReformulationNetwork, steps: int) -> ReformulationModule:
+        """The network with its moving average and temperature."""
+        from models.instructcir.lightning_module import ReformulationModule
+
+        return ReformulationModule(
+            network, loss=self.loss, ema=self.ema, training=self.training, total_steps=steps
+        )
+
+    def examples(self) -> int:
+        """Training triplets."""
+        return len(self.split().training)
 
     def amounts(self) -> tuple[int, int]:
         """Optimiser steps, and the cost of stage two in such steps, for progress bars.
@@ -96,8 +130,8 @@ class ReformulationJob(Job):
         A step passes a triplet forward twice and once back, which is twice a pass forward; stage
         two passes each forward twice.
         """
-        count = len(self.split().training)
-        _, steps = self.training.steps_of(count)
+        count = self.examples()
+        steps, _ = super().amounts()
         if self.combiner is None:
             return steps, 0
         return steps, -(-count // (2 * self.training.batch_size * self.training.accumulate))
@@ -108,23 +142,4 @@ class ReformulationJob(Job):
         Raises:
             ValueError: there are none, or the table has changed since the job was made.
         """
-        parts = tuple(self.triplets.table().parts())
-        split = _split(self.triplets, self.training.validation, parts)
-        if self.content not in ("", split.content):
-            raise ValueError(
-                f"triplets/{self.triplets.spec_key} has changed since this training was planned; "
-                "start it again to train on the present table"
-            )
-        return split
-
-
-@functools.lru_cache(maxsize=2)
-def _split(triplets: TripletSet, validation: int, parts: tuple[Entry, ...]) -> TripletSplit:
-    """The split of a table's parts; they are there so that a table that grew is read again."""
-    rows = triplets.triplets()
-    if not rows:
-        raise ValueError(
-            f"none of the {triplets.count} pairs of triplets/{triplets.spec_key} has a text; see "
-            "the quality report of generate-triplets for the reasons"
-        )
-    return split_triplets(rows, min(validation, len(rows) // 10))
+        return planned_split(self.triplets, self.training.validation, self.content)

@@ -1,4 +1,4 @@
-"""Stage one in processes of its own, as several devices need it.
+"""A training in processes of its own, as several devices need it.
 
 Lightning starts one process for each device by running the program again. That must not be the
 command line with its Prefect flow, so it is this module: it reads a job from a file, trains, and
@@ -7,6 +7,7 @@ prints a JSON line for each step.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -17,16 +18,15 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from tasks.training.callbacks import Report
-from tasks.training.job import ReformulationJob
+from tasks.training.lightning_job import LightningJob
 from tasks.training.run_settings import RunSettings
 from tasks.training.trainer import train_here
 
 _JOB_FILE = "job.json"
-_JOB = TypeAdapter(ReformulationJob)
 
 
-def train_in_processes(job: ReformulationJob, run: RunSettings, report: Report) -> None:
-    """Stage one in other processes, whose reports this one passes on.
+def train_in_processes(job: LightningJob, run: RunSettings, report: Report) -> None:
+    """Train in other processes, whose reports this one passes on.
 
     Raises:
         RuntimeError: they failed; their own messages are on the error stream.
@@ -34,7 +34,12 @@ def train_in_processes(job: ReformulationJob, run: RunSettings, report: Report) 
     folder = job.training_folder
     folder.make()
     path = folder.path
-    both = {"job": _JOB.dump_python(job, mode="json"), "run": run.model_dump(mode="json")}
+    kind = type(job)
+    both = {
+        "kind": f"{kind.__module__}:{kind.__qualname__}",
+        "job": TypeAdapter(kind).dump_python(job, mode="json"),
+        "run": run.model_dump(mode="json"),
+    }
     (path / _JOB_FILE).write_text(json.dumps(both), encoding="utf-8")
     command = [sys.executable, "-m", "tasks.training.launcher", str(path / _JOB_FILE)]
     pipe = subprocess.PIPE
@@ -54,7 +59,8 @@ def main(path: str) -> None:
     """Train the job of a file, for as long as the process that asked for it lives."""
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     both = json.loads(Path(path).read_text(encoding="utf-8"))
-    job = _JOB.validate_python(both["job"])
+    module, _, name = both["kind"].partition(":")
+    job = TypeAdapter(getattr(importlib.import_module(module), name)).validate_python(both["job"])
     run = RunSettings.model_validate(both["run"])
     train_here(job, run, _print)
 

@@ -1,4 +1,4 @@
-"""Stage one of the training, run by Lightning from its last saved state."""
+"""A training, run by Lightning from its last saved state."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 
-from models.instructcir.data_module import ReformulationData
-from models.instructcir.lightning_module import ReformulationModule
-from models.instructcir.network import build_network
+from models.training.batches import TrainingData
 from tasks.training.callbacks import Pace, Report, StepKeeper
-from tasks.training.data import load_data
 from tasks.training.folder import CHECKPOINT
-from tasks.training.job import ReformulationJob
+from tasks.training.lightning_job import LightningJob
 from tasks.training.run_settings import RunSettings
 
 _PRECISIONS: Final = {"fp32": "32-true", "bf16": "bf16-mixed"}
@@ -41,37 +38,35 @@ _MEANT_SO: Final = (
 
 
 def fit(
-    job: ReformulationJob, run: RunSettings, data: ReformulationData, network: Any, report: Report
+    job: LightningJob, run: RunSettings, data: TrainingData, network: Any, report: Report
 ) -> None:
     """Train from the last saved state to the end; kept weights and history lie in the folder.
 
     Args:
         job: The training.
         run: Where.
-        data: From `load_data`.
-        network: The network as built; it is trained in place.
+        data: From `job.load_data`.
+        network: From `job.new_network`; it is trained in place.
         report: Told of every step.
     """
-    _, steps = job.training.steps_of(len(data.training.triplets))
-    module = ReformulationModule(
-        network, loss=job.loss, ema=job.ema, training=job.training, total_steps=steps
-    )
+    _, steps = job.settings.steps_of(data.count)
+    module = job.module(network, steps)
     folder = job.training_folder
     folder.make()
     pace = Pace(run.log_steps, run.save_steps, run.save_seconds)
-    keeper = StepKeeper(folder, data, job.training, pace, report)
+    keeper = StepKeeper(folder, data, pace, report)
     with _quiet():
         trainer = Trainer(
             accelerator=run.accelerator,
             devices=run.devices,
             strategy=_strategy(run),
-            precision=_PRECISIONS[job.training.precision],
+            precision=_PRECISIONS[job.settings.precision],
             max_steps=steps,
-            accumulate_grad_batches=job.training.accumulate,
+            accumulate_grad_batches=job.settings.accumulate,
             limit_val_batches=0,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
-            logger=_loggers(run, folder.path / "logs"),
+            logger=_loggers(run, folder.path / "logs", job.KIND),
             callbacks=[keeper],
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -86,10 +81,10 @@ def fit(
         folder.write_history(keeper.history)
 
 
-def train_here(job: ReformulationJob, run: RunSettings, report: Report) -> None:
-    """Stage one in this process (and in the ones that Lightning starts)."""
-    network = build_network(job.encoder, job.network, job.training.seed)
-    fit(job, run, load_data(job, run, network), network, report)
+def train_here(job: LightningJob, run: RunSettings, report: Report) -> None:
+    """Train in this process (and in the ones that Lightning starts)."""
+    network = job.new_network()
+    fit(job, run, job.load_data(run, network), network, report)
 
 
 def _strategy(run: RunSettings) -> str | Strategy:
@@ -97,11 +92,11 @@ def _strategy(run: RunSettings) -> str | Strategy:
         return "auto"
     if run.strategy == "ddp":
         return "ddp"
-    # Sharded by `ReformulationModule.configure_model`, saved as one file as by any other strategy.
+    # Sharded by the module's `configure_model`, saved as one file as by any other strategy.
     return ModelParallelStrategy(run.devices, 1, save_distributed_checkpoint=False)
 
 
-def _loggers(run: RunSettings, folder: Path) -> list[Logger]:
+def _loggers(run: RunSettings, folder: Path, experiment: str) -> list[Logger]:
     """Loggers by name. Every start writes next to the earlier ones, never over them."""
     start = 1
     while any((folder / name / f"start-{start}").exists() for name in run.loggers):
@@ -110,17 +105,17 @@ def _loggers(run: RunSettings, folder: Path) -> list[Logger]:
     kinds = importlib.import_module("lightning.pytorch.loggers")
     for name in run.loggers:
         kind = getattr(kinds, _LOGGERS[name])
-        made.append(kind(**_logger_arguments(name, folder, f"start-{start}")))
+        made.append(kind(**_logger_arguments(name, folder, f"start-{start}", experiment)))
     return made
 
 
-def _logger_arguments(name: str, folder: Path, start: str) -> dict[str, str]:
+def _logger_arguments(name: str, folder: Path, start: str, experiment: str) -> dict[str, str]:
     """Arguments of a logger; the run is called by the job's key, and stays in the folder."""
     key, place = folder.parent.name, str(folder)
     by_name = {
         "wandb": {"name": key, "save_dir": place},
         "mlflow": {
-            "experiment_name": "reformulation",
+            "experiment_name": experiment,
             "run_name": key,
             "save_dir": str(folder / name),
         },

@@ -12,10 +12,10 @@ from typing import Any
 import polars as pl
 from pydantic import Field
 
-from models.instructcir.triplets import Triplet
 from models.settings import Settings
+from models.triplets import Triplet
 from storage.collections.collection import Collection
-from storage.locations.location import Location
+from storage.locations.location import Entry, Location
 from storage.tables.keys import content_key
 from storage.tables.schemas import OK
 from storage.tables.table import IncompleteTable, Table, load_table
@@ -136,6 +136,38 @@ def split_triplets(triplets: Sequence[Triplet], held_out: int) -> TripletSplit:
     rest = triplets[held_out:]
     training = tuple(t for t in rest if not kept_back & {t.reference, t.target})
     return TripletSplit(training, validation, len(rest) - len(training))
+
+
+def planned_split(triplets: TripletSet, validation: int, content: str) -> TripletSplit:
+    """Training and validation triplets, at most a tenth of all of these.
+
+    Args:
+        triplets: The set.
+        validation: Triplets held out at most.
+        content: `TripletSplit.content` when the training was planned; empty: it is now.
+
+    Raises:
+        ValueError: there are none, or the table has changed since the training was planned.
+    """
+    split = _split(triplets, validation, tuple(triplets.table().parts()))
+    if content not in ("", split.content):
+        raise ValueError(
+            f"triplets/{triplets.spec_key} has changed since this training was planned; "
+            "start it again to train on the present table"
+        )
+    return split
+
+
+@functools.lru_cache(maxsize=2)
+def _split(triplets: TripletSet, validation: int, parts: tuple[Entry, ...]) -> TripletSplit:
+    """The split of a table's parts; they are there so that a table that grew is read again."""
+    rows = triplets.triplets()
+    if not rows:
+        raise ValueError(
+            f"none of the {triplets.count} pairs of triplets/{triplets.spec_key} has a text; see "
+            "the quality report of generate-triplets for the reasons"
+        )
+    return split_triplets(rows, min(validation, len(rows) // 10))
 
 
 def _contents(triplets: Sequence[Triplet]) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from models.instructcir.settings import EmaSettings, LossSettings
-from models.instructcir.training_settings import TrainingSettings
+from models.instructcir.training_settings import ReformulationTraining
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +50,7 @@ def module(tmp_path: Path) -> ReformulationModule:
         small_network(tmp_path / "clip"),
         loss=LossSettings(),
         ema=EmaSettings(),
-        training=TrainingSettings(batch_size=8),
+        training=ReformulationTraining(batch_size=8),
         total_steps=1,
     )
     made.configure_model()

@@ -275,10 +275,10 @@ def test_values_are_fitted_to_their_parameters() -> None:
 def test_a_parameter_that_is_a_setting_has_its_text_and_limits() -> None:
     from prefect.exceptions import ParameterTypeError
 
-    from models.instructcir.training_settings import TrainingSettings
+    from models.instructcir.training_settings import ReformulationTraining
 
     properties = flow_of("train-reformulation").parameters.properties
-    own = TrainingSettings.model_json_schema()["properties"]
+    own = ReformulationTraining.model_json_schema()["properties"]
     for name in ("epochs", "batch_size", "learning_rate", "new_learning_rate", "seed"):
         shown = properties[name]
         assert {key: shown[key] for key in own[name] if key != "title"} == {

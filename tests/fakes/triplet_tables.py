@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from models.encoders.spec import EncoderSpec
-from models.instructcir.triplets import triplet_id
+from models.triplets import triplet_id
 from storage.collections.collection import Collection, ingest
 from storage.locations.location import Location
 from storage.tables.table import open_table

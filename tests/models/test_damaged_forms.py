@@ -372,7 +372,8 @@ def test_damaged_mapping_networks_are_refused_in_words(tmp_path: Path) -> None:
 def test_a_network_that_lacks_a_file(name: str, tmp_path: Path) -> None:
     """Without its moving average or its words another network would be loaded, and say nothing."""
     from models.instructcir.checkpoint import load_network
-    from models.instructcir.folder import CheckpointError, network_fingerprint
+    from models.instructcir.folder import network_fingerprint
+    from models.network_folders import CheckpointError
 
     folder = Path(shutil.copytree(EMBEDDED / "instructcir", tmp_path / "copy"))
     load_network(folder)

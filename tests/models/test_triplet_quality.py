@@ -14,7 +14,7 @@ from models.instructcir.triplet_quality import (
     measure,
     words_of,
 )
-from models.instructcir.triplets import TripletRow, triplet_id
+from models.triplets import TripletRow, triplet_id
 
 
 def row(number: int, text: str | None = "now red", **other: Any) -> TripletRow:

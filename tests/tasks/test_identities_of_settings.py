@@ -18,7 +18,7 @@ from models.instructcir.settings import (
     LossSettings,
     NetworkSettings,
 )
-from models.instructcir.training_settings import TrainingSettings
+from models.instructcir.training_settings import ReformulationTraining
 from models.retrieval.cvsi_settings import CVSI, CvsiSettings
 from models.settings import Settings
 from models.textual_inversion.settings import LinCirConfig
@@ -39,8 +39,8 @@ LONGER = {"class_grouping": 8, "max_steps": 750, "saved_as": "fp16", "keep": "la
         (EmaSettings, {"start": 0, "enabled": False}, "eefda266b16e493b1896"),
         (CombinerSettings, {}, "d9b7788195b7d1388cef"),
         (CombinerSettings, {"kind": "clip4cir_mlp", "dropout": 0}, "12375a0bc3509345b5aa"),
-        (TrainingSettings, {}, "12c196465c87ea956ae0"),
-        (TrainingSettings, {**LONGER, "learning_rate": 1}, "50608787d1eae485346c"),
+        (ReformulationTraining, {}, "12c196465c87ea956ae0"),
+        (ReformulationTraining, {**LONGER, "learning_rate": 1}, "50608787d1eae485346c"),
         (TuningConfig, {}, "215d30d6ce49873d06c1"),
         (TuningConfig, {"alpha": 16, "targets": ["q_proj"]}, "7edce5b1ba00023486f5"),
         (LinCirConfig, {"steps": 5}, "33ea5f15bc2e89ccfa6a"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from models.instructcir.triplets import triplet_id
+from models.triplets import triplet_id
 from storage.collections.collection import ingest
 from storage.locations.location import Location
 from tasks.planner import plan_evaluation, text_stage

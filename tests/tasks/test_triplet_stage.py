@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from models.instructcir.triplets import triplet_id
+from models.triplets import triplet_id
 from storage.collections.collection import Collection, ingest
 from storage.locations.location import Location
 from tasks.report.triplets import build_triplet_report, markdown, notes_on, stage_quality

@@ -20,6 +20,11 @@ FEATURES: Final[tuple[Feature, ...]] = (
     Feature("instructcir_no_combiner", "The same without the combiner: z.", ("reformulation",)),
     Feature("instructcir_ema", "The same by the EMA branch.", ("reformulation",)),
 )
+GALLERY: Final = (
+    Feature(
+        "instructcir_image", "InstructCIR's target path: EMA branch, no text.", ("reformulation",)
+    ),
+)
 
 _INSTRUCTCIR_PAPER: Final = (
     "InstructCIR: Scaling Prompt Instructed Zero Shot CIR with Image-Only Data"

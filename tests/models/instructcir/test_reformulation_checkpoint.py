@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from models.instructcir.folder import CheckpointError, network_fingerprint
+from models.instructcir.folder import network_fingerprint
 from models.instructcir.settings import CombinerSettings, EmaSettings
+from models.network_folders import CheckpointError
 
 if TYPE_CHECKING:
     import torch

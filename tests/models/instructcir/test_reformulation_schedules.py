@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from models.instructcir.schedules import rate_factor
 from models.instructcir.settings import CombinerSettings, LossSettings
-from models.instructcir.training_settings import TrainingSettings
+from models.instructcir.training_settings import ReformulationTraining
+from models.training.schedules import rate_factor
 
 if TYPE_CHECKING:
     import torch
@@ -30,19 +30,19 @@ def test_rates_by_hand() -> None:
 
 
 def test_steps_by_hand() -> None:
-    settings = TrainingSettings(batch_size=8, epochs=3, accumulate=2)
+    settings = ReformulationTraining(batch_size=8, epochs=3, accumulate=2)
     assert settings.steps_of(50) == (6, 9)
-    assert TrainingSettings(batch_size=8, max_steps=5).steps_of(50) == (6, 5)
-    with pytest.raises(ValueError, match="7 training triplets do not fill a batch of 8"):
+    assert ReformulationTraining(batch_size=8, max_steps=5).steps_of(50) == (6, 5)
+    with pytest.raises(ValueError, match="7 training examples do not fill a batch of 8"):
         settings.steps_of(7)
 
 
 def test_a_batch_is_shared_equally_or_refused() -> None:
-    assert TrainingSettings(batch_size=12).share(4) == 3
+    assert ReformulationTraining(batch_size=12).share(4) == 3
     with pytest.raises(ValueError, match=r"batch_size is 250, which 4 devices .* is 248 or 252$"):
-        TrainingSettings(batch_size=250).share(4)
+        ReformulationTraining(batch_size=250).share(4)
     with pytest.raises(ValueError, match=r"which 16 devices .* is 16$"):
-        TrainingSettings(batch_size=8).share(16)
+        ReformulationTraining(batch_size=8).share(16)
 
 
 @pytest.mark.parametrize(
@@ -51,14 +51,14 @@ def test_a_batch_is_shared_equally_or_refused() -> None:
 )
 def test_values_without_a_meaning(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=name):
-        TrainingSettings(**{name: value})  # type: ignore[arg-type]
+        ReformulationTraining(**{name: value})  # type: ignore[arg-type]
 
 
 def test_recall_against_a_naive_count() -> None:
     import torch
     from torch.nn import functional
 
-    from models.instructcir.recall import recall
+    from models.training.recall import recall
 
     random = torch.Generator().manual_seed(0)
     ids = torch.randint(0, 20, (40,), generator=random)

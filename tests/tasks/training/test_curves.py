@@ -89,10 +89,10 @@ def test_charts_are_the_curves_that_were_logged() -> None:
 def test_recall_is_in_percent_and_the_moving_average_is_dashed_in_the_same_colour() -> None:
     recall = history_charts(history(20))[1]
     assert [curve.name for curve in recall.curves] == [
-        "R@1 online",
-        "R@5 online",
-        "R@1 ema",
-        "R@5 ema",
+        "online R@1",
+        "online R@5",
+        "ema R@1",
+        "ema R@5",
     ]
     assert recall.curves[0].points[:3] == ((2.0, 0.0), (4.0, 10.0), (6.0, 20.0))
     assert [(c.colour, c.dashed) for c in recall.curves] == [

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from models.encoders.spec import EncoderSpec
-from models.instructcir.training_settings import TrainingSettings
-from models.instructcir.triplets import Triplet
+from models.instructcir.training_settings import ReformulationTraining
+from models.triplets import Triplet
 from storage.collections.collection import Collection
 from storage.locations.location import Location
 from tasks.training.triplet_sets import TripletSplit
@@ -24,7 +24,7 @@ from tests.fakes.triplet_tables import COLLECTION, small_job, write_triplets
 
 if TYPE_CHECKING:
     from models.encoders.open_clip import OpenClipEncoder
-    from models.instructcir.data_module import ReformulationData
+    from models.training.triplet_data import TripletData
 
 TEXTS = ("make it red", "a large blue star on top", "larger")
 
@@ -61,22 +61,22 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> OpenClipEncoder:
 
 def make_data(
     encoder: OpenClipEncoder, images: Images, count: int = 20, **changes: object
-) -> ReformulationData:
+) -> TripletData:
     from models.instructcir.text_sequence import TextIds
     from tasks.training.data import decoded_triplets
 
-    settings = TrainingSettings(**{"batch_size": 4, "epochs": 3, **changes})  # type: ignore[arg-type]
+    settings = ReformulationTraining(**{"batch_size": 4, "epochs": 3, **changes})  # type: ignore[arg-type]
     return decoded_triplets(
         TripletSplit(tuple(triplet(i) for i in range(count)), (), 0),
         images,
         preprocess=encoder.preprocess,
-        text_ids=TextIds(encoder.tower.tokens),
+        tokenised=TextIds(encoder.tower.tokens).batch,
         settings=settings,
     )
 
 
 def test_every_epoch_has_an_order_of_its_own() -> None:
-    from models.instructcir.batches import epoch_order
+    from models.training.batches import epoch_order
 
     orders = [epoch_order([""] * 50, 0, 1, epoch).tolist() for epoch in (0, 1)]
     assert [sorted(order) for order in orders] == [list(range(50))] * 2
@@ -86,7 +86,7 @@ def test_every_epoch_has_an_order_of_its_own() -> None:
 
 
 def test_grouped_orders_put_pairs_of_a_class_together() -> None:
-    from models.instructcir.batches import epoch_order
+    from models.training.batches import epoch_order
 
     classes = [f"c{i % 5}" for i in range(40)]
     order = epoch_order(classes, 4, 0, 0)
@@ -164,7 +164,6 @@ def test_misses_are_read_at_once_and_decoded_in_threads() -> None:
 
 def test_the_collection_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from models.instructcir.network import build_network
-    from tasks.training.data import load_data
     from tasks.training.run_settings import RunSettings
 
     job = small_job(str(tmp_path), write_triplets(str(tmp_path)))
@@ -177,17 +176,17 @@ def test_the_collection_is_opened_once(tmp_path: Path, monkeypatch: pytest.Monke
         return plain(location, name)
 
     monkeypatch.setattr(Collection, "open", counted)
-    data = load_data(job, RunSettings(cache_mb=0), network)
+    data = job.load_data(RunSettings(cache_mb=0), network)
     assert len(list(data.train_dataloader())) == 10
     assert opened == [COLLECTION]
 
 
 def test_processes_share_a_batch_in_order(encoder: OpenClipEncoder) -> None:
-    from models.instructcir.batches import StepDataset
+    from models.training.triplet_batches import TripletBatches
 
     data = make_data(encoder, Images())
     whole, *shares = (
-        StepDataset(data.training, data._pictures, data.settings, size=(32, 32), **place)
+        TripletBatches(data.training, data._pictures, data.settings, size=(32, 32), **place)
         for place in ({}, {"rank": 0, "world_size": 2}, {"rank": 1, "world_size": 2})
     )
     for number in range(whole.batches):
@@ -198,7 +197,7 @@ def test_processes_share_a_batch_in_order(encoder: OpenClipEncoder) -> None:
 def test_a_loader_goes_on_at_any_position(encoder: OpenClipEncoder, workers: int) -> None:
     import torch
 
-    from models.instructcir.batches import StepLoader
+    from models.training.batches import StepLoader
 
     data = make_data(encoder, Images(), augmentation="random_resized_crop")
     dataset = data.train_dataloader()._dataset
@@ -214,7 +213,7 @@ def test_a_loader_goes_on_at_any_position(encoder: OpenClipEncoder, workers: int
 
 
 def test_crops_take_most_of_a_picture_and_differ_by_epoch() -> None:
-    from models.instructcir.crops import random_crop
+    from models.training.crops import random_crop
 
     y, x = np.mgrid[0:60, 0:80]
     ramp = np.stack([3 * x, 4 * y, 0 * x], axis=-1).astype(np.uint8)
@@ -230,16 +229,16 @@ def test_crops_take_most_of_a_picture_and_differ_by_epoch() -> None:
 
 
 def test_full_context_where_the_network_looks_at_padding(encoder: OpenClipEncoder) -> None:
-    from models.instructcir.batches import TripletRows
     from models.instructcir.text_sequence import TextIds
+    from models.training.triplet_batches import TripletRows
 
     tokens = encoder.tower.tokens
-    rows = TripletRows([triplet(0)], TextIds(tokens, whole_context=True))
+    rows = TripletRows([triplet(0)], TextIds(tokens, whole_context=True).batch)
     assert rows.text_and_targets([0])["texts"].shape == (1, 77)
 
 
 def test_too_few_triplets(encoder: OpenClipEncoder) -> None:
-    with pytest.raises(ValueError, match="3 training triplets do not fill a batch of 4"):
+    with pytest.raises(ValueError, match="3 training examples do not fill a batch of 4"):
         make_data(encoder, Images(), count=3)
     with pytest.raises(ValueError, match="no triplet to train on"):
         make_data(encoder, Images(), count=0)

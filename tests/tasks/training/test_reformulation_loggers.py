@@ -18,7 +18,7 @@ def test_every_logger_takes_what_it_is_given(name: str, tmp_path: Path) -> None:
 
     from tasks.training.trainer import _LOGGERS, _logger_arguments
 
-    given = _logger_arguments(name, tmp_path / "key" / "logs", "start-1")
+    given = _logger_arguments(name, tmp_path / "key" / "logs", "start-1", "reformulation")
     signature = inspect.signature(getattr(loggers, _LOGGERS[name]).__init__)
     bound = signature.bind(None, **given)
     places = [value for value in given.values() if value.startswith(str(tmp_path / "key" / "logs"))]
@@ -43,6 +43,6 @@ def test_a_second_start_writes_beside_the_first(tmp_path: Path) -> None:
     run = RunSettings(loggers=("csv",))
     folder = tmp_path / "key" / "logs"
     for start in ("start-1", "start-2"):
-        (logger,) = _loggers(run, folder)
+        (logger,) = _loggers(run, folder, "reformulation")
         assert Path(str(logger.log_dir)) == folder / "csv" / start
         Path(str(logger.log_dir)).mkdir(parents=True, exist_ok=True)

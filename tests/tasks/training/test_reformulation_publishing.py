@@ -55,14 +55,13 @@ def short_job(root: Path, triplets: TripletSet, **changes: Any) -> Reformulation
 
 def first_stage(job: ReformulationJob) -> None:
     from models.instructcir.network import build_network
-    from tasks.training.data import load_data
     from tasks.training.trainer import fit
 
     network = build_network(job.encoder, job.network, job.training.seed)
     fit(
         job,
         run_settings(),
-        load_data(job, run_settings(), network),
+        job.load_data(run_settings(), network),
         network,
         lambda step, total, loss: None,
     )
@@ -79,7 +78,6 @@ def test_a_network_prepares_pictures_as_it_was_trained(
     import torch
 
     from models.instructcir.checkpoint import load_network
-    from tasks.training.data import load_data
     from tasks.training.instructcir import _train_and_publish
 
     job = published
@@ -89,7 +87,7 @@ def test_a_network_prepares_pictures_as_it_was_trained(
     loaded = load_network(Path(job.root, job.folder))
     assert loaded.online.parts.preprocess.mode == loaded.target.parts.preprocess.mode == mode
     # Retrieval sees the pixels that training saw.
-    data = load_data(job, run_settings(), loaded.online)
+    data = job.load_data(run_settings(), loaded.online)
     (batch,) = data.still_batches(data.validation, [0], 1)
     reference = data.validation.triplets[0].reference
     ((_, stored),) = triplets.images().read_images([reference])
@@ -225,12 +223,11 @@ def test_combiners_learn_from_the_embeddings_that_encoders_give(
     from models.instructcir.encoder import ReformulationEncoder
     from models.instructcir.network import build_network
     from models.instructcir.second_stage import frozen_features
-    from tasks.training.data import load_data
 
     job = short_job(tmp_path, triplets)
     online = build_network(job.encoder, job.network, 0)
     average = build_network(job.encoder, job.network, 1)
-    data = load_data(job, run_settings(), online)
+    data = job.load_data(run_settings(), online)
     found = frozen_features(
         data, data.validation, online, average, with_image=True, device=torch.device("cpu")
     )
@@ -264,13 +261,12 @@ def test_each_image_is_embedded_once_and_combiners_learn_the_same(
     from models.instructcir.combiner_training import FrozenFeatures, train_combiner
     from models.instructcir.network import ReformulationNetwork, build_network
     from models.instructcir.second_stage import frozen_features, rows_to_embed
-    from tasks.training.data import load_data
 
     job = short_job(tmp_path, triplets)
     online, average = (build_network(job.encoder, job.network, seed).eval() for seed in (0, 1))
     query = online if branch == "online" else average
     with_image = kind == "clip4cir_scalar"
-    data = load_data(job, run_settings(), online)
+    data = job.load_data(run_settings(), online)
     rows = data.training
     plain: list[list[torch.Tensor]] = []
     with torch.no_grad():

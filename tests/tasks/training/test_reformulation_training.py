@@ -19,8 +19,8 @@ import polars as pl
 import pytest
 from pydantic import TypeAdapter
 
-from models.instructcir.schedules import rate_factor
 from models.instructcir.settings import LossSettings
+from models.training.schedules import rate_factor
 from storage.locations.location import Location
 from tasks.training.folder import CHECKPOINT, History
 from tasks.training.triplet_sets import TripletSet
@@ -77,13 +77,12 @@ def train(tmp_path: Path, triplets: TripletSet) -> Train:
     import safetensors.torch
 
     from models.instructcir.network import build_network
-    from tasks.training.data import load_data
     from tasks.training.trainer import fit
 
     def run(job: ReformulationJob, run: RunSettings | None = None, report: Any = silent) -> Any:
         run = run or run_settings()
         network = build_network(job.encoder, job.network, job.training.seed)
-        fit(job, run, load_data(job, run, network), network, report)
+        fit(job, run, job.load_data(run, network), network, report)
         folder = job.training_folder
         history = folder.finished()
         assert history is not None
@@ -101,13 +100,12 @@ def naive_run(job: ReformulationJob, steps: int) -> tuple[list[float], nn.Module
     import torch
 
     from models.instructcir.network import build_network
-    from tasks.training.data import load_data
 
     settings = job.training
     total = settings.max_steps or 0
     network = build_network(job.encoder, job.network, settings.seed).train()
     average = build_network(job.encoder, job.network, settings.seed)
-    data = load_data(job, run_settings(), network)
+    data = job.load_data(run_settings(), network)
     dataset = data.train_dataloader()._dataset
     fresh = {id(p) for _, p in network.new_parameters()}
     optimizers = []
@@ -261,7 +259,6 @@ def test_validation_counts_what_a_person_would(
 
     from models.instructcir.ema import EmaTarget
     from models.instructcir.network import build_network
-    from tasks.training.data import load_data
 
     job = job_at(tmp_path, triplets, training={"keep": "last", "max_steps": 2})
     history, weights = train(job)
@@ -273,7 +270,7 @@ def test_validation_counts_what_a_person_would(
     average.load_state_dict(
         {k.removeprefix("ema."): v for k, v in weights.items() if k.startswith("ema.")}
     )
-    data = load_data(job, run_settings(), network)
+    data = job.load_data(run_settings(), network)
     (batch,) = data.still_batches(data.validation, range(5), 5)
     with torch.no_grad():
         z = network.query(data.normalised(batch["references"]), batch["texts"]).z
@@ -331,7 +328,6 @@ def test_a_root_on_s3_keeps_state_and_network(
     s3_environment: None, triplets: TripletSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from models.instructcir.network import build_network
-    from tasks.training.data import load_data
     from tasks.training.instructcir import _train_and_publish
     from tasks.training.trainer import fit
 
@@ -339,7 +335,7 @@ def test_a_root_on_s3_keeps_state_and_network(
     fsspec.filesystem("s3", use_listings_cache=False).mkdir(bucket)
     job = replace(job_at(tmp_path, triplets), root=f"s3://{bucket}/root")
     network = build_network(job.encoder, job.network, job.training.seed)
-    data = load_data(job, run_settings(), network)
+    data = job.load_data(run_settings(), network)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "one-machine"))
     job.training_folder.fetch()
     assert job.training_folder.path.is_dir()
@@ -442,7 +438,7 @@ def test_the_trained_network_is_let_go_before_the_second_stage(
     tmp_path: Path, triplets: TripletSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from models.instructcir.network import build_network
-    from tasks.training.instructcir import _first_stage
+    from tasks.training.fitting import _fitted
     from tasks.training.shown_progress import ShownProgress
 
     made: list[weakref.ref[nn.Module]] = []
@@ -455,7 +451,7 @@ def test_the_trained_network_is_let_go_before_the_second_stage(
     monkeypatch.setattr("models.instructcir.network.build_network", watched)
     job = job_at(tmp_path, triplets, training={"max_steps": 1, "validation": 0})
     with ShownProgress(job.key, 1) as shown:
-        data, _ = _first_stage(job.training_folder, job, run_settings(), shown)
+        data, _ = _fitted(job, run_settings(), shown)
     assert [each() for each in made] == [None]
     assert data.training.triplets
 
@@ -593,7 +589,7 @@ def test_data_says_what_it_left_out(tmp_path: Path, triplets: TripletSet) -> Non
         split,
         read,
         preprocess=network.parts.preprocess,
-        text_ids=network.text_ids,
+        tokenised=network.text_ids.batch,
         settings=job.training,
     )
     assert data.left_out.keys() == {bad, gone}

@@ -10,7 +10,7 @@ from random import Random
 import polars as pl
 import pytest
 
-from models.instructcir.triplets import Triplet, triplet_id
+from models.triplets import Triplet, triplet_id
 from storage.tables.table import IncompleteTable
 from tasks.training.triplet_sets import TripletSet, parse_triplet_set, split_triplets
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final, TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from models.encoders.preprocess import ImagePreprocess
-from models.instructcir.training_settings import Augmentation
+from models.training.settings import Augmentation
 
 Pixels: TypeAlias = np.ndarray
 """(H, W, 3) uint8."""
@@ -46,17 +47,17 @@ def whole_pixels(picture: Image.Image) -> Pixels:
     return np.asarray(picture)
 
 
+def still_preprocess(preprocess: ImagePreprocess, augmentation: Augmentation) -> ImagePreprocess:
+    """Geometry without chance: padded where the augmentation is `targetpad`.
+
+    It prepares pictures for validation, and for retrieval by what was trained.
+    """
+    return replace(preprocess, mode="targetpad" if augmentation == "targetpad" else "clip")
+
+
 def still_pixels(
     preprocess: ImagePreprocess, augmentation: Augmentation
 ) -> Callable[[Image.Image], Pixels]:
-    """Resizing and cropping without chance, padded where the augmentation is `targetpad`.
-
-    Args:
-        preprocess: The backbone's; its mode is replaced.
-        augmentation: Of the training.
-    """
-    padded = augmentation == "targetpad"
-    geometry = ImagePreprocess(
-        "targetpad" if padded else "clip", preprocess.pad_ratio, preprocess.config
-    ).geometry()
+    """Resizing and cropping without chance, see `still_preprocess`."""
+    geometry = still_preprocess(preprocess, augmentation).geometry()
     return lambda picture: np.asarray(geometry(picture))

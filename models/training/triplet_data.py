@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from lightning.pytorch import LightningDataModule
 
 from models.encoders.preprocess import ImagePreprocess
-from models.instructcir.batches import (
-    Batch,
-    Pictures,
-    StepDataset,
-    StepLoader,
-    TripletRows,
-    stacked,
-)
-from models.instructcir.training_settings import TrainingSettings
+from models.training.batches import Batch, TrainingData
+from models.training.settings import TripletTraining
+from models.training.triplet_batches import Pictures, TripletBatches, TripletRows, stacked
 
 
-class ReformulationData(LightningDataModule):
+class TripletData(TrainingData):
     """Training and validation triplets with their images.
 
     Attributes:
@@ -30,11 +23,13 @@ class ReformulationData(LightningDataModule):
         skipped: Triplets left out because of those images.
     """
 
+    settings: TripletTraining
+
     def __init__(
         self,
         training: TripletRows,
         validation: TripletRows,
-        settings: TrainingSettings,
+        settings: TripletTraining,
         *,
         preprocess: ImagePreprocess,
         pictures: Pictures,
@@ -69,13 +64,21 @@ class ReformulationData(LightningDataModule):
         self._preprocess = preprocess
         self._pictures = pictures
         self._still = still
-        self._workers = workers
+        self.workers = workers
 
-    def train_dataloader(self) -> StepLoader:
-        """The batches of this process."""
-        trainer = self.trainer
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        dataset = StepDataset(
+    @property
+    def count(self) -> int:
+        """Training triplets."""
+        return len(self.training.triplets)
+
+    @property
+    def held_out(self) -> int:
+        """Held-out triplets."""
+        return len(self.validation.triplets)
+
+    def batches(self, rank: int, world_size: int) -> TripletBatches:
+        """The training batches of one process."""
+        return TripletBatches(
             self.training,
             self._pictures,
             self.settings,
@@ -83,7 +86,10 @@ class ReformulationData(LightningDataModule):
             rank=rank,
             world_size=world_size,
         )
-        return StepLoader(dataset, self._workers)
+
+    def held_out_batches(self, size: int) -> Iterator[Batch]:
+        """The held-out triplets in order, without random crops."""
+        return self.still_batches(self.validation, range(self.held_out), size)
 
     def still_batches(self, rows: TripletRows, chosen: Sequence[int], size: int) -> Iterator[Batch]:
         """Triplets in order, without random crops, in batches of at most `size`."""

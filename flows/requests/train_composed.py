@@ -1,0 +1,103 @@
+"""What is asked of `train-composed`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Final
+
+from flows.form_fields import DEFAULTS, Group, Of, OneOf, Values
+from flows.forms import PROFILE_CLIP, Clip, Overrides, ProfileName, with_choices
+from flows.profiles import resolve_profile
+from flows.requests.checks import require_backbone, require_root
+from flows.requests.train_reformulation import triplet_set_of
+from models.composed.registry import SYSTEMS
+from models.composed.registry import system as system_named
+from models.composed.systems import ComposedSystem
+from models.settings import Settings
+from models.training.settings import ComposedTraining
+from tasks.settings import Profile
+from tasks.training.run_settings import RunSettings
+
+if TYPE_CHECKING:
+    from tasks.training.triplet_sets import TripletSet
+
+SYSTEM: Final = OneOf("system", tuple(SYSTEMS))
+
+
+@dataclass(frozen=True)
+class ComposedRequest:
+    """A composed query encoder to train.
+
+    Attributes:
+        profile: Backbone and where the network is published.
+        system: What is trained.
+        triplets: The triplets.
+        network: The system's own settings.
+        training: Of the training.
+        run: Hardware and pace.
+        not_zero_shot: Why its results must not be called zero-shot; empty where they may be.
+        notes: Further facts for the model card.
+    """
+
+    profile: Profile
+    system: ComposedSystem
+    triplets: TripletSet
+    network: Settings
+    training: ComposedTraining
+    run: RunSettings
+    not_zero_shot: str
+    notes: Values
+
+
+def train_composed(
+    system: Annotated[str, SYSTEM],
+    triplets: str | Values,
+    backbone: Clip = PROFILE_CLIP,
+    profile: ProfileName = "tiny",
+    settings: Overrides = None,
+    n: int | None = None,
+    devices: Annotated[int, Of(RunSettings, "devices")] = 1,
+    network: Values = DEFAULTS,
+    training: Annotated[Values, Group(ComposedTraining, "training")] = DEFAULTS,
+    run: Annotated[Values, Group(RunSettings, "run", ("devices",))] = DEFAULTS,
+    not_zero_shot: str = "",
+    notes: Values | None = None,
+) -> ComposedRequest:
+    """Train a composed query encoder (TransAgg, CoVR, ...) on triplets, and publish it.
+
+    A stopped run resumes from its last saved state and ends with the same weights as an
+    uninterrupted one; a finished one is reused. The best step is chosen on held-out triplets.
+    Use the result as composed.SYSTEM=FOLDER.
+
+    Args:
+        system: What is trained.
+        triplets: The file triplets.json that generate-triplets wrote, or its content.
+        n: Train on the first n pairs of the sample only; smaller sets are parts of larger ones.
+        network: The system's own settings by name, where they differ from its paper's.
+        training: Choices of training where they differ from the system's published schedule,
+            e.g. {"max_steps": 750, "batch_size": 64}.
+        run: Hardware and pace, e.g. {"strategy": "fsdp", "workers": 8, "cache_mb": 8192}.
+        not_zero_shot: Why results must be labelled, where the triplets owe something to a
+            benchmark's annotations. A tuned rewriter brings the label itself.
+        notes: Further facts for the model card, by name.
+    """
+    record = system_named(system)
+    own = record.settings.given(network, "network")
+    given = ComposedTraining.given(training, "training").model_dump(exclude_unset=True)
+    chosen_training = record.training.changed(**given)
+    chosen_run = RunSettings.given({**run, "devices": devices}, "run")
+    chosen_training.share(chosen_run.devices)
+    chosen = resolve_profile(profile, with_choices(settings, backbone))
+    require_backbone(chosen)
+    found = triplet_set_of(triplets)
+    require_root(chosen)
+    return ComposedRequest(
+        profile=chosen,
+        system=record,
+        triplets=found if n is None else found.first(n),
+        network=own,
+        training=chosen_training,
+        run=chosen_run,
+        not_zero_shot=not_zero_shot,
+        notes=notes or {},
+    )

@@ -1,0 +1,32 @@
+"""Every composed query encoder that is trained or loaded here, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import Final
+
+from models.composed.systems import ComposedSystem
+from models.spelling import unknown
+
+NAMES: Final[tuple[str, ...]] = ()
+"""Files in `models/composed`: each has a SYSTEM."""
+
+SYSTEMS: Final[Mapping[str, ComposedSystem]] = MappingProxyType(
+    {
+        system.name: system
+        for system in (import_module(f"models.composed.{name}").SYSTEM for name in NAMES)
+    }
+)
+
+
+def system(name: str) -> ComposedSystem:
+    """A system by name.
+
+    Raises:
+        ValueError: The name is unknown; the nearest known one is named.
+    """
+    if name not in SYSTEMS:
+        raise ValueError(unknown("system", name, SYSTEMS))
+    return SYSTEMS[name]

@@ -1,0 +1,1 @@
+"""What all trainings share: batches by number, optimiser steps, validation, exact resume."""

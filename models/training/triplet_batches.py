@@ -1,0 +1,136 @@
+"""Triplets as batches of pixels and tokens, the same ones in every process.
+
+A crop follows from (seed, epoch, triplet, side).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import torch
+
+from models.training.batches import Batch, StepBatches
+from models.training.crops import Pixels, random_crop
+from models.training.settings import TripletTraining
+from models.triplets import Triplet
+
+Tokenised: TypeAlias = Callable[[Sequence[str]], Batch]
+"""From B texts to what a network reads of them, by name, each with B rows."""
+
+
+class Pictures(Protocol):
+    """Where pixels come from; any number of threads may ask at once."""
+
+    def get(self, image_ids: Sequence[str]) -> list[Pixels]:
+        """Pixels of images, in order.
+
+        Raises:
+            ValueError: An image cannot be read.
+        """
+
+
+def stacked(pixels: Sequence[Pixels]) -> torch.Tensor:
+    """Pictures of one size as (B, H, W, 3) uint8."""
+    return torch.from_numpy(np.stack(pixels))
+
+
+@dataclass(frozen=True)
+class TripletRows:
+    """Triplets ready to be trained on.
+
+    Attributes:
+        triplets: The rows, in their order.
+        tokenised: How texts become token ids.
+        numbers: Target image id -> a number, the same in every process.
+        references: Reference image id -> a number.
+    """
+
+    triplets: Sequence[Triplet]
+    tokenised: Tokenised
+    numbers: Mapping[str, int] = field(init=False)
+    references: Mapping[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name, side in (("numbers", "target"), ("references", "reference")):
+            images = sorted({getattr(triplet, side) for triplet in self.triplets})
+            object.__setattr__(self, name, {image: i for i, image in enumerate(images)})
+
+    @property
+    def target_ids(self) -> torch.Tensor:
+        """(N,) numbers of the targets; equal where targets are the same image."""
+        return torch.tensor([self.numbers[triplet.target] for triplet in self.triplets])
+
+    def images(self, rows: Sequence[int]) -> list[str]:
+        """Image ids of the references of some rows, then of their targets."""
+        triplets = [self.triplets[row] for row in rows]
+        return [t.reference for t in triplets] + [t.target for t in triplets]
+
+    def batch(self, rows: Sequence[int], pixels: Sequence[Pixels]) -> Batch:
+        """A batch of some rows with the pixels of their `images`."""
+        both = stacked(pixels)
+        halves = {"references": both[: len(rows)], "targets": both[len(rows) :]}
+        return halves | self.text_and_targets(rows)
+
+    def text_and_targets(self, rows: Sequence[int]) -> Batch:
+        """What is read of the texts, and the numbers (B,) of targets and references."""
+        triplets = [self.triplets[row] for row in rows]
+        return {
+            **self.tokenised([triplet.text for triplet in triplets]),
+            "target_ids": torch.tensor([self.numbers[t.target] for t in triplets]),
+            "reference_ids": torch.tensor([self.references[t.reference] for t in triplets]),
+        }
+
+
+class TripletBatches(StepBatches):
+    """The batches of a training on triplets."""
+
+    def __init__(
+        self,
+        rows: TripletRows,
+        pictures: Pictures,
+        settings: TripletTraining,
+        *,
+        size: tuple[int, int],
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Prepare the share of one process.
+
+        Args:
+            rows: Training triplets.
+            pictures: Their images; whole ones where crops are random.
+            settings: Batch size, order, crops, epochs.
+            size: Height and width that the vision tower reads.
+            rank: Number of this process.
+            world_size: Processes that share a batch.
+
+        Raises:
+            ValueError: The processes cannot share a batch equally.
+        """
+        super().__init__(
+            settings,
+            len(rows.triplets),
+            rank=rank,
+            world_size=world_size,
+            classes=[f"{t.source}\n{t.meta_class}" for t in rows.triplets],
+            grouping=settings.class_grouping,
+        )
+        self._rows = rows
+        self._pictures = pictures
+        self._crops = settings.augmentation == "random_resized_crop"
+        self._size = size
+
+    def __getitem__(self, number: int) -> Batch:
+        rows = self.members(number)
+        pixels = self._pictures.get(self._rows.images(rows))
+        if self._crops:
+            epoch = number // self.per_epoch
+            keys = [(row, side) for side in (0, 1) for row in rows]
+            pixels = [
+                random_crop(each, self._size, (self.settings.seed, epoch, *key))
+                for each, key in zip(pixels, keys, strict=True)
+            ]
+        return self._rows.batch(rows, pixels)

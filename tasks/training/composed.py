@@ -1,0 +1,224 @@
+"""Train a composed query encoder on triplets, resumably, and publish it once."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from models.composed.registry import system
+from models.composed.systems import ComposedSystem
+from models.encoders.spec import EncoderSpec
+from models.settings import Settings
+from models.training.settings import ComposedTraining
+from storage.locations.location import Location
+from tasks.engines import encoder_fingerprint
+from tasks.networks import why_not_zero_shot
+from tasks.training.card import Card, summary_of, write_records
+from tasks.training.curve_artifacts import show_curves
+from tasks.training.fitting import train_once_in_folder
+from tasks.training.folder import History
+from tasks.training.lightning_job import LightningJob
+from tasks.training.publish import publish, publishing_once
+from tasks.training.run_settings import RunSettings
+from tasks.training.shown_progress import ShownProgress
+from tasks.training.spent import cost_file
+from tasks.training.triplet_sets import TripletSet, TripletSplit, planned_split
+
+if TYPE_CHECKING:
+    from models.composed.network import ComposedNetwork
+    from models.training.lightning_module import SystemModule
+    from models.training.triplet_data import TripletData
+
+PRODUCER: Final = "cirflow/composed/1"
+
+
+@dataclass(frozen=True)
+class ComposedJob(LightningJob):
+    """A composed query encoder.
+
+    Attributes:
+        system: name of the system.
+        triplets: what it is trained on.
+        content: key of the parts of them that training depends on; see `TripletSplit.content`.
+        encoder: the backbone that training starts from.
+        choices: the system's own settings, as plain values.
+        training: of the training.
+        start: folder of the trained network that this one starts from; empty: the backbone.
+        not_zero_shot: why its results must not be called zero-shot; empty where they may be.
+    """
+
+    KIND: ClassVar[str] = "composed"
+
+    system: str
+    triplets: TripletSet
+    content: str
+    encoder: EncoderSpec
+    choices: dict[str, Any]
+    training: ComposedTraining = field(default_factory=ComposedTraining)
+    start: str = ""
+    not_zero_shot: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        root: str,
+        name: str,
+        triplets: TripletSet,
+        encoder: EncoderSpec,
+        choices: Settings,
+        training: ComposedTraining,
+        not_zero_shot: str = "",
+    ) -> ComposedJob:
+        """A job on triplets as they are now.
+
+        Raises:
+            ValueError: too few triplets.
+        """
+        backbone = encoder.changed(preprocess="clip", dtype="fp32", device="cpu")
+        plain = choices.model_dump(mode="json")
+        job = cls(root, name, triplets, "", backbone, plain, training, "", not_zero_shot)
+        split = job.split()
+        job.training.steps_of(len(split.training))
+        return replace(job, content=split.content)
+
+    @property
+    def record(self) -> ComposedSystem:
+        """The system."""
+        return system(self.system)
+
+    @property
+    def own_settings(self) -> Settings:
+        """The system's own settings."""
+        return self.record.settings.model_validate(self.choices)
+
+    @property
+    def settings(self) -> ComposedTraining:
+        """Of the training."""
+        return self.training
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The identity of the network."""
+        return {
+            "producer": PRODUCER,
+            "system": self.system,
+            "encoder": dict(encoder_fingerprint(self.encoder)),
+            "triplets": self.content,
+            "settings": self.own_settings.model_dump(mode="json"),
+            "training": self.training.model_dump(mode="json"),
+            **({"not_zero_shot": self.not_zero_shot} if self.not_zero_shot else {}),
+        }
+
+    def split(self) -> TripletSplit:
+        """Training and validation triplets.
+
+        Raises:
+            ValueError: there are none, or the table has changed since the job was made.
+        """
+        return planned_split(self.triplets, self.training.validation, self.content)
+
+    def examples(self) -> int:
+        """Training triplets."""
+        return len(self.split().training)
+
+    def new_network(self) -> ComposedNetwork:
+        """The network on its backbone."""
+        return self.record.build(self.encoder, self.own_settings, self.training.seed)
+
+    def load_data(self, run: RunSettings, network: ComposedNetwork) -> TripletData:
+        """The triplets with their images."""
+        from tasks.training.data import load_triplets
+
+        return load_triplets(
+            self.split(),
+            self.triplets,
+            preprocess=network.preprocess,
+            tokenised=network.tokenised,
+            settings=self.training,
+            run=run,
+        )
+
+    def module(self, network: ComposedNetwork, steps: int) -> SystemModule:
+        """The network in training."""
+        from models.training.lightning_module import SystemModule
+
+        return SystemModule(network, self.training, steps, network.preprocess)
+
+
+@publishing_once("train composed query encoder")
+def train_composed_network(
+    job: ComposedJob, run: RunSettings, notes: dict[str, Any]
+) -> dict[str, Any]:
+    """Train from the last saved state and publish; a published network is left alone.
+
+    Args:
+        job: System, settings and triplets of the training.
+        run: Where and how fast it runs.
+        notes: Further facts for the model card, by name.
+    """
+
+    def finish(data: TripletData, history: History, weights: Path, shown: ShownProgress) -> None:
+        _publish(job, run, notes, data, history, weights)
+
+    if not job.is_published:
+        train_once_in_folder(job, run, finish)
+    config = json.loads(Location(job.root).read_bytes(f"{job.folder}/{job.LAST}"))
+    summary: dict[str, Any] = config["provenance"]["summary"]
+    return {"checkpoint": job.place, **summary}
+
+
+def _publish(
+    job: ComposedJob,
+    run: RunSettings,
+    notes: dict[str, Any],
+    data: TripletData,
+    history: History,
+    weights: Path,
+) -> None:
+    """Write everything that belongs to the network below its key; its configuration last."""
+    from models.composed.checkpoint import save_composed
+    from models.training.crops import still_preprocess
+    from models.training.weight_files import kept_weights
+
+    network = job.new_network()
+    network.load_state_dict(kept_weights(weights, "network."))
+    network.preprocess = still_preprocess(network.preprocess, job.training.augmentation)
+    summary = summary_of(job.key, data, history)
+    provenance: dict[str, Any] = {
+        "spec": job.spec,
+        "triplets": job.triplets.model_dump(mode="json", exclude={"root"}),
+        "triplets_spec": dict(job.triplets.table().spec),
+        "zero_shot": not job.not_zero_shot,
+        "zero_shot_reason": job.not_zero_shot,
+        "notes": notes,
+        "summary": summary,
+    }
+    title = f"{job.record.title} {job.key}"
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, job.key)
+        save_composed(
+            folder,
+            job.system,
+            network,
+            job.own_settings,
+            base=job.spec["encoder"],
+            provenance=provenance,
+            dtype=job.training.saved_as,
+        )
+        card = Card(
+            title=title,
+            purpose="Embeds a reference image and a modification text into one vector; the "
+            "nearest gallery vector is the answer.",
+            base=job.spec["encoder"],
+            triplets=job.triplets,
+            groups={"settings": job.own_settings, "training": job.training},
+            notes=notes,
+            not_zero_shot=why_not_zero_shot(provenance),
+        )
+        spent = cost_file(history.seconds, run.devices)
+        write_records(folder, card, history, summary, spent)
+        publish(job, {path.name: path for path in folder.iterdir()})
+    show_curves(job.key, title, history, job.place)
