@@ -51,15 +51,21 @@ def save_tensors(path: Path, state: Mapping[str, torch.Tensor], dtype: DiskDtype
     path.chmod(readable)
 
 
-def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+def load_tensors(
+    path: Path, held: Mapping[str, torch.Tensor] | None = None
+) -> dict[str, torch.Tensor]:
     """Read a state.
+
+    Args:
+        path: The file.
+        held: The tensors of the network that it is for; None where all of them are floats.
 
     Raises:
         CheckpointError: The file is missing, damaged, or holds no plain weights.
     """
     try:
         state = safetensors.torch.load_file(path)
-        require_plain(str(path), formats_of(state))
+        require_plain(str(path), formats_of(state), held)
         return state
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing; the checkpoint is incomplete") from None

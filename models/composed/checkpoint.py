@@ -109,7 +109,7 @@ def load_composed(folder: str | Path) -> LoadedComposed:
         settings = found.settings.model_validate(config["settings"])
         network = found.rebuild(config["architecture"], folder)
         network.preprocess = ImagePreprocess.of(config["preprocess"])
-        state = load_tensors(folder / WEIGHTS_FILE)
+        state = load_tensors(folder / WEIGHTS_FILE, network.state_dict())
         network.load_state_dict(
             {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, assign=True
         )
