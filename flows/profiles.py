@@ -32,9 +32,11 @@ from models.generators.transformers import TransformersSettings
 from models.retrieval.cvsi_settings import CvsiSettings, CvsiWeights
 from models.settings import in_words
 from models.spelling import unknown
+from models.textual_inversion.oti_settings import OtiSettings
 from storage.benchmarks.registry import FAMILIES
 from tasks.settings import (
     InstructCirSettings,
+    InversionSettings,
     MappingSettings,
     Profile,
     PromptSettings,
@@ -66,6 +68,11 @@ def tiny() -> Profile:
             objects="objects_short",
         ),
         mapping=MappingSettings(checkpoint=str(EMBEDDED / "lincir")),
+        inversion=InversionSettings(
+            concepts=str(EMBEDDED / "concepts" / "concepts.txt"),
+            phrases=str(EMBEDDED / "concepts" / "phrases.json"),
+            oti=OtiSettings(steps=100),  # 350 find no better tokens of this backbone
+        ),
         instructcir=InstructCirSettings(
             captioner=LlavaSettings(
                 model=str(EMBEDDED / "llava"), device="cpu", dtype="fp32", batch_size=32
@@ -81,8 +88,8 @@ def tiny() -> Profile:
         # cannot be told apart (docs/benchmarks.md).
         cvsi=CvsiSettings(captions_per_image=2, preprocess="clip", weights=EMBEDDED_WEIGHTS),
         # They join all captions into one prompt, which is longer than the small generator reads, or
-        # ask for fifteen captions an image.
-        unsuited=("cvsi-code", "ldre-code"),
+        # ask for fifteen captions an image. SEARLE-OTI takes half a second a reference image.
+        unsuited=("cvsi-code", "ldre-code", "searle-oti"),
         shards=ShardSizes(captions=128, features=1024, rewrites=1024),
     )
 

@@ -92,6 +92,11 @@ def encoder_dim(spec: EncoderSpec) -> int:
     return encoder_facts(spec).dim
 
 
+def token_width(spec: EncoderSpec) -> int:
+    """Width of the space of an encoder's pseudo tokens."""
+    return facts.token_width(spec)
+
+
 @functools.lru_cache(maxsize=16)
 def captioner_fingerprint(settings: CaptionerSettings) -> Fingerprint:
     """The identity of a captioner's captions."""

@@ -64,6 +64,8 @@ def why_not_ready(name: str, profile: Profile, trains_network: bool = False) -> 
         kind, _, which = need.partition(":")
         if kind == "mapping" and not profile.mapping.named[which]:
             return row.reason
+        if kind == "tokens" and not (profile.inversion.tokens or profile.inversion.concepts):
+            return row.reason
         if kind == "reformulation" and not trains_network:
             return network_problem(profile.instructcir.checkpoint)
         if kind == EDITED:
@@ -86,7 +88,7 @@ def left_out(profile: Profile, trains_network: bool = False) -> dict[str, str]:
         for name, row in METHODS.items()
         if row.runs
     }
-    why |= dict.fromkeys(profile.unsuited, "these models cannot serve it (`unsuited`)")
+    why |= dict.fromkeys(profile.unsuited, "it runs only where it is named (`unsuited`)")
     return {name: reason for name, reason in why.items() if reason}
 
 

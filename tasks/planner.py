@@ -23,11 +23,13 @@ from tasks.query_texts import OWN_TEXTS
 from tasks.settings import Profile, ReformulationSettings
 from tasks.stages.caption_features import CaptionFeatureStage, CaptionVectorStage
 from tasks.stages.captions import CaptionStage
+from tasks.stages.concepts import ConceptPhraseStage, ConceptVectorStage
 from tasks.stages.edited_features import EditedQueryStage
 from tasks.stages.edited_pictures import EditedPictureStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.image_sets import ImageSet, Part, SelectedImages
 from tasks.stages.pair_samples import PairSample
+from tasks.stages.pseudo_tokens import AnyTokens, ImportedTokenStage, OtiTokenStage
 from tasks.stages.query_features import QueryFeatureStage
 from tasks.stages.query_pairs import QueryPairs
 from tasks.stages.rankings import AnyGalleryFeature, AnyQueryFeature, RankingStage
@@ -122,6 +124,40 @@ def caption_stage(
         captioner=captioner,
         sampling=sampling,
         pictures=profile.pictures,
+    )
+
+
+def token_stage(profile: Profile, images: ImageFeatureStage) -> AnyTokens:
+    """Pseudo tokens of some images under a profile: optimised, or imported."""
+    chosen, size = profile.inversion, profile.shards
+    if chosen.tokens:
+        return ImportedTokenStage(
+            root=profile.root,
+            shard_size=size.features,
+            images=images.images,
+            imported=chosen.tokens,
+        )
+    encoder = images.encoder.changed(dtype="fp32")
+    written = None
+    if chosen.oti.phrase_weight and not chosen.phrases:
+        written = ConceptPhraseStage(
+            root=profile.root,
+            shard_size=size.tokens,
+            concepts=chosen.concepts,
+            generator=profile.generator,
+            writing=chosen.writing,
+        )
+    return OtiTokenStage(
+        root=profile.root,
+        shard_size=size.tokens,
+        images=images,
+        encoder=encoder,
+        oti=chosen.oti,
+        vectors=ConceptVectorStage(
+            root=profile.root, shard_size=4_096, concepts=chosen.concepts, encoder=encoder
+        ),
+        phrases=chosen.phrases,
+        written=written,
     )
 
 
@@ -315,6 +351,7 @@ class _Builder:
             images=self._image_features("references"),
             cvsi=self.profile.cvsi.changed(target_captions=0),  # a query has none
             mapping=self._mapping(needs),
+            tokens=self._tokens() if "tokens:oti" in needs else None,
             captions=self._captions("references", single) if captioned else None,
             edits=self._edits(family, "single_edit" in needs) if edits else None,
             objects=self._objects() if "objects" in needs else None,
@@ -324,6 +361,9 @@ class _Builder:
     def _mapping(self, needs: Sequence[str]) -> str:
         kinds = [need.partition(":")[2] for need in needs if need.startswith("mapping:")]
         return self.profile.mapping.of(kinds[0]) if kinds else ""
+
+    def _tokens(self) -> AnyTokens:
+        return self._keep(token_stage(self.profile, self._image_features("references")))
 
     def _edits(self, family: str, single: bool) -> RewriteStage:
         cvsi = self.profile.cvsi

@@ -31,6 +31,7 @@ from tasks.stages.captions import CaptionStage
 from tasks.stages.decoded import picture
 from tasks.stages.edited_features import EditedQueryStage
 from tasks.stages.image_features import ImageFeatureStage
+from tasks.stages.pseudo_tokens import AnyTokens
 from tasks.stages.rankings import AnyGalleryFeature, AnyQueryFeature
 from tasks.stages.reformulation_features import ReformulatedQueryStage
 from tasks.stages.rewrites import RewriteStage
@@ -163,6 +164,13 @@ class _MadeOnce:
             return load_encoder(stage.encoder).encode_images([self._picture])
 
         return self._once(stage, make)
+
+    def tokens(
+        self, stage: AnyTokens, image_ids: Sequence[str], images: FloatArray
+    ) -> dict[str, FloatArray]:
+        """The reference image's pseudo token (dt,), optimised now where it was not imported."""
+        ids = list(image_ids)
+        return dict(zip(ids, self._once(stage, lambda: stage.tokens_of(ids, images)), strict=True))
 
     def captions(self, stage: CaptionStage, keys: Sequence[str]) -> dict[str, list[str]]:
         """The reference image's captions.

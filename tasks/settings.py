@@ -23,6 +23,8 @@ from models.retrieval.ldre import LDRE, LdreSettings
 from models.retrieval.systems.composed import NO_FOLDER
 from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS, NO_NETWORK
 from models.settings import Settings
+from models.textual_inversion.oti_settings import OtiSettings
+from models.textual_inversion.phrases import PhraseSettings
 from storage.collections.decoding import Alpha, Orientation
 
 
@@ -111,6 +113,22 @@ class MappingSettings(Settings):
         return {"lincir": self.checkpoint, "searle": self.searle, "pic2word": self.pic2word}
 
 
+class InversionSettings(Settings):
+    """Pseudo tokens that are optimised for each image, and the words that they are learned by."""
+
+    concepts: str = ""
+    """File of concepts: one name a line, or Open Images' class list (CSV with DisplayName)."""
+    phrases: str = ""
+    """JSON file of phrases, concept -> list of texts; empty: the text generator writes them."""
+    writing: PhraseSettings = PhraseSettings()
+    """How the text generator writes phrases."""
+    oti: OtiSettings = OtiSettings()
+    """How SEARLE-OTI optimises a token."""
+    tokens: str = ""
+    """Key that `cirflow import features` printed for SEARLE's folder of tokens, which are then
+    used in place of own ones."""
+
+
 class InstructCirSettings(Settings):
     """The models behind InstructCIR's triplets, and the trained network that answers queries."""
 
@@ -159,6 +177,8 @@ class ShardSizes(Settings):
     """Images of a shard of captions."""
     features: int = Field(512, ge=1)
     """Images or queries of a shard of features."""
+    tokens: int = Field(64, ge=1)
+    """Images whose pseudo tokens are optimised together."""
     rewrites: int = Field(512, ge=1)
     """Prompts of a shard of edited captions or added objects."""
     triplets: int = Field(512, ge=1)
@@ -181,6 +201,7 @@ class Profile(Settings):
     generator: GeneratorSettings
     prompts: PromptSettings
     mapping: MappingSettings
+    inversion: InversionSettings = InversionSettings()
     instructcir: InstructCirSettings
     editor: EditorSettings = InstructPix2PixSettings()
     """The image editor of the method instructpix2pix."""
@@ -193,8 +214,8 @@ class Profile(Settings):
     cvsi: CvsiSettings = Field(default_factory=lambda: CvsiSettings(weights=dict(PAPER_WEIGHTS)))
     ldre: LdreSettings = LDRE
     unsuited: tuple[str, ...] = ()
-    """Methods that are skipped where none are named: the models cannot serve them, or they ask for
-    texts of their own that another method's stand in for."""
+    """Methods that are skipped where none are named: the models cannot serve them, they ask for
+    texts of their own that another method's stand in for, or they take long."""
     shards: ShardSizes = ShardSizes()
     """Rows made and published together; a crash loses at most the shard in flight."""
     allow_gaps: float = Field(0.02, ge=0, le=1)

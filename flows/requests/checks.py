@@ -14,10 +14,14 @@ from models.prompts.library import load_prompt
 from models.retrieval.cvsi_settings import SEARCH_FAMILY
 from models.retrieval.methods import GALLERY_FEATURES, method, needs
 from models.retrieval.systems.instructpix2pix import EDITED
+from models.textual_inversion.concepts import read_concepts, read_phrases
+from models.textual_inversion.phrases import PLACEHOLDERS as PHRASE_PLACEHOLDERS
 from storage.collections.known import require_collection
 from storage.exchange.sources import ExchangeError
 from storage.locations.access import require_access, require_folder
 from storage.locations.location import Location
+from storage.tables.table import load_table
+from tasks.engines import token_width
 from tasks.imported_pictures import require_import
 from tasks.imported_texts import imported_spec
 from tasks.methods import why_not_ready
@@ -105,6 +109,8 @@ def require_methods(
         if kind == "mapping" and not (trains_mapping and which == "lincir"):
             setting = "checkpoint" if which == "lincir" else which
             require_checkpoint(f"mapping.{setting}", profile.mapping.of(which))
+    if "tokens:oti" in wanted:
+        require_words(profile)
     if wanted & {"captions", "single_caption"}:
         require_engine("captioner", profile.captioner, profile.root)
     if EDITED in wanted:
@@ -115,6 +121,35 @@ def require_methods(
         load_prompt(profile.prompts.edit_of(family))
     if "objects" in wanted:
         load_prompt(profile.prompts.objects)
+
+
+def require_words(profile: Profile) -> None:
+    """Refuse pseudo tokens without readable concepts and phrases, or with tokens of no import.
+
+    Raises:
+        ValueError: names the setting.
+    """
+    chosen = profile.inversion
+    if chosen.tokens:
+        try:
+            spec = load_table(Location(profile.root), "image_features", chosen.tokens).spec
+        except (FileNotFoundError, ValueError) as error:
+            raise ValueError(
+                f"inversion.tokens={chosen.tokens} is not the key of imported tokens: {error}"
+            ) from error
+        if spec["dim"] != token_width(profile.query_encoder):
+            raise ValueError(
+                f"inversion.tokens={chosen.tokens} holds vectors of width {spec['dim']}, the "
+                f"backbone reads pseudo tokens of width {token_width(profile.query_encoder)}; "
+                "import tokens that were optimised for this backbone"
+            )
+        return
+    read_concepts(chosen.concepts)
+    if chosen.phrases:
+        read_phrases(chosen.phrases)
+    elif chosen.oti.phrase_weight:
+        require_engine("generator", profile.generator)
+        load_prompt(chosen.writing.prompt, PHRASE_PLACEHOLDERS)
 
 
 def _needs(name: str, family: str, gallery_only: bool) -> tuple[str, ...]:

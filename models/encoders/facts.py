@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from models.checkpoints import file_sha256
 from models.encoders.backbone_files import (
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from models.protocols import Fingerprint
 
 
+_OPEN_CLIP_WIDTH: Final = 512
+"""Width that open_clip takes where a configuration names none."""
+
+
 @dataclass(frozen=True, slots=True)
 class EncoderFacts:
     """Facts of a backbone from its files alone.
@@ -33,6 +37,15 @@ class EncoderFacts:
 
     fingerprint: Fingerprint
     dim: int
+
+
+def token_width(spec: EncoderSpec) -> int:
+    """Width dt of the text tower's word embeddings, by the backbone's configuration.
+
+    Raises:
+        EncoderNotFound: As `encoder_facts`.
+    """
+    return int(architecture(spec)["text_cfg"].get("width", _OPEN_CLIP_WIDTH))
 
 
 def encoder_facts(spec: EncoderSpec) -> EncoderFacts:

@@ -24,8 +24,8 @@ Need: TypeAlias = str
 """An input that must exist before a feature can be made: N `captions` or one `single_caption` of
 the image, `edits` of each or a `single_edit` of the one, the added `objects`, a mapping network
 (`mapping:lincir`, `mapping:searle`, `mapping:pic2word`), a trained `reformulation` network or
-another composed query encoder (`composed:NAME`), in whose own space the vector then lies, or an
-`edited_picture`."""
+another composed query encoder (`composed:NAME`), in whose own space the vector then lies, an
+`edited_picture`, or a pseudo token made for the image alone (`tokens:oti`)."""
 
 COMPOSED: Final = "composed:"
 """Begins the need of a composed query encoder; its name follows."""
@@ -42,6 +42,7 @@ class QueryInputs:
     Attributes:
         texts: All readings of the modification text, the protocol's own first.
         image: f_v of the reference image (d,), not normalised; empty where no feature reads it.
+        token: Pseudo token of the reference image (dt,); empty where it has none.
         captions: Captions of the reference image.
         edits: Edited captions.
         objects: The objects most likely added; None where nothing was answered.
@@ -49,6 +50,7 @@ class QueryInputs:
 
     texts: tuple[str, ...]
     image: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+    token: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
     captions: tuple[str, ...] = ()
     edits: tuple[str, ...] = ()
     objects: str | None = None
@@ -71,11 +73,19 @@ class FeatureMaker:
     def encode_spliced(
         self, queries: Sequence[QueryInputs], forms: Sequence[Sequence[SplicedText]]
     ) -> FloatArray:
-        """Texts around each query's pseudo token; several forms become the mean of unit vectors."""
-        if self.mapping is None:
-            raise ValueError("this feature needs a mapping network; set mapping.checkpoint")
+        """Texts around each query's pseudo token; several forms become the mean of unit vectors.
+
+        The token is the mapping network's, or the query's own where there is no network.
+        """
         counts = [len(own) for own in forms]
-        tokens = self.mapping.tokens(np.stack([query.image for query in queries]))
+        if self.mapping is not None:
+            tokens = self.mapping.tokens(np.stack([query.image for query in queries]))
+        elif any(len(query.token) for query in queries):
+            width = self.encoder.token_width
+            absent = np.zeros(width, np.float32)
+            tokens = np.stack([q.token if len(q.token) else absent for q in queries])
+        else:
+            raise ValueError("this feature needs a mapping network; set mapping.checkpoint")
         flat = [text for own in forms for text in own]
         features = self.encoder.encode_spliced(flat, np.repeat(tokens, counts, axis=0))
         if max(counts) == 1:

@@ -203,6 +203,11 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], TableSchema]] = {
     "caption_features": _vectors("caption_features", "image_id", n_captions=pa.int32()),
     # The vectors of all captions of an image, side by side.
     "caption_vectors": _vectors("caption_vectors", "image_id", n_captions=pa.int32()),
+    # Pseudo tokens: vectors of the space of a text tower's word embeddings.
+    "pseudo_tokens": _vectors("pseudo_tokens", "image_id"),
+    "concept_features": _vectors("concept_features", "concept"),
+    # Sentences of a text generator about a concept; raw holds all of its replies.
+    "concept_phrases": _fixed("concept_phrases", "concept", phrases=_TEXTS, raw=_TEXTS),
     "query_features": _vectors("query_features", "query_key"),
     # Best first; names[i] has scores[i]. subset_names: the query's group, where there is one.
     "rankings": _fixed(

@@ -44,7 +44,11 @@ def branch(spec: Spec) -> str:
 
 
 def mapping(spec: Spec) -> str:
-    """Kind and short hash of a mapping network."""
+    """Kind and short hash of a mapping network, or how pseudo tokens were made without one."""
+    if str(spec.get("producer", "")).startswith("cirflow/imported_tokens/"):
+        return f"imported tokens {spec['imported'][:8]}"
+    if "oti" in spec:
+        return f"tokens of {spec['oti']['steps']} steps {content_key(spec)[:8]}"
     mapping = spec.get("mapping") or {}
     return f"{mapping['kind']} {mapping['weights_sha256'][:8]}" if mapping else ""
 

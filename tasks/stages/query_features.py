@@ -27,6 +27,7 @@ from tasks.stages.caption_features import captions_of
 from tasks.stages.captions import CaptionStage
 from tasks.stages.earlier import earlier_tables
 from tasks.stages.image_features import ImageFeatureStage
+from tasks.stages.pseudo_tokens import AnyTokens, ImportedTokenStage, OtiTokenStage, stored_tokens
 from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage, Tick
 
@@ -49,6 +50,7 @@ class QueryFeatureStage(Stage):
     """Text forms and means (D3, D6, D7, D15)."""
     mapping: str = ""
     """Checkpoint of the mapping network, if one is needed."""
+    tokens: OtiTokenStage | ImportedTokenStage | None = None
     captions: CaptionStage | None = None
     edits: RewriteStage | None = None
     objects: RewriteStage | None = None
@@ -152,6 +154,12 @@ class QueryFeatureStage(Stage):
         images = upstream.images(self.images, [item.image_id for item in items])
         known = self.texts(items, upstream)
         queries = [replace(k, image=i) for k, i in zip(known, images, strict=True)]
+        if self.tokens is not None:
+            tokens = upstream.tokens(self.tokens, [item.image_id for item in items], images)
+            queries = [
+                replace(query, token=tokens[item.image_id]) if item.image_id in tokens else query
+                for query, item in zip(queries, items, strict=True)
+            ]
         return QUERY_FEATURES[self.feature].make(maker, queries)
 
     def shaped(self, vectors: FloatArray) -> FloatArray:
@@ -194,6 +202,11 @@ class Upstream(Protocol):
     def images(self, stage: ImageFeatureStage, image_ids: Sequence[str]) -> FloatArray:
         """Un-normalised image features (B, d)."""
 
+    def tokens(
+        self, stage: AnyTokens, image_ids: Sequence[str], images: FloatArray
+    ) -> Mapping[str, FloatArray]:
+        """Pseudo tokens (dt,) by image, of those images that have one; their features at hand."""
+
     def captions(self, stage: CaptionStage, keys: Sequence[str]) -> Mapping[str, list[str]]:
         """Captions by the stage's key of a query, of those that have some."""
 
@@ -215,6 +228,12 @@ class Tables:
     def images(self, stage: ImageFeatureStage, image_ids: Sequence[str]) -> FloatArray:
         """Un-normalised image features (B, d)."""
         return stage.table().vectors(image_ids)
+
+    def tokens(
+        self, stage: AnyTokens, image_ids: Sequence[str], images: FloatArray
+    ) -> Mapping[str, FloatArray]:
+        """Pseudo tokens (dt,) by image, of those images that have one."""
+        return stored_tokens(stage.table(), image_ids)
 
     def captions(self, stage: CaptionStage, keys: Sequence[str]) -> Mapping[str, list[str]]:
         """Captions by the stage's key of a query, of those that have some."""

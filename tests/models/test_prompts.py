@@ -30,6 +30,7 @@ def test_long_prompts_end_with_the_question(name: str) -> None:
 
 def test_the_shipped_prompts_are_these() -> None:
     assert prompt_names() == [
+        "concept_phrase",
         "edit",
         "edit_contextual",
         "edit_fashion",

@@ -12,14 +12,6 @@ def published_only() -> list[Method]:
     fusion = "a supervised fusion model with its own training; only its published numbers are kept"
     rows: tuple[tuple[str, str, str, str, Status, str], ...] = (
         (
-            "searle-oti",
-            "SEARLE-OTI",
-            "SEARLE, ICCV 2023",
-            "A pseudo token optimised for each image.",
-            "not_implemented",
-            "350 optimisation steps per image; the mapping network stands in for it",
-        ),
-        (
             "palavra",
             "PALAVRA",
             "PALAVRA, ECCV 2022",

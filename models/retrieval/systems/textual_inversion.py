@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
+
 from models.retrieval.features import Feature, FeatureMaker, Made, QueryInputs, query_feature
 from models.retrieval.method_records import Method, everywhere
 from models.retrieval.query_texts import pic2word_text, pseudo_text
@@ -30,7 +32,20 @@ def pseudo_pic2word(maker: FeatureMaker, queries: Sequence[QueryInputs]) -> Made
     return maker.encode_spliced(queries, forms), [""] * len(queries)
 
 
-FEATURES: Final[tuple[Feature, ...]] = (pseudo, pseudo_searle, pseudo_pic2word)
+@query_feature("pseudo_oti", "The same with $ optimised for the image.", "tokens:oti")
+def pseudo_oti(maker: FeatureMaker, queries: Sequence[QueryInputs]) -> Made:
+    reasons = ["" if len(q.token) else "the reference image has no token" for q in queries]
+    if all(reasons):
+        return np.zeros((len(queries), maker.encoder.dim), np.float32), reasons
+    return pseudo.make(maker, queries)[0], reasons
+
+
+FEATURES: Final[tuple[Feature, ...]] = (
+    pseudo,
+    pseudo_searle,
+    pseudo_oti,
+    pseudo_pic2word,
+)
 
 _OWN: Final = "no checkpoint ships with the project; name one of yours (mapping.{}=FILE)"
 
@@ -53,6 +68,17 @@ METHODS: Final = (
         make=everywhere({"pseudo_searle": 1.0}),
         status="needs_checkpoint",
         reason=_OWN.format("searle"),
+    ),
+    Method(
+        name="searle-oti",
+        title="SEARLE-OTI",
+        group="textual inversion",
+        paper="SEARLE: Zero-Shot CIR with Textual Inversion, ICCV 2023",
+        description="As SEARLE, with a token optimised for each reference image.",
+        make=everywhere({"pseudo_oti": 1.0}),
+        status="needs_checkpoint",
+        reason="no vocabulary of concepts is named; set inversion.concepts=FILE, or bring tokens "
+        "(cirflow import features FOLDER) and set inversion.tokens=KEY",
     ),
     Method(
         name="pic2word",

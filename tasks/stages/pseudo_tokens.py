@@ -1,0 +1,207 @@
+"""Pseudo tokens of images: optimised one by one (SEARLE-OTI), or optimised elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pyarrow as pa
+
+from models.encoders.spec import EncoderSpec
+from models.textual_inversion.concepts import read_concepts, read_phrases
+from models.textual_inversion.oti_settings import OtiSettings
+from storage.locations.location import Location
+from storage.tables.keys import content_key
+from storage.tables.plans import Keys
+from storage.tables.schemas import OK
+from storage.tables.table import Table, load_table
+from tasks.engines import encoder_fingerprint, load_encoder, token_width
+from tasks.stages.concepts import ConceptPhraseStage, ConceptVectorStage
+from tasks.stages.image_features import ImageFeatureStage
+from tasks.stages.image_sets import ImageSet
+from tasks.stages.stage import Stage, Tick
+
+if TYPE_CHECKING:
+    from models.protocols import FloatArray
+
+MISSING = "missing_input"
+
+
+class OtiTokenStage(Stage):
+    """A pseudo token for each image by optimisation; it follows from the image's content."""
+
+    table_name: ClassVar[str] = "pseudo_tokens"
+    producer: ClassVar[str] = "cirflow/pseudo_tokens/1"
+
+    images: ImageFeatureStage
+    """Features of the images."""
+    encoder: EncoderSpec
+    """Backbone whose text tower reads the tokens, in fp32."""
+    oti: OtiSettings
+    vectors: ConceptVectorStage
+    """Vectors of the vocabulary's concepts."""
+    phrases: str = ""
+    """JSON file of phrases; empty: those of `written`."""
+    written: ConceptPhraseStage | None = None
+    """Phrases of the text generator."""
+
+    @property
+    def title(self) -> str:
+        """A few words for progress lines."""
+        return f"optimised pseudo tokens of {self.images.images.title}"
+
+    def identity(self) -> dict[str, Any]:
+        """Image features, text tower, settings, vocabulary and phrases."""
+        phrases: dict[str, Any] = {}
+        if self.oti.phrase_weight and self.written:
+            phrases = {"written": self.written.spec_key}
+        elif self.oti.phrase_weight:
+            phrases = {"sha256": content_key({k: list(v) for k, v in self.known_phrases().items()})}
+        return {
+            "encoder": dict(encoder_fingerprint(self.encoder)),
+            "images": self.images.spec_key,
+            "oti": self.oti.model_dump(),
+            "concepts": {
+                "vectors": self.vectors.spec_key,
+                "names": content_key(self.vectors.planned()),
+            }
+            if self.oti.phrase_weight
+            else {},
+            "phrases": phrases,
+            "dim": token_width(self.encoder),
+            "dtype": "float32",
+        }
+
+    def planned(self) -> list[str]:
+        """Image ids."""
+        return self.images.planned()
+
+    def planned_keys(self) -> Keys:
+        """The ids; as derived keys where they follow from a listing."""
+        return self.images.planned_keys()
+
+    def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
+        """Optimise the members' tokens; an image without a feature is a row that says so."""
+        table = self.images.table()
+        usable = [key for key in members if key in _usable(table, members)]
+        tokens = self.tokens_of(usable, table.vectors(usable), self.vectors.table())
+        tick(len(members))
+        return token_rows(self, members, dict(zip(usable, tokens, strict=True)), NO_FEATURE)
+
+    def tokens_of(
+        self, image_ids: Sequence[str], features: FloatArray, concepts: Table | None = None
+    ) -> FloatArray:
+        """Tokens (B, dt) of images, made now.
+
+        Args:
+            image_ids: Their content keys, which all draws follow from.
+            features: (B, d).
+            concepts: Where vectors of concepts are stored; None encodes them.
+
+        Raises:
+            ValueError: None of the vocabulary's concepts has a phrase.
+        """
+        from models.textual_inversion.nearest import concept_vectors, nearest_concepts
+        from models.textual_inversion.oti import draws, optimised_tokens
+
+        encoder = load_encoder(self.encoder)
+        phrases = self.known_phrases() if self.oti.phrase_weight else {}
+        names = [name for name in read_concepts(self.vectors.concepts) if phrases.get(name)]
+        own: list[list[str]] = [[] for _ in image_ids]
+        if self.oti.phrase_weight:
+            if not names:
+                raise ValueError(
+                    f"none of the concepts of {self.vectors.concepts} has a phrase that names it; "
+                    "give phrases of them (inversion.phrases), or set inversion.oti.phrase_weight=0"
+                )
+            vectors = concepts.vectors(names) if concepts else concept_vectors(encoder, names)
+            nearest = nearest_concepts(features, vectors, self.oti.concepts)
+            own = [[names[row] for row in rows] for rows in nearest.tolist()]
+        drawn = [
+            draws(key, near, phrases, encoder.token_width, self.oti)
+            for key, near in zip(image_ids, own, strict=True)
+        ]
+        return optimised_tokens(encoder.tower, features, drawn, self.oti)
+
+    def known_phrases(self) -> dict[str, tuple[str, ...]]:
+        """Phrases by concept."""
+        return self.written.found() if self.written else read_phrases(self.phrases)
+
+
+class ImportedTokenStage(Stage):
+    """Pseudo tokens that others optimised (`cirflow import features FOLDER`), of some images."""
+
+    table_name: ClassVar[str] = "pseudo_tokens"
+    producer: ClassVar[str] = "cirflow/imported_tokens/1"
+
+    images: ImageSet
+    imported: str
+    """Key of the imported table of `image_features`."""
+
+    @property
+    def title(self) -> str:
+        """A few words for progress lines."""
+        return f"imported pseudo tokens of {self.images.title}"
+
+    def identity(self) -> dict[str, Any]:
+        """The import."""
+        spec = self._source().spec
+        return {"imported": self.imported, "dim": spec["dim"], "dtype": "float32"}
+
+    def planned(self) -> list[str]:
+        """Image ids."""
+        return self.images.ids(self.root)
+
+    def planned_keys(self) -> Keys:
+        """The ids; as derived keys where they follow from a listing."""
+        return self.images.planned_keys(self.root)
+
+    def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
+        """Copy the members' tokens; an image that the import lacks is a row that says so."""
+        source = self._source()
+        held = [key for key in members if key in _usable(source, members)]
+        found = dict(zip(held, source.vectors(held), strict=True))
+        tick(len(members))
+        reason = f"image_features/{self.imported} holds no token of the image"
+        return token_rows(self, members, found, reason)
+
+    def tokens_of(
+        self, image_ids: Sequence[str], features: FloatArray, concepts: Table | None = None
+    ) -> FloatArray:
+        """Imported tokens (B, dt).
+
+        Raises:
+            IncompleteTable: an image has none.
+        """
+        return self._source().vectors(image_ids)
+
+    def _source(self) -> Table:
+        return load_table(Location(self.root), "image_features", self.imported)
+
+
+AnyTokens = OtiTokenStage | ImportedTokenStage
+
+NO_FEATURE = "the image has no feature"
+
+
+def token_rows(
+    stage: Stage, members: Sequence[str], tokens: dict[str, FloatArray], reason: str
+) -> pa.Table:
+    """One row an image; one without a token says why."""
+    return stage.table().rows(
+        image_id=list(members),
+        vector=[tokens.get(key) for key in members],
+        status=[OK if key in tokens else MISSING for key in members],
+        reason=["" if key in tokens else reason for key in members],
+    )
+
+
+def _usable(table: Table, members: Sequence[str]) -> set[str]:
+    rows = table.read(["status"], list(members))
+    return {key for key, status in rows.iter_rows() if status == OK}
+
+
+def stored_tokens(table: Table, image_ids: Sequence[str]) -> dict[str, FloatArray]:
+    """Tokens (dt,) by image, of those images that have one."""
+    held = sorted(_usable(table, list(dict.fromkeys(image_ids))))
+    return dict(zip(held, table.vectors(held), strict=True))
