@@ -89,7 +89,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path, text: str, message: s
 
 
 def test_names_and_files_that_are_not_there() -> None:
-    said = r"unknown prompt 'edits'; did you mean 'edit'\? known: edit, .*your own \.md"
+    said = r"unknown prompt 'edits'; did you mean 'edit'\? known: .*edit, .*your own \.md"
     with pytest.raises(ValueError, match=said):
         load_prompt("edits")
     with pytest.raises(ValueError, match=r"nowhere/mine\.md cannot be read"):
