@@ -26,7 +26,7 @@ def told(error: Exception) -> str:
         from storage.locations.access import s3_fault
 
         return escaped(s3_fault(error))
-    if said := _of_prefect_settings(error):
+    if said := refused_variables(error):
         return escaped(said)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return escaped(f"{error.filename}: {error.strerror.lower()}")
@@ -43,7 +43,7 @@ def _is_of_s3(error: Exception) -> bool:
     return any(type(cause).__module__.startswith("botocore.") for cause in causes)
 
 
-def _of_prefect_settings(error: Exception) -> str:
+def refused_variables(error: Exception) -> str:
     """The variables of the environment that Prefect refuses; empty for any other error."""
     pydantic = sys.modules.get("pydantic")
     if pydantic is None or not isinstance(error, pydantic.ValidationError):

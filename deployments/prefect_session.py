@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deployments.errors import UserError
+from deployments.prefect_variables import check_variables
 from deployments.server.run import server_command
 from deployments.stack.auth import CLIENT_VARIABLE, SERVER_VARIABLE, USER
 
@@ -58,6 +59,9 @@ def configure_prefect(home: Path | None = None) -> None:
 
     Args:
         home: Prefect's own folder for this command; None keeps the user's.
+
+    Raises:
+        UserError: a variable has a value that cannot be used.
     """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -73,6 +77,7 @@ def configure_prefect(home: Path | None = None) -> None:
         stack = running_here(url, Path.cwd())
         if stack is not None:
             os.environ[CLIENT_VARIABLE] = stack.auth_string
+    check_variables()
 
 
 class Ran(NamedTuple):

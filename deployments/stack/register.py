@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from deployments.errors import UserError
 from deployments.prefect_session import QUIET
+from deployments.prefect_variables import check_variables
 from deployments.stack.connection import server_client
 from deployments.stack.job_templates import POOL_TYPES, Images
 from deployments.stack.registration import register_deployments
@@ -44,6 +45,7 @@ def register(arguments: argparse.Namespace) -> None:
     if not os.environ.get("PREFECT_API_URL"):
         raise UserError("PREFECT_API_URL is not set: name the server, http://HOST:4200/api")
     os.environ.update(QUIET)
+    check_variables()
     if arguments.root:
         from deployments.stack.bucket import ensure_bucket
 
