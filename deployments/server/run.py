@@ -15,6 +15,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from deployments.server.guard import names
+
 GRACE_S = 10.0
 """Seconds for open requests, once the process that started the server has ended."""
 
@@ -22,8 +24,13 @@ GRACE_S = 10.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until a signal comes; returns the exit status."""
     arguments = _parser().parse_args(argv)
-    if not os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+    if not all(os.environ.get("PREFECT_SERVER_API_AUTH_STRING", "").partition(":")):
         print("server: PREFECT_SERVER_API_AUTH_STRING must be user:password", file=sys.stderr)
+        return 2
+    try:
+        allowed = names(arguments.port, arguments.name, arguments.origin)
+    except ValueError as error:
+        print(f"server: {error}", file=sys.stderr)
         return 2
     if arguments.until_input_ends:
         end_with_input()
@@ -32,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
-    from deployments.server.guard import Guard, names
+    from deployments.server.guard import Guard
     from deployments.server.job_variables import CheckedJobVariables
     from deployments.server.sign_in import PATH, SignIn
 
@@ -40,7 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     auth = settings.server.api.auth_string
     assert auth is not None
     sign_in = SignIn(sign_in_folder(settings.home), auth.get_secret_value())
-    allowed = names(arguments.port, arguments.name, arguments.origin)
     uvicorn.run(
         Guard(CheckedJobVariables(create_app(final=True)), allowed, {PATH: sign_in}),
         host=arguments.host,
