@@ -1,28 +1,38 @@
 """Start a Prefect server with everything that cirflow needs: work pools, limits, the deployments of
 prefect.yaml, and the workers that run them. The address of the UI is printed.
 
-A repetition adds missing parts; running processes and changes made in the UI stay. The state
-(runs, schedules, logs) lies in FOLDER/.cirflow/prefect and survives `cirflow down`. Relative
-paths in the forms start at FOLDER."""
+A repetition adds missing parts; running processes and changes made in the UI stay, and one that was
+killed is taken up. Two at once wait for each other. The state (runs, schedules, logs) lies in
+FOLDER/.cirflow/prefect and survives `cirflow down`. Relative paths in the forms start at FOLDER."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from deployments.display import console
+from deployments.prefect_variables import check_variables
 from deployments.stack.auth import CLIENT_VARIABLE
 from deployments.stack.secret_blocks import add_secret_argument
 from deployments.stack.settings import StackSettings
-from deployments.stack.stack import as_client, refuse_other_settings, start_server, start_workers
+from deployments.stack.stack import (
+    as_client,
+    prepare,
+    refuse_other_settings,
+    start_server,
+    start_workers,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("--folder", type=Path, default=Path("."), help="folder that runs work in")
     parser.add_argument("--host", default="127.0.0.1", help="address the server listens on")
-    parser.add_argument("--port", type=int, default=4200, help="port the server listens on")
+    parser.add_argument(
+        "--port", type=_number(1, 65535), default=4200, help="port the server listens on"
+    )
     parser.add_argument("--origin", default="", help="web address of the UI, unless loopback")
     parser.add_argument(
         "--name",
@@ -31,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME:PORT",
         help="how other machines reach the server without a proxy; may be repeated",
     )
-    parser.add_argument("--workers", type=int, default=2, help="flow runs at once on the CPU")
+    parser.add_argument(
+        "--workers", type=_number(1, 10_000), default=2, help="flow runs at once on the CPU"
+    )
     parser.add_argument(
         "--gpus",
         type=_gpus,
@@ -39,6 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="workers of the gpu pool: auto or a number",
     )
     add_secret_argument(parser)
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def number(given: str) -> int:
+        if not given.isdecimal() or not least <= int(given) <= most:
+            raise argparse.ArgumentTypeError(f"a number from {least} to {most}, not {given!r}")
+        return int(given)
+
+    return number
 
 
 def _gpus(given: str) -> str | int:
@@ -59,9 +80,11 @@ def run(arguments: argparse.Namespace) -> int:
         gpus=count_gpus() if arguments.gpus == "auto" else arguments.gpus,
     )
     stack.check()
-    refuse_other_settings(stack)
-    start_server(stack, _say)
-    with as_client(stack):
+    prepare(stack, _say)
+    with stack.processes.alone(_say), as_client(stack):
+        refuse_other_settings(stack)
+        check_variables()
+        start_server(stack, _say)
         from deployments.stack.connection import server_client
         from deployments.stack.registration import register_deployments
         from deployments.stack.resources import ensure_resources

@@ -1,16 +1,20 @@
 """Background processes by name: started once, found again, and stopped.
 
 A record on disk holds the process id and the time of the start, so that another process with the
-same id is never mistaken for ours. Each process leads a session: its children are found by the
-session even after the process itself was killed.
+same id is never mistaken for ours. It is begun before the process: a process whose starter was
+killed before it could note the id is known by a mark in its environment. Each process leads a
+session: its children are found by the session even after the process itself was killed.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import secrets
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,8 @@ import psutil
 
 STOP_SECONDS = 20.0
 """Time that a process gets to end before it is killed."""
+MARK = "CIRFLOW_STARTED_AS"
+"""Variable of a process that was started: the mark of its record."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,31 @@ class ProcessFolder:
             record = json.loads(self._file(name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return record if isinstance(record, dict) else {}
+        if not isinstance(record, dict):
+            return {}
+        if "pid" not in record and (found := _marked(str(record.get("mark")))):
+            record |= _identity(found)
+        return record
+
+    def _write(self, name: str, record: Mapping[str, Any]) -> None:
+        temporary = self._file(name).with_suffix(".tmp")
+        temporary.write_text(json.dumps(record), encoding="utf-8")
+        temporary.replace(self._file(name))
+
+    @contextmanager
+    def alone(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Keep other commands from starting and stopping here; waits for one that is at it.
+
+        The lock ends with this process, however that ends; no child inherits it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say("another `cirflow up` or `cirflow down` is at work here; waiting for its end")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def log(self, name: str) -> Path:
         """File of a process's output."""
@@ -77,10 +107,12 @@ class ProcessFolder:
         if self.running(name) is not None:
             return False
         self.path.mkdir(parents=True, exist_ok=True)
+        record = {"command": list(command), "mark": secrets.token_hex(16)}
+        self._write(name, record)
         with self.log(name).open("ab") as log:
             child = subprocess.Popen(
                 command,
-                env=dict(environment),
+                env={**environment, MARK: str(record["mark"])},
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -88,13 +120,9 @@ class ProcessFolder:
                 start_new_session=True,
             )
         try:
-            began = psutil.Process(child.pid).create_time()
+            self._write(name, record | _identity(psutil.Process(child.pid)))
         except psutil.NoSuchProcess as error:
             raise OSError(f"{name} ended at once; see {self.log(name)}") from error
-        record = {"pid": child.pid, "began": began, "command": list(command)}
-        temporary = self._file(name).with_suffix(".tmp")
-        temporary.write_text(json.dumps(record), encoding="utf-8")
-        temporary.replace(self._file(name))
         return True
 
     def stop(self, name: str) -> bool:
@@ -119,6 +147,22 @@ class ProcessFolder:
         if any(p.pid == leader and p.create_time() > began + 1.0 for p in members):
             return []
         return sorted(filter(_is_alive, members), key=lambda process: process.pid != leader)
+
+
+def _identity(process: psutil.Process) -> dict[str, Any]:
+    """What tells a process from all others that had or will have its id."""
+    return {"pid": process.pid, "began": process.create_time()}
+
+
+def _marked(mark: str) -> psutil.Process | None:
+    """The leader of a session that was started with a mark."""
+    for process in psutil.process_iter():
+        try:
+            if _session_of(process) == process.pid and process.environ().get(MARK) == mark:
+                return process
+        except psutil.Error:  # it ended, or is another user's
+            continue
+    return None
 
 
 def _session_of(process: psutil.Process) -> int:
@@ -150,3 +194,7 @@ def _signal(process: psutil.Process, *, kill: bool) -> None:
         process.kill() if kill else process.terminate()
     except psutil.NoSuchProcess:
         return
+    except psutil.AccessDenied as error:
+        raise PermissionError(
+            f"process {process.pid} belongs to {process.username()}: stop it as that user"
+        ) from error

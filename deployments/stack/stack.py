@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import os
 import socket
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -81,6 +83,29 @@ def _refuse_other(stack: StackSettings, name: str, part: Part) -> None:
     )
 
 
+def prepare(stack: StackSettings, say: Say) -> None:
+    """Make the folder and the auth string of the server.
+
+    Raises:
+        UserError: the port is taken, or the folder cannot be made or written to.
+    """
+    if stack.processes.running("server") is None:
+        _refuse_taken_port(stack)
+    try:
+        stack.home.mkdir(parents=True, exist_ok=True)
+        stack.home.chmod(0o700)  # run history and parameters are private
+        stack.processes.path.mkdir(exist_ok=True)
+        if not stack.auth_string and make_auth_file(stack.auth_file):
+            say(f"made an auth string: {stack.auth_file}")
+        with tempfile.TemporaryFile(dir=stack.processes.path):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{stack.home} cannot be written to ({(error.strerror or str(error)).lower()}): give "
+            "another folder (--folder), or make it yours"
+        ) from error
+
+
 def start_server(stack: StackSettings, say: Say) -> None:
     """Start the server, unless it runs, and wait until it answers.
 
@@ -91,11 +116,7 @@ def start_server(stack: StackSettings, say: Say) -> None:
     part, processes = server_part(stack), stack.processes
     _refuse_other(stack, "server", part)
     if processes.running("server") is None:
-        _refuse_taken_port(stack)
-        stack.home.mkdir(parents=True, exist_ok=True)
-        stack.home.chmod(0o700)  # run history and parameters are private
-        if not stack.auth_string and make_auth_file(stack.auth_file):
-            say(f"made an auth string: {stack.auth_file}")
+        prepare(stack, say)
         say(f"starting the server at {stack.url} (the first time it also makes its database)")
         processes.start("server", part.command, stack.server_environment(), stack.folder)
     deadline = time.monotonic() + START_SECONDS
@@ -109,15 +130,26 @@ def start_server(stack: StackSettings, say: Say) -> None:
 
 
 def _refuse_taken_port(stack: StackSettings) -> None:
+    """Try to listen where the server will."""
     try:
-        socket.create_connection((stack.reached, stack.port), timeout=2).close()
-    except OSError:
-        return
-    what = "a Prefect server" if _answers(stack) else "another program"
-    raise UserError(
-        f"port {stack.port} is taken: {what} that was not started in {stack.folder} listens at "
-        f"{stack.url}. Choose another port (--port), or stop it first"
-    )
+        for family, kind, _, _, address in socket.getaddrinfo(
+            stack.host, stack.port, type=socket.SOCK_STREAM
+        ):
+            with socket.socket(family, kind) as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                trial.bind(address)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            reason = (error.strerror or str(error)).lower()
+            raise UserError(
+                f"the server cannot listen at {stack.host} port {stack.port} ({reason}): give an "
+                "address of this machine (--host) and a port above 1023 (--port)"
+            ) from error
+        what = "a Prefect server" if _answers(stack) else "another program"
+        raise UserError(
+            f"port {stack.port} is taken: {what} that was not started in {stack.folder} listens at "
+            f"{stack.url}. Choose another port (--port), or stop it first"
+        ) from error
 
 
 def _answers(stack: StackSettings) -> bool:
@@ -149,10 +181,20 @@ def start_workers(stack: StackSettings, say: Say) -> None:
 
 
 def stop(stack: StackSettings, say: Say) -> int:
-    """Stop the processes that were started here, workers first; returns their number."""
+    """Stop the processes that were started here, workers first; returns their number.
+
+    Raises:
+        UserError: the folder is another user's.
+        PermissionError: a process is.
+    """
     processes = stack.processes
-    names = sorted(processes.names(), key=lambda name: name == "server")
-    stopped = [name for name in names if processes.stop(name)]
+    if not processes.path.is_dir():
+        return 0
+    if not os.access(processes.path, os.R_OK | os.W_OK | os.X_OK):
+        raise UserError(f"{processes.path} cannot be written to: stop it as the user who owns it")
+    with processes.alone(say):
+        names = sorted(processes.names(), key=lambda name: name == "server")
+        stopped = [name for name in names if processes.stop(name)]
     for name in stopped:
         say(f"stopped {name}")
     return len(stopped)

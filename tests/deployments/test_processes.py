@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from deployments.errors import UserError
-from deployments.stack.processes import ProcessFolder
+from deployments.stack.processes import MARK, ProcessFolder
 
 SLEEP = ["sleep", "600"]
 
@@ -90,6 +90,67 @@ def test_a_process_id_that_somebody_else_got_is_left_alone(
     finally:
         foreign.kill()
         foreign.wait()
+
+
+def test_a_process_whose_starter_was_killed_before_it_noted_the_id_is_found(
+    processes: ProcessFolder, tmp_path: Path
+) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from deployments.stack import processes\n"
+        "processes._identity = lambda process: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "folder = processes.ProcessFolder(Path(sys.argv[1]))\n"
+        "folder.start('a', ['sleep', '600'], os.environ, Path.cwd())\n"
+    )
+    starter = subprocess.run([sys.executable, "-c", code, str(processes.path)])
+    assert starter.returncode == -signal.SIGKILL
+    # Started by somebody else with the same words: not ours.
+    foreign = psutil.Popen(SLEEP, start_new_session=True, env={MARK: "another"})
+    try:
+        wait_until(lambda: processes.running("a"))
+        found = processes.running("a")
+        assert found is not None
+        assert found.cmdline() == SLEEP
+        assert processes.start("a", SLEEP, os.environ, tmp_path) is False
+        assert processes.stop("a") is True
+        assert not is_alive(found)
+        assert is_alive(foreign)
+    finally:
+        foreign.kill()
+        foreign.wait()
+
+
+def test_one_command_at_a_time_starts_and_stops_and_a_killed_one_keeps_nobody_out(
+    processes: ProcessFolder,
+) -> None:
+    code = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from deployments.stack.processes import ProcessFolder\n"
+        "with ProcessFolder(Path(sys.argv[1])).alone(print):\n"
+        "    print('alone', flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", code, str(processes.path)], stdout=subprocess.PIPE
+    )
+    said: list[str] = []
+    try:
+        assert first.stdout is not None
+        assert first.stdout.readline() == b"alone\n"
+
+        def waiting(line: str) -> None:
+            said.append(line)
+            first.kill()  # what it started lives on; its lock does not
+
+        with processes.alone(waiting):
+            assert first.wait() == -signal.SIGKILL
+    finally:
+        first.kill()
+        first.wait()
+    assert len(said) == 1
+    assert "waiting" in said[0]
 
 
 @pytest.mark.parametrize("record", ["", "[]", '{"pid": "x"}', '{"pid": 1}'])
