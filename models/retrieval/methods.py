@@ -26,6 +26,7 @@ NAMES: Final = (
     "instructcir",
     "cvsi_ablations",
     "instructpix2pix",
+    "early_fusion",
     "elsewhere",
 )
 """Files in `models/retrieval/systems`: each has METHODS, and FEATURES (of queries) and GALLERY (of

@@ -216,7 +216,7 @@ def test_a_gallery_that_is_not_embedded_is_refused_with_the_command_that_helps(
         ({"gallery": "nowhere"}, ["nowhere", "bare, drawn", "cirflow ingest"]),
         ({"image": "missing.png"}, ["missing.png"]),
         ({"method": "cvsy"}, ["cvsy", "cvsi", "lincir"]),
-        ({"method": "covr"}, ["does not run here", "BLIP-L"]),
+        ({"method": "covr"}, ["no trained network is named", "composed.covr=FOLDER"]),
         ({"k": "0"}, ["-k must be at least 1"]),
     ],
 )

@@ -28,28 +28,12 @@ def published_only() -> list[Method]:
             "its 18M training triplets and checkpoint for this table are not public",
         ),
         (
-            "case",
-            "CASE",
-            "LaSCo / CASE, AAAI 2024",
-            "BLIP with early cross-attention fusion.",
-            "numbers_only",
-            "only its data is public, not the model",
-        ),
-        (
             "transagg",
             "TransAgg",
             "TransAgg, BMVC 2023",
             "Transformer over text and image tokens.",
             "not_implemented",
             "its checkpoint depends on a masking defect of its training code",
-        ),
-        (
-            "covr",
-            "CoVR",
-            "CoVR, AAAI 2024",
-            "BLIP text encoder that reads the image.",
-            "not_implemented",
-            "needs the BLIP-L retrieval model, which is not a dependency here",
         ),
         (
             "clip4cir",
