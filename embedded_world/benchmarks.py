@@ -92,14 +92,15 @@ class NoEditLeft(Exception):
     """The scenes one edit away from a scene are in the gallery already."""
 
 
-def _held_out_edit(
+def _new_edit(
     scene: Scene,
     rng: Random,
     taken: Set[Scene],
     *,
     shapes: Sequence[str] = SHAPES,
+    held_out: bool = True,
 ) -> tuple[Edit, Scene]:
-    """An edit whose result is a held-out scene that is not among `taken`.
+    """An edit whose result is a scene of one side of the split that is not among `taken`.
 
     Raises:
         NoEditLeft: hardly any edit, or none, has such a result.
@@ -107,7 +108,7 @@ def _held_out_edit(
     for _ in range(_DRAWS):
         edit = random_edit(scene, rng, shapes=shapes)
         after = edit.apply(scene)
-        if is_held_out(after) and after not in taken:
+        if is_held_out(after) == held_out and after not in taken:
             return edit, after
     raise NoEditLeft
 
@@ -129,7 +130,7 @@ def _add_siblings(
     for i in range(count):
         origin = before if i % 3 == 2 else after
         try:
-            _, close = _held_out_edit(origin, rng, gallery.contents, shapes=shapes)
+            _, close = _new_edit(origin, rng, gallery.contents, shapes=shapes)
         except NoEditLeft:
             continue
         if not wanted.matches(close):
@@ -143,7 +144,7 @@ def _write_json(path: Path, value: object) -> None:
 
 def _write_pictures(folder: Path, gallery: Gallery, suffix: str, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob(f"{gallery.prefix}*.{suffix}"):  # of a world drawn here before
+    for old in folder.glob(f"{gallery.prefix}[0-9]*.{suffix}"):  # of a world drawn here before
         old.unlink()
     options: dict[str, Any] = {"quality": 98, "subsampling": 0} if suffix == "jpg" else {}
     for i, (name, scene) in enumerate(gallery.scenes.items()):
@@ -151,6 +152,9 @@ def _write_pictures(folder: Path, gallery: Gallery, suffix: str, seed: int) -> N
 
 
 # --------------------------------------------------------------------------- CIRR
+
+_CIRR_FOLDERS = {"train": "train", "val": "dev", "test1": "test1"}
+"""Split -> folder of its pictures."""
 
 
 def write_cirr(root: Path, size: WorldSize, seed: int) -> None:
@@ -160,32 +164,55 @@ def write_cirr(root: Path, size: WorldSize, seed: int) -> None:
     that differ in one or two things. Queries go from the first to the second picture and from
     the second to the fifth.
     """
-    for split, folder, offset in (("val", "dev", 0), ("test1", "test1", 1)):
-        rng = Random(f"cirr {split} {seed}")
-        gallery = Gallery(f"{folder}-")
-        records: list[dict[str, object]] = []
-        while len(records) < 2 * size.subsets:
-            try:
-                records += _cirr_subset(gallery, rng, len(records))
-            except NoEditLeft:
-                continue
+    for split, offset in (("val", 0), ("test1", 1)):
+        gallery, records = cirr_split(split, size.subsets, seed)
         if split == "test1":
             for record in records:
                 del record["target_hard"], record["target_soft"]
-        _write_json(root / "captions" / f"cap.rc2.{split}.json", records)
-        files = {name: f"./{folder}/{name}.png" for name in gallery.scenes}
-        _write_json(root / "image_splits" / f"split.rc2.{split}.json", files)
-        _write_pictures(root / folder, gallery, "png", 2 * seed + offset)
+        write_cirr_split(root, split, gallery, records, 2 * seed + offset)
 
 
-def _cirr_subset(gallery: Gallery, rng: Random, first_id: int) -> list[dict[str, object]]:
+def cirr_split(split: str, subsets: int, seed: int) -> tuple[Gallery, list[dict[str, object]]]:
+    """The gallery and the records of one CIRR-like split, drawn or not.
+
+    The scenes of `train` are those of training; all others are held out of it.
+    """
+    rng = Random(f"cirr {split} {seed}")
+    gallery = Gallery(f"{_CIRR_FOLDERS[split]}-")
+    records: list[dict[str, object]] = []
+    while len(records) < 2 * subsets:
+        try:
+            records += _cirr_subset(gallery, rng, len(records), held_out=split != "train")
+        except NoEditLeft:
+            continue
+    return gallery, records
+
+
+def write_cirr_split(
+    root: Path,
+    split: str,
+    gallery: Gallery,
+    records: Sequence[Mapping[str, object]],
+    picture_seed: int,
+) -> None:
+    """Write the files and pictures of one CIRR-like split below `root`."""
+    folder = _CIRR_FOLDERS[split]
+    _write_json(root / "captions" / f"cap.rc2.{split}.json", records)
+    files = {name: f"./{folder}/{name}.png" for name in gallery.scenes}
+    _write_json(root / "image_splits" / f"split.rc2.{split}.json", files)
+    _write_pictures(root / folder, gallery, "png", picture_seed)
+
+
+def _cirr_subset(
+    gallery: Gallery, rng: Random, first_id: int, held_out: bool
+) -> list[dict[str, object]]:
     taken = gallery.contents
-    start = sample_scenes(rng, 1, held_out=True)[0]
+    start = sample_scenes(rng, 1, held_out=held_out)[0]
     while start in taken:
-        start = sample_scenes(rng, 1, held_out=True)[0]
+        start = sample_scenes(rng, 1, held_out=held_out)[0]
     scenes, edits = [start], {}
     for origin in (0, 0, 0, 1, 1):
-        edit, after = _held_out_edit(scenes[origin], rng, taken | set(scenes))
+        edit, after = _new_edit(scenes[origin], rng, taken | set(scenes), held_out=held_out)
         edits[len(scenes)] = (origin, edit)
         scenes.append(after)
     order = list(range(6))
@@ -222,16 +249,7 @@ def write_circo(root: Path, size: WorldSize, seed: int) -> None:
     A query's targets are all pictures that fit the edited scene: several drawings of one scene,
     and, where the text leaves size or fill open, every scene that fits.
     """
-    rng = Random(f"circo {seed}")
-    gallery = Gallery("")
-    queries = [_circo_query(gallery, rng, size) for _ in range(2 * size.circo_queries)]
-    wanted = [after for _, _, after in queries]
-    extra = 0
-    while extra < size.distractors:
-        scene = sample_scenes(rng, 1, held_out=True)[0]
-        if scene not in gallery.contents and not any(w.matches(scene) for w in wanted):
-            gallery.add(scene)
-            extra += 1
+    gallery, queries = circo_queries(size, seed)
     for split, part in (
         ("val", queries[: size.circo_queries]),
         ("test", queries[size.circo_queries :]),
@@ -246,6 +264,21 @@ def write_circo(root: Path, size: WorldSize, seed: int) -> None:
 
 CircoQuery = tuple[str, tuple[str, Edit], Scene]
 """Reference name, (modification text, edit), edited scene (None where the text leaves it open)."""
+
+
+def circo_queries(size: WorldSize, seed: int) -> tuple[Gallery, list[CircoQuery]]:
+    """The gallery and the queries of both CIRCO-like splits, `val` first; nothing is drawn."""
+    rng = Random(f"circo {seed}")
+    gallery = Gallery("")
+    queries = [_circo_query(gallery, rng, size) for _ in range(2 * size.circo_queries)]
+    wanted = [after for _, _, after in queries]
+    extra = 0
+    while extra < size.distractors:
+        scene = sample_scenes(rng, 1, held_out=True)[0]
+        if scene not in gallery.contents and not any(w.matches(scene) for w in wanted):
+            gallery.add(scene)
+            extra += 1
+    return gallery, queries
 
 
 def _circo_query(gallery: Gallery, rng: Random, size: WorldSize) -> CircoQuery:
@@ -309,30 +342,51 @@ def write_fashioniq(root: Path, size: WorldSize, seed: int) -> None:
     Its categories are the themes of shapes. A query's target differs from its reference in two
     things, each said by one of the two captions.
     """
-    for category, shapes in THEMES.items():
-        rng = Random(f"fashioniq {category} {seed}")
-        gallery = Gallery(f"{category[:1].upper()}")
-        records: list[Mapping[str, object]] = []
-        while len(records) < size.fashion_queries:
-            records.append(_fashion_query(gallery, rng, shapes, size))
-        for scene in sample_scenes(rng, size.distractors, held_out=True, shapes=shapes):
-            if not gallery.showing(scene):
-                gallery.add(scene)
-        _write_json(root / "captions" / f"cap.{category}.val.json", records)
-        _write_json(root / "image_splits" / f"split.{category}.val.json", list(gallery.scenes))
-        picture_seed = 3 * seed + list(THEMES).index(category)
-        _write_pictures(root / "images", gallery, "png", picture_seed)
+    for place, category in enumerate(THEMES):
+        gallery, records = fashion_split("val", category, size, seed)
+        write_fashion_split(root, "val", category, gallery, records, 3 * seed + place)
+
+
+def fashion_split(
+    split: str, category: str, size: WorldSize, seed: int
+) -> tuple[Gallery, list[dict[str, object]]]:
+    """The gallery and the records of one category; the scenes of `train` are those of training."""
+    held_out, shapes = split != "train", THEMES[category]
+    # The random stream of `val` has no split in its name: published worlds stay as they are.
+    rng = Random(f"fashioniq {category} {'' if held_out else 'train '}{seed}")
+    gallery = Gallery(f"{category[:1].upper()}{'' if held_out else 'T'}")
+    records: list[dict[str, object]] = []
+    while len(records) < size.fashion_queries:
+        records.append(_fashion_query(gallery, rng, shapes, size, held_out))
+    for scene in sample_scenes(rng, size.distractors, held_out=held_out, shapes=shapes):
+        if not gallery.showing(scene):
+            gallery.add(scene)
+    return gallery, records
+
+
+def write_fashion_split(
+    root: Path,
+    split: str,
+    category: str,
+    gallery: Gallery,
+    records: Sequence[Mapping[str, object]],
+    picture_seed: int,
+) -> None:
+    """Write the files and pictures of one category of a FashionIQ-like split below `root`."""
+    _write_json(root / "captions" / f"cap.{category}.{split}.json", records)
+    _write_json(root / "image_splits" / f"split.{category}.{split}.json", list(gallery.scenes))
+    _write_pictures(root / "images", gallery, "png", picture_seed)
 
 
 def _fashion_query(
-    gallery: Gallery, rng: Random, shapes: Sequence[str], size: WorldSize
+    gallery: Gallery, rng: Random, shapes: Sequence[str], size: WorldSize, held_out: bool
 ) -> dict[str, object]:
     while True:
-        before = sample_scenes(rng, 1, held_out=True, shapes=shapes)[0]
+        before = sample_scenes(rng, 1, held_out=held_out, shapes=shapes)[0]
         first = random_edit(before, rng, shapes=shapes)
         second = random_edit(before, rng, shapes=shapes, avoid=frozenset(first.touched))
         after = second.apply(first.apply(before))
-        if not 1 <= len(after.occupied) <= 3 or not is_held_out(after):
+        if not 1 <= len(after.occupied) <= 3 or is_held_out(after) != held_out:
             continue
         if gallery.showing(after) or gallery.showing(before):
             continue

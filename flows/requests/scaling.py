@@ -147,10 +147,12 @@ def scaling(
     if any(ref.texts.are_replaced for ref in refs):
         raise ValueError("curves are of the benchmarks' own texts: leave texts out of benchmarks")
     require_evaluation(chosen, refs, others)
-    found = triplet_set_of(triplets)
+    found = triplet_set_of(triplets, chosen)
     variants = [Variant(n) for n in sorted(set(sizes))]
     variants += [Variant(max(sizes), part) for part in without or []]
-    others_found = {name: triplet_set_of(each) for name, each in (other_triplets or {}).items()}
+    others_found = {
+        name: triplet_set_of(each, chosen) for name, each in (other_triplets or {}).items()
+    }
     variants += [Variant(max(sizes), source=name) for name in others_found]
     for variant in variants:
         others_found.get(variant.source, found).first(variant.triplets)

@@ -71,14 +71,15 @@ def train_composed(
 
     Args:
         system: What is trained.
-        triplets: The file triplets.json that generate-triplets wrote, or its content.
+        triplets: The file triplets.json that generate-triplets wrote, or its content; or a
+            benchmark's train split as BENCHMARK:train:FOLDER, as in train-reformulation.
         n: Train on the first n pairs of the sample only; smaller sets are parts of larger ones.
         network: The system's own settings by name, where they differ from its paper's.
         training: Choices of training where they differ from the system's published schedule,
             e.g. {"max_steps": 750, "batch_size": 64}.
         run: Hardware and pace, e.g. {"strategy": "fsdp", "workers": 8, "cache_mb": 8192}.
         not_zero_shot: Why results must be labelled, where the triplets owe something to a
-            benchmark's annotations. A tuned rewriter brings the label itself.
+            benchmark's annotations. A train split and a tuned rewriter bring the label themselves.
         notes: Further facts for the model card, by name.
     """
     record = system_named(system)
@@ -89,7 +90,7 @@ def train_composed(
     chosen_training.share(chosen_run.devices)
     chosen = resolve_profile(profile, with_choices(settings, backbone))
     require_backbone(chosen)
-    found = triplet_set_of(triplets)
+    found = triplet_set_of(triplets, chosen)
     require_root(chosen)
     return ComposedRequest(
         profile=chosen,

@@ -77,14 +77,25 @@ def groups_of(given: Mapping[str, Any]) -> Groups:
     return made
 
 
-def triplet_set_of(given: str | Values) -> TripletSet:
-    """The set that a file or its content names; a file that is not there is refused at once.
+def triplet_set_of(given: str | Values, profile: Profile | None = None) -> TripletSet:
+    """The set that a file, its content or a benchmark's train split names.
+
+    Args:
+        given: A file, its content, or BENCHMARK:SPLIT:FOLDER.
+        profile: Where the images of a split are ingested; None where only files are taken.
 
     Raises:
-        ValueError: there is no such file, or it is not a reference to triplets.
+        ValueError: there is no such file, it is not a reference to triplets, or the images of the
+            split are not ingested.
     """
     if isinstance(given, str) and not Path(given).is_file():
-        raise ValueError(f"{given}: no such file; generate-triplets writes triplets.json")
+        from tasks.training.annotated_triplets import annotated_triplets, parse_split
+
+        if profile is not None and (ref := parse_split(given)) is not None:
+            require_root(profile)
+            return annotated_triplets(profile.root, ref, profile.allow_missing_images)
+        splits = ", or name a train split as BENCHMARK:train:FOLDER" if profile else ""
+        raise ValueError(f"{given}: no such file; generate-triplets writes triplets.json{splits}")
     from tasks.training.triplet_sets import parse_triplet_set  # brings the reader of tables
 
     return parse_triplet_set(given)
@@ -136,11 +147,13 @@ def train_reformulation(
     """Train the reformulation network and its combiner on the profile's backbone; publish both.
 
     A stopped run resumes from its last saved state and ends with the same weights as an
-    uninterrupted one; a finished one is reused. The best step is chosen on held-out generated
-    triplets, never on a benchmark.
+    uninterrupted one; a finished one is reused. The best step is chosen on held-out triplets of
+    the same set, never on a split that is evaluated.
 
     Args:
-        triplets: The file triplets.json that generate-triplets wrote, or its content.
+        triplets: The file triplets.json that generate-triplets wrote, or its content; or a
+            benchmark's train split as BENCHMARK:train:FOLDER, such as cirr:train:data/cirr, whose
+            images are ingested. A part of it validates, and its results are not zero-shot.
         n: Train on the first n pairs of the sample only; smaller sets are parts of larger ones.
         network: Parts of the network, e.g. {"cross_attended_blocks": 0, "gate": "zero_init"}.
         loss: Temperature, gathering, masking, e.g. {"temperature": 0.03}.
@@ -173,7 +186,7 @@ def train_reformulation(
         }
     )
     require_backbone(chosen)
-    found = triplet_set_of(triplets)
+    found = triplet_set_of(triplets, chosen)
     chosen_set = found if n is None else found.first(n)
     require_root(chosen)
     return ReformulationRequest(chosen, chosen_set, groups, not_zero_shot, notes or {})

@@ -74,7 +74,8 @@ def write_records(
 def model_card(card: Card, history: History, summary: Mapping[str, Any]) -> str:
     """The README of a published network."""
     base, made = card.base, card.triplets.table().spec
-    origin = str(made["generator"]["model"]) if "imported" in made else "generated"
+    ours = made["producer"].startswith("cirflow/triplets/")
+    origin = "generated" if ours else str(made["generator"]["model"])
     training = card.groups["training"]
     keep = "" if training is None else f" ({training.model_dump()['keep']})"
     lines = [
@@ -91,7 +92,7 @@ def model_card(card: Card, history: History, summary: Mapping[str, Any]) -> str:
         f"{card.triplets.count:,} pairs), {origin} |",
         f"| collections | {', '.join(card.triplets.collections)} |",
         f"| held out | {summary['validation_triplets']:,} triplets without an image of the "
-        "others; no benchmark was used |",
+        "others; no split of a benchmark that is evaluated was used |",
         f"| left out | {summary['skipped_triplets']:,} triplets with unreadable images |",
         f"| weights of step | {summary['step']:,} of {summary['steps']:,}{keep} |",
         *(f"| {name.replace('_', ' ')} | {value} |" for name, value in card.notes.items()),
