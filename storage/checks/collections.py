@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -28,8 +29,9 @@ from storage.collections.recovery import derived_keys, listing_keys
 from storage.collections.writer import read_container
 from storage.locations.damage import DamagedFile, put_aside
 from storage.locations.location import Location
-from storage.tables.table import CorruptPart, SpecConflict, load_table
+from storage.tables.table import SPEC_KEY, CorruptPart, SpecConflict, load_table
 
+_LISTING = re.compile(rf"listings/{SPEC_KEY.pattern}\.parquet")
 INGEST = "ingest its source again"
 _NOT_TO_JUDGE = (CorruptPart, SpecConflict, FileNotFoundError)
 """Faults of the tables below a collection, which have findings of their own."""
@@ -44,7 +46,7 @@ def check_collections(listed: Listed, found: Findings) -> None:
         folder, _, name = path.rpartition("/")
         if ASIDE.fullmatch(name):
             found.left_over["put aside"] = found.left_over.get("put aside", 0) + 1
-        elif folder in kinds and name.endswith(".parquet" if folder == "listings" else ".json"):
+        elif _LISTING.fullmatch(path) or (folder in kinds and name.endswith(".json")):
             kinds[folder].append(entry.path)
         elif folder.startswith("containers/") and name.endswith(".json"):
             with going_on(found, entry.path):

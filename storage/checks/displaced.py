@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from storage.checks.findings import Fault
 from storage.locations import manifest
@@ -27,20 +27,24 @@ def home_of(path: str, data: bytes) -> str:
 
 
 def displaced(
-    location: Location, path: str, data: bytes, records: Sequence[Record]
+    location: Location, path: str, records: Mapping[str, Sequence[Record]]
 ) -> Fault | None:
     """A part that is whole and of another folder, where it is missing; None for any other.
 
     Args:
         location: The root.
         path: Where the part lies.
-        data: Its content.
-        records: Those of the path that its footer names.
+        records: Of all published files, by their paths.
+
+    Raises:
+        FileNotFoundError: it is gone.
     """
+    data = location.read_bytes(path)
     home = home_of(path, data)
     if home in ("", path) or location.exists(home):
         return None
-    if Record.of(home, data) not in records if records else not _is_whole(location, home, data):
+    known = records.get(home)
+    if not (Record.of(home, data) in known if known else _is_whole(location, home, data)):
         return None
     repair = f"it is moved back to {home.rpartition('/')[0]}"
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from storage.checks.checkpoints import check_checkpoints
 from storage.checks.collections import check_collections
-from storage.checks.findings import Fault, Findings, Listed
+from storage.checks.displaced import displaced
+from storage.checks.findings import Fault, Findings, Listed, going_on
 from storage.checks.tables import ASIDE, check_marks, check_records, check_tables
 from storage.locations import manifest
 from storage.locations.damage import put_aside
@@ -14,9 +16,15 @@ from storage.locations.entries import STAGING
 from storage.locations.local_files import CLOSED
 from storage.locations.location import Entry, Location
 from storage.tables.schemas import TABLES
-from storage.tables.table import SPEC_KEY
+from storage.tables.table import PART_FILE, SPEC_KEY
 
 _OURS = {*TABLES, "collections", "begun", "checkpoints", "training", manifest.FOLDER, "probe"}
+_FOLDER = re.compile(
+    rf"[^/]+|({'|'.join(TABLES)})/{SPEC_KEY.pattern}|{manifest.FOLDER}/[^.]+"
+    r"|collections/(copies|places|listings|containers|containers/[^/.]+)"
+    r"|(begun|checkpoints|training)/[^/.]+(/[^/.]+)?"
+)
+"""Paths of folders: a file in such a place keeps others from being written."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,14 @@ def check_root(location: Location) -> Findings:
             found.others.append(entry.path)
         elif top == "probe":
             found.left_over["probes"] = found.left_over.get("probes", 0) + 1
+    found.others, others = [], found.others
+    for path in others:
+        moved = None
+        if path.partition("/")[0] in _OURS and PART_FILE.fullmatch(path.rpartition("/")[2]):
+            with going_on(found, path):
+                moved = displaced(location, path, records)
+        found.others += [] if moved else [path]
+        found.faults += [moved] if moved else []
     staged = len(location.staged())
     if staged:
         found.left_over["staged"] = found.left_over.get("staged", 0) + staged
@@ -62,14 +78,13 @@ def check_root(location: Location) -> Findings:
 
 def _odd(entry: Entry) -> str:
     """What is wrong with the place of an entry of ours, whatever its content; mostly nothing."""
-    top, *below = entry.path.split("/")
+    top = entry.path.partition("/")[0]
     if top not in _OURS and top != STAGING:
         return ""
     if entry.odd:
         said = f"it is {entry.odd}" if entry.odd == CLOSED else f"it is not a file but {entry.odd}"
         return "" if ASIDE.fullmatch(entry.path) else said
-    folder = not below or (top in TABLES and len(below) == 1 and SPEC_KEY.fullmatch(below[0]))
-    return "it is a file where a folder belongs" if folder else ""
+    return "it is a file where a folder belongs" if _FOLDER.fullmatch(entry.path) else ""
 
 
 def _out_of_place(location: Location, path: str, what: str) -> Fault:
@@ -85,30 +100,29 @@ def _out_of_place(location: Location, path: str, what: str) -> Fault:
 
 
 def repair_root(location: Location) -> tuple[list[Mended], Findings]:
-    """Mend what was found and check again, until a check finds nothing that was not found before.
+    """Mend what was found and check again, until a check finds nothing more that can be mended.
 
-    Mending one file may show the fault of another, which could not be read without it.
+    Mending one file may show the fault of another, which could not be read without it, or make way
+    for a mending that failed before, or for a better one.
 
     Returns:
         What was done, and the last findings: their faults are those that only a run can mend.
     """
-    done: list[Mended] = []
-    seen: set[tuple[str, str]] = set()
+    done: dict[tuple[str, ...], Mended] = {}
+    failed: dict[tuple[str, ...], Mended] = {}
     while True:
-        found = check_root(location)
-        new = [fault for fault in found.faults if (fault.path, fault.what) not in seen]
-        for fault in new:
-            seen.add((fault.path, fault.what))
-            done.append(Mended(fault, _mended(fault)))
-        if not new:
+        found, before = check_root(location), len(done)
+        for fault in found.faults:
+            key = fault.path, fault.what, fault.repair
+            if key in done:
+                continue
+            try:
+                done[key] = Mended(fault, fault.mend())
+                failed.pop(key, None)
+            except (ValueError, OSError) as error:
+                failed[key] = Mended(fault, f"not mended: {error}")
+        if len(done) == before:
             break
     for path in found.unrecorded:
         manifest.record(location, path, location.read_bytes(path))
-    return done, found
-
-
-def _mended(fault: Fault) -> str:
-    try:
-        return fault.mend()
-    except (ValueError, OSError) as error:
-        return f"not mended: {error}"
+    return [*done.values(), *failed.values()], found

@@ -42,7 +42,7 @@ def check_tables(listed: Listed, records: Mapping[str, list[Record]], found: Fin
             if SPEC_KEY.fullmatch(spec_key):
                 folders.setdefault((name, spec_key), {})[file] = entry
             else:
-                _check_other(listed.location, entry.path, records, found)
+                found.others.append(entry.path)
     for (name, spec_key), files in folders.items():
         found.tables += 1
         _check_table(listed.location, name, spec_key, files, records, found)
@@ -78,7 +78,7 @@ def _check_table(
             kind = "receipts of an earlier version"
             found.left_over[kind] = found.left_over.get(kind, 0) + 1
         elif not PART_FILE.fullmatch(file) and file != "spec.json":
-            _check_other(location, entry.path, records, found)
+            found.others.append(entry.path)
     found.files += len(parts) + ("spec.json" in files)
     table = None if spec is None else Table(location, table_schema(name, spec), spec_key, spec)
     survey = Survey(f"{name}/{spec_key}", tuple(parts), frozenset(e.path for e in files.values()))
@@ -91,29 +91,10 @@ def _check_table(
             judge = functools.partial(_part_fault, table, entry.path, records.get(entry.path, []))
             what = fault_in(location, entry.path, judge)
             if what:
-                moved = _displaced(location, entry.path, records)
+                moved = displaced(location, entry.path, records)
                 found.faults.append(moved or _broken_part(location, name, entry.path, what))
             elif entry.path not in records:
                 found.unrecorded.append(entry.path)
-
-
-def _check_other(
-    location: Location, path: str, records: Mapping[str, list[Record]], found: Findings
-) -> None:
-    """A file that has no place here may be a part of a folder that was moved or renamed."""
-    moved = None
-    if PART_FILE.fullmatch(path.rpartition("/")[2]):
-        with going_on(found, path):
-            moved = _displaced(location, path, records)
-    if moved is None:
-        found.others.append(path)
-    else:
-        found.faults.append(moved)
-
-
-def _displaced(location: Location, path: str, records: Mapping[str, list[Record]]) -> Fault | None:
-    data = location.read_bytes(path)
-    return displaced(location, path, data, records.get(home_of(path, data), []))
 
 
 def _part_fault(table: Table | None, path: str, records: Sequence[Record], data: bytes) -> str:

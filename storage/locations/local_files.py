@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from storage.locations.entries import STAGING, Entry
 
-FILES = (".json", ".parquet", ".safetensors")
-"""Ends of names that only files have: a folder of such a name stands where a file belongs."""
+FILES = re.compile(r".+(\.json|\.parquet|\.safetensors|\.\d+-[0-9a-f]{32})")
+"""Names that only files have (the last are records of the manifest): a folder of such a name stands
+where a file belongs."""
 
 
 A_FOLDER = "a folder"
@@ -83,7 +85,7 @@ def _below(root: Path, folder: Path, above: frozenset[tuple[int, int]]) -> Itera
             same = status.st_dev, status.st_ino
             if path == STAGING or same in above:  # a link that leads upwards
                 continue
-            if name.endswith(FILES):
+            if FILES.fullmatch(name):
                 yield entry
             else:
                 yield from _below(root, file, above | {same})

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from storage.checks.root import check_root, repair_root
+from storage.collections.collection import Collection, ingest
 from storage.locations import manifest
 from storage.locations.location import Location
 from storage.tables.table import Table
@@ -97,3 +98,51 @@ def test_a_damaged_part_does_not_come_back(tmp_path: Path) -> None:
     assert not location.exists(lost)
     assert lost not in manifest.read_records(location.list("manifest"))
     assert table.plan(KEYS, 4).todo == 4
+
+
+ONTO = (
+    ("captions/{key}/spec.json", "manifest/captions"),
+    ("captions/{key}/spec.json", "manifest/captions/{key}"),
+    ("captions/{key}", "manifest/captions/{key}/{record}"),
+    ("captions/{key}/{part}", "collections/listings"),
+    ("captions/{key}/{part}", "collections/places"),
+    ("captions/{key}/{part}", "collections/copies"),
+    ("captions/{key}/{part}", "collections/listings/{part}"),
+    ("captions/{key}/{part}", "begun/captions"),
+    ("captions/{key}/{part}", "captions/{key}/spec.json"),
+    ("collections/listings/{listing}", "sources/{sources}/spec.json"),
+)
+
+
+@pytest.mark.parametrize(("one", "other"), ONTO)
+def test_a_path_moved_onto_another_needs_one_round(
+    tmp_path: Path, source: Path, one: str, other: str
+) -> None:
+    root = tmp_path / "root"
+    location = Location(str(root))
+    ingest(location, source, "pets")
+    table = fill(location)
+    pets = Collection.open(location, "pets")
+    before = table.read(), pets.rows()
+    part = table.parts()[0].path
+    names = {
+        "key": table.spec_key,
+        "part": Path(part).name,
+        "record": Path(manifest.Record.of(part, location.read_bytes(part)).place).name,
+        "listing": f"{pets.listing}.parquet",
+        "sources": next((root / "sources").iterdir()).name,
+    }
+    here, there = root / one.format(**names), root / other.format(**names)
+    if there.is_dir():
+        shutil.rmtree(there)
+    there.unlink(missing_ok=True)
+    there.parent.mkdir(parents=True, exist_ok=True)
+    here.rename(there)
+    assert check_root(location).faults
+    _, left = repair_root(location)
+    assert left.faults == []
+    found = check_root(location)
+    assert (found.faults, found.unrecorded) == ([], [])
+    assert repair_root(location)[0] == []
+    assert fill(location).read().equals(before[0])
+    assert Collection.open(location, "pets").rows().equals(before[1])
