@@ -32,6 +32,7 @@ def train_composed(asked: ComposedRequest) -> dict[str, Any]:
         asked.network,
         asked.training,
         asked.not_zero_shot,
+        asked.start,
     )
     return train_once(
         f"train {asked.system.title}",

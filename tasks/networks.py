@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from models.composed.checkpoint import LoadedComposed
     from models.composed.encoder import ComposedEncoder
+    from models.composed.network import ComposedNetwork
     from models.instructcir.checkpoint import LoadedNetwork
     from models.instructcir.encoder import ReformulationEncoder
     from models.instructcir.training_settings import Branch
@@ -219,6 +220,18 @@ def _composed(settings: ReformulationSettings) -> ComposedEncoder:
         settings.dtype,
         settings.batch_size,
     )
+
+
+def network_config(checkpoint: str) -> dict[str, Any]:
+    """The configuration in a network's folder."""
+    return read_config(_folder(checkpoint))
+
+
+def load_composed_network(checkpoint: str) -> ComposedNetwork:
+    """A composed query encoder of one's own, in fp32 on the CPU: it may be changed."""
+    from models.composed.checkpoint import load_composed
+
+    return load_composed(_folder(checkpoint)).network
 
 
 @functools.lru_cache(maxsize=1)

@@ -15,6 +15,7 @@ from models.composed.registry import system as system_named
 from models.composed.systems import ComposedSystem
 from models.settings import Settings
 from models.training.settings import ComposedTraining
+from tasks.networks import network_facts
 from tasks.settings import Profile
 from tasks.training.run_settings import RunSettings
 
@@ -36,6 +37,7 @@ class ComposedRequest:
         training: Of the training.
         run: Hardware and pace.
         not_zero_shot: Why its results must not be called zero-shot; empty where they may be.
+        start: Folder of the trained network that this one starts from; empty: the backbone.
         notes: Further facts for the model card.
     """
 
@@ -46,6 +48,7 @@ class ComposedRequest:
     training: ComposedTraining
     run: RunSettings
     not_zero_shot: str
+    start: str
     notes: Values
 
 
@@ -61,6 +64,7 @@ def train_composed(
     training: Annotated[Values, Group(ComposedTraining, "training")] = DEFAULTS,
     run: Annotated[Values, Group(RunSettings, "run", ("devices",))] = DEFAULTS,
     not_zero_shot: str = "",
+    start: str = "",
     notes: Values | None = None,
 ) -> ComposedRequest:
     """Train a composed query encoder (TransAgg, CoVR, ...) on triplets, and publish it.
@@ -80,6 +84,8 @@ def train_composed(
         run: Hardware and pace, e.g. {"strategy": "fsdp", "workers": 8, "cache_mb": 8192}.
         not_zero_shot: Why results must be labelled, where the triplets owe something to a
             benchmark's annotations. A train split and a tuned rewriter bring the label themselves.
+        start: Folder of the trained network that the system starts from, where its training has
+            stages; clip4cir starts from one of clip4cir-sum.
         notes: Further facts for the model card, by name.
     """
     record = system_named(system)
@@ -92,6 +98,7 @@ def train_composed(
     require_backbone(chosen)
     found = triplet_set_of(triplets, chosen)
     require_root(chosen)
+    _require_start(record, start)
     return ComposedRequest(
         profile=chosen,
         system=record,
@@ -100,5 +107,22 @@ def train_composed(
         training=chosen_training,
         run=chosen_run,
         not_zero_shot=not_zero_shot,
+        start=start,
         notes=notes or {},
     )
+
+
+def _require_start(record: ComposedSystem, start: str) -> None:
+    """Refuse a start that is missing, not needed, or another system's."""
+    wanted = record.starts_from
+    if not wanted:
+        if start:
+            raise ValueError(f"{record.title} starts from the backbone; leave `start` out")
+        return
+    if not start:
+        raise ValueError(
+            f"{record.title} starts from a trained network: train {wanted} first (cirflow run "
+            f"train-composed --set system={wanted}), and give its folder as `start`"
+        )
+    if (found := network_facts(start).system) != wanted:
+        raise ValueError(f"{start} is a network of {found}; {record.title} starts from {wanted}")

@@ -30,10 +30,13 @@ class ComposedNetwork(Trainable):
     Attributes:
         preprocess: From pictures to pixels.
         scale: 1 / temperature of the loss.
+        frozen_towers: Whether nothing is trained before images and texts are vectors, so that these
+            are made once; the network is then a `frozen_vectors.FrozenTowers`.
     """
 
     preprocess: ImagePreprocess
     scale: float = 100.0
+    frozen_towers: bool = False
 
     @property
     @abstractmethod

@@ -10,7 +10,7 @@ from typing import Final
 from models.composed.systems import ComposedSystem
 from models.spelling import unknown
 
-NAMES: Final[tuple[str, ...]] = ("covr", "case")
+NAMES: Final[tuple[str, ...]] = ("covr", "case", "transagg", "clip4cir_sum", "clip4cir")
 """Files in `models/composed`: each has a SYSTEM."""
 
 SYSTEMS: Final[Mapping[str, ComposedSystem]] = MappingProxyType(

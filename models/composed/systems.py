@@ -23,7 +23,10 @@ class ComposedSystem:
         name: On the command line, in profiles and folders.
         title: In words.
         settings: Of the network and its loss.
-        build: A new network on a backbone: (backbone, settings, seed).
+        build: A new network on a backbone: (backbone, settings, seed); None where it starts from
+            another system.
+        continued: A new network on a trained one of `starts_from`, which it takes over: (network,
+            settings, seed).
         rebuild: A network without weights from its `architecture` and the folder of its files.
         published: A network from a published checkpoint: (file or folder, settings); it raises
             CheckpointError for every missing, unknown or misshapen weight. None: no such form.
@@ -34,8 +37,9 @@ class ComposedSystem:
     name: str
     title: str
     settings: type[Settings]
-    build: Callable[[EncoderSpec, Any, int], ComposedNetwork]
     rebuild: Callable[[Mapping[str, Any], Path], ComposedNetwork]
+    build: Callable[[EncoderSpec, Any, int], ComposedNetwork] | None = None
+    continued: Callable[[Any, Any, int], ComposedNetwork] | None = None
     published: Callable[[Path, Any], ComposedNetwork] | None = None
     training: ComposedTraining = field(default_factory=ComposedTraining)
     starts_from: str = ""

@@ -27,6 +27,8 @@ NAMES: Final = (
     "cvsi_ablations",
     "instructpix2pix",
     "early_fusion",
+    "transagg",
+    "clip4cir",
     "elsewhere",
 )
 """Files in `models/retrieval/systems`: each has METHODS, and FEATURES (of queries) and GALLERY (of

@@ -159,6 +159,8 @@ class SystemModule(TrainedModule):
         """Prepare a run of a network as built, on the CPU; see `TrainedModule`."""
         super().__init__(settings, total_steps, preprocess)
         self.network = network.train()
+        if settings.gradient_checkpointing:
+            network.set_gradient_checkpointing(True)
 
     def configure_model(self) -> None:
         """Share the weights out over the devices where the strategy says so."""

@@ -79,6 +79,18 @@ class Trainable(nn.Module, ABC):
         """The trained parameters; all are new where a network does not say otherwise."""
         return parameter_groups(self, lambda name: True)
 
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Keep only the blocks' inputs for the backward pass.
+
+        Raises:
+            ValueError: The network has no such blocks.
+        """
+        if enabled:
+            raise ValueError(
+                f"{type(self).__name__} has no blocks whose activations could be recomputed; "
+                "leave training.gradient_checkpointing false"
+            )
+
     def after_step(self, step: int, total: int) -> None:
         """Called after optimiser step `step` (from 1) of `total`: averages, bounds."""
 

@@ -9,7 +9,13 @@ import torch
 from models.encoders.preprocess import ImagePreprocess
 from models.training.batches import Batch, TrainingData
 from models.training.settings import TripletTraining
-from models.training.triplet_batches import Pictures, TripletBatches, TripletRows, stacked
+from models.training.triplet_batches import (
+    Pictures,
+    Tokenised,
+    TripletBatches,
+    TripletRows,
+    stacked,
+)
 
 
 class TripletData(TrainingData):
@@ -65,6 +71,20 @@ class TripletData(TrainingData):
         self._pictures = pictures
         self._still = still
         self.workers = workers
+
+    def on(self, pictures: Pictures, tokenised: Tokenised) -> TripletData:
+        """The same triplets with other things in the place of pictures and token ids."""
+        return TripletData(
+            TripletRows(self.training.triplets, tokenised),
+            TripletRows(self.validation.triplets, tokenised),
+            self.settings,
+            preprocess=self._preprocess,
+            pictures=pictures,
+            still=pictures,
+            workers=self.workers,
+            left_out=self.left_out,
+            skipped=self.skipped,
+        )
 
     @property
     def count(self) -> int:

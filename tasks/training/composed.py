@@ -15,7 +15,12 @@ from models.settings import Settings
 from models.training.settings import ComposedTraining
 from storage.locations.location import Location
 from tasks.engines import encoder_fingerprint
-from tasks.networks import why_not_zero_shot
+from tasks.networks import (
+    load_composed_network,
+    network_config,
+    network_facts,
+    why_not_zero_shot,
+)
 from tasks.training.card import Card, summary_of, write_records
 from tasks.training.curve_artifacts import show_curves
 from tasks.training.fitting import train_once_in_folder
@@ -71,6 +76,7 @@ class ComposedJob(LightningJob):
         choices: Settings,
         training: ComposedTraining,
         not_zero_shot: str = "",
+        start: str = "",
     ) -> ComposedJob:
         """A job on triplets as they are now.
 
@@ -79,7 +85,9 @@ class ComposedJob(LightningJob):
         """
         backbone = encoder.changed(preprocess="clip", dtype="fp32", device="cpu")
         plain = choices.model_dump(mode="json")
-        job = cls(root, name, triplets, "", backbone, plain, training, "", not_zero_shot)
+        if start:
+            not_zero_shot = not_zero_shot or network_facts(start).zero_shot_reason
+        job = cls(root, name, triplets, "", backbone, plain, training, start, not_zero_shot)
         split = job.split()
         job.training.steps_of(len(split.training))
         return replace(job, content=split.content)
@@ -105,12 +113,26 @@ class ComposedJob(LightningJob):
         return {
             "producer": PRODUCER,
             "system": self.system,
-            "encoder": dict(encoder_fingerprint(self.encoder)),
+            **self._origin,
             "triplets": self.content,
             "settings": self.own_settings.model_dump(mode="json"),
             "training": self.training.model_dump(mode="json"),
             **({"not_zero_shot": self.not_zero_shot} if self.not_zero_shot else {}),
         }
+
+    @property
+    def _origin(self) -> dict[str, Any]:
+        """What training starts from: the backbone, or another system's network."""
+        if not self.start:
+            return {"encoder": dict(encoder_fingerprint(self.encoder))}
+        return {"start": dict(network_facts(self.start).identity)}
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """Identity of the backbone below everything."""
+        if not self.start:
+            return dict(encoder_fingerprint(self.encoder))
+        return dict(network_config(self.start)["base"])
 
     def split(self) -> TripletSplit:
         """Training and validation triplets.
@@ -125,14 +147,24 @@ class ComposedJob(LightningJob):
         return len(self.split().training)
 
     def new_network(self) -> ComposedNetwork:
-        """The network on its backbone."""
-        return self.record.build(self.encoder, self.own_settings, self.training.seed)
+        """The network on its backbone, or on the network that it starts from."""
+        record = self.record
+        if record.continued is not None and self.start:
+            start = load_composed_network(self.start)
+            return record.continued(start, self.own_settings, self.training.seed)
+        if record.build is None:
+            raise ValueError(
+                f"{record.title} starts from a trained {record.starts_from}; give its folder"
+            )
+        return record.build(self.encoder, self.own_settings, self.training.seed)
 
     def load_data(self, run: RunSettings, network: ComposedNetwork) -> TripletData:
         """The triplets with their images."""
+        from models.composed.frozen_vectors import on_vectors
+        from models.devices import pick_device
         from tasks.training.data import load_triplets
 
-        return load_triplets(
+        data = load_triplets(
             self.split(),
             self.triplets,
             preprocess=network.preprocess,
@@ -140,6 +172,10 @@ class ComposedJob(LightningJob):
             settings=self.training,
             run=run,
         )
+        crops = self.training.augmentation == "random_resized_crop"
+        if crops or not network.frozen_towers:
+            return data
+        return on_vectors(data, network, pick_device("cpu" if run.accelerator == "cpu" else "auto"))
 
     def module(self, network: ComposedNetwork, steps: int) -> SystemModule:
         """The network in training."""
@@ -204,7 +240,7 @@ def _publish(
             job.system,
             network,
             job.own_settings,
-            base=job.spec["encoder"],
+            base=job.base,
             provenance=provenance,
             dtype=job.training.saved_as,
         )
@@ -212,7 +248,7 @@ def _publish(
             title=title,
             purpose="Embeds a reference image and a modification text into one vector; the "
             "nearest gallery vector is the answer.",
-            base=job.spec["encoder"],
+            base=job.base,
             triplets=job.triplets,
             groups={"settings": job.own_settings, "training": job.training},
             notes=notes,

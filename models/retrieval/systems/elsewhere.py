@@ -28,22 +28,6 @@ def published_only() -> list[Method]:
             "its 18M training triplets and checkpoint for this table are not public",
         ),
         (
-            "transagg",
-            "TransAgg",
-            "TransAgg, BMVC 2023",
-            "Transformer over text and image tokens.",
-            "not_implemented",
-            "its checkpoint depends on a masking defect of its training code",
-        ),
-        (
-            "clip4cir",
-            "CLIP4CIR",
-            "CLIP4CIR, CVPRW 2022",
-            "Fine-tuned CLIP and a combiner.",
-            "numbers_only",
-            fusion,
-        ),
-        (
             "blip4cir-bi",
             "BLIP4CIR+Bi",
             "BLIP4CIR+Bi, WACV 2024",
