@@ -124,6 +124,9 @@ MISTAKES: Final = (
     Mistake("run train-mapping --set captions=none.txt", ("none.txt: no such file",)),
     Mistake("run train-mapping --set captions=latin.txt --set steps=many", ("steps", "integer")),
     Mistake(
+        "run train-composed --set system=covrr --set triplets=t.json", ("did you mean 'covr'",)
+    ),
+    Mistake(
         "run train-reformulation --set triplets=triplts.json",
         ("triplts.json: no such file", "generate-triplets"),
     ),

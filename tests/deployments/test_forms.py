@@ -28,6 +28,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "embed-gallery": {"collection": "photos"},
     "generate-triplets": {"collections": ["photos"], "count": 9},
     "train-reformulation": TRIPLETS,
+    "train-composed": {**TRIPLETS, "system": "covr"},
     "score-benchmark": CIRR,
     "rerun-backbone": RERUN,
     "evaluate-matrix": MATRIX,

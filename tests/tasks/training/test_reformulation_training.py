@@ -550,7 +550,7 @@ def test_settings_and_triplets_that_cannot_be_trained(tmp_path: Path, triplets: 
     ):
         with pytest.raises(ValueError, match=message):
             job_at(tmp_path, triplets, **changes)
-    with pytest.raises(ValueError, match="generate"):
+    with pytest.raises(ValueError, match="bring more"):
         reformulation_job(
             str(tmp_path), triplets.first(2), job_at(tmp_path, triplets).encoder, groups_of({})
         )
