@@ -1,6 +1,6 @@
 """A process that forks trainings, so that a test can kill many of them cheaply.
 
-Run as ``python -m tests.fakes.reformulation_runs JOB_JSON LOG``; it obeys the commands of
+Run as ``python -m tests.fakes.reformulation_runs JOB_JSON LOG KIND``; it obeys the commands of
 `tests.fakes.caption_backfill`, where a shard is a step: each appends a line to LOG. A training
 is the job at the command's root, from its last saved state to its published end.
 """
@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from tasks.training import instructcir as reformulation_training
+from tasks.training.composed import ComposedJob, train_composed_network
 from tasks.training.job import ReformulationJob
 from tasks.training.run_settings import RunSettings
 from tasks.training.shown_progress import ShownProgress
@@ -22,9 +25,17 @@ from tests.fakes.caption_backfill import serve
 RUN = RunSettings(accelerator="cpu", save_steps=3, log_steps=1, loggers=())
 
 
-def main(job_json: str, log: str) -> None:
+KINDS: dict[str, tuple[type[Any], Callable[..., object]]] = {
+    ReformulationJob.KIND: (ReformulationJob, reformulation_training._train_and_publish),
+    ComposedJob.KIND: (ComposedJob, train_composed_network.fn),
+}
+"""Kind of a job -> its type, and what trains and publishes it."""
+
+
+def main(job_json: str, log: str, kind: str) -> None:
     """Train on command."""
-    job = TypeAdapter(ReformulationJob).validate_json(job_json)
+    job_type, train_and_publish = KINDS[kind]
+    job = TypeAdapter(job_type).validate_json(job_json)
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     # Whatever is imported late is imported here, once for all forks.
     import tasks.training.launcher  # noqa: F401
@@ -35,7 +46,7 @@ def main(job_json: str, log: str) -> None:
     ShownProgress.report = report  # type: ignore[method-assign]
 
     def train(root: str) -> None:
-        reformulation_training._train_and_publish(replace(job, root=root), RUN, {})
+        train_and_publish(replace(job, root=root), RUN, {})
 
     serve(train, log)
 

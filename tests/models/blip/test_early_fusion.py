@@ -159,6 +159,14 @@ def test_another_vocabulary_is_refused(tmp_path: Path) -> None:
         published_covr(path, CovrSettings(), head_width=HEAD_WIDTH)
 
 
+def test_covr_takes_the_reference_out_on_every_benchmark() -> None:
+    from models.retrieval.methods import METHODS
+
+    assert METHODS["covr"].settings.excludes_reference(own_rule=False)
+    assert not METHODS["case"].settings.excludes_reference(own_rule=False)
+    assert METHODS["case"].settings.excludes_reference(own_rule=True)
+
+
 def batch_of(network: Any) -> dict[str, torch.Tensor]:
     import torch
 

@@ -1,0 +1,86 @@
+"""Trainings of CoVR and of the CASE-style system on a small CLIP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from models.encoders.spec import EncoderSpec
+from tests.fakes.killed_trainings import assert_kills_change_nothing
+from tests.fakes.small_clip import write_small_clip
+
+if TYPE_CHECKING:
+    from tasks.training.composed import ComposedJob
+    from tasks.training.triplet_sets import TripletSet
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TRAINING: dict[str, Any] = {
+    "batch_size": 8,
+    "validation": 5,
+    "validate_every": 4,
+    "new_learning_rate": 3e-3,
+    "seed": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> EncoderSpec:
+    folder = tmp_path_factory.mktemp("clip")
+    merges = ["r e", "re d</w>", "b l", "a d"]
+    return EncoderSpec(name=str(write_small_clip(folder, {"layers": 2}, merges)), device="cpu")
+
+
+def job_of(name: str, root: Path, triplets: TripletSet, clip: EncoderSpec, steps: int) -> Any:
+    from models.composed.registry import system
+    from tasks.training.composed import ComposedJob
+
+    record = system(name)
+    own = record.settings(text_layers=1)
+    training = record.training.changed(**TRAINING, max_steps=steps)
+    return ComposedJob.of(str(root), name, triplets, clip, own, training)
+
+
+def trained(job: ComposedJob) -> Path:
+    from tasks.training.composed import train_composed_network
+    from tasks.training.run_settings import RunSettings
+
+    run = RunSettings(accelerator="cpu", loggers=(), save_steps=5, log_steps=1)
+    train_composed_network.fn(job, run, {})
+    return Path(job.root, job.folder)
+
+
+def test_training_changes_the_text_side_alone(
+    tmp_path: Path, triplets: TripletSet, clip: EncoderSpec
+) -> None:
+    """The published folder: CLIP's image side to the bit, new words, a moved temperature."""
+    import polars as pl
+    import torch
+
+    from models.composed.checkpoint import load_composed
+    from models.encoders.loading import load_encoder
+
+    folder = trained(job_of("case", tmp_path, triplets, clip, 4))
+    found = load_composed(folder)
+    own = load_encoder(clip.changed(preprocess="clip")).model
+    start = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(found.network.target(start), own.encode_image(start), atol=1e-5)
+    words = found.network.state_dict()["towers.text_encoder.embeddings.word_embeddings.weight"]
+    assert not torch.equal(words[: len(own.token_embedding.weight)], own.token_embedding.weight)
+    curve = pl.read_csv(folder / "curves.csv")
+    assert curve["loss"].is_finite().all()
+    assert curve["temperature"].n_unique() > 1
+    assert found.provenance["zero_shot"] is True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["covr", "case"])
+def test_killed_at_random_moments_and_resumed(
+    name: str, tmp_path: Path, triplets: TripletSet, clip: EncoderSpec
+) -> None:
+    """SIGKILL while steps, validations, saves and publishing run; the end is always the same."""
+    job = job_of(name, tmp_path, triplets, clip, 16)
+    assert_kills_change_nothing(job, tmp_path, steps=16, kills=5, longest=4)
