@@ -1,4 +1,4 @@
-"""Train a LinCIR mapping network: from captions alone, for any backbone."""
+"""Train a mapping network for any backbone: from captions (LinCIR), or from images."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from prefect import flow
 
 from flows.requests import train_mapping as requests
 from flows.requests.prepared import prepared_by
-from flows.running import train_once
+from flows.running import RunLog, run_stages, train_once
 from models.textual_inversion.settings import PRESETS, LinCirConfig, WordMasking
-from tasks.planner import caption_stage
+from tasks.planner import caption_stage, image_stage, token_stage, word_stages
 from tasks.redacted import redacting
 from tasks.settings import Profile
 from tasks.training.caption_files import read_captions
+from tasks.training.inversion import InversionJob, train_inversion
 from tasks.training.mapping import (
     Captions,
     MappingJob,
@@ -34,11 +35,42 @@ from tasks.training.mapping import (
 @redacting
 @prepared_by(requests.train_mapping)
 def train_mapping(asked: requests.MappingRequest) -> dict[str, Any]:
-    """Train on the captions of a file or of a collection."""
+    """Train on captions of a file or of a collection, or on the images of a collection."""
+    if asked.inversion is not None:
+        return _train_on_images(asked.profile, asked.collection, asked.inversion)
     texts = asked.captions
     if texts is None:
         texts = cached_captions(caption_stage(asked.profile, asked.collection))
     return _train(asked.profile, texts, asked.config, asked.words)
+
+
+def _train_on_images(
+    profile: Profile, collection: str, asked: requests.InversionRequest
+) -> dict[str, Any]:
+    """Make features, and tokens and words where the system reads them; then train."""
+    images = image_stage(profile, collection, asked.system.name)
+    encoder = images.encoder.changed(dtype="fp32")
+    tokens = token_stage(profile, images) if asked.system.tokens else None
+    vectors, written = word_stages(profile, encoder) if asked.system.words else (None, None)
+    stages = [stage for stage in (images, tokens, vectors, written) if stage is not None]
+    log = RunLog()
+    run_stages(stages, log, profile.allow_gaps)
+    job = InversionJob(
+        root=profile.root,
+        system=asked.system.name,
+        encoder=encoder.changed(device="cpu"),
+        images=images,
+        choices=asked.network.model_dump(mode="json"),
+        training=asked.training,
+        tokens=tokens,
+        vectors=vectors,
+        phrases=profile.inversion.phrases,
+        written=written,
+    ).pinned()
+    result = train_once(
+        f"train {asked.system.title}", train_inversion, job, sum(job.amounts()), asked.run
+    )
+    return result | {"stages": [report.as_json() for report in log.stages]}
 
 
 def train_mapping_for(profile: Profile, captions: str, steps: int) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
+from models.encoders.spec import EncoderSpec
 from models.imported_texts import ImportedCaptions
 from models.retrieval.features import COMPOSED
 from models.retrieval.method_records import AnyRecipe
@@ -138,26 +139,48 @@ def token_stage(profile: Profile, images: ImageFeatureStage) -> AnyTokens:
             imported=chosen.tokens,
         )
     encoder = images.encoder.changed(dtype="fp32")
-    written = None
-    if chosen.oti.phrase_weight and not chosen.phrases:
-        written = ConceptPhraseStage(
-            root=profile.root,
-            shard_size=size.tokens,
-            concepts=chosen.concepts,
-            generator=profile.generator,
-            writing=chosen.writing,
-        )
+    vectors, written = word_stages(profile, encoder)
     return OtiTokenStage(
         root=profile.root,
         shard_size=size.tokens,
         images=images,
         encoder=encoder,
         oti=chosen.oti,
-        vectors=ConceptVectorStage(
-            root=profile.root, shard_size=4_096, concepts=chosen.concepts, encoder=encoder
-        ),
+        vectors=vectors,
         phrases=chosen.phrases,
-        written=written,
+        written=written if chosen.oti.phrase_weight else None,
+    )
+
+
+def word_stages(
+    profile: Profile, encoder: EncoderSpec
+) -> tuple[ConceptVectorStage, ConceptPhraseStage | None]:
+    """Vectors of the profile's concepts, and their phrases where the text generator writes them."""
+    chosen, size = profile.inversion, profile.shards
+    vectors = ConceptVectorStage(
+        root=profile.root, shard_size=4_096, concepts=chosen.concepts, encoder=encoder
+    )
+    if chosen.phrases:
+        return vectors, None
+    written = ConceptPhraseStage(
+        root=profile.root,
+        shard_size=size.tokens,
+        concepts=chosen.concepts,
+        generator=profile.generator,
+        writing=chosen.writing,
+    )
+    return vectors, written
+
+
+def image_stage(profile: Profile, collection: str, method: str) -> ImageFeatureStage:
+    """Image features of a collection, prepared as a method's reference images are."""
+    own = profile.model_copy(update={"cvsi": settings_of(method, profile.cvsi)})
+    return ImageFeatureStage(
+        root=profile.root,
+        shard_size=profile.shards.features,
+        images=ImageSet(collection=collection),
+        encoder=own.query_encoder,
+        pictures=profile.pictures,
     )
 
 

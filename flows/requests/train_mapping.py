@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Final, Literal
 
-from flows.form_fields import Of
+from flows.form_fields import DEFAULTS, Group, Of, OneOf, Values
 from flows.forms import (
     PROFILE_CAPTIONING,
     PROFILE_CLIP,
@@ -17,13 +17,43 @@ from flows.forms import (
     with_choices,
 )
 from flows.profiles import resolve_profile
-from flows.requests.checks import require_backbone, require_collections, require_root
+from flows.requests.checks import (
+    require_backbone,
+    require_collections,
+    require_root,
+    require_words,
+)
+from models.settings import Settings
 from models.textual_inversion.keywords import require_extractor
+from models.textual_inversion.learner_settings import INVERSIONS, InversionSystem
 from models.textual_inversion.settings import PRESETS, LinCirConfig, WordMasking
+from models.training.settings import TrainingSettings
 from tasks.settings import Profile
 from tasks.training.caption_files import read_captions
+from tasks.training.run_settings import RunSettings
 
 TRAINING: Final = LinCirConfig()
+LINCIR: Final = "lincir"
+
+
+SYSTEM: Final = OneOf("system", (LINCIR, *INVERSIONS))
+
+
+@dataclass(frozen=True)
+class InversionRequest:
+    """How a network that learns from images is trained.
+
+    Attributes:
+        system: What is trained.
+        network: The system's own settings.
+        training: Of the training.
+        run: Hardware and pace.
+    """
+
+    system: InversionSystem
+    network: Settings
+    training: TrainingSettings
+    run: RunSettings
 
 
 @dataclass(frozen=True)
@@ -32,6 +62,7 @@ class MappingRequest:
 
     Attributes:
         profile: Backbone, and where the network is published.
+        inversion: A network that learns from images; None: LinCIR, which learns from captions.
         captions: Captions of a file; None: those of the collection.
         collection: Name of a captioned collection.
         config: Hyper-parameters.
@@ -43,6 +74,7 @@ class MappingRequest:
     collection: str
     config: LinCirConfig
     words: WordMasking
+    inversion: InversionRequest | None = None
 
 
 def train_mapping(
@@ -63,13 +95,23 @@ def train_mapping(
     weight_decay: Annotated[float, Of(LinCirConfig, "weight_decay")] = TRAINING.weight_decay,
     normalise_input: Annotated[bool, Of(LinCirConfig, "normalise_input")] = False,
     preset: Literal["cirflow", "lincir"] = "cirflow",
+    system: Annotated[str, SYSTEM] = LINCIR,
+    network: Values = DEFAULTS,
+    training: Annotated[Values, Group(TrainingSettings, "training")] = DEFAULTS,
+    run: Annotated[Values, Group(RunSettings, "run")] = DEFAULTS,
 ) -> MappingRequest:
     """Train a mapping network for a backbone and publish it.
 
-    Name its folder as `mapping.checkpoint` to use it. A stopped run resumes from its last
-    saved state; a finished one is reused.
+    LinCIR learns from captions, the other systems from the images of a collection. Name the
+    folder as `mapping.checkpoint` (LinCIR), `mapping.pic2word` or `mapping.searle` to use it. A
+    stopped run resumes from its last saved state; a finished one is reused.
 
     Args:
+        system: What is trained. searle distils tokens that SEARLE-OTI optimises first.
+        network: Other systems than lincir: the system's own settings by name.
+        training: Other systems than lincir: choices of training where they differ from the
+            published schedule, e.g. {"max_steps": 3000}.
+        run: Other systems than lincir: hardware and pace.
         captions: Text file (one caption a line) or Parquet file (column `caption`).
         collection: Instead of a file: use the cached captions of this collection.
         backbone: The CLIP whose text tower reads the pseudo tokens.
@@ -79,6 +121,33 @@ def train_mapping(
         preset: Keywords and masking where they are not set: cirflow (function_words, offsets), or
             lincir as the released code (spacy, substring). All else has its defaults in any case.
     """
+    if system != LINCIR:
+        given = {
+            "captions": captions != "",
+            "steps": steps != TRAINING.steps,
+            "batch_size": batch_size != TRAINING.batch_size,
+            "learning_rate": learning_rate != TRAINING.learning_rate,
+            "dropout": dropout != TRAINING.dropout,
+            "noise": noise != TRAINING.noise,
+            "seed": seed != TRAINING.seed,
+            "keywords": keywords != "preset",
+            "masking": masking != "preset",
+            "weight_decay": weight_decay != TRAINING.weight_decay,
+            "normalise_input": normalise_input,
+            "preset": preset != "cirflow",
+        }
+        if foreign := [name for name, is_given in given.items() if is_given]:
+            raise ValueError(
+                f"{', '.join(foreign)} belong to system=lincir; for {system} give collection=NAME, "
+                'and its choices as training={"max_steps": ...} and network={...}'
+            )
+        chosen = resolve_profile(profile, with_choices(settings, backbone, captioning))
+        return _inversion(chosen, INVERSIONS[system], collection, network, training, run)
+    if network or training or run:
+        raise ValueError(
+            "network, training and run belong to the systems that learn from images; LinCIR's "
+            "choices are steps, batch_size, learning_rate, ..."
+        )
     if bool(captions) == bool(collection):
         raise ValueError("give either captions=FILE or collection=NAME")
     words = PRESETS[preset]
@@ -104,3 +173,34 @@ def train_mapping(
     )
     texts = read_captions(captions) if captions else None
     return MappingRequest(chosen, texts, collection, config, words)
+
+
+def _inversion(
+    profile: Profile,
+    system: InversionSystem,
+    collection: str,
+    network: Values,
+    training: Values,
+    run: Values,
+) -> MappingRequest:
+    """A checked request for a network that learns from images."""
+    if not collection:
+        raise ValueError(f"{system.name} learns from images; give collection=NAME")
+    own = system.settings.given(network, "network")
+    given = TrainingSettings.given(training, "training").model_dump(exclude_unset=True)
+    chosen = system.training.changed(**given)
+    where = RunSettings.given(run, "run")
+    chosen.share(where.devices)
+    require_backbone(profile)
+    require_collections(profile.root, [collection])
+    require_root(profile)
+    if system.words:
+        if not profile.inversion.concepts:
+            raise ValueError(
+                f"{system.name} reads a vocabulary of concepts; set inversion.concepts=FILE"
+            )
+        require_words(profile.changed(inversion=profile.inversion.changed(tokens="")))
+    if system.tokens and profile.inversion.tokens:
+        require_words(profile)
+    asked = InversionRequest(system, own, chosen, where)
+    return MappingRequest(profile, None, collection, TRAINING, PRESETS["cirflow"], asked)

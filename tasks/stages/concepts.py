@@ -5,7 +5,7 @@ Rows are keyed by concept, so that a vocabulary that grows is a backfill.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ import pyarrow as pa
 from models.encoders.spec import EncoderSpec
 from models.prompts.library import load_prompt
 from models.protocols import TextReply, require_engine
-from models.textual_inversion.concepts import read_concepts
+from models.textual_inversion.concepts import read_concepts, read_phrases
 from models.textual_inversion.phrases import (
     PLACEHOLDERS,
     PhraseSettings,
@@ -138,3 +138,37 @@ class ConceptPhraseStage(Stage):
         """Phrases of the vocabulary's concepts, of those that have some."""
         rows = self.existing_table().read(["phrases", "status"], self.planned())
         return {name: tuple(own) for name, own, status in rows.iter_rows() if status == OK}
+
+
+Phrases = Mapping[str, tuple[str, ...]]
+
+
+def known_phrases(file: str, written: ConceptPhraseStage | None) -> Phrases:
+    """Phrases by concept: the text generator's, or those of a file."""
+    return written.found() if written else read_phrases(file)
+
+
+def words_identity(
+    vectors: ConceptVectorStage, file: str, written: ConceptPhraseStage | None
+) -> dict[str, Any]:
+    """The part of an identity that names a vocabulary and its phrases."""
+    phrases: dict[str, Any] = {"written": written.spec_key} if written else {}
+    if not written:
+        phrases = {"sha256": content_key({k: list(v) for k, v in read_phrases(file).items()})}
+    concepts = {"vectors": vectors.spec_key, "names": content_key(vectors.planned())}
+    return {"concepts": concepts, "phrases": phrases}
+
+
+def usable_concepts(vectors: ConceptVectorStage, phrases: Phrases) -> list[str]:
+    """The concepts of the vocabulary that have a phrase, in its order.
+
+    Raises:
+        ValueError: There is none.
+    """
+    names = [name for name in read_concepts(vectors.concepts) if phrases.get(name)]
+    if not names:
+        raise ValueError(
+            f"none of the concepts of {vectors.concepts} has a phrase that names it; give phrases "
+            "of them (inversion.phrases), or set inversion.oti.phrase_weight=0"
+        )
+    return names

@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pyarrow as pa
 
 from models.encoders.spec import EncoderSpec
-from models.textual_inversion.concepts import read_concepts, read_phrases
 from models.textual_inversion.oti_settings import OtiSettings
 from storage.locations.location import Location
-from storage.tables.keys import content_key
 from storage.tables.plans import Keys
 from storage.tables.schemas import OK
 from storage.tables.table import Table, load_table
 from tasks.engines import encoder_fingerprint, load_encoder, token_width
-from tasks.stages.concepts import ConceptPhraseStage, ConceptVectorStage
+from tasks.stages.concepts import (
+    ConceptPhraseStage,
+    ConceptVectorStage,
+    Phrases,
+    known_phrases,
+    usable_concepts,
+    words_identity,
+)
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.image_sets import ImageSet
 from tasks.stages.stage import Stage, Tick
@@ -52,22 +57,14 @@ class OtiTokenStage(Stage):
 
     def identity(self) -> dict[str, Any]:
         """Image features, text tower, settings, vocabulary and phrases."""
-        phrases: dict[str, Any] = {}
-        if self.oti.phrase_weight and self.written:
-            phrases = {"written": self.written.spec_key}
-        elif self.oti.phrase_weight:
-            phrases = {"sha256": content_key({k: list(v) for k, v in self.known_phrases().items()})}
+        words: dict[str, Any] = {"concepts": {}, "phrases": {}}
+        if self.oti.phrase_weight:
+            words = words_identity(self.vectors, self.phrases, self.written)
         return {
             "encoder": dict(encoder_fingerprint(self.encoder)),
             "images": self.images.spec_key,
             "oti": self.oti.model_dump(),
-            "concepts": {
-                "vectors": self.vectors.spec_key,
-                "names": content_key(self.vectors.planned()),
-            }
-            if self.oti.phrase_weight
-            else {},
-            "phrases": phrases,
+            **words,
             "dim": token_width(self.encoder),
             "dtype": "float32",
         }
@@ -83,7 +80,7 @@ class OtiTokenStage(Stage):
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Optimise the members' tokens; an image without a feature is a row that says so."""
         table = self.images.table()
-        usable = [key for key in members if key in _usable(table, members)]
+        usable = [key for key in members if key in usable_images(table, members)]
         tokens = self.tokens_of(usable, table.vectors(usable), self.vectors.table())
         tick(len(members))
         return token_rows(self, members, dict(zip(usable, tokens, strict=True)), NO_FEATURE)
@@ -105,15 +102,11 @@ class OtiTokenStage(Stage):
         from models.textual_inversion.oti import draws, optimised_tokens
 
         encoder = load_encoder(self.encoder)
-        phrases = self.known_phrases() if self.oti.phrase_weight else {}
-        names = [name for name in read_concepts(self.vectors.concepts) if phrases.get(name)]
         own: list[list[str]] = [[] for _ in image_ids]
+        phrases: Phrases = {}
         if self.oti.phrase_weight:
-            if not names:
-                raise ValueError(
-                    f"none of the concepts of {self.vectors.concepts} has a phrase that names it; "
-                    "give phrases of them (inversion.phrases), or set inversion.oti.phrase_weight=0"
-                )
+            phrases = known_phrases(self.phrases, self.written)
+            names = usable_concepts(self.vectors, phrases)
             vectors = concepts.vectors(names) if concepts else concept_vectors(encoder, names)
             nearest = nearest_concepts(features, vectors, self.oti.concepts)
             own = [[names[row] for row in rows] for rows in nearest.tolist()]
@@ -122,10 +115,6 @@ class OtiTokenStage(Stage):
             for key, near in zip(image_ids, own, strict=True)
         ]
         return optimised_tokens(encoder.tower, features, drawn, self.oti)
-
-    def known_phrases(self) -> dict[str, tuple[str, ...]]:
-        """Phrases by concept."""
-        return self.written.found() if self.written else read_phrases(self.phrases)
 
 
 class ImportedTokenStage(Stage):
@@ -159,7 +148,7 @@ class ImportedTokenStage(Stage):
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Copy the members' tokens; an image that the import lacks is a row that says so."""
         source = self._source()
-        held = [key for key in members if key in _usable(source, members)]
+        held = [key for key in members if key in usable_images(source, members)]
         found = dict(zip(held, source.vectors(held), strict=True))
         tick(len(members))
         reason = f"image_features/{self.imported} holds no token of the image"
@@ -196,12 +185,13 @@ def token_rows(
     )
 
 
-def _usable(table: Table, members: Sequence[str]) -> set[str]:
+def usable_images(table: Table, members: Sequence[str]) -> set[str]:
+    """The members that have an ok row."""
     rows = table.read(["status"], list(members))
     return {key for key, status in rows.iter_rows() if status == OK}
 
 
 def stored_tokens(table: Table, image_ids: Sequence[str]) -> dict[str, FloatArray]:
     """Tokens (dt,) by image, of those images that have one."""
-    held = sorted(_usable(table, list(dict.fromkeys(image_ids))))
+    held = sorted(usable_images(table, list(dict.fromkeys(image_ids))))
     return dict(zip(held, table.vectors(held), strict=True))

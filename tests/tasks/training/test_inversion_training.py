@@ -1,0 +1,225 @@
+"""Pic2Word and SEARLE trained on images: published once, resumed, killed, and used."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+
+from flows.profiles import resolve_profile
+from models.textual_inversion.learner_settings import INVERSIONS
+from storage.collections.collection import ingest
+from storage.locations.location import Location
+from tasks.planner import image_stage, token_stage, word_stages
+from tests.fakes.pictures import jpeg
+from tests.tasks.test_pseudo_tokens import fill
+
+if TYPE_CHECKING:
+    from tasks.training.inversion import InversionJob
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+IMAGES = 24
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with a collection of pictures, their features, tokens and concepts."""
+    folder = tmp_path_factory.mktemp("inversion")
+    (folder / "images").mkdir()
+    for seed in range(IMAGES):
+        (folder / "images" / f"{seed}.jpg").write_bytes(jpeg(seed))
+    ingest(Location(str(folder / "root")), folder / "images", "photos")
+    return folder
+
+
+def job(place: Path, system: str, **training: Any) -> InversionJob:
+    """A small training whose inputs are made."""
+    from tasks.training.inversion import InversionJob
+
+    settings = {"root": str(place / "root"), "inversion.oti.steps": 3, "cvsi.preprocess": "clip"}
+    profile = resolve_profile("tiny", settings)
+    record = INVERSIONS[system]
+    images = image_stage(profile, "photos", system)
+    encoder = images.encoder.changed(dtype="fp32")
+    tokens = token_stage(profile, images) if record.tokens else None
+    vectors, written = word_stages(profile, encoder) if record.words else (None, None)
+    for stage in (images, tokens, vectors, written):
+        if stage is not None:
+            fill(stage)
+    chosen = {"batch_size": 8, "max_steps": 6, "validation": 4, "new_learning_rate": 1e-3}
+    return InversionJob(
+        root=profile.root,
+        system=system,
+        encoder=encoder,
+        images=images,
+        choices=record.settings().model_dump(mode="json"),
+        training=record.training.changed(**chosen | training),
+        tokens=tokens,
+        vectors=vectors,
+        phrases=profile.inversion.phrases,
+        written=written,
+    ).pinned()
+
+
+def train(own: InversionJob) -> dict[str, Any]:
+    """Train in this process; what the flow's task returns."""
+    from tasks.training.inversion import train_inversion
+    from tasks.training.run_settings import RunSettings
+
+    run = RunSettings(accelerator="cpu", log_steps=1, loggers=())
+    result = train_inversion.fn(own, run)
+    return result if isinstance(result, dict) else result.data
+
+
+@pytest.mark.parametrize("system", ["pic2word", "searle"])
+def test_a_trained_network_is_published_once_and_maps_images(place: Path, system: str) -> None:
+    from tasks.engines import load_mapping, mapping_fingerprint
+
+    own = job(place, system)
+    assert TypeAdapter(type(own)).validate_json(TypeAdapter(type(own)).dump_json(own)) == own
+    result = train(own)
+    assert result["steps"] == 6
+    assert result["images"] == IMAGES - 2  # a tenth is held out at most
+    before = {path: path.stat().st_mtime_ns for path in Path(own.place).iterdir()}
+    assert train(own) == result
+    assert {path: path.stat().st_mtime_ns for path in Path(own.place).iterdir()} == before
+    names = {path.name for path in before}
+    assert names >= {"config.json", "model.safetensors", "README.md", "curves.csv", "cost.json"}
+    config = json.loads(Path(own.place, "config.json").read_text())
+    assert config["recipe"]["zero_shot"] is True
+    kind = {"pic2word": "img2text", "searle": "phi"}[system]
+    assert mapping_fingerprint(own.place)["kind"] == kind
+    features = own.images.table().vectors(own.ids)
+    assert load_mapping(own.place).tokens(features).shape == (IMAGES, 128)
+
+
+def test_the_key_follows_from_data_and_settings(place: Path) -> None:
+    own = job(place, "searle")
+    assert job(place, "searle").key == own.key
+    assert job(place, "searle", seed=5).key != own.key
+    assert job(place, "pic2word").key != own.key
+    other = replace(own, choices={**own.choices, "replace": "all_as_code"})
+    assert other.key != own.key
+    with pytest.raises(ValueError, match="has changed since"):
+        replace(own, content="0" * 20).examples()
+    with pytest.raises(ValueError, match="do not fill a batch of 100"):
+        job(place, "searle", batch_size=100)
+
+
+def test_training_on_shuffled_pairs_learns_nothing(place: Path) -> None:
+    """Pic2Word's token finds its image; where pairs are shuffled it finds one by chance."""
+    import torch
+
+    own = job(place, "pic2word", batch_size=22)
+    learner = own.new_network()
+    features = own.arrays()["features"]
+
+    def after(targets: torch.Tensor, steps: int = 60) -> float:
+        learner = own.new_network()
+        optimizer = torch.optim.AdamW(learner.module.parameters(), lr=1e-3)
+        for _ in range(steps):
+            texts = learner.texts(features)
+            similarity = torch.nn.functional.normalize(texts, dim=-1) @ targets.T
+            loss = torch.nn.functional.cross_entropy(30 * similarity, torch.arange(len(features)))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        with torch.no_grad():
+            return learner.eval().held_out([{"features": features}])["recall_1"]
+
+    unit = torch.nn.functional.normalize(features, dim=-1)
+    assert after(unit) > 0.7
+    assert after(unit.roll(1, 0)) < 0.3
+    assert learner.held_out([{"features": features}])["recall_1"] < 0.5
+
+
+def killed(kind: str, argument: str, done: Callable[[], bool], kills: int) -> int:
+    """Run a process again and again, killed at random moments, and at last to its end."""
+    chance = random.Random(seed := random.SystemRandom().randrange(2**32))
+    print(f"seed {seed}")  # shown when the test fails
+    command = [sys.executable, "-m", "tests.fakes.inversion_runs", kind, argument]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    taken = 0
+    for number in range(kills + 1):
+        with subprocess.Popen(
+            command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            lines = chance.randint(1, 3)
+            for line in process.stdout:
+                taken += line.startswith(("step", "shard"))
+                lines -= 1
+                if not lines and number < kills:
+                    time.sleep(chance.random() * 0.1)
+                    process.send_signal(signal.SIGKILL)
+            ended = process.wait()
+        assert ended in ((0, -signal.SIGKILL) if number < kills else (0,))
+        if done():
+            break
+    assert done()
+    return taken
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["pic2word", "searle"])
+def test_killed_trainings_end_with_the_same_weights(
+    place: Path, tmp_path: Path, system: str
+) -> None:
+    import shutil
+
+    quiet = job(place, system, max_steps=12)
+    train(quiet)
+    shutil.copytree(place / "root", tmp_path / "root")
+    shutil.rmtree(tmp_path / "root" / "checkpoints")
+    shutil.rmtree(tmp_path / "root" / "manifest", ignore_errors=True)
+
+    def moved(stage: Any) -> Any:
+        if stage is None:
+            return None
+        changes = {name: moved(each) for name, each in stage.inputs.items()}
+        return stage.model_copy(update={"root": str(tmp_path / "root"), **changes})
+
+    stages = {n: moved(getattr(quiet, n)) for n in ("images", "tokens", "vectors", "written")}
+    own = replace(quiet, root=str(tmp_path / "root"), **stages)
+    assert own.key == quiet.key
+    taken = killed(
+        "train", TypeAdapter(type(own)).dump_json(own).decode(), lambda: own.is_published, 4
+    )
+    for name in ("model.safetensors", "curves.csv"):
+        first, second = Path(quiet.place, name), Path(own.place, name)
+        assert first.read_bytes() == second.read_bytes(), name
+    assert taken >= 12
+
+
+@pytest.mark.slow
+def test_tokens_made_by_killed_processes_are_whole(place: Path, tmp_path: Path) -> None:
+    """SIGKILL at random moments: no token is lost, doubled or another one."""
+    root = str(tmp_path / "root")
+    ingest(Location(root), place / "images", "photos")
+    profile = resolve_profile(
+        "tiny", {"root": root, "inversion.oti.steps": 20, "shards.tokens": 4, "shards.features": 8}
+    )
+    stage = token_stage(profile, image_stage(profile, "photos", "searle-oti"))
+
+    def done() -> bool:
+        return not stage.table().plan(stage.planned(), stage.shard_size).shards
+
+    killed("tokens", stage.model_dump_json(), done, 5)
+    rows = stage.table().read(["vector", "status"])
+    assert rows["image_id"].to_list() == sorted(stage.planned())
+    assert sum(len(part) for part in stage.table().iter_parts(["status"])) == IMAGES
+    whole = stage.rows(stage.planned(), lambda count: None)  # in one batch, undisturbed
+    expected = np.stack(whole["vector"].to_numpy(zero_copy_only=False))
+    np.testing.assert_allclose(rows["vector"].to_numpy(), expected, atol=1e-4)
