@@ -36,8 +36,6 @@ from tasks.training.shown_progress import ShownProgress
 from tasks.training.spent import FILE, cost_file
 
 if TYPE_CHECKING:
-    import torch
-
     from models.textual_inversion.learners import MappingLearner
     from models.training.array_data import ArrayData
     from models.training.lightning_module import SystemModule
@@ -162,32 +160,23 @@ class InversionJob(LightningJob):
 
     def load_data(self, run: RunSettings, network: MappingLearner) -> ArrayData:
         """Features, and what else the system reads, of training and held-out images."""
-        from models.training.array_data import ArrayData
+        from models.textual_inversion.learner_data import learner_data
 
-        arrays = self.arrays()
-        held, rest = slice(0, self.held_out), slice(self.held_out, None)
-        return ArrayData(
-            {name: values[rest] for name, values in arrays.items()},
-            {name: values[held] for name, values in arrays.items()},
-            self.training,
-            run.workers,
-        )
+        return learner_data(self.arrays(), self.held_out, self.training, run.workers)
 
-    def arrays(self) -> dict[str, torch.Tensor]:
+    def arrays(self) -> dict[str, Any]:
         """Arrays by name, a row for each image."""
-        import torch
-
         from models.textual_inversion.nearest import nearest_concepts
 
         features = self.images.table().vectors(self.ids)
-        found = {"features": torch.from_numpy(features)}
+        found = {"features": features}
         if self.tokens is not None:
-            found["tokens"] = torch.from_numpy(self.tokens.table().vectors(self.ids))
+            found["tokens"] = self.tokens.table().vectors(self.ids)
         if self.vectors is not None:
             names = usable_concepts(self.vectors, known_phrases(self.phrases, self.written))
             vectors = self.vectors.table().vectors(names)
             count = int(self.own_settings.model_dump()["concepts"])
-            found["concepts"] = torch.from_numpy(nearest_concepts(features, vectors, count))
+            found["concepts"] = nearest_concepts(features, vectors, count)
         return found
 
     def module(self, network: MappingLearner, steps: int) -> SystemModule:

@@ -124,7 +124,7 @@ def test_training_on_shuffled_pairs_learns_nothing(place: Path) -> None:
 
     own = job(place, "pic2word", batch_size=22)
     learner = own.new_network()
-    features = own.arrays()["features"]
+    features = torch.from_numpy(own.arrays()["features"])
 
     def after(targets: torch.Tensor, steps: int = 60) -> float:
         learner = own.new_network()
