@@ -10,8 +10,10 @@ from models.retrieval.features import COMPOSED
 from models.retrieval.ldre import LDRE, LdreSettings
 from models.retrieval.method_records import Method, late_fusion
 from models.retrieval.methods import METHODS, method, needs
+from models.retrieval.systems.compodiff import COMPODIFF
 from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS
 from models.retrieval.systems.instructpix2pix import EDITED
+from tasks.compodiff import denoiser_facts, denoiser_problem
 from tasks.networks import network_facts, network_problem
 from tasks.settings import Profile
 
@@ -68,6 +70,8 @@ def why_not_ready(name: str, profile: Profile, trains_network: bool = False) -> 
             return row.reason
         if kind == "reformulation" and not trains_network:
             return network_problem(profile.instructcir.checkpoint)
+        if kind == COMPODIFF:
+            return denoiser_problem(profile.compodiff, profile.query_encoder)
         if kind == EDITED:
             return profile.editor.lacking
         if kind == "composed":
@@ -107,8 +111,8 @@ def label_of(name: str, profile: Profile) -> str:
         for need in wanted
         if need.startswith(COMPOSED)
     ]
-    every = [network_facts(network.checkpoint) for network in used]
-    facts = next((each for each in every if not each.zero_shot), None)
-    if facts is None:
-        return ""
-    return not_zero_shot({"zero_shot": facts.zero_shot, "zero_shot_reason": facts.zero_shot_reason})
+    reasons = [network_facts(network.checkpoint).zero_shot_reason for network in used]
+    if COMPODIFF in wanted:
+        reasons.append(denoiser_facts(profile.compodiff.checkpoint).not_zero_shot)
+    reason = next(filter(None, reasons), "")
+    return not_zero_shot({"zero_shot": False, "zero_shot_reason": reason}) if reason else ""

@@ -99,7 +99,7 @@ def network_facts(checkpoint: str) -> NetworkFacts:
         CheckpointError: the folder holds no network.
         DamagedFile: its files are not those that its training published.
     """
-    folder = _folder(checkpoint)
+    folder = on_this_machine(checkpoint)
     require_as_published(checkpoint, folder)
     config = read_config(folder)
     system = config.get("system", INSTRUCTCIR)
@@ -116,11 +116,11 @@ def network_facts(checkpoint: str) -> NetworkFacts:
         preprocess=config["preprocess"],
         zero_shot=not reason,
         zero_shot_reason=reason,
-        trained_on=_trained_on(config["provenance"]),
+        trained_on=trained_on(config["provenance"]),
     )
 
 
-def _trained_on(provenance: Mapping[str, Any]) -> str:
+def trained_on(provenance: Mapping[str, Any]) -> str:
     """`750 steps on 30,240 triplets of ranges and sets, texts by local-866c1ec7b8c5`.
 
     Of a published network: `published FILE`.
@@ -224,14 +224,14 @@ def _composed(settings: ReformulationSettings) -> ComposedEncoder:
 
 def network_config(checkpoint: str) -> dict[str, Any]:
     """The configuration in a network's folder."""
-    return read_config(_folder(checkpoint))
+    return read_config(on_this_machine(checkpoint))
 
 
 def load_composed_network(checkpoint: str) -> ComposedNetwork:
     """A composed query encoder of one's own, in fp32 on the CPU: it may be changed."""
     from models.composed.checkpoint import load_composed
 
-    return load_composed(_folder(checkpoint)).network
+    return load_composed(on_this_machine(checkpoint)).network
 
 
 @functools.lru_cache(maxsize=1)
@@ -239,7 +239,7 @@ def _loaded_composed(checkpoint: str, identity: str) -> LoadedComposed:
     """As `_loaded`."""
     from models.composed.checkpoint import load_composed
 
-    return load_composed(_folder(checkpoint))
+    return load_composed(on_this_machine(checkpoint))
 
 
 @functools.lru_cache(maxsize=1)
@@ -247,10 +247,10 @@ def _loaded(checkpoint: str, identity: str) -> LoadedNetwork:
     """A network in memory; `identity` is part of the cache key, so a replaced one is read again."""
     from models.instructcir.checkpoint import load_network as load
 
-    return load(_folder(checkpoint))
+    return load(on_this_machine(checkpoint))
 
 
-def _folder(checkpoint: str) -> Path:
+def on_this_machine(checkpoint: str) -> Path:
     """The checkpoint on this machine."""
     if not checkpoint.startswith("s3://"):
         return Path(checkpoint)

@@ -15,6 +15,7 @@ from models.imported_texts import ImportedCaptions
 from models.retrieval.features import COMPOSED
 from models.retrieval.method_records import AnyRecipe
 from models.retrieval.methods import GALLERY_FEATURES, QUERY_FEATURES
+from models.retrieval.systems.compodiff import COMPODIFF
 from models.retrieval.systems.instructpix2pix import EDITED
 from tasks.choices import CaptionKind
 from tasks.imported_texts import captions_of_an_image
@@ -38,6 +39,7 @@ from tasks.stages.reformulation_features import ReformulatedImageStage, Reformul
 from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage, inputs_of
 from tasks.stages.triplets import QueryTextStage
+from tasks.training.triplet_sets import TripletImages, TripletSet
 
 StageT = TypeVar("StageT", bound=Stage)
 
@@ -198,6 +200,17 @@ def text_stage(profile: Profile, ref: BenchmarkRef) -> QueryTextStage:
         temperature=chosen.temperature,
         retry_temperature=chosen.retry_temperature,
         attempts=chosen.attempts,
+    )
+
+
+def triplet_features(profile: Profile, triplets: TripletSet) -> ImageFeatureStage:
+    """The image features of a set of triplets, made as those of queries are."""
+    return ImageFeatureStage(
+        root=profile.root,
+        shard_size=profile.shards.features,
+        images=TripletImages(triplets=triplets),
+        encoder=profile.query_encoder,
+        pictures=profile.pictures,
     )
 
 
@@ -375,6 +388,7 @@ class _Builder:
             cvsi=self.profile.cvsi.changed(target_captions=0),  # a query has none
             mapping=self._mapping(needs),
             tokens=self._tokens() if "tokens:oti" in needs else None,
+            compodiff=self.profile.compodiff if COMPODIFF in needs else None,
             captions=self._captions("references", single) if captioned else None,
             edits=self._edits(family, "single_edit" in needs) if edits else None,
             objects=self._objects() if "objects" in needs else None,

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from models.captioners.presets import ensemble_sampling, single_sampling
 from models.captioners.settings import CaptionerSettings
+from models.compodiff.settings import CompoDiffSettings
 from models.editors.instruct_pix2pix import InstructPix2PixSettings
 from models.editors.settings import EditorSettings
 from models.encoders.spec import EncoderSpec
@@ -205,6 +206,8 @@ class Profile(Settings):
     instructcir: InstructCirSettings
     editor: EditorSettings = InstructPix2PixSettings()
     """The image editor of the method instructpix2pix."""
+    compodiff: CompoDiffSettings = CompoDiffSettings()
+    """The denoiser of the method compodiff."""
     composed: Mapping[str, str] = Field(default_factory=dict)
     """Composed query encoder (transagg, covr, ...) -> folder of its trained network."""
     single_caption: Literal["greedy", "first", "lavis-beam5", "captioner"] = "greedy"

@@ -62,6 +62,9 @@ FLOWS = {
     "train-composed": FlowEntry(
         "flows.train_composed", "train_composed", "triplets -> TransAgg, CoVR and other systems"
     ),
+    "train-compodiff": FlowEntry(
+        "flows.train_compodiff", "train_compodiff", "triplets -> CompoDiff's denoiser"
+    ),
     "score-benchmark": FlowEntry(
         "flows.score_benchmark", "score_benchmark", "rankings, metrics, submissions, report"
     ),

@@ -69,8 +69,7 @@ def denoiser_files(
         base: Fingerprint of the backbone whose features it reads.
         provenance: How it was trained; no part of its identity.
     """
-    # One table turns the positions of all layers; safetensors keeps no tensor twice.
-    state = {k: v.detach().cpu().clone() for k, v in denoiser.state_dict().items()}
+    state = {k: v.detach().cpu().contiguous() for k, v in denoiser.state_dict().items()}
     config = {
         "format": FORMAT,
         "settings": settings.model_dump(),
@@ -128,7 +127,7 @@ def _state(path: Path) -> dict[str, torch.Tensor]:
 def _released(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The denoiser's weights under its own names; the schedule is computed and not read.
 
-    All layers share one table of rotations, of which a file may hold one copy or one a layer.
+    Released layers share one table of rotations, of which a file may hold one copy or one a layer.
     """
     own = {
         name.removeprefix(_NETWORK): tensor

@@ -10,7 +10,7 @@ import torch
 
 from models.compodiff.checkpoint import LoadedDenoiser
 from models.compodiff.folder import CompoDiffError
-from models.compodiff.sampling import TextStates, sampled
+from models.compodiff.sampling import sampled
 from models.compodiff.schedule import NoiseSchedule
 from models.compodiff.settings import SamplingSettings
 from models.compodiff.token_states import TextSource
@@ -80,11 +80,7 @@ class CompoDiffEncoder:
         read = in_units(given.to(self._device), self._units)
         # Together, so that both have one length.
         states = self._texts.states([how.negative_text, *texts])
-        negative = TextStates(
-            states.states[:1].expand(len(texts), -1, -1),
-            None if states.mask is None else states.mask[:1].expand(len(texts), -1),
-        )
-        text = TextStates(states.states[1:], None if states.mask is None else states.mask[1:])
+        negative, text = states.part(slice(1)).repeated(len(texts)), states.part(slice(1, None))
         made = sampled(self._denoiser, self._schedule, read, text, negative, how)
         mixed = (1 - how.reference_share) * made + how.reference_share * read
         found: FloatArray = mixed.float().cpu().numpy()

@@ -68,7 +68,9 @@ class CompoDiffFolder:
     @property
     def provenance(self) -> Mapping[str, Any]:
         """How it was trained, as far as its folder says."""
-        found: Mapping[str, Any] = {} if self.released else self.config["provenance"]
+        if self.released:
+            return {"zero_shot": True, "published": {"file": self.weights.name}}
+        found: Mapping[str, Any] = self.config["provenance"]
         return found
 
     @property

@@ -112,11 +112,8 @@ class _Transformer(nn.Module):
         super().__init__()
         dim = shape.dim
         self.rel_pos_bias = _PositionBias(shape.heads)
-        rotation = _Rotation(min(_ROTATED, shape.head_width))
         self.layers = nn.ModuleList(
-            nn.ModuleList(
-                [_SelfAttention(shape, rotation), _CrossAttention(shape), _feed_forward(dim)]
-            )
+            nn.ModuleList([_SelfAttention(shape), _CrossAttention(shape), _feed_forward(dim)])
             for _ in range(shape.depth)
         )
         self.norm = _Norm(dim)
@@ -138,7 +135,7 @@ class _Transformer(nn.Module):
 class _SelfAttention(nn.Module):
     """H query heads, one shared key and value head; similarities are cosines times 16."""
 
-    def __init__(self, shape: DenoiserShape, rotation: _Rotation) -> None:
+    def __init__(self, shape: DenoiserShape) -> None:
         super().__init__()
         inner = shape.heads * shape.head_width
         self.heads = shape.heads
@@ -146,7 +143,7 @@ class _SelfAttention(nn.Module):
         self.null_kv = nn.Parameter(torch.randn(2, shape.head_width))
         self.to_q = nn.Linear(shape.dim, inner, bias=False)
         self.to_kv = nn.Linear(shape.dim, 2 * shape.head_width, bias=False)
-        self.rotary_emb = rotation
+        self.rotary_emb = _Rotation(min(_ROTATED, shape.head_width))
         self.to_out = nn.Sequential(nn.Linear(inner, shape.dim, bias=False), _Norm(shape.dim))
 
     def forward(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:

@@ -37,6 +37,15 @@ class TextStates:
     states: torch.Tensor
     mask: torch.Tensor | None = None
 
+    def part(self, rows: slice) -> TextStates:
+        """Some of the texts."""
+        return TextStates(self.states[rows], None if self.mask is None else self.mask[rows])
+
+    def repeated(self, count: int) -> TextStates:
+        """One text for so many rows."""
+        mask = None if self.mask is None else self.mask.expand(count, -1)
+        return TextStates(self.states.expand(count, -1, -1), mask)
+
 
 def guided(
     denoiser: Denoiser,

@@ -53,3 +53,16 @@ class SamplingSettings(Settings):
     """Share of the reference image's own feature in the query."""
     seed: int = 0
     """Of all noise."""
+
+
+class CompoDiffSettings(Settings):
+    """The denoiser that answers queries, and how it does."""
+
+    checkpoint: str = ""
+    """Folder of a denoiser, local or s3://: one that train-compodiff published, or a copy of
+    navervision/CompoDiff-Aesthetic; empty: none."""
+    text_model: str = "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"
+    """transformers' CLIP text model that the released denoiser reads texts with; one trained here
+    reads them with the backbone's own."""
+    sampling: SamplingSettings = SamplingSettings()
+    """Guidance, calls and draws."""

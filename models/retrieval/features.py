@@ -64,11 +64,13 @@ class FeatureMaker:
         encoder: Image-text encoder.
         cvsi: Text forms and means (D3, D6, D7, D15).
         mapping: Mapping network; needed by features with a pseudo token only.
+        compodiff: From B features of references (B, d) and B texts to sampled features (B, d).
     """
 
     encoder: ImageTextEncoder
     cvsi: CvsiSettings
     mapping: MappingNetwork | None = None
+    compodiff: Callable[[FloatArray, Sequence[str]], FloatArray] | None = None
 
     def encode_spliced(
         self, queries: Sequence[QueryInputs], forms: Sequence[Sequence[SplicedText]]

@@ -29,6 +29,7 @@ NAMES: Final = (
     "early_fusion",
     "transagg",
     "clip4cir",
+    "compodiff",
     "elsewhere",
 )
 """Files in `models/retrieval/systems`: each has METHODS, and FEATURES (of queries) and GALLERY (of

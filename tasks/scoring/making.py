@@ -27,6 +27,7 @@ FACETS: Final[Mapping[str, str]] = {
     "source": "source",
     "network": "network",
     "trained_on": "trained on",
+    "denoiser": "denoiser",
     "branch": "branch",
     "mapping": "mapping network",
     "captioner": "captioner",
@@ -34,6 +35,7 @@ FACETS: Final[Mapping[str, str]] = {
     "target_captions": "captions of a target",
     "captioning": "captions drawn with",
     "editor": "image editor",
+    "sampled": "features sampled with",
     "generator": "text generator",
     "edit_prompt": "edit prompt",
     "objects_prompt": "objects prompt",
@@ -73,6 +75,7 @@ def how_made(ranking: Spec, spec_of: SpecOf) -> dict[str, str]:
     rewrites = [spec for spec in queries if spec_words.producer(spec) == "rewrites"]
     found = {
         "network": spec_words.each(spec_words.network(spec) for spec in specs),
+        "denoiser": spec_words.each(spec_words.denoiser(spec) for spec in queries),
         "branch": spec_words.each(spec_words.branch(spec) for spec in queries),
         "mapping": spec_words.each(spec_words.mapping(spec) for spec in queries),
         "captioner": spec_words.each(spec_words.captioner(spec) for spec in specs),
@@ -81,6 +84,7 @@ def how_made(ranking: Spec, spec_of: SpecOf) -> dict[str, str]:
             spec_words.captions(spec, spec_words.first(gallery)) for spec in gallery
         ),
         "captioning": spec_words.each(spec_words.captioning(spec) for spec in specs),
+        "sampled": spec_words.each(spec_words.sampled(spec) for spec in queries),
         "editor": spec_words.each(spec_words.editor(spec) for spec in queries),
         "generator": spec_words.each(spec_words.engine(spec["generator"]) for spec in rewrites),
         "edit_prompt": spec_words.each(
@@ -110,7 +114,9 @@ def how_made(ranking: Spec, spec_of: SpecOf) -> dict[str, str]:
 
 def made_by(stage: RankingStage) -> dict[str, str]:
     """Facet -> words for a ranking stage; a network's training and the queries' texts as well."""
+    from tasks.compodiff import denoiser_facts
     from tasks.networks import network_facts
+    from tasks.stages.query_features import QueryFeatureStage
     from tasks.stages.reformulation_features import ReformulatedQueryStage
     from tasks.stages.stage import inputs_of
 
@@ -118,7 +124,12 @@ def made_by(stage: RankingStage) -> dict[str, str]:
     specs = {each.spec_key: each.spec for each in inputs}
     made = how_made(stage.spec, specs.get)
     networks = [s.network.checkpoint for s in inputs if isinstance(s, ReformulatedQueryStage)]
-    trained = spec_words.each(network_facts(each).trained_on for each in networks)
+    denoisers = [
+        s.compodiff.checkpoint for s in inputs if isinstance(s, QueryFeatureStage) and s.compodiff
+    ]
+    said = [network_facts(each).trained_on for each in networks]
+    said += [denoiser_facts(each).trained_on for each in denoisers]
+    trained = spec_words.each(said)
     label = stage.benchmark.texts.label
     own = {"trained_on": trained, "texts": label}
     return in_order({**made, **{facet: words for facet, words in own.items() if words}})

@@ -35,6 +35,16 @@ def network(spec: Spec) -> str:
     return content_key(folder)[:8]
 
 
+def denoiser(spec: Spec) -> str:
+    """Short hash of CompoDiff's denoiser."""
+    return content_key(spec["compodiff"]["denoiser"])[:8] if "compodiff" in spec else ""
+
+
+def sampled(spec: Spec) -> str:
+    """How CompoDiff samples: `calls 10, draws 2, eta 1, image_guidance 1.5, ...`."""
+    return listed(spec["compodiff"]["sampling"], ()) if "compodiff" in spec else ""
+
+
 def branch(spec: Spec) -> str:
     """Weights of the network that answer, and whether the text's own feature is combined."""
     if "network" not in spec:

@@ -14,6 +14,7 @@ from tasks.settings import PictureSettings
 from tasks.stages.decoded import Decoding
 from tasks.stages.image_sets import ImageSet
 from tasks.stages.stage import Stage, Tick
+from tasks.training.triplet_sets import TripletImages
 
 
 class ImageFeatureStage(Stage):
@@ -22,7 +23,7 @@ class ImageFeatureStage(Stage):
     table_name: ClassVar[str] = "image_features"
     producer: ClassVar[str] = "cirflow/image_features/1"
 
-    images: ImageSet
+    images: ImageSet | TripletImages
     encoder: EncoderSpec
     pictures: PictureSettings = PictureSettings()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import pyarrow as pa
 
+from models.compodiff.settings import CompoDiffSettings
 from models.encoders.spec import EncoderSpec
 from models.generators.rewriting import RewriteInput
 from models.retrieval.cvsi_settings import CvsiSettings
@@ -15,6 +16,7 @@ from models.retrieval.features import FeatureMaker, QueryInputs
 from models.retrieval.methods import QUERY_FEATURES
 from storage.tables.schemas import OK
 from storage.tables.table import Table
+from tasks.compodiff import compodiff_identity, sampler
 from tasks.engines import (
     encoder_dim,
     encoder_fingerprint,
@@ -51,6 +53,8 @@ class QueryFeatureStage(Stage):
     mapping: str = ""
     """Checkpoint of the mapping network, if one is needed."""
     tokens: OtiTokenStage | ImportedTokenStage | None = None
+    compodiff: CompoDiffSettings | None = None
+    """CompoDiff's denoiser, if one is needed."""
     captions: CaptionStage | None = None
     edits: RewriteStage | None = None
     objects: RewriteStage | None = None
@@ -81,7 +85,14 @@ class QueryFeatureStage(Stage):
             },
             "dim": encoder_dim(self.encoder) * width,
             "dtype": "float32",
+            **self._compodiff_identity(),
         }
+
+    def _compodiff_identity(self) -> dict[str, Any]:
+        """Only where there is a denoiser: the keys of other features know nothing of it."""
+        if self.compodiff is None:
+            return {}
+        return {"compodiff": compodiff_identity(self.compodiff, self.encoder)}
 
     def planned(self) -> list[str]:
         """Content keys of the queries."""
@@ -150,7 +161,8 @@ class QueryFeatureStage(Stage):
     def make(self, items: Sequence[QueryItem], upstream: Upstream) -> tuple[FloatArray, list[str]]:
         """Vectors of B queries (B, d), and for each why it must not be used (empty: it may be)."""
         mapping = load_mapping(self.mapping) if self.mapping else None
-        maker = FeatureMaker(load_encoder(self.encoder), self.cvsi, mapping)
+        compodiff = sampler(self.compodiff, self.encoder) if self.compodiff else None
+        maker = FeatureMaker(load_encoder(self.encoder), self.cvsi, mapping, compodiff)
         images = upstream.images(self.images, [item.image_id for item in items])
         known = self.texts(items, upstream)
         queries = [replace(k, image=i) for k, i in zip(known, images, strict=True)]

@@ -21,6 +21,7 @@ from storage.tables.keys import content_key
 from storage.tables.schemas import OK
 from storage.tables.table import Table
 from tasks.backbone_names import folders_of
+from tasks.compodiff import denoiser_facts
 from tasks.engines import backbone_name
 from tasks.methods import configured_method
 from tasks.networks import INSTRUCTCIR, network_facts
@@ -334,6 +335,13 @@ def _trained_protocol(stage: RankingStage) -> dict[str, Any]:
                     "preprocess": dict(facts.preprocess),
                     "dtype": feature.network.dtype,
                 },
+            }
+        if isinstance(feature, QueryFeatureStage) and feature.compodiff:
+            reason = denoiser_facts(feature.compodiff.checkpoint).not_zero_shot
+            return {
+                "zero_shot": not reason,
+                "zero_shot_reason": reason,
+                "compodiff": feature.compodiff.sampling.model_dump(),
             }
     return {"zero_shot": True}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,31 @@ class TripletSet(Settings):
             UnknownCollection: it is not there.
         """
         return Collection.open(Location(self.root), self.collections[0])
+
+
+class TripletImages(Settings):
+    """The images of a set of triplets."""
+
+    triplets: TripletSet
+    """The set."""
+
+    @property
+    def title(self) -> str:
+        """A few words for progress lines."""
+        return f"images of {self.triplets.count:,} triplets"
+
+    def ids(self, root: str) -> list[str]:
+        """Sorted distinct image ids; the set knows its own root."""
+        both = ((t.reference, t.target) for t in self.triplets.triplets())
+        return sorted({image for pair in both for image in pair})
+
+    def planned_keys(self, root: str) -> list[str]:
+        """The ids."""
+        return self.ids(root)
+
+    def read(self, root: str, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """Stream (id, bytes) of some images."""
+        return self.triplets.images().read_images(ids)
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,9 @@ MISTAKES: Final = (
         "run train-composed --set system=covrr --set triplets=t.json", ("did you mean 'covr'",)
     ),
     Mistake(
+        "run train-compodiff --set triplets=t.json --set network.heds=8", ("did you mean 'heads'",)
+    ),
+    Mistake(
         "run train-reformulation --set triplets=triplts.json",
         ("triplts.json: no such file", "generate-triplets"),
     ),

@@ -29,6 +29,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "generate-triplets": {"collections": ["photos"], "count": 9},
     "train-reformulation": TRIPLETS,
     "train-composed": {**TRIPLETS, "system": "covr"},
+    "train-compodiff": TRIPLETS,
     "score-benchmark": CIRR,
     "rerun-backbone": RERUN,
     "evaluate-matrix": MATRIX,

@@ -15,8 +15,8 @@ def test_a_replaced_network_on_s3_is_fetched_again(s3_environment: None) -> None
     fsspec.filesystem("s3", use_listings_cache=False).mkdir(bucket)
     place = Location(f"s3://{bucket}/network")
     place.replace("config.json", b"old")
-    folder = networks._folder(place.root)
+    folder = networks.on_this_machine(place.root)
     assert (folder / "config.json").read_bytes() == b"old"
-    assert networks._folder(place.root) == folder
+    assert networks.on_this_machine(place.root) == folder
     place.replace("config.json", b"new")
-    assert (networks._folder(place.root) / "config.json").read_bytes() == b"new"
+    assert (networks.on_this_machine(place.root) / "config.json").read_bytes() == b"new"

@@ -20,14 +20,6 @@ def published_only() -> list[Method]:
             "its inversion network is licensed for research use only",
         ),
         (
-            "compodiff",
-            "CompoDiff",
-            "CompoDiff, TMLR 2024",
-            "Diffusion over CLIP image features.",
-            "numbers_only",
-            "its 18M training triplets and checkpoint for this table are not public",
-        ),
-        (
             "blip4cir-bi",
             "BLIP4CIR+Bi",
             "BLIP4CIR+Bi, WACV 2024",

@@ -1,0 +1,95 @@
+"""What is asked of `train-compodiff`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Final
+
+from flows.form_fields import DEFAULTS, Group, Of, Values
+from flows.forms import PROFILE_CLIP, Clip, Overrides, ProfileName, with_choices
+from flows.profiles import resolve_profile
+from flows.requests.checks import require_backbone, require_root
+from flows.requests.train_reformulation import triplet_set_of
+from models.compodiff.settings import DenoiserSettings
+from models.training.settings import TrainingSettings
+from tasks.settings import Profile
+from tasks.training.run_settings import RunSettings
+
+if TYPE_CHECKING:
+    from tasks.training.triplet_sets import TripletSet
+
+TRAINING: Final = TrainingSettings(batch_size=128, new_learning_rate=5e-4, weight_decay=0.01)
+"""Suits the small denoiser; the released one had a rate of 1e-4 and far larger batches."""
+
+
+@dataclass(frozen=True)
+class CompoDiffRequest:
+    """A denoiser to train.
+
+    Attributes:
+        profile: Backbone and where the denoiser is published.
+        triplets: The triplets.
+        network: The denoiser and its noise.
+        training: Of the training.
+        run: Hardware and pace.
+        not_zero_shot: Why its results must not be called zero-shot; empty where they may be.
+        notes: Further facts for the model card.
+    """
+
+    profile: Profile
+    triplets: TripletSet
+    network: DenoiserSettings
+    training: TrainingSettings
+    run: RunSettings
+    not_zero_shot: str
+    notes: Values
+
+
+def train_compodiff(
+    triplets: str | Values,
+    backbone: Clip = PROFILE_CLIP,
+    profile: ProfileName = "tiny",
+    settings: Overrides = None,
+    n: int | None = None,
+    devices: Annotated[int, Of(RunSettings, "devices")] = 1,
+    network: Annotated[Values, Group(DenoiserSettings, "network")] = DEFAULTS,
+    training: Annotated[Values, Group(TrainingSettings, "training")] = DEFAULTS,
+    run: Annotated[Values, Group(RunSettings, "run", ("devices",))] = DEFAULTS,
+    not_zero_shot: str = "",
+    notes: Values | None = None,
+) -> CompoDiffRequest:
+    """Train CompoDiff's denoiser on the image features of triplets, and publish it.
+
+    The features are cached first. A stopped run resumes from its last saved state and ends with
+    the same weights as an uninterrupted one; a finished one is reused. The best step is chosen on
+    held-out triplets. Use the result as compodiff.checkpoint=FOLDER.
+
+    Args:
+        triplets: The file triplets.json that generate-triplets wrote, or its content.
+        n: Train on the first n pairs of the sample only; smaller sets are parts of larger ones.
+        network: Depth, heads, units and dropped conditions, e.g. {"depth": 4}.
+        training: Choices of training, e.g. {"max_steps": 1200}; batch_size 128, new_learning_rate
+            5e-4 and weight_decay 0.01 where they are not given.
+        run: Hardware and pace, e.g. {"workers": 2}.
+        not_zero_shot: Why results must be labelled, where the triplets owe something to a
+            benchmark's annotations. A tuned rewriter brings the label itself.
+        notes: Further facts for the model card, by name.
+    """
+    given = TrainingSettings.given(training, "training").model_dump(exclude_unset=True)
+    chosen_training = TRAINING.changed(**given)
+    chosen_run = RunSettings.given({**run, "devices": devices}, "run")
+    chosen_training.share(chosen_run.devices)
+    own = DenoiserSettings.given(network, "network")
+    chosen = resolve_profile(profile, with_choices(settings, backbone))
+    require_backbone(chosen)
+    found = triplet_set_of(triplets)
+    require_root(chosen)
+    return CompoDiffRequest(
+        profile=chosen,
+        triplets=found if n is None else found.first(n),
+        network=own,
+        training=chosen_training,
+        run=chosen_run,
+        not_zero_shot=not_zero_shot,
+        notes=notes or {},
+    )

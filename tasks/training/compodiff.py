@@ -1,0 +1,218 @@
+"""Train CompoDiff's denoiser on the cached image features of triplets, and publish it once."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from models.compodiff.settings import DenoiserSettings
+from models.training.settings import TrainingSettings
+from storage.locations.location import Location
+from storage.tables.schemas import OK
+from tasks.engines import encoder_fingerprint, load_encoder
+from tasks.networks import why_not_zero_shot
+from tasks.stages.image_features import ImageFeatureStage
+from tasks.training.card import Card, write_records
+from tasks.training.curve_artifacts import show_curves
+from tasks.training.fitting import train_once_in_folder
+from tasks.training.folder import History
+from tasks.training.lightning_job import LightningJob
+from tasks.training.publish import publish, publishing_once
+from tasks.training.run_settings import RunSettings
+from tasks.training.shown_progress import ShownProgress
+from tasks.training.spent import cost_file
+from tasks.training.triplet_sets import TripletSet, TripletSplit, planned_split
+
+if TYPE_CHECKING:
+    from models.compodiff.training import CompoDiffTraining
+    from models.training.array_data import ArrayData
+    from models.training.batches import Batch
+    from models.training.lightning_module import SystemModule
+    from models.triplets import Triplet
+
+PRODUCER: Final = "cirflow/compodiff/1"
+
+
+@dataclass(frozen=True)
+class CompoDiffJob(LightningJob):
+    """A denoiser over the image features of one backbone.
+
+    Attributes:
+        triplets: what it is trained on.
+        content: key of the parts of them that training depends on; see `TripletSplit.content`.
+        features: the image features of the triplets.
+        network: the denoiser and its noise.
+        training: of the training.
+        not_zero_shot: why its results must not be called zero-shot; empty where they may be.
+    """
+
+    KIND: ClassVar[str] = "compodiff"
+
+    triplets: TripletSet
+    content: str
+    features: ImageFeatureStage
+    network: DenoiserSettings = field(default_factory=DenoiserSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    not_zero_shot: str = ""
+
+    def planned(self) -> CompoDiffJob:
+        """The job on triplets as they are now.
+
+        Raises:
+            ValueError: there are too few.
+        """
+        split = self.split()
+        self.training.steps_of(len(split.training))
+        return replace(self, content=split.content)
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """Of the training."""
+        return self.training
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The identity of the denoiser."""
+        return {
+            "producer": PRODUCER,
+            "encoder": dict(encoder_fingerprint(self.features.encoder)),
+            "triplets": self.content,
+            "network": self.network.model_dump(),
+            "training": self.training.model_dump(mode="json"),
+            **self.features.pictures.identity,
+            **({"not_zero_shot": self.not_zero_shot} if self.not_zero_shot else {}),
+        }
+
+    def split(self) -> TripletSplit:
+        """Training and validation triplets.
+
+        Raises:
+            ValueError: there are none, or the table has changed since the job was made.
+        """
+        return planned_split(self.triplets, self.training.validation, self.content)
+
+    def examples(self) -> int:
+        """Training triplets."""
+        return len(self.split().training)
+
+    def new_network(self) -> CompoDiffTraining:
+        """The denoiser with the backbone's text tower."""
+        from models.compodiff.training import build_training
+
+        encoder = self.features.encoder.changed(dtype="fp32", device="cpu")
+        return build_training(load_encoder(encoder), self.network, self.training.seed)
+
+    def load_data(self, run: RunSettings, network: CompoDiffTraining) -> ArrayData:
+        """Features and token ids of the triplets whose images could be read."""
+        from models.training.array_data import ArrayData
+
+        split, table = self.split(), self.features.table()
+        known = table.read(["status"], split.image_ids())
+        ids = sorted(image for image, status in known.iter_rows() if status == OK)
+        place = {image: row for row, image in enumerate(ids)}
+        vectors = table.vectors(ids)
+
+        def usable(triplets: tuple[Triplet, ...]) -> Batch:
+            kept = [t for t in triplets if t.reference in place and t.target in place]
+            return network.rows(
+                vectors,
+                [place[t.reference] for t in kept],
+                [place[t.target] for t in kept],
+                [t.text for t in kept],
+            )
+
+        return ArrayData(
+            usable(split.training), usable(split.validation), self.training, run.workers
+        )
+
+    def module(self, network: CompoDiffTraining, steps: int) -> SystemModule:
+        """The denoiser in training."""
+        from models.training.lightning_module import SystemModule
+
+        return SystemModule(network, self.training, steps)
+
+
+@publishing_once("train CompoDiff's denoiser")
+def train_denoiser(job: CompoDiffJob, run: RunSettings, notes: dict[str, Any]) -> dict[str, Any]:
+    """Train from the last saved state and publish; a published denoiser is left alone.
+
+    Args:
+        job: Settings and triplets of the training; the features of the triplets are made.
+        run: Where and how fast it runs.
+        notes: Further facts for the model card, by name.
+    """
+
+    def finish(data: ArrayData, history: History, weights: Path, shown: ShownProgress) -> None:
+        _publish(job, run, notes, data, history, weights)
+
+    if not job.is_published:
+        train_once_in_folder(job, run, finish)
+    config = json.loads(Location(job.root).read_bytes(f"{job.folder}/{job.LAST}"))
+    summary: dict[str, Any] = config["provenance"]["summary"]
+    return {"checkpoint": job.place, **summary}
+
+
+def _publish(
+    job: CompoDiffJob,
+    run: RunSettings,
+    notes: dict[str, Any],
+    data: ArrayData,
+    history: History,
+    weights: Path,
+) -> None:
+    """Write everything that belongs to the denoiser below its key; its configuration last."""
+    from models.compodiff.checkpoint import denoiser_files
+    from models.training.weight_files import kept_weights
+
+    network = job.new_network()
+    network.load_state_dict(kept_weights(weights, "network."))
+    summary = _summary(job, data, history)
+    provenance: dict[str, Any] = {
+        "spec": job.spec,
+        "triplets": job.triplets.model_dump(mode="json", exclude={"root"}),
+        "triplets_spec": dict(job.triplets.table().spec),
+        "zero_shot": not job.not_zero_shot,
+        "zero_shot_reason": job.not_zero_shot,
+        "notes": notes,
+        "summary": summary,
+    }
+    title = f"CompoDiff denoiser {job.key}"
+    card = Card(
+        title=title,
+        purpose="Samples the image feature of a target from a reference's feature and a text; the "
+        "nearest gallery feature of the backbone is the answer. CompoDiff's own training is not "
+        "public: this one follows its description.",
+        base=job.spec["encoder"],
+        triplets=job.triplets,
+        groups={"network": job.network, "training": job.training},
+        notes=notes,
+        not_zero_shot=why_not_zero_shot(provenance),
+    )
+    files = denoiser_files(network.answering, job.network, job.spec["encoder"], provenance)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        write_records(folder, card, history, summary, cost_file(history.seconds, run.devices))
+        publish(job, {path.name: path for path in folder.iterdir()})
+    show_curves(job.key, title, history, job.place)
+
+
+def _summary(job: CompoDiffJob, data: ArrayData, history: History) -> dict[str, Any]:
+    """Numbers of the training, named as those of other trainings on triplets."""
+    kept, split = int(history.kept["step"]), job.split()
+    known = job.features.table().read(["status"], split.image_ids())
+    given = len(split.training) + len(split.validation)
+    return {
+        "key": job.key,
+        "step": kept,
+        "steps": int(history.points[-1]["step"]),
+        "triplets": data.count,
+        "validation_triplets": data.held_out,
+        "skipped_triplets": given - data.count - data.held_out,
+        "unreadable_images": sum(status != OK for _, status in known.iter_rows()),
+        "validation": next((v for v in history.validations if v["step"] == kept), {}),
+    }
