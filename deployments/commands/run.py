@@ -19,6 +19,7 @@ from deployments.errors import UserError
 from deployments.flow_parameters import checked, fitted, parameter_texts, setting_texts
 from deployments.place import add_place, given_settings
 from deployments.prefect_session import configure_prefect, run_flow
+from deployments.prefect_variables import check_variables
 from models.spelling import unknown
 
 
@@ -204,6 +205,7 @@ def _require(name: str, parameters: Any, given: dict[str, Any]) -> None:
 
 
 def _list_parameters(entry: FlowEntry, profile: str) -> int:
+    check_variables()
     flow = entry.flow()
     about, _, _ = (inspect.getdoc(flow.fn) or "").partition("\nArgs:")
     print(f"{about.strip()}\n\nparameters (--set NAME=VALUE):")
