@@ -1,7 +1,7 @@
 """The kinds of things that are exchanged. Another one is a module here and a line in `KINDS`.
 
 A module has `IMPORT` and `EXPORT` (texts of its help), `add_import`, `run_import`, `add_export`
-and `run_export`.
+and `run_export`, or only those of one way.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ KINDS: Final[Mapping[str, str]] = {
     "texts": "captions, edited captions and added objects of a benchmark",
     "triplets": "sets of triplets to train on: LAION-CIR, LaSCo, CoVR, MegaPairs and others",
     "features": "vectors of images, and SEARLE's pseudo tokens",
+    "network": "published checkpoints of trained systems: CoVR, TransAgg, CLIP4CIR and others",
     "pictures": "reference images that were edited as a benchmark's texts ask",
     "predictions": "ranked lists of a benchmark's queries, scored into the ledger",
 }
@@ -32,6 +33,8 @@ def add_kinds(parser: argparse.ArgumentParser, way: Literal["import", "export"])
     chosen = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
     for name, words in KINDS.items():
         module = kind(name)
+        if not hasattr(module, f"add_{way}"):
+            continue
         own = chosen.add_parser(
             name,
             help=words,

@@ -37,6 +37,7 @@ class ClipNetwork(ComposedNetwork):
         self.towers = towers
         self.parts = parts
         self.preprocess = parts.preprocess
+        self.base = parts.base
 
     def train_towers(self, *, image: bool, text: bool) -> None:
         """Choose the towers that are trained; positions that are no weights never are."""
@@ -71,11 +72,7 @@ class ClipNetwork(ComposedNetwork):
 
     def architecture(self) -> dict[str, Any]:
         """The CLIP's configuration and preprocessing."""
-        return {
-            "clip": dict(self.parts.architecture),
-            "preprocess": self.preprocess.record,
-            "base": dict(self.parts.base),
-        }
+        return {"clip": dict(self.parts.architecture), "preprocess": self.preprocess.record}
 
     def files(self) -> Mapping[str, bytes]:
         """The byte-pair file of a backbone that has its own."""
@@ -111,5 +108,5 @@ def bare_towers(architecture: Mapping[str, Any], folder: Path) -> tuple[ClipTowe
     preprocess = ImagePreprocess.of(architecture["preprocess"])
     clip = architecture["clip"]
     tokens = make_tokens(clip, own)
-    parts = NetworkParts(clip, tokens, preprocess, architecture["base"], own)
+    parts = NetworkParts(clip, tokens, preprocess, {}, own)
     return ClipTowers(bare_backbone(clip), tokens.end), parts

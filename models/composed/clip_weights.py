@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import open_clip
 import torch
 from open_clip.transform import PreprocessCfg
 
@@ -20,6 +21,10 @@ from models.published_state import State, fill
 
 _HEAD_WIDTH: Final = 64
 _PAD_RATIO: Final = 1.25
+_OPENAI: Final = (
+    *("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64"),
+    *("ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336"),
+)
 _NOT_WEIGHTS: Final = ("input_resolution", "context_length", "vocab_size")
 """Sizes that OpenAI's archives hold next to the weights."""
 
@@ -49,7 +54,11 @@ def published_towers(
         architecture,
         make_tokens(architecture, None),
         ImagePreprocess("targetpad", _PAD_RATIO, PreprocessCfg(size=(size, size))),
-        {"published": file.name, "weights_sha256": file_sha256(file)},
+        {
+            "model": model_name(architecture),
+            "pretrained": "openai",
+            "weights_sha256": file_sha256(file),
+        },
     )
     return ClipTowers(model, parts.tokens.end), parts
 
@@ -79,6 +88,22 @@ def clip_architecture(state: Mapping[str, torch.Tensor], file: Path) -> dict[str
             f"{file} holds no CLIP under OpenAI's names: {error} is missing or misshapen"
         ) from error
     return {"embed_dim": dim, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}
+
+
+def model_name(architecture: Mapping[str, Any]) -> str:
+    """open_clip's name of an architecture of OpenAI's, from which published ones were fine-tuned.
+
+    Another one is called by the width of its joint space.
+    """
+    for name in _OPENAI:
+        known = open_clip.get_model_config(name)
+        same = known["embed_dim"] == architecture["embed_dim"] and all(
+            known["vision_cfg"].get(key) == architecture["vision_cfg"][key]
+            for key in ("layers", "width", "image_size", "patch_size")
+        )
+        if same:
+            return name
+    return f"CLIP of width {architecture['embed_dim']}"
 
 
 def split(state: State, prefix: str) -> tuple[State, State]:

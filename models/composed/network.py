@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -30,12 +31,15 @@ class ComposedNetwork(Trainable):
     Attributes:
         preprocess: From pictures to pixels.
         scale: 1 / temperature of the loss.
+        base: Identity of the backbone, where the network knows it: it was built on one, or loaded
+            from a published file that tells.
         frozen_towers: Whether nothing is trained before images and texts are vectors, so that these
             are made once; the network is then a `frozen_vectors.FrozenTowers`.
     """
 
     preprocess: ImagePreprocess
     scale: float = 100.0
+    base: Mapping[str, Any] = MappingProxyType({})
     frozen_towers: bool = False
 
     @property

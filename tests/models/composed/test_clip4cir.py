@@ -10,6 +10,7 @@ import pytest
 from models.checkpoints import UnusableCheckpoint
 from models.composed.clip4cir_settings import CombinerSettings, SumSettings
 from models.encoders.spec import EncoderSpec
+from tests.fakes.published_clips import published_combiner_state, residual_clip
 from tests.fakes.small_networks import TEXTS, pixels, write_clip
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def test_batch_norms_of_a_residual_network_keep_their_statistics(tmp_path: Path)
 
     from models.composed.clip4cir_network import published_sum
 
-    write_published(tmp_path, resnet())
+    write_published(tmp_path, residual_clip())
     network = published_sum(tmp_path / "tuned_clip_best.pt", SumSettings()).train()
     before = {k: v.clone() for k, v in network.state_dict().items() if "running" in k}
     assert before
@@ -137,40 +138,6 @@ def test_batch_norms_of_a_residual_network_keep_their_statistics(tmp_path: Path)
     rows["references"], rows["targets"] = (pixels(4, seed, 64) for seed in (5, 6))
     network.loss(rows).backward()
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items() if k in before)
-
-
-def resnet() -> nn.Module:
-    """A random ResNet CLIP of 64 wide heads, as RN50x4 is one of 640."""
-    import open_clip
-    import torch
-
-    torch.manual_seed(3)
-    return open_clip.CLIP(
-        embed_dim=24,
-        quick_gelu=True,
-        vision_cfg={"image_size": 64, "layers": (1, 1, 2, 1), "width": 8, "patch_size": None},
-        text_cfg={"width": 64, "heads": 1, "layers": 2},
-    )
-
-
-def published_combiner_state(dim: int, p: int, h: int) -> dict[str, torch.Tensor]:
-    """Random weights under the published names, with the published shapes."""
-    import torch
-
-    shapes = {
-        "text_projection_layer": (p, dim),
-        "image_projection_layer": (p, dim),
-        "combiner_layer": (h, 2 * p),
-        "output_layer": (dim, h),
-        "dynamic_scalar.0": (h, 2 * p),
-        "dynamic_scalar.3": (1, h),
-    }
-    chance = torch.Generator().manual_seed(4)
-    return {
-        f"{name}.{kind}": torch.randn(size, generator=chance) * 0.3
-        for name, shape in shapes.items()
-        for kind, size in (("weight", shape), ("bias", shape[:1]))
-    }
 
 
 def write_published(folder: Path, clip: nn.Module) -> dict[str, torch.Tensor]:
@@ -188,7 +155,7 @@ def test_published_files_compute_the_printed_formula(tmp_path: Path) -> None:
 
     from models.composed.clip4cir_network import published_combiner, rebuild_combiner
 
-    clip = resnet().eval()
+    clip = residual_clip().eval()
     w = write_published(tmp_path, clip)
     network = published_combiner(tmp_path, SMALL)
     texts = network.tokenised(TEXTS)
@@ -218,7 +185,7 @@ def test_combiner_files_of_another_training_are_refused(tmp_path: Path) -> None:
 
     from models.composed.clip4cir_network import published_combiner
 
-    write_published(tmp_path, resnet())
+    write_published(tmp_path, residual_clip())
     torch.save({"Combiner": {}}, tmp_path / "combiner_harmonic.pt")
     with pytest.raises(UnusableCheckpoint, match=r"holds 2 files combiner\*\.pt"):
         published_combiner(tmp_path, SMALL)

@@ -1,0 +1,78 @@
+"""Trained networks: checkpoints that others published, as folders that profiles name."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from deployments.errors import UserError
+from models.composed.registry import SYSTEMS
+
+_PUBLISHED: Final = [name for name, record in SYSTEMS.items() if record.published is not None]
+
+IMPORT: Final = f"""Read a published checkpoint of a system, and write it as a folder of our own.
+
+example: rank with CLIP4CIR's files tuned_clip_best.pt and combiner_arithmetic.pt in published/
+
+  cirflow import network clip4cir published --out networks/clip4cir \\
+      --not-zero-shot "trained on CIRR's train split"
+  cirflow run score-benchmark --set benchmark=cirr --set split=val --set folder=CIRR \\
+      --set 'methods=["clip4cir"]' --set composed.clip4cir=networks/clip4cir
+
+Every weight must have its place: what is missing, unknown or of another shape is named. Nothing in
+the file is run. No file tells what it was trained on, so say whether results are zero-shot.
+
+systems: {", ".join(_PUBLISHED)}"""
+
+
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """Options of `cirflow import network`."""
+    parser.add_argument("system", help="see below")
+    parser.add_argument("source", help="the published file, or the folder of several")
+    parser.add_argument("--out", required=True, help="folder to be made for the network")
+    label = parser.add_mutually_exclusive_group(required=True)
+    label.add_argument(
+        "--zero-shot",
+        action="store_true",
+        help="it saw nothing of a benchmark but images without annotations",
+    )
+    label.add_argument("--not-zero-shot", metavar="REASON", default="", help="why it is not")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of the system where it is not its paper's, such as mask=eval_as_torch",
+    )
+
+
+def run_import(arguments: argparse.Namespace) -> int:
+    """Import, and say what was taken."""
+    from models.composed.published import bring_in
+    from models.composed.registry import system
+
+    record = system(arguments.system)
+    settings = record.settings.given(dict(map(_setting, arguments.set)), record.title)
+    source, out = Path(arguments.source), Path(arguments.out)
+    if not source.exists():
+        raise UserError(f"there is no file or folder {source}")
+    if not arguments.zero_shot and not arguments.not_zero_shot.strip():
+        raise UserError("--not-zero-shot is a reason in words, which every table shows")
+    found = bring_in(record.name, source, out, settings, arguments.not_zero_shot.strip())
+    for name, sha256 in found["sha256"].items():
+        print(f"{name}: sha256 {sha256}")
+    print(f"{found['weights']:,} weights, vectors of width {found['dim']}: {out}")
+    print(f"use it with --set composed.{record.name}={out}")
+    return 0
+
+
+def _setting(given: str) -> tuple[str, Any]:
+    name, equals, value = given.partition("=")
+    if not name or not equals:
+        raise UserError(f"{given!r} is not NAME=VALUE, a setting of the system with its value")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
