@@ -287,7 +287,7 @@ def _circo_query(gallery: Gallery, rng: Random, size: WorldSize) -> CircoQuery:
         before = sample_scenes(rng, 1, held_out=True)[0]
         edit = random_edit(before, rng, open_share=0.7 if leaves_open else 0.0)
         after = edit.apply(before)
-        fitting = [scene for scene in _completions(after) if is_held_out(scene)]
+        fitting = [scene for scene in completions(after) if is_held_out(scene)]
         if len(fitting) < 1 + leaves_open:
             continue
         if gallery.showing(after) or before in gallery.contents or after.matches(before):
@@ -301,7 +301,7 @@ def _circo_query(gallery: Gallery, rng: Random, size: WorldSize) -> CircoQuery:
         return reference, (modification_text(edit, before, rng), edit), after
 
 
-def _completions(scene: Scene) -> list[Scene]:
+def completions(scene: Scene) -> list[Scene]:
     """All fully said scenes that fit a scene with open sizes and fills."""
     scenes = [scene]
     for cell in scene.occupied:

@@ -46,7 +46,7 @@ def load_model(
         model: Directory or hub id.
         revision: Hub revision; ignored for a directory.
         without_data: Compare names and shapes only; no weight is read.
-        options: Further arguments of `from_pretrained`, such as `dtype`.
+        options: Further arguments of `from_pretrained`, such as `dtype` or `subfolder`.
 
     Raises:
         UnusableCheckpoint: Weights are missing, of another shape or number format, not finite or
@@ -66,7 +66,8 @@ def load_model(
         raise UnusableCheckpoint(f"{model!r} cannot be loaded: {first_line(error)}") from error
     held = loaded.state_dict()
     _require_whole(model, type(loaded).__name__, report, held.keys())
-    _require_plain(model, revision, held, frozenset(report["unexpected_keys"]))
+    unused = frozenset(report["unexpected_keys"])
+    _require_plain(model, revision, str(options.get("subfolder", "")), held, unused)
     if not without_data:
         require_finite(model, loaded)
         require_written(model, loaded)
@@ -74,10 +75,15 @@ def load_model(
 
 
 def _require_plain(
-    model: str, revision: str, held: Mapping[str, torch.Tensor], unused: frozenset[str]
+    model: str,
+    revision: str,
+    part: str,
+    held: Mapping[str, torch.Tensor],
+    unused: frozenset[str],
 ) -> None:
     try:
-        require_plain_files(model, checkpoint_folder(model, revision or None), held, unused)
+        folder = checkpoint_folder(model, revision or None) / part
+        require_plain_files(model, folder, held, unused)
     except UnusableCheckpoint:
         raise
     except UNREADABLE as error:

@@ -33,9 +33,10 @@ _SAFETENSORS: Final = {
 
 _IN_FILES: Final = (
     ("model.safetensors", "model.safetensors.index.json"),
+    ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json"),
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
-"""Weights and index of shards in the order in which transformers looks for them."""
+"""Weights and index of shards in the order in which transformers (or diffusers) looks for them."""
 
 
 def format_name(tensor: torch.Tensor) -> str:

@@ -7,6 +7,7 @@ holds them, and the stage that reads it adds a failed row for each edit that the
 from __future__ import annotations
 
 import functools
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -130,6 +131,16 @@ def require_import(root: str, key: str) -> None:
     rows = table.read(["picture_id", "making"]).drop_nulls()
     if manifest_key(rows.iter_rows()) != key:
         raise ExchangeError(f"the import {key} was cut off: import its manifest again")
+
+
+def editors_of(root: str, key: str) -> str:
+    """The editors of an import's pictures, in words; empty for one that is not there."""
+    spec = pictures_spec(ImportedPictures(pictures=key).fingerprint)
+    try:
+        rows = load_table(Location(root), TABLE, content_key(spec)).read(["making"]).drop_nulls()
+    except FileNotFoundError:
+        return ""
+    return " and ".join(sorted({str(json.loads(making)["editor"]) for making in rows["making"]}))
 
 
 def _imports(location: Location) -> Iterator[str]:

@@ -203,7 +203,7 @@ class InstructPix2PixEditor:
         def load(kind: Any, part: str, **options: Any) -> Any:
             return load_model(kind, own.model, own.revision, subfolder=part, **weights, **options)
 
-        pipeline = StableDiffusionInstructPix2PixPipeline(
+        pipeline: Any = StableDiffusionInstructPix2PixPipeline(
             vae=load(AutoencoderKL, "vae", torch_dtype=self._dtype),
             text_encoder=load(CLIPTextModel, "text_encoder", dtype=self._dtype),
             tokenizer=CLIPTokenizer.from_pretrained(own.model, subfolder="tokenizer", **place),

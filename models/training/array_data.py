@@ -91,5 +91,5 @@ def rows_of(arrays: Mapping[str, torch.Tensor]) -> int:
     """
     counts = {name: len(values) for name, values in arrays.items()}
     if len(set(counts.values())) != 1:
-        raise ValueError(f"arrays of one set have equally many rows, not {counts}")
+        raise ValueError(f"the arrays have {counts} rows; all need as many")
     return next(iter(counts.values()))

@@ -16,7 +16,14 @@ from tasks.backbone_names import Folders, recognised
 from tasks.scoring.making import NOT_RECORDED, SpecOf, differences, how_made, in_order, named
 
 RESULTS_SPEC: Mapping[str, Any] = {"producer": "cirflow/results/1"}
-BEHIND_RANKINGS = ("query_features", "image_features", "caption_features", "captions", "rewrites")
+BEHIND_RANKINGS = (
+    "query_features",
+    "image_features",
+    "caption_features",
+    "captions",
+    "rewrites",
+    "edited_pictures",
+)
 """Tables whose specs say how a ranking was made."""
 
 
@@ -82,10 +89,12 @@ def not_zero_shot(protocol: Mapping[str, Any]) -> str:
 
 
 def label_of(protocol: Mapping[str, Any]) -> str:
-    """What readers of a number must know: not zero-shot, replaced texts; empty for most."""
+    """What readers must know: not zero-shot, replaced texts, foreign pictures; mostly empty."""
     texts = protocol.get("texts", {})
     asked = f"{texts['source']} texts of queries" if texts else ""
-    return "; ".join(each for each in (not_zero_shot(protocol), asked) if each)
+    editors = protocol.get("edited_elsewhere_by", "")
+    edited = f"references edited elsewhere by {editors}" if editors else ""
+    return "; ".join(each for each in (not_zero_shot(protocol), asked, edited) if each)
 
 
 def _spec(location: Location, spec_key: str) -> Mapping[str, Any] | None:

@@ -157,9 +157,13 @@ def names_of(stage: RankingStage) -> dict[str, str]:
 
 
 def _imports(stage: Stage) -> dict[str, str]:
-    """Key of an import -> its files with their hashes."""
+    """Key of an import -> its files with their hashes, or the editors of its pictures."""
+    from tasks.imported_pictures import editors_of
     from tasks.imported_texts import imported_source
 
+    if (editor := stage.spec.get("editor", {})).get("engine") == "imported":
+        key = str(editor["model"])
+        return {key: f"pictures by {editors_of(stage.root, key)} {key[:8]}"}
     engines = (stage.spec.get("captioner", {}), stage.spec.get("generator", {}))
     keys = {str(each["model"]) for each in engines if each.get("engine") == "imported"}
     return {key: imported_source(stage.root, key).partition("; licence")[0] for key in keys}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import polars as pl
 import pyarrow as pa
 
+from models.editors.imported import ImportedPictures
 from models.generators.answer_reader import PARSE_VERSION
 from models.metering import device_time
 from models.retrieval.cvsi_settings import CvsiSettings
@@ -23,12 +24,14 @@ from storage.tables.table import Table
 from tasks.backbone_names import folders_of
 from tasks.compodiff import denoiser_facts
 from tasks.engines import backbone_name
+from tasks.imported_pictures import editors_of
 from tasks.methods import configured_method
 from tasks.networks import INSTRUCTCIR, network_facts
 from tasks.query_sets import BenchmarkRef, QuerySet, load_query_set, protocol_of
 from tasks.stages.caption_features import CaptionFeatureStage
 from tasks.stages.captions import CaptionStage
 from tasks.stages.edited_features import EditedQueryStage
+from tasks.stages.edited_pictures import EditedPictureStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.query_features import QueryFeatureStage
 from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
@@ -317,6 +320,9 @@ def _inputs_protocol(stage: RankingStage) -> dict[str, Any]:
         said["captions"] = [each for i, each in enumerate(captions) if each not in captions[:i]]
     if answers := [s.generator.max_new_tokens for s in inputs if isinstance(s, RewriteStage)]:
         said["answer_tokens"] = max(answers)
+    for each in inputs:
+        if isinstance(each, EditedPictureStage) and isinstance(each.editor, ImportedPictures):
+            said["edited_elsewhere_by"] = editors_of(each.root, each.editor.pictures)
     return said
 
 

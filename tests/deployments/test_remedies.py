@@ -15,6 +15,7 @@ from deployments.commands.run import FLOWS
 from flows.form_fields import _groups
 from flows.profiles import production, setting_names, tiny
 from models.captioners.settings import CaptionerSettings
+from models.editors.settings import EditorSettings
 from models.engine_settings import engine_kinds
 from models.generators.settings import GeneratorSettings
 from storage.benchmarks.registry import BENCHMARKS, FAMILIES, protocol_options
@@ -97,6 +98,7 @@ def every_setting() -> set[str]:
     for union, groups in (
         (CaptionerSettings, ("captioner", "instructcir.captioner")),
         (GeneratorSettings, ("generator", "instructcir.rewriter")),
+        (EditorSettings, ("editor",)),
     ):
         for kind in engine_kinds(union).values():
             names |= {f"{group}.{field}" for group in groups for field in kind.model_fields}

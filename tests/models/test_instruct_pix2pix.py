@@ -138,6 +138,7 @@ def test_what_changes_a_picture_changes_the_fingerprint(folder: Path, tmp_path: 
 
 def test_a_checkpoint_that_lacks_something_is_refused(folder: Path, tmp_path: Path) -> None:
     import safetensors.torch
+    import torch
 
     copied = shutil.copytree(folder, tmp_path / "lacks a weight")
     weights = copied / "unet" / "diffusion_pytorch_model.safetensors"
@@ -145,6 +146,12 @@ def test_a_checkpoint_that_lacks_something_is_refused(folder: Path, tmp_path: Pa
     del tensors["conv_in.weight"]
     safetensors.torch.save_file(tensors, weights)
     with pytest.raises(UnusableCheckpoint, match=r"lacks 1 of the weights \(conv_in.weight\)"):
+        list(settings(copied).load().edit(requests((64, 64))))
+
+    whole = safetensors.torch.load_file(folder / "unet" / weights.name)
+    whole["conv_in.weight"] = (whole["conv_in.weight"] * 127).to(torch.int8)
+    safetensors.torch.save_file(whole, weights)
+    with pytest.raises(UnusableCheckpoint, match=r"conv_in.weight \(int8\)"):
         list(settings(copied).load().edit(requests((64, 64))))
 
     (copied / "vae" / "diffusion_pytorch_model.safetensors").unlink()

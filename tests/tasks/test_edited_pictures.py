@@ -15,6 +15,7 @@ from PIL import Image
 
 from deployments.cli import main
 from embedded_world.benchmarks import WorldSize, write_world
+from embedded_world.drawn_edits import write_drawn_edits
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_editor, require_methods
 from storage.benchmarks.records import Query
@@ -24,11 +25,13 @@ from storage.locations.location import Location
 from tasks.engines import load_encoder
 from tasks.imported_pictures import import_pictures
 from tasks.methods import runnable_methods, why_not_ready
-from tasks.planner import plan_evaluation
-from tasks.query_sets import BenchmarkRef, image_folder, load_query_set
-from tasks.scoring.making import made_by
+from tasks.planner import plan_evaluation, query_stages
+from tasks.query_sets import BenchmarkRef, OneQuery, image_folder, load_query_set
+from tasks.scoring.ledger import label_of
+from tasks.scoring.making import made_by, named, names_of
 from tasks.settings import Profile
-from tasks.stages.rankings import RankingStage
+from tasks.stages.edited_features import EditedQueryStage
+from tasks.stages.rankings import RankingStage, ranking_protocol
 from tasks.stages.stage import Stage
 from tests.fakes.drawn import small_settings
 
@@ -138,6 +141,9 @@ def test_a_query_is_searched_by_its_picture_and_fails_without_one(
     ]
     assert ranked(own, ref)[1] == 0  # nothing is made twice
     assert made_by(stage)["editor"] == f"imported {done.key}"
+    shown = named(made_by(stage), names_of(stage))["editor"]
+    assert shown == f"imported pictures by drawn {done.key[:8]}"
+    assert label_of(ranking_protocol(stage)) == "references edited elsewhere by drawn"
 
 
 def test_imports_are_by_content_and_one_that_was_cut_off_is_refused(
@@ -241,3 +247,21 @@ def test_a_picture_edited_here_is_the_one_that_is_searched_with(
     )
     (reply,) = own.editor.load().edit([request])
     assert np.abs(np.asarray(reply.picture).astype(int) - np.asarray(shown).astype(int)).max() <= 1
+    # A person's query of the same image and text is edited alike, and nothing is stored for it.
+    query = OneQuery(image_id=row["reference"], text=row["text"])
+    asked = query_stages(own, query, ref.collection_name, METHOD, "circo")["edited_picture"]
+    assert isinstance(asked, EditedQueryStage)
+    np.testing.assert_allclose(asked.of_picture(request.image), expected, atol=2e-2)
+
+
+def test_the_oracle_draws_what_its_texts_ask(world: Path, tmp_path: Path) -> None:
+    """The pictures of a perfect editor find targets that no picture alone shows."""
+    done = write_drawn_edits(world, tmp_path / "edits")
+    assert done.unread == 0
+    imported_edits = import_pictures(str(world / "root"), tmp_path / "edits" / "manifest.jsonl")
+    ref = reference(world, "circo")
+    stage, _ = ranked(imported(world, imported_edits.key), ref)
+    rows = rows_of(stage)
+    for query in ref.load().queries:
+        assert rows[query.query_id]["names"][0] in query.targets
+    assert "an oracle" in label_of(ranking_protocol(stage))
