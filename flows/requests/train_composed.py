@@ -85,7 +85,8 @@ def train_composed(
         not_zero_shot: Why results must be labelled, where the triplets owe something to a
             benchmark's annotations. A train split and a tuned rewriter bring the label themselves.
         start: Folder of the trained network that the system starts from, where its training has
-            stages; clip4cir starts from one of clip4cir-sum.
+            stages; clip4cir starts from one of clip4cir-sum. covr and case start from the backbone,
+            or from a covr (BLIP's own files are imported as one).
         notes: Further facts for the model card, by name.
     """
     record = system_named(system)
@@ -118,6 +119,8 @@ def _require_start(record: ComposedSystem, start: str) -> None:
     if not wanted:
         if start:
             raise ValueError(f"{record.title} starts from the backbone; leave `start` out")
+        return
+    if not start and record.build is not None:
         return
     if not start:
         raise ValueError(

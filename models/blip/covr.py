@@ -9,7 +9,6 @@ import torch
 
 from models.blip.early_fusion import EarlyFusionNetwork
 from models.blip.hard_negatives import hn_nce
-from models.blip.shape import HEAD_WIDTH
 from models.blip.word_pieces import WordPieces
 from models.published_state import read_state
 
@@ -37,19 +36,16 @@ class CovrNetwork(EarlyFusionNetwork):
         )
 
 
-def published_covr(path: Path, settings: CovrSettings, head_width: int = HEAD_WIDTH) -> CovrNetwork:
+def published_covr(path: Path, settings: CovrSettings) -> CovrNetwork:
     """The network of a released file, `webvid-covr.ckpt` and the like.
 
     Args:
         path: A dict whose `model` is a state under BLIP's names, with `module.` in front or not.
             BLIP's own `model_large_retrieval_coco.pth`, which CoVR starts from, has that form too.
         settings: Of the loss.
-        head_width: Width of a head, which no shape tells; 64 in every published file.
 
     Raises:
         UnusableCheckpoint: A tensor or the vocabulary is missing, unknown or of another shape.
     """
     state = read_state(path, "model", "module.")
-    return CovrNetwork.of_state(
-        state, WordPieces.beside(path), path, settings, head_width=head_width
-    )
+    return CovrNetwork.of_state(state, WordPieces.beside(path), path, settings)

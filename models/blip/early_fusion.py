@@ -142,6 +142,13 @@ class EarlyFusionNetwork(ComposedNetwork):
         return network
 
     @classmethod
+    def continuing(cls, start: EarlyFusionNetwork, settings: EarlyFusionSettings) -> Self:
+        """Training on the towers of another network, which are taken over."""
+        network = cls(start.towers, start.parts, settings)
+        network.preprocess = start.preprocess
+        return network
+
+    @classmethod
     def rebuilt(
         cls, architecture: Mapping[str, Any], folder: Path, settings: EarlyFusionSettings
     ) -> Self:

@@ -34,6 +34,12 @@ def _build(spec: EncoderSpec, settings: CaseSettings, seed: int) -> ComposedNetw
     return CaseNetwork.on_backbone(spec, settings, seed)
 
 
+def _continued(start: Any, settings: CaseSettings, seed: int) -> ComposedNetwork:
+    from models.blip.case import CaseNetwork
+
+    return CaseNetwork.continuing(start, settings)
+
+
 def _rebuild(architecture: Mapping[str, Any], folder: Path) -> ComposedNetwork:
     from models.blip.case import CaseNetwork
 
@@ -45,6 +51,8 @@ SYSTEM: Final = ComposedSystem(
     title="CASE-style",
     settings=CaseSettings,
     build=_build,
+    starts_from="covr",
+    continued=_continued,
     rebuild=_rebuild,
     training=ComposedTraining(
         batch_size=512, epochs=5, learning_rate=1e-5, weight_decay=0.05, warmup=0.0, clip=0.0

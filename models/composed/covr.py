@@ -35,6 +35,12 @@ def _build(spec: EncoderSpec, settings: CovrSettings, seed: int) -> ComposedNetw
     return CovrNetwork.on_backbone(spec, settings, seed)
 
 
+def _continued(start: Any, settings: CovrSettings, seed: int) -> ComposedNetwork:
+    from models.blip.covr import CovrNetwork
+
+    return CovrNetwork.continuing(start, settings)
+
+
 def _rebuild(architecture: Mapping[str, Any], folder: Path) -> ComposedNetwork:
     from models.blip.covr import CovrNetwork
 
@@ -52,6 +58,8 @@ SYSTEM: Final = ComposedSystem(
     title="CoVR",
     settings=CovrSettings,
     build=_build,
+    starts_from="covr",
+    continued=_continued,
     rebuild=_rebuild,
     published=_published,
     training=ComposedTraining(

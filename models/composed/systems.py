@@ -31,7 +31,8 @@ class ComposedSystem:
         published: A network from a published checkpoint: (file or folder, settings); it raises
             CheckpointError for every missing, unknown or misshapen weight. None: no such form.
         training: The defaults of its training.
-        starts_from: The system whose trained folder its own training starts from; empty: none.
+        starts_from: The system whose trained folder its own training starts from, or may start from
+            where it has `build` too; empty: none.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ WORDS = [
 VOCABULARY = "\n".join(WORDS).encode() + b"\n"
 
 
-def random_blip(image_size: int = 32) -> BlipForImageTextRetrieval:
+def random_blip(image_size: int = 32, head_width: int = HEAD_WIDTH) -> BlipForImageTextRetrieval:
     """transformers' own model, in evaluation mode, every weight away from its default."""
     import torch
     from transformers import BlipConfig, BlipForImageTextRetrieval
@@ -39,16 +40,16 @@ def random_blip(image_size: int = 32) -> BlipForImageTextRetrieval:
     config = BlipConfig(
         text_config={
             "vocab_size": len(WORDS) + 2,
-            "hidden_size": 48,
-            "encoder_hidden_size": 32,
+            "hidden_size": 3 * head_width,
+            "encoder_hidden_size": 2 * head_width,
             "intermediate_size": 96,
             "num_hidden_layers": 2,
             "num_attention_heads": 3,
             "max_position_embeddings": 40,
         },
         vision_config={
-            "hidden_size": 32,
-            "intermediate_size": 128,
+            "hidden_size": 2 * head_width,
+            "intermediate_size": 8 * head_width,
             "num_hidden_layers": 3,
             "num_attention_heads": 2,
             "image_size": image_size,
@@ -63,6 +64,11 @@ def random_blip(image_size: int = 32) -> BlipForImageTextRetrieval:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
     return model
+
+
+def published_blip() -> BlipForImageTextRetrieval:
+    """A random one whose heads are as wide as in every published file."""
+    return random_blip(head_width=64)
 
 
 def original_state(model: BlipForImageTextRetrieval) -> dict[str, torch.Tensor]:
@@ -92,6 +98,16 @@ def original_state(model: BlipForImageTextRetrieval) -> dict[str, torch.Tensor]:
         "idx_queue": torch.zeros(1, 8, dtype=torch.long),
         "text_encoder.embeddings.position_ids": torch.arange(40)[None],
     }
+
+
+def covr_file(folder: Path, prefix: str = "module.") -> Path:
+    """A random checkpoint in the layout of a released CoVR, with a vocabulary next to it."""
+    import torch
+
+    state = {f"{prefix}{name}": each for name, each in original_state(published_blip()).items()}
+    torch.save({"epoch": 4, "model": state}, folder / "webvid-covr.ckpt")
+    (folder / "vocab.txt").write_bytes(VOCABULARY)
+    return folder / "webvid-covr.ckpt"
 
 
 def _vision_name(parts: list[str]) -> str:

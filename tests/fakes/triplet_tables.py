@@ -40,7 +40,9 @@ def write_triplets(root: str, pairs: int = 60, pictures: int = 30, seed: int = 0
         _row(position, *pair, rng.choice(WORDS))
         for position, pair in enumerate(rng.sample(ordered, pairs))
     ]
-    table = open_table(location, "triplets", {"test": "drawn", "seed": seed})
+    table = open_table(
+        location, "triplets", {"producer": "cirflow/triplets/0", "test": "drawn", "seed": seed}
+    )
     (shard,) = table.plan([row["triplet_id"] for row in rows], shard_size=pairs).shards
     by_id = {row["triplet_id"]: row for row in rows}
     table.publish(

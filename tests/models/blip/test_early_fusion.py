@@ -105,31 +105,19 @@ def test_repeated_targets_are_no_negatives() -> None:
     assert bool(alone.grad.isfinite().all())
 
 
-def covr_file(folder: Path, prefix: str = "module.") -> Path:
-    """A random checkpoint in the layout of a released one, with a vocabulary next to it."""
-    import torch
-
-    from tests.fakes.blip_files import VOCABULARY, original_state, random_blip
-
-    state = {f"{prefix}{name}": each for name, each in original_state(random_blip()).items()}
-    torch.save({"epoch": 4, "model": state}, folder / "webvid-covr.ckpt")
-    (folder / "vocab.txt").write_bytes(VOCABULARY)
-    return folder / "webvid-covr.ckpt"
-
-
 @pytest.mark.parametrize("prefix", ["module.", ""])
 def test_a_published_covr_computes_what_transformers_does(tmp_path: Path, prefix: str) -> None:
     import torch
 
     from models.blip.covr import published_covr
     from models.composed.covr import CovrSettings
-    from tests.fakes.blip_files import HEAD_WIDTH, random_blip
+    from tests.fakes.blip_files import covr_file, published_blip
 
     path = covr_file(tmp_path, prefix)
-    network = published_covr(path, CovrSettings(), head_width=HEAD_WIDTH)
+    network = published_covr(path, CovrSettings())
     pixels = torch.randn(3, 3, 32, 32)
     read = network.tokenised(TEXTS)
-    model = random_blip()
+    model = published_blip()
     with torch.no_grad():
         tokens = model.vision_model(pixels).last_hidden_state
         states = model.text_encoder(
@@ -147,16 +135,16 @@ def test_another_vocabulary_is_refused(tmp_path: Path) -> None:
     from models.blip.covr import published_covr
     from models.checkpoints import UnusableCheckpoint
     from models.composed.covr import CovrSettings
-    from tests.fakes.blip_files import HEAD_WIDTH
+    from tests.fakes.blip_files import covr_file
 
     path = covr_file(tmp_path)
     with (tmp_path / "vocab.txt").open("a") as file:
         file.write("surplus\n")
     with pytest.raises(UnusableCheckpoint, match=r"has 19 words, vocab.txt next to it makes 20"):
-        published_covr(path, CovrSettings(), head_width=HEAD_WIDTH)
+        published_covr(path, CovrSettings())
     (tmp_path / "vocab.txt").unlink()
     with pytest.raises(UnusableCheckpoint, match=r"brings no tokenizer; put vocab.txt"):
-        published_covr(path, CovrSettings(), head_width=HEAD_WIDTH)
+        published_covr(path, CovrSettings())
 
 
 def test_covr_takes_the_reference_out_on_every_benchmark() -> None:
@@ -281,10 +269,10 @@ def test_a_published_covr_is_saved_and_loaded_with_its_vocabulary(tmp_path: Path
     from models.blip.covr import published_covr
     from models.composed.checkpoint import load_composed, save_composed
     from models.composed.covr import CovrSettings
-    from tests.fakes.blip_files import HEAD_WIDTH
+    from tests.fakes.blip_files import covr_file
 
     settings = CovrSettings()
-    network = published_covr(covr_file(tmp_path), settings, head_width=HEAD_WIDTH)
+    network = published_covr(covr_file(tmp_path), settings)
     save_composed(tmp_path / "saved", "covr", network, settings, base={}, provenance={})
     loaded = load_composed(tmp_path / "saved").network
     pixels = torch.randn(3, 3, 32, 32)

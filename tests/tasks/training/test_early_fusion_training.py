@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,14 +34,16 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> EncoderSpec:
     return EncoderSpec(name=str(write_small_clip(folder, {"layers": 2}, merges)), device="cpu")
 
 
-def job_of(name: str, root: Path, triplets: TripletSet, clip: EncoderSpec, steps: int) -> Any:
+def job_of(
+    name: str, root: Path, triplets: TripletSet, clip: EncoderSpec, steps: int, start: str = ""
+) -> Any:
     from models.composed.registry import system
     from tasks.training.composed import ComposedJob
 
     record = system(name)
     own = record.settings(text_layers=1)
     training = record.training.changed(**TRAINING, max_steps=steps)
-    return ComposedJob.of(str(root), name, triplets, clip, own, training)
+    return ComposedJob.of(str(root), name, triplets, clip, own, training, "", start)
 
 
 def trained(job: ComposedJob) -> Path:
@@ -74,6 +77,40 @@ def test_training_changes_the_text_side_alone(
     assert curve["loss"].is_finite().all()
     assert curve["temperature"].n_unique() > 1
     assert found.provenance["zero_shot"] is True
+
+
+def test_published_towers_are_trained_further(
+    tmp_path: Path, triplets: TripletSet, clip: EncoderSpec
+) -> None:
+    """From BLIP's own towers, at the rate of old layers; the vocabulary goes with them."""
+    import safetensors.torch
+    import torch
+
+    from models.composed.checkpoint import load_composed
+    from models.composed.covr import CovrSettings
+    from models.composed.published import bring_in
+    from tests.fakes.blip_files import covr_file
+
+    start = tmp_path / "start"
+    bring_in("covr", covr_file(tmp_path), start, CovrSettings(), "trained on CIRR")
+    job = job_of("case", tmp_path, triplets, clip, 3, str(start))
+    assert {group.name for group in job.new_network().parameter_groups()} == {
+        "pretrained_decay",
+        "pretrained_no_decay",
+    }
+    folder = trained(job)
+    before, after = (
+        safetensors.torch.load_file(each / "model.safetensors") for each in (start, folder)
+    )
+    assert after.keys() - before.keys() == {"log_scale"}
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert not {name for name in changed if "vision" in name}
+    assert (folder / "vocab.txt").read_bytes() == (start / "vocab.txt").read_bytes()
+    config = load_composed(folder).network.preprocess.config
+    assert (config.resize_mode, config.size) == ("squash", 32)
+    assert json.loads((folder / "config.json").read_text())["provenance"]["zero_shot"] is False
+    assert "start" not in job_of("case", tmp_path, triplets, clip, 3).spec
 
 
 @pytest.mark.slow
