@@ -85,8 +85,8 @@ def train_composed(
         not_zero_shot: Why results must be labelled, where the triplets owe something to a
             benchmark's annotations. A train split and a tuned rewriter bring the label themselves.
         start: Folder of the trained network that the system starts from, where its training has
-            stages; clip4cir starts from one of clip4cir-sum. covr and case start from the backbone,
-            or from a covr (BLIP's own files are imported as one).
+            stages; clip4cir starts from one of clip4cir-sum. covr, case and transagg start from the
+            backbone, or from a covr (BLIP's own files are imported as one).
         notes: Further facts for the model card, by name.
     """
     record = system_named(system)

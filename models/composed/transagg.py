@@ -1,4 +1,4 @@
-"""TransAgg (Liu et al., BMVC 2023), on CLIP."""
+"""TransAgg (Liu et al., BMVC 2023), on a CLIP or on BLIP's own towers."""
 
 from __future__ import annotations
 
@@ -11,23 +11,30 @@ from models.composed.transagg_settings import TransAggSettings
 from models.training.settings import ComposedTraining
 
 if TYPE_CHECKING:
-    from models.composed.transagg_network import TransAggNetwork
+    from models.blip.early_fusion import EarlyFusionNetwork
+    from models.composed.network import ComposedNetwork
     from models.encoders.spec import EncoderSpec
 
 
-def _build(spec: EncoderSpec, settings: TransAggSettings, seed: int) -> TransAggNetwork:
+def _build(spec: EncoderSpec, settings: TransAggSettings, seed: int) -> ComposedNetwork:
     from models.composed.transagg_network import build
 
     return build(spec, settings, seed)
 
 
-def _rebuild(architecture: Mapping[str, Any], folder: Path) -> TransAggNetwork:
+def _continued(start: EarlyFusionNetwork, settings: TransAggSettings, seed: int) -> ComposedNetwork:
+    from models.composed.transagg_blip import on_early_fusion
+
+    return on_early_fusion(start, settings, seed)
+
+
+def _rebuild(architecture: Mapping[str, Any], folder: Path) -> ComposedNetwork:
     from models.composed.transagg_network import rebuild
 
     return rebuild(architecture, folder)
 
 
-def _published(path: Path, settings: TransAggSettings) -> TransAggNetwork:
+def _published(path: Path, settings: TransAggSettings) -> ComposedNetwork:
     from models.composed.transagg_network import published
 
     return published(path, settings)
@@ -38,6 +45,8 @@ SYSTEM: Final = ComposedSystem(
     title="TransAgg",
     settings=TransAggSettings,
     build=_build,
+    continued=_continued,
+    starts_from="covr",
     rebuild=_rebuild,
     published=_published,
     training=ComposedTraining(

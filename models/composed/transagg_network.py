@@ -12,6 +12,7 @@ from models.composed.clip_network import ClipNetwork, bare_towers, load_towers
 from models.composed.clip_towers import ClipTowers, check_tokens
 from models.composed.clip_weights import published_towers, split
 from models.composed.network import Texts
+from models.composed.transagg_blip import BlipTransAgg, published_on_blip, rebuild_on_blip
 from models.composed.transagg_head import TransAggHead
 from models.composed.transagg_settings import TransAggSettings
 from models.encoders.spec import EncoderSpec
@@ -67,25 +68,29 @@ def build(spec: EncoderSpec, settings: TransAggSettings, seed: int) -> TransAggN
         return TransAggNetwork(towers, parts, settings)
 
 
-def rebuild(architecture: Mapping[str, Any], folder: Path) -> TransAggNetwork:
+def rebuild(architecture: Mapping[str, Any], folder: Path) -> TransAggNetwork | BlipTransAgg:
     """A network of a published folder, without weights."""
+    if "clip" not in architecture:
+        return rebuild_on_blip(architecture, folder)
     settings = TransAggSettings(**architecture["transagg"])
     return TransAggNetwork(*bare_towers(architecture, folder), settings)
 
 
-def published(path: Path, settings: TransAggSettings) -> TransAggNetwork:
-    """The network of a published checkpoint: a bare state dict of a CLIP variant.
+def published(path: Path, settings: TransAggSettings) -> TransAggNetwork | BlipTransAgg:
+    """The network of a published checkpoint: a bare state dict of a CLIP or BLIP variant.
 
     Args:
-        path: The file; the CLIP lies under `pretrained_model.`, the head under its own names.
+        path: The file; the towers lie under `pretrained_model.`, the head under its own names.
         settings: Mask mode; layers and widths are compared with the file's.
 
     Raises:
         UnusableCheckpoint: Names are missing or unknown, or shapes differ.
     """
     state = read_state(path)
-    clip, head = split(state, "pretrained_model.")
-    network = TransAggNetwork(*published_towers(clip, path), settings)
+    towers, head = split(state, "pretrained_model.")
+    if any(name.startswith("visual_encoder.") for name in towers):
+        return published_on_blip(towers, head, path, settings)
+    network = TransAggNetwork(*published_towers(towers, path), settings)
     fill(network.head, head, path)
     log_taken(path, state, ())
     return network.eval()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from models.encoders.spec import EncoderSpec
+from tests.fakes.killed_trainings import assert_kills_change_nothing
 from tests.fakes.small_clip import write_small_clip
 
 if TYPE_CHECKING:
@@ -140,6 +141,19 @@ def test_stage_two_trains_the_combiner_on_the_towers_of_stage_one(
         assert network.query(pixels(2), read).norm(dim=1).tolist() == pytest.approx([1, 1])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["transagg", "clip4cir-sum", "clip4cir"])
+def test_killed_at_random_moments_and_resumed(
+    name: str, tmp_path: Path, triplets: TripletSet, clip: EncoderSpec
+) -> None:
+    """SIGKILL while steps, validations, saves and publishing run; the end is always the same."""
+    start = ""
+    if name == "clip4cir":
+        start = str(finished(job_of("clip4cir-sum", tmp_path / "start", triplets, clip)))
+    job = job_of(name, tmp_path, triplets, clip, start=start, max_steps=16)
+    assert_kills_change_nothing(job, tmp_path, steps=16, kills=5, longest=4)
+
+
 def test_vectors_that_are_made_once_train_as_pictures_do(
     tmp_path: Path, triplets: TripletSet, clip: EncoderSpec
 ) -> None:
@@ -167,11 +181,13 @@ def test_a_start_that_does_not_fit_is_refused(
     given: Any = triplets.model_dump(mode="json")
     with pytest.raises(ValueError, match="train clip4cir-sum first"):
         train_composed("clip4cir", given, settings={"root": str(tmp_path)})
-    with pytest.raises(ValueError, match="TransAgg starts from the backbone"):
-        train_composed("transagg", given, settings={"root": str(tmp_path)}, start=str(tmp_path))
+    with pytest.raises(ValueError, match="CLIP4CIR stage one starts from the backbone"):
+        train_composed("clip4cir-sum", given, settings={"root": str(tmp_path)}, start=str(tmp_path))
     folder = finished(job_of("transagg", tmp_path, triplets, clip))
     with pytest.raises(ValueError, match="is a network of transagg; CLIP4CIR starts from"):
         train_composed("clip4cir", given, settings={"root": str(tmp_path)}, start=str(folder))
+    with pytest.raises(ValueError, match="TransAgg starts from covr"):
+        train_composed("transagg", given, settings={"root": str(tmp_path)}, start=str(folder))
 
 
 def test_recomputed_activations_give_the_same_gradients(clip: EncoderSpec) -> None:
