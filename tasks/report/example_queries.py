@@ -13,6 +13,7 @@ from tasks.query_sets import QuerySet, load_query_set
 from tasks.report.pictures import evenly, nothing, thumbnail
 from tasks.report.records import Result, Strip, Thumbnail
 from tasks.scoring.scores import RankedLists, read_ranking
+from tasks.stages.edited_features import EditedQueryStage
 from tasks.stages.query_features import QueryFeatureStage, Tables
 from tasks.stages.rankings import RankingStage
 
@@ -61,7 +62,27 @@ def strips_of(
         name: replace(nothing(), alt=f"image {name} {query_set.unusable[name]}")
         for name in wanted & query_set.unusable.keys()
     }
-    return tuple(_strip(stage, ranked, pictures, texts, query_set, *p, top) for p in places)
+    strips = [_strip(stage, ranked, pictures, texts, query_set, *p, top) for p in places]
+    edited = _edited(stage, ranked, query_set, places)
+    return tuple(replace(s, edited=e) for s, e in zip(strips, edited, strict=True))
+
+
+def _edited(
+    stage: RankingStage, ranked: RankedLists, query_set: QuerySet, places: Sequence[Place]
+) -> list[Thumbnail | None]:
+    """The edited references of some queries; None where a method has none."""
+    queries = [ranked.views[category].queries[row] for category, row in places]
+    items = [query_set.item_of(query) for query in queries]
+    asked, made = [item for item in items if item is not None], dict[str, bytes]()
+    for feature in stage.query_features.values():
+        if isinstance(feature, EditedQueryStage):
+            made |= feature.edited.made(asked)
+    return [
+        thumbnail(made[item.key], f"edited for query {query.query_id}")
+        if item is not None and item.key in made
+        else None
+        for item, query in zip(items, queries, strict=True)
+    ]
 
 
 def _chosen(ranked: RankedLists, query_set: QuerySet) -> list[tuple[str, int]]:

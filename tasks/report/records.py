@@ -175,6 +175,7 @@ class Strip:
         failures: Failures of this query, such as ``edit 4: rejected (empty reply)``.
         missed: Targets that are not among `results`, so that a reader sees the right answers.
         judged: False where the right answers are hidden (test splits).
+        edited: The reference as an image editor changed it, where the method searches with that.
     """
 
     query_id: str
@@ -189,6 +190,7 @@ class Strip:
     failures: tuple[str, ...] = ()
     missed: tuple[Result, ...] = ()
     judged: bool = True
+    edited: Thumbnail | None = None
 
     def __post_init__(self) -> None:
         """Refuse a strip whose framed targets contradict its rank: a join went wrong."""

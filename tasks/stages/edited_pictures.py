@@ -15,6 +15,7 @@ from models.protocols import EditReply, EditRequest
 from storage.collections.decoding import ImageProblem, encode_png
 from storage.exchange.edited_pictures import edit_key, making_json
 from storage.tables.keys import sha256_hex
+from storage.tables.schemas import OK
 from tasks.engines import editor_fingerprint, load_editor
 from tasks.imported_pictures import ABSENT, PRODUCER, TABLE, pictures_spec, require_import
 from tasks.query_sets import Queries, QueryItem
@@ -92,6 +93,14 @@ class EditedPictureStage(Stage):
 
     def _request(self, key: str, item: QueryItem, image: Image.Image) -> EditRequest:
         return EditRequest(key, image, item.texts[0], self.seed_of(item))
+
+    def made(self, items: Sequence[QueryItem]) -> dict[str, bytes]:
+        """Query key -> file of its edited picture, of some queries that have one."""
+        edits = {item.key: self.key_of(item) for item in items}
+        found: dict[str, bytes] = {}
+        for part in self.table().iter_parts(["data", "status"], list(edits.values())):
+            found |= {key: data for key, data, status in part.iter_rows() if status == OK}
+        return {key: found[edit] for key, edit in edits.items() if edit in found}
 
     def seed_of(self, item: QueryItem) -> int:
         """The seed of an edit's noise: of the table's, the reference image and the text."""

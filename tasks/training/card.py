@@ -74,8 +74,8 @@ def write_records(
 def model_card(card: Card, history: History, summary: Mapping[str, Any]) -> str:
     """The README of a published network."""
     base, made = card.base, card.triplets.table().spec
-    ours = made["producer"].startswith("cirflow/triplets/")
-    origin = "generated" if ours else str(made["generator"]["model"])
+    foreign = {"imported", "benchmark"} & made.keys()
+    origin = str(made["generator"]["model"]) if foreign else "generated"
     training = card.groups["training"]
     keep = "" if training is None else f" ({training.model_dump()['keep']})"
     lines = [

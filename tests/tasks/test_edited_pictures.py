@@ -20,6 +20,7 @@ from flows.profiles import resolve_profile
 from flows.requests.checks import require_editor, require_methods
 from storage.benchmarks.records import Query
 from storage.collections.collection import ingest
+from storage.collections.decoding import decode_image
 from storage.exchange.sources import ExchangeError
 from storage.locations.location import Location
 from tasks.engines import load_encoder
@@ -27,6 +28,8 @@ from tasks.imported_pictures import import_pictures
 from tasks.methods import runnable_methods, why_not_ready
 from tasks.planner import plan_evaluation, query_stages
 from tasks.query_sets import BenchmarkRef, OneQuery, image_folder, load_query_set
+from tasks.report.example_queries import example_queries
+from tasks.report.records import Strip
 from tasks.scoring.ledger import label_of
 from tasks.scoring.making import made_by, named, names_of
 from tasks.settings import Profile
@@ -265,3 +268,21 @@ def test_the_oracle_draws_what_its_texts_ask(world: Path, tmp_path: Path) -> Non
     for query in ref.load().queries:
         assert rows[query.query_id]["names"][0] in query.targets
     assert "an oracle" in label_of(ranking_protocol(stage))
+    stored = {row["picture_id"] for row in edited_rows(stage)}
+    for strip in example_queries(stage):
+        assert strip.edited is not None
+        picture = decode_image((tmp_path / "edits" / f"{shown_in(strip, stage)}.png").read_bytes())
+        picture.thumbnail((112, 112))
+        small = np.asarray(Image.open(io.BytesIO(strip.edited.jpeg)).convert("RGB")).astype(int)
+        assert np.abs(small - np.asarray(picture).astype(int)).mean() < 4
+        assert shown_in(strip, stage) in stored
+
+
+def edited_rows(stage: RankingStage) -> list[dict[str, Any]]:
+    (feature,) = stage.query_features.values()
+    return list(feature.inputs["edited"].table().read().iter_rows(named=True))
+
+
+def shown_in(strip: Strip, stage: RankingStage) -> str:
+    """The picture of a strip's query: the one of its text, where texts differ."""
+    return next(row["picture_id"] for row in edited_rows(stage) if row["text"] == strip.text)

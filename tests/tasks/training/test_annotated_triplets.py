@@ -18,7 +18,8 @@ from storage.benchmarks.errors import BenchmarkError
 from storage.collections.collection import ingest
 from storage.locations.location import Location
 from storage.tables.keys import sha256_hex
-from tasks.networks import why_not_zero_shot
+from tasks.methods import label_of
+from tasks.networks import network_facts, why_not_zero_shot
 from tasks.query_sets import BenchmarkRef
 from tasks.settings import Profile
 from tasks.training.annotated_triplets import annotated_triplets, order, parse_split
@@ -172,3 +173,23 @@ def test_scenes_are_those_of_training(world: Path) -> None:
     scenes = [scene for gallery in galleries for scene in gallery.scenes.values()]
     assert len(scenes) > 100
     assert not any(map(is_held_out, scenes))
+
+
+def test_a_network_that_is_trained_on_it_says_so_wherever_it_is_shown(
+    world: Path, tmp_path: Path
+) -> None:
+    from tasks.training.instructcir import train_reformulation_network
+    from tasks.training.run_settings import RunSettings
+    from tests.fakes.triplet_tables import small_job
+
+    job = small_job(str(tmp_path), found(world, "cirr"), training={"max_steps": 2})
+    train_reformulation_network.fn(job, RunSettings(accelerator="cpu", loggers=()), {})
+    facts = network_facts(job.place)
+    assert not facts.zero_shot
+    assert "texts by the annotators of cirr train" in facts.trained_on
+    label = "annotated texts of cirr were among its training data"
+    card = Path(job.place, "README.md").read_text()
+    assert f"**Not zero-shot**: {label}" in card
+    assert "the annotators of cirr train" in card
+    own = profile(world, **{"instructcir.checkpoint": job.place})
+    assert label_of("instructcir", own) == f"not zero-shot: {label}"
