@@ -23,6 +23,7 @@ import models
 from models.captioners.blip2 import Blip2Settings
 from models.captioners.llava import LlavaSettings
 from models.captioners.settings import CaptionerSettings
+from models.composed.registry import SYSTEMS
 from models.editors.settings import EditorSettings
 from models.encoders.spec import EncoderSpec
 from models.engine_settings import EngineSettings, engine_kinds, switched
@@ -144,8 +145,14 @@ def production() -> Profile:
 PROFILES = {"tiny": tiny, "production": production}
 
 
-BY_FAMILY: Final = ("prompts.edit.", "cvsi.weights.", "instructcir.weights.")
-"""Groups with a setting for each benchmark family; a profile may lack some."""
+OPEN: Final[Mapping[str, Sequence[str]]] = {
+    "prompts.edit.": FAMILIES,
+    "cvsi.weights.": FAMILIES,
+    "instructcir.weights.": FAMILIES,
+    "rerank.candidates.": FAMILIES,
+    "composed.": tuple(SYSTEMS),
+}
+"""Groups with a setting for each benchmark family or composed system; a profile may lack some."""
 
 
 def resolve_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profile:
@@ -288,10 +295,10 @@ def _switch_engines(
 
 
 def _merge(values: dict[str, Any], changes: Mapping[str, Any], where: str, prefix: str) -> None:
-    families = FAMILIES if prefix in BY_FAMILY else ()
+    names = OPEN.get(prefix, ())
     for key, value in changes.items():
-        if key not in values and key not in families:
-            known = [prefix + name for name in dict.fromkeys((*values, *families))]
+        if key not in values and key not in names:
+            known = [prefix + name for name in dict.fromkeys((*values, *names))]
             raise ProfileError(f"{where}: {unknown('setting', prefix + key, known)}")
         if isinstance(values.get(key), dict):
             if not isinstance(value, Mapping):

@@ -75,7 +75,9 @@ def why_not_ready(name: str, profile: Profile, trains_network: bool = False) -> 
         if kind == EDITED:
             return profile.editor.lacking
         if kind == "composed":
-            return network_problem(profile.composed.get(which, ""), which)
+            problem = network_problem(profile.composed.get(which, ""), which)
+            if problem:
+                return problem
     return ""
 
 

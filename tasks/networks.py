@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from models.instructcir.encoder import ReformulationEncoder
     from models.instructcir.training_settings import Branch
     from models.protocols import FloatArray
+    from models.reranking.scorer import CandidateScorer
 
 INSTRUCTCIR: Final = "instructcir"
 """The system of reformulation networks; every other is in `models.composed.registry`."""
@@ -232,6 +233,31 @@ def load_composed_network(checkpoint: str) -> ComposedNetwork:
     from models.composed.checkpoint import load_composed
 
     return load_composed(on_this_machine(checkpoint)).network
+
+
+def load_scorer(settings: ReformulationSettings) -> CandidateScorer:
+    """The scorer of a re-ranker; weights are loaded once.
+
+    Raises:
+        ValueError: The network scores no candidates.
+    """
+    identity = content_key(network_facts(settings.checkpoint).identity)
+    return _scorer(settings, identity)
+
+
+@functools.lru_cache(maxsize=1)
+def _scorer(settings: ReformulationSettings, identity: str) -> CandidateScorer:
+    """As `_loaded`, with the tokens of images that it keeps."""
+    from models.blip.candidate_rerank import RerankNetwork
+    from models.reranking.scorer import CandidateScorer
+
+    network = _loaded_composed(settings.checkpoint, identity).network
+    if not isinstance(network, RerankNetwork):
+        raise ValueError(
+            f"the network at {settings.checkpoint} is a {type(network).__name__}, which scores no "
+            "candidates; train one (cirflow run train-composed system=candidate-rerank)"
+        )
+    return CandidateScorer(network, settings.device, settings.dtype, settings.batch_size)
 
 
 @functools.lru_cache(maxsize=1)

@@ -14,7 +14,7 @@ from models.encoders.spec import EncoderSpec
 from models.imported_texts import ImportedCaptions
 from models.retrieval.features import COMPOSED
 from models.retrieval.method_records import AnyRecipe
-from models.retrieval.methods import GALLERY_FEATURES, QUERY_FEATURES
+from models.retrieval.methods import GALLERY_FEATURES, QUERY_FEATURES, method
 from models.retrieval.systems.compodiff import COMPODIFF
 from models.retrieval.systems.instructpix2pix import EDITED
 from tasks.choices import CaptionKind
@@ -36,6 +36,8 @@ from tasks.stages.query_features import QueryFeatureStage
 from tasks.stages.query_pairs import QueryPairs
 from tasks.stages.rankings import AnyGalleryFeature, AnyQueryFeature, RankingStage
 from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
+from tasks.stages.rerank_scores import RerankScoreStage
+from tasks.stages.reranked import RerankedStage
 from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage, inputs_of
 from tasks.stages.triplets import QueryTextStage
@@ -259,7 +261,7 @@ class _Builder:
     def ranking(self, ref: BenchmarkRef) -> RankingStage:
         family = ref.load().family
         recipe = self.recipe(family)
-        return RankingStage(
+        stage = RankingStage(
             root=self.profile.root,
             shard_size=1_000_000,
             benchmark=ref,
@@ -270,6 +272,23 @@ class _Builder:
             query_features=self.query_features(recipe, family),
             gallery_features=self.gallery_features(recipe.gallery),
         )
+        first = method(self.method).reranks
+        return self._reranked(stage, first, family) if first else stage
+
+    def _reranked(self, stage: RankingStage, first: str, family: str) -> RerankedStage:
+        """The ranking of a method that reads the best images of another one again."""
+        count = self.profile.rerank.candidates_of(family)
+        deep = {"method": first, "depth": max(stage.depth, count)}
+        scores = RerankScoreStage(
+            root=self.profile.root,
+            shard_size=self.profile.shards.rerank,
+            first=self._keep(stage.model_copy(update=deep)),
+            network=self.profile.composed_network(self.method),
+            count=count,
+            pictures=self.profile.pictures,
+        )
+        fields = {name: getattr(stage, name) for name in type(stage).model_fields}
+        return RerankedStage(**fields, scores=self._keep(scores))
 
     def gallery_features(self, names: Mapping[str, object]) -> dict[str, AnyGalleryFeature]:
         return {name: self._gallery_feature(name) for name in names}

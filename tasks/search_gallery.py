@@ -15,6 +15,7 @@ from models.retrieval.cvsi_settings import SEARCH_FAMILY
 from models.retrieval.features import QueryInputs
 from models.retrieval.method_records import AnyRecipe
 from models.retrieval.ranked_lists import padded_lists
+from models.retrieval.reranked import reranked
 from models.retrieval.search import top_k
 from storage.collections.collection import Collection
 from storage.locations.location import Location
@@ -23,7 +24,7 @@ from storage.tables.schemas import OK
 from storage.tables.table import require_complete
 from tasks.engines import load_captioner, load_encoder
 from tasks.methods import configured_method, settings_of
-from tasks.networks import encode_queries
+from tasks.networks import encode_queries, load_scorer
 from tasks.planner import query_stages
 from tasks.query_sets import OneQuery
 from tasks.settings import Profile
@@ -31,6 +32,7 @@ from tasks.stages.captions import CaptionStage
 from tasks.stages.decoded import picture
 from tasks.stages.edited_features import EditedQueryStage
 from tasks.stages.image_features import ImageFeatureStage
+from tasks.stages.image_sets import ImageSet
 from tasks.stages.pseudo_tokens import AnyTokens
 from tasks.stages.rankings import AnyGalleryFeature, AnyQueryFeature
 from tasks.stages.reformulation_features import ReformulatedQueryStage
@@ -49,7 +51,7 @@ class Hit:
 
     Attributes:
         rank: 1 for the best.
-        score: similarity under the method.
+        score: similarity under the method; of images that a second stage has read, its score.
         image_id: sha256 of its bytes.
         paths: where it was ingested from.
     """
@@ -114,23 +116,46 @@ def search_gallery(
     size, keys, features = _gallery(gallery, recipe, profile.allow_gaps)
     query = OneQuery(image_id=sha256_hex(image), text=text)
     stages = query_stages(profile, query, collection, method, family)
-    made, texts = _query_features(stages, query, picture(image, profile.pictures))
+    reference = picture(image, profile.pictures)
+    made, texts = _query_features(stages, query, reference)
     vectors = recipe.query_vectors(made, features).astype("float32")
     images = recipe.gallery_vectors(features).astype("float32")
     own = query.image_id
     hidden = [keys.index(own)] if own in keys and not include_reference else []
-    left = min(k, len(keys) - len(hidden))
+    again = profile.rerank.candidates_of(family) if row.reranks else 0
+    left = min(max(k, again), len(keys) - len(hidden))
     hits: tuple[Hit, ...] = ()
     if left:
         top = top_k(vectors, images, left, excluded=padded_lists([hidden], 1))
         found = [keys[i] for i in top.indices[0]]
-        paths = _paths(profile.root, collection, found)
+        numbers = dict(zip(found, map(float, top.scores[0]), strict=True))
+        if again:
+            known = _second_look(profile, method, collection, query, reference, found[:again])
+            found, numbers = reranked(found, known, again), {**numbers, **known}
+        paths = _paths(profile.root, collection, found[:k])
         hits = tuple(
-            Hit(rank, float(score), image_id, paths[image_id])
-            for rank, (score, image_id) in enumerate(zip(top.scores[0], found, strict=True), 1)
+            Hit(rank, numbers[image_id], image_id, paths[image_id])
+            for rank, image_id in enumerate(found[:k], 1)
         )
     lacking = size - len(keys)
     return SearchResult(hits, texts.captions, texts.edits, texts.objects, method, size, lacking)
+
+
+def _second_look(
+    profile: Profile,
+    method: str,
+    collection: str,
+    query: OneQuery,
+    reference: Image.Image,
+    candidates: Sequence[str],
+) -> dict[str, float]:
+    """Image id -> score of a second stage that reads the query with each candidate."""
+    data = dict(ImageSet(collection=collection).read(profile.root, candidates))
+    pictures = {name: picture(own, profile.pictures) for name, own in data.items()}
+    pictures[query.image_id] = reference
+    scorer = load_scorer(profile.composed_network(method))
+    scores = scorer.scores(query.image_id, query.text, candidates, pictures.__getitem__)
+    return dict(zip(candidates, map(float, scores), strict=True))
 
 
 def _gallery(

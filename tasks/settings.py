@@ -171,6 +171,30 @@ class ReformulationSettings(Settings):
     """Images in one forward pass."""
 
 
+class RerankSettings(Settings):
+    """Second stages, which read the best images of a ranking again."""
+
+    candidates: Mapping[str, int] = Field(
+        default_factory=lambda: {"cirr": 50, "fashioniq": 100, "circo": 50}
+    )
+    """Benchmark family -> images of each ranking that are read again. The members of a query's
+    group are always read."""
+
+    def candidates_of(self, family: str) -> int:
+        """Images that are read again for a benchmark family.
+
+        Raises:
+            ValueError: The family has no number, or one below 1.
+        """
+        count = self.candidates.get(family, 0)
+        if count < 1:
+            raise ValueError(
+                f"rerank.candidates names no number of images for the benchmark family {family!r}; "
+                f"set rerank.candidates.{family} to 1 or more"
+            )
+        return count
+
+
 class ShardSizes(Settings):
     """Sizes of shards, by kind of table."""
 
@@ -184,6 +208,9 @@ class ShardSizes(Settings):
     """Prompts of a shard of edited captions or added objects."""
     triplets: int = Field(512, ge=1)
     """Pairs of a shard of triplets."""
+    rerank: int = Field(32, ge=1)
+    """Queries of a shard of a second stage's scores; the images of all their candidates are held in
+    memory."""
     pictures: int = Field(32, ge=1)
     """Edited pictures of a shard."""
 
@@ -216,6 +243,7 @@ class Profile(Settings):
     greedy)."""
     cvsi: CvsiSettings = Field(default_factory=lambda: CvsiSettings(weights=dict(PAPER_WEIGHTS)))
     ldre: LdreSettings = LDRE
+    rerank: RerankSettings = RerankSettings()
     unsuited: tuple[str, ...] = ()
     """Methods that are skipped where none are named: the models cannot serve them, they ask for
     texts of their own that another method's stand in for, or they take long."""

@@ -71,7 +71,7 @@ class CombinerNetwork(ClipNetwork):
         self.settings = settings
         self.scale = settings.scale
         self.train_towers(image=False, text=False)
-        self.combiner = _combiner(self.dim, settings)
+        self.combiner = new_combiner(self.dim, settings)
 
     def query(self, pixels: torch.Tensor, texts: Texts) -> torch.Tensor:
         """Combined vectors (B, d), of length one."""
@@ -171,7 +171,8 @@ def _are_ids(texts: torch.Tensor) -> bool:
     return not texts.is_floating_point()
 
 
-def _combiner(dim: int, settings: CombinerSettings) -> MlpCombiner:
+def new_combiner(dim: int, settings: CombinerSettings) -> MlpCombiner:
+    """A combiner with random weights for vectors of width `dim`."""
     return MlpCombiner(
         dim,
         instructcir.CombinerSettings(

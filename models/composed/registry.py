@@ -10,7 +10,17 @@ from typing import Final
 from models.composed.systems import ComposedSystem
 from models.spelling import unknown
 
-NAMES: Final[tuple[str, ...]] = ("covr", "case", "transagg", "clip4cir_sum", "clip4cir")
+NAMES: Final[tuple[str, ...]] = (
+    "covr",
+    "case",
+    "transagg",
+    "clip4cir_sum",
+    "clip4cir",
+    "blip4cir_bi_sum",
+    "blip4cir_bi",
+    "candidate_filter",
+    "candidate_rerank",
+)
 """Files in `models/composed`: each has a SYSTEM."""
 
 SYSTEMS: Final[Mapping[str, ComposedSystem]] = MappingProxyType(

@@ -14,7 +14,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Final
 
-from models.retrieval.features import PLAIN_GALLERY_FEATURES, Feature, Need
+from models.retrieval.features import COMPOSED, PLAIN_GALLERY_FEATURES, Feature, Need
 from models.retrieval.method_records import Method
 from models.spelling import unknown
 
@@ -30,6 +30,8 @@ NAMES: Final = (
     "transagg",
     "clip4cir",
     "compodiff",
+    "blip4cir_bi",
+    "candidate",
     "elsewhere",
 )
 """Files in `models/retrieval/systems`: each has METHODS, and FEATURES (of queries) and GALLERY (of
@@ -67,7 +69,7 @@ def needs(row: Method, family: str) -> tuple[Need, ...]:
         ValueError: the method does not run here, or weighs a feature that is not known.
     """
     recipe = row.recipe(family)
-    found: set[Need] = set()
+    found: set[Need] = {f"{COMPOSED}{row.name}"} if row.reranks else set()
     for side, known in ((recipe.query, QUERY_FEATURES), (recipe.gallery, GALLERY_FEATURES)):
         if unmade := sorted(side.keys() - known.keys()):
             raise ValueError(

@@ -218,6 +218,14 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], TableSchema]] = {
         scores=pa.list_(pa.float32()),
         subset_names=_TEXTS,
     ),
+    # A second stage's scores of a query's candidates: candidates[i] (an image id) has scores[i].
+    "rerank_scores": _fixed(
+        "rerank_scores",
+        "list_key",
+        query_key=pa.string(),
+        candidates=_TEXTS,
+        scores=pa.list_(pa.float32()),
+    ),
     # Quality under fusion weights: one setting of CVSI's a row; metrics[i] has values[i], percent.
     "sweeps": _measured(
         _fixed(

@@ -18,6 +18,7 @@ from tasks.stages.captions import CaptionStage
 from tasks.stages.query_features import QueryFeatureStage
 from tasks.stages.rankings import RankingStage
 from tasks.stages.reformulation_features import ReformulatedQueryStage
+from tasks.stages.rerank_scores import RerankScoreStage
 from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage, in_order
 from tasks.training.spent import training_hours
@@ -37,7 +38,7 @@ class QueryCost:
         answer_tokens: that they wrote.
         text_seconds: that they took: time of models in the process, or of waiting for a server.
         encoding_seconds: of the query's image and texts.
-        search_seconds: of fusion and ranking.
+        search_seconds: of fusion and ranking, and of a second stage over the best images.
         index_seconds: for each image of the gallery, captions included; paid once.
         unknown: what was not recorded, in words.
     """
@@ -82,19 +83,21 @@ def query_cost(ranking: RankingStage, costs: Costs) -> QueryCost:
         costs: Costs of at least the tables behind it and of its own.
     """
     asked = in_order(ranking.query_features.values())
-    made = {_place(stage): _each(stage, costs) for stage in (*asked, ranking)}
+    searches = [
+        stage for stage in in_order([ranking]) if isinstance(stage, RankingStage | RerankScoreStage)
+    ]
+    made = {_place(stage): _each(stage, costs) for stage in (*asked, *searches)}
     texts = [stage for stage in asked if isinstance(stage, CaptionStage | RewriteStage)]
     others = [stage for stage in asked if stage not in texts]
     answers = [(made[_place(stage)], _needed(stage)) for stage in texts]
     gallery = [_each(each, costs) for each in in_order(ranking.gallery_features.values())]
-    trained = [training_hours(folder) for folder in sorted(_networks(asked))]
+    trained = [training_hours(folder) for folder in sorted(_networks([*asked, *searches]))]
     silent = [
         stage.title
-        for stage in in_order([ranking, *ranking.gallery_features.values()])
+        for stage in in_order([*searches, *ranking.gallery_features.values()])
         if _each(stage, costs) is None
     ]
     untold = ["training time"] if None in trained else []
-    search = made[_place(ranking)]
     return QueryCost(
         training_hours=_sum(trained),
         calls=_total(answers, "calls"),
@@ -102,7 +105,7 @@ def query_cost(ranking: RankingStage, costs: Costs) -> QueryCost:
         answer_tokens=_total(answers, "answer_tokens"),
         text_seconds=_total(answers, "engine_seconds"),
         encoding_seconds=_total([(made[_place(s)], 1.0) for s in others], "engine_seconds"),
-        search_seconds=None if search is None else search.engine_seconds,
+        search_seconds=_total([(made[_place(s)], 1.0) for s in searches], "engine_seconds"),
         index_seconds=_total([(each, 1.0) for each in gallery], "engine_seconds"),
         unknown=(*untold, *dict.fromkeys(silent)),
     )
@@ -163,7 +166,8 @@ def _needed(stage: Stage) -> float:
 def _networks(stages: Sequence[Stage]) -> set[str]:
     """Folders of the networks that were trained for some features."""
     mappings = {s.mapping for s in stages if isinstance(s, QueryFeatureStage) and s.mapping}
-    networks = {s.network.checkpoint for s in stages if isinstance(s, ReformulatedQueryStage)}
+    trained = (ReformulatedQueryStage, RerankScoreStage)
+    networks = {s.network.checkpoint for s in stages if isinstance(s, trained)}
     return mappings | networks
 
 

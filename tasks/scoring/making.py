@@ -29,6 +29,7 @@ FACETS: Final[Mapping[str, str]] = {
     "trained_on": "trained on",
     "denoiser": "denoiser",
     "branch": "branch",
+    "second_stage": "second stage",
     "mapping": "mapping network",
     "captioner": "captioner",
     "query_captions": "captions of a query",
@@ -77,6 +78,7 @@ def how_made(ranking: Spec, spec_of: SpecOf) -> dict[str, str]:
         "network": spec_words.each(spec_words.network(spec) for spec in specs),
         "denoiser": spec_words.each(spec_words.denoiser(spec) for spec in queries),
         "branch": spec_words.each(spec_words.branch(spec) for spec in queries),
+        "second_stage": spec_words.second_stage(ranking, spec_of),
         "mapping": spec_words.each(spec_words.mapping(spec) for spec in queries),
         "captioner": spec_words.each(spec_words.captioner(spec) for spec in specs),
         "query_captions": spec_words.each(spec_words.captions(spec) for spec in queries),
@@ -118,12 +120,17 @@ def made_by(stage: RankingStage) -> dict[str, str]:
     from tasks.networks import network_facts
     from tasks.stages.query_features import QueryFeatureStage
     from tasks.stages.reformulation_features import ReformulatedQueryStage
+    from tasks.stages.rerank_scores import RerankScoreStage
     from tasks.stages.stage import inputs_of
 
     inputs = inputs_of([stage])
     specs = {each.spec_key: each.spec for each in inputs}
     made = how_made(stage.spec, specs.get)
-    networks = [s.network.checkpoint for s in inputs if isinstance(s, ReformulatedQueryStage)]
+    networks = [
+        s.network.checkpoint
+        for s in inputs
+        if isinstance(s, ReformulatedQueryStage | RerankScoreStage)
+    ]
     denoisers = [
         s.compodiff.checkpoint for s in inputs if isinstance(s, QueryFeatureStage) and s.compodiff
     ]

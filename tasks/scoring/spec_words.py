@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from storage.tables.keys import content_key
@@ -45,9 +45,19 @@ def sampled(spec: Spec) -> str:
     return listed(spec["compodiff"]["sampling"], ()) if "compodiff" in spec else ""
 
 
+def second_stage(ranking: Spec, spec_of: Callable[[str], Spec | None]) -> str:
+    """`network 1a2b3c4d over the first 50`: what orders the best images anew; empty without."""
+    if "second_stage" not in ranking:
+        return ""
+    spec = spec_of(ranking["second_stage"])
+    name = f"network {network(spec)}" if spec else "a network"
+    return f"{name} over the first {ranking['candidates']}"
+
+
 def branch(spec: Spec) -> str:
-    """Weights of the network that answer, and whether the text's own feature is combined."""
-    if "network" not in spec:
+    """Weights of a reformulation network that answer, and whether the text's own feature is
+    combined; empty for networks with one set of weights."""
+    if "branch" not in spec.get("network", {}):
         return ""
     combined = "" if spec.get("combined") else ", no combiner"
     return f"{spec['network']['branch']}{combined}"

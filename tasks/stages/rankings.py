@@ -26,7 +26,7 @@ from tasks.compodiff import denoiser_facts
 from tasks.engines import backbone_name
 from tasks.imported_pictures import editors_of
 from tasks.methods import configured_method
-from tasks.networks import INSTRUCTCIR, network_facts
+from tasks.networks import INSTRUCTCIR, NetworkFacts, network_facts
 from tasks.query_sets import BenchmarkRef, QuerySet, load_query_set, protocol_of
 from tasks.stages.caption_features import CaptionFeatureStage
 from tasks.stages.captions import CaptionStage
@@ -70,6 +70,8 @@ class RankingStage(Stage):
     gallery_features: Mapping[str, AnyGalleryFeature]
     device: str = "cpu"
     """Device that multiplies features."""
+    depth: int = DEPTH
+    """Images kept for each query."""
 
     @property
     def title(self) -> str:
@@ -99,8 +101,12 @@ class RankingStage(Stage):
             "exclude_reference": self.excludes_reference,
             "queries": content_key(_query_list(query_set)),
             "galleries": content_key(_gallery_list(query_set)),
-            "depth": DEPTH,
+            "depth": self.depth,
         }
+
+    def second_stage(self) -> tuple[NetworkFacts, int] | None:
+        """The network that orders the best images anew, and how many; None where none does."""
+        return None
 
     def _label(self) -> dict[str, Any]:
         """The label of scores that are not zero-shot, which tells them apart; else empty."""
@@ -176,6 +182,7 @@ class RankingStage(Stage):
             queries={n: self._query_vectors(n, keys) for n in query_tables},
             gallery={name: table.vectors(ids) for name, table in gallery_tables.items()},
             excluded=view.references[rows] if self.excludes_reference else None,
+            most=self.depth,
         )
 
     def rank(self, query_set: QuerySet, category: str) -> RankedCategory:
@@ -206,6 +213,7 @@ class CategoryFeatures:
         queries: feature -> (R, d), or (R, N, d) for features of every caption.
         gallery: feature -> (G, d).
         excluded: (R,) gallery index of each reference, where it is taken out.
+        most: images to rank for every query.
     """
 
     category: str
@@ -214,11 +222,12 @@ class CategoryFeatures:
     queries: Mapping[str, npt.NDArray[Any]]
     gallery: Mapping[str, npt.NDArray[Any]]
     excluded: npt.NDArray[np.int64] | None
+    most: int = DEPTH
 
     @property
     def depth(self) -> int:
-        """How many images can be ranked for every query, at most DEPTH."""
-        return min(DEPTH, len(self.view.gallery) - (self.excluded is not None))
+        """How many images are ranked for every query: as many as there are, if fewer than most."""
+        return min(self.most, len(self.view.gallery) - (self.excluded is not None))
 
 
 @dataclass(frozen=True)
@@ -327,7 +336,22 @@ def _inputs_protocol(stage: RankingStage) -> dict[str, Any]:
 
 
 def _trained_protocol(stage: RankingStage) -> dict[str, Any]:
-    """The part of a trained network: how it is used, and whether its numbers are zero-shot."""
+    """The part of trained networks: how they are used, and whether their numbers are zero-shot."""
+    said, second = _encoder_protocol(stage), stage.second_stage()
+    if second is None:
+        return said
+    facts, count = second
+    reasons = [said.get("zero_shot_reason", ""), facts.zero_shot_reason]
+    return {
+        **said,
+        "zero_shot": said["zero_shot"] and facts.zero_shot,
+        "zero_shot_reason": "; ".join(dict.fromkeys(filter(None, reasons))),
+        "second_stage": {"checkpoint": facts.name, "candidates": count},
+    }
+
+
+def _encoder_protocol(stage: RankingStage) -> dict[str, Any]:
+    """The part of the network that encodes queries."""
     for feature in stage.query_features.values():
         if isinstance(feature, ReformulatedQueryStage):
             facts = network_facts(feature.network.checkpoint)

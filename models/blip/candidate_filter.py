@@ -1,0 +1,117 @@
+"""The filter of candidate re-ranking: early fusion under plain InfoNCE with a learned temperature.
+
+Liu et al., TMLR 2024, stage one. The image tower is frozen; the text tower and both projections
+are trained. Texts are read as they are, up to the text tower's last position.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import nn
+
+from models.blip.early_fusion import EarlyFusionNetwork, FusionParts
+from models.blip.shape import HEAD_WIDTH
+from models.blip.towers import BlipTowers
+from models.blip.word_pieces import WordPieces
+from models.checkpoints import UnusableCheckpoint
+from models.encoders.preprocess import ImagePreprocess
+from models.published_state import read_state
+from models.training.contrastive import nce
+from models.training.trainable import ParameterGroup, parameter_groups
+
+if TYPE_CHECKING:
+    from models.blip.settings import EarlyFusionSettings
+    from models.training.batches import Batch
+
+STATE_NAME: Final = "BLIP_Retrieval"
+"""Name of the weights in a published file."""
+
+
+class FilterNetwork(EarlyFusionNetwork):
+    """Early fusion whose temperature is learned, and whose image projection too."""
+
+    settings: EarlyFusionSettings
+
+    def __init__(self, towers: BlipTowers, parts: FusionParts, settings: Any) -> None:
+        """Start the temperature at the settings'."""
+        super().__init__(towers, parts, settings)
+        towers.vision_proj.requires_grad_(True)
+        # One axis: FSDP shards no scalars.
+        self.log_scale = nn.Parameter(torch.full((1,), math.log(self.scale)))
+
+    @property
+    def pad(self) -> int:
+        """Id of padding in `tokenised`."""
+        return self.parts.words.pad
+
+    def tokenised(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """`texts`: ids (B, L)."""
+        longest = self.towers.shape.positions
+        return {"texts": self.parts.words(texts, over_image=True, longest=longest)}
+
+    def states(self, tokens: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """Every state (B, L, T) of texts over image tokens (B, N, W): z_t of the re-ranker."""
+        return self.towers.text_states(ids, ids != self.pad, tokens)
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Each query chooses its target among those of the batch."""
+        return nce(
+            self.query(batch["references"], batch),
+            self.target(batch["targets"]),
+            self.log_scale.exp(),
+            batch["target_ids"] if self.settings.mask_repeats else None,
+        )
+
+    def parameter_groups(self) -> tuple[ParameterGroup, ...]:
+        """The image projection is the backbone's, and so is all of a BLIP."""
+        kept = ("towers.vision_proj.",)
+        return parameter_groups(
+            self, lambda name: self.parts.new_text and not name.startswith(kept)
+        )
+
+    @torch.no_grad()
+    def after_step(self, step: int, total: int) -> None:
+        """Bring the learned 1 / temperature back to at most 100."""
+        self.log_scale.clamp_(max=math.log(100.0))
+
+    def step_measures(self) -> dict[str, float]:
+        """The learned temperature."""
+        return {"temperature": math.exp(-float(self.log_scale.detach()))}
+
+
+def published_filter(
+    path: Path, settings: EarlyFusionSettings, head_width: int = HEAD_WIDTH
+) -> FilterNetwork:
+    """The network of a published stage-one file.
+
+    Args:
+        path: A dict whose `BLIP_Retrieval` is a state under BLIP's names, with `temp`.
+        settings: Their temperature is replaced by the file's.
+        head_width: Width of a head, which no shape tells; 64 in every published file.
+
+    Raises:
+        UnusableCheckpoint: A tensor or the vocabulary is missing, unknown or of another shape.
+    """
+    state = read_state(path, STATE_NAME)
+    network = FilterNetwork.of_state(
+        state, WordPieces.beside(path), path, settings, head_width=head_width
+    )
+    if state.get("temp", torch.empty(0)).numel() != 1:
+        raise UnusableCheckpoint(f"{path} has no learned temperature `temp`; is it of stage one?")
+    network.log_scale.data.fill_(-math.log(float(state["temp"])))
+    return padded_pictures(network)
+
+
+def padded_pictures(network: FilterNetwork) -> FilterNetwork:
+    """The network with pictures padded to a ratio of 1.25 (`TargetPad`), resized and cropped."""
+    own = network.preprocess
+    network.preprocess = ImagePreprocess(
+        "targetpad", 1.25, replace(own.config, resize_mode="shortest")
+    )
+    return network
