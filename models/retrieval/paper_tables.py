@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from models.composed.registry import SYSTEMS
 from models.retrieval.methods import METHODS
 from models.retrieval.published_results import (
     PAPER_COSTS,
@@ -27,6 +28,10 @@ GENERATORS: Final[Mapping[str, str]] = {
     "GPT-4o": r"gpt-4o(-\d{4}-\d\d-\d\d)?",
 }
 """Text generator as printed -> the names that hubs and servers have for it, as a pattern."""
+
+PUBLISHED: Final = "published"
+"""What a composed query encoder of a paper's row was trained on, where its own checkpoint is
+meant: one that was trained here on other triplets has a row of its own."""
 
 COSTS: Final = ("training", "texts", "retrieval")
 """Columns of CVSI's Table V that are costs and not metrics."""
@@ -213,7 +218,7 @@ def _instructcir() -> tuple[PaperTable, ...]:
                     method=own[0].method,
                     backbone=VIT_L14,
                     printed=_printed(own, zero_shot),
-                    needs={"trained_on": own[0].note} if own[0].method == "instructcir" else {},
+                    needs=_training(own[0]),
                     supervised=own[0].supervised,
                 )
                 for own in _results("InstructCIR", "II")
@@ -274,6 +279,13 @@ def _fourth() -> list[list[PaperResult]]:
     """Table IV prints its 32k row of Fashion200k/NLVR in both halves."""
     rows = _results("InstructCIR", "IV")
     return [*rows[:7], rows[4], *rows[7:]]
+
+
+def _training(result: PaperResult) -> Mapping[str, str]:
+    """What the network behind a row of Table II must have been trained on."""
+    if result.method in SYSTEMS:
+        return {"trained_on": PUBLISHED}
+    return {"trained_on": result.note} if result.method == "instructcir" else {}
 
 
 def _source(note: str) -> tuple[str, str]:

@@ -12,8 +12,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from models.composed.registry import SYSTEMS
 from models.retrieval.methods import METHODS
-from models.retrieval.paper_tables import COSTS, GENERATORS, Column, PaperTable, Row
+from models.retrieval.paper_tables import (
+    COSTS,
+    GENERATORS,
+    PUBLISHED,
+    Column,
+    PaperTable,
+    Row,
+)
 from models.retrieval.published_results import own_backbone, paper_backbone
 from storage.benchmarks.registry import BENCHMARKS
 from tasks.query_texts import ANNOTATED
@@ -182,12 +190,13 @@ def _is(facet: str, printed: str, words: str) -> bool:
     """Whether a facet's words are what the paper prints.
 
     A text generator is told by its names, so that `gpt-4o-mini` is not GPT-4o; texts by their
-    source, which stands first.
+    source, and a published network by the word, which stand first.
     """
     if facet == "generator":
         pattern = rf"\S+ (\S*/)?{GENERATORS[printed]}( [0-9a-f]{{8}})?"
         return all(re.fullmatch(pattern, own, re.IGNORECASE) for own in words.split(" and "))
-    return (words.partition(" ")[0] if facet == TEXTS else words).lower() == printed.lower()
+    first = facet == TEXTS or printed == PUBLISHED
+    return (words.partition(" ")[0] if first else words).lower() == printed.lower()
 
 
 def annotated(entry: Entry) -> bool:
@@ -200,13 +209,8 @@ def _reason(table: PaperTable, row: Row, entries: Sequence[Entry]) -> str:
     method = METHODS[row.method]
     if not method.runs:
         return f"{method.title} does not run here: {method.reason}"
-    if row.supervised:
-        return "training on a benchmark's own triplets is not offered yet"
-    if "trained_on" in row.needs:
-        return (
-            "no network of this kind was scored: `cirflow run generate-triplets`, "
-            "`train-reformulation`, then instructcir.checkpoint=FOLDER; its rows then stand below"
-        )
+    if row.method in SYSTEMS or "trained_on" in row.needs:
+        return f"no network of this kind was scored: {_brings(row)}; its rows then stand below"
     real = [entry for entry in entries if entry["world"] == "real"]
     wanted = list(dict.fromkeys(c.benchmark for c in table.columns if c.benchmark))
     seen = {_paper_name(entry) for entry in real}
@@ -225,6 +229,19 @@ def _reason(table: PaperTable, row: Row, entries: Sequence[Entry]) -> str:
         said = " and ".join(f"{FACETS[name]} {words}" for name, words in row.needs.items())
         return f"no row was made with {said}"
     return "not scored on every benchmark of the table yet: run the command again"
+
+
+def _brings(row: Row) -> str:
+    """What brings a network of a row."""
+    system = SYSTEMS.get(row.method)
+    flow, setting = "train-reformulation", "instructcir.checkpoint"
+    if system is not None:
+        flow, setting = f"train-composed --set system={system.name}", f"composed.{system.name}"
+    own = "BENCHMARK:train:FOLDER, its annotated split" if row.supervised else "triplets.json"
+    trained = f"`cirflow run {flow}` on {own}"
+    if system is not None and system.published is not None:
+        trained = f"`cirflow import network {system.name} FILE` of the published one, or {trained}"
+    return f"{trained}, then {setting}=FOLDER"
 
 
 # --------------------------------------------------------------------------- measured blocks

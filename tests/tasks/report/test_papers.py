@@ -144,6 +144,50 @@ def test_a_network_of_images_named_like_a_papers_row_is_none_of_its_rows() -> No
         assert any(any(row.measured) for row in found.measured)
 
 
+CIRR = {"benchmark": "cirr", "metrics": {"recall@1": {"value": 40.0}}}
+
+
+def test_architectures_trained_on_the_same_triplets_stand_together() -> None:
+    """Table IV's swap: each model's own row, and neither fills a row of the paper."""
+    made = {"trained_on": "9 steps on 6,000 triplets of sets", "network": "n"}
+    own = [entry(name, made=made, **CIRR) for name in ("transagg", "instructcir")]
+    found = filled(table("instructcir-table-iv"), own, {})
+    assert not any(any(row.measured) for row in found.published)
+    rows = [row.labels[:2] for row in found.measured if any(row.measured)]
+    assert rows == [("TransAgg", made["trained_on"]), ("InstructCIR", made["trained_on"])]
+
+
+@pytest.mark.parametrize(
+    ("method", "zero_shot", "words", "filled_in"),
+    [
+        ("transagg", True, "published transagg.pt", True),
+        ("transagg", True, "9 steps on 6,000 triplets of sets", False),
+        ("clip4cir", False, "published combiner.pt and tuned_clip.pt", True),
+        ("clip4cir", True, "published combiner.pt and tuned_clip.pt", False),
+    ],
+)
+def test_a_composed_encoder_fills_its_row_where_it_is_the_published_one(
+    method: str, zero_shot: bool, words: str, filled_in: bool
+) -> None:
+    own = entry(method, made={"trained_on": words, "network": "n"}, zero_shot=zero_shot, **CIRR)
+    found = filled(table("instructcir-table-ii"), [own], {})
+    (row,) = [row for row in found.published if row.method == method]
+    assert any(row.measured) is filled_in
+    assert any(any(row.measured) for row in found.measured) is not filled_in
+
+
+def test_a_row_without_a_network_says_what_brings_one() -> None:
+    found = filled(table("instructcir-table-ii"), [], {})
+    reasons = {(row.method, row.block): row.reason for row in found.published}
+    said = reasons["clip4cir", "Supervised"]
+    assert "`cirflow import network clip4cir FILE` of the published one" in said
+    assert "--set system=clip4cir` on BENCHMARK:train:FOLDER" in said
+    assert "composed.clip4cir=FOLDER" in said
+    assert (
+        "`cirflow run train-reformulation` on triplets.json" in reasons["instructcir", "Zero-shot"]
+    )
+
+
 def test_a_row_of_the_paper_is_never_filled_from_two_ways_of_making() -> None:
     few, many = ({"target_captions": f"{n} nucleus", "generator": "llama"} for n in (1, 15))
     cirr = {
