@@ -24,6 +24,7 @@ from models.captioners.blip2 import Blip2Settings
 from models.captioners.llava import LlavaSettings
 from models.captioners.settings import CaptionerSettings
 from models.composed.registry import SYSTEMS
+from models.compodiff.settings import CompoDiffSettings, SamplingSettings
 from models.editors.settings import EditorSettings
 from models.encoders.spec import EncoderSpec
 from models.engine_settings import EngineSettings, engine_kinds, switched
@@ -73,6 +74,10 @@ def tiny() -> Profile:
             concepts=str(EMBEDDED / "concepts" / "concepts.txt"),
             phrases=str(EMBEDDED / "concepts" / "phrases.json"),
             oti=OtiSettings(steps=100),  # 350 find no better tokens of this backbone
+        ),
+        compodiff=CompoDiffSettings(
+            # 7.5, as released, drives features of this backbone off the gallery's.
+            sampling=SamplingSettings(text_guidance=2)
         ),
         instructcir=InstructCirSettings(
             captioner=LlavaSettings(

@@ -29,6 +29,9 @@ class DenoiserSettings(Settings):
     """Share of training rows without their reference image."""
     drop_text: float = Field(0.1, ge=0, lt=1)
     """Share of training rows without their text, drawn independently."""
+    captions: float = Field(0.0, ge=0, lt=1)
+    """Share of training rows that have the target's own caption as their text and no reference:
+    CompoDiff trains on such text-to-image rows too."""
     ema: float = Field(0.999, ge=0, lt=1)
     """Largest momentum of the moving average of the weights, which answers queries; 0 leaves it
     out. It starts lower and rises with the steps."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch.nn import functional
@@ -33,11 +33,16 @@ if TYPE_CHECKING:
     from models.protocols import FloatArray
 
 
+UNGUIDED: Final = SamplingSettings(draws=1, image_guidance=1, text_guidance=1)
+"""What the denoiser itself predicts with both conditions."""
+
+
 class CompoDiffTraining(Trainable):
     """The denoiser, its moving average and their loss.
 
     A batch holds `references` and `targets` (B, d) as encoded, `target_ids` (B,), equal where
-    targets are, and the texts as `text_ids` (B, L) padded with `text_lengths` (B,).
+    targets are, and the texts as `text_ids` (B, L) padded with `text_lengths` (B,);
+    likewise the captions of the targets.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class CompoDiffTraining(Trainable):
         references: Sequence[int],
         targets: Sequence[int],
         texts: Sequence[str],
+        captions: Sequence[str],
     ) -> Batch:
         """N triplets as a batch has them.
 
@@ -78,16 +84,21 @@ class CompoDiffTraining(Trainable):
             references: Row of each triplet's reference.
             targets: Row of its target.
             texts: Its text.
+            captions: The caption of its target.
         """
         known = torch.from_numpy(features)
         from_rows, to_rows = torch.tensor(references).long(), torch.tensor(targets).long()
-        ids, lengths = self._texts.ids(["", *texts])  # one more, for there may be none
+        # One more, for there may be none.
+        ids, lengths = self._texts.ids(["", *texts, *captions])
+        own, target = slice(1, 1 + len(texts)), slice(1 + len(texts), None)
         return {
             "references": known[from_rows],
             "targets": known[to_rows],
             "target_ids": to_rows,
-            "text_ids": ids[1:],
-            "text_lengths": lengths[1:],
+            "text_ids": ids[own],
+            "text_lengths": lengths[own],
+            "caption_ids": ids[target],
+            "caption_lengths": lengths[target],
         }
 
     def loss(self, batch: Batch) -> torch.Tensor:
@@ -99,12 +110,17 @@ class CompoDiffTraining(Trainable):
         noise = torch.randn_like(x0)
         without_image = torch.rand(rows, device=device) < self.settings.drop_image
         without_text = torch.rand(rows, device=device) < self.settings.drop_text
-        text = self._read(batch, without_text)
+        by_caption = torch.rand(rows, device=device) < self.settings.captions
+        text = self._read(
+            torch.where(by_caption[:, None], batch["caption_ids"], batch["text_ids"]),
+            torch.where(by_caption, batch["caption_lengths"], batch["text_lengths"]),
+            without_text,
+        )
         found = self.denoiser(
             self.schedule.noised(x0, times, noise),
             times,
             text.states,
-            references.masked_fill(without_image[:, None], 0.0),
+            references.masked_fill((without_image | by_caption)[:, None], 0.0),
             text.mask,
         )
         return functional.mse_loss(found.float(), x0)
@@ -123,22 +139,25 @@ class CompoDiffTraining(Trainable):
 
     @torch.no_grad()
     def held_out(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Recall of sampled features among the held-out targets, one draw for each query."""
-        how = SamplingSettings(draws=1)
+        """Recall of sampled features among the held-out targets: one draw, no guidance, since the
+        best weights of guidance are another choice."""
         found, targets, ids = [], [], []
         for batch in batches:
             references = in_units(batch["references"], self.settings.features)
             rows, device = len(references), references.device
             # Together, so that texts and empty texts have one length.
-            twice = {name: torch.cat((batch[name],) * 2) for name in ("text_ids", "text_lengths")}
-            texts = self._read(twice, torch.arange(2 * rows, device=device) >= rows)
+            texts = self._read(
+                torch.cat((batch["text_ids"],) * 2),
+                torch.cat((batch["text_lengths"],) * 2),
+                torch.arange(2 * rows, device=device) >= rows,
+            )
             made = sampled(
                 self.answering,
                 self.schedule,
                 references,
                 texts.part(slice(rows)),
                 texts.part(slice(rows, None)),
-                how,
+                UNGUIDED,
             )
             found.append(made.float().cpu())
             targets.append(batch["targets"].float().cpu())
@@ -150,12 +169,12 @@ class CompoDiffTraining(Trainable):
             "recall_5": measured.recall_5,
         }
 
-    def _read(self, batch: Batch, without: torch.Tensor) -> TextStates:
-        """Token states of a batch's texts, of the empty text where `without` (B,) is true."""
-        none = functional.pad(self._none, (0, batch["text_ids"].shape[1] - self._none.shape[1]))
-        ids = torch.where(without[:, None], none.to(without.device), batch["text_ids"])
+    def _read(self, ids: torch.Tensor, lengths: torch.Tensor, without: torch.Tensor) -> TextStates:
+        """Token states of padded ids (B, L), of the empty text where `without` (B,) is true."""
+        none = functional.pad(self._none, (0, ids.shape[1] - self._none.shape[1]))
         return self._texts.of_ids(
-            ids, batch["text_lengths"].masked_fill(without, self._none_length)
+            torch.where(without[:, None], none.to(ids.device), ids),
+            lengths.masked_fill(without, self._none_length),
         )
 
 

@@ -122,6 +122,7 @@ class CompoDiffJob(LightningJob):
                 [place[t.reference] for t in kept],
                 [place[t.target] for t in kept],
                 [t.text for t in kept],
+                [t.target_caption for t in kept],
             )
 
         return ArrayData(

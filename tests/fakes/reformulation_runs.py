@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tasks.training import instructcir as reformulation_training
+from tasks.training.compodiff import CompoDiffJob, train_denoiser
 from tasks.training.composed import ComposedJob, train_composed_network
 from tasks.training.job import ReformulationJob
 from tasks.training.run_settings import RunSettings
@@ -28,6 +29,7 @@ RUN = RunSettings(accelerator="cpu", save_steps=3, log_steps=1, loggers=())
 KINDS: dict[str, tuple[type[Any], Callable[..., object]]] = {
     ReformulationJob.KIND: (ReformulationJob, reformulation_training._train_and_publish),
     ComposedJob.KIND: (ComposedJob, train_composed_network.fn),
+    CompoDiffJob.KIND: (CompoDiffJob, train_denoiser.fn),
 }
 """Kind of a job -> its type, and what trains and publishes it."""
 

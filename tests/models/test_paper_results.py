@@ -110,3 +110,13 @@ def test_quality_grows_with_the_number_of_triplets_in_table_iv() -> None:
         ]  # fmt: skip
         values = [row.metrics[name] for row in rows]
         assert values == sorted(values)
+
+
+def test_printed_rows_have_the_published_systems_names() -> None:
+    from models.retrieval.paper_tables import PAPER_TABLES
+
+    tables = [table for paper in PAPER_TABLES.values() for table in paper]
+    rows = [row for table in tables for row in table.rows if row.method == "compodiff"]
+    assert rows
+    assert {row.labels[0] for row in rows} == {"CompoDiff"}
+    assert METHODS["compodiff"].title == "CompoDiff-style"

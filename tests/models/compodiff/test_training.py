@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from models.encoders.open_clip import OpenClipEncoder
 
 TEXTS = ["make it red", "remove the square", "add a blue star", "larger"]
+CAPTIONS = ["a red star", "a circle", "a blue star next to a circle", "a red star"]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def training(encoder: OpenClipEncoder, **changes: Any) -> CompoDiffTraining:
 
 def batch(network: CompoDiffTraining) -> dict[str, torch.Tensor]:
     features = np.random.default_rng(0).normal(size=(6, 24)).astype(np.float32)
-    return network.rows(features, [0, 1, 2, 3], [4, 5, 4, 2], TEXTS)
+    return network.rows(features, [0, 1, 2, 3], [4, 5, 4, 2], TEXTS, CAPTIONS)
 
 
 def naive_loss(network: CompoDiffTraining, encoder: OpenClipEncoder, seed: int) -> float:
@@ -51,6 +52,7 @@ def naive_loss(network: CompoDiffTraining, encoder: OpenClipEncoder, seed: int) 
     noise = torch.randn(4, 24)
     no_image = (torch.rand(4) < settings.drop_image).tolist()
     no_text = (torch.rand(4) < settings.drop_text).tolist()
+    caption = (torch.rand(4) < settings.captions).tolist()
     errors = []
     for row in range(4):
         target, reference = rows["targets"][row], rows["references"][row]
@@ -59,16 +61,18 @@ def naive_loss(network: CompoDiffTraining, encoder: OpenClipEncoder, seed: int) 
         curve = [np.cos((t / 50 + 0.008) / 1.008 * np.pi / 2) ** 2 for t in range(51)]
         kept = np.prod([max(0.001, curve[t + 1] / curve[t]) for t in range(int(times[row]) + 1)])
         noisy = kept**0.5 * target + (1 - kept) ** 0.5 * noise[row]
-        text = "" if no_text[row] else TEXTS[row]
+        text = CAPTIONS[row] if caption[row] else TEXTS[row]
+        text = "" if no_text[row] else text
         found = network.denoiser(
             noisy[None].float(),
             times[row : row + 1],
             token_states(encoder, text),
-            torch.zeros(1, 24) if no_image[row] else reference[None],
+            torch.zeros(1, 24) if no_image[row] or caption[row] else reference[None],
         )
         errors.append(((found[0] - target) ** 2).mean())
     assert any(no_image) or not settings.drop_image
     assert any(no_text) or not settings.drop_text
+    assert any(caption) or not settings.captions
     return float(torch.stack(errors).mean().detach())
 
 
@@ -92,6 +96,7 @@ def token_states(encoder: OpenClipEncoder, text: str) -> torch.Tensor:
     [
         ({"drop_image": 0.0, "drop_text": 0.0}, 0),
         ({"drop_image": 0.5, "drop_text": 0.5}, 1),
+        ({"drop_image": 0.0, "drop_text": 0.0, "captions": 0.5}, 2),
         ({"features": "as_encoded", "drop_image": 0.5, "drop_text": 0.5}, 4),
     ],
 )
@@ -148,7 +153,7 @@ def test_held_out_recall_is_that_of_sampled_features(
         (tmp_path / name).write_bytes(content)
     texts = BackboneStates(encoder.tower)
     in_use = CompoDiffEncoder(load_denoiser(tmp_path), texts, torch.device("cpu"))
-    how = SamplingSettings(draws=1, reference_share=0.0)
+    how = SamplingSettings(draws=1, image_guidance=1, text_guidance=1, reference_share=0.0)
     queries = in_use.queries(rows["references"].numpy(), TEXTS, how)
     gallery = {int(i): rows["targets"][n].numpy() for n, i in enumerate(rows["target_ids"])}
     firsts = 0

@@ -136,3 +136,12 @@ def test_a_published_denoiser_answers_the_queries_of_its_backbone(
     assert "there is no denoiser at" in denoiser_problem(
         CompoDiffSettings(checkpoint=str(tmp_path / "none")), encoder
     )
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_and_resumed(tmp_path: Path, triplets: TripletSet) -> None:
+    """SIGKILL while steps, validations, saves and publishing run; the end is always the same."""
+    from tests.fakes.killed_trainings import assert_kills_change_nothing
+
+    job = small_job(tmp_path / "features", triplets, max_steps=20)
+    assert_kills_change_nothing(job, tmp_path, steps=20, kills=5, longest=4)
