@@ -23,8 +23,8 @@ import models
 from models.captioners.blip2 import Blip2Settings
 from models.captioners.llava import LlavaSettings
 from models.captioners.settings import CaptionerSettings
-from models.composed.registry import SYSTEMS
 from models.compodiff.settings import CompoDiffSettings, SamplingSettings
+from models.composed.registry import SYSTEMS
 from models.editors.settings import EditorSettings
 from models.encoders.spec import EncoderSpec
 from models.engine_settings import EngineSettings, engine_kinds, switched
