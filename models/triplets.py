@@ -34,6 +34,25 @@ class Triplet:
 
 
 @dataclass(frozen=True, slots=True)
+class AnnotatedTriplet(Triplet):
+    """A triplet of a benchmark's annotated split.
+
+    Attributes:
+        captions: The annotators' captions, which `text` joins where there are two.
+    """
+
+    captions: tuple[str, ...] = ()
+
+
+def readings_of(triplet: Triplet) -> tuple[str, ...]:
+    """The texts that two captions make: both in either order, and each alone; else the one text."""
+    if not isinstance(triplet, AnnotatedTriplet) or len(triplet.captions) != 2:
+        return (triplet.text,)
+    first, second = triplet.captions
+    return f"{first} and {second}", f"{second} and {first}", first, second
+
+
+@dataclass(frozen=True, slots=True)
 class TripletRow:
     """The outcome of one pair: a triplet, or the reason for its absence.
 

@@ -49,5 +49,6 @@ SYSTEM: Final = ComposedSystem(
         schedule="constant",
         clip=0.0,
         augmentation="targetpad",
+        captions="drawn",
     ),
 )

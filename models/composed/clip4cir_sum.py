@@ -50,5 +50,6 @@ SYSTEM: Final = ComposedSystem(
         schedule="constant",
         clip=0.0,
         augmentation="targetpad",
+        captions="drawn",
     ),
 )

@@ -13,6 +13,7 @@ import torch
 
 from models.composed.network import ComposedNetwork
 from models.training.triplet_data import TripletData
+from models.triplets import readings_of
 
 _BATCH = 128
 
@@ -70,7 +71,7 @@ def on_vectors(data: TripletData, network: ComposedNetwork, device: torch.device
         found = network.image_vectors(pixels).float().cpu()
         images |= zip(names, found.numpy(), strict=True)
     texts: dict[str, torch.Tensor] = {}
-    for some in _parts(sorted({t.text for t in rows})):
+    for some in _parts(sorted({text for t in rows for text in (t.text, *readings_of(t))})):
         texts |= zip(some, network.text_vectors(some).float().cpu(), strict=True)
     network.to("cpu")
     vectors = FrozenVectors(images, texts)

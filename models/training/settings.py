@@ -11,6 +11,7 @@ from models.settings import Settings
 Precision: TypeAlias = Literal["fp32", "bf16"]
 Augmentation: TypeAlias = Literal["clip", "targetpad", "random_resized_crop"]
 Keep: TypeAlias = Literal["best", "last"]
+Captions: TypeAlias = Literal["joined", "drawn"]
 Schedule: TypeAlias = Literal["cosine", "constant"]
 
 
@@ -115,3 +116,7 @@ class TrainingSettings(CommonTraining):
 
 class ComposedTraining(TripletTraining, TrainingSettings):
     """Everything about the training of a composed query encoder that changes its weights."""
+
+    captions: Captions = "joined"
+    """Text of a triplet that two people described (FashionIQ's train split): `joined`, as queries
+    are asked, or `drawn` each time with equal chance from "c1 and c2", "c2 and c1", "c1", "c2"."""

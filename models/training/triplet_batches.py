@@ -1,6 +1,6 @@
 """Triplets as batches of pixels and tokens, the same ones in every process.
 
-A crop follows from (seed, epoch, triplet, side).
+A crop follows from (seed, epoch, triplet, side), a drawn text from (seed, epoch, triplet).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 
 from models.training.batches import Batch, StepBatches
 from models.training.crops import Pixels, random_crop
-from models.training.settings import TripletTraining
-from models.triplets import Triplet
+from models.training.settings import ComposedTraining, TripletTraining
+from models.triplets import Triplet, readings_of
 
 Tokenised: TypeAlias = Callable[[Sequence[str]], Batch]
 """From B texts to what a network reads of them, by name, each with B rows."""
@@ -68,17 +68,19 @@ class TripletRows:
         triplets = [self.triplets[row] for row in rows]
         return [t.reference for t in triplets] + [t.target for t in triplets]
 
-    def batch(self, rows: Sequence[int], pixels: Sequence[Pixels]) -> Batch:
-        """A batch of some rows with the pixels of their `images`."""
+    def batch(
+        self, rows: Sequence[int], pixels: Sequence[Pixels], texts: Sequence[str] | None = None
+    ) -> Batch:
+        """A batch of some rows with the pixels of their `images`, and their own texts or others."""
         both = stacked(pixels)
         halves = {"references": both[: len(rows)], "targets": both[len(rows) :]}
-        return halves | self.text_and_targets(rows)
+        return halves | self.text_and_targets(rows, texts)
 
-    def text_and_targets(self, rows: Sequence[int]) -> Batch:
+    def text_and_targets(self, rows: Sequence[int], texts: Sequence[str] | None = None) -> Batch:
         """What is read of the texts, and the numbers (B,) of targets and references."""
         triplets = [self.triplets[row] for row in rows]
         return {
-            **self.tokenised([triplet.text for triplet in triplets]),
+            **self.tokenised([t.text for t in triplets] if texts is None else texts),
             "target_ids": torch.tensor([self.numbers[t.target] for t in triplets]),
             "reference_ids": torch.tensor([self.references[t.reference] for t in triplets]),
         }
@@ -121,16 +123,27 @@ class TripletBatches(StepBatches):
         self._rows = rows
         self._pictures = pictures
         self._crops = settings.augmentation == "random_resized_crop"
+        self._draws = isinstance(settings, ComposedTraining) and settings.captions == "drawn"
         self._size = size
 
     def __getitem__(self, number: int) -> Batch:
         rows = self.members(number)
         pixels = self._pictures.get(self._rows.images(rows))
+        epoch = number // self.per_epoch
         if self._crops:
-            epoch = number // self.per_epoch
             keys = [(row, side) for side in (0, 1) for row in rows]
             pixels = [
                 random_crop(each, self._size, (self.settings.seed, epoch, *key))
                 for each, key in zip(pixels, keys, strict=True)
             ]
-        return self._rows.batch(rows, pixels)
+        texts = None
+        if self._draws:
+            seed = self.settings.seed
+            texts = [drawn_text(self._rows.triplets[row], (seed, epoch, row)) for row in rows]
+        return self._rows.batch(rows, pixels, texts)
+
+
+def drawn_text(triplet: Triplet, key: Sequence[int]) -> str:
+    """One of a triplet's readings, each with equal chance, by the seeds of this draw."""
+    readings = readings_of(triplet)
+    return readings[np.random.default_rng(tuple(key)).integers(len(readings))]

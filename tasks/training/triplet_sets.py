@@ -13,7 +13,7 @@ import polars as pl
 from pydantic import Field
 
 from models.settings import Settings
-from models.triplets import Triplet
+from models.triplets import AnnotatedTriplet, Triplet
 from storage.collections.collection import Collection
 from storage.locations.location import Entry, Location
 from storage.tables.keys import content_key
@@ -64,15 +64,22 @@ class TripletSet(Settings):
         Raises:
             IncompleteTable: pairs of the set were not made yet.
         """
-        names = list(dict.fromkeys([*_COLUMNS, "status"]))
-        rows = self.table().read(names).filter(pl.col("position") < self.count).sort("position")
+        table = self.table()
+        annotated = "benchmark" in table.spec
+        names = list(dict.fromkeys([*_COLUMNS, "status", *(["raw"] if annotated else [])]))
+        rows = table.read(names).filter(pl.col("position") < self.count).sort("position")
         if len(rows) != self.count:
             raise IncompleteTable(
                 f"triplets/{self.spec_key} holds {len(rows):,} of the first {self.count:,} pairs; "
                 "run generate-triplets again, it makes only what is missing"
             )
-        good = rows.filter(pl.col("status") == OK).select(_COLUMNS)
-        return tuple(Triplet(*row) for row in good.iter_rows())
+        good = rows.filter(pl.col("status") == OK)
+        if annotated:
+            wanted = good.select(*_COLUMNS, "raw").iter_rows()
+            return tuple(
+                AnnotatedTriplet(*row, tuple((raw or "").split("\n"))) for *row, raw in wanted
+            )
+        return tuple(Triplet(*row) for row in good.select(_COLUMNS).iter_rows())
 
     def split(self, held_out: int) -> TripletSplit:
         """Training and validation triplets that have no image in common.

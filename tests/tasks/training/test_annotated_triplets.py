@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -71,6 +72,53 @@ def test_fashioniq_reads_its_captions_in_the_protocols_order(world: Path) -> Non
     triplets = found(world, "fashioniq").triplets()
     assert {t.text for t in triplets} == texts
     assert len({t.meta_class for t in triplets}) == 3
+
+
+def test_a_text_is_drawn_from_both_captions_where_training_asks_for_it(world: Path) -> None:
+    """CLIP4CIR's four readings, each a quarter of the time, the same ones when asked again."""
+    import numpy as np
+    import torch
+
+    from models.training.batches import Batch
+    from models.training.settings import ComposedTraining
+    from models.training.triplet_batches import TripletBatches, TripletRows
+
+    class Blank:
+        def get(self, image_ids: Sequence[str]) -> list[np.ndarray]:
+            return [np.zeros((2, 2, 3), np.uint8)] * len(image_ids)
+
+    read: list[str] = []
+
+    def tokenised(texts: Sequence[str]) -> Batch:
+        read.extend(texts)
+        return {"texts": torch.zeros(len(texts), 1)}
+
+    def texts_of(benchmark: str, captions: str) -> list[str]:
+        rows = TripletRows(found(world, benchmark).triplets()[:8], tokenised)
+        training = ComposedTraining(batch_size=8, epochs=100, captions=captions)  # type: ignore[arg-type]
+        batches = TripletBatches(rows, Blank(), training, size=(2, 2))
+        read.clear()
+        for number in range(100):
+            batches[number]
+        return list(read)
+
+    drawn = texts_of("fashioniq", "drawn")
+    assert drawn == texts_of("fashioniq", "drawn")
+    joined = {t.text for t in found(world, "fashioniq").triplets()[:8]}
+    assert set(texts_of("fashioniq", "joined")) == joined
+    forms = dict.fromkeys(range(4), 0)
+    pairs = [tuple(text.split(" and ")) for text in joined]
+    for text in drawn:
+        places = [
+            [f"{a} and {b}", f"{b} and {a}", a, b].index(text)
+            for a, b in pairs
+            if text in (f"{a} and {b}", f"{b} and {a}", a, b)
+        ]
+        forms[places[0]] += 1
+    assert sum(forms.values()) == 800
+    assert all(130 < count < 270 for count in forms.values()), forms
+    own = {t.text for t in found(world, "cirr").triplets()[:8]}
+    assert set(texts_of("cirr", "drawn")) == own
 
 
 def test_the_same_split_again_makes_nothing(world: Path) -> None:
