@@ -150,14 +150,10 @@ def production() -> Profile:
 PROFILES = {"tiny": tiny, "production": production}
 
 
-OPEN: Final[Mapping[str, Sequence[str]]] = {
-    "prompts.edit.": FAMILIES,
-    "cvsi.weights.": FAMILIES,
-    "instructcir.weights.": FAMILIES,
-    "rerank.candidates.": FAMILIES,
-    "composed.": tuple(SYSTEMS),
-}
-"""Groups with a setting for each benchmark family or composed system; a profile may lack some."""
+BY_FAMILY: Final = ("prompts.edit.", "cvsi.weights.", "instructcir.weights.", "rerank.candidates.")
+"""Groups with a setting for each benchmark family; a profile may lack some."""
+BY_SYSTEM: Final = ("composed.",)
+"""Groups with a setting for each composed query encoder; a profile may lack some."""
 
 
 def resolve_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profile:
@@ -300,7 +296,7 @@ def _switch_engines(
 
 
 def _merge(values: dict[str, Any], changes: Mapping[str, Any], where: str, prefix: str) -> None:
-    names = OPEN.get(prefix, ())
+    names = FAMILIES if prefix in BY_FAMILY else tuple(SYSTEMS) if prefix in BY_SYSTEM else ()
     for key, value in changes.items():
         if key not in values and key not in names:
             known = [prefix + name for name in dict.fromkeys((*values, *names))]

@@ -106,7 +106,8 @@ def published_bi(
         folder: Holds `model_base*.pth` (a dict with `model`, of which the image side is read),
             `tuned_blip*.pt` (a dict with `BLIPTextEncoder`), `combiner*.pt` (a dict with
             `Combiner`) and `vocab.txt`. The combiner's widths are the file's.
-        settings: Texts are cut into parts as they say; `letters` is what the weights know.
+        settings: Of queries and loss. Texts are cut at the letters "and", as the weights know them,
+            where `splitting` is not set.
         head_width: Width of a head, which no shape tells; 64 in every published file.
 
     Raises:
@@ -129,7 +130,8 @@ def published_bi(
     words.require_rows(towers.shape.vocabulary, tuned)
     state = read_state(combiner, "Combiner")
     widths = _widths(state, combiner)
-    network = BiOnBlip(towers, vision, words, settings.changed(**widths))
+    known = {} if "splitting" in settings.model_fields_set else {"splitting": "letters"}
+    network = BiOnBlip(towers, vision, words, settings.changed(**widths, **known))
     fill(network.combiner, from_published(state), combiner)
     log_taken(base, image_side, whole.keys() - image_side.keys())
     log_taken(combiner, state, ())

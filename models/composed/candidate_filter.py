@@ -21,6 +21,12 @@ def _build(spec: EncoderSpec, settings: EarlyFusionSettings, seed: int) -> Compo
     return FilterNetwork.on_backbone(spec, settings, seed)
 
 
+def _continued(start: Any, settings: EarlyFusionSettings, seed: int) -> ComposedNetwork:
+    from models.blip.candidate_filter import FilterNetwork, padded_pictures
+
+    return padded_pictures(FilterNetwork.continuing(start, settings))
+
+
 def _rebuild(architecture: Mapping[str, Any], folder: Path) -> ComposedNetwork:
     from models.blip.candidate_filter import FilterNetwork
 
@@ -38,6 +44,8 @@ SYSTEM: Final = ComposedSystem(
     title="Candidate re-ranking (filter)",
     settings=EarlyFusionSettings,
     build=_build,
+    starts_from="covr",
+    continued=_continued,
     rebuild=_rebuild,
     published=_published,
     training=ComposedTraining(

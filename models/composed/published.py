@@ -37,7 +37,7 @@ def bring_in(
             f"--set system={name})"
         )
     network = record.published(source, settings)
-    files = [source] if source.is_file() else sorted(source.glob("*.pt"))
+    files = [source] if source.is_file() else sorted(source.glob("*.pt*"))
     hashes = {file.name: file_sha256(file) for file in files}
     base = network.base or {
         "model": record.title,

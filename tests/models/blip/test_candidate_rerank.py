@@ -116,6 +116,31 @@ def test_published_files_of_both_stages_load_and_compute_the_same(tmp_path: Path
     assert made[0].std() > 0.1
 
 
+def test_a_folder_holds_both_stages(tmp_path: Path) -> None:
+    """Saved and loaded: the same scores, and the filter's own vectors."""
+    import torch
+
+    from models.composed.candidate_rerank import RerankSettings
+    from models.composed.checkpoint import load_composed, save_composed
+
+    network = _published_pair(tmp_path)[0].eval()
+    place = tmp_path / "network"
+    said = {"base": {"model": "a"}, "provenance": {"zero_shot": True}}
+    save_composed(place, "candidate-rerank", network, RerankSettings(), **said)
+    loaded: Any = load_composed(place).network
+    texts, pixels = network.tokenised(TEXTS), torch.randn(2, 3, 32, 32)
+    assert loaded.tokenised(TEXTS)["texts"].tolist() == texts["texts"].tolist()
+    with torch.no_grad():
+        made = []
+        for each in (network, loaded):
+            images = each.image_tokens(pixels)
+            scores = each.scores(each.fused(images, texts), texts, images)
+            made.append((scores, each.query(pixels, texts), each.target(pixels)))
+    for found, wanted in zip(*made, strict=True):
+        torch.testing.assert_close(found, wanted)
+    assert loaded.preprocess.fingerprint == network.preprocess.fingerprint
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -160,7 +160,7 @@ def _load(folder: Path, files: dict[str, dict[str, torch.Tensor]]) -> BiOnBlip:
     keys = {"m": "model", "t": "BLIPTextEncoder", "c": "Combiner"}
     for name, state in files.items():
         torch.save({keys[name[0]]: state, "epoch": 1}, folder / name)
-    return published_bi(folder, BiCombinerSettings(splitting="letters"), HEAD_WIDTH).eval()
+    return published_bi(folder, BiCombinerSettings(), HEAD_WIDTH).eval()
 
 
 def test_published_files_equal_transformers_and_the_combiner_written_out(tmp_path: Path) -> None:
@@ -190,6 +190,37 @@ def test_published_files_equal_transformers_and_the_combiner_written_out(tmp_pat
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
         torch.testing.assert_close(network.target(pixels), v, atol=1e-5, rtol=0)
     assert network.preprocess.mode == "targetpad"
+
+
+@pytest.mark.parametrize("kind", ["clip", "blip"])
+def test_a_folder_holds_all_of_a_network(kind: str, tmp_path: Path, clip: Path) -> None:
+    """Saved and loaded: the same tokens, the same vectors."""
+    import torch
+
+    from models.composed.bi_network import build_combiner
+    from models.composed.bi_settings import BiCombinerSettings
+    from models.composed.checkpoint import load_composed, save_composed
+
+    settings = BiCombinerSettings(projection=10, hidden=14, splitting="letters")
+    network: Any = (
+        build_combiner(_on_clip(clip), settings, 3).eval()
+        if kind == "clip"
+        else _load(tmp_path, _published(tmp_path))
+    )
+    place = tmp_path / "network"
+    save_composed(
+        place, "blip4cir-bi", network, settings, base={"model": "a"}, provenance={"zero_shot": True}
+    )
+    loaded, pixels = load_composed(place).network, torch.randn(2, 3, 32, 32)
+    texts = network.tokenised(["make it sand", "blue"])
+    assert loaded.tokenised(["make it sand", "blue"])["texts"].tolist() == texts["texts"].tolist()
+    with torch.no_grad():
+        for found, wanted in (
+            (loaded.query(pixels, texts), network.query(pixels, texts)),
+            (loaded.target(pixels), network.target(pixels)),
+        ):
+            torch.testing.assert_close(found, wanted)
+    assert loaded.preprocess.fingerprint == network.preprocess.fingerprint
 
 
 @pytest.mark.parametrize(

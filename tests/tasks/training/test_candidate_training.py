@@ -1,0 +1,112 @@
+"""Trainings of BLIP4CIR+Bi and of candidate re-ranking: two stages each, stopped and resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from models.encoders.spec import EncoderSpec
+from tests.fakes.killed_trainings import assert_kills_change_nothing
+from tests.fakes.small_clip import write_small_clip
+
+if TYPE_CHECKING:
+    from tasks.training.composed import ComposedJob
+    from tasks.training.triplet_sets import TripletSet
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TRAINING: dict[str, Any] = {
+    "batch_size": 4,
+    "max_steps": 6,
+    "validation": 5,
+    "validate_every": 3,
+    "learning_rate": 1e-3,
+    "new_learning_rate": 3e-3,
+}
+OWN: dict[str, dict[str, Any]] = {
+    "blip4cir-bi-sum": {"scale": 10},
+    "blip4cir-bi": {"scale": 10, "projection": 6, "hidden": 10},
+    "candidate-filter": {"text_layers": 2},
+    "candidate-rerank": {},
+}
+STAGES = [("blip4cir-bi-sum", "blip4cir-bi"), ("candidate-filter", "candidate-rerank")]
+
+
+class Interrupted(Exception):
+    """Stands in for a stop."""
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> EncoderSpec:
+    folder = tmp_path_factory.mktemp("clip")
+    merges = ["r e", "re d</w>", "b l", "a d"]
+    return EncoderSpec(name=str(write_small_clip(folder, {"layers": 2}, merges)), device="cpu")
+
+
+def job_of(
+    name: str, root: Path, triplets: TripletSet, clip: EncoderSpec, start: str = "", **training: Any
+) -> ComposedJob:
+    from models.composed.registry import system
+    from tasks.training.composed import ComposedJob
+
+    record = system(name)
+    own, chosen = record.settings(**OWN[name]), record.training.changed(**TRAINING | training)
+    return ComposedJob.of(str(root), name, triplets, clip, own, chosen, "", start)
+
+
+def finished(job: ComposedJob, stop: int = 0) -> Path:
+    """The published folder; `stop`: the training is interrupted after so many steps."""
+    from tasks.training.composed import train_composed_network
+    from tasks.training.run_settings import RunSettings
+    from tasks.training.shown_progress import ShownProgress
+
+    def report(self: ShownProgress, step: int, total: int, loss: float) -> None:
+        if step == stop:
+            raise Interrupted
+
+    run = RunSettings(accelerator="cpu", loggers=(), save_steps=2, log_steps=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ShownProgress, "report", report)
+        train_composed_network.fn(job, run, {})
+    return Path(job.root, job.folder)
+
+
+@pytest.mark.parametrize(("first", "second"), STAGES)
+def test_both_stages_end_alike_when_stopped_and_the_second_leaves_the_first_alone(
+    first: str, second: str, tmp_path: Path, triplets: TripletSet, clip: EncoderSpec
+) -> None:
+    import safetensors.torch
+    import torch
+
+    start = finished(job_of(first, tmp_path, triplets, clip))
+    job = job_of(second, tmp_path, triplets, clip, str(start))
+    with pytest.raises(Interrupted):
+        finished(job, stop=3)
+    again = finished(job)
+    undisturbed = finished(job_of(second, tmp_path / "b", triplets, clip, str(start)))
+    for file in ("model.safetensors", "curves.csv"):
+        assert (again / file).read_bytes() == (undisturbed / file).read_bytes()
+    before, after = (
+        safetensors.torch.load_file(folder / "model.safetensors") for folder in (start, again)
+    )
+    prefix = "filter." if second == "candidate-rerank" else ""
+    assert all(torch.equal(after[f"{prefix}{name}"], tensor) for name, tensor in before.items())
+    new = {name.split(".")[0] for name in after.keys() - {f"{prefix}{name}" for name in before}}
+    assert new == {"cross" if second == "candidate-rerank" else "combiner"}
+    fresh = job_of(second, tmp_path, triplets, clip, str(start)).new_network().state_dict()
+    moved = [name for name in after if not torch.equal(after[name], fresh[name])]
+    assert {name.split(".")[0] for name in moved} == new
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "second"), STAGES)
+def test_killed_at_random_moments_and_resumed(
+    first: str, second: str, tmp_path: Path, triplets: TripletSet, clip: EncoderSpec
+) -> None:
+    """SIGKILL while steps, validations, saves and publishing run; the end is always the same."""
+    start = finished(job_of(first, tmp_path / "start", triplets, clip))
+    for name, beginning in ((first, ""), (second, str(start))):
+        job = job_of(name, tmp_path / name, triplets, clip, beginning, max_steps=16)
+        assert_kills_change_nothing(job, tmp_path / name, steps=16, kills=4, longest=4)
