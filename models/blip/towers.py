@@ -33,6 +33,12 @@ class BlipVision(BlipVisionModel):
         return found
 
 
+class BlipText(BlipTextModel):
+    """BLIP's text tower; its layers can be recomputed, though the library's class denies it."""
+
+    supports_gradient_checkpointing = True
+
+
 class BlipTowers(nn.Module):
     """Image tower, text tower and their projections; no result is normalised."""
 
@@ -91,4 +97,4 @@ class BlipTowers(nn.Module):
 
 def new_towers(vision: nn.Module, shape: TextShape) -> BlipTowers:
     """A new text tower and projections on an image tower, on torch's default device."""
-    return BlipTowers(vision, BlipTextModel(shape.config, add_pooling_layer=False), shape)
+    return BlipTowers(vision, BlipText(shape.config, add_pooling_layer=False), shape)

@@ -279,3 +279,26 @@ def test_a_published_covr_is_saved_and_loaded_with_its_vocabulary(tmp_path: Path
     with torch.no_grad():
         expected = network.query(pixels, network.tokenised(TEXTS))
         assert torch.equal(loaded.query(pixels, loaded.tokenised(TEXTS)), expected)
+
+
+def test_recomputed_layers_give_the_same_gradients(tmp_path: Path) -> None:
+    """With dropout: each layer runs twice, and draws the same."""
+    import torch
+
+    found, runs = [], []
+    for enabled in (False, True):
+        network = built(tmp_path, "case", text_layers=2).train()
+        network.set_gradient_checkpointing(enabled)
+        calls: list[int] = []
+        attention = network.towers.text_encoder.encoder.layer[0].attention
+        attention.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        batch = batch_of(network)
+        torch.manual_seed(2)
+        network.loss(batch).backward()
+        trained = [each for each in network.parameters() if each.requires_grad]
+        assert all(each.grad is not None for each in trained)
+        found.append([each.grad for each in trained])
+        runs.append(len(calls))
+    assert runs == [2, 4]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
