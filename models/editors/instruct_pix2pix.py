@@ -224,8 +224,8 @@ class InstructPix2PixEditor:
         Raises:
             ValueError: Before the first image, when the checkpoint cannot be used.
         """
-        self._settings.check()
         self.fetch()  # what is wrong with the checkpoint is not the first image's fault
+        self._settings.check()
         stream = iter(requests)
         while batch := list(itertools.islice(stream, self._settings.batch_size)):
             for alike in _of_one_size(batch, self._settings.resolution):

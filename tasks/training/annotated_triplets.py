@@ -7,6 +7,7 @@ Whatever is trained on it is not zero-shot: the table's spec names the benchmark
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from tasks.query_sets import BenchmarkRef, QuerySet, image_folder, load_query_se
 from tasks.training.triplet_sets import TripletSet
 
 PRODUCER: Final = "cirflow/annotated_triplets/1"
+_FORM: Final = re.compile(r"([\w-]+):([\w-]+):(.+)")
 _SHARD: Final = 4096
 _LEAST_GROUP: Final = 10
 """Triplets that a group may always have to be held out whole."""
@@ -35,12 +37,15 @@ def parse_split(given: str) -> BenchmarkRef | None:
     """The split that `BENCHMARK:SPLIT:FOLDER` names; None for a text of another form.
 
     Raises:
-        BenchmarkError: the split is not one to train on; those that are are named.
+        BenchmarkError: there is no such benchmark, or the split is not one to train on; those that
+            are are named.
     """
-    name, first, rest = given.partition(":")
-    split, second, folder = rest.partition(":")
-    if not first or not second or name not in BENCHMARKS:
+    form = _FORM.fullmatch(given)
+    if form is None:
         return None
+    name, split, folder = form.groups()
+    if name not in BENCHMARKS:
+        raise BenchmarkError(unknown("benchmark", name, BENCHMARKS))
     offered = [s.name for s in benchmark_facts(name).splits if s.targets and not s.offered]
     if not offered:
         raise BenchmarkError(f"{name} has no split to train on")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+import polars as pl
 import pytest
 
 from embedded_world.benchmarks import WorldSize
@@ -184,6 +186,7 @@ def test_a_real_split_keeps_almost_all_for_training(shared_data: Path) -> None:
         ("cirr:test1:x", "train"),
         ("circo:train:x", "circo has no split to train on"),
         ("fashioniq:trian:x", "did you mean 'train'"),
+        ("cirrr:train:x", "did you mean 'cirr'"),
     ],
 )
 def test_only_splits_to_train_on_are_taken(given: str, said: str) -> None:
@@ -210,6 +213,21 @@ def test_what_is_missing_is_said(world: Path, tmp_path: Path) -> None:
     ingest(Location(root), kept, "cirr-train")
     with pytest.raises(ValueError, match=r"triplets of cirr train cannot be used, first"):
         annotated_triplets(root, ref)
+
+
+def test_gaps_are_rows_that_say_so(world: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(world / "cirr", tmp_path / "cirr")
+    records = json.loads((copied / "captions" / "cap.rc2.train.json").read_text())
+    gone = records[0]["reference"]
+    (copied / "train" / f"{gone}.png").unlink()
+    ref = BenchmarkRef(name="cirr", root=str(copied), split="train", allow_missing=True)
+    ingest(Location(str(tmp_path / "root")), copied / "train", "cirr-train")
+    kept = annotated_triplets(str(tmp_path / "root"), ref, allow_missing=True)
+    lost = [r for r in records if gone in (r["reference"], r["target_hard"])]
+    assert len(kept.triplets()) == len(records) - len(lost) < kept.count == len(records)
+    rows = kept.table().read(["status", "reason"]).filter(pl.col("status") != "ok")
+    assert set(rows["status"]) == {"missing_input"}
+    assert all(reason.startswith(f"{gone} ") for reason in rows["reason"])
 
 
 def test_scenes_are_those_of_training(world: Path) -> None:
