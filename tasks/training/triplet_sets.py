@@ -75,10 +75,9 @@ class TripletSet(Settings):
             )
         good = rows.filter(pl.col("status") == OK)
         if annotated:
-            wanted = good.select(*_COLUMNS, "raw").iter_rows()
-            return tuple(
-                AnnotatedTriplet(*row, tuple((raw or "").split("\n"))) for *row, raw in wanted
-            )
+            captions = [tuple((raw or "").split("\n")) for raw in good["raw"]]
+            wanted = zip(good.select(_COLUMNS).iter_rows(), captions, strict=True)
+            return tuple(AnnotatedTriplet(*(*row, own)) for row, own in wanted)
         return tuple(Triplet(*row) for row in good.select(_COLUMNS).iter_rows())
 
     def split(self, held_out: int) -> TripletSplit:
