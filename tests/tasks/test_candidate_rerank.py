@@ -13,12 +13,15 @@ from embedded_world.benchmarks import WorldSize, write_world
 from flows.profiles import resolve_profile
 from storage.collections.collection import ingest
 from storage.locations.location import Location
+from storage.tables.costs import Cost, TableCost
 from tasks.methods import label_of, why_not_ready
-from tasks.planner import plan_evaluation
+from tasks.planner import gallery_stages, plan_evaluation
 from tasks.query_sets import BenchmarkRef, image_folder, load_query_set
+from tasks.scoring.costs import query_cost
 from tasks.scoring.making import made_by
 from tasks.scoring.scores import score_ranking
-from tasks.settings import Profile
+from tasks.search_gallery import search_gallery
+from tasks.settings import Profile, RerankSettings
 from tasks.stages.rankings import RankingStage, ranking_protocol
 from tasks.stages.rerank_scores import CandidateList
 from tasks.stages.reranked import RerankedStage
@@ -180,6 +183,46 @@ def test_rows_say_what_they_were_made_by(profile: Profile, folder: Path) -> None
     assert made_by(second)["second_stage"].endswith(f"over the first {FIRST}")
     assert ranking_protocol(second)["second_stage"]["candidates"] == FIRST
     assert ranking_protocol(second)["zero_shot"] is True
+
+
+def test_a_query_pays_for_both_stages(profile: Profile, folder: Path) -> None:
+    """Search is what the three tables noted for a row; every one of them is counted."""
+    first, second = ranked(profile, folder, "candidate-filter", "candidate-rerank")
+    noted = {
+        "rankings": Cost(1, device_seconds=1.0),
+        "rerank_scores": Cost(2, device_seconds=10.0),
+    }
+    costs = {
+        stage.location.join(f"{stage.table_name}/{stage.spec_key}"): TableCost(
+            noted.get(stage.table_name, Cost(1, device_seconds=0.25)), Cost()
+        )
+        for stage in in_order([second])
+    }
+    assert query_cost(first, costs).search_seconds == pytest.approx(1.0)
+    assert query_cost(second, costs).search_seconds == pytest.approx(1.0 + 10.0 / 2 + 1.0)
+
+
+def test_a_search_reads_the_best_images_again(profile: Profile, folder: Path) -> None:
+    """Hits of one query: the filter's first K in the order of the re-ranker's scores."""
+    (second,) = ranked(profile, folder, "candidate-rerank")
+    collection = second.benchmark.collection_name
+    query = load_query_set(profile.root, reference(folder)).benchmark.queries[0]
+    image = Path(reference(folder).load().image_paths[query.reference]).read_bytes()
+    own = profile.model_copy(update={"rerank": RerankSettings(candidates={"circo": FIRST})})
+
+    def found(method: str) -> list[tuple[str, float]]:
+        gallery = gallery_stages(own, collection, method)
+        for stage in gallery.values():
+            fill(stage)
+        result = search_gallery(own, collection, gallery, image, query.text, method=method, k=6)
+        return [(hit.image_id, hit.score) for hit in result.hits]
+
+    plain, again = found("candidate-filter"), found("candidate-rerank")
+    assert {image for image, _ in plain[:FIRST]} == {image for image, _ in again[:FIRST]}
+    assert again[FIRST:] == plain[FIRST:]
+    scores = [score for _, score in again[:FIRST]]
+    assert scores == sorted(scores, reverse=True)
+    assert [image for image, _ in plain] != [image for image, _ in again]
 
 
 def test_a_supervised_second_stage_labels_the_row(
