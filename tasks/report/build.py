@@ -100,7 +100,7 @@ def _section(
         main_metric=facts.metrics.main,
         rows=tuple(_measured(item, facts, stage, folders, ledger) for stage in item.rankings)
         + tuple(_elsewhere(item, backbone)),
-        protocol=dict(item.scores[shown].protocol),
+        protocol=_protocol({name: s.protocol for name, s in item.scores.items()}, shown),
         strips=example_queries(ranking),
         summary=f"{len(item.ref.load().queries)} queries, split {item.ref.split}."
         + (f" Texts of queries: {item.ref.texts.label}." if item.ref.texts.are_replaced else "")
@@ -109,6 +109,21 @@ def _section(
         interval_note="95 % bootstrap over queries",
         costs=tuple(_cost_row(item, stage) for stage in item.rankings if item.costs),
     )
+
+
+def _protocol(protocols: Mapping[str, Mapping[str, Any]], shown: str) -> dict[str, Any]:
+    """The protocol of one method; what others do with the reference image is said where it differs.
+
+    Args:
+        protocols: By method.
+        shown: The method.
+    """
+    found, rule = dict(protocols[shown]), "exclude_reference"
+    others = [METHODS[m].title for m, p in protocols.items() if p.get(rule) != found.get(rule)]
+    if others:
+        own, other = ("yes", "no") if found.get(rule) else ("no", "yes")
+        found[rule] = f"{own}; {other} for {', '.join(others)}"
+    return found
 
 
 def _cost_row(item: EvaluatedBenchmark, stage: RankingStage) -> CostRow:

@@ -78,3 +78,16 @@ def test_examples_are_evenly_drawn_with_both_ends(count: int):
 def test_contradictions_are_refused(make, message: str):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_method_with_its_own_rule_for_the_reference_is_named_in_the_protocol() -> None:
+    from tasks.report.build import _protocol
+
+    kept: dict[str, object] = {"split": "val", "exclude_reference": False}
+    both = {"image-only": kept, "covr": kept | {"exclude_reference": True}}
+    assert _protocol(both, "image-only") == {
+        "split": "val",
+        "exclude_reference": "no; yes for CoVR",
+    }
+    assert _protocol(both, "covr")["exclude_reference"] == "yes; no for Image only"
+    assert _protocol({"image-only": kept, "text-only": kept}, "text-only") == kept
