@@ -65,14 +65,15 @@ def train_compodiff(
     held-out triplets. Use the result as compodiff.checkpoint=FOLDER.
 
     Args:
-        triplets: The file triplets.json that generate-triplets wrote, or its content.
+        triplets: The file triplets.json that generate-triplets wrote, or its content; or a
+            benchmark's train split as BENCHMARK:train:FOLDER, as in train-reformulation.
         n: Train on the first n pairs of the sample only; smaller sets are parts of larger ones.
         network: Depth, heads, units and dropped conditions, e.g. {"depth": 4}.
         training: Choices of training, e.g. {"max_steps": 1200}; batch_size 128, new_learning_rate
             5e-4 and weight_decay 0.01 where they are not given.
         run: Hardware and pace, e.g. {"workers": 2}.
         not_zero_shot: Why results must be labelled, where the triplets owe something to a
-            benchmark's annotations. A tuned rewriter brings the label itself.
+            benchmark's annotations. A train split and a tuned rewriter bring the label themselves.
         notes: Further facts for the model card, by name.
     """
     given = TrainingSettings.given(training, "training").model_dump(exclude_unset=True)
@@ -82,7 +83,7 @@ def train_compodiff(
     own = DenoiserSettings.given(network, "network")
     chosen = resolve_profile(profile, with_choices(settings, backbone))
     require_backbone(chosen)
-    found = triplet_set_of(triplets)
+    found = triplet_set_of(triplets, chosen)
     require_root(chosen)
     return CompoDiffRequest(
         profile=chosen,
