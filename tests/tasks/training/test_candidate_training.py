@@ -108,5 +108,7 @@ def test_killed_at_random_moments_and_resumed(
     """SIGKILL while steps, validations, saves and publishing run; the end is always the same."""
     start = finished(job_of(first, tmp_path / "start", triplets, clip))
     for name, beginning in ((first, ""), (second, str(start))):
-        job = job_of(name, tmp_path / name, triplets, clip, beginning, max_steps=16)
-        assert_kills_change_nothing(job, tmp_path / name, steps=16, kills=4, longest=4)
+        place = tmp_path / name
+        place.mkdir()
+        job = job_of(name, place, triplets, clip, beginning, max_steps=16)
+        assert_kills_change_nothing(job, place, steps=16, kills=4, longest=4)
