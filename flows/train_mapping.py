@@ -12,7 +12,13 @@ from flows.requests import train_mapping as requests
 from flows.requests.prepared import prepared_by
 from flows.running import RunLog, run_stages, train_once
 from models.textual_inversion.settings import PRESETS, LinCirConfig, WordMasking
-from tasks.planner import caption_stage, image_stage, token_stage, word_stages
+from tasks.planner import (
+    caption_feature_stage,
+    caption_stage,
+    image_stage,
+    token_stage,
+    word_stages,
+)
 from tasks.redacted import redacting
 from tasks.settings import Profile
 from tasks.training.caption_files import read_captions
@@ -24,6 +30,7 @@ from tasks.training.mapping import (
     captions_key,
     train_network,
 )
+from tasks.training.palavra import PalavraJob
 
 
 @flow(
@@ -52,21 +59,25 @@ def _train_on_images(
     encoder = images.encoder.changed(dtype="fp32")
     tokens = token_stage(profile, images) if asked.system.tokens else None
     vectors, written = word_stages(profile, encoder) if asked.system.words else (None, None)
-    stages = [stage for stage in (images, tokens, vectors, written) if stage is not None]
+    captions = caption_feature_stage(profile, images) if asked.system.captions else None
+    stages = [each for each in (images, tokens, vectors, written, captions) if each is not None]
     log = RunLog()
     run_stages(stages, log, profile.allow_gaps)
-    job = InversionJob(
-        root=profile.root,
-        system=asked.system.name,
-        encoder=encoder.changed(device="cpu"),
-        images=images,
-        choices=asked.network.model_dump(mode="json"),
-        training=asked.training,
-        tokens=tokens,
-        vectors=vectors,
-        phrases=profile.inversion.phrases,
-        written=written,
-    ).pinned()
+    common: dict[str, Any] = {
+        "root": profile.root,
+        "system": asked.system.name,
+        "encoder": encoder.changed(device="cpu"),
+        "images": images,
+        "choices": asked.network.model_dump(mode="json"),
+        "training": asked.training,
+        "vectors": vectors,
+        "phrases": profile.inversion.phrases,
+        "written": written,
+    }
+    if captions is not None:
+        job = PalavraJob(**common, captions=captions).pinned()
+    else:
+        job = InversionJob(**common, tokens=tokens).pinned()
     result = train_once(
         f"train {asked.system.title}", train_inversion, job, sum(job.amounts()), asked.run
     )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from models.encoders.spec import EncoderSpec
     from models.protocols import Captioner, Fingerprint, ImageEditor, TextGenerator
     from models.textual_inversion.network import MappingNetwork
+    from models.textual_inversion.palavra import PalavraNetwork
 
 
 @functools.lru_cache(maxsize=2)
@@ -59,6 +60,24 @@ def load_mapping(checkpoint: str) -> MappingNetwork:
 
     with _on_disk(checkpoint) as place:
         return load(place)
+
+
+@functools.lru_cache(maxsize=2)
+def load_palavra(checkpoint: str) -> PalavraNetwork:
+    """The PALAVRA-style network of a folder, local or on S3."""
+    from models.textual_inversion.palavra_files import load_palavra as load
+
+    with _on_disk(checkpoint) as place:
+        return load(place)
+
+
+@functools.lru_cache(maxsize=16)
+def palavra_fingerprint(checkpoint: str) -> Fingerprint:
+    """The identity of a PALAVRA-style network."""
+    from models.textual_inversion.palavra_files import palavra_fingerprint as read
+
+    with _on_disk(checkpoint) as place:
+        return read(place)
 
 
 @contextmanager

@@ -66,7 +66,9 @@ def why_not_ready(name: str, profile: Profile, trains_network: bool = False) -> 
         kind, _, which = need.partition(":")
         if kind == "mapping" and not profile.mapping.named[which]:
             return row.reason
-        if kind == "tokens" and not (profile.inversion.tokens or profile.inversion.concepts):
+        if need == "tokens:palavra" and not profile.mapping.palavra:
+            return row.reason
+        if need == "tokens:oti" and not (profile.inversion.tokens or profile.inversion.concepts):
             return row.reason
         if kind == "reformulation" and not trains_network:
             return network_problem(profile.instructcir.checkpoint)

@@ -31,8 +31,9 @@ from tasks.stages.edited_pictures import EditedPictureStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.image_sets import ImageSet, Part, SelectedImages
 from tasks.stages.pair_samples import PairSample
-from tasks.stages.pseudo_tokens import AnyTokens, ImportedTokenStage, OtiTokenStage
-from tasks.stages.query_features import QueryFeatureStage
+from tasks.stages.palavra_tokens import PalavraTokenStage
+from tasks.stages.pseudo_tokens import ImportedTokenStage, OtiTokenStage
+from tasks.stages.query_features import AnyTokens, QueryFeatureStage
 from tasks.stages.query_pairs import QueryPairs
 from tasks.stages.rankings import AnyGalleryFeature, AnyQueryFeature, RankingStage
 from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
@@ -132,7 +133,7 @@ def caption_stage(
     )
 
 
-def token_stage(profile: Profile, images: ImageFeatureStage) -> AnyTokens:
+def token_stage(profile: Profile, images: ImageFeatureStage) -> OtiTokenStage | ImportedTokenStage:
     """Pseudo tokens of some images under a profile: optimised, or imported."""
     chosen, size = profile.inversion, profile.shards
     if chosen.tokens:
@@ -174,6 +175,17 @@ def word_stages(
         writing=chosen.writing,
     )
     return vectors, written
+
+
+def caption_feature_stage(profile: Profile, images: ImageFeatureStage) -> CaptionFeatureStage:
+    """Caption features of the images of a stage, under its backbone."""
+    return CaptionFeatureStage(
+        root=profile.root,
+        shard_size=profile.shards.features,
+        captions=caption_stage(profile, images.images),
+        encoder=images.encoder,
+        mean=profile.cvsi.stored_mean,
+    )
 
 
 def image_stage(profile: Profile, collection: str, method: str) -> ImageFeatureStage:
@@ -406,7 +418,7 @@ class _Builder:
             images=self._image_features("references"),
             cvsi=self.profile.cvsi.changed(target_captions=0),  # a query has none
             mapping=self._mapping(needs),
-            tokens=self._tokens() if "tokens:oti" in needs else None,
+            tokens=self._tokens(needs),
             compodiff=self.profile.compodiff if COMPODIFF in needs else None,
             captions=self._captions("references", single) if captioned else None,
             edits=self._edits(family, "single_edit" in needs) if edits else None,
@@ -418,8 +430,21 @@ class _Builder:
         kinds = [need.partition(":")[2] for need in needs if need.startswith("mapping:")]
         return self.profile.mapping.of(kinds[0]) if kinds else ""
 
-    def _tokens(self) -> AnyTokens:
-        return self._keep(token_stage(self.profile, self._image_features("references")))
+    def _tokens(self, needs: Sequence[str]) -> AnyTokens | None:
+        if "tokens:oti" in needs:
+            return self._keep(token_stage(self.profile, self._image_features("references")))
+        if "tokens:palavra" not in needs:
+            return None
+        images = self._image_features("references")
+        stage = PalavraTokenStage(
+            root=self.profile.root,
+            shard_size=self.profile.shards.features,
+            images=images,
+            encoder=images.encoder.changed(dtype="fp32"),
+            network=self.profile.mapping.palavra,
+            refining=self.profile.inversion.refining,
+        )
+        return self._keep(stage)
 
     def _edits(self, family: str, single: bool) -> RewriteStage:
         cvsi = self.profile.cvsi

@@ -33,7 +33,7 @@ from tasks.stages.decoded import picture
 from tasks.stages.edited_features import EditedQueryStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.image_sets import ImageSet
-from tasks.stages.pseudo_tokens import AnyTokens
+from tasks.stages.query_features import AnyTokens
 from tasks.stages.rankings import AnyGalleryFeature, AnyQueryFeature
 from tasks.stages.reformulation_features import ReformulatedQueryStage
 from tasks.stages.rewrites import RewriteStage

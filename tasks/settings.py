@@ -26,6 +26,7 @@ from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS, NO_NETWORK
 from models.settings import Settings
 from models.textual_inversion.oti_settings import OtiSettings
 from models.textual_inversion.phrases import PhraseSettings
+from models.textual_inversion.refining import RefiningSettings
 from storage.collections.decoding import Alpha, Orientation
 
 
@@ -96,9 +97,11 @@ class MappingSettings(Settings):
     """Mapping network of SEARLE; the method of that name needs it."""
     pic2word: str = ""
     """Mapping network of Pic2Word; the method of that name needs it."""
+    palavra: str = ""
+    """Folder of a PALAVRA-style network (`train-mapping`, system=palavra); the method needs it."""
 
     def of(self, kind: str) -> str:
-        """The checkpoint of one kind of network: lincir, searle or pic2word.
+        """The checkpoint of one kind of network: lincir, searle, pic2word or palavra.
 
         Raises:
             ValueError: the profile names no checkpoint of this kind.
@@ -111,7 +114,12 @@ class MappingSettings(Settings):
     @property
     def named(self) -> Mapping[str, str]:
         """Kind of network -> its checkpoint, empty if the profile names none."""
-        return {"lincir": self.checkpoint, "searle": self.searle, "pic2word": self.pic2word}
+        return {
+            "lincir": self.checkpoint,
+            "searle": self.searle,
+            "pic2word": self.pic2word,
+            "palavra": self.palavra,
+        }
 
 
 class InversionSettings(Settings):
@@ -125,6 +133,8 @@ class InversionSettings(Settings):
     """How the text generator writes phrases."""
     oti: OtiSettings = OtiSettings()
     """How SEARLE-OTI optimises a token."""
+    refining: RefiningSettings = RefiningSettings()
+    """How a PALAVRA-style token is refined."""
     tokens: str = ""
     """Key that `cirflow import features` printed for SEARLE's folder of tokens, which are then
     used in place of own ones."""

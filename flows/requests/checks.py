@@ -109,6 +109,8 @@ def require_methods(
         if kind == "mapping" and not (trains_mapping and which == "lincir"):
             setting = "checkpoint" if which == "lincir" else which
             require_checkpoint(f"mapping.{setting}", profile.mapping.of(which))
+    if "tokens:palavra" in wanted:
+        require_checkpoint("mapping.palavra", profile.mapping.of("palavra"))
     if "tokens:oti" in wanted:
         require_words(profile)
     if wanted & {"captions", "single_caption"}:

@@ -20,6 +20,7 @@ from flows.profiles import resolve_profile
 from flows.requests.checks import (
     require_backbone,
     require_collections,
+    require_engine,
     require_root,
     require_words,
 )
@@ -103,11 +104,12 @@ def train_mapping(
     """Train a mapping network for a backbone and publish it.
 
     LinCIR learns from captions, the other systems from the images of a collection. Name the
-    folder as `mapping.checkpoint` (LinCIR), `mapping.pic2word` or `mapping.searle` to use it. A
+    folder as `mapping.checkpoint` (LinCIR) or `mapping.SYSTEM` to use it. A
     stopped run resumes from its last saved state; a finished one is reused.
 
     Args:
-        system: What is trained. searle distils tokens that SEARLE-OTI optimises first.
+        system: What is trained. searle distils tokens that SEARLE-OTI optimises first; palavra
+            reads captions of the images, which are made where they are missing.
         network: Other systems than lincir: the system's own settings by name.
         training: Other systems than lincir: choices of training where they differ from the
             published schedule, e.g. {"max_steps": 3000}.
@@ -200,6 +202,8 @@ def _inversion(
                 f"{system.name} reads a vocabulary of concepts; set inversion.concepts=FILE"
             )
         require_words(profile.changed(inversion=profile.inversion.changed(tokens="")))
+    if system.captions:
+        require_engine("captioner", profile.captioner, profile.root)
     if system.tokens and profile.inversion.tokens:
         require_words(profile)
     asked = InversionRequest(system, own, chosen, where)

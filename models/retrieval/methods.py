@@ -2,9 +2,7 @@
 
 A method is weights over named query features and over named gallery features, ranked by one
 similarity; LDRE combines its features by a function, and CVSI + InstructCIR adds the similarities
-of two methods. Only the features that the chosen methods need are made. Systems of the papers'
-tables that do not run here are methods too, with the reason, so that a leaderboard can show their
-numbers.
+of two methods. Only the features that the chosen methods need are made.
 """
 
 from __future__ import annotations
@@ -32,7 +30,6 @@ NAMES: Final = (
     "compodiff",
     "blip4cir_bi",
     "candidate",
-    "elsewhere",
 )
 """Files in `models/retrieval/systems`: each has METHODS, and FEATURES (of queries) and GALLERY (of
 gallery images) where it brings some."""

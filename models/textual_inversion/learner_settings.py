@@ -41,6 +41,25 @@ class SearleSettings(Settings):
     """Occurrences of the concept that leave a phrase; `all_as_code` as the released code has it."""
 
 
+class PalavraSettings(Settings):
+    """PALAVRA-style set-encoder inversion (Cohen et al., ECCV 2022): a set of images of a concept
+    becomes a token that stands for the concept's name."""
+
+    hidden: int = Field(4096, ge=1)
+    """Width of the hidden layers."""
+    dropout: float = Field(0.25, ge=0, lt=1)
+    """Of the layers behind the mean over a set, while training."""
+    set_size: int = Field(5, ge=1)
+    """Images, or texts, of a set in training; in use the reference image is alone."""
+    temperature: float = Field(0.25, gt=0)
+    """Of the contrast between sentences with names and with tokens."""
+    name_weight: float = Field(1.0, ge=0)
+    """Weight of the squared distance between a token and the embedding of its name's first word
+    piece, both of length one."""
+    images_per_concept: int = Field(32, ge=1)
+    """Images, and phrases, of a concept that sets are drawn from."""
+
+
 @dataclass(frozen=True)
 class InversionSystem:
     """A mapping network that is trained on images.
@@ -52,6 +71,7 @@ class InversionSystem:
         training: The defaults of its training.
         tokens: Whether it learns from optimised tokens.
         words: Whether it reads concepts and phrases.
+        captions: Whether it reads captions of the images.
     """
 
     name: str
@@ -60,6 +80,7 @@ class InversionSystem:
     training: TrainingSettings
     tokens: bool = False
     words: bool = False
+    captions: bool = False
 
 
 INVERSIONS: Final[Mapping[str, InversionSystem]] = MappingProxyType(
@@ -99,8 +120,25 @@ INVERSIONS: Final[Mapping[str, InversionSystem]] = MappingProxyType(
                 tokens=True,
                 words=True,
             ),
+            InversionSystem(
+                "palavra",
+                "PALAVRA-style",
+                PalavraSettings,
+                TrainingSettings(
+                    batch_size=256,
+                    epochs=300,
+                    new_learning_rate=1e-4,
+                    weight_decay=0.0,
+                    warmup=0.0,
+                    schedule="constant",
+                    clip=0.0,
+                    keep="last",
+                ),
+                words=True,
+                captions=True,
+            ),
         )
     }
 )
 """Pic2Word warms up over 10,000 steps, which are a share of the steps here; SEARLE keeps its rate.
-Neither selects a step."""
+PALAVRA lowers its rate after 200 epochs, which is left out here. None selects a step."""

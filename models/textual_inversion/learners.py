@@ -17,9 +17,10 @@ from models.textual_inversion.losses import cosine_distances, simclr
 from models.textual_inversion.mapping_files import MappingShape
 from models.textual_inversion.network import MappingNetwork, new_module
 from models.textual_inversion.oti import encoded
+from models.textual_inversion.token_learner import TokenLearner
 from models.training.contrastive import nce
 from models.training.recall import recall
-from models.training.trainable import ParameterGroup, Trainable
+from models.training.trainable import ParameterGroup
 
 if TYPE_CHECKING:
     from models.encoders.text_tower import TextTower, TokenRow
@@ -30,7 +31,7 @@ SENTENCE = SplicedText("a photo of")
 """Pic2Word's sentence: the token follows the words, and the end-of-text token follows it."""
 
 
-class MappingLearner(Trainable):
+class MappingLearner(TokenLearner):
     """A mapping network and the frozen text tower that reads its tokens.
 
     Attributes:
@@ -46,20 +47,11 @@ class MappingLearner(Trainable):
             tower: Text tower of the backbone, in fp32.
             seed: Of its weights.
         """
-        super().__init__()
+        super().__init__(tower)
         self.shape = shape
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.module = new_module(shape)
-        # In a tuple: a submodule would be moved, counted and saved as a part of the network.
-        self._frozen = (tower.eval().requires_grad_(False),)
-
-    def tower(self, near: torch.Tensor) -> TextTower:
-        """The text tower, on the device of a tensor."""
-        (tower,) = self._frozen
-        if tower.positional.device != near.device:
-            tower.to(near.device)
-        return tower
 
     def network(self) -> MappingNetwork:
         """The network as it is now, a copy in evaluation mode."""

@@ -168,8 +168,6 @@ class ImportedTokenStage(Stage):
         return load_table(Location(self.root), "image_features", self.imported)
 
 
-AnyTokens = OtiTokenStage | ImportedTokenStage
-
 NO_FEATURE = "the image has no feature"
 
 

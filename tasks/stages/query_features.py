@@ -29,12 +29,17 @@ from tasks.stages.caption_features import captions_of
 from tasks.stages.captions import CaptionStage
 from tasks.stages.earlier import earlier_tables
 from tasks.stages.image_features import ImageFeatureStage
-from tasks.stages.pseudo_tokens import AnyTokens, ImportedTokenStage, OtiTokenStage, stored_tokens
+from tasks.stages.palavra_tokens import PalavraTokenStage
+from tasks.stages.pseudo_tokens import ImportedTokenStage, OtiTokenStage, stored_tokens
 from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage, Tick
 
 if TYPE_CHECKING:
     from models.protocols import FloatArray
+
+
+AnyTokens = OtiTokenStage | ImportedTokenStage | PalavraTokenStage
+"""The stages that make pseudo tokens."""
 
 
 class QueryFeatureStage(Stage):
@@ -52,7 +57,7 @@ class QueryFeatureStage(Stage):
     """Text forms and means (D3, D6, D7, D15)."""
     mapping: str = ""
     """Checkpoint of the mapping network, if one is needed."""
-    tokens: OtiTokenStage | ImportedTokenStage | None = None
+    tokens: OtiTokenStage | ImportedTokenStage | PalavraTokenStage | None = None
     compodiff: CompoDiffSettings | None = None
     """CompoDiff's denoiser, if one is needed."""
     captions: CaptionStage | None = None

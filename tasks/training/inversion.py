@@ -36,7 +36,7 @@ from tasks.training.shown_progress import ShownProgress
 from tasks.training.spent import FILE, cost_file
 
 if TYPE_CHECKING:
-    from models.textual_inversion.learners import MappingLearner
+    from models.textual_inversion.token_learner import TokenLearner
     from models.training.array_data import ArrayData
     from models.training.lightning_module import SystemModule
 
@@ -61,6 +61,8 @@ class InversionJob(LightningJob):
     """
 
     KIND: ClassVar[str] = "mapping"
+    UNIT: ClassVar[str] = "images"
+    """What one example is."""
 
     system: str
     encoder: EncoderSpec
@@ -123,10 +125,7 @@ class InversionJob(LightningJob):
         Raises:
             ValueError: They have changed since the job was made.
         """
-        planned = self.images.planned()
-        found = usable_images(self.images.table(), planned)
-        if self.tokens is not None:
-            found &= usable_images(self.tokens.table(), planned)
+        found = self.usable()
         if self.content not in ("", content_key(sorted(found))):
             raise ValueError(
                 f"{self.images.images.title} has changed since this training was planned; start it "
@@ -134,16 +133,32 @@ class InversionJob(LightningJob):
             )
         return sorted(found)
 
+    def usable(self) -> set[str]:
+        """Images with features and, where they are learned from, tokens."""
+        planned = self.images.planned()
+        found = usable_images(self.images.table(), planned)
+        return found & usable_images(self.tokens.table(), planned) if self.tokens else found
+
+    @property
+    def count(self) -> int:
+        """Examples in all."""
+        return len(self.ids)
+
     @property
     def held_out(self) -> int:
-        """Images that validate, the first ones: at most a tenth."""
-        return min(self.training.validation, len(self.ids) // 10)
+        """Examples that validate, the first ones: at most a tenth."""
+        return min(self.training.validation, self.count // 10)
 
     def examples(self) -> int:
-        """Training images."""
-        return len(self.ids) - self.held_out
+        """Training examples."""
+        return self.count - self.held_out
 
-    def new_network(self) -> MappingLearner:
+    @property
+    def _vectors(self) -> ConceptVectorStage:
+        assert self.vectors is not None  # of systems that read words
+        return self.vectors
+
+    def new_network(self) -> TokenLearner:
         """The network as training begins with it."""
         from models.textual_inversion.learners import Pic2WordLearner, SearleLearner
 
@@ -153,18 +168,18 @@ class InversionJob(LightningJob):
             scale = float(encoder.model.logit_scale.exp())
             return Pic2WordLearner(encoder.tower, encoder.dim, scale, settings, self.training.seed)
         phrases = known_phrases(self.phrases, self.written)
-        names = usable_concepts(self.vectors, phrases)
+        names = usable_concepts(self._vectors, phrases)
         return SearleLearner(
             encoder.tower, encoder.dim, names, phrases, settings, self.training.seed
         )
 
-    def load_data(self, run: RunSettings, network: MappingLearner) -> ArrayData:
+    def load_data(self, run: RunSettings, network: TokenLearner) -> ArrayData:
         """Features, and what else the system reads, of training and held-out images."""
         from models.textual_inversion.learner_data import learner_data
 
         return learner_data(self.arrays(), self.held_out, self.training, run.workers)
 
-    def arrays(self) -> dict[str, Any]:
+    def arrays(self) -> Mapping[str, Any]:
         """Arrays by name, a row for each image."""
         from models.textual_inversion.nearest import nearest_concepts
 
@@ -179,7 +194,13 @@ class InversionJob(LightningJob):
             found["concepts"] = nearest_concepts(features, vectors, count)
         return found
 
-    def module(self, network: MappingLearner, steps: int) -> SystemModule:
+    def files(self, learner: Any, recipe: Mapping[str, Any]) -> dict[str, bytes]:
+        """The files of the trained network, by name."""
+        from models.textual_inversion.network import dump_mapping
+
+        return dump_mapping(learner.network(), recipe)
+
+    def module(self, network: TokenLearner, steps: int) -> SystemModule:
         """The network in training."""
         from models.training.lightning_module import SystemModule
 
@@ -207,7 +228,6 @@ def train_inversion(job: InversionJob, run: RunSettings) -> dict[str, Any]:
 
 def _publish(job: InversionJob, run: RunSettings, history: History, weights: Path) -> None:
     """Write the files of the network below its key; its configuration last."""
-    from models.textual_inversion.network import dump_mapping
     from models.training.weight_files import kept_weights
 
     learner = job.new_network()
@@ -216,9 +236,9 @@ def _publish(job: InversionJob, run: RunSettings, history: History, weights: Pat
     summary: dict[str, Any] = {
         "step": kept,
         "steps": int(history.points[-1]["step"]),
-        "images": job.examples(),
+        job.UNIT: job.examples(),
+        f"held_out_{job.UNIT}": job.held_out,
         "collection": job.images.images.title,
-        "held_out_images": job.held_out,
         "validation": next((v for v in history.validations if v["step"] == kept), {}),
     }
     recipe: dict[str, Any] = {
@@ -235,7 +255,7 @@ def _publish(job: InversionJob, run: RunSettings, history: History, weights: Pat
     }
     files = {name: text.encode() for name, text in texts.items()}
     files[FILE] = cost_file(history.seconds, run.devices)
-    publish(job, {**files, **dump_mapping(learner.network(), recipe)})
+    publish(job, {**files, **job.files(learner, recipe)})
     show_curves(job.key, title, history, job.place)
 
 
@@ -246,9 +266,9 @@ def _card(job: InversionJob, title: str, summary: Mapping[str, Any], history: Hi
     rows = {
         "backbone": f"{base['model']} {base['pretrained']}",
         "weights of the backbone": f"sha256 {str(base['weights_sha256'])[:16]}",
-        "images": f"{summary['images']:,} of {summary['collection']}, features "
+        job.UNIT: f"{job.examples():,} of {summary['collection']}, features "
         f"`{job.images.spec_key}`{tokens}{words}; no annotation is read",
-        "held out": f"{summary['held_out_images']:,} images",
+        "held out": f"{job.held_out:,} {job.UNIT}",
         "weights of step": f"{summary['step']:,} of {summary['steps']:,} ({job.training.keep})",
     }
     lines = [
@@ -263,7 +283,7 @@ def _card(job: InversionJob, title: str, summary: Mapping[str, Any], history: Hi
         "",
         "## Validation",
         "",
-        "Shares of held-out images that their token finds.",
+        f"Shares of held-out {job.UNIT} that their token finds.",
         "",
         validation_table(history),
         "## Settings",

@@ -116,7 +116,7 @@ def test_the_dialog_starts_from_values_that_are_accepted(name: str) -> None:
         ("score-benchmark", changed(CIRR, work={"shard_size": -1}), "minimum of 0"),
         ("rerun-backbone", changed(RERUN, backbone={"nam": "ViT-B-32"}), "nam"),
         ("rerun-backbone", changed(RERUN, benchmarks=[{"name": "a", "folder": "x"}]), "'cirr'"),
-        ("evaluate-matrix", changed(MATRIX, methods=["palavra"]), "'image-only'"),
+        ("evaluate-matrix", changed(MATRIX, methods=["palavr"]), "'image-only'"),
         ("sweep-fusion", changed(CIRR, method="lincir"), "'cvsi', 'cvsi-instructcir'"),
         ("embed-gallery", {"collection": "a", "methods": ["cvs"]}, "'lincir'"),
         ("backfill-captions", {"kind": "both"}, "'ensemble', 'single', 'instructcir'"),
@@ -154,7 +154,7 @@ def test_the_server_refuses_and_says_what_is_allowed(
             "unknown split of circo 'test1'; did you mean 'test'",
         ),
         ("rerun-backbone", changed(RERUN, backbone={"pretrained": "openai"}), "needs the backbone"),
-        ("score-benchmark", changed(CIRR, methods=["palavra"]), "does not run here"),
+        ("score-benchmark", changed(CIRR, methods=["palavr"]), "did you mean 'palavra'"),
         ("score-benchmark", changed(CIRR, captioning={"engine": "blip2"}), "a model goes with"),
         (
             "train-reformulation",

@@ -23,7 +23,7 @@ QUERIES = 4
 def tree(tmp_path_factory: pytest.TempPathFactory) -> AddedTree:
     tree = copy_tree(tmp_path_factory.mktemp("tree"))
     tree.add_file("caption_then_text.py", "models/retrieval/systems/caption_then_text.py")
-    tree.add_line("models/retrieval/methods.py", '    "elsewhere",', '    "caption_then_text",')
+    tree.add_line("models/retrieval/methods.py", '    "candidate",', '    "caption_then_text",')
     return tree
 
 

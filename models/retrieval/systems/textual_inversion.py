@@ -40,10 +40,16 @@ def pseudo_oti(maker: FeatureMaker, queries: Sequence[QueryInputs]) -> Made:
     return pseudo.make(maker, queries)[0], reasons
 
 
+@query_feature("pseudo_palavra", "The same with $ by a set encoder.", "tokens:palavra")
+def pseudo_palavra(maker: FeatureMaker, queries: Sequence[QueryInputs]) -> Made:
+    return pseudo_oti.make(maker, queries)
+
+
 FEATURES: Final[tuple[Feature, ...]] = (
     pseudo,
     pseudo_searle,
     pseudo_oti,
+    pseudo_palavra,
     pseudo_pic2word,
 )
 
@@ -79,6 +85,17 @@ METHODS: Final = (
         status="needs_checkpoint",
         reason="no vocabulary of concepts is named; set inversion.concepts=FILE, or bring tokens "
         "(cirflow import features FOLDER) and set inversion.tokens=KEY",
+    ),
+    Method(
+        name="palavra",
+        title="PALAVRA-style",
+        group="textual inversion",
+        paper="PALAVRA: 'This is my unicorn, Fluffy', ECCV 2022, in this field by SEARLE",
+        description="As SEARLE, with a set encoder's token, refined for each reference image.",
+        make=everywhere({"pseudo_palavra": 1.0}),
+        status="needs_checkpoint",
+        reason="no checkpoint is published; train one (cirflow run train-mapping --set "
+        "system=palavra) and set mapping.palavra=FOLDER",
     ),
     Method(
         name="pic2word",

@@ -94,3 +94,28 @@ def test_concept_vectors_are_means_over_templates() -> None:
             total += vector / np.linalg.norm(vector)
         np.testing.assert_allclose(row, total / np.linalg.norm(total), rtol=1e-6)
     assert len(set(TEMPLATES)) == 24
+
+
+def test_concept_sets_by_hand() -> None:
+    """Images belong to their nearest concept; members are repeated in turn, or the first taken."""
+    from models.textual_inversion.concept_sets import concept_sets, concepts_of
+
+    class Lengths:
+        """f_t is the number of letters."""
+
+        def encode_texts(self, texts: list[str]) -> np.ndarray:
+            return np.array([[len(text)] for text in texts], np.float32)
+
+    concepts = np.array([[1, 0], [0, 1], [-1, 0]], np.float32)
+    images = np.array([[2, 1], [0, 3], [1, 0], [5, 1], [9, 1]], np.float32)
+    own = concepts_of(images, concepts)
+    assert own.tolist() == [0, 1, 0, 0, 0]
+    phrases = (("a", "bb"), ("ccc",), ("dddd",))
+    found = concept_sets(Lengths(), images, images * 10, own, phrases, 3)  # type: ignore[arg-type]
+    rows = {int(number): row for row, number in enumerate(found["concepts"])}
+    assert set(rows) == {0, 1}  # no image belongs to the third
+    np.testing.assert_array_equal(found["images"][rows[0]], images[[0, 2, 3]])
+    np.testing.assert_array_equal(found["images"][rows[1]], images[[1, 1, 1]])
+    np.testing.assert_array_equal(found["captions"], found["images"] * 10)
+    assert found["texts"][rows[0]].flatten().tolist() == [1, 2, 1]
+    assert found["texts"][rows[1]].flatten().tolist() == [3, 3, 3]

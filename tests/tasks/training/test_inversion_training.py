@@ -19,10 +19,15 @@ import pytest
 from pydantic import TypeAdapter
 
 from flows.profiles import resolve_profile
+from models.protocols import CaptionReply
+from models.textual_inversion import palavra_files
 from models.textual_inversion.learner_settings import INVERSIONS
+from models.textual_inversion.mapping_files import MappingError
+from models.textual_inversion.refining import RefiningSettings
 from storage.collections.collection import ingest
 from storage.locations.location import Location
-from tasks.planner import image_stage, token_stage, word_stages
+from tasks.planner import caption_feature_stage, image_stage, token_stage, word_stages
+from tasks.stages.captions import caption_rows
 from tests.fakes.pictures import jpeg
 from tests.tasks.test_pseudo_tokens import fill
 
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 IMAGES = 24
+SMALL: dict[str, dict[str, int]] = {"palavra": {"hidden": 16, "images_per_concept": 3}}
 
 
 @pytest.fixture(scope="module")
@@ -47,29 +53,42 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def job(place: Path, system: str, **training: Any) -> InversionJob:
     """A small training whose inputs are made."""
     from tasks.training.inversion import InversionJob
+    from tasks.training.palavra import PalavraJob
 
     settings = {"root": str(place / "root"), "inversion.oti.steps": 3, "cvsi.preprocess": "clip"}
     profile = resolve_profile("tiny", settings)
     record = INVERSIONS[system]
+    more: dict[str, Any] = {}
+    kind: type[InversionJob] = InversionJob
     images = image_stage(profile, "photos", system)
     encoder = images.encoder.changed(dtype="fp32")
     tokens = token_stage(profile, images) if record.tokens else None
     vectors, written = word_stages(profile, encoder) if record.words else (None, None)
+    if record.captions:
+        captions = caption_feature_stage(profile, images)
+        table = captions.captions.table()
+        for shard in table.plan(captions.captions.planned(), 64).shards:
+            said = {m: CaptionReply(m, (f"a red {m[:3]}", "a star")) for m in shard.members}
+            table.publish(shard, caption_rows(captions.captions, shard.members, said))
+        fill(captions)
+        kind, more = PalavraJob, {"captions": captions}
     for stage in (images, tokens, vectors, written):
         if stage is not None:
             fill(stage)
+    if tokens is not None:
+        more = {"tokens": tokens}
     chosen = {"batch_size": 8, "max_steps": 6, "validation": 4, "new_learning_rate": 1e-3}
-    return InversionJob(
+    return kind(
         root=profile.root,
         system=system,
         encoder=encoder,
         images=images,
-        choices=record.settings().model_dump(mode="json"),
+        choices=record.settings(**SMALL.get(system, {})).model_dump(mode="json"),
         training=record.training.changed(**chosen | training),
-        tokens=tokens,
         vectors=vectors,
         phrases=profile.inversion.phrases,
         written=written,
+        **more,
     ).pinned()
 
 
@@ -103,6 +122,38 @@ def test_a_trained_network_is_published_once_and_maps_images(place: Path, system
     assert mapping_fingerprint(own.place)["kind"] == kind
     features = own.images.table().vectors(own.ids)
     assert load_mapping(own.place).tokens(features).shape == (IMAGES, 128)
+
+
+def test_a_set_encoder_is_published_and_its_tokens_are_a_table(place: Path) -> None:
+    from tasks.engines import load_palavra
+    from tasks.stages.palavra_tokens import PalavraTokenStage
+
+    own = job(place, "palavra", batch_size=2, validation=1)
+    result = train(own)
+    arrays = own.arrays()
+    assert result["concepts"] + result["held_out_concepts"] == len(arrays["concepts"])
+    assert {len(each) for each in arrays.values()} == {len(arrays["concepts"])}
+    network = load_palavra(own.place)
+    assert (network.dim, network.hidden, network.width) == (128, 16, 128)
+    stage = PalavraTokenStage(
+        root=own.root, images=own.images, encoder=own.encoder, network=own.place
+    )
+    fill(stage)
+    refined = stage.table().vectors(stage.planned())
+    assert refined.shape == (IMAGES, 128)
+    plain = stage.model_copy(update={"refining": RefiningSettings(steps=0)})
+    assert plain.spec_key != stage.spec_key
+    import torch
+
+    with torch.no_grad():
+        features = torch.from_numpy(own.images.table().vectors(stage.planned()))
+        expected = network.encoder(features[:, None]).numpy()
+    np.testing.assert_allclose(plain.tokens_of(stage.planned(), features.numpy()), expected, 1e-5)
+    assert np.abs(refined - expected).max() > 1e-3
+    config = Path(own.place, "config.json")
+    config.write_text(config.read_text().replace('"width": 128', '"width": 64'))
+    with pytest.raises(MappingError, match="does not hold the weights it states"):
+        palavra_files.load_palavra(own.place)
 
 
 def test_the_key_follows_from_data_and_settings(place: Path) -> None:
