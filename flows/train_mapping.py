@@ -59,7 +59,9 @@ def _train_on_images(
     encoder = images.encoder.changed(dtype="fp32")
     tokens = token_stage(profile, images) if asked.system.tokens else None
     vectors, written = word_stages(profile, encoder) if asked.system.words else (None, None)
-    captions = caption_feature_stage(profile, images) if asked.system.captions else None
+    captions = None
+    if asked.system.captions:
+        captions = caption_feature_stage(profile, collection, images.encoder)
     stages = [each for each in (images, tokens, vectors, written, captions) if each is not None]
     log = RunLog()
     run_stages(stages, log, profile.allow_gaps)

@@ -177,13 +177,15 @@ def word_stages(
     return vectors, written
 
 
-def caption_feature_stage(profile: Profile, images: ImageFeatureStage) -> CaptionFeatureStage:
-    """Caption features of the images of a stage, under its backbone."""
+def caption_feature_stage(
+    profile: Profile, collection: str, encoder: EncoderSpec
+) -> CaptionFeatureStage:
+    """Caption features of the images of a collection."""
     return CaptionFeatureStage(
         root=profile.root,
         shard_size=profile.shards.features,
-        captions=caption_stage(profile, images.images),
-        encoder=images.encoder,
+        captions=caption_stage(profile, collection),
+        encoder=encoder,
         mean=profile.cvsi.stored_mean,
     )
 
