@@ -15,7 +15,8 @@ from typing import Any
 from storage.tables.costs import Cost, TableCost
 from tasks.scoring.scores import MethodScores
 from tasks.stages.captions import CaptionStage
-from tasks.stages.query_features import QueryFeatureStage
+from tasks.stages.concepts import ConceptPhraseStage, ConceptVectorStage
+from tasks.stages.query_features import token_networks
 from tasks.stages.rankings import RankingStage
 from tasks.stages.reformulation_features import ReformulatedQueryStage
 from tasks.stages.rerank_scores import RerankScoreStage
@@ -88,7 +89,9 @@ def query_cost(ranking: RankingStage, costs: Costs) -> QueryCost:
     ]
     made = {_place(stage): _each(stage, costs) for stage in (*asked, *searches)}
     texts = [stage for stage in asked if isinstance(stage, CaptionStage | RewriteStage)]
-    others = [stage for stage in asked if stage not in texts]
+    # Concepts and their phrases are made once, and not for each query.
+    once = (ConceptVectorStage, ConceptPhraseStage)
+    others = [s for s in asked if s not in texts and not isinstance(s, once)]
     answers = [(made[_place(stage)], _needed(stage)) for stage in texts]
     gallery = [_each(each, costs) for each in in_order(ranking.gallery_features.values())]
     trained = [training_hours(folder) for folder in sorted(_networks([*asked, *searches]))]
@@ -165,10 +168,9 @@ def _needed(stage: Stage) -> float:
 
 def _networks(stages: Sequence[Stage]) -> set[str]:
     """Folders of the networks that were trained for some features."""
-    mappings = {s.mapping for s in stages if isinstance(s, QueryFeatureStage) and s.mapping}
     trained = (ReformulatedQueryStage, RerankScoreStage)
     networks = {s.network.checkpoint for s in stages if isinstance(s, trained)}
-    return mappings | networks
+    return networks | set(token_networks(stages))
 
 
 def _place(stage: Stage) -> str:

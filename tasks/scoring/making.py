@@ -117,8 +117,9 @@ def how_made(ranking: Spec, spec_of: SpecOf) -> dict[str, str]:
 def made_by(stage: RankingStage) -> dict[str, str]:
     """Facet -> words for a ranking stage; a network's training and the queries' texts as well."""
     from tasks.compodiff import denoiser_facts
+    from tasks.mapping_facts import token_network_trained_on
     from tasks.networks import network_facts
-    from tasks.stages.query_features import QueryFeatureStage
+    from tasks.stages.query_features import QueryFeatureStage, token_networks
     from tasks.stages.reformulation_features import ReformulatedQueryStage
     from tasks.stages.rerank_scores import RerankScoreStage
     from tasks.stages.stage import inputs_of
@@ -136,6 +137,7 @@ def made_by(stage: RankingStage) -> dict[str, str]:
     ]
     said = [network_facts(each).trained_on for each in networks]
     said += [denoiser_facts(each).trained_on for each in denoisers]
+    said += [token_network_trained_on(each) for each in token_networks(inputs)]
     trained = spec_words.each(said)
     label = stage.benchmark.texts.label
     own = {"trained_on": trained, "texts": label}

@@ -213,6 +213,13 @@ class QueryFeatureStage(Stage):
         ]
 
 
+def token_networks(stages: Sequence[Stage]) -> list[str]:
+    """Folders and files of the networks that make the pseudo tokens of some stages, each once."""
+    found = [s.mapping for s in stages if isinstance(s, QueryFeatureStage)]
+    found += [s.network for s in stages if isinstance(s, PalavraTokenStage)]
+    return sorted({each for each in found if each})
+
+
 class Upstream(Protocol):
     """The source of queries' image features, captions and answers."""
 

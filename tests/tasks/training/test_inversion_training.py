@@ -274,3 +274,15 @@ def test_tokens_made_by_killed_processes_are_whole(place: Path, tmp_path: Path) 
     whole = stage.rows(stage.planned(), lambda count: None)  # in one batch, undisturbed
     expected = np.stack(whole["vector"].to_numpy(zero_copy_only=False))
     np.testing.assert_allclose(rows["vector"].to_numpy(), expected, atol=1e-4)
+
+
+def test_what_a_token_network_was_trained_on(tmp_path: Path) -> None:
+    from tasks.mapping_facts import token_network_trained_on
+
+    summary = {"steps": 1500, "images": 3808, "collection": "photos"}
+    (tmp_path / "config.json").write_text(json.dumps({"recipe": {"summary": summary}}))
+    said = "1,500 steps on 3,808 images of photos"
+    assert token_network_trained_on(str(tmp_path)) == said
+    (tmp_path / "config.json").write_text(json.dumps({"recipe": {"steps": 3}}))
+    assert token_network_trained_on(str(tmp_path)) == ""
+    assert token_network_trained_on("there/SEARLE_ViT-B32.pt") == "published SEARLE_ViT-B32.pt"
