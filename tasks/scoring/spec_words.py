@@ -71,7 +71,7 @@ def mapping(spec: Spec) -> str:
         return f"tokens of {spec['oti']['steps']} steps {content_key(spec)[:8]}"
     if "network_of_sets" in spec:
         network = spec["network_of_sets"]["weights_sha256"][:8]
-        return f"set encoder {network}, {spec['refining']['steps']} steps of refinement"
+        return f"encoder of sets {network}, {spec['refining']['steps']} steps of refinement"
     mapping = spec.get("mapping") or {}
     return f"{mapping['kind']} {mapping['weights_sha256'][:8]}" if mapping else ""
 
