@@ -227,9 +227,41 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def extended(name: str) -> tuple[str, dict[str, Any]]:
+    """The built-in profile behind a profile, and the settings that its file changes.
+
+    Args:
+        name: `tiny`, `production`, or the path of a TOML file.
+
+    Returns:
+        The built-in profile's name, and dotted setting name -> value.
+
+    Raises:
+        ProfileError: there is no such profile.
+    """
+    if name in PROFILES:
+        return name, {}
+    base, values = _read_file(name)
+    return base, {dotted: _value_at(values, dotted) for dotted in _flat(values, "")}
+
+
+def _value_at(values: Mapping[str, Any], dotted: str) -> Any:
+    place: Any = values
+    for part in dotted.split("."):
+        place = place[part]
+    return place
+
+
 def _named_or_file(name: str) -> Profile:
     if name in PROFILES:
         return PROFILES[name]()
+    base, values = _read_file(name)
+    values.setdefault("name", Path(name).stem)
+    return _changed(PROFILES[base](), values, name)
+
+
+def _read_file(name: str) -> tuple[str, dict[str, Any]]:
+    """The built-in profile that a TOML file extends, and its values."""
     path = Path(name)
     if not path.is_file():
         raise ProfileError(f"{unknown('profile', name, PROFILES)}, or a TOML file")
@@ -246,8 +278,7 @@ def _named_or_file(name: str) -> Profile:
             f"{path} must say which profile it extends: extends = "
             f"{' or '.join(repr(p) for p in PROFILES)}; it says {base!r}"
         )
-    values.setdefault("name", path.stem)
-    return _changed(PROFILES[base](), values, str(path))
+    return str(base), values
 
 
 def _changed(profile: Profile, changes: Mapping[str, Any], where: str) -> Profile:

@@ -66,6 +66,9 @@ FLOWS = {
     "train-compodiff": FlowEntry(
         "flows.train_compodiff", "train_compodiff", "triplets -> CompoDiff's denoiser"
     ),
+    "train-systems": FlowEntry(
+        "flows.train_systems", "train_systems", "every comparison system on the same triplets"
+    ),
     "score-benchmark": FlowEntry(
         "flows.score_benchmark", "score_benchmark", "rankings, metrics, submissions, report"
     ),

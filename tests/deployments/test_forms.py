@@ -30,6 +30,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "train-reformulation": TRIPLETS,
     "train-composed": {**TRIPLETS, "system": "covr"},
     "train-compodiff": TRIPLETS,
+    "train-systems": TRIPLETS,
     "score-benchmark": CIRR,
     "rerun-backbone": RERUN,
     "evaluate-matrix": MATRIX,
