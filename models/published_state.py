@@ -70,6 +70,25 @@ def _entry(found: Any, key: str, path: Path) -> Any:
     return found[key]
 
 
+def only_file(folder: Path, pattern: str, needed: str) -> Path:
+    """The one file of a folder that fits a pattern.
+
+    Args:
+        folder: Of a published checkpoint that has several files.
+        pattern: Of the file's name.
+        needed: What to put into the folder, for the message.
+
+    Raises:
+        UnusableCheckpoint: There is none, or there are several.
+    """
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise UnusableCheckpoint(
+            f"{folder} holds {len(found)} files {pattern}, and one is needed; {needed}"
+        )
+    return found[0]
+
+
 def fill(network: nn.Module, state: Mapping[str, torch.Tensor], where: str | Path) -> None:
     """Lay all of a state over a network, in fp32; a network on `meta` gets its tensors from it.
 

@@ -24,7 +24,12 @@ from models.composed.bi_network import BiNetwork
 from models.composed.bi_settings import BiCombinerSettings
 from models.composed.clip4cir_network import from_published, new_combiner
 from models.encoders.preprocess import ImagePreprocess
-from models.published_state import fill, log_taken, read_state
+from models.published_state import fill, log_taken, only_file, read_state
+
+NEEDED: Final = (
+    "put model_base.pth, tuned_blip*.pt and combiner*.pt of one training and vocab.txt into one "
+    "folder"
+)
 
 LONGEST_TEXT: Final = 77
 """Tokens of a text, both ends included."""
@@ -114,7 +119,8 @@ def published_bi(
         UnusableCheckpoint: A file or a tensor is missing, unknown or of another shape.
     """
     base, tuned, combiner = (
-        _only(folder, pattern) for pattern in ("model_base*.pth", "tuned_blip*.pt", "combiner*.pt")
+        only_file(folder, pattern, NEEDED)
+        for pattern in ("model_base*.pth", "tuned_blip*.pt", "combiner*.pt")
     )
     whole = read_state(base, "model")
     image_side = {
@@ -147,13 +153,3 @@ def _widths(state: Mapping[str, torch.Tensor], where: Path) -> dict[str, int]:
             f"{where}: combiner_layer.weight is missing or no matrix"
         ) from error
     return {"projection": double // 2, "hidden": hidden}
-
-
-def _only(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
-        raise UnusableCheckpoint(
-            f"{folder} holds {len(found)} files {pattern}, and one is needed; put model_base.pth, "
-            "tuned_blip*.pt and combiner*.pt of one training and vocab.txt into one folder"
-        )
-    return found[0]

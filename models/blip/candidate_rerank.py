@@ -20,7 +20,7 @@ from models.blip.settings import EarlyFusionSettings
 from models.blip.shape import HEAD_WIDTH
 from models.checkpoints import UnusableCheckpoint
 from models.composed.network import ComposedNetwork, Texts
-from models.published_state import fill, log_taken, read_state
+from models.published_state import fill, log_taken, only_file, read_state
 from models.reranking.cross_encoder import CrossEncoder, matching_loss
 from models.training.trainable import ParameterGroup, parameter_groups
 
@@ -180,7 +180,11 @@ def published_rerank(
         UnusableCheckpoint: A file or a tensor is missing, unknown or of another shape, or the two
             stages look at images with different towers.
     """
-    first, second = (_only(folder, pattern) for pattern in ("stage1*.pt", "stage2*.pt"))
+    needed = (
+        "put the published files of both stages and vocab.txt into one folder, as stage1.pt and "
+        "stage2.pt"
+    )
+    first, second = (only_file(folder, f"{stage}*.pt", needed) for stage in ("stage1", "stage2"))
     stage_one = published_filter(first, EarlyFusionSettings(), head_width)
     network = RerankNetwork(stage_one, settings)
     network.preprocess = stage_one.preprocess
@@ -213,13 +217,3 @@ def _same_tower(
             f"{where} has another image tower than its filter, first {wrong[0]}; give the two "
             "files of one training"
         )
-
-
-def _only(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
-        raise UnusableCheckpoint(
-            f"{folder} holds {len(found)} files {pattern}, and one is needed; put the published "
-            "files of both stages and vocab.txt into one folder, as stage1.pt and stage2.pt"
-        )
-    return found[0]

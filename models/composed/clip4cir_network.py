@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import torch
 
-from models.checkpoints import UnusableCheckpoint
 from models.composed.clip4cir_settings import CombinerSettings, SumSettings
 from models.composed.clip_network import ClipNetwork, bare_towers, load_towers
 from models.composed.clip_towers import ClipTowers, check_towers
@@ -24,7 +23,7 @@ from models.encoders.spec import EncoderSpec
 from models.instructcir import settings as instructcir
 from models.instructcir.combiner import MlpCombiner
 from models.instructcir.parts import NetworkParts
-from models.published_state import State, fill, log_taken, read_state
+from models.published_state import State, fill, log_taken, only_file, read_state
 
 PUBLISHED_NAMES: Final[Mapping[str, str]] = {
     "image_projection_layer": "from_image.0",
@@ -147,7 +146,8 @@ def published_combiner(path: Path, settings: CombinerSettings) -> CombinerNetwor
     Raises:
         UnusableCheckpoint: A file is missing, names are missing or unknown, or shapes differ.
     """
-    clip, combiner = (_only(path, pattern) for pattern in ("tuned_clip*.pt", "combiner*.pt"))
+    needed = "give a folder with tuned_clip*.pt and combiner*.pt of one training"
+    clip, combiner = (only_file(path, f"{name}*.pt", needed) for name in ("tuned_clip", "combiner"))
     towers = read_state(clip, "CLIP")
     network = CombinerNetwork(*published_towers(towers, clip), settings)
     state = read_state(combiner, "Combiner")
@@ -182,13 +182,3 @@ def new_combiner(dim: int, settings: CombinerSettings) -> MlpCombiner:
             dropout=settings.dropout,
         ),
     )
-
-
-def _only(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
-        raise UnusableCheckpoint(
-            f"{folder} holds {len(found)} files {pattern}, and one is needed; give a folder with "
-            "tuned_clip*.pt and combiner*.pt of one training"
-        )
-    return found[0]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from models.settings import Settings
 from tasks.training.curves import curves_csv, curves_page, validation_table
@@ -18,6 +18,18 @@ if TYPE_CHECKING:
     from models.training.triplet_data import TripletData
 
 NOT_ZERO_SHOT = "**Not zero-shot**: {}. Do not compare its results with zero-shot ones."
+
+
+class TripletJob(Protocol):
+    """A training on triplets."""
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The identity of the result."""
+
+    @property
+    def triplets(self) -> TripletSet:
+        """What it is trained on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +70,28 @@ def summary_of(key: str, data: TripletData, history: History) -> dict[str, Any]:
         "skipped_triplets": data.skipped,
         "unreadable_images": len(data.left_out),
         "validation": validation,
+    }
+
+
+def provenance_of(
+    job: TripletJob, notes: Mapping[str, Any], summary: Mapping[str, Any], not_zero_shot: str
+) -> dict[str, Any]:
+    """How a network came to be, as its configuration records it.
+
+    Args:
+        job: Identity and triplets of the training.
+        notes: Further facts by name.
+        summary: Numbers of the training.
+        not_zero_shot: Why results must not be called zero-shot; empty where they may be.
+    """
+    return {
+        "spec": job.spec,
+        "triplets": job.triplets.model_dump(mode="json", exclude={"root"}),
+        "triplets_spec": dict(job.triplets.table().spec),
+        "zero_shot": not not_zero_shot,
+        "zero_shot_reason": not_zero_shot,
+        "notes": notes,
+        "summary": summary,
     }
 
 

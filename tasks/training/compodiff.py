@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,17 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from models.compodiff.settings import DenoiserSettings
 from models.training.settings import TrainingSettings
-from storage.locations.location import Location
 from storage.tables.schemas import OK
 from tasks.engines import encoder_fingerprint, load_encoder
 from tasks.networks import why_not_zero_shot
 from tasks.stages.image_features import ImageFeatureStage
-from tasks.training.card import Card, write_records
+from tasks.training.card import Card, provenance_of, write_records
 from tasks.training.curve_artifacts import show_curves
 from tasks.training.fitting import train_once_in_folder
 from tasks.training.folder import History
 from tasks.training.lightning_job import LightningJob
-from tasks.training.publish import publish, publishing_once
+from tasks.training.publish import publish, publishing_once, result_of
 from tasks.training.run_settings import RunSettings
 from tasks.training.shown_progress import ShownProgress
 from tasks.training.spent import cost_file
@@ -151,9 +149,7 @@ def train_denoiser(job: CompoDiffJob, run: RunSettings, notes: dict[str, Any]) -
 
     if not job.is_published:
         train_once_in_folder(job, run, finish)
-    config = json.loads(Location(job.root).read_bytes(f"{job.folder}/{job.LAST}"))
-    summary: dict[str, Any] = config["provenance"]["summary"]
-    return {"checkpoint": job.place, **summary}
+    return result_of(job)
 
 
 def _publish(
@@ -171,15 +167,7 @@ def _publish(
     network = job.new_network()
     network.load_state_dict(kept_weights(weights, "network."))
     summary = _summary(job, data, history)
-    provenance: dict[str, Any] = {
-        "spec": job.spec,
-        "triplets": job.triplets.model_dump(mode="json", exclude={"root"}),
-        "triplets_spec": dict(job.triplets.table().spec),
-        "zero_shot": not job.not_zero_shot,
-        "zero_shot_reason": job.not_zero_shot,
-        "notes": notes,
-        "summary": summary,
-    }
+    provenance = provenance_of(job, notes, summary, job.not_zero_shot)
     title = f"CompoDiff denoiser {job.key}"
     card = Card(
         title=title,

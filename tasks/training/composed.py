@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from models.composed.systems import ComposedSystem
 from models.encoders.spec import EncoderSpec
 from models.settings import Settings
 from models.training.settings import ComposedTraining
-from storage.locations.location import Location
 from tasks.engines import encoder_fingerprint
 from tasks.networks import (
     load_composed_network,
@@ -21,12 +19,12 @@ from tasks.networks import (
     network_facts,
     why_not_zero_shot,
 )
-from tasks.training.card import Card, summary_of, write_records
+from tasks.training.card import Card, provenance_of, summary_of, write_records
 from tasks.training.curve_artifacts import show_curves
 from tasks.training.fitting import train_once_in_folder
 from tasks.training.folder import History
 from tasks.training.lightning_job import LightningJob
-from tasks.training.publish import publish, publishing_once
+from tasks.training.publish import publish, publishing_once, result_of
 from tasks.training.run_settings import RunSettings
 from tasks.training.shown_progress import ShownProgress
 from tasks.training.spent import cost_file
@@ -201,9 +199,7 @@ def train_composed_network(
 
     if not job.is_published:
         train_once_in_folder(job, run, finish)
-    config = json.loads(Location(job.root).read_bytes(f"{job.folder}/{job.LAST}"))
-    summary: dict[str, Any] = config["provenance"]["summary"]
-    return {"checkpoint": job.place, **summary}
+    return result_of(job)
 
 
 def _publish(
@@ -223,15 +219,7 @@ def _publish(
     network.load_state_dict(kept_weights(weights, "network."))
     network.preprocess = still_preprocess(network.preprocess, job.training.augmentation)
     summary = summary_of(job.key, data, history)
-    provenance: dict[str, Any] = {
-        "spec": job.spec,
-        "triplets": job.triplets.model_dump(mode="json", exclude={"root"}),
-        "triplets_spec": dict(job.triplets.table().spec),
-        "zero_shot": not job.not_zero_shot,
-        "zero_shot_reason": job.not_zero_shot,
-        "notes": notes,
-        "summary": summary,
-    }
+    provenance = provenance_of(job, notes, summary, job.not_zero_shot)
     title = f"{job.record.title} {job.key}"
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, job.key)

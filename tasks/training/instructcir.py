@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from storage.locations.location import Location
 from tasks.networks import why_not_zero_shot
-from tasks.training.card import Card, summary_of, write_records
+from tasks.training.card import Card, provenance_of, summary_of, write_records
 from tasks.training.curve_artifacts import show_curves
 from tasks.training.fitting import train_once_in_folder
 from tasks.training.folder import History
 from tasks.training.job import ReformulationJob
-from tasks.training.publish import publish, publishing_once
+from tasks.training.publish import publish, publishing_once, result_of
 from tasks.training.run_settings import RunSettings
 from tasks.training.shown_progress import ShownProgress
 from tasks.training.spent import cost_file
@@ -41,9 +39,7 @@ def train_reformulation_network(
     """
     if not job.is_published:
         _train_and_publish(job, run, notes)
-    config = json.loads(Location(job.root).read_bytes(f"{job.folder}/{job.LAST}"))
-    summary: dict[str, Any] = config["provenance"]["summary"]
-    return {"checkpoint": job.place, **summary}
+    return result_of(job)
 
 
 def _train_and_publish(job: ReformulationJob, run: RunSettings, notes: dict[str, Any]) -> None:
@@ -106,15 +102,8 @@ def _publish(
 
     online, target, combiner = networks
     summary = summary_of(job.key, data, history) | {"combiner": combined}
-    provenance: dict[str, Any] = {
-        "spec": job.spec,
-        "triplets": job.triplets.model_dump(mode="json", exclude={"root"}),
-        "triplets_spec": dict(job.triplets.table().spec),
-        "zero_shot": not job.not_zero_shot,
-        "zero_shot_reason": NOT_ZERO_SHOT_AS_GIVEN if job.not_zero_shot else "",
-        "notes": notes,
-        "summary": summary,
-    }
+    label = NOT_ZERO_SHOT_AS_GIVEN if job.not_zero_shot else ""
+    provenance = provenance_of(job, notes, summary, label)
     title = f"InstructCIR reformulation network {job.key}"
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, job.key)

@@ -13,7 +13,6 @@ from models.encoders.spec import EncoderSpec
 from models.settings import Settings
 from models.textual_inversion.learner_settings import INVERSIONS, InversionSystem
 from models.training.settings import TrainingSettings
-from storage.locations.location import Location
 from storage.tables.keys import content_key
 from tasks.engines import encoder_fingerprint, load_encoder
 from tasks.stages.concepts import (
@@ -30,7 +29,7 @@ from tasks.training.curves import curves_csv, curves_page, validation_table
 from tasks.training.fitting import train_once_in_folder
 from tasks.training.folder import History
 from tasks.training.lightning_job import LightningJob
-from tasks.training.publish import publish, publishing_once
+from tasks.training.publish import publish, publishing_once, result_of
 from tasks.training.run_settings import RunSettings
 from tasks.training.shown_progress import ShownProgress
 from tasks.training.spent import FILE, cost_file
@@ -221,9 +220,7 @@ def train_inversion(job: InversionJob, run: RunSettings) -> dict[str, Any]:
 
     if not job.is_published:
         train_once_in_folder(job, run, finish)
-    config = json.loads(Location(job.root).read_bytes(f"{job.folder}/{job.LAST}"))
-    summary: dict[str, Any] = config["recipe"]["summary"]
-    return {"checkpoint": job.place, **summary}
+    return result_of(job, "recipe")
 
 
 def _publish(job: InversionJob, run: RunSettings, history: History, weights: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -101,6 +102,17 @@ def publish(job: Job, files: Mapping[str, bytes | Path]) -> None:
         content = files[name]
         data = content.read_bytes() if isinstance(content, Path) else content
         manifest.publish(location, f"{job.folder}/{name}", data)
+
+
+def result_of(job: Job, record: str = "provenance") -> dict[str, Any]:
+    """Where a published network lies, and the numbers of its training.
+
+    Args:
+        job: Published.
+        record: The part of its configuration that holds them.
+    """
+    config = json.loads(Location(job.root).read_bytes(f"{job.folder}/{job.LAST}"))
+    return {"checkpoint": job.place, **config[record]["summary"]}
 
 
 class Training(Protocol):
