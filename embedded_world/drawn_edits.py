@@ -55,7 +55,7 @@ def write_drawn_edits(world: Path, folder: Path) -> Drawn:
     """Draw the edits of all drawn benchmarks below `world` into a folder with a manifest.
 
     Raises:
-        FileNotFoundError: There is no drawn benchmark.
+        FileNotFoundError: The folder holds none.
         ExchangeError: The folder holds a manifest.
     """
     made: dict[tuple[str, str], bytes] = {}
@@ -71,7 +71,7 @@ def write_drawn_edits(world: Path, folder: Path) -> Drawn:
                 whole = rng.choice(completions(after))
                 made[reference, text] = encode_png(draw(whole, rng.randrange(2**31)))
     if not made:
-        raise FileNotFoundError(f"there is no drawn benchmark in {world}")
+        raise FileNotFoundError(f"{world} holds no drawn benchmark")
     folder.mkdir(parents=True, exist_ok=True)
     rows = ((*key, data, {"editor": EDITOR}) for key, data in made.items())
     write_records(folder / MANIFEST, write_pictures(folder, rows))

@@ -237,7 +237,7 @@ def extended(name: str) -> tuple[str, dict[str, Any]]:
         The built-in profile's name, and dotted setting name -> value.
 
     Raises:
-        ProfileError: there is no such profile.
+        ProfileError: the profile is unknown.
     """
     if name in PROFILES:
         return name, {}

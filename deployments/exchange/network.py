@@ -57,7 +57,7 @@ def run_import(arguments: argparse.Namespace) -> int:
     settings = record.settings.given(dict(map(_setting, arguments.set)), record.title)
     source, out = Path(arguments.source), Path(arguments.out)
     if not source.exists():
-        raise UserError(f"there is no file or folder {source}")
+        raise UserError(f"{source}: no such file or folder; give a published checkpoint")
     if not arguments.zero_shot and not arguments.not_zero_shot.strip():
         raise UserError("--not-zero-shot is a reason in words, which every table shows")
     found = bring_in(record.name, source, out, settings, arguments.not_zero_shot.strip())

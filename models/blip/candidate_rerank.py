@@ -110,7 +110,7 @@ class RerankNetwork(ComposedNetwork):
         return matching_loss(scores, batch["target_ids"] if self.settings.mask_repeats else None)
 
     def held_out(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Recall among held-out targets: the filter's, and with its nearest ordered anew.
+        """Recall among held-out targets: the filter's, and with its nearest ordered again.
 
         `score` is recall at 1 after re-ranking. A query whose target the filter does not find
         among its nearest counts as a miss.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Final
 
 from models.engine_settings import EngineSettings
@@ -18,16 +19,16 @@ class EditorEngine(EngineSettings):
     """An image editor. Its union is `models.editors.settings`."""
 
     @property
+    @abstractmethod
     def lacking(self) -> str:
         """What has to be set or installed before anything can be edited; empty: nothing."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def fingerprint(self) -> Fingerprint:
         """Everything that changes a picture."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def making(self) -> dict[str, Json]:
         """How pictures are made, for people and for the manifest of an export."""
-        raise NotImplementedError

@@ -11,7 +11,7 @@ def reranked(ranked: Sequence[str], scores: Mapping[str, float], count: int) -> 
     Args:
         ranked: Images, best first, by the first stage.
         scores: Image -> score of the second stage, of the first `count` at least.
-        count: K, how many are ordered anew. Equal scores keep the first stage's order.
+        count: K, how many are ordered again. Equal scores keep the first stage's order.
 
     Raises:
         KeyError: one of them has no score.

@@ -17,7 +17,7 @@ from tasks.stages.stage import Tick
 
 
 class RerankedStage(RankingStage):
-    """The first stage's ranking with its first K images ordered anew; the others stay behind them.
+    """The first stage's ranking with its first K images ordered again; the others stay behind them.
 
     A candidate's number in `scores` is the second stage's, a later image's the first stage's.
     """
