@@ -20,7 +20,6 @@ from tasks.query_sets import BenchmarkRef, image_folder, load_query_set
 from tasks.scoring.costs import query_cost
 from tasks.scoring.making import made_by
 from tasks.scoring.scores import score_ranking
-from tasks.search_gallery import search_gallery
 from tasks.settings import Profile, RerankSettings
 from tasks.stages.rankings import RankingStage, ranking_protocol
 from tasks.stages.rerank_scores import CandidateList
@@ -204,6 +203,8 @@ def test_a_query_pays_for_both_stages(profile: Profile, folder: Path) -> None:
 
 def test_a_search_reads_the_best_images_again(profile: Profile, folder: Path) -> None:
     """Hits of one query: the filter's first K in the order of the re-ranker's scores."""
+    from tasks.search_gallery import search_gallery
+
     (second,) = ranked(profile, folder, "candidate-rerank")
     collection = second.benchmark.collection_name
     query = load_query_set(profile.root, reference(folder)).benchmark.queries[0]
