@@ -19,7 +19,7 @@ from models.blip.candidate_filter import FilterNetwork, published_filter
 from models.blip.settings import EarlyFusionSettings
 from models.blip.shape import HEAD_WIDTH
 from models.checkpoints import UnusableCheckpoint
-from models.composed.network import ComposedNetwork, Texts
+from models.composed.network import ComposedNetwork, Frozen, Texts
 from models.published_state import fill, log_taken, only_file, read_state
 from models.reranking.cross_encoder import CrossEncoder, matching_loss
 from models.training.trainable import ParameterGroup, parameter_groups
@@ -71,6 +71,10 @@ class RerankNetwork(ComposedNetwork):
     def files(self) -> Mapping[str, bytes]:
         """The filter's."""
         return self.filter.files()
+
+    def frozen(self) -> Frozen:
+        """The filter's; its texts are read with dropout, anew in every step."""
+        return self.filter.frozen()
 
     def tokenised(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         """`texts`: ids (B, L)."""

@@ -23,7 +23,7 @@ from models.blip.settings import EarlyFusionSettings
 from models.blip.shape import TextShape, VisionShape
 from models.blip.towers import BlipTowers, BlipVision, new_towers
 from models.blip.word_pieces import VOCABULARY_FILE, WordPieces
-from models.composed.network import ComposedNetwork, Texts
+from models.composed.network import ComposedNetwork, Frozen, Texts
 from models.encoders.preprocess import ImagePreprocess
 from models.encoders.spec import BPE_FILE, EncoderSpec
 from models.training.trainable import ParameterGroup, parameter_groups
@@ -181,6 +181,10 @@ class EarlyFusionNetwork(ComposedNetwork):
     def files(self) -> Mapping[str, bytes]:
         """The tokenizer's."""
         return self.parts.files
+
+    def frozen(self) -> Frozen:
+        """The tokens of the image tower."""
+        return Frozen(images=self.towers.image_tokens)
 
     def tokenised(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         """`texts`: ids (B, L), cleaned and cut as BLIP's data code does."""

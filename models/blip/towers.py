@@ -8,13 +8,16 @@ width, d joint space.
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 import torch
 from torch import nn
 from transformers import BlipTextModel, BlipVisionModel
 
 from models.blip.shape import TextShape
+
+TOKENS: Final = 3
+"""Axes of tokens, where pictures have four."""
 
 
 class ImageTokens(Protocol):
@@ -58,7 +61,9 @@ class BlipTowers(nn.Module):
         self.text_proj = nn.Linear(shape.width, shape.dim)
 
     def image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
-        """All tokens of images (B, 3, H, W), (B, N, W)."""
+        """All tokens of images (B, 3, H, W), (B, N, W); such tokens are taken for images too."""
+        if pixels.ndim == TOKENS:
+            return pixels
         return cast(ImageTokens, self.vision_model).tokens(pixels)
 
     def image_vector(self, tokens: torch.Tensor) -> torch.Tensor:

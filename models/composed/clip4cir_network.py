@@ -8,7 +8,7 @@ v, e: vectors of reference image and text as the towers give them. Shape legend:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,10 +36,6 @@ PUBLISHED_NAMES: Final[Mapping[str, str]] = {
 """Layers of the published combiner -> those of `MlpCombiner`."""
 
 
-VECTORS: Final = 2
-"""Axes of vectors, where pictures have four."""
-
-
 class SumNetwork(ClipNetwork):
     """Stage one: both towers, trained on the sum of their vectors."""
 
@@ -62,8 +58,6 @@ class SumNetwork(ClipNetwork):
 class CombinerNetwork(ClipNetwork):
     """Stage two: frozen towers and the combiner."""
 
-    frozen_towers = True
-
     def __init__(self, towers: ClipTowers, parts: NetworkParts, settings: CombinerSettings) -> None:
         """Build on the towers of stage one."""
         super().__init__(towers, parts)
@@ -74,27 +68,11 @@ class CombinerNetwork(ClipNetwork):
 
     def query(self, pixels: torch.Tensor, texts: Texts) -> torch.Tensor:
         """Combined vectors (B, d), of length one."""
-        ids = texts["texts"]
-        with torch.no_grad():
-            text = self.towers.text_vector(ids) if _are_ids(ids) else ids
+        text = self.towers.text_vector(texts["texts"])
         return self.combiner.combine(self.target(pixels), text)
-
-    def target(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The image tower's vectors (B, d), without gradient."""
-        with torch.no_grad():
-            return pixels if pixels.ndim == VECTORS else self.towers.image_vector(pixels)
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Nothing to do: the frozen towers keep no activations."""
-
-    def image_vectors(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Pictures (B, 3, H, W) -> (B, d); `query` and `target` take these for pictures too."""
-        return self.towers.image_vector(pixels)
-
-    def text_vectors(self, texts: Sequence[str]) -> torch.Tensor:
-        """B texts -> (B, d); `query` takes these for token ids too."""
-        ids = self.tokenised(texts)["texts"]
-        return self.towers.text_vector(ids.to(self.towers.text.positional.device))
 
     def architecture(self) -> dict[str, Any]:
         """With the settings."""
@@ -164,11 +142,6 @@ def from_published(state: State) -> State:
         f"{PUBLISHED_NAMES.get(layer, layer)}{dot}{kind}": state[name]
         for name, (layer, dot, kind) in layers.items()
     }
-
-
-def _are_ids(texts: torch.Tensor) -> bool:
-    """Whether these are token ids and not vectors."""
-    return not texts.is_floating_point()
 
 
 def new_combiner(dim: int, settings: CombinerSettings) -> MlpCombiner:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from models.composed.clip_towers import ClipTowers
-from models.composed.network import ComposedNetwork
+from models.composed.network import ComposedNetwork, Frozen, Texts
 from models.encoders.preprocess import ImagePreprocess
 from models.encoders.spec import BPE_FILE, EncoderSpec
 from models.instructcir.parts import (
@@ -46,6 +47,16 @@ class ClipNetwork(ComposedNetwork):
         vision = self.parts.architecture.get("vision_cfg", {})
         if vision.get("pos_embed_type", "learnable") != "learnable":
             self.towers.image.positional_embedding.requires_grad_(False)
+
+    def frozen(self) -> Frozen:
+        """The vectors of a tower of which nothing is trained."""
+        return Frozen(
+            images=self.towers.image_vector if _is_frozen(self.towers.image) else None,
+            texts=self._text_vectors if _is_frozen(self.towers.text) else None,
+        )
+
+    def _text_vectors(self, texts: Texts) -> dict[str, torch.Tensor]:
+        return {name: self.towers.text_vector(ids) for name, ids in texts.items()}
 
     @property
     def dim(self) -> int:
@@ -85,6 +96,10 @@ class ClipNetwork(ComposedNetwork):
             lambda name: not name.startswith("towers."),
             undecayed=frozenset({"positional", "positional_embedding"}),
         )
+
+
+def _is_frozen(tower: nn.Module) -> bool:
+    return not any(parameter.requires_grad for parameter in tower.parameters())
 
 
 def load_towers(spec: EncoderSpec, check: Check) -> tuple[ClipTowers, NetworkParts]:

@@ -7,7 +7,7 @@ Shape legend: B batch, L text tokens, N image tokens (class token first), d join
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 import torch
 from open_clip.transformer import VisionTransformer
@@ -16,6 +16,11 @@ from torch import nn
 from models.encoders.text_tower import why_unsupported
 from models.instructcir.parts import BackboneUnsupported
 from models.instructcir.text_sequence import TextSequence
+
+PICTURES: Final = 4
+"""Axes of pictures."""
+TOKENS: Final = 3
+"""Axes of tokens."""
 
 
 class TextTokens(NamedTuple):
@@ -63,21 +68,31 @@ class ClipTowers(nn.Module):
         return super().train(False)
 
     def image_vector(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Pictures (B, 3, H, W) -> (B, d), not normalised."""
-        return self.image(pixels)
+        """Pictures (B, 3, H, W) -> (B, d), not normalised.
+
+        What this or `image_tokens` made of pictures is taken in their place, here and there.
+        """
+        if pixels.ndim == PICTURES:
+            return self.image(pixels)
+        return pixels[:, 0] if pixels.ndim == TOKENS else pixels
 
     def image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pictures (B, 3, H, W) -> (B, N, d): final norm and projection on every token.
 
         The first is `image_vector`.
         """
+        if pixels.ndim != PICTURES:
+            return pixels
         x = self.image.transformer(self.image._embeds(pixels))
         x = self.image.ln_post(x)
         return x if self.image.proj is None else x @ self.image.proj
 
     def text_vector(self, ids: torch.Tensor) -> torch.Tensor:
-        """Token ids (B, L) -> (B, d) at the end-of-text token, not normalised."""
-        return self.text(ids).pooled
+        """Token ids (B, L) -> (B, d) at the end-of-text token, not normalised.
+
+        Such vectors are taken in the place of token ids.
+        """
+        return ids if ids.is_floating_point() else self.text(ids).pooled
 
     def text_tokens(self, ids: torch.Tensor) -> TextTokens:
         """Token ids (B, L) -> every position, final norm and projection on each."""

@@ -6,8 +6,8 @@ Shape legend: B batch, d width of the vectors that are compared.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -25,6 +25,21 @@ Texts: TypeAlias = Mapping[str, torch.Tensor]
 """What `ComposedNetwork.tokenised` makes of texts; other entries of a batch may be among it."""
 
 
+@dataclass(frozen=True)
+class Frozen:
+    """What no step of a training changes, so that it is computed once.
+
+    The network takes these states wherever it takes pictures, or token ids.
+
+    Attributes:
+        images: Pictures (B, 3, H, W), normalised -> states (B, ...); None: the tower is trained.
+        texts: From `tokenised` -> states of the same names, each with B rows; None: likewise.
+    """
+
+    images: Callable[[torch.Tensor], torch.Tensor] | None = None
+    texts: Callable[[Texts], dict[str, torch.Tensor]] | None = None
+
+
 class ComposedNetwork(Trainable):
     """A network whose query vectors are compared with its gallery vectors by the cosine.
 
@@ -33,14 +48,11 @@ class ComposedNetwork(Trainable):
         scale: 1 / temperature of the loss.
         base: Identity of the backbone, where the network knows it: it was built on one, or loaded
             from a published file that tells.
-        frozen_towers: Whether nothing is trained before images and texts are vectors, so that these
-            are made once; the network is then a `frozen_vectors.FrozenTowers`.
     """
 
     preprocess: ImagePreprocess
     scale: float = 100.0
     base: Mapping[str, Any] = MappingProxyType({})
-    frozen_towers: bool = False
 
     @property
     @abstractmethod
@@ -50,6 +62,10 @@ class ComposedNetwork(Trainable):
     @abstractmethod
     def architecture(self) -> dict[str, Any]:
         """JSON values from which `ComposedSystem.rebuild` makes the network without weights."""
+
+    def frozen(self) -> Frozen:
+        """The towers that are not trained and have no dropout; none where nothing else is said."""
+        return Frozen()
 
     def files(self) -> Mapping[str, bytes]:
         """Further files of a published network, such as a tokenizer's, by name."""

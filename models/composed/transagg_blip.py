@@ -21,7 +21,7 @@ from models.blip.shape import HEAD_WIDTH, TextShape, VisionShape
 from models.blip.towers import BlipTowers, BlipVision, new_towers
 from models.blip.word_pieces import VOCABULARY_FILE, WordPieces
 from models.composed.clip_towers import TextTokens
-from models.composed.network import ComposedNetwork, Texts
+from models.composed.network import ComposedNetwork, Frozen, Texts
 from models.composed.transagg_head import TransAggHead
 from models.composed.transagg_settings import TransAggSettings
 from models.encoders.preprocess import ImagePreprocess
@@ -89,6 +89,11 @@ class BlipTransAgg(ComposedNetwork):
         """The image tower's vectors (B, d); no gradient reaches it here."""
         with torch.no_grad():
             return self.towers.image_vector(self.towers.image_tokens(pixels))
+
+    def frozen(self) -> Frozen:
+        """The tokens of the image tower, unless it is trained."""
+        trained = self.settings.trained == "both"
+        return Frozen(images=None if trained else self.towers.image_tokens)
 
     def architecture(self) -> dict[str, Any]:
         """Sizes of the towers, and the head's settings."""

@@ -11,7 +11,7 @@ import torch
 from models.composed.clip_network import ClipNetwork, bare_towers, load_towers
 from models.composed.clip_towers import ClipTowers, check_tokens
 from models.composed.clip_weights import published_towers, split
-from models.composed.network import Texts
+from models.composed.network import Frozen, Texts
 from models.composed.transagg_blip import BlipTransAgg, published_on_blip, rebuild_on_blip
 from models.composed.transagg_head import TransAggHead
 from models.composed.transagg_settings import TransAggSettings
@@ -54,6 +54,11 @@ class TransAggNetwork(ClipNetwork):
         """The image tower's vectors (B, d); no gradient reaches it here."""
         with torch.no_grad():
             return self.towers.image_vector(pixels)
+
+    def frozen(self) -> Frozen:
+        """The tokens of the image tower, unless it is trained."""
+        frozen = super().frozen().images is not None
+        return Frozen(images=self.towers.image_tokens if frozen else None)
 
     def architecture(self) -> dict[str, Any]:
         """With the head's settings."""

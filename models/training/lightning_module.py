@@ -163,13 +163,15 @@ class SystemModule(TrainedModule):
             network.set_gradient_checkpointing(True)
 
     def configure_model(self) -> None:
-        """Share the weights out over the devices where the strategy says so."""
+        """Share the weights out over the devices where the strategy says so; then compile."""
         if self.device_mesh is not None and not self._sharded:
             mesh = self.device_mesh["data_parallel"]
             fully_shard(self.network, mesh=mesh, reshard_after_forward=True)
             for method in ("loss", "held_out"):
                 register_fsdp_forward_method(self.network, method)
             self._sharded = True
+        loss = self.network.loss
+        self._loss = torch.compile(loss) if self.settings.compile else loss
 
     def trained_groups(self) -> Sequence[ParameterGroup]:
         """The network's own."""
@@ -177,7 +179,7 @@ class SystemModule(TrainedModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """The loss of a batch."""
-        loss = self.network.loss(self._read(batch))
+        loss = self._loss(self._read(batch))
         self.step_loss = loss.detach()
         return loss
 

@@ -16,6 +16,7 @@ from models.training.triplet_batches import (
     TripletRows,
     stacked,
 )
+from models.triplets import Triplet
 
 
 class TripletData(TrainingData):
@@ -72,19 +73,24 @@ class TripletData(TrainingData):
         self._still = still
         self.workers = workers
 
-    def on(self, pictures: Pictures, tokenised: Tokenised) -> TripletData:
-        """The same triplets with other things in the place of pictures and token ids."""
+    def on(self, pictures: Pictures | None, tokenised: Tokenised | None) -> TripletData:
+        """The same triplets with other pictures and another reading of texts; None: the same."""
         return TripletData(
-            TripletRows(self.training.triplets, tokenised),
-            TripletRows(self.validation.triplets, tokenised),
+            TripletRows(self.training.triplets, tokenised or self.training.tokenised),
+            TripletRows(self.validation.triplets, tokenised or self.validation.tokenised),
             self.settings,
             preprocess=self._preprocess,
-            pictures=pictures,
-            still=pictures,
+            pictures=pictures or self._pictures,
+            still=pictures or self._still,
             workers=self.workers,
             left_out=self.left_out,
             skipped=self.skipped,
         )
+
+    @property
+    def all_triplets(self) -> list[Triplet]:
+        """Training triplets, then held-out ones."""
+        return [*self.training.triplets, *self.validation.triplets]
 
     @property
     def count(self) -> int:

@@ -158,11 +158,9 @@ class ComposedJob(LightningJob):
 
     def load_data(self, run: RunSettings, network: ComposedNetwork) -> TripletData:
         """The triplets with their images."""
-        from models.composed.frozen_vectors import on_vectors
-        from models.devices import pick_device
         from tasks.training.data import load_triplets
 
-        data = load_triplets(
+        return load_triplets(
             self.split(),
             self.triplets,
             preprocess=network.preprocess,
@@ -170,10 +168,19 @@ class ComposedJob(LightningJob):
             settings=self.training,
             run=run,
         )
-        crops = self.training.augmentation == "random_resized_crop"
-        if crops or not network.frozen_towers:
+
+    def made_ready(
+        self, data: TripletData, run: RunSettings, network: ComposedNetwork
+    ) -> TripletData:
+        """With what frozen towers make of images and texts, unless crops are random."""
+        from models.composed.frozen_states import with_frozen_states
+
+        if self.training.augmentation == "random_resized_crop":
             return data
-        return on_vectors(data, network, pick_device("cpu" if run.accelerator == "cpu" else "auto"))
+        room = run.cache_mb * 2**20
+        return with_frozen_states(
+            data, network, run.device(), precision=self.training.precision, room=room
+        )
 
     def module(self, network: ComposedNetwork, steps: int) -> SystemModule:
         """The network in training."""

@@ -65,7 +65,6 @@ def _second_stage(
     shown: ShownProgress,
 ) -> None:
     """Train the combiner, if one is asked for, and publish."""
-    from models.devices import pick_device
     from models.instructcir.second_stage import train_second_stage
     from models.instructcir.stage_one_weights import load_weights
 
@@ -80,7 +79,7 @@ def _second_stage(
             combiner=job.combiner,
             loss=trained.loss,
             training=job.training,
-            device=pick_device("cpu" if run.accelerator == "cpu" else "auto"),
+            device=run.device(),
             shown=shown.embedded,
         )
     spent = cost_file(history.seconds + time.monotonic() - started, run.devices)

@@ -33,6 +33,10 @@ class LightningJob(Job):
     def load_data(self, run: RunSettings, network: Any) -> TrainingData:
         """The examples, as the network reads them."""
 
+    def made_ready(self, data: Any, run: RunSettings, network: Any) -> TrainingData:
+        """The examples as steps read them, in each process that trains; here as they are."""
+        return data
+
     @abstractmethod
     def module(self, network: Any, steps: int) -> TrainedModule:
         """The network with its moving parts, for a run of so many optimiser steps."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import os
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from models.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
 
 
 class RunSettings(Settings):
@@ -21,8 +25,8 @@ class RunSettings(Settings):
     workers: int = Field(0, ge=0)
     """Threads of each device that prepare batches ahead."""
     cache_mb: int = Field(2048, ge=0)
-    """MiB of memory for decoded pictures in each process; random crops keep whole pictures next to
-    the validated ones, with as much again."""
+    """MiB of memory for decoded pictures in each process. As much again is for whole pictures where
+    crops are random, and else for what a frozen image tower makes of the pictures, once."""
     log_steps: int = Field(10, ge=1)
     """Steps between two points of the curves."""
     save_steps: int = Field(1000, ge=1)
@@ -34,3 +38,11 @@ class RunSettings(Settings):
         "tensorboard",
     )
     """Lightning loggers that record the run."""
+
+    def device(self) -> torch.device:
+        """Where this process computes what no Lightning module does."""
+        from models.devices import pick_device
+
+        found = pick_device("cpu" if self.accelerator == "cpu" else "auto")
+        rank = os.environ.get("LOCAL_RANK")  # Lightning's, in each process of several devices
+        return pick_device(f"cuda:{rank}") if rank and found.type == "cuda" else found

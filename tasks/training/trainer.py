@@ -49,6 +49,7 @@ def fit(
         network: From `job.new_network`; it is trained in place.
         report: Told of every step.
     """
+    data = job.made_ready(data, run, network)
     _, steps = job.settings.steps_of(data.count)
     module = job.module(network, steps)
     folder = job.training_folder

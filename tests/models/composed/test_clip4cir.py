@@ -115,12 +115,15 @@ def test_vectors_stand_in_for_pictures_and_texts(spec: EncoderSpec) -> None:
 
     network = combined(spec).eval()
     rows = batch(network)
+    frozen = network.frozen()
+    assert frozen.images is not None
+    assert frozen.texts is not None
     with torch.no_grad():
         made = {
             **rows,
-            "references": network.image_vectors(rows["references"]),
-            "targets": network.image_vectors(rows["targets"]),
-            "texts": network.text_vectors(TEXTS),
+            "references": frozen.images(rows["references"]),
+            "targets": frozen.images(rows["targets"]),
+            **frozen.texts(network.tokenised(TEXTS)),
         }
         torch.testing.assert_close(network.loss(made), network.loss(rows))
 

@@ -154,25 +154,6 @@ def test_killed_at_random_moments_and_resumed(
     assert_kills_change_nothing(job, tmp_path, steps=16, kills=5, longest=4)
 
 
-def test_vectors_that_are_made_once_train_as_pictures_do(
-    tmp_path: Path, triplets: TripletSet, clip: EncoderSpec
-) -> None:
-    from tasks.training.run_settings import RunSettings
-
-    first = finished(job_of("clip4cir-sum", tmp_path, triplets, clip))
-    job = job_of("clip4cir", tmp_path, triplets, clip, start=str(first))
-    network = job.new_network().eval()
-    once = job.load_data(RunSettings(accelerator="cpu"), network)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(network), "frozen_towers", False)
-        pictures = job.load_data(RunSettings(accelerator="cpu"), network)
-    module = job.module(network, 6).eval()
-    batch, rows = once.batches(0, 1)[1], pictures.batches(0, 1)[1]
-    assert batch["references"].shape == (8, 24)
-    found, expected = (network.loss(each).detach() for each in (batch, module._read(rows)))
-    assert float(found) == pytest.approx(float(expected), rel=1e-4)
-
-
 def test_a_start_that_does_not_fit_is_refused(
     tmp_path: Path, triplets: TripletSet, clip: EncoderSpec
 ) -> None:
