@@ -32,7 +32,7 @@ from models.instructcir.lightning_module import ReformulationModule
 from models.instructcir.network import ReformulationNetwork, build_network
 from models.instructcir.training_settings import ReformulationTraining
 from models.training.triplet_data import TripletData
-from tasks.training.job import ReformulationJob
+from tasks.training.reformulation_job import ReformulationJob
 from tasks.training.run_settings import RunSettings
 from tasks.training.trainer import fit
 from tasks.training.triplet_sets import TripletSet

@@ -37,7 +37,7 @@ from models.training.triplet_batches import TripletBatches
 from models.training.triplet_data import TripletData
 from models.triplets import Triplet
 from tasks.training.data import decoded_triplets
-from tasks.training.job import ReformulationJob
+from tasks.training.reformulation_job import ReformulationJob
 from tasks.training.run_settings import RunSettings
 from tasks.training.trainer import fit
 from tasks.training.triplet_sets import TripletSet, TripletSplit

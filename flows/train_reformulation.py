@@ -14,7 +14,7 @@ from models.encoders.spec import EncoderSpec
 from tasks.redacted import redacting
 from tasks.settings import Profile
 from tasks.training.instructcir import train_reformulation_network
-from tasks.training.job import ReformulationJob
+from tasks.training.reformulation_job import ReformulationJob
 from tasks.training.triplet_sets import TripletSet
 
 

@@ -93,6 +93,16 @@ class TripletData(TrainingData):
         return [*self.training.triplets, *self.validation.triplets]
 
     @property
+    def counts(self) -> dict[str, int]:
+        """What the record of a training says of its triplets."""
+        return {
+            "triplets": self.count,
+            "held_out": self.held_out,
+            "skipped": self.skipped,
+            "unreadable": len(self.left_out),
+        }
+
+    @property
     def count(self) -> int:
         """Training triplets."""
         return len(self.training.triplets)

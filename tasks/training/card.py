@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from models.settings import Settings
+from tasks.networks import why_not_zero_shot
+from tasks.training.curve_artifacts import show_curves
 from tasks.training.curves import curves_csv, curves_page, validation_table
 from tasks.training.folder import History
+from tasks.training.publish import publish
 from tasks.training.spent import FILE
-from tasks.training.triplet_sets import TripletSet
-
-if TYPE_CHECKING:
-    from models.training.triplet_data import TripletData
+from tasks.training.triplet_job import TripletJob
 
 NOT_ZERO_SHOT = "**Not zero-shot**: {}. Do not compare its results with zero-shot ones."
-
-
-class TripletJob(Protocol):
-    """A training on triplets."""
-
-    @property
-    def spec(self) -> dict[str, Any]:
-        """The identity of the result."""
-
-    @property
-    def triplets(self) -> TripletSet:
-        """What it is trained on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,51 +29,41 @@ class Card:
         title: System and key.
         purpose: What the network does.
         base: Identity of the backbone.
-        triplets: What it was trained on.
         groups: Settings by the name of their group; None where a part was left out.
-        notes: Further facts by name.
-        not_zero_shot: Why results must not be called zero-shot; empty where they may be.
         second_stage: Numbers of InstructCIR's combiner, where there is one.
     """
 
     title: str
     purpose: str
     base: Mapping[str, Any]
-    triplets: TripletSet
     groups: Mapping[str, Settings | None]
-    notes: Mapping[str, Any]
-    not_zero_shot: str
     second_stage: Mapping[str, Any] = field(default_factory=dict)
 
 
-def summary_of(key: str, data: TripletData, history: History) -> dict[str, Any]:
-    """Numbers of a training on triplets."""
-    kept_step = int(history.kept["step"])
-    validation = next((v for v in history.validations if v["step"] == kept_step), {})
-    return {
-        "key": key,
-        "step": kept_step,
-        "steps": int(history.points[-1]["step"]),
-        "triplets": len(data.training.triplets),
-        "validation_triplets": len(data.validation.triplets),
-        "skipped_triplets": data.skipped,
-        "unreadable_images": len(data.left_out),
-        "validation": validation,
-    }
-
-
-def provenance_of(
-    job: TripletJob, notes: Mapping[str, Any], summary: Mapping[str, Any], not_zero_shot: str
-) -> dict[str, Any]:
-    """How a network came to be, as its configuration records it.
+def publish_network(
+    job: TripletJob,
+    save: Callable[[Path, Mapping[str, Any]], None],
+    card: Card,
+    history: History,
+    *,
+    summary: Mapping[str, Any],
+    notes: Mapping[str, Any],
+    not_zero_shot: str,
+    spent: bytes,
+) -> None:
+    """Publish a network with its card, curves and cost; its configuration comes last.
 
     Args:
-        job: Identity and triplets of the training.
+        job: The training.
+        save: Writes the network into a new folder, with its provenance.
+        card: What the model card says.
+        history: The course of the training.
+        summary: Its numbers; see `summary_of`.
         notes: Further facts by name.
-        summary: Numbers of the training.
         not_zero_shot: Why results must not be called zero-shot; empty where they may be.
+        spent: What it cost; see `spent.cost_file`.
     """
-    return {
+    provenance = {
         "spec": job.spec,
         "triplets": job.triplets.model_dump(mode="json", exclude={"root"}),
         "triplets_spec": dict(job.triplets.table().spec),
@@ -93,21 +72,50 @@ def provenance_of(
         "notes": notes,
         "summary": summary,
     }
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, job.key)
+        save(folder, provenance)
+        (folder / "curves.csv").write_text(curves_csv(history), encoding="utf-8")
+        (folder / "curves.html").write_text(curves_page(card.title, history), encoding="utf-8")
+        (folder / FILE).write_bytes(spent)
+        (folder / "README.md").write_text(model_card(card, provenance, history), encoding="utf-8")
+        publish(job, {path.name: path for path in folder.iterdir()})
+    show_curves(job.key, card.title, history, job.place)
 
 
-def write_records(
-    folder: Path, card: Card, history: History, summary: Mapping[str, Any], spent: bytes
-) -> None:
-    """Write card, curves and cost into a folder before it is published."""
-    (folder / "curves.csv").write_text(curves_csv(history), encoding="utf-8")
-    (folder / "curves.html").write_text(curves_page(card.title, history), encoding="utf-8")
-    (folder / FILE).write_bytes(spent)
-    (folder / "README.md").write_text(model_card(card, history, summary), encoding="utf-8")
+def summary_of(
+    key: str,
+    history: History,
+    *,
+    triplets: int,
+    held_out: int,
+    skipped: int,
+    unreadable: int,
+) -> dict[str, Any]:
+    """Numbers of a training on triplets.
+
+    Args:
+        key: Of the result.
+        history: The course of the training.
+        triplets: Triplets that were trained on.
+        held_out: Triplets that validated.
+        skipped: Triplets left out because of images that cannot be read.
+        unreadable: Those images.
+    """
+    return {
+        "key": key,
+        **history.summary,
+        "triplets": triplets,
+        "validation_triplets": held_out,
+        "skipped_triplets": skipped,
+        "unreadable_images": unreadable,
+    }
 
 
-def model_card(card: Card, history: History, summary: Mapping[str, Any]) -> str:
+def model_card(card: Card, provenance: Mapping[str, Any], history: History) -> str:
     """The README of a published network."""
-    base, made = card.base, card.triplets.table().spec
+    base, made, triplets = card.base, provenance["triplets_spec"], provenance["triplets"]
+    summary, not_zero_shot = provenance["summary"], why_not_zero_shot(provenance)
     foreign = {"imported", "benchmark"} & made.keys()
     origin = str(made["generator"]["model"]) if foreign else "generated"
     training = card.groups["training"]
@@ -117,19 +125,19 @@ def model_card(card: Card, history: History, summary: Mapping[str, Any]) -> str:
         "",
         f"{card.purpose} Every choice that its paper leaves open is listed below with its value.",
         "",
-        *([NOT_ZERO_SHOT.format(card.not_zero_shot), ""] if card.not_zero_shot else []),
+        *([NOT_ZERO_SHOT.format(not_zero_shot), ""] if not_zero_shot else []),
         "| | |",
         "|---|---|",
         f"| backbone | {base['model']} {base['pretrained']} |",
         f"| weights of the backbone | sha256 {str(base['weights_sha256'])[:16]} |",
-        f"| triplets | {summary['triplets']:,} of table `{card.triplets.spec_key}` (first "
-        f"{card.triplets.count:,} pairs), {origin} |",
-        f"| collections | {', '.join(card.triplets.collections)} |",
+        f"| triplets | {summary['triplets']:,} of table `{triplets['spec_key']}` (first "
+        f"{triplets['count']:,} pairs), {origin} |",
+        f"| collections | {', '.join(triplets['collections'])} |",
         f"| held out | {summary['validation_triplets']:,} triplets without an image of the "
         "others; no split of a benchmark that is evaluated was used |",
         f"| left out | {summary['skipped_triplets']:,} triplets with unreadable images |",
         f"| weights of step | {summary['step']:,} of {summary['steps']:,}{keep} |",
-        *(f"| {name.replace('_', ' ')} | {value} |" for name, value in card.notes.items()),
+        *(f"| {name.replace('_', ' ')} | {value} |" for name, value in provenance["notes"].items()),
         "",
         "## Validation",
         "",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -11,18 +11,15 @@ from models.compodiff.settings import DenoiserSettings
 from models.training.settings import TrainingSettings
 from storage.tables.schemas import OK
 from tasks.engines import encoder_fingerprint, load_encoder
-from tasks.networks import why_not_zero_shot
 from tasks.stages.image_features import ImageFeatureStage
-from tasks.training.card import Card, provenance_of, write_records
-from tasks.training.curve_artifacts import show_curves
+from tasks.training.card import Card, publish_network, summary_of
 from tasks.training.fitting import train_once_in_folder
 from tasks.training.folder import History
-from tasks.training.lightning_job import LightningJob
-from tasks.training.publish import publish, publishing_once, result_of
+from tasks.training.publish import publishing_once, result_of
 from tasks.training.run_settings import RunSettings
 from tasks.training.shown_progress import ShownProgress
 from tasks.training.spent import cost_file
-from tasks.training.triplet_sets import TripletSet, TripletSplit, planned_split
+from tasks.training.triplet_job import TripletJob
 
 if TYPE_CHECKING:
     from models.compodiff.training import CompoDiffTraining
@@ -35,12 +32,10 @@ PRODUCER: Final = "cirflow/compodiff/1"
 
 
 @dataclass(frozen=True)
-class CompoDiffJob(LightningJob):
+class CompoDiffJob(TripletJob):
     """A denoiser over the image features of one backbone.
 
     Attributes:
-        triplets: what it is trained on.
-        content: key of the parts of them that training depends on; see `TripletSplit.content`.
         features: the image features of the triplets.
         network: the denoiser and its noise.
         training: of the training.
@@ -49,22 +44,10 @@ class CompoDiffJob(LightningJob):
 
     KIND: ClassVar[str] = "compodiff"
 
-    triplets: TripletSet
-    content: str
     features: ImageFeatureStage
     network: DenoiserSettings = field(default_factory=DenoiserSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     not_zero_shot: str = ""
-
-    def planned(self) -> CompoDiffJob:
-        """The job on triplets as they are now.
-
-        Raises:
-            ValueError: there are too few.
-        """
-        split = self.split()
-        self.training.steps_of(len(split.training))
-        return replace(self, content=split.content)
 
     @property
     def settings(self) -> TrainingSettings:
@@ -83,18 +66,6 @@ class CompoDiffJob(LightningJob):
             **self.features.pictures.identity,
             **({"not_zero_shot": self.not_zero_shot} if self.not_zero_shot else {}),
         }
-
-    def split(self) -> TripletSplit:
-        """Training and validation triplets.
-
-        Raises:
-            ValueError: there are none, or the table has changed since the job was made.
-        """
-        return planned_split(self.triplets, self.training.validation, self.content)
-
-    def examples(self) -> int:
-        """Training triplets."""
-        return len(self.split().training)
 
     def new_network(self) -> CompoDiffTraining:
         """The denoiser with the backbone's text tower."""
@@ -160,48 +131,48 @@ def _publish(
     history: History,
     weights: Path,
 ) -> None:
-    """Write everything that belongs to the denoiser below its key; its configuration last."""
+    """Publish the denoiser below its key."""
     from models.compodiff.checkpoint import denoiser_files
     from models.training.weight_files import kept_weights
 
     network = job.new_network()
     network.load_state_dict(kept_weights(weights, "network."))
-    summary = _summary(job, data, history)
-    provenance = provenance_of(job, notes, summary, job.not_zero_shot)
-    title = f"CompoDiff denoiser {job.key}"
+    base = job.spec["encoder"]
+
+    def save(folder: Path, provenance: Mapping[str, Any]) -> None:
+        folder.mkdir()
+        files = denoiser_files(network.answering, job.network, base, provenance)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+
     card = Card(
-        title=title,
+        title=f"CompoDiff denoiser {job.key}",
         purpose="Samples the image feature of a target from a reference's feature and a text; the "
         "nearest gallery feature of the backbone is the answer. CompoDiff's own training is not "
         "public: this one follows its description.",
-        base=job.spec["encoder"],
-        triplets=job.triplets,
+        base=base,
         groups={"network": job.network, "training": job.training},
-        notes=notes,
-        not_zero_shot=why_not_zero_shot(provenance),
     )
-    files = denoiser_files(network.answering, job.network, job.spec["encoder"], provenance)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
-        write_records(folder, card, history, summary, cost_file(history.seconds, run.devices))
-        publish(job, {path.name: path for path in folder.iterdir()})
-    show_curves(job.key, title, history, job.place)
+    publish_network(
+        job,
+        save,
+        card,
+        history,
+        summary=_summary(job, data, history),
+        notes=notes,
+        not_zero_shot=job.not_zero_shot,
+        spent=cost_file(history.seconds, run.devices),
+    )
 
 
 def _summary(job: CompoDiffJob, data: ArrayData, history: History) -> dict[str, Any]:
-    """Numbers of the training, named as those of other trainings on triplets."""
-    kept, split = int(history.kept["step"]), job.split()
+    split = job.split()
     known = job.features.table().read(["status"], split.image_ids())
-    given = len(split.training) + len(split.validation)
-    return {
-        "key": job.key,
-        "step": kept,
-        "steps": int(history.points[-1]["step"]),
-        "triplets": data.count,
-        "validation_triplets": data.held_out,
-        "skipped_triplets": given - data.count - data.held_out,
-        "unreadable_images": sum(status != OK for _, status in known.iter_rows()),
-        "validation": next((v for v in history.validations if v["step"] == kept), {}),
-    }
+    return summary_of(
+        job.key,
+        history,
+        triplets=data.count,
+        held_out=data.held_out,
+        skipped=len(split.training) + len(split.validation) - data.count - data.held_out,
+        unreadable=sum(status != OK for _, status in known.iter_rows()),
+    )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -13,22 +13,16 @@ from models.encoders.spec import EncoderSpec
 from models.settings import Settings
 from models.training.settings import ComposedTraining
 from tasks.engines import encoder_fingerprint
-from tasks.networks import (
-    load_composed_network,
-    network_config,
-    network_facts,
-    why_not_zero_shot,
-)
-from tasks.training.card import Card, provenance_of, summary_of, write_records
-from tasks.training.curve_artifacts import show_curves
+from tasks.networks import load_composed_network, network_config, network_facts
+from tasks.training.card import Card, publish_network, summary_of
 from tasks.training.fitting import train_once_in_folder
 from tasks.training.folder import History
-from tasks.training.lightning_job import LightningJob
-from tasks.training.publish import publish, publishing_once, result_of
+from tasks.training.publish import publishing_once, result_of
 from tasks.training.run_settings import RunSettings
 from tasks.training.shown_progress import ShownProgress
 from tasks.training.spent import cost_file
-from tasks.training.triplet_sets import TripletSet, TripletSplit, planned_split
+from tasks.training.triplet_job import TripletJob
+from tasks.training.triplet_sets import TripletSet
 
 if TYPE_CHECKING:
     from models.composed.network import ComposedNetwork
@@ -39,13 +33,11 @@ PRODUCER: Final = "cirflow/composed/1"
 
 
 @dataclass(frozen=True)
-class ComposedJob(LightningJob):
+class ComposedJob(TripletJob):
     """A composed query encoder.
 
     Attributes:
         system: name of the system.
-        triplets: what it is trained on.
-        content: key of the parts of them that training depends on; see `TripletSplit.content`.
         encoder: the backbone that training starts from.
         choices: the system's own settings, as plain values.
         training: of the training.
@@ -56,8 +48,6 @@ class ComposedJob(LightningJob):
     KIND: ClassVar[str] = "composed"
 
     system: str
-    triplets: TripletSet
-    content: str
     encoder: EncoderSpec
     choices: dict[str, Any]
     training: ComposedTraining = field(default_factory=ComposedTraining)
@@ -85,10 +75,8 @@ class ComposedJob(LightningJob):
         plain = choices.model_dump(mode="json")
         if start:
             not_zero_shot = not_zero_shot or network_facts(start).zero_shot_reason
-        job = cls(root, name, triplets, "", backbone, plain, training, start, not_zero_shot)
-        split = job.split()
-        job.training.steps_of(len(split.training))
-        return replace(job, content=split.content)
+        job = cls(root, triplets, "", name, backbone, plain, training, start, not_zero_shot)
+        return job.planned()
 
     @property
     def record(self) -> ComposedSystem:
@@ -131,18 +119,6 @@ class ComposedJob(LightningJob):
         if not self.start:
             return dict(encoder_fingerprint(self.encoder))
         return dict(network_config(self.start)["base"])
-
-    def split(self) -> TripletSplit:
-        """Training and validation triplets.
-
-        Raises:
-            ValueError: there are none, or the table has changed since the job was made.
-        """
-        return planned_split(self.triplets, self.training.validation, self.content)
-
-    def examples(self) -> int:
-        """Training triplets."""
-        return len(self.split().training)
 
     def new_network(self) -> ComposedNetwork:
         """The network on its backbone, or on the network that it starts from."""
@@ -217,7 +193,7 @@ def _publish(
     history: History,
     weights: Path,
 ) -> None:
-    """Write everything that belongs to the network below its key; its configuration last."""
+    """Publish the network below its key."""
     from models.composed.checkpoint import save_composed
     from models.training.crops import still_preprocess
     from models.training.weight_files import kept_weights
@@ -225,11 +201,8 @@ def _publish(
     network = job.new_network()
     network.load_state_dict(kept_weights(weights, "network."))
     network.preprocess = still_preprocess(network.preprocess, job.training.augmentation)
-    summary = summary_of(job.key, data, history)
-    provenance = provenance_of(job, notes, summary, job.not_zero_shot)
-    title = f"{job.record.title} {job.key}"
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place, job.key)
+
+    def save(folder: Path, provenance: Mapping[str, Any]) -> None:
         save_composed(
             folder,
             job.system,
@@ -239,17 +212,21 @@ def _publish(
             provenance=provenance,
             dtype=job.training.saved_as,
         )
-        card = Card(
-            title=title,
-            purpose="Embeds a reference image and a modification text into one vector; the "
-            "nearest gallery vector is the answer.",
-            base=job.base,
-            triplets=job.triplets,
-            groups={"settings": job.own_settings, "training": job.training},
-            notes=notes,
-            not_zero_shot=why_not_zero_shot(provenance),
-        )
-        spent = cost_file(history.seconds, run.devices)
-        write_records(folder, card, history, summary, spent)
-        publish(job, {path.name: path for path in folder.iterdir()})
-    show_curves(job.key, title, history, job.place)
+
+    card = Card(
+        title=f"{job.record.title} {job.key}",
+        purpose="Embeds a reference image and a modification text into one vector; the nearest "
+        "gallery vector is the answer.",
+        base=job.base,
+        groups={"settings": job.own_settings, "training": job.training},
+    )
+    publish_network(
+        job,
+        save,
+        card,
+        history,
+        summary=summary_of(job.key, history, **data.counts),
+        notes=notes,
+        not_zero_shot=job.not_zero_shot,
+        spent=cost_file(history.seconds, run.devices),
+    )

@@ -43,6 +43,16 @@ class History:
     done: bool = False
     seconds: float = field(default=0.0, compare=False)
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The step whose weights are kept, the steps in all, and the validation at that step."""
+        kept = int(self.kept["step"])
+        return {
+            "step": kept,
+            "steps": int(self.points[-1]["step"]),
+            "validation": next((v for v in self.validations if v["step"] == kept), {}),
+        }
+
 
 @dataclass(frozen=True)
 class TrainingFolder:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.networks import why_not_zero_shot
-from tasks.training.card import Card, provenance_of, summary_of, write_records
-from tasks.training.curve_artifacts import show_curves
+from tasks.training.card import Card, publish_network, summary_of
 from tasks.training.fitting import train_once_in_folder
 from tasks.training.folder import History
-from tasks.training.job import ReformulationJob
-from tasks.training.publish import publish, publishing_once, result_of
+from tasks.training.publish import publishing_once, result_of
+from tasks.training.reformulation_job import ReformulationJob
 from tasks.training.run_settings import RunSettings
 from tasks.training.shown_progress import ShownProgress
 from tasks.training.spent import cost_file
@@ -96,16 +94,12 @@ def _publish(
     spent: bytes,
     networks: tuple[ReformulationNetwork, ReformulationNetwork, Combiner | None],
 ) -> None:
-    """Write everything that belongs to the network below its key; its configuration last."""
+    """Publish the network below its key."""
     from models.instructcir.checkpoint import save_network
 
     online, target, combiner = networks
-    summary = summary_of(job.key, data, history) | {"combiner": combined}
-    label = NOT_ZERO_SHOT_AS_GIVEN if job.not_zero_shot else ""
-    provenance = provenance_of(job, notes, summary, label)
-    title = f"InstructCIR reformulation network {job.key}"
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place, job.key)
+
+    def save(folder: Path, provenance: Mapping[str, Any]) -> None:
         save_network(
             folder,
             online=online,
@@ -114,19 +108,25 @@ def _publish(
             provenance=provenance,
             dtype=job.training.saved_as,
         )
-        groups = ("network", "loss", "ema", "combiner", "training")
-        card = Card(
-            title=title,
-            purpose="Embeds a reference image under a modification text; the nearest gallery "
-            "embedding is the answer. `online` and `ema` are the branches that embed the query; "
-            "targets are embedded by the moving average where there is one.",
-            base=job.spec["encoder"],
-            triplets=job.triplets,
-            groups={name: getattr(job, name) for name in groups},
-            notes=notes,
-            not_zero_shot=why_not_zero_shot(provenance),
-            second_stage=combined,
-        )
-        write_records(folder, card, history, summary, spent)
-        publish(job, {path.name: path for path in folder.iterdir()})
-    show_curves(job.key, title, history, job.place)
+
+    card = Card(
+        title=f"InstructCIR reformulation network {job.key}",
+        purpose="Embeds a reference image under a modification text; the nearest gallery "
+        "embedding is the answer. `online` and `ema` are the branches that embed the query; "
+        "targets are embedded by the moving average where there is one.",
+        base=job.spec["encoder"],
+        groups={
+            name: getattr(job, name) for name in ("network", "loss", "ema", "combiner", "training")
+        },
+        second_stage=combined,
+    )
+    publish_network(
+        job,
+        save,
+        card,
+        history,
+        summary=summary_of(job.key, history, **data.counts) | {"combiner": combined},
+        notes=notes,
+        not_zero_shot=NOT_ZERO_SHOT_AS_GIVEN if job.not_zero_shot else "",
+        spent=spent,
+    )

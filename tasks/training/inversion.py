@@ -229,14 +229,11 @@ def _publish(job: InversionJob, run: RunSettings, history: History, weights: Pat
 
     learner = job.new_network()
     learner.load_state_dict(kept_weights(weights, "network."))
-    kept = int(history.kept["step"])
     summary: dict[str, Any] = {
-        "step": kept,
-        "steps": int(history.points[-1]["step"]),
+        **history.summary,
         job.UNIT: job.examples(),
         f"held_out_{job.UNIT}": job.held_out,
         "collection": job.images.images.title,
-        "validation": next((v for v in history.validations if v["step"] == kept), {}),
     }
     recipe: dict[str, Any] = {
         "spec": job.spec,

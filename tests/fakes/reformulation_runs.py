@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from tasks.training import instructcir as reformulation_training
 from tasks.training.compodiff import CompoDiffJob, train_denoiser
 from tasks.training.composed import ComposedJob, train_composed_network
-from tasks.training.job import ReformulationJob
+from tasks.training.reformulation_job import ReformulationJob
 from tasks.training.run_settings import RunSettings
 from tasks.training.shown_progress import ShownProgress
 from tests.fakes.caption_backfill import serve

@@ -18,7 +18,7 @@ from tasks.training.triplet_sets import TripletSet
 from tests.fakes.drawn import draw_folder
 
 if TYPE_CHECKING:
-    from tasks.training.job import ReformulationJob
+    from tasks.training.reformulation_job import ReformulationJob
 
 COLLECTION = "drawn"
 WORDS = ("make it red", "a blue star instead", "add a small circle", "remove the square", "larger")

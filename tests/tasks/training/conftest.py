@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tasks.training.job import ReformulationJob
+    from tasks.training.reformulation_job import ReformulationJob
     from tasks.training.triplet_sets import TripletSet
 
 

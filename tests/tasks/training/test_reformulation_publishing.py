@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import torch
 
     from models.instructcir.network import ReformulationNetwork
-    from tasks.training.job import ReformulationJob
+    from tasks.training.reformulation_job import ReformulationJob
     from tasks.training.run_settings import RunSettings
     from tasks.training.shown_progress import ShownProgress
 

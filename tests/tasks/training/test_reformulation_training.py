@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from models.instructcir.lightning_module import ReformulationModule
-    from tasks.training.job import ReformulationJob
+    from tasks.training.reformulation_job import ReformulationJob
     from tasks.training.run_settings import RunSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -293,7 +293,7 @@ def test_published_once_with_everything_that_belongs_to_it(
 
     from models.instructcir.checkpoint import load_network
     from tasks.training.instructcir import _train_and_publish
-    from tasks.training.job import ReformulationJob
+    from tasks.training.reformulation_job import ReformulationJob
 
     job = job_at(tmp_path, triplets, not_zero_shot=True)
     history, kept = train(job)
@@ -559,7 +559,7 @@ def test_settings_and_triplets_that_cannot_be_trained(tmp_path: Path, triplets: 
 def test_the_key_follows_texts_and_settings_but_not_places(
     tmp_path: Path, triplets: TripletSet
 ) -> None:
-    from tasks.training.job import ReformulationJob
+    from tasks.training.reformulation_job import ReformulationJob
 
     job = job_at(tmp_path / "a", triplets)
     assert job.key == job_at(tmp_path / "b", triplets).key

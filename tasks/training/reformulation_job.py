@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from models.encoders.spec import EncoderSpec
@@ -15,8 +15,8 @@ from models.instructcir.settings import (
 )
 from models.instructcir.training_settings import ReformulationTraining
 from tasks.engines import encoder_fingerprint
-from tasks.training.lightning_job import LightningJob
-from tasks.training.triplet_sets import TripletSet, TripletSplit, planned_split
+from tasks.training.triplet_job import TripletJob
+from tasks.training.triplet_sets import TripletSet
 
 if TYPE_CHECKING:
     from models.instructcir.lightning_module import ReformulationModule
@@ -28,12 +28,10 @@ PRODUCER: Final = "cirflow/reformulation/1"
 
 
 @dataclass(frozen=True)
-class ReformulationJob(LightningJob):
+class ReformulationJob(TripletJob):
     """A reformulation network with its combiner.
 
     Attributes:
-        triplets: the triplets.
-        content: key of the parts of them that training depends on; see `TripletSplit.content`.
         encoder: the backbone that training starts from.
         network: the network that is built on it.
         loss: of both stages.
@@ -45,8 +43,6 @@ class ReformulationJob(LightningJob):
 
     KIND: ClassVar[str] = "reformulation"
 
-    triplets: TripletSet
-    content: str
     encoder: EncoderSpec
     network: NetworkSettings = field(default_factory=NetworkSettings)
     loss: LossSettings = field(default_factory=LossSettings)
@@ -68,9 +64,7 @@ class ReformulationJob(LightningJob):
         backbone = encoder.changed(preprocess="clip", dtype="fp32", device="cpu")
         job = cls(root, triplets, "", backbone, **settings)
         check_trainable(job.network, job.ema)
-        split = job.split()
-        job.training.steps_of(len(split.training))
-        return replace(job, content=split.content)
+        return job.planned()
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -120,10 +114,6 @@ class ReformulationJob(LightningJob):
             network, loss=self.loss, ema=self.ema, training=self.training, total_steps=steps
         )
 
-    def examples(self) -> int:
-        """Training triplets."""
-        return len(self.split().training)
-
     def amounts(self) -> tuple[int, int]:
         """Optimiser steps, and the cost of stage two in such steps, for progress bars.
 
@@ -135,11 +125,3 @@ class ReformulationJob(LightningJob):
         if self.combiner is None:
             return steps, 0
         return steps, -(-count // (2 * self.training.batch_size * self.training.accumulate))
-
-    def split(self) -> TripletSplit:
-        """Training and validation triplets.
-
-        Raises:
-            ValueError: there are none, or the table has changed since the job was made.
-        """
-        return planned_split(self.triplets, self.training.validation, self.content)
