@@ -46,6 +46,10 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise ValueError(in_words(error, where)) from error
 
+    def with_given(self, values: Mapping[str, Any] | None, where: str) -> Self:
+        """A copy with some plain values, checked as by `given`."""
+        return self.changed(**self.given(values, where).model_dump(exclude_unset=True))
+
     def changed(self, **values: Any) -> Self:
         """A copy with other values, validated like a new one.
 

@@ -13,7 +13,8 @@ from pydantic import Field
 
 from flows.form_fields import Values
 from flows.forms import Captioner
-from flows.requests.train_reformulation import Groups, groups_of, triplet_set_of
+from flows.requests.train_reformulation import Groups, groups_of
+from flows.requests.triplet_training import triplet_set_of
 from models.engine_settings import engine_kinds
 from models.generators.settings import GeneratorSettings
 from models.settings import Settings

@@ -11,7 +11,8 @@ from flows.form_fields import Values
 from flows.forms import BenchmarkChoice, MethodName, Overrides, ProfileName
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_evaluation, require_out
-from flows.requests.train_reformulation import groups_of, triplet_set_of
+from flows.requests.train_reformulation import groups_of
+from flows.requests.triplet_training import triplet_set_of
 from tasks.query_sets import BenchmarkRef
 from tasks.settings import Profile
 

@@ -3,46 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 from flows.form_fields import DEFAULTS, Group, Of, Values
 from flows.forms import PROFILE_CLIP, Clip, Overrides, ProfileName, with_choices
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_backbone, require_root
-from flows.requests.train_reformulation import triplet_set_of
+from flows.requests.triplet_training import TripletRequest, triplet_set_of
 from models.compodiff.settings import DenoiserSettings
 from models.training.settings import TrainingSettings
-from tasks.settings import Profile
 from tasks.training.run_settings import RunSettings
-
-if TYPE_CHECKING:
-    from tasks.training.triplet_sets import TripletSet
 
 TRAINING: Final = TrainingSettings(batch_size=128, new_learning_rate=5e-4, weight_decay=0.01)
 """Suits the small denoiser; the released one had a rate of 1e-4 and far larger batches."""
 
 
 @dataclass(frozen=True)
-class CompoDiffRequest:
+class CompoDiffRequest(TripletRequest):
     """A denoiser to train.
 
     Attributes:
-        profile: Backbone and where the denoiser is published.
-        triplets: The triplets.
         network: The denoiser and its noise.
         training: Of the training.
-        run: Hardware and pace.
-        not_zero_shot: Why its results must not be called zero-shot; empty where they may be.
-        notes: Further facts for the model card.
     """
 
-    profile: Profile
-    triplets: TripletSet
     network: DenoiserSettings
     training: TrainingSettings
-    run: RunSettings
-    not_zero_shot: str
-    notes: Values
 
 
 def train_compodiff(
@@ -76,18 +62,17 @@ def train_compodiff(
             benchmark's annotations. A train split and a tuned rewriter bring the label themselves.
         notes: Further facts for the model card, by name.
     """
-    given = TrainingSettings.given(training, "training").model_dump(exclude_unset=True)
-    chosen_training = TRAINING.changed(**given)
+    chosen_training = TRAINING.with_given(training, "training")
     chosen_run = RunSettings.given({**run, "devices": devices}, "run")
     chosen_training.share(chosen_run.devices)
     own = DenoiserSettings.given(network, "network")
     chosen = resolve_profile(profile, with_choices(settings, backbone))
     require_backbone(chosen)
-    found = triplet_set_of(triplets, chosen)
+    found = triplet_set_of(triplets, chosen, n)
     require_root(chosen)
     return CompoDiffRequest(
         profile=chosen,
-        triplets=found if n is None else found.first(n),
+        triplets=found,
         network=own,
         training=chosen_training,
         run=chosen_run,

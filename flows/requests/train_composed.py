@@ -3,53 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 from flows.form_fields import DEFAULTS, Group, Of, OneOf, Values
 from flows.forms import PROFILE_CLIP, Clip, Overrides, ProfileName, with_choices
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_backbone, require_root
-from flows.requests.train_reformulation import triplet_set_of
+from flows.requests.triplet_training import TripletRequest, triplet_set_of
 from models.composed.registry import SYSTEMS
 from models.composed.registry import system as system_named
 from models.composed.systems import ComposedSystem
 from models.settings import Settings
 from models.training.settings import ComposedTraining
 from tasks.networks import network_facts
-from tasks.settings import Profile
 from tasks.training.run_settings import RunSettings
-
-if TYPE_CHECKING:
-    from tasks.training.triplet_sets import TripletSet
 
 SYSTEM: Final = OneOf("system", tuple(SYSTEMS))
 
 
 @dataclass(frozen=True)
-class ComposedRequest:
+class ComposedRequest(TripletRequest):
     """A composed query encoder to train.
 
     Attributes:
-        profile: Backbone and where the network is published.
         system: What is trained.
-        triplets: The triplets.
         network: The system's own settings.
         training: Of the training.
-        run: Hardware and pace.
-        not_zero_shot: Why its results must not be called zero-shot; empty where they may be.
         start: Folder of the trained network that this one starts from; empty: the backbone.
-        notes: Further facts for the model card.
     """
 
-    profile: Profile
     system: ComposedSystem
-    triplets: TripletSet
     network: Settings
     training: ComposedTraining
-    run: RunSettings
-    not_zero_shot: str
     start: str
-    notes: Values
 
 
 def train_composed(
@@ -91,19 +77,18 @@ def train_composed(
     """
     record = system_named(system)
     own = record.settings.given(network, "network")
-    given = ComposedTraining.given(training, "training").model_dump(exclude_unset=True)
-    chosen_training = record.training.changed(**given)
+    chosen_training = record.training.with_given(training, "training")
     chosen_run = RunSettings.given({**run, "devices": devices}, "run")
     chosen_training.share(chosen_run.devices)
     chosen = resolve_profile(profile, with_choices(settings, backbone))
     require_backbone(chosen)
-    found = triplet_set_of(triplets, chosen)
+    found = triplet_set_of(triplets, chosen, n)
     require_root(chosen)
     _require_start(record, start)
     return ComposedRequest(
         profile=chosen,
         system=record,
-        triplets=found if n is None else found.first(n),
+        triplets=found,
         network=own,
         training=chosen_training,
         run=chosen_run,

@@ -189,8 +189,7 @@ def _inversion(
     if not collection:
         raise ValueError(f"{system.name} learns from images; give collection=NAME")
     own = system.settings.given(network, "network")
-    given = TrainingSettings.given(training, "training").model_dump(exclude_unset=True)
-    chosen = system.training.changed(**given)
+    chosen = system.training.with_given(training, "training")
     where = RunSettings.given(run, "run")
     chosen.share(where.devices)
     require_backbone(profile)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from flows.form_fields import DEFAULTS, Group, Of, Values
 from flows.forms import Overrides, ProfileName
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_backbone, require_root
+from flows.requests.triplet_training import triplet_set_of
 from models.instructcir.settings import (
     CombinerSettings,
     EmaSettings,
@@ -75,30 +75,6 @@ def groups_of(given: Mapping[str, Any]) -> Groups:
     check_trainable(made.network, made.ema)
     made.training.share(made.run.devices)
     return made
-
-
-def triplet_set_of(given: str | Values, profile: Profile | None = None) -> TripletSet:
-    """The set that a file, its content or a benchmark's train split names.
-
-    Args:
-        given: A file, its content, or BENCHMARK:SPLIT:FOLDER.
-        profile: Where the images of a split are ingested; None where only files are taken.
-
-    Raises:
-        ValueError: there is no such file, it is not a reference to triplets, or the images of the
-            split are not ingested.
-    """
-    if isinstance(given, str) and not Path(given).is_file():
-        from tasks.training.annotated_triplets import annotated_triplets, parse_split
-
-        if profile is not None and (ref := parse_split(given)) is not None:
-            require_root(profile)
-            return annotated_triplets(profile.root, ref, profile.allow_missing_images)
-        splits = ", or name a train split as BENCHMARK:train:FOLDER" if profile else ""
-        raise ValueError(f"{given}: no such file; generate-triplets writes triplets.json{splits}")
-    from tasks.training.triplet_sets import parse_triplet_set  # brings the reader of tables
-
-    return parse_triplet_set(given)
 
 
 @dataclass(frozen=True)
@@ -186,7 +162,6 @@ def train_reformulation(
         }
     )
     require_backbone(chosen)
-    found = triplet_set_of(triplets, chosen)
-    chosen_set = found if n is None else found.first(n)
+    found = triplet_set_of(triplets, chosen, n)
     require_root(chosen)
-    return ReformulationRequest(chosen, chosen_set, groups, not_zero_shot, notes or {})
+    return ReformulationRequest(chosen, found, groups, not_zero_shot, notes or {})

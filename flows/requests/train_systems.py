@@ -14,7 +14,7 @@ from flows.requests.checks import require_backbone, require_out, require_root
 from flows.requests.train_compodiff import train_compodiff
 from flows.requests.train_composed import train_composed
 from flows.requests.train_mapping import train_mapping
-from flows.requests.train_reformulation import triplet_set_of
+from flows.requests.triplet_training import triplet_set_of
 from models.composed.registry import SYSTEMS
 from models.spelling import unknown
 from models.textual_inversion.learner_settings import INVERSIONS

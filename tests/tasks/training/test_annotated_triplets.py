@@ -16,7 +16,7 @@ from embedded_world.benchmarks import WorldSize
 from embedded_world.scenes import is_held_out
 from embedded_world.train_splits import write_train_splits
 from flows.profiles import resolve_profile
-from flows.requests.train_reformulation import triplet_set_of
+from flows.requests.triplet_training import triplet_set_of
 from storage.benchmarks.errors import BenchmarkError
 from storage.collections.collection import ingest
 from storage.locations.location import Location

@@ -1,0 +1,63 @@
+"""What the trainings on triplets are asked alike, and the triplets that a parameter names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.form_fields import Values
+from flows.requests.checks import require_root
+from tasks.settings import Profile
+from tasks.training.run_settings import RunSettings
+
+if TYPE_CHECKING:
+    from tasks.training.triplet_sets import TripletSet
+
+
+@dataclass(frozen=True)
+class TripletRequest:
+    """A network to train on triplets.
+
+    Attributes:
+        profile: Backbone and where the network is published.
+        triplets: The triplets.
+        run: Hardware and pace.
+        not_zero_shot: Why its results must not be called zero-shot; empty where they may be.
+        notes: Further facts for the model card.
+    """
+
+    profile: Profile
+    triplets: TripletSet
+    run: RunSettings
+    not_zero_shot: str
+    notes: Values
+
+
+def triplet_set_of(
+    given: str | Values, profile: Profile | None = None, n: int | None = None
+) -> TripletSet:
+    """The set that a file, its content or a benchmark's train split names.
+
+    Args:
+        given: A file, its content, or BENCHMARK:SPLIT:FOLDER.
+        profile: Where the images of a split are ingested; None where only files are taken.
+        n: Pairs of the sample, the first ones; None: all.
+
+    Raises:
+        ValueError: there is no such file, it is not a reference to triplets, or the images of the
+            split are not ingested.
+    """
+    if isinstance(given, str) and not Path(given).is_file():
+        from tasks.training.annotated_triplets import annotated_triplets, parse_split
+
+        if profile is not None and (ref := parse_split(given)) is not None:
+            require_root(profile)
+            found = annotated_triplets(profile.root, ref, profile.allow_missing_images)
+            return found if n is None else found.first(n)
+        splits = ", or name a train split as BENCHMARK:train:FOLDER" if profile else ""
+        raise ValueError(f"{given}: no such file; generate-triplets writes triplets.json{splits}")
+    from tasks.training.triplet_sets import parse_triplet_set  # brings the reader of tables
+
+    found = parse_triplet_set(given)
+    return found if n is None else found.first(n)
