@@ -12,7 +12,7 @@ from flows.requests.checks import require_backbone, require_root
 from flows.requests.triplet_training import TripletRequest, triplet_set_of
 from models.composed.registry import SYSTEMS
 from models.composed.registry import system as system_named
-from models.composed.systems import ComposedSystem
+from models.composed.system_record import ComposedSystem
 from models.settings import Settings
 from models.training.settings import ComposedTraining
 from tasks.networks import network_facts

@@ -17,7 +17,7 @@ from open_clip.transform import PreprocessCfg
 from models.blip.early_fusion import CLIP_MEAN, CLIP_STD
 from models.blip.original import load_towers
 from models.blip.shape import HEAD_WIDTH, TextShape, VisionShape
-from models.blip.towers import BlipTowers, BlipVision, new_towers
+from models.blip.towers import BlipTowers, blip_without_weights
 from models.blip.word_pieces import VOCABULARY_FILE, WordPieces
 from models.checkpoints import UnusableCheckpoint
 from models.composed.bi_network import BiNetwork
@@ -95,9 +95,7 @@ class BiOnBlip(BiNetwork):
 def rebuild_on_blip(architecture: Mapping[str, Any], folder: Path) -> BiOnBlip:
     """A network of a folder, without weights."""
     vision = VisionShape(**architecture["vision"])
-    with torch.device("meta"):
-        towers = new_towers(BlipVision(vision.config), TextShape(**architecture["text"]))
-    towers.renew_buffers()
+    towers = blip_without_weights(vision, TextShape(**architecture["text"]))
     words = WordPieces((folder / VOCABULARY_FILE).read_bytes(), folder / VOCABULARY_FILE)
     return BiOnBlip(towers, vision, words, BiCombinerSettings(**architecture["bi"]))
 

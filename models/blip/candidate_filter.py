@@ -10,12 +10,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import torch
-from torch import nn
 
 from models.blip.early_fusion import EarlyFusionNetwork, FusionParts
+from models.blip.learned_scale import LearnedScaleNetwork
 from models.blip.shape import HEAD_WIDTH
 from models.blip.towers import BlipTowers
 from models.blip.word_pieces import WordPieces
@@ -33,17 +33,22 @@ STATE_NAME: Final = "BLIP_Retrieval"
 """Name of the weights in a published file."""
 
 
-class FilterNetwork(EarlyFusionNetwork):
+class FilterNetwork(LearnedScaleNetwork):
     """Early fusion whose temperature is learned, and whose image projection too."""
 
     settings: EarlyFusionSettings
 
     def __init__(self, towers: BlipTowers, parts: FusionParts, settings: Any) -> None:
-        """Start the temperature at the settings'."""
+        """Train the image projection too."""
         super().__init__(towers, parts, settings)
         towers.vision_proj.requires_grad_(True)
-        # One axis: FSDP shards no scalars.
-        self.log_scale = nn.Parameter(torch.full((1,), math.log(self.scale)))
+
+    @classmethod
+    def continuing(cls, start: EarlyFusionNetwork, settings: EarlyFusionSettings) -> Self:
+        """As of any early fusion, on padded pictures."""
+        network = super().continuing(start, settings)
+        network.preprocess = _padded(network.preprocess)
+        return network
 
     @property
     def pad(self) -> int:
@@ -75,15 +80,6 @@ class FilterNetwork(EarlyFusionNetwork):
             self, lambda name: self.parts.new_text and not name.startswith(kept)
         )
 
-    @torch.no_grad()
-    def after_step(self, step: int, total: int) -> None:
-        """Bring the learned 1 / temperature back to at most 100."""
-        self.log_scale.clamp_(max=math.log(100.0))
-
-    def step_measures(self) -> dict[str, float]:
-        """The learned temperature."""
-        return {"temperature": math.exp(-float(self.log_scale.detach()))}
-
 
 def published_filter(
     path: Path, settings: EarlyFusionSettings, head_width: int = HEAD_WIDTH
@@ -105,13 +101,10 @@ def published_filter(
     if state.get("temp", torch.empty(0)).numel() != 1:
         raise UnusableCheckpoint(f"{path} has no learned temperature `temp`; is it of stage one?")
     network.log_scale.data.fill_(-math.log(float(state["temp"])))
-    return padded_pictures(network)
-
-
-def padded_pictures(network: FilterNetwork) -> FilterNetwork:
-    """The network with pictures padded to a ratio of 1.25 (`TargetPad`), resized and cropped."""
-    own = network.preprocess
-    network.preprocess = ImagePreprocess(
-        "targetpad", 1.25, replace(own.config, resize_mode="shortest")
-    )
+    network.preprocess = _padded(network.preprocess)
     return network
+
+
+def _padded(preprocess: ImagePreprocess) -> ImagePreprocess:
+    """Pictures padded to a ratio of 1.25 (`TargetPad`), resized and cropped."""
+    return ImagePreprocess("targetpad", 1.25, replace(preprocess.config, resize_mode="shortest"))

@@ -17,11 +17,11 @@ import torch
 from open_clip.transform import PreprocessCfg
 
 from models.blip.backbone import bare_towers, towers_on_backbone
-from models.blip.captions import cleaned
+from models.blip.clean_texts import cleaned
 from models.blip.original import load_towers
 from models.blip.settings import EarlyFusionSettings
 from models.blip.shape import TextShape, VisionShape
-from models.blip.towers import BlipTowers, BlipVision, new_towers
+from models.blip.towers import BlipTowers, blip_without_weights
 from models.blip.word_pieces import VOCABULARY_FILE, WordPieces
 from models.composed.network import ComposedNetwork, Frozen, Texts
 from models.encoders.preprocess import ImagePreprocess
@@ -162,9 +162,7 @@ class EarlyFusionNetwork(ComposedNetwork):
             parts = FusionParts(architecture, words, {} if bpe is None else {BPE_FILE: bpe}, True)
         else:
             vision = VisionShape(**architecture["vision"])
-            with torch.device("meta"):
-                towers = new_towers(BlipVision(vision.config), text)
-            towers.renew_buffers()
+            towers = blip_without_weights(vision, text)
             words = WordPieces((folder / VOCABULARY_FILE).read_bytes(), folder / VOCABULARY_FILE)
             parts = FusionParts(architecture, words, {VOCABULARY_FILE: words.vocabulary}, False)
         return cls(towers, parts, settings)
@@ -217,10 +215,7 @@ class EarlyFusionNetwork(ComposedNetwork):
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Keep only the layers' inputs of the text tower for the backward pass."""
-        if enabled:
-            self.towers.text_encoder.gradient_checkpointing_enable({"use_reentrant": False})
-        else:
-            self.towers.text_encoder.gradient_checkpointing_disable()
+        self.towers.set_gradient_checkpointing(enabled)
 
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
         """The text side: new on a backbone, pre-trained where it is BLIP's."""

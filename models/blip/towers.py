@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import BlipTextModel, BlipVisionModel
 
-from models.blip.shape import TextShape
+from models.blip.shape import TextShape, VisionShape
 
 TOKENS: Final = 3
 """Axes of tokens, where pictures have four."""
@@ -94,6 +94,13 @@ class BlipTowers(nn.Module):
         projected: torch.Tensor = self.text_proj(self.text_states(ids, mask, tokens)[:, 0])
         return projected
 
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Keep only the inputs of the text tower's layers for the backward pass."""
+        if enabled:
+            self.text_encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        else:
+            self.text_encoder.gradient_checkpointing_disable()
+
     def renew_buffers(self) -> None:
         """Make what no file holds, after the towers got their weights off `meta`."""
         embeddings = self.text_encoder.embeddings
@@ -103,3 +110,11 @@ class BlipTowers(nn.Module):
 def new_towers(vision: nn.Module, shape: TextShape) -> BlipTowers:
     """A new text tower and projections on an image tower, on torch's default device."""
     return BlipTowers(vision, BlipText(shape.config, add_pooling_layer=False), shape)
+
+
+def blip_without_weights(vision: VisionShape, text: TextShape) -> BlipTowers:
+    """BLIP's own towers, whose weights are still to come."""
+    with torch.device("meta"):
+        towers = new_towers(BlipVision(vision.config), text)
+    towers.renew_buffers()
+    return towers

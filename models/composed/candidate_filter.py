@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from models.blip.settings import EarlyFusionSettings
-from models.composed.systems import ComposedSystem
+from models.composed.early_fusion_system import early_fusion_system
 from models.training.settings import ComposedTraining
 
 if TYPE_CHECKING:
+    from models.blip.early_fusion import EarlyFusionNetwork
     from models.composed.network import ComposedNetwork
-    from models.encoders.spec import EncoderSpec
 
 
-def _build(spec: EncoderSpec, settings: EarlyFusionSettings, seed: int) -> ComposedNetwork:
+def _network() -> type[EarlyFusionNetwork]:
     from models.blip.candidate_filter import FilterNetwork
 
-    return FilterNetwork.on_backbone(spec, settings, seed)
-
-
-def _continued(start: Any, settings: EarlyFusionSettings, seed: int) -> ComposedNetwork:
-    from models.blip.candidate_filter import FilterNetwork, padded_pictures
-
-    return padded_pictures(FilterNetwork.continuing(start, settings))
-
-
-def _rebuild(architecture: Mapping[str, Any], folder: Path) -> ComposedNetwork:
-    from models.blip.candidate_filter import FilterNetwork
-
-    return FilterNetwork.rebuilt(architecture, folder, EarlyFusionSettings())
+    return FilterNetwork
 
 
 def _published(path: Path, settings: EarlyFusionSettings) -> ComposedNetwork:
@@ -39,16 +26,12 @@ def _published(path: Path, settings: EarlyFusionSettings) -> ComposedNetwork:
     return published_filter(path, settings)
 
 
-SYSTEM: Final = ComposedSystem(
-    name="candidate-filter",
-    title="Candidate re-ranking (filter)",
-    settings=EarlyFusionSettings,
-    build=_build,
-    starts_from="covr",
-    continued=_continued,
-    rebuild=_rebuild,
-    published=_published,
-    training=ComposedTraining(
+SYSTEM: Final = early_fusion_system(
+    "candidate-filter",
+    "Candidate re-ranking (filter)",
+    EarlyFusionSettings,
+    _network,
+    ComposedTraining(
         batch_size=512,
         epochs=10,
         learning_rate=2e-5,
@@ -57,4 +40,5 @@ SYSTEM: Final = ComposedSystem(
         clip=0.0,
         augmentation="targetpad",
     ),
+    _published,
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from models.blip.settings import EarlyFusionSettings
-from models.composed.systems import ComposedSystem
+from models.composed.system_record import ComposedSystem
 from models.settings import Settings
 from models.training.settings import ComposedTraining
 

@@ -6,19 +6,16 @@ paper describes them; the form of the reversed term and its weight are ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import Field
 
 from models.blip.settings import EarlyFusionSettings
-from models.composed.systems import ComposedSystem
+from models.composed.early_fusion_system import early_fusion_system
 from models.training.settings import ComposedTraining
 
 if TYPE_CHECKING:
-    from models.composed.network import ComposedNetwork
-    from models.encoders.spec import EncoderSpec
+    from models.blip.early_fusion import EarlyFusionNetwork
 
 
 class CaseSettings(EarlyFusionSettings):
@@ -28,33 +25,18 @@ class CaseSettings(EarlyFusionSettings):
     """Weight of the reversed queries: the target under the marked text looks for the reference."""
 
 
-def _build(spec: EncoderSpec, settings: CaseSettings, seed: int) -> ComposedNetwork:
+def _network() -> type[EarlyFusionNetwork]:
     from models.blip.case import CaseNetwork
 
-    return CaseNetwork.on_backbone(spec, settings, seed)
+    return CaseNetwork
 
 
-def _continued(start: Any, settings: CaseSettings, seed: int) -> ComposedNetwork:
-    from models.blip.case import CaseNetwork
-
-    return CaseNetwork.continuing(start, settings)
-
-
-def _rebuild(architecture: Mapping[str, Any], folder: Path) -> ComposedNetwork:
-    from models.blip.case import CaseNetwork
-
-    return CaseNetwork.rebuilt(architecture, folder, CaseSettings())
-
-
-SYSTEM: Final = ComposedSystem(
-    name="case",
-    title="CASE-style",
-    settings=CaseSettings,
-    build=_build,
-    starts_from="covr",
-    continued=_continued,
-    rebuild=_rebuild,
-    training=ComposedTraining(
+SYSTEM: Final = early_fusion_system(
+    "case",
+    "CASE-style",
+    CaseSettings,
+    _network,
+    ComposedTraining(
         batch_size=512, epochs=5, learning_rate=1e-5, weight_decay=0.05, warmup=0.0, clip=0.0
     ),
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from models.composed.clip4cir_settings import SumSettings
-from models.composed.systems import ComposedSystem
+from models.composed.system_record import ComposedSystem
 from models.training.settings import ComposedTraining
 
 if TYPE_CHECKING:

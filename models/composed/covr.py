@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import Field
 
 from models.blip.settings import EarlyFusionSettings
-from models.composed.systems import ComposedSystem
+from models.composed.early_fusion_system import early_fusion_system
 from models.training.settings import ComposedTraining
 
 if TYPE_CHECKING:
+    from models.blip.early_fusion import EarlyFusionNetwork
     from models.composed.network import ComposedNetwork
-    from models.encoders.spec import EncoderSpec
 
 
 class CovrSettings(EarlyFusionSettings):
@@ -29,22 +28,10 @@ class CovrSettings(EarlyFusionSettings):
     """Sharpness of the weights of negatives; 0 weighs all alike (InfoNCE)."""
 
 
-def _build(spec: EncoderSpec, settings: CovrSettings, seed: int) -> ComposedNetwork:
+def _network() -> type[EarlyFusionNetwork]:
     from models.blip.covr import CovrNetwork
 
-    return CovrNetwork.on_backbone(spec, settings, seed)
-
-
-def _continued(start: Any, settings: CovrSettings, seed: int) -> ComposedNetwork:
-    from models.blip.covr import CovrNetwork
-
-    return CovrNetwork.continuing(start, settings)
-
-
-def _rebuild(architecture: Mapping[str, Any], folder: Path) -> ComposedNetwork:
-    from models.blip.covr import CovrNetwork
-
-    return CovrNetwork.rebuilt(architecture, folder, CovrSettings())
+    return CovrNetwork
 
 
 def _published(path: Path, settings: CovrSettings) -> ComposedNetwork:
@@ -53,16 +40,13 @@ def _published(path: Path, settings: CovrSettings) -> ComposedNetwork:
     return published_covr(path, settings)
 
 
-SYSTEM: Final = ComposedSystem(
-    name="covr",
-    title="CoVR",
-    settings=CovrSettings,
-    build=_build,
-    starts_from="covr",
-    continued=_continued,
-    rebuild=_rebuild,
-    published=_published,
-    training=ComposedTraining(
+SYSTEM: Final = early_fusion_system(
+    "covr",
+    "CoVR",
+    CovrSettings,
+    _network,
+    ComposedTraining(
         batch_size=512, epochs=5, learning_rate=1e-5, weight_decay=0.05, warmup=0.0, clip=0.0
     ),
+    _published,
 )

@@ -7,7 +7,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Final
 
-from models.composed.systems import ComposedSystem
+from models.composed.system_record import ComposedSystem
 from models.spelling import unknown
 
 NAMES: Final[tuple[str, ...]] = (

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from models.composed.systems import ComposedSystem
+from models.composed.system_record import ComposedSystem
 from models.composed.transagg_settings import TransAggSettings
 from models.training.settings import ComposedTraining
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 from models.blip.early_fusion import EarlyFusionNetwork
 from models.blip.original import load_towers
 from models.blip.shape import HEAD_WIDTH, TextShape, VisionShape
-from models.blip.towers import BlipTowers, BlipVision, new_towers
+from models.blip.towers import BlipTowers, blip_without_weights
 from models.blip.word_pieces import VOCABULARY_FILE, WordPieces
 from models.composed.clip_towers import TextTokens
 from models.composed.network import ComposedNetwork, Frozen, Texts
@@ -115,10 +115,7 @@ class BlipTransAgg(ComposedNetwork):
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Keep only the layers' inputs of the text tower for the backward pass."""
-        if enabled:
-            self.towers.text_encoder.gradient_checkpointing_enable({"use_reentrant": False})
-        else:
-            self.towers.text_encoder.gradient_checkpointing_disable()
+        self.towers.set_gradient_checkpointing(enabled)
 
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
         """The towers are pre-trained, the head is new."""
@@ -147,9 +144,7 @@ def on_early_fusion(
 def rebuild_on_blip(architecture: Mapping[str, Any], folder: Path) -> BlipTransAgg:
     """A network of a published folder, without weights."""
     vision, text = VisionShape(**architecture["vision"]), TextShape(**architecture["text"])
-    with torch.device("meta"):
-        towers = new_towers(BlipVision(vision.config), text)
-    towers.renew_buffers()
+    towers = blip_without_weights(vision, text)
     file = folder / VOCABULARY_FILE
     words = WordPieces(file.read_bytes(), file)
     return BlipTransAgg(towers, vision, words, TransAggSettings(**architecture["transagg"]))

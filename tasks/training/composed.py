@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from models.composed.registry import system
-from models.composed.systems import ComposedSystem
+from models.composed.system_record import ComposedSystem
 from models.encoders.spec import EncoderSpec
 from models.settings import Settings
 from models.training.settings import ComposedTraining

@@ -191,7 +191,7 @@ def test_on_a_backbone_texts_are_read_over_its_tokens(tmp_path: Path) -> None:
 
 
 def test_texts_are_cleaned_as_blip_does() -> None:
-    from models.blip.captions import cleaned
+    from models.blip.clean_texts import cleaned
 
     assert cleaned('Make it "RED";  (and  *round*): now! ~ok.\n') == "make it red and round now ok"
     assert cleaned("is it blue, or not?") == "is it blue, or not?"
