@@ -11,6 +11,8 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from embedded_world.benchmarks import WorldSize, write_world
+from flows.drawn_training import train_comparison_systems
+from flows.profiles import resolve_profile
 from flows.requests import evaluate_world as requests
 from flows.requests.evaluate_world import WorldsRequest
 from flows.requests.prepared import prepared_by
@@ -87,7 +89,12 @@ def drawn_name(benchmark: str, seed: int, size: WorldSize) -> str:
 @prepared_by(requests.evaluate_world)
 def evaluate_world(asked: WorldsRequest) -> dict[str, Any]:
     """Draw and evaluate world by world, then sum up."""
-    folder = asked.folder
+    folder, profile = asked.folder, asked.profile
+    if asked.trained:
+        changes = asked.changes | train_comparison_systems(
+            folder / "systems", asked.profile_name, asked.changes, asked.trained
+        )
+        profile = resolve_profile(asked.profile_name, changes)
     scores: dict[str, dict[str, list[MethodScores]]] = {}
     for seed in asked.seeds:
         drawn = drawn_benchmarks(
@@ -96,7 +103,7 @@ def evaluate_world(asked: WorldsRequest) -> dict[str, Any]:
         refs = [ref for ref in drawn if ref.name in asked.benchmarks or not asked.benchmarks]
         place = folder / f"seed-{seed}"
         title = f"embedded world, seed {seed}"
-        outcome = evaluate(asked.profile, refs, asked.methods, place, title)
+        outcome = evaluate(profile, refs, asked.methods, place, title)
         for item in outcome.benchmarks:
             for name, own in item.scores.items():
                 scores.setdefault(item.ref.name, {}).setdefault(name, []).append(own)

@@ -8,6 +8,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.drawn_training import train_comparison_systems
 from flows.evaluate_world import demo_world
 from flows.forms import BenchmarkChoice
 from flows.requests import paper as requests
@@ -53,6 +54,11 @@ class Made:
 @prepared_by(requests.paper)
 def paper(asked: PaperRequest) -> dict[str, Any]:
     """Make what is missing, then fill every table and figure."""
+    if asked.trained and asked.demo is not None:
+        networks = train_comparison_systems(
+            asked.demo / "systems", asked.profile_name, asked.changes, asked.trained
+        )
+        asked = asked.with_networks(networks)
     made = [_made(each) for each in _evaluations(asked)]
     folders = folders_of(asked.profile.query_encoder)
     entries = read_ledger(asked.profile.root, folders)

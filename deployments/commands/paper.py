@@ -4,6 +4,7 @@ missing. What can be made is made first; a second run makes nothing.
   cirflow paper cvsi                      on the drawn world of `cirflow demo`, small models
   cirflow paper instructcir --profile production \\
       --set 'benchmarks=[{"name": "cirr", "folder": "DIR"}]'
+  cirflow paper cvsi --train              the same, and the comparison systems are trained first
   cirflow paper cvsi --ledger-only --root DIR
 
 OUT holds page.html, and for each table a CSV, a Parquet and a LaTeX file."""
@@ -25,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ledger-only", action="store_true", help="make nothing, show what the ledger holds"
     )
+    parser.add_argument(
+        "--train",
+        action="store_true",
+        help="train the comparison systems on drawn pictures first, each once",
+    )
     add_place(parser, "a parameter of the flow `paper` or a setting of the profile")
 
 
@@ -36,6 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.set.append(f"out={arguments.out}")
     if arguments.ledger_only:
         arguments.set.append("make=false")
+    if arguments.train:
+        arguments.set.append("train=true")
     parameters = checked_parameters(arguments)
     configure_prefect()
     from flows.paper import paper

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flows.forms import BenchmarkName, MethodName, Overrides, ProfileName
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_methods, require_out, require_root
+from flows.requests.train_systems import TRAINABLE, untrained
+from models.retrieval.methods import METHODS
 from storage.benchmarks.registry import FAMILIES
 from tasks.methods import runnable_methods
 from tasks.settings import Profile
@@ -15,9 +18,19 @@ from tasks.settings import Profile
 
 @dataclass(frozen=True)
 class WorldsRequest:
-    """Embedded worlds to score methods on."""
+    """Embedded worlds to score methods on.
+
+    Attributes:
+        profile: Engines and settings.
+        profile_name: The profile as it was given.
+        changes: The settings that it was given, its root among them.
+        trained: Systems that are trained on drawn pictures first.
+    """
 
     profile: Profile
+    profile_name: str
+    changes: dict[str, Any]
+    trained: tuple[str, ...]
     seeds: tuple[int, ...]
     methods: tuple[str, ...]
     benchmarks: tuple[str, ...]
@@ -39,6 +52,7 @@ def evaluate_world(
     fashion_queries: int = 100,
     out: str = "out/world",
     against: MethodName = "cvsi",
+    train: bool = False,
 ) -> WorldsRequest:
     """Draw one world per seed, score all methods on each and sum up over the seeds.
 
@@ -51,19 +65,26 @@ def evaluate_world(
         fashion_queries: FashionIQ-like queries per category.
         out: Folder for worlds, tables, reports and the summary.
         against: The summary says how far the others are behind this method, where it is scored.
+        train: Train the comparison systems among the methods (all, if none are chosen) on drawn
+            pictures first, each once; that takes about TIME.
     """
     folder = Path(out).resolve()
-    chosen = resolve_profile(profile, {"root": str(folder / "tables"), **(settings or {})})
+    changes = {"root": str(folder / "tables"), **(settings or {})}
+    chosen = resolve_profile(profile, changes)
     if not seeds:
         raise ValueError("give at least one seed: seeds=0")
     asked = methods or tuple(runnable_methods(chosen))
-    require_methods(chosen, asked, FAMILIES)
+    trained = untrained(chosen, methods or tuple(TRAINABLE)) if train else ()
+    require_methods(chosen, [name for name in asked if name not in trained], FAMILIES)
     require_out(folder)
     require_root(chosen)
     return WorldsRequest(
         chosen,
+        profile,
+        changes,
+        trained,
         tuple(seeds),
-        asked,
+        tuple(dict.fromkeys((*asked, *(name for name in trained if name in METHODS)))),
         benchmarks,
         subsets,
         circo_queries,

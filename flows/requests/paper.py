@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,7 @@ from flows.forms import (
 from flows.profiles import EMBEDDED, resolve_profile
 from flows.requests.checks import require_methods, require_out, require_root, require_texts
 from flows.requests.rerun_backbones import LINCIR, RerunRequest, evaluate_matrix
+from flows.requests.train_systems import TRAINABLE, untrained
 from models.retrieval.methods import METHODS, needs
 from models.retrieval.paper_tables import PAPER_TABLES
 from models.retrieval.published_results import TEST_TEXTS
@@ -32,6 +33,8 @@ from storage.benchmarks.registry import FAMILIES
 from tasks.methods import runnable_methods
 from tasks.query_texts import GENERATED
 from tasks.settings import Profile
+
+TRAIN_IT: Final = "; train=true trains one on drawn pictures"
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class PaperRequest:
         methods: Methods that are scored where they can run.
         target_captions: Largest number of captions of a target image in a sweep; 0: no sweep.
         out: Folder for the page and the tables.
+        trained: Systems that are trained on drawn pictures first.
     """
 
     paper: str
@@ -59,6 +63,29 @@ class PaperRequest:
     methods: tuple[str, ...]
     target_captions: int
     out: Path
+    trained: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> Values:
+        """The settings that it was given, its root among them."""
+        changes: Values = self.matrix["settings"]
+        return changes
+
+    @property
+    def profile_name(self) -> str:
+        """The profile as it was given."""
+        name: str = self.matrix["profile"]
+        return name
+
+    def with_networks(self, networks: Mapping[str, str]) -> PaperRequest:
+        """The same with trained networks; setting of the profile -> folder."""
+        changes = {**self.changes, **networks}
+        return replace(
+            self,
+            profile=resolve_profile(self.profile_name, changes),
+            matrix={**self.matrix, "settings": changes},
+            trained=(),
+        )
 
     def evaluations(self, benchmarks: Sequence[BenchmarkChoice]) -> tuple[RerunRequest, ...]:
         """One evaluation for each backbone, of this request's methods alone.
@@ -67,8 +94,25 @@ class PaperRequest:
             ValueError: says what is missing, and what to set.
         """
         asked = evaluate_matrix(benchmarks=list(benchmarks), **self.matrix)
-        made = [_only(each, self.methods) for each in asked]
+        made = [self._only(each) for each in asked]
         return tuple(again for each in made for again in (each, *self._with_generated_texts(each)))
+
+    def _only(self, asked: RerunRequest) -> RerunRequest:
+        """An evaluation of these methods; those that are left out keep their reasons."""
+        methods = tuple(m for m in asked.methods if m in self.methods)
+        families = {ref.load().family for ref in asked.refs}
+        trains = any(LINCIR in needs(METHODS[m], family) for m in methods for family in families)
+        reasons = {
+            name: why + (TRAIN_IT if self.demo and name in TRAINABLE else "")
+            for name, why in asked.left_out.items()
+            if name in self.methods
+        }
+        return replace(
+            asked,
+            methods=methods,
+            left_out=reasons,
+            mapping=asked.mapping if trains else None,
+        )
 
     def _with_generated_texts(self, asked: RerunRequest) -> list[RerunRequest]:
         """The table of annotated and generated test texts: the second half of its numbers."""
@@ -102,6 +146,7 @@ def paper(
     target_captions: Annotated[int, Field(ge=0, le=100)] = 15,
     demo: str = "out/demo",
     seed: int = 0,
+    train: bool = False,
     profile: ProfileName = "tiny",
     settings: Overrides = None,
     out: str = "",
@@ -124,6 +169,8 @@ def paper(
             that figure out.
         demo: Folder of `cirflow demo`; its world is drawn where it is missing.
         seed: Seed of the drawn world.
+        train: Train the comparison systems on drawn pictures first, each once, where the drawn
+            world is scored; that takes about TIME.
         out: Folder for the page and the tables; empty: out/paper/PAPER.
     """
     folder = Path(demo).resolve()
@@ -133,6 +180,11 @@ def paper(
     if draws and profile == "tiny":
         given = {"root": str(folder / "tables"), **given}
         chosen = resolve_profile(profile, given)
+    if train and not draws:
+        raise ValueError(
+            "train=true trains on drawn pictures, for the drawn world alone; on other benchmarks "
+            "run train-systems first, and name its profile: --profile out/systems/trained.toml"
+        )
     place = Path(out or f"out/paper/{paper}")
     matrix = {
         "backbones": backbones or [Backbone()],
@@ -155,6 +207,7 @@ def paper(
         wanted,
         target_captions,
         place,
+        untrained(chosen, wanted) if train else (),
     )
     if asked.benchmarks:
         asked.evaluations(asked.benchmarks)
@@ -163,16 +216,3 @@ def paper(
     require_out(place)
     require_root(chosen)
     return asked
-
-
-def _only(asked: RerunRequest, wanted: Sequence[str]) -> RerunRequest:
-    """An evaluation of some methods; those that are left out keep their reasons."""
-    methods = tuple(m for m in asked.methods if m in wanted)
-    families = {ref.load().family for ref in asked.refs}
-    trains = any(LINCIR in needs(METHODS[m], family) for m in methods for family in families)
-    return replace(
-        asked,
-        methods=methods,
-        left_out={name: why for name, why in asked.left_out.items() if name in wanted},
-        mapping=asked.mapping if trains else None,
-    )

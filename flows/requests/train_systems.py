@@ -16,8 +16,10 @@ from flows.requests.train_composed import train_composed
 from flows.requests.train_mapping import train_mapping
 from flows.requests.triplet_training import triplet_set_of
 from models.composed.registry import SYSTEMS
+from models.retrieval.methods import METHODS
 from models.spelling import unknown
 from models.textual_inversion.learner_settings import INVERSIONS
+from tasks.methods import why_not_ready
 from tasks.settings import Profile
 
 if TYPE_CHECKING:
@@ -124,6 +126,15 @@ def train_systems(
         if not each.start:
             prepared(asked, each, {})
     return asked
+
+
+def untrained(profile: Profile, methods: Sequence[str]) -> tuple[str, ...]:
+    """Those of the methods that can be trained and whose network the profile does not name."""
+    return tuple(
+        name
+        for name in methods
+        if name in TRAINABLE and (name not in METHODS or why_not_ready(name, profile))
+    )
 
 
 def in_order(systems: Sequence[str]) -> list[tuple[str, str]]:
