@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -32,16 +33,52 @@ if TYPE_CHECKING:
 MISSING = "missing_input"
 
 
-class OtiTokenStage(Stage):
-    """A pseudo token for each image by optimisation; it follows from the image's content."""
+class MadeTokenStage(Stage):
+    """Pseudo tokens that are made of image features."""
 
     table_name: ClassVar[str] = "pseudo_tokens"
-    producer: ClassVar[str] = "cirflow/pseudo_tokens/1"
 
     images: ImageFeatureStage
     """Features of the images."""
     encoder: EncoderSpec
     """Backbone whose text tower reads the tokens, in fp32."""
+
+    @abstractmethod
+    def tokens_of(self, image_ids: Sequence[str], features: FloatArray) -> FloatArray:
+        """Tokens (B, dt) of images with features (B, d), made now.
+
+        Args:
+            image_ids: Their content keys.
+            features: As the backbone encodes them.
+        """
+
+    def made(self, image_ids: Sequence[str], features: FloatArray) -> FloatArray:
+        """As `tokens_of`, where all stages that this one reads have their rows."""
+        return self.tokens_of(image_ids, features)
+
+    def planned(self) -> list[str]:
+        """Image ids."""
+        return self.images.planned()
+
+    def planned_keys(self) -> Keys:
+        """The ids; as derived keys where they follow from a listing."""
+        return self.images.planned_keys()
+
+    def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
+        """Make the members' tokens; an image without a feature is a row that says so."""
+        table = self.images.table()
+        known = usable_images(table, members)
+        usable = [key for key in members if key in known]
+        tokens = self.made(usable, table.vectors(usable))
+        tick(len(members))
+        return token_rows(self, members, dict(zip(usable, tokens, strict=True)), NO_FEATURE)
+
+
+class OtiTokenStage(MadeTokenStage):
+    """A pseudo token for each image by optimisation; it follows from the image's content."""
+
+    producer: ClassVar[str] = "cirflow/pseudo_tokens/1"
+
     oti: OtiSettings
     vectors: ConceptVectorStage
     """Vectors of the vocabulary's concepts."""
@@ -69,35 +106,21 @@ class OtiTokenStage(Stage):
             "dtype": "float32",
         }
 
-    def planned(self) -> list[str]:
-        """Image ids."""
-        return self.images.planned()
+    def made(self, image_ids: Sequence[str], features: FloatArray) -> FloatArray:
+        """With the stored vectors of concepts."""
+        return self._optimised(image_ids, features, self.vectors.table())
 
-    def planned_keys(self) -> Keys:
-        """The ids; as derived keys where they follow from a listing."""
-        return self.images.planned_keys()
-
-    def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
-        """Optimise the members' tokens; an image without a feature is a row that says so."""
-        table = self.images.table()
-        usable = [key for key in members if key in usable_images(table, members)]
-        tokens = self.tokens_of(usable, table.vectors(usable), self.vectors.table())
-        tick(len(members))
-        return token_rows(self, members, dict(zip(usable, tokens, strict=True)), NO_FEATURE)
-
-    def tokens_of(
-        self, image_ids: Sequence[str], features: FloatArray, concepts: Table | None = None
-    ) -> FloatArray:
-        """Tokens (B, dt) of images, made now.
-
-        Args:
-            image_ids: Their content keys, which all draws follow from.
-            features: (B, d).
-            concepts: Where vectors of concepts are stored; None encodes them.
+    def tokens_of(self, image_ids: Sequence[str], features: FloatArray) -> FloatArray:
+        """Tokens (B, dt); the concepts are encoded, and all draws follow from the image ids.
 
         Raises:
             ValueError: None of the vocabulary's concepts has a phrase.
         """
+        return self._optimised(image_ids, features, None)
+
+    def _optimised(
+        self, image_ids: Sequence[str], features: FloatArray, concepts: Table | None
+    ) -> FloatArray:
         from models.textual_inversion.nearest import concept_vectors, nearest_concepts
         from models.textual_inversion.oti import draws, optimised_tokens
 
@@ -148,15 +171,14 @@ class ImportedTokenStage(Stage):
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Copy the members' tokens; an image that the import lacks is a row that says so."""
         source = self._source()
-        held = [key for key in members if key in usable_images(source, members)]
+        known = usable_images(source, members)
+        held = [key for key in members if key in known]
         found = dict(zip(held, source.vectors(held), strict=True))
         tick(len(members))
         reason = f"image_features/{self.imported} holds no token of the image"
         return token_rows(self, members, found, reason)
 
-    def tokens_of(
-        self, image_ids: Sequence[str], features: FloatArray, concepts: Table | None = None
-    ) -> FloatArray:
+    def tokens_of(self, image_ids: Sequence[str], features: FloatArray) -> FloatArray:
         """Imported tokens (B, dt).
 
         Raises:

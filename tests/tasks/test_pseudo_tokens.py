@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import numpy as np
 import polars as pl
@@ -15,6 +16,7 @@ from storage.collections.collection import ingest
 from storage.locations.location import Location
 from tasks.planner import token_stage
 from tasks.settings import Profile
+from tasks.stages import pseudo_tokens
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.image_sets import ImageSet
 from tasks.stages.pseudo_tokens import ImportedTokenStage, OtiTokenStage
@@ -119,6 +121,18 @@ def test_an_image_without_a_feature_says_so(place: Path, tmp_path: Path) -> None
     assert rows["status"].to_pylist() == ["ok", "missing_input"]
     assert rows["reason"].to_pylist() == ["", "the image has no feature"]
     assert rows["vector"][1].as_py() is None
+
+
+def test_the_statuses_of_a_shard_are_read_once(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not once for each of its images."""
+    own = stage(place)
+    fill(own)
+    usable = Mock(wraps=pseudo_tokens.usable_images)
+    monkeypatch.setattr(pseudo_tokens, "usable_images", usable)
+    assert len(own.rows(own.planned(), ignore)) == IMAGES
+    usable.assert_called_once()
 
 
 def test_concepts_without_phrases_are_left_out(place: Path, tmp_path: Path) -> None:
