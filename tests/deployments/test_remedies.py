@@ -15,6 +15,7 @@ from deployments.commands.run import FLOWS
 from flows.form_fields import _groups
 from flows.profiles import production, setting_names, tiny
 from models.captioners.settings import CaptionerSettings
+from models.composed.registry import SYSTEMS
 from models.editors.settings import EditorSettings
 from models.engine_settings import engine_kinds
 from models.generators.settings import GeneratorSettings
@@ -104,7 +105,7 @@ def every_setting() -> set[str]:
             names |= {f"{group}.{field}" for group in groups for field in kind.model_fields}
     for family in ("{}", *FAMILIES):
         names |= {f"prompts.edit.{family}", f"instructcir.weights.{family}"}
-    return names | {"mapping.{}"}
+    return names | {"mapping.{}", *(f"composed.{name}" for name in SYSTEMS)}
 
 
 def every_parameter() -> set[str]:
