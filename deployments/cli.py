@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from deployments.errors import told
+from deployments.stopping import Stop, Stopped, stopped_by_signals
 from models.redaction import redact, redact_error
 from models.spelling import unknown
 
@@ -92,6 +94,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _guarded(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
     """Run a command; user errors become one message on standard error and status 2."""
+    with stopped_by_signals() as stop:
+        try:
+            return _run(run, arguments, stop)
+        except KeyboardInterrupt as asked:
+            return stop.say(signal.SIGTERM if isinstance(asked, Stopped) else signal.SIGINT)
+
+
+def _run(
+    run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace, stop: Stop
+) -> int:
     try:
         return run(arguments)
     except BrokenPipeError:
@@ -99,18 +111,14 @@ def _guarded(run: Callable[[argparse.Namespace], int], arguments: argparse.Names
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
+        if stop.asked:  # it came of stopping
+            return stop.say(signal.SIGTERM)
         if message := told(error):
             print(f"cirflow: {redact(message)}", file=sys.stderr)
             return 2
         if (cleared := redact_error(error)) is not error:
             raise cleared from None
         raise
-    except KeyboardInterrupt:
-        print(
-            "\ncirflow: stopped; finished shards are published, run the command again to resume",
-            file=sys.stderr,
-        )
-        return 130
 
 
 if __name__ == "__main__":

@@ -186,6 +186,7 @@ def temporary_server() -> Iterator[None]:
         server_command("127.0.0.1", port, "--until-input-ends"),
         env={**os.environ, **settings, **own},
         stdin=subprocess.PIPE,  # ends with this process, also when it is killed
+        start_new_session=True,  # Ctrl-C in a terminal would end it while the run still needs it
     )
     try:
         deadline = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()

@@ -74,7 +74,10 @@ def fit(
             enable_model_summary=False,
             default_root_dir=folder.path,
         )
-        trainer.fit(module, datamodule=data, ckpt_path=folder.file(CHECKPOINT), weights_only=True)
+        with _interruptible():
+            trainer.fit(
+                module, datamodule=data, ckpt_path=folder.file(CHECKPOINT), weights_only=True
+            )
     data.trainer = None  # or all that was trained would live as long as the data
     # The history comes with the state, also where its last step had been taken and nothing but
     # this line was left to do.
@@ -123,6 +126,17 @@ def _logger_arguments(name: str, folder: Path, start: str, experiment: str) -> d
         "comet": {"name": key, "offline_directory": place},
     }
     return by_name.get(name) or {"save_dir": place, "name": name, "version": start}
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C stays what it is: Lightning makes an exit with status 1 of it."""
+    try:
+        yield
+    except SystemExit as ended:
+        if isinstance(ended.__context__, KeyboardInterrupt):
+            raise ended.__context__ from None
+        raise
 
 
 @contextmanager

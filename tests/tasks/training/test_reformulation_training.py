@@ -599,3 +599,17 @@ def test_data_says_what_it_left_out(tmp_path: Path, triplets: TripletSet) -> Non
     everything = (*split.training, *split.validation)
     lost = [t for t in everything if {t.reference, t.target} & {bad, gone}]
     assert data.skipped == len(lost) > 0
+
+
+def test_an_interrupt_is_not_an_exit(tmp_path: Path, triplets: TripletSet) -> None:
+    """Lightning leaves with `SystemExit(1)`, which a command would take for an end of its own."""
+    from models.instructcir.network import build_network
+    from tasks.training.trainer import fit
+
+    def interrupt(step: int, total: int, loss: float) -> None:
+        raise KeyboardInterrupt
+
+    job = job_at(tmp_path, triplets)
+    network = build_network(job.encoder, job.network, job.training.seed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(job, run_settings(), job.load_data(run_settings(), network), network, interrupt)
