@@ -110,7 +110,7 @@ def features_identity(network: Fingerprint, **choices: str) -> Fingerprint:
 
 def _why_missing(folder: Path) -> str:
     if not folder.is_dir():
-        return f"there is no folder {folder}; {_GIVE}"
+        return f"the folder {folder} does not exist; {_GIVE}"
     if (folder / BACKBONE_FILE).is_file():
         return f"{folder} holds a backbone, not a network trained on it; {_GIVE}"
     return f"{folder} holds no {CONFIG_FILE}; {_GIVE}"

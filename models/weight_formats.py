@@ -99,7 +99,7 @@ def require_plain_files(
 def require_plain(
     where: str, stored: Formats, held: Mapping[str, torch.Tensor] | None = None
 ) -> None:
-    """Refuse stored tensors that are no plain floats where the model holds floats.
+    """Refuse stored tensors that are not plain floats where the model holds floats.
 
     A tensor that the model knows by the same name is judged by the model's own format: counters and
     positions may be integers. One under another name (loaders rename) is a weight if the model has

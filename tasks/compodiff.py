@@ -38,7 +38,7 @@ def denoiser_problem(settings: CompoDiffSettings, encoder: EncoderSpec) -> str:
     if not settings.checkpoint:
         return NO_DENOISER
     if not Location(settings.checkpoint).exists("config.json"):
-        return f"there is no denoiser at {settings.checkpoint} (compodiff.checkpoint)"
+        return f"{settings.checkpoint} holds no denoiser (compodiff.checkpoint); {NO_DENOISER}"
     try:
         _fitting(settings.checkpoint, encoder)
     except UnusableCheckpoint as error:

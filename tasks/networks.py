@@ -84,7 +84,7 @@ def network_problem(checkpoint: str, system: str = INSTRUCTCIR) -> str:
     if not checkpoint:
         return why_none(system)
     if not Location(checkpoint).exists("config.json"):
-        return f"there is no network at {checkpoint} ({setting_of(system)}); {why_none(system)}"
+        return f"{checkpoint} holds no network ({setting_of(system)}); {why_none(system)}"
     return ""
 
 

@@ -73,7 +73,7 @@ class RerankNetwork(ComposedNetwork):
         return self.filter.files()
 
     def frozen(self) -> Frozen:
-        """The filter's; its texts are read with dropout, anew in every step."""
+        """The filter's; its texts are read with dropout, again in every step."""
         return self.filter.frozen()
 
     def tokenised(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:

@@ -110,7 +110,7 @@ def resized_positions(table: torch.Tensor, side: int) -> torch.Tensor:
     """
     old = round((table.shape[1] - 1) ** 0.5)
     if old * old + 1 != table.shape[1]:
-        raise UnusableCheckpoint(f"{table.shape[1]} positions are no square and a class token")
+        raise UnusableCheckpoint(f"{table.shape[1]} positions are not a square and a class token")
     grid = table[:, 1:].float().reshape(1, old, old, -1).permute(0, 3, 1, 2)
     grid = functional.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)
     return torch.cat([table[:, :1].float(), grid.flatten(2).transpose(1, 2)], dim=1)

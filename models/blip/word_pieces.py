@@ -43,7 +43,7 @@ class WordPieces:
             where: The file, for messages.
 
         Raises:
-            UnusableCheckpoint: It is no vocabulary of BERT.
+            UnusableCheckpoint: It is not a vocabulary of BERT.
         """
         try:
             pieces = vocabulary.decode("utf-8").splitlines()

@@ -53,7 +53,7 @@ class CompoDiffTraining(Trainable):
         Args:
             denoiser: As built.
             settings: Units, noise, dropped conditions, average.
-            texts: The frozen text tower; it is no part of the state.
+            texts: The frozen text tower; it is not a part of the state.
         """
         super().__init__()
         self.denoiser = denoiser

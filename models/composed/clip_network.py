@@ -41,7 +41,7 @@ class ClipNetwork(ComposedNetwork):
         self.base = parts.base
 
     def train_towers(self, *, image: bool, text: bool) -> None:
-        """Choose the towers that are trained; positions that are no weights never are."""
+        """Choose the towers that are trained; fixed positions never are."""
         self.towers.image.requires_grad_(image)
         self.towers.text.requires_grad_(text)
         vision = self.parts.architecture.get("vision_cfg", {})

@@ -34,7 +34,7 @@ def check_weights(spec: EncoderSpec) -> None:
 
     Raises:
         EncoderNotFound: The file is missing or damaged, or does not fit.
-        UnusableCheckpoint: It holds weights that are no plain floats.
+        UnusableCheckpoint: It holds weights that are not plain floats.
     """
     weights, config = weights_file(spec), copy.deepcopy(architecture(spec))
     towers = (config["vision_cfg"], config["text_cfg"])
@@ -77,7 +77,7 @@ def require_sizes(spec: EncoderSpec, weights: Path, model: nn.Module) -> None:
 
     Raises:
         EncoderNotFound: The message names some.
-        UnusableCheckpoint: So does this, for weights that are no plain floats.
+        UnusableCheckpoint: So does this, for weights that are not plain floats.
     """
     if weights.suffix not in _FORMS:
         return

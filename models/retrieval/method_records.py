@@ -163,7 +163,7 @@ class Method:
         preprocess: How its own code makes pixels of pictures.
         ablates: The method that this one lacks a part of.
         blends: The two methods that this one is the late fusion of.
-        reranks: The method whose best images a network of this one's name orders anew.
+        reranks: The method whose best images a network of this one's name orders again.
         configured_by: Makes `make` from a profile's settings of LDRE, where the method has some.
     """
 

@@ -113,6 +113,6 @@ def _text(path: Path, what: str) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ConceptError(f"there is no {what} at {path}") from None
+        raise ConceptError(f"the {what} {path} does not exist") from None
     except (UnicodeDecodeError, IsADirectoryError) as error:
         raise ConceptError(f"{path} is not a text file in UTF-8: {error}") from error

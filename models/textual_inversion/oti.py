@@ -6,7 +6,7 @@ A random token v of an image with feature i = f_v(image) takes AdamW steps on
     L_cos    = 1 - cos(f_t(sentence with v), i)
     L_phrase = 1 - cos(f_t(phrase with v in place of its concept), f_t(phrase))
 
-with a sentence and a phrase drawn anew for each step; the phrase is about one of the image's
+with a new sentence and a new phrase for each step; the phrase is about one of the image's
 nearest concepts. The result is the moving average of v over the steps. AdamW is element-wise and
 the losses of a batch are summed, so that tokens do not influence each other, and everything random
 follows from (seed, image): the batch that an image falls into changes its token by rounding only.

@@ -62,7 +62,7 @@ def parameter_groups(
 
 class Trainable(nn.Module, ABC):
     """A network with its loss. `loss` draws random numbers from torch's own generator alone,
-    which is seeded anew for every step, so that a resumed run repeats an undisturbed one."""
+    which is seeded for every step, so that a resumed run repeats an undisturbed one."""
 
     @abstractmethod
     def loss(self, batch: Batch) -> torch.Tensor:

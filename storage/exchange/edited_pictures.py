@@ -111,7 +111,7 @@ def _picture(folder: Path, record: Record, where: str) -> EditedPicture:
         raise ExchangeError(f"{where}: image is {shorten(name)}, expected a path in {folder}")
     path = folder / inside
     if not path.is_file():
-        raise ExchangeError(f"{where}: there is no picture {path}")
+        raise ExchangeError(f"{where}: the picture {path} does not exist")
     if sha256_hex(path.read_bytes()) != picture_id:
         raise ExchangeError(f"{where}: {path} does not have the bytes that image_sha256 says")
     making = {key: value for key, value in record.items() if key not in _OWN and value is not None}

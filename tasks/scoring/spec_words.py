@@ -46,7 +46,7 @@ def sampled(spec: Spec) -> str:
 
 
 def second_stage(ranking: Spec, spec_of: Callable[[str], Spec | None]) -> str:
-    """`network 1a2b3c4d over the first 50`: what orders the best images anew; empty without."""
+    """`network 1a2b3c4d over the first 50`: what orders the best images again; empty without."""
     if "second_stage" not in ranking:
         return ""
     spec = spec_of(ranking["second_stage"])

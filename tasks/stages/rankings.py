@@ -105,7 +105,7 @@ class RankingStage(Stage):
         }
 
     def second_stage(self) -> tuple[NetworkFacts, int] | None:
-        """The network that orders the best images anew, and how many; None where none does."""
+        """The network that orders the best images again, and how many; None where none does."""
         return None
 
     def _label(self) -> dict[str, Any]:

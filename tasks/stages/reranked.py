@@ -40,7 +40,7 @@ class RerankedStage(RankingStage):
         return network_facts(self.scores.network.checkpoint), self.scores.count
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
-        """Order the members anew; a query whose candidates have no scores says so."""
+        """Order the members again; a query whose candidates have no scores says so."""
         first, count = self.scores.first, self.scores.count
         ids = load_query_set(self.root, self.benchmark).image_ids
         lists = self.scores.lists()

@@ -67,7 +67,7 @@ def test_each_system_has_its_own_choices(root: str) -> None:
                 "collection": "photos",
                 "settings": {"inversion.phrases": "/nowhere.json"},
             },
-            "no file of phrases at /nowhere.json",
+            "file of phrases /nowhere.json does not exist",
         ),
         (
             {

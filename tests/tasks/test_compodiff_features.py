@@ -143,6 +143,6 @@ def test_the_method_runs_where_a_denoiser_of_the_backbone_is_named(
     assert "compodiff" not in runnable_methods(bare)
     assert "compodiff.checkpoint=FOLDER" in why_not_ready("compodiff", bare)
     lost = profile_of(folder, **{"compodiff.checkpoint": str(folder / "nowhere")})
-    assert "there is no denoiser at" in why_not_ready("compodiff", lost)
+    assert "holds no denoiser" in why_not_ready("compodiff", lost)
     broken = profile_of(folder, **{"compodiff.checkpoint": str(folder / "world/circo")})
-    assert "there is no denoiser at" in why_not_ready("compodiff", broken)
+    assert "holds no denoiser" in why_not_ready("compodiff", broken)

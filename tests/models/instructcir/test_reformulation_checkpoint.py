@@ -197,7 +197,7 @@ def test_wrong_folders_are_named(tmp_path: Path) -> None:
             load_network(folder)
         assert str(folder) in str(caught.value)
 
-    fails("there is no folder", tmp_path / "nowhere")
+    fails("does not exist", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     fails(r"holds no config\.json", tmp_path / "empty")
     fails("holds a backbone", write_clip(tmp_path / "clip"))

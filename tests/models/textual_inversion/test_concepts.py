@@ -28,7 +28,7 @@ def test_a_vocabulary_is_a_name_a_line_or_open_images_classes(tmp_path: Path) ->
 
 
 def test_what_is_no_vocabulary_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConceptError, match="there is no vocabulary"):
+    with pytest.raises(ConceptError, match=r"vocabulary of concepts .* does not exist"):
         read_concepts(tmp_path / "none.txt")
     (tmp_path / "empty.txt").write_text("\n \n")
     with pytest.raises(ConceptError, match="holds no concept"):

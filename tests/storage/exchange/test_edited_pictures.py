@@ -61,7 +61,7 @@ def test_a_record_is_read_with_what_it_says_of_its_making(tmp_path: Path) -> Non
         ({"text_sha256": "0" * 64}, "text_sha256 is not that of the text"),
         ({"image": "../2.jpg"}, "expected a path in"),
         ({"image": "/etc/passwd"}, "expected a path in"),
-        ({"image": "4.jpg"}, "there is no picture"),
+        ({"image": "4.jpg"}, "does not exist"),
         ({"image_sha256": "0" * 64}, "does not have the bytes"),
         ({"image_sha256": REFERENCE}, "is the unedited reference"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from models.encoders.spec import EncoderSpec
+from tests.fakes.captured_graphs import capture_graphs
 from tests.fakes.small_clip import write_small_clip
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def test_states_that_need_too_much_memory_are_not_kept(
     assert "run.cache_mb allows 0" in line
 
 
-def test_random_crops_are_read_anew(
+def test_random_crops_are_read_again(
     tmp_path: Path, triplets: TripletSet, clip: EncoderSpec
 ) -> None:
     from tasks.training.run_settings import RunSettings
@@ -180,18 +180,11 @@ def test_compiled_training_is_the_same(
     starts: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Captured as graphs, which the `eager` backend runs as they stand, without a compiler."""
     import torch
 
     start = starts.get(name, "")
     plain = weights_of(trained(job_of(name, tmp_path, triplets, clip, start)))
-    captured: list[Any] = []
-
-    def backend(graph: Any, inputs: Any) -> Any:
-        captured.append(graph)
-        return graph.forward
-
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    captured = capture_graphs(monkeypatch)
     compiled = weights_of(trained(job_of(name, tmp_path, triplets, clip, start, compile=True)))
     assert captured
     for weight, tensor in plain.items():

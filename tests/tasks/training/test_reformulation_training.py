@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import shutil
@@ -24,6 +23,7 @@ from models.training.schedules import rate_factor
 from storage.locations.location import Location
 from tasks.training.folder import CHECKPOINT, History
 from tasks.training.triplet_sets import TripletSet
+from tests.fakes.captured_graphs import capture_graphs
 from tests.fakes.killed_trainings import assert_kills_change_nothing
 from tests.fakes.triplet_tables import small_job
 
@@ -411,18 +411,9 @@ def test_bfloat16_is_near_and_its_weights_are_fp32(
 def test_compiled_training_is_the_same(
     tmp_path: Path, triplets: TripletSet, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Captured as graphs, which the `eager` backend runs as they stand, without a compiler."""
-    import torch
-
     training = {"max_steps": 2, "keep": "last"}
     plain, weights = train(job_at(tmp_path / "plain", triplets, training=training))
-    captured: list[Any] = []
-
-    def backend(graph: Any, inputs: Any) -> Any:
-        captured.append(graph)
-        return graph.forward
-
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    captured = capture_graphs(monkeypatch)
     job = job_at(tmp_path / "compiled", triplets, training=training | {"compile": True})
     history, again = train(job)
     assert captured
