@@ -22,7 +22,7 @@ from storage.tables.table import IncompleteTable
 from tasks.artifact_keys import artifact_key
 from tasks.artifacts import publish_markdown, stages_markdown
 from tasks.choices import CaptionKind
-from tasks.planner import caption_stage
+from tasks.profile_stages import caption_stage
 from tasks.redacted import redacting
 from tasks.report.markdown import markdown_table, plain
 from tasks.settings import Profile

@@ -8,7 +8,7 @@ from flows.running import RunLog, run_stages
 from models.instructcir.modification_texts import PLACEHOLDERS
 from models.prompts.library import load_prompt
 from storage.tables.keys import sha256_hex
-from tasks.planner import text_stage
+from tasks.profile_stages import text_stage
 from tasks.query_sets import BenchmarkRef, found_texts, load_query_set
 from tasks.query_texts import GENERATED, OWN_TEXTS
 from tasks.scoring.making import engine_words

@@ -10,7 +10,7 @@ from flows.requests import train_compodiff as requests
 from flows.requests.prepared import prepared_by
 from flows.requests.train_compodiff import CompoDiffRequest
 from flows.running import RunLog, run_stages, train_once
-from tasks.planner import triplet_features
+from tasks.profile_stages import triplet_features
 from tasks.redacted import redacting
 from tasks.training.compodiff import CompoDiffJob, train_denoiser
 

@@ -12,7 +12,7 @@ from flows.requests import train_mapping as requests
 from flows.requests.prepared import prepared_by
 from flows.running import RunLog, run_stages, train_once
 from models.textual_inversion.settings import PRESETS, LinCirConfig, WordMasking
-from tasks.planner import (
+from tasks.profile_stages import (
     caption_feature_stage,
     caption_stage,
     image_stage,

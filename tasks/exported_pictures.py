@@ -13,7 +13,7 @@ from storage.exchange.records import Record, write_records
 from storage.exchange.sources import ExchangeError
 from storage.tables.schemas import OK
 from storage.tables.table import IncompleteTable, Table
-from tasks.planner import picture_stage
+from tasks.profile_stages import picture_stage
 from tasks.query_sets import BenchmarkRef, load_query_set
 from tasks.settings import Profile
 

@@ -58,7 +58,7 @@ def run_import(arguments: argparse.Namespace) -> int:
     from storage.locations.access import require_access
     from storage.locations.location import Location
     from tasks.imported_pictures import import_pictures
-    from tasks.planner import picture_stage
+    from tasks.profile_stages import picture_stage
 
     named = [arguments.benchmark, arguments.split, arguments.folder]
     if any(named) and not all(named):

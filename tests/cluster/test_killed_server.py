@@ -14,7 +14,7 @@ import pytest
 from storage.collections.collection import ingest
 from storage.locations.location import Location
 from storage.tables.table import Table
-from tasks.planner import caption_stage
+from tasks.profile_stages import caption_stage
 from tests.fakes.cluster import Cluster
 from tests.fakes.drawn import draw_folder, small_profile, small_settings
 from tests.fakes.workers import Workers

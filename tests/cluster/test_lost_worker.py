@@ -19,7 +19,7 @@ import pytest
 from storage.collections.collection import ingest
 from storage.locations.location import Location
 from storage.tables.table import Shard, Table
-from tasks.planner import caption_stage
+from tasks.profile_stages import caption_stage
 from tests.cluster.conftest import ROOT, SILENCE
 from tests.fakes.cluster import Cluster
 from tests.fakes.drawn import draw_folder, small_profile, small_settings

@@ -26,7 +26,7 @@ from typing import Any
 import pyarrow as pa
 
 from tasks.engines import load_captioner
-from tasks.planner import caption_stage
+from tasks.profile_stages import caption_stage
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
 from tasks.stages.stage import Stage, Tick

@@ -176,7 +176,7 @@ def test_where_tables_lie_and_where_engines_run_do_not_enter_what_they_make(
     tmp_path: Path,
 ) -> None:
     """Two machines with other folders, devices and batches share one table."""
-    from tasks.planner import caption_stage
+    from tasks.profile_stages import caption_stage
 
     here = resolve_profile("tiny", {"root": str(tmp_path / "a")})
     there = resolve_profile(

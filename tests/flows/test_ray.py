@@ -15,7 +15,7 @@ import pytest
 from storage.collections.collection import ingest
 from storage.locations.location import Location
 from storage.tables.table import Table, require_complete
-from tasks.planner import caption_stage
+from tasks.profile_stages import caption_stage
 from tests.fakes import ray_process
 from tests.fakes.drawn import draw_folder, small_profile, small_settings
 

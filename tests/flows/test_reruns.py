@@ -19,7 +19,7 @@ from storage.collections.collection import ingest
 from storage.locations.location import Location
 from storage.tables.table import IncompleteTable, Table
 from tasks.engines import load_captioner
-from tasks.planner import caption_stage
+from tasks.profile_stages import caption_stage
 from tasks.stages import captions as captions_module
 from tasks.stages.captions import CaptionStage
 from tasks.stages.stage import Tick

@@ -22,7 +22,7 @@ import pytest
 from storage.collections.collection import ingest
 from storage.locations.location import Entry, Location
 from storage.tables.table import Table, require_complete
-from tasks.planner import caption_stage
+from tasks.profile_stages import caption_stage
 from tasks.settings import Profile
 from tests.fakes.drawn import draw_folder, small_profile
 from tests.fakes.workers import Workers

@@ -11,7 +11,7 @@ import pytest
 from flows.profiles import resolve_profile
 from models.protocols import EngineUnavailable, TextReply, TextRequest
 from models.textual_inversion.phrases import concept_of, phrases_in
-from tasks.planner import word_stages
+from tasks.profile_stages import word_stages
 from tasks.stages import concepts as stage_file
 from tasks.stages.concepts import ConceptPhraseStage, known_phrases, usable_concepts
 

@@ -14,7 +14,8 @@ from PIL import Image
 from flows.profiles import resolve_profile
 from storage.collections.collection import ingest
 from storage.locations.location import Location
-from tasks.planner import caption_stage, gallery_stages, plan_evaluation
+from tasks.planner import gallery_stages, plan_evaluation
+from tasks.profile_stages import caption_stage
 from tasks.query_sets import BenchmarkRef, image_folder, load_query_set
 from tasks.scoring.scores import score_ranking
 from tasks.settings import Profile

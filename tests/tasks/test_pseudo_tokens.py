@@ -14,7 +14,7 @@ import pytest
 from flows.profiles import resolve_profile
 from storage.collections.collection import ingest
 from storage.locations.location import Location
-from tasks.planner import token_stage
+from tasks.profile_stages import token_stage
 from tasks.settings import Profile
 from tasks.stages import pseudo_tokens
 from tasks.stages.image_features import ImageFeatureStage

@@ -13,7 +13,8 @@ import pytest
 from models.triplets import triplet_id
 from storage.collections.collection import ingest
 from storage.locations.location import Location
-from tasks.planner import plan_evaluation, text_stage
+from tasks.planner import plan_evaluation
+from tasks.profile_stages import text_stage
 from tasks.query_sets import (
     BenchmarkRef,
     found_texts,

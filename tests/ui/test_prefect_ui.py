@@ -17,7 +17,7 @@ from playwright.sync_api import Page
 
 from flows.profiles import resolve_profile
 from models.retrieval.methods import METHODS
-from tasks.planner import caption_stage
+from tasks.profile_stages import caption_stage
 from tasks.scoring.ledger import read_ledger
 from tests.fakes.drawn import draw_folder
 from tests.fakes.live_stack import LiveStack
