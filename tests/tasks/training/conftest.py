@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from models.encoders.spec import EncoderSpec
     from tasks.training.reformulation_job import ReformulationJob
     from tasks.training.triplet_sets import TripletSet
 
@@ -29,6 +30,17 @@ def triplets(tmp_path_factory: pytest.TempPathFactory) -> TripletSet:
     from tests.fakes.triplet_tables import write_triplets  # slow to import, and most do without
 
     return write_triplets(str(tmp_path_factory.mktemp("triplets")))
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> EncoderSpec:
+    """A small CLIP of two layers on the CPU; tests only read it."""
+    from models.encoders.spec import EncoderSpec
+    from tests.fakes.small_clip import write_small_clip
+
+    folder = tmp_path_factory.mktemp("clip")
+    merges = ["r e", "re d</w>", "b l", "a d"]
+    return EncoderSpec(name=str(write_small_clip(folder, {"layers": 2}, merges)), device="cpu")
 
 
 @pytest.fixture(scope="session")

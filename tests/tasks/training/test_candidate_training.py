@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from models.encoders.spec import EncoderSpec
 from tests.fakes.killed_trainings import assert_kills_change_nothing
-from tests.fakes.small_clip import write_small_clip
 
 if TYPE_CHECKING:
+    from models.encoders.spec import EncoderSpec
     from tasks.training.composed import ComposedJob
     from tasks.training.triplet_sets import TripletSet
 
@@ -36,13 +35,6 @@ STAGES = [("blip4cir-bi-sum", "blip4cir-bi"), ("candidate-filter", "candidate-re
 
 class Interrupted(Exception):
     """Stands in for a stop."""
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> EncoderSpec:
-    folder = tmp_path_factory.mktemp("clip")
-    merges = ["r e", "re d</w>", "b l", "a d"]
-    return EncoderSpec(name=str(write_small_clip(folder, {"layers": 2}, merges)), device="cpu")
 
 
 def job_of(

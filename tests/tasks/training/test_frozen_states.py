@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from models.encoders.spec import EncoderSpec
 from tests.fakes.captured_graphs import capture_graphs
-from tests.fakes.small_clip import write_small_clip
 
 if TYPE_CHECKING:
     import torch
 
+    from models.encoders.spec import EncoderSpec
     from tasks.training.composed import ComposedJob
     from tasks.training.triplet_sets import TripletSet
 
@@ -58,13 +57,6 @@ STATES: dict[str, tuple[int, set[str]]] = {
     "blip4cir-bi": (2, IMAGES | TEXTS),
 }
 """System -> axes of an image's states in a batch, and the parts that are states."""
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> EncoderSpec:
-    folder = tmp_path_factory.mktemp("clip")
-    merges = ["r e", "re d</w>", "b l", "a d"]
-    return EncoderSpec(name=str(write_small_clip(folder, {"layers": 2}, merges)), device="cpu")
 
 
 @pytest.fixture(scope="module")
