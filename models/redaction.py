@@ -11,8 +11,8 @@ import base64
 import configparser
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -41,9 +41,23 @@ def remember(*values: str) -> None:
 
 def redact(text: str) -> str:
     """The text without secrets, however they are encoded in it."""
+    return redactor()(text)
+
+
+def redactor() -> Callable[[str], str]:
+    """`redact` for many texts, with the secrets that are known now.
+
+    Collecting them reads the whole environment, which takes longer than most texts do. A text that
+    was seen before is not searched again.
+    """
     pattern = _pattern(frozenset(_known()))
-    found = pattern.sub(HIDDEN, text) if pattern else text
-    return _USER_IN_ADDRESS.sub(HIDDEN, found) if "@" in found or "%40" in found else found
+
+    @cache
+    def cleared(text: str) -> str:
+        found = pattern.sub(HIDDEN, text) if pattern else text
+        return _USER_IN_ADDRESS.sub(HIDDEN, found) if "@" in found or "%40" in found else found
+
+    return cleared
 
 
 def redact_bytes(content: bytes) -> bytes:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from prefect.settings import get_current_settings
 from pydantic import BaseModel, SecretStr
 
-from models.redaction import redact, redact_error, remember
+from models.redaction import redact, redact_error, redactor, remember
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -64,21 +64,22 @@ def _secrets(settings: BaseModel) -> list[str]:
 
 def without_secrets(rows: pa.Table, key: str) -> pa.Table:
     """Rows whose texts hold no secrets; their key column stays as it is."""
+    clear = redactor()
     for place, field in enumerate(rows.schema):
         text = field.type.value_type if pa.types.is_list(field.type) else field.type
         if field.name == key or not (pa.types.is_string(text) or pa.types.is_large_string(text)):
             continue
         values = rows.column(place).to_pylist()
-        cleared = [_cell(value) for value in values]
+        cleared = [_cell(value, clear) for value in values]
         if cleared != values:
             rows = rows.set_column(place, field, pa.array(cleared, field.type))
     return rows
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: Any, clear: Callable[[str], str]) -> Any:
     if isinstance(value, str):
-        return redact(value)
-    return [_cell(each) for each in value] if isinstance(value, list) else value
+        return clear(value)
+    return [_cell(each, clear) for each in value] if isinstance(value, list) else value
 
 
 def redact_logs() -> None:

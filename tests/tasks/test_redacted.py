@@ -95,3 +95,17 @@ def test_rows_are_cleared_except_their_key() -> None:
     assert found.slice(0, 2).equals(table(clean))
     last = (KEY, ["fine", f"no {HIDDEN}"], 3, f"401: {HIDDEN}")
     assert tuple(found.to_pylist()[2].values()) == last
+
+
+def test_secrets_are_collected_once_for_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stand in the environment, which a ranking's thousands of names need not ask each."""
+    from models import redaction
+    from tasks.redacted import without_secrets
+
+    collected = []
+    known = redaction._known
+    monkeypatch.setattr(redaction, "_known", lambda: collected.append(1) or known())
+    rows = pa.table({"query_id": ["a", "b"], "names": [["x", "y"], [f"at {KEY}", "x"]]})
+    found = without_secrets(rows, "query_id")
+    assert found.column("names").to_pylist() == [["x", "y"], [f"at {HIDDEN}", "x"]]
+    assert len(collected) == 1
