@@ -203,8 +203,16 @@ def require_finite(model: str, loaded: nn.Module) -> None:
     Raises:
         UnusableCheckpoint: The message names some.
     """
-    values = loaded.state_dict().items()
-    broken = [name for name, found in values if not bool(torch.isfinite(_wide(found)).all())]
+    require_finite_values(model, loaded.state_dict())
+
+
+def require_finite_values(model: str, values: Mapping[str, torch.Tensor]) -> None:
+    """As `require_finite`, of named tensors.
+
+    Raises:
+        UnusableCheckpoint: The message names some.
+    """
+    broken = [n for n, found in values.items() if not bool(torch.isfinite(_wide(found)).all())]
     if broken:
         raise UnusableCheckpoint(
             f"{model!r} holds weights that are not finite numbers ({some_of(broken)}); take the "

@@ -22,9 +22,9 @@ from models.blip.word_pieces import VOCABULARY_FILE, WordPieces
 from models.checkpoints import UnusableCheckpoint
 from models.composed.bi_network import BiNetwork
 from models.composed.bi_settings import BiCombinerSettings
-from models.composed.clip4cir_network import from_published, new_combiner
+from models.composed.clip4cir_network import from_published, new_combiner, published_name
 from models.encoders.preprocess import ImagePreprocess
-from models.published_state import fill, log_taken, only_file, read_state
+from models.published_state import fill, log_taken, only_file, read_state, sizes_of
 
 NEEDED: Final = (
     "put model_base.pth, tuned_blip*.pt and combiner*.pt of one training and vocab.txt into one "
@@ -136,7 +136,7 @@ def published_bi(
     widths = _widths(state, combiner)
     known = {} if "splitting" in settings.model_fields_set else {"splitting": "letters"}
     network = BiOnBlip(towers, vision, words, settings.changed(**widths, **known))
-    fill(network.combiner, from_published(state), combiner)
+    fill(network.combiner, from_published(state), combiner, published_name)
     log_taken(base, image_side, whole.keys() - image_side.keys())
     log_taken(combiner, state, ())
     return network
@@ -144,10 +144,5 @@ def published_bi(
 
 def _widths(state: Mapping[str, torch.Tensor], where: Path) -> dict[str, int]:
     """Widths of a combiner by its shapes."""
-    try:
-        hidden, double = state["combiner_layer.weight"].shape
-    except (KeyError, ValueError) as error:
-        raise UnusableCheckpoint(
-            f"{where}: combiner_layer.weight is missing or no matrix"
-        ) from error
-    return {"projection": double // 2, "hidden": hidden}
+    hidden, double = sizes_of(state, "combiner_layer.weight", 2, where)
+    return {"projection": max(1, double // 2), "hidden": hidden}

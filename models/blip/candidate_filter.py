@@ -21,9 +21,10 @@ from models.blip.towers import BlipTowers
 from models.blip.word_pieces import WordPieces
 from models.checkpoints import UnusableCheckpoint
 from models.encoders.preprocess import ImagePreprocess
-from models.published_state import read_state
+from models.published_state import State, read_state
 from models.training.contrastive import nce
 from models.training.trainable import ParameterGroup, parameter_groups
+from models.weight_formats import formats_of, require_plain
 
 if TYPE_CHECKING:
     from models.blip.settings import EarlyFusionSettings
@@ -98,11 +99,23 @@ def published_filter(
     network = FilterNetwork.of_state(
         state, WordPieces.beside(path), path, settings, head_width=head_width
     )
-    if state.get("temp", torch.empty(0)).numel() != 1:
-        raise UnusableCheckpoint(f"{path} has no learned temperature `temp`; is it of stage one?")
-    network.log_scale.data.fill_(-math.log(float(state["temp"])))
+    network.log_scale.data.fill_(-math.log(_temperature(state, path)))
     network.preprocess = _padded(network.preprocess)
     return network
+
+
+def _temperature(state: State, path: Path) -> float:
+    found = state.get("temp")
+    if found is None:
+        raise UnusableCheckpoint(f"{path} has no learned temperature `temp`; is it of stage one?")
+    require_plain(str(path), formats_of({"temp": found}))
+    value = float(found.detach()) if found.numel() == 1 else math.nan
+    if not 0 < value < math.inf:
+        raise UnusableCheckpoint(
+            f"{path}: the temperature `temp` is {value} of shape {tuple(found.shape)}, and has to "
+            "be one number above 0; take the published file again"
+        )
+    return value
 
 
 def _padded(preprocess: ImagePreprocess) -> ImagePreprocess:

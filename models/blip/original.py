@@ -6,7 +6,8 @@ Shape legend: N tokens of a picture (class token and patches), W their width.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -16,34 +17,34 @@ from torch.nn import functional
 from models.blip.shape import HEAD_WIDTH, VisionShape, shapes_of
 from models.blip.towers import BlipTowers, BlipVision, new_towers
 from models.checkpoints import UnusableCheckpoint
-from models.published_state import State, fill, log_taken
+from models.published_state import State, fill, log_taken, side_of
 
 _RENAMED: Final = (
-    (re.compile(r"^visual_encoder\.cls_token$"), "vision_model.embeddings.class_embedding"),
-    (re.compile(r"^visual_encoder\.pos_embed$"), "vision_model.embeddings.position_embedding"),
-    (
-        re.compile(r"^visual_encoder\.patch_embed\.proj\."),
-        "vision_model.embeddings.patch_embedding.",
-    ),
-    (re.compile(r"^visual_encoder\.norm\."), "vision_model.post_layernorm."),
-    (
-        re.compile(r"^visual_encoder\.blocks\.(\d+)\.norm([12])\."),
-        r"vision_model.encoder.layers.\1.layer_norm\2.",
-    ),
-    (
-        re.compile(r"^visual_encoder\.blocks\.(\d+)\.attn\.qkv\."),
-        r"vision_model.encoder.layers.\1.self_attn.qkv.",
-    ),
-    (
-        re.compile(r"^visual_encoder\.blocks\.(\d+)\.attn\.proj\."),
-        r"vision_model.encoder.layers.\1.self_attn.projection.",
-    ),
-    (
-        re.compile(r"^visual_encoder\.blocks\.(\d+)\.mlp\."),
-        r"vision_model.encoder.layers.\1.mlp.",
-    ),
+    ("visual_encoder.cls_token", "vision_model.embeddings.class_embedding"),
+    ("visual_encoder.pos_embed", "vision_model.embeddings.position_embedding"),
+    ("visual_encoder.patch_embed.proj.", "vision_model.embeddings.patch_embedding."),
+    ("visual_encoder.norm.", "vision_model.post_layernorm."),
+    ("visual_encoder.blocks.#.norm1.", "vision_model.encoder.layers.#.layer_norm1."),
+    ("visual_encoder.blocks.#.norm2.", "vision_model.encoder.layers.#.layer_norm2."),
+    ("visual_encoder.blocks.#.attn.qkv.", "vision_model.encoder.layers.#.self_attn.qkv."),
+    ("visual_encoder.blocks.#.attn.proj.", "vision_model.encoder.layers.#.self_attn.projection."),
+    ("visual_encoder.blocks.#.mlp.", "vision_model.encoder.layers.#.mlp."),
 )
-"""Names of the image tower; all others are the same."""
+"""Beginnings of names of the image tower, # a number, here and there; all others are the same."""
+
+
+def _patterns(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[re.Pattern[str], str], ...]:
+    return tuple(
+        (
+            re.compile("^" + re.escape(old).replace(r"\#", r"(\d+)")),
+            new.replace("#", r"\1"),
+        )
+        for old, new in pairs
+    )
+
+
+_HERE: Final = _patterns(_RENAMED)
+_THERE: Final = _patterns((new, old) for old, new in _RENAMED)
 
 _UNUSED: Final = re.compile(
     r"(visual_encoder|text_encoder|vision_proj|text_proj)_m\..+"  # copies for momentum
@@ -59,8 +60,11 @@ def from_original(state: Mapping[str, torch.Tensor]) -> State:
     What retrieval never reads is dropped: copies for momentum, queues, the temperature and the
     head for matching. Every other name is kept, so that a strict reader meets it.
     """
-    kept = {name: each for name, each in state.items() if not _UNUSED.fullmatch(name)}
-    return {_renamed(name): each for name, each in kept.items()}
+    return {_renamed(name, _HERE): each for name, each in _used(state).items()}
+
+
+def _used(state: Mapping[str, torch.Tensor]) -> State:
+    return {name: each for name, each in state.items() if not _UNUSED.fullmatch(name)}
 
 
 def load_towers(
@@ -84,19 +88,20 @@ def load_towers(
     Raises:
         UnusableCheckpoint: A tensor is missing, unknown or of another shape.
     """
-    renamed = from_original(state)
-    vision, text = shapes_of(renamed, str(where), head_width)
+    used = _used(state)
+    vision, text = shapes_of(used, where, head_width)
     if image_size is not None and image_size != vision.image_size:
         if image_size % vision.patch:
             raise UnusableCheckpoint(
                 f"image_size is {image_size}; give a multiple of {vision.patch}, a patch's side"
             )
-        place = "vision_model.embeddings.position_embedding"
-        renamed[place] = resized_positions(renamed[place], image_size // vision.patch)
-        vision, text = shapes_of(renamed, str(where), head_width)
+        place = "visual_encoder.pos_embed"
+        used[place] = resized_positions(used[place], image_size // vision.patch)
+        vision = replace(vision, image_size=image_size)
+    renamed = from_original(used)
     with torch.device("meta"):
         towers = new_towers(BlipVision(vision.config), text)
-    fill(towers, renamed, where)
+    fill(towers, renamed, where, lambda name: _renamed(name, _THERE))
     towers.renew_buffers()
     log_taken(where, renamed, filter(_UNUSED.fullmatch, state))
     return towers.eval().requires_grad_(False), vision
@@ -108,16 +113,14 @@ def resized_positions(table: torch.Tensor, side: int) -> torch.Tensor:
     Raises:
         UnusableCheckpoint: The table belongs to no square of patches.
     """
-    old = round((table.shape[1] - 1) ** 0.5)
-    if old * old + 1 != table.shape[1]:
-        raise UnusableCheckpoint(f"{table.shape[1]} positions are not a square and a class token")
+    old = side_of(table.shape[1], "the table of positions", "pictures of another size")
     grid = table[:, 1:].float().reshape(1, old, old, -1).permute(0, 3, 1, 2)
     grid = functional.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)
     return torch.cat([table[:, :1].float(), grid.flatten(2).transpose(1, 2)], dim=1)
 
 
-def _renamed(name: str) -> str:
-    for pattern, replacement in _RENAMED:
+def _renamed(name: str, patterns: Iterable[tuple[re.Pattern[str], str]]) -> str:
+    for pattern, replacement in patterns:
         changed, count = pattern.subn(replacement, name)
         if count:
             return changed

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from transformers import BlipTextConfig, BlipVisionConfig
 
-from models.checkpoints import UnusableCheckpoint
+from models.published_state import in_heads, side_of, sizes_of
 
 if TYPE_CHECKING:
     from models.protocols import Json
@@ -107,45 +108,43 @@ class TextShape:
 
 
 def shapes_of(
-    state: Mapping[str, torch.Tensor], where: str, head_width: int = HEAD_WIDTH
+    state: Mapping[str, torch.Tensor], where: str | Path, head_width: int = HEAD_WIDTH
 ) -> tuple[VisionShape, TextShape]:
-    """Sizes read off weights under transformers' names.
+    """Sizes read off weights under the names of BLIP's own code.
 
     Args:
-        state: `vision_model.*`, `text_encoder.*`, `vision_proj.*` and `text_proj.*`.
+        state: `visual_encoder.*`, `text_encoder.*`, `vision_proj.*` and `text_proj.*`.
         where: The file, for messages.
         head_width: Width of a head, which no shape tells.
 
     Raises:
-        UnusableCheckpoint: They are another model's.
+        UnusableCheckpoint: They are another model's; the message names the weight.
     """
-    try:
-        patches = state["vision_model.embeddings.patch_embedding.weight"]
-        positions = state["vision_model.embeddings.position_embedding"]
-        words = state["text_encoder.embeddings.word_embeddings.weight"]
-        side = round((positions.shape[1] - 1) ** 0.5)
-        vision = VisionShape(
-            width=patches.shape[0],
-            layers=_layers(state, "vision_model.encoder.layers."),
-            heads=patches.shape[0] // head_width,
-            image_size=side * patches.shape[-1],
-            patch=patches.shape[-1],
-        )
-        layer = "text_encoder.encoder.layer.0."
-        text = TextShape(
-            width=words.shape[1],
-            layers=_layers(state, "text_encoder.encoder.layer."),
-            heads=words.shape[1] // head_width,
-            hidden=state[f"{layer}intermediate.dense.weight"].shape[0],
-            vocabulary=words.shape[0],
-            positions=state["text_encoder.embeddings.position_embeddings.weight"].shape[0],
-            memory=state[f"{layer}crossattention.self.key.weight"].shape[1],
-            dim=state["text_proj.weight"].shape[0],
-        )
-    except (KeyError, IndexError) as error:
-        raise UnusableCheckpoint(
-            f"{where} holds no BLIP with two towers: {error} is missing or of another shape"
-        ) from error
+
+    def sizes(name: str, axes: int) -> tuple[int, ...]:
+        return sizes_of(state, name, axes, where)
+
+    patches, places = "visual_encoder.patch_embed.proj.weight", "visual_encoder.pos_embed"
+    words, layer = "text_encoder.embeddings.word_embeddings.weight", "text_encoder.encoder.layer."
+    width, _, _, patch = sizes(patches, 4)
+    vocabulary, text_width = sizes(words, 2)
+    vision = VisionShape(
+        width=width,
+        layers=_layers(state, "visual_encoder.blocks."),
+        heads=in_heads(width, head_width, patches, where),
+        image_size=side_of(sizes(places, 3)[1], places, where) * patch,
+        patch=patch,
+    )
+    text = TextShape(
+        width=text_width,
+        layers=_layers(state, layer),
+        heads=in_heads(text_width, head_width, words, where),
+        hidden=sizes(f"{layer}0.intermediate.dense.weight", 2)[0],
+        vocabulary=vocabulary,
+        positions=sizes("text_encoder.embeddings.position_embeddings.weight", 2)[0],
+        memory=sizes(f"{layer}0.crossattention.self.key.weight", 2)[1],
+        dim=sizes("text_proj.weight", 2)[0],
+    )
     return vision, text
 
 

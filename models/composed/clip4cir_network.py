@@ -129,7 +129,7 @@ def published_combiner(path: Path, settings: CombinerSettings) -> CombinerNetwor
     towers = read_state(clip, "CLIP")
     network = CombinerNetwork(*published_towers(towers, clip), settings)
     state = read_state(combiner, "Combiner")
-    fill(network.combiner, from_published(state), combiner)
+    fill(network.combiner, from_published(state), combiner, published_name)
     log_taken(clip, towers, ())
     log_taken(combiner, state, ())
     return network.eval()
@@ -137,11 +137,17 @@ def published_combiner(path: Path, settings: CombinerSettings) -> CombinerNetwor
 
 def from_published(state: State) -> State:
     """A combiner's tensors under the names of `MlpCombiner`; names unknown here stay."""
-    layers = {name: name.rpartition(".") for name in state}
-    return {
-        f"{PUBLISHED_NAMES.get(layer, layer)}{dot}{kind}": state[name]
-        for name, (layer, dot, kind) in layers.items()
-    }
+    return {_in_other_words(name, PUBLISHED_NAMES): each for name, each in state.items()}
+
+
+def published_name(name: str) -> str:
+    """The published name of a tensor of `MlpCombiner`."""
+    return _in_other_words(name, {here: there for there, here in PUBLISHED_NAMES.items()})
+
+
+def _in_other_words(name: str, layers: Mapping[str, str]) -> str:
+    layer, dot, kind = name.rpartition(".")
+    return f"{layers.get(layer, layer)}{dot}{kind}"
 
 
 def new_combiner(dim: int, settings: CombinerSettings) -> MlpCombiner:

@@ -17,7 +17,7 @@ from models.checkpoints import UnusableCheckpoint, file_sha256
 from models.composed.clip_towers import ClipTowers
 from models.encoders.preprocess import ImagePreprocess
 from models.instructcir.parts import NetworkParts, bare_backbone, make_tokens
-from models.published_state import State, fill
+from models.published_state import State, fill, in_heads, side_of, sizes_of
 
 _HEAD_WIDTH: Final = 64
 _PAD_RATIO: Final = 1.25
@@ -49,10 +49,15 @@ def published_towers(
     with torch.device("meta"):
         model = bare_backbone(architecture)
     fill(model, state, file)
-    size = architecture["vision_cfg"]["image_size"]
+    size, tokens = architecture["vision_cfg"]["image_size"], make_tokens(architecture, None)
+    if (words := architecture["text_cfg"]["vocab_size"]) <= tokens.end:
+        raise UnusableCheckpoint(
+            f"{file}: token_embedding.weight has {words} rows, and CLIP's tokenizer knows "
+            f"{tokens.end + 1} words; take the published file again"
+        )
     parts = NetworkParts(
         architecture,
-        make_tokens(architecture, None),
+        tokens,
         ImagePreprocess("targetpad", _PAD_RATIO, PreprocessCfg(size=(size, size))),
         {
             "model": model_name(architecture),
@@ -71,22 +76,18 @@ def clip_architecture(state: Mapping[str, torch.Tensor], file: Path) -> dict[str
     Raises:
         UnusableCheckpoint: A tensor that tells a size is missing.
     """
-    try:
-        context, text_width = state["positional_embedding"].shape
-        text = {
-            "context_length": context,
-            "vocab_size": len(state["token_embedding.weight"]),
-            "width": text_width,
-            "heads": text_width // _HEAD_WIDTH,
-            "layers": _count(state, "transformer.resblocks."),
-        }
-        residual = any(name.startswith("visual.layer1.") for name in state)
-        vision = _residual_network(state) if residual else _vision_transformer(state)
-        dim = state["text_projection"].shape[1]
-    except (KeyError, ValueError, IndexError) as error:
-        raise UnusableCheckpoint(
-            f"{file} holds no CLIP under OpenAI's names: {error} is missing or misshapen"
-        ) from error
+    text_positions, words = "positional_embedding", "token_embedding.weight"
+    context, text_width = sizes_of(state, text_positions, 2, file)
+    text = {
+        "context_length": context,
+        "vocab_size": sizes_of(state, words, 2, file)[0],
+        "width": text_width,
+        "heads": in_heads(text_width, _HEAD_WIDTH, text_positions, file),
+        "layers": _count(state, "transformer.resblocks.", file),
+    }
+    residual = any(name.startswith("visual.layer1.") for name in state)
+    vision = _residual_network(state, file) if residual else _vision_transformer(state, file)
+    dim = sizes_of(state, "text_projection", 2, file)[1]
     return {"embed_dim": dim, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}
 
 
@@ -112,31 +113,38 @@ def split(state: State, prefix: str) -> tuple[State, State]:
     return below, {n: each for n, each in state.items() if not n.startswith(prefix)}
 
 
-def _vision_transformer(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    width, _, patch, _ = state["visual.conv1.weight"].shape
-    side = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
+def _vision_transformer(state: Mapping[str, torch.Tensor], file: Path) -> dict[str, Any]:
+    patches, places = "visual.conv1.weight", "visual.positional_embedding"
+    width, _, patch, _ = sizes_of(state, patches, 4, file)
+    in_heads(width, _HEAD_WIDTH, patches, file)
+    side = side_of(sizes_of(state, places, 2, file)[0], places, file)
     return {
         "image_size": side * patch,
-        "layers": _count(state, "visual.transformer.resblocks."),
+        "layers": _count(state, "visual.transformer.resblocks.", file),
         "width": width,
         "patch_size": patch,
         "head_width": _HEAD_WIDTH,
     }
 
 
-def _residual_network(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    side = round((len(state["visual.attnpool.positional_embedding"]) - 1) ** 0.5)
+def _residual_network(state: Mapping[str, torch.Tensor], file: Path) -> dict[str, Any]:
+    places = "visual.attnpool.positional_embedding"
+    side = side_of(sizes_of(state, places, 2, file)[0], places, file)
+    layers = (1, 2, 3, 4)
     return {
         "image_size": side * 32,
-        "layers": [_count(state, f"visual.layer{number}.") for number in (1, 2, 3, 4)],
-        "width": len(state["visual.layer1.0.conv1.weight"]),
+        "layers": [_count(state, f"visual.layer{number}.", file) for number in layers],
+        "width": sizes_of(state, "visual.layer1.0.conv1.weight", 4, file)[0],
         "patch_size": None,
     }
 
 
-def _count(state: Mapping[str, torch.Tensor], prefix: str) -> int:
+def _count(state: Mapping[str, torch.Tensor], prefix: str, file: Path) -> int:
     """How many numbered modules lie below a prefix."""
     numbers = {n.removeprefix(prefix).split(".")[0] for n in state if n.startswith(prefix)}
     if not numbers:
-        raise KeyError(f"{prefix}*")
+        raise UnusableCheckpoint(
+            f"{file} holds no CLIP under OpenAI's names: there is no {prefix}*; take the published "
+            "file again, or say what it is"
+        )
     return len(numbers)

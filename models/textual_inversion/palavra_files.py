@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from models.checkpoints import file_sha256
+from models.checkpoints import UnusableCheckpoint, file_sha256
 from models.textual_inversion.mapping_files import CONFIG_FILE, WEIGHTS_FILE, MappingError
 
 if TYPE_CHECKING:
@@ -51,13 +51,22 @@ def load_palavra(folder: str | Path) -> PalavraNetwork:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from models.loaded_weights import require_finite
     from models.textual_inversion.palavra import PalavraNetwork
+    from models.weight_formats import formats_of, require_plain
 
-    network = PalavraNetwork(**_shape(Path(folder)))
+    shape = _shape(Path(folder))
     try:
-        network.load_state_dict(load_file(Path(folder) / WEIGHTS_FILE))
-    except (SafetensorError, RuntimeError) as error:
-        raise MappingError(f"{folder} does not hold the weights it states: {error}") from error
+        network = PalavraNetwork(**shape)
+        state = load_file(Path(folder) / WEIGHTS_FILE)
+        require_plain(str(folder), formats_of(state))
+        network.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+        require_finite(str(folder), network)
+    except (SafetensorError, RuntimeError, OSError, UnusableCheckpoint) as error:
+        raise MappingError(
+            f"{folder} does not hold the weights it states: {error}; copy it again, or train one "
+            "(cirflow run train-mapping --set system=palavra)"
+        ) from error
     return network.eval().requires_grad_(False)
 
 
@@ -71,6 +80,14 @@ def _shape(folder: Path) -> dict[str, int]:
         config = json.loads((folder / CONFIG_FILE).read_bytes())
         if config["format"] != FORMAT:
             raise MappingError(f"{folder / CONFIG_FILE} is not of format {FORMAT}")
-        return {name: int(config["shape"][name]) for name in _SHAPE}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        return {name: _positive(config["shape"][name]) for name in _SHAPE}
+    except MappingError:
+        raise
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise MappingError(f"{folder / CONFIG_FILE} is damaged: {error}") from error
+
+
+def _positive(size: Any) -> int:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"a size is {size!r}")
+    return size

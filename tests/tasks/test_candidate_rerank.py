@@ -26,6 +26,7 @@ from tasks.stages.rerank_scores import CandidateList
 from tasks.stages.reranked import RerankedStage
 from tasks.stages.stage import Stage, in_order
 from tests.fakes.drawn import small_settings
+from tests.fakes.killed_processes import killed
 from tests.fakes.rerankers import write_rerankers
 
 SIZE = WorldSize(subsets=4, circo_queries=2, fashion_queries=2, distractors=12)
@@ -250,3 +251,36 @@ def test_what_is_missing_is_named(profile: Profile) -> None:
     )
     assert "composed.candidate-rerank" in why_not_ready("candidate-rerank", alone)
     assert why_not_ready("candidate-rerank", profile) == ""
+
+
+@pytest.mark.slow
+def test_scores_of_killed_processes_are_whole(
+    profile: Profile, folder: Path, tmp_path: Path
+) -> None:
+    """SIGKILL at random moments: no list of candidates is lost, doubled or scored otherwise."""
+    (second,) = ranked(profile, folder, "candidate-rerank")
+    quiet = second.scores
+    ref = reference(folder)
+    root = str(tmp_path / "root")
+    ingest(Location(root), image_folder(ref.load()), ref.collection_name)
+    own = profile.model_copy(update={"root": root})
+    (again,) = plan_evaluation(own, ref, ["candidate-rerank"]).rankings
+    assert isinstance(again, RerankedStage)
+    stage = again.scores.model_copy(update={"shard_size": 3})
+    assert stage.spec_key == quiet.spec_key
+
+    for behind in in_order([stage.first]):
+        fill(behind)
+
+    def done() -> bool:
+        return not stage.table().plan(stage.planned(), stage.shard_size).shards
+
+    killed("RerankScoreStage", stage.model_dump_json(), done, 3)
+    read = ["candidates", "scores", "status"]
+    rows = stage.table().read(read)
+    assert sum(len(part) for part in stage.table().iter_parts(["status"])) == len(rows)
+    before = quiet.table().read(read, stage.planned())
+    assert rows["list_key"].to_list() == sorted(stage.planned())
+    assert rows.drop("scores").equals(before.drop("scores"))
+    for made, wanted in zip(rows["scores"], before["scores"], strict=True):
+        np.testing.assert_allclose(made.to_numpy(), wanted.to_numpy(), atol=1e-4)

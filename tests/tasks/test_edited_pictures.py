@@ -27,6 +27,7 @@ from tasks.engines import load_encoder
 from tasks.imported_pictures import import_pictures
 from tasks.methods import runnable_methods, why_not_ready
 from tasks.planner import plan_evaluation, query_stages
+from tasks.profile_stages import picture_stage
 from tasks.query_sets import BenchmarkRef, OneQuery, image_folder, load_query_set
 from tasks.report.example_queries import example_queries
 from tasks.report.records import Strip
@@ -37,6 +38,7 @@ from tasks.stages.edited_features import EditedQueryStage
 from tasks.stages.rankings import RankingStage, ranking_protocol
 from tasks.stages.stage import Stage
 from tests.fakes.drawn import small_settings
+from tests.fakes.killed_processes import killed
 
 METHOD = "instructpix2pix"
 SIZE = WorldSize(subsets=2, circo_queries=4, fashion_queries=2, distractors=12)
@@ -286,3 +288,35 @@ def edited_rows(stage: RankingStage) -> list[dict[str, Any]]:
 def shown_in(strip: Strip, stage: RankingStage) -> str:
     """The picture of a strip's query: the one of its text, where texts differ."""
     return next(row["picture_id"] for row in edited_rows(stage) if row["text"] == strip.text)
+
+
+@pytest.mark.slow
+def test_pictures_of_killed_processes_are_whole(world: Path, tmp_path: Path) -> None:
+    """SIGKILL at random moments: no picture is lost, doubled or another one."""
+    pytest.importorskip("diffusers", reason="`make editor` was not run")
+    from tests.fakes.tiny_editor import write_editor
+
+    folder = write_editor(tmp_path / "editor")
+    own = profile(world, model=str(folder), steps=2, resolution=64, device="cpu", dtype="fp32")
+    ref = reference(world, "circo")
+    root = tmp_path / "root"
+    ingest(Location(str(root)), image_folder(ref.load()), ref.collection_name)
+    own = own.model_copy(update={"root": str(root)})
+    stage = picture_stage(own, ref).model_copy(update={"shard_size": 1})
+
+    def done() -> bool:
+        return not stage.table().plan(stage.planned(), stage.shard_size).shards
+
+    assert len(stage.planned()) > 3
+    taken = killed("EditedPictureStage", stage.model_dump_json(), done, 3)
+    assert taken >= len(stage.planned())
+    parts = list(stage.table().iter_parts(["data", "status"]))
+    rows = {key: data for part in parts for key, data, _ in part.iter_rows()}
+    assert sum(map(len, parts)) == len(rows) == len(stage.planned())
+    whole = stage.rows(stage.planned(), lambda count: None).to_pylist()  # undisturbed
+    for row in whole:
+        made, wanted = (
+            np.asarray(decode_image(data)).astype(int)
+            for data in (rows[row["edit_key"]], row["data"])
+        )
+        assert np.abs(made - wanted).max() <= 1

@@ -3,13 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,13 +21,13 @@ from storage.collections.collection import ingest
 from storage.locations.location import Location
 from tasks.profile_stages import caption_feature_stage, image_stage, token_stage, word_stages
 from tasks.stages.captions import caption_rows
+from tests.fakes.killed_processes import killed
 from tests.fakes.pictures import jpeg
 from tests.tasks.test_pseudo_tokens import fill
 
 if TYPE_CHECKING:
     from tasks.training.inversion import InversionJob
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 IMAGES = 24
 SMALL: dict[str, dict[str, int]] = {"palavra": {"hidden": 16, "images_per_concept": 3}}
 
@@ -196,41 +189,15 @@ def test_training_on_shuffled_pairs_learns_nothing(place: Path) -> None:
     assert learner.held_out([{"features": features}])["recall_1"] < 0.5
 
 
-def killed(kind: str, argument: str, done: Callable[[], bool], kills: int) -> int:
-    """Run a process again and again, killed at random moments, and at last to its end."""
-    chance = random.Random(seed := random.SystemRandom().randrange(2**32))
-    print(f"seed {seed}")  # shown when the test fails
-    command = [sys.executable, "-m", "tests.fakes.inversion_runs", kind, argument]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    taken = 0
-    for number in range(kills + 1):
-        with subprocess.Popen(
-            command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True
-        ) as process:
-            assert process.stdout is not None
-            lines = chance.randint(1, 3)
-            for line in process.stdout:
-                taken += line.startswith(("step", "shard"))
-                lines -= 1
-                if not lines and number < kills:
-                    time.sleep(chance.random() * 0.1)
-                    process.send_signal(signal.SIGKILL)
-            ended = process.wait()
-        assert ended in ((0, -signal.SIGKILL) if number < kills else (0,))
-        if done():
-            break
-    assert done()
-    return taken
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("system", ["pic2word", "searle"])
+@pytest.mark.parametrize("system", ["pic2word", "searle", "palavra"])
 def test_killed_trainings_end_with_the_same_weights(
     place: Path, tmp_path: Path, system: str
 ) -> None:
     import shutil
 
-    quiet = job(place, system, max_steps=12)
+    few = {"batch_size": 2, "validation": 1} if system == "palavra" else {}
+    quiet = job(place, system, max_steps=12, **few)
     train(quiet)
     shutil.copytree(place / "root", tmp_path / "root")
     shutil.rmtree(tmp_path / "root" / "checkpoints")
@@ -242,12 +209,12 @@ def test_killed_trainings_end_with_the_same_weights(
         changes = {name: moved(each) for name, each in stage.inputs.items()}
         return stage.model_copy(update={"root": str(tmp_path / "root"), **changes})
 
-    stages = {n: moved(getattr(quiet, n)) for n in ("images", "tokens", "vectors", "written")}
+    names = ("images", "tokens", "vectors", "written", "captions")
+    stages = {n: moved(getattr(quiet, n)) for n in names if hasattr(quiet, n)}
     own = replace(quiet, root=str(tmp_path / "root"), **stages)
     assert own.key == quiet.key
-    taken = killed(
-        "train", TypeAdapter(type(own)).dump_json(own).decode(), lambda: own.is_published, 2
-    )
+    argument = TypeAdapter(type(own)).dump_json(own).decode()
+    taken = killed(type(own).__name__, argument, lambda: own.is_published, 2)
     for name in ("model.safetensors", "curves.csv"):
         first, second = Path(quiet.place, name), Path(own.place, name)
         assert first.read_bytes() == second.read_bytes(), name
@@ -267,7 +234,7 @@ def test_tokens_made_by_killed_processes_are_whole(place: Path, tmp_path: Path) 
     def done() -> bool:
         return not stage.table().plan(stage.planned(), stage.shard_size).shards
 
-    killed("tokens", stage.model_dump_json(), done, 3)
+    killed("OtiTokenStage", stage.model_dump_json(), done, 3)
     rows = stage.table().read(["vector", "status"])
     assert rows["image_id"].to_list() == sorted(stage.planned())
     assert sum(len(part) for part in stage.table().iter_parts(["status"])) == IMAGES
