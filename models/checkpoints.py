@@ -37,6 +37,7 @@ _SETTLED_SECONDS: Final = 2.0
 in steps of two seconds): its hash is not remembered yet."""
 
 
+_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 CONFIG_FILE: Final = "config.json"
 TOKENIZER: Final = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 """Files of which one holds a tokenizer."""
@@ -60,6 +61,20 @@ def loading_arguments(model: str, revision: str | None = None) -> dict[str, Any]
         return {"local_files_only": True}
     logging.enable_progress_bar()
     return {"revision": revision} if revision else {}
+
+
+def refuse_pointer(path: Path) -> None:
+    """Refuse the short text that stands for a file in a Git repository with large files.
+
+    Raises:
+        UnusableCheckpoint: It is one.
+    """
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise UnusableCheckpoint(
+                f"{path} is the pointer of Git LFS and not the file itself; fetch that one "
+                "(`git lfs pull`, or the download of its page)"
+            )
 
 
 def checkpoint_folder(model: str, revision: str | None = None) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.checkpoints import UnusableCheckpoint
+from models.checkpoints import UnusableCheckpoint, refuse_pointer
 from models.loaded_weights import (
     UNREADABLE,
     first_line,
@@ -39,6 +39,7 @@ def read_state(path: Path, key: str | None = None, prefix: str = "") -> State:
         UnusableCheckpoint: It cannot be read, or holds something else.
     """
     try:
+        refuse_pointer(path)
         if path.suffix == ".safetensors":
             import safetensors.torch
 
@@ -46,6 +47,8 @@ def read_state(path: Path, key: str | None = None, prefix: str = "") -> State:
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
             found = found if key is None else _entry(found, key, path)
+    except UnusableCheckpoint:
+        raise
     except UNREADABLE as error:
         raise UnusableCheckpoint(
             f"{path} cannot be read as weights: {first_line(error)}; take the published file "

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import Final
 
+from models.generators.adapter_card import benchmark_texts_seen
 from models.retrieval.cvsi_settings import CVSI, SEARCH_FAMILY, CvsiSettings
 from models.retrieval.features import COMPOSED
 from models.retrieval.ldre import LDRE, LdreSettings
@@ -14,8 +16,12 @@ from models.retrieval.systems.compodiff import COMPODIFF
 from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS
 from models.retrieval.systems.instructpix2pix import EDITED
 from tasks.compodiff import denoiser_facts, denoiser_problem
-from tasks.networks import network_facts, network_problem
+from tasks.mapping_facts import token_network_not_zero_shot
+from tasks.networks import network_facts, network_problem, texts_seen_by
 from tasks.settings import Profile
+
+_WRITTEN: Final = frozenset(("edits", "single_edit", "objects"))
+"""Needs that the text generator serves."""
 
 
 def settings_of(name: str, profile_settings: CvsiSettings) -> CvsiSettings:
@@ -108,7 +114,7 @@ def label_of(name: str, profile: Profile) -> str:
     """
     from tasks.scoring.ledger import not_zero_shot  # brings the reader of tables
 
-    wanted = needs(method(name), SEARCH_FAMILY)
+    wanted = set(needs(method(name), SEARCH_FAMILY))
     used = [profile.network] if "reformulation" in wanted else []
     used += [
         profile.composed_network(need.removeprefix(COMPOSED))
@@ -118,5 +124,19 @@ def label_of(name: str, profile: Profile) -> str:
     reasons = [network_facts(network.checkpoint).zero_shot_reason for network in used]
     if COMPODIFF in wanted:
         reasons.append(denoiser_facts(profile.compodiff.checkpoint).not_zero_shot)
+    reasons += [token_network_not_zero_shot(each) for each in _token_networks(wanted, profile)]
+    if wanted & _WRITTEN or ("tokens:oti" in wanted and not profile.inversion.phrases):
+        own = profile.generator
+        seen = benchmark_texts_seen(getattr(own, "model", ""), getattr(own, "adapter", ""))
+        reasons.append(texts_seen_by({"saw_benchmark_texts": seen}))
     reason = next(filter(None, reasons), "")
     return not_zero_shot({"zero_shot": False, "zero_shot_reason": reason}) if reason else ""
+
+
+def _token_networks(wanted: Collection[str], profile: Profile) -> list[str]:
+    """Folders and files of the networks that make the pseudo tokens of some needs."""
+    kinds = sorted(need.partition(":")[2] for need in wanted if need.startswith("mapping:"))
+    found = [profile.mapping.of(kind) for kind in kinds]
+    if "tokens:palavra" in wanted:
+        found.append(profile.mapping.palavra)
+    return [each for each in found if each]

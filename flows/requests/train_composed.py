@@ -10,6 +10,7 @@ from flows.forms import PROFILE_CLIP, Clip, Overrides, ProfileName, with_choices
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_backbone, require_root
 from flows.requests.triplet_training import TripletRequest, triplet_set_of
+from models.blip.settings import ON_BACKBONE, EarlyFusionSettings
 from models.composed.registry import SYSTEMS
 from models.composed.registry import system as system_named
 from models.composed.system_record import ComposedSystem
@@ -77,6 +78,8 @@ def train_composed(
     """
     record = system_named(system)
     own = record.settings.given(network, "network")
+    if start and isinstance(own, EarlyFusionSettings):
+        _refuse_unread(own, start)
     chosen_training = record.training.with_given(training, "training")
     chosen_run = RunSettings.given({**run, "devices": devices}, "run")
     chosen_training.share(chosen_run.devices)
@@ -96,6 +99,15 @@ def train_composed(
         start=start,
         notes=notes or {},
     )
+
+
+def _refuse_unread(own: EarlyFusionSettings, start: str) -> None:
+    """Refuse settings that would be another training by name alone."""
+    if unread := sorted(ON_BACKBONE & own.model_fields_set):
+        raise ValueError(
+            f"{', '.join(f'network.{name}' for name in unread)}: of a text tower that is built on "
+            f"a backbone, and {start} brings its own; leave it out, or leave out `start`"
+        )
 
 
 def _require_start(record: ComposedSystem, start: str) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field
 
 from models.settings import Settings
+
+ON_BACKBONE: Final = frozenset({"text_layers", "dropout"})
+"""Settings of a text tower that is new; where training starts from a network, that has its own."""
 
 
 class EarlyFusionSettings(Settings):

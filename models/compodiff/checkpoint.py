@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import safetensors.torch
 import torch
 
-from models.checkpoints import UnusableCheckpoint
+from models.checkpoints import UnusableCheckpoint, refuse_pointer
 from models.compodiff.folder import (
     CONFIG_FILE,
     FORMAT,
@@ -109,12 +109,17 @@ def load_denoiser(path: str | Path) -> LoadedDenoiser:
 
 def _state(path: Path) -> dict[str, torch.Tensor]:
     try:
+        refuse_pointer(path)
         if path.suffix == ".safetensors":
             found: Any = safetensors.torch.load_file(path)
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
+    except UnusableCheckpoint as error:
+        raise CompoDiffError(str(error)) from error
     except UNREADABLE as error:
-        raise CompoDiffError(f"{path} cannot be read as weights: {first_line(error)}") from error
+        raise CompoDiffError(
+            f"{path} cannot be read as weights: {first_line(error)}; take it as it was published"
+        ) from error
     if not isinstance(found, dict) or not all(isinstance(v, torch.Tensor) for v in found.values()):
         raise CompoDiffError(f"{path} holds a {type(found).__name__}, not named weights")
     try:
@@ -177,7 +182,10 @@ def _filled(shape: DenoiserShape, state: Mapping[str, torch.Tensor], where: str)
         },
     }
     if any(report.values()):
-        raise CompoDiffError(f"the weights in {where} are not CompoDiff's: {in_words(report)}")
+        raise CompoDiffError(
+            f"the weights in {where} are not CompoDiff's: {in_words(report)}; take them as they "
+            "were published"
+        )
     denoiser.load_state_dict({name: t.float() for name, t in state.items()}, assign=True)
     try:
         require_finite(where, denoiser)

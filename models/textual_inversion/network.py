@@ -26,7 +26,7 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
-from models.checkpoints import UnusableCheckpoint
+from models.checkpoints import UnusableCheckpoint, refuse_pointer
 from models.loaded_weights import UNREADABLE, require_finite, require_written
 from models.spelling import some_of
 from models.textual_inversion.mapping_files import (
@@ -186,11 +186,14 @@ def _read(path: Path) -> tuple[MappingShape, Weights]:
 def _content(path: Path) -> Any:
     """The contents of a file of weights."""
     try:
+        refuse_pointer(path)
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise MappingError(f"there is no mapping network at {path}") from None
+    except UnusableCheckpoint as error:
+        raise MappingError(str(error)) from error
     except UNREADABLE as error:
         raise MappingError(f"{path} cannot be read as weights: {error}") from error
 

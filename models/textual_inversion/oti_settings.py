@@ -5,7 +5,9 @@ Baldrati et al., Zero-Shot Composed Image Retrieval with Textual Inversion, ICCV
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from models.settings import Settings
 
@@ -31,3 +33,9 @@ class OtiSettings(Settings):
     """Nearest concepts of an image whose phrases are drawn from."""
     seed: int = 42
     """Of random tokens and of all draws, which follow from the image and not from its batch."""
+
+    @model_validator(mode="after")
+    def _weighs_something(self) -> Self:
+        if not self.image_weight + self.phrase_weight:
+            raise ValueError("image_weight and phrase_weight are both 0; one of them must not be")
+        return self

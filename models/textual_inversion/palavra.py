@@ -165,7 +165,8 @@ class PalavraLearner(TokenLearner):
         with torch.no_grad():
             rows = [tower.tokens.row(filled(sentence, name)) for sentence, name in both]
             named = encoded(tower, rows, tokens)
-            first = torch.tensor([tower.tokens.ids(name)[0] for name in names])
+            # A name that the tokenizer takes for nothing is read as the end of the text.
+            first = torch.tensor([(tower.tokens.ids(n) or [tower.tokens.end])[0] for n in names])
             pieces = tower.embedding(first.to(tokens.device)).float()
         spliced = encoded(tower, [tower.tokens.spliced_row(each) for each in sentences], tokens)
         distance = functional.mse_loss(

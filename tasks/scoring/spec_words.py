@@ -11,11 +11,14 @@ from tasks.query_texts import ANNOTATED
 
 Spec = Mapping[str, Any]
 
+_SAMPLER: Final = ("steps", "text_guidance", "image_guidance", "resolution", "seed")
+"""Settings of an image editor that the facet `editor` says."""
 _TOLD: Final[Mapping[str, tuple[str, ...]]] = {
     "captioner": ("engine", "model"),
     "generator": ("engine", "model"),
     "encoder": ("model", "pretrained", "weights_sha256", "dtype", "geometry", "pad_ratio"),
     "network": ("branch", "dtype"),
+    "editor": ("engine", "model", *_SAMPLER),
 }
 """Part of a spec with a fingerprint -> what of it other facets say."""
 _SAMPLED: Final = ("temperature", "max_new_tokens", "top_p", "seed", "parsing")
@@ -36,8 +39,12 @@ def network(spec: Spec) -> str:
 
 
 def denoiser(spec: Spec) -> str:
-    """Short hash of CompoDiff's denoiser."""
-    return content_key(spec["compodiff"]["denoiser"])[:8] if "compodiff" in spec else ""
+    """Short hash of CompoDiff's denoiser, and the encoder of its texts where it has its own."""
+    if "compodiff" not in spec:
+        return ""
+    text_model = spec["compodiff"].get("text_model", {})
+    texts = f", texts by {text_model['model']} {text_model['files'][:8]}" if text_model else ""
+    return f"{content_key(spec['compodiff']['denoiser'])[:8]}{texts}"
 
 
 def sampled(spec: Spec) -> str:
@@ -71,7 +78,7 @@ def mapping(spec: Spec) -> str:
         return f"tokens of {spec['oti']['steps']} steps {content_key(spec)[:8]}"
     if "network_of_sets" in spec:
         network = spec["network_of_sets"]["weights_sha256"][:8]
-        return f"encoder of sets {network}, {spec['refining']['steps']} steps of refinement"
+        return f"encoder of sets {network}, refined by {listed(spec['refining'], ())}"
     mapping = spec.get("mapping") or {}
     return f"{mapping['kind']} {mapping['weights_sha256'][:8]}" if mapping else ""
 
@@ -86,8 +93,7 @@ def editor(spec: Spec) -> str:
     if "editor" not in spec:
         return ""
     own = spec["editor"]
-    names = ("steps", "text_guidance", "image_guidance", "seed")
-    sampler = listed({name: own[name] for name in names if name in own}, ())
+    sampler = listed({name: own[name] for name in _SAMPLER if name in own}, ())
     return f"{engine(own)}{f', {sampler}' if sampler else ''}"
 
 

@@ -160,12 +160,12 @@ def words_identity(
 
 
 def usable_concepts(vectors: ConceptVectorStage, phrases: Phrases) -> list[str]:
-    """The concepts of the vocabulary that have a phrase, in its order.
+    """The concepts of the vocabulary that have a phrase, sorted, as identities name them.
 
     Raises:
         ValueError: There is none.
     """
-    names = [name for name in read_concepts(vectors.concepts) if phrases.get(name)]
+    names = [name for name in vectors.planned() if phrases.get(name)]
     if not names:
         raise ValueError(
             f"none of the concepts of {vectors.concepts} has a phrase that names it; give phrases "

@@ -25,15 +25,17 @@ from tasks.backbone_names import folders_of
 from tasks.compodiff import denoiser_facts
 from tasks.engines import backbone_name
 from tasks.imported_pictures import editors_of
+from tasks.mapping_facts import token_network_not_zero_shot
 from tasks.methods import configured_method
-from tasks.networks import INSTRUCTCIR, NetworkFacts, network_facts
+from tasks.networks import INSTRUCTCIR, NetworkFacts, network_facts, texts_seen_by
 from tasks.query_sets import BenchmarkRef, QuerySet, load_query_set, protocol_of
 from tasks.stages.caption_features import CaptionFeatureStage
 from tasks.stages.captions import CaptionStage
+from tasks.stages.concepts import ConceptPhraseStage
 from tasks.stages.edited_features import EditedQueryStage
 from tasks.stages.edited_pictures import EditedPictureStage
 from tasks.stages.image_features import ImageFeatureStage
-from tasks.stages.query_features import QueryFeatureStage
+from tasks.stages.query_features import QueryFeatureStage, token_networks
 from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
 from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage, Tick, inputs_of
@@ -338,16 +340,25 @@ def _inputs_protocol(stage: RankingStage) -> dict[str, Any]:
 def _trained_protocol(stage: RankingStage) -> dict[str, Any]:
     """The part of trained networks: how they are used, and whether their numbers are zero-shot."""
     said, second = _encoder_protocol(stage), stage.second_stage()
-    if second is None:
-        return said
-    facts, count = second
-    reasons = [said.get("zero_shot_reason", ""), facts.zero_shot_reason]
-    return {
-        **said,
-        "zero_shot": said["zero_shot"] and facts.zero_shot,
-        "zero_shot_reason": "; ".join(dict.fromkeys(filter(None, reasons))),
-        "second_stage": {"checkpoint": facts.name, "candidates": count},
-    }
+    reasons = [said.get("zero_shot_reason", ""), *_behind_the_texts(stage)]
+    if second is not None:
+        facts, count = second
+        reasons.append(facts.zero_shot_reason)
+        said["second_stage"] = {"checkpoint": facts.name, "candidates": count}
+    reasons = list(dict.fromkeys(filter(None, reasons)))
+    if reasons or second is not None:
+        said |= {"zero_shot": not reasons, "zero_shot_reason": "; ".join(reasons)}
+    return said
+
+
+def _behind_the_texts(stage: RankingStage) -> list[str]:
+    """What the makers of texts and of pseudo tokens saw of a benchmark's annotations."""
+    inputs = inputs_of([stage])
+    writers = [s for s in inputs if isinstance(s, RewriteStage | ConceptPhraseStage)]
+    return [
+        *(texts_seen_by(writer.spec["generator"]) for writer in writers),
+        *(token_network_not_zero_shot(network) for network in token_networks(inputs)),
+    ]
 
 
 def _encoder_protocol(stage: RankingStage) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from models.compodiff.settings import DenoiserSettings
 from models.training.settings import TrainingSettings
+from storage.tables.keys import content_key
 from storage.tables.schemas import OK
 from tasks.engines import encoder_fingerprint, load_encoder
 from tasks.stages.image_features import ImageFeatureStage
@@ -62,10 +63,20 @@ class CompoDiffJob(TripletJob):
             "encoder": dict(encoder_fingerprint(self.features.encoder)),
             "triplets": self.content,
             "network": self.network.model_dump(),
+            **self._captions,
             "training": self.training.model_dump(mode="json"),
             **self.features.pictures.identity,
             **({"not_zero_shot": self.not_zero_shot} if self.not_zero_shot else {}),
         }
+
+    @property
+    def _captions(self) -> dict[str, Any]:
+        """Captions of the targets, where rows are trained by them."""
+        if not self.network.captions:
+            return {}
+        split = self.split()
+        both = (*split.training, *split.validation)
+        return {"captions": content_key([t.target_caption for t in both])}
 
     def new_network(self) -> CompoDiffTraining:
         """The denoiser with the backbone's text tower."""

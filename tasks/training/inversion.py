@@ -15,6 +15,7 @@ from models.textual_inversion.learner_settings import INVERSIONS, InversionSyste
 from models.training.settings import TrainingSettings
 from storage.tables.keys import content_key
 from tasks.engines import encoder_fingerprint, load_encoder
+from tasks.networks import texts_seen_by
 from tasks.stages.concepts import (
     ConceptPhraseStage,
     ConceptVectorStage,
@@ -24,6 +25,7 @@ from tasks.stages.concepts import (
 )
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.pseudo_tokens import ImportedTokenStage, OtiTokenStage, usable_images
+from tasks.training.card import NOT_ZERO_SHOT
 from tasks.training.curve_artifacts import show_curves
 from tasks.training.curves import curves_csv, curves_page, validation_table
 from tasks.training.fitting import train_once_in_folder
@@ -235,15 +237,16 @@ def _publish(job: InversionJob, run: RunSettings, history: History, weights: Pat
         f"held_out_{job.UNIT}": job.held_out,
         "collection": job.images.images.title,
     }
+    reason = texts_seen_by(job.written.spec["generator"]) if job.written else ""
     recipe: dict[str, Any] = {
         "spec": job.spec,
-        "zero_shot": True,
-        "zero_shot_reason": "",
+        "zero_shot": not reason,
+        "zero_shot_reason": reason,
         "summary": summary,
     }
     title = f"{job.record.title} {job.key}"
     texts = {
-        "README.md": _card(job, title, summary, history),
+        "README.md": _card(job, title, summary, history, reason),
         "curves.csv": curves_csv(history),
         "curves.html": curves_page(title, history),
     }
@@ -253,7 +256,13 @@ def _publish(job: InversionJob, run: RunSettings, history: History, weights: Pat
     show_curves(job.key, title, history, job.place)
 
 
-def _card(job: InversionJob, title: str, summary: Mapping[str, Any], history: History) -> str:
+def _card(
+    job: InversionJob,
+    title: str,
+    summary: Mapping[str, Any],
+    history: History,
+    not_zero_shot: str,
+) -> str:
     base = job.spec["encoder"]
     tokens = f" with the tokens `{job.tokens.spec_key}`" if job.tokens else ""
     words = f" and the words `{content_key(job.spec['words'])}`" if job.vectors else ""
@@ -271,6 +280,7 @@ def _card(job: InversionJob, title: str, summary: Mapping[str, Any], history: Hi
         "Maps an image feature to a pseudo token that stands for the image in a text. Trained "
         f"here; use it as `mapping.{job.system}=FOLDER`.",
         "",
+        *([NOT_ZERO_SHOT.format(not_zero_shot), ""] if not_zero_shot else []),
         "| | |",
         "|---|---|",
         *(f"| {name} | {value} |" for name, value in rows.items()),

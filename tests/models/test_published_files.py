@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -173,3 +174,24 @@ def test_a_size_of_a_set_encoder_is_a_number(tmp_path: Path, width: str) -> None
         (tmp_path / name).write_bytes(content.replace(b'"width": 12', f'"width": {width}'.encode()))
     with pytest.raises(MappingError, match=r"config\.json is damaged"):
         palavra_fingerprint(tmp_path)
+
+
+def test_a_pointer_of_git_lfs_is_not_the_file(tmp_path: Path) -> None:
+    from models.compodiff.checkpoint import load_denoiser
+    from models.compodiff.folder import RELEASED_SETTINGS
+    from models.published_state import read_state
+    from models.textual_inversion.network import load_mapping
+
+    said = "is the pointer of Git LFS and not the file itself; fetch that one"
+    for name in ("phi.pt", "model.safetensors"):
+        (tmp_path / name).write_text(
+            f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 9\n"
+        )
+        with pytest.raises(UnusableCheckpoint, match=said):
+            read_state(tmp_path / name)
+        with pytest.raises(MappingError, match=said):
+            load_mapping(tmp_path / name)
+    config = {"model_type": "CompoDiff", **dict.fromkeys(RELEASED_SETTINGS, 8)}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnusableCheckpoint, match=said):
+        load_denoiser(tmp_path)

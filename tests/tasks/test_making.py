@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tasks.scoring import spec_words
 from tasks.scoring.making import differences, how_made, named
 from tasks.scoring.selection import chosen, pivot
 
@@ -265,3 +266,22 @@ def test_a_pivot_by_network_does_not_keep_apart_what_they_were_trained_on() -> N
     made = ({"network": "x", "trained_on": "few"}, {"network": "y", "trained_on": "many"})
     (side,) = pivot([entry(own["network"], own) for own in made], "network")[1]
     assert list(side.entries) == ["x", "y"]
+
+
+def test_every_setting_of_tokens_pictures_and_samples_is_told() -> None:
+    """Two tables of different keys never have the same words."""
+    refining = {"steps": 30, "learning_rate": 0.01, "temperature": 0.25, "coarse": "item"}
+    sets = {"network_of_sets": {"weights_sha256": "ab" * 32}, "refining": refining}
+    words = spec_words.mapping(sets)
+    for name, value in {"steps": 9, "learning_rate": 0.1, "temperature": 1, "coarse": "x"}.items():
+        assert spec_words.mapping(sets | {"refining": refining | {name: value}}) != words
+    editor = {"engine": "instruct-pix2pix", "model": "m", "steps": 2, "resolution": 64}
+    shown = spec_words.editor({"editor": editor})
+    assert spec_words.editor({"editor": editor | {"resolution": 128}}) != shown
+    details = spec_words.engine_details({"editor": editor | {"dtype": "fp32"}})
+    assert details == "editor dtype fp32"
+    compodiff = {"denoiser": {"weights_sha256": "x"}, "sampling": {}}
+    own = spec_words.denoiser({"compodiff": compodiff})
+    models = [{"model": "clip", "files": files * 20} for files in ("1", "2")]
+    told = [spec_words.denoiser({"compodiff": compodiff | {"text_model": m}}) for m in models]
+    assert told == [f"{own}, texts by clip {each}" for each in ("1" * 8, "2" * 8)]

@@ -159,3 +159,8 @@ def test_known_words_are_recovered() -> None:
     table = torch.nn.functional.normalize(encoder.tower.embedding.weight, dim=-1)
     nearest = (torch.nn.functional.normalize(found, dim=-1) @ table.T).argmax(dim=-1).tolist()
     assert [[each] for each in nearest] == [encoder.tower.tokens.ids(word) for word in words]
+
+
+def test_something_is_weighed() -> None:
+    with pytest.raises(ValueError, match="one of them must not be"):
+        OtiSettings(image_weight=0, phrase_weight=0)

@@ -174,3 +174,15 @@ def test_refinement_moves_tokens_towards_their_images(encoder: OpenClipEncoder) 
     torch.testing.assert_close(alone[0], after[1], rtol=0, atol=1e-4)
     unmoved = refined(own, encoder.tower, start, images, RefiningSettings(steps=0))
     assert torch.equal(unmoved, start)
+
+
+def test_a_name_that_the_tokenizer_drops_is_read_as_the_end(encoder: OpenClipEncoder) -> None:
+    """A vocabulary of others may hold one; training goes on."""
+    from models.textual_inversion.templates import TEMPLATES
+
+    own, tower = learner(encoder), encoder.tower
+    names = ("<end_of_text>", "cat")
+    assert tower.tokens.ids(names[0]) == []
+    true = tower.embedding.weight.detach()[[tower.tokens.end, tower.tokens.ids("cat")[0]]]
+    right = own.of_tokens(true, names, [TEMPLATES[0]] * 2)
+    assert right < own.of_tokens(true.roll(1, 0), names, [TEMPLATES[0]] * 2)

@@ -145,3 +145,21 @@ def test_killed_at_random_moments_and_resumed(tmp_path: Path, triplets: TripletS
 
     job = small_job(tmp_path / "features", triplets, max_steps=20)
     assert_kills_change_nothing(job, tmp_path, steps=20, kills=5, longest=4)
+
+
+def test_captions_are_a_part_of_the_key_where_they_are_trained_on(
+    tmp_path: Path, triplets: TripletSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = small_job(tmp_path, triplets)
+    split = job.split()
+    recaptioned = replace(
+        split, training=tuple(replace(t, target_caption="another") for t in split.training)
+    )
+    assert recaptioned.content == split.content
+    captioned = replace(job, network=job.network.changed(captions=0.2))
+    keys = [job.key, captioned.key]
+    assert keys[0] != keys[1]
+    monkeypatch.setattr(type(job), "split", lambda self: recaptioned)
+    same, other = (replace(each, content=each.content) for each in (job, captioned))
+    assert same.key == keys[0]
+    assert other.key != keys[1]
