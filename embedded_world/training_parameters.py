@@ -46,7 +46,14 @@ _COMBINER: Final[Mapping[str, Any]] = {
 SYSTEM_TRAINING: Final[Mapping[str, Mapping[str, Any]]] = {
     "pic2word": {"training": {"max_steps": 1500, "new_learning_rate": 1e-3}},
     "searle": {"training": {"max_steps": 1500, "new_learning_rate": 1e-3}},
-    "palavra": {"training": {"max_steps": 600, "new_learning_rate": 5e-4}},
+    "palavra": {
+        "training": {
+            "batch_size": 64,  # so few pictures make 162 concepts
+            "max_steps": 600,
+            "new_learning_rate": 5e-4,
+            "validate_every": 100,
+        }
+    },
     "covr": {"training": _FUSION},
     "case": {"training": _FUSION},
     "transagg": {
@@ -56,11 +63,15 @@ SYSTEM_TRAINING: Final[Mapping[str, Mapping[str, Any]]] = {
     "clip4cir-sum": {"network": {"scale": 30}, "training": _TOWERS},
     "clip4cir": _COMBINER,
     "blip4cir-bi-sum": {"network": {"scale": 30}, "training": _TOWERS},
-    "blip4cir-bi": _COMBINER,
+    "blip4cir-bi": {
+        "network": _COMBINER["network"],
+        # A reversed query meets every target of the batch through the combiner: B x B of them.
+        "training": {"batch_size": 64, "max_steps": 800, "new_learning_rate": 2e-4},
+    },
     "candidate-filter": {"training": _FUSION},
     "candidate-rerank": {
         "training": {**_FUSION, "batch_size": 16, "max_steps": 1500, "learning_rate": 5e-4}
     },
-    "compodiff": {"network": {"captions": 0.2}, "training": {"max_steps": 2000}},
+    "compodiff": {"network": {"captions": 0.2}, "training": {"max_steps": 1500}},
 }
 """System -> parameters of its own flow; all others have their defaults."""
