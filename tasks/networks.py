@@ -235,14 +235,48 @@ def load_composed_network(checkpoint: str) -> ComposedNetwork:
     return load_composed(on_this_machine(checkpoint)).network
 
 
-def load_scorer(settings: ReformulationSettings) -> CandidateScorer:
+def load_scorer(
+    settings: ReformulationSettings, first: ReformulationSettings | None = None
+) -> CandidateScorer:
     """The scorer of a re-ranker; weights are loaded once.
 
+    Args:
+        settings: The re-ranker.
+        first: The network whose best images it scores; None where that is not one.
+
     Raises:
-        ValueError: The network scores no candidates.
+        ValueError: The network scores no candidates, or it was trained on another filter.
     """
     identity = content_key(network_facts(settings.checkpoint).identity)
-    return _scorer(settings, identity)
+    scorer = _scorer(settings, identity)
+    if first is not None:
+        own = content_key(network_facts(first.checkpoint).identity)
+        _require_own_filter(settings.checkpoint, identity, first.checkpoint, own)
+    return scorer
+
+
+@functools.lru_cache(maxsize=4)
+def _require_own_filter(checkpoint: str, identity: str, first: str, own: str) -> None:
+    """Refuse candidates of another filter than the one in the re-ranker; compared once.
+
+    Scores would be made of one filter's states, and the row would be called by both.
+    """
+    from models.blip.candidate_filter import FilterNetwork
+    from models.blip.candidate_rerank import RerankNetwork
+
+    network, stage_one = (
+        _loaded_composed(checkpoint, identity).network,
+        load_composed_network(first),
+    )
+    if not isinstance(network, RerankNetwork) or not isinstance(stage_one, FilterNetwork):
+        return
+    if name := network.other_weight(stage_one):
+        raise ValueError(
+            f"the re-ranker at {checkpoint} was trained on another filter than {first}, first "
+            f"{name}: name the filter that it was trained on (composed.candidate-filter), or train "
+            "a re-ranker on this one (cirflow run train-composed system=candidate-rerank, "
+            f"start={first})"
+        )
 
 
 @functools.lru_cache(maxsize=1)

@@ -35,12 +35,13 @@ from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.image_sets import ImageSet
 from tasks.stages.query_features import AnyTokens
 from tasks.stages.rankings import AnyGalleryFeature, AnyQueryFeature
-from tasks.stages.reformulation_features import ReformulatedQueryStage
+from tasks.stages.reformulation_features import ReformulatedQueryStage, network_behind
 from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage
 
 if TYPE_CHECKING:
     from models.protocols import FloatArray
+    from models.reranking.scorer import CandidateScorer
 
 T = TypeVar("T")
 
@@ -130,7 +131,8 @@ def search_gallery(
         found = [keys[i] for i in top.indices[0]]
         numbers = dict(zip(found, map(float, top.scores[0]), strict=True))
         if again:
-            known = _second_look(profile, method, collection, query, reference, found[:again])
+            scorer = load_scorer(profile.composed_network(method), network_behind(stages.values()))
+            known = _second_look(profile, scorer, collection, query, reference, found[:again])
             found, numbers = reranked(found, known, again), {**numbers, **known}
         paths = _paths(profile.root, collection, found[:k])
         hits = tuple(
@@ -143,7 +145,7 @@ def search_gallery(
 
 def _second_look(
     profile: Profile,
-    method: str,
+    scorer: CandidateScorer,
     collection: str,
     query: OneQuery,
     reference: Image.Image,
@@ -153,7 +155,6 @@ def _second_look(
     data = dict(ImageSet(collection=collection).read(profile.root, candidates))
     pictures = {name: picture(own, profile.pictures) for name, own in data.items()}
     pictures[query.image_id] = reference
-    scorer = load_scorer(profile.composed_network(method))
     scores = scorer.scores(query.image_id, query.text, candidates, pictures.__getitem__)
     return dict(zip(candidates, map(float, scores), strict=True))
 

@@ -64,6 +64,22 @@ class RerankNetwork(ComposedNetwork):
         """d of the filter."""
         return self.filter.dim
 
+    def other_weight(self, stage_one: FilterNetwork) -> str:
+        """The first weight in which another filter differs from this one's; empty: it is the same.
+
+        Weights are compared in half precision, in which either folder may have been saved.
+        """
+        own, others = self.filter.state_dict(), stage_one.state_dict()
+        wrong = (
+            name
+            for name in sorted(own.keys() | others.keys())
+            if name not in own
+            or name not in others
+            or own[name].shape != others[name].shape
+            or not torch.equal(own[name].half(), others[name].half())
+        )
+        return next(wrong, "")
+
     def architecture(self) -> dict[str, Any]:
         """The filter's."""
         return self.filter.architecture()

@@ -5,7 +5,7 @@ InstructCIR's reformulation network and every composed query encoder make theirs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -125,3 +125,10 @@ class ReformulatedQueryStage(Stage):
         return self.table().rows(
             query_key=list(members), vector=vectors, status=images.statuses, reason=images.reasons
         )
+
+
+def network_behind(features: Iterable[Stage]) -> ReformulationSettings | None:
+    """The network that encodes a method's queries; None where none of its features is one's."""
+    return next(
+        (each.network for each in features if isinstance(each, ReformulatedQueryStage)), None
+    )

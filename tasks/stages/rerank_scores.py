@@ -23,6 +23,7 @@ from tasks.settings import PictureSettings, ReformulationSettings
 from tasks.stages.decoded import picture
 from tasks.stages.image_sets import ImageSet
 from tasks.stages.rankings import RankingStage, query_id
+from tasks.stages.reformulation_features import network_behind
 from tasks.stages.stage import Stage, Tick
 
 
@@ -97,7 +98,7 @@ class RerankScoreStage(Stage):
         images = {image for each in chosen for image in (each.query.image_id, *each.images)}
         source = ImageSet(collection=self.first.benchmark.collection_name)
         data = dict(source.read(self.root, sorted(images)))
-        scorer = load_scorer(self.network)
+        scorer = load_scorer(self.network, network_behind(self.first.query_features.values()))
         made: list[tuple[Any, str, str]] = []
         for each in chosen:
             try:

@@ -10,8 +10,16 @@ from flows.profiles import tiny
 from tests.fakes.networks import ZERO_SHOT
 
 
-def write_rerankers(folder: Path, provenance: Mapping[str, Any] = ZERO_SHOT) -> tuple[Path, Path]:
-    """Folders of a filter and of a re-ranker on the shipped CLIP, both with random weights."""
+def write_rerankers(
+    folder: Path, provenance: Mapping[str, Any] = ZERO_SHOT, seed: int = 1
+) -> tuple[Path, Path]:
+    """Folders of a filter and of a re-ranker on the shipped CLIP, both with random weights.
+
+    Args:
+        folder: Of both.
+        provenance: How they came to be.
+        seed: Of the filter; another seed gives another filter.
+    """
     import torch
 
     from models.blip.candidate_filter import FilterNetwork
@@ -22,7 +30,7 @@ def write_rerankers(folder: Path, provenance: Mapping[str, Any] = ZERO_SHOT) -> 
     from tasks.engines import encoder_fingerprint
 
     backbone, settings = tiny().query_encoder, EarlyFusionSettings(text_layers=2)
-    stage_one = FilterNetwork.on_backbone(backbone, settings, 1)
+    stage_one = FilterNetwork.on_backbone(backbone, settings, seed)
     network = RerankNetwork.on_filter(stage_one, RerankSettings(), 2)
     torch.manual_seed(3)
     for parameter in network.cross.parameters():

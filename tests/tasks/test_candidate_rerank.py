@@ -284,3 +284,28 @@ def test_scores_of_killed_processes_are_whole(
     assert rows.drop("scores").equals(before.drop("scores"))
     for made, wanted in zip(rows["scores"], before["scores"], strict=True):
         np.testing.assert_allclose(made.to_numpy(), wanted.to_numpy(), atol=1e-4)
+
+
+def test_candidates_of_another_filter_are_refused(
+    profile: Profile, folder: Path, tmp_path: Path
+) -> None:
+    """The re-ranker reads the states that its own filter makes of a query.
+
+    A filter saved in half precision is the same one.
+    """
+    from models.composed.checkpoint import load_composed, save_composed
+
+    other, _ = write_rerankers(tmp_path, seed=5)
+    mixed = profile.model_copy(
+        update={"composed": {**profile.composed, "candidate-filter": str(other)}}
+    )
+    with pytest.raises(ValueError, match=r"trained on another filter than .*composed\.candidate-f"):
+        ranked(mixed, folder, "candidate-rerank")
+
+    own = load_composed(folder / "filter")
+    half = tmp_path / "half"
+    save_composed(half, own.system, own.network, own.settings, base={}, provenance={}, dtype="fp16")
+    network: Any = load_composed(folder / "rerank").network
+    halved: Any = load_composed(half).network
+    assert network.other_weight(halved) == ""
+    assert network.other_weight(load_composed(other).network) != ""
