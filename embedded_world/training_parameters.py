@@ -70,7 +70,7 @@ SYSTEM_TRAINING: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "candidate-filter": {"training": _FUSION},
     "candidate-rerank": {
-        "training": {**_FUSION, "batch_size": 16, "max_steps": 1500, "learning_rate": 5e-4}
+        "training": {**_FUSION, "batch_size": 16, "max_steps": 1000, "learning_rate": 5e-4}
     },
     "compodiff": {"network": {"captions": 0.2}, "training": {"max_steps": 1500}},
 }

@@ -66,7 +66,7 @@ def evaluate_world(
         out: Folder for worlds, tables, reports and the summary.
         against: The summary says how far the others are behind this method, where it is scored.
         train: Train the comparison systems among the methods (all, if none are chosen) on drawn
-            pictures first, each once; that takes about TIME.
+            pictures first, each once; that takes about two hours of one CPU core.
     """
     folder = Path(out).resolve()
     changes = {"root": str(folder / "tables"), **(settings or {})}

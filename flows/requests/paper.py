@@ -170,7 +170,7 @@ def paper(
         demo: Folder of `cirflow demo`; its world is drawn where it is missing.
         seed: Seed of the drawn world.
         train: Train the comparison systems on drawn pictures first, each once, where the drawn
-            world is scored; that takes about TIME.
+            world is scored; that takes about two hours of one CPU core.
         out: Folder for the page and the tables; empty: out/paper/PAPER.
     """
     folder = Path(demo).resolve()
