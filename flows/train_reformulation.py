@@ -24,6 +24,7 @@ def reformulation_job(
     encoder: EncoderSpec,
     groups: Groups,
     not_zero_shot: bool = False,
+    start: str = "",
 ) -> ReformulationJob:
     """The job that trains a network."""
     return ReformulationJob.of(
@@ -36,6 +37,7 @@ def reformulation_job(
         combiner=groups.combiner,
         training=groups.training,
         not_zero_shot=not_zero_shot,
+        start=start,
     )
 
 
@@ -65,7 +67,12 @@ def train_network_on(profile: Profile, triplets: TripletSet, groups: Groups, nam
 def train_reformulation(asked: ReformulationRequest) -> dict[str, Any]:
     """Train, unless the network is published."""
     job = reformulation_job(
-        asked.profile.root, asked.triplets, asked.profile.encoder, asked.groups, asked.not_zero_shot
+        asked.profile.root,
+        asked.triplets,
+        asked.profile.encoder,
+        asked.groups,
+        asked.not_zero_shot,
+        asked.start,
     )
     return train_once(
         "train reformulation network",

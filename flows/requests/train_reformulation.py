@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from flows.form_fields import DEFAULTS, Group, Of, Values
@@ -20,6 +20,7 @@ from models.instructcir.settings import (
 )
 from models.instructcir.training_settings import ReformulationTraining
 from models.spelling import unknown
+from tasks.networks import INSTRUCTCIR, network_config, network_facts
 from tasks.settings import Profile
 from tasks.training.run_settings import RunSettings
 
@@ -87,6 +88,7 @@ class ReformulationRequest:
         groups: Settings of the training.
         not_zero_shot: Whether all results must be labelled.
         notes: Further facts for the model card.
+        start: Folder of the network that training starts from; empty: the backbone.
     """
 
     profile: Profile
@@ -94,6 +96,7 @@ class ReformulationRequest:
     groups: Groups
     not_zero_shot: bool
     notes: Values
+    start: str
 
 
 def train_reformulation(
@@ -101,6 +104,7 @@ def train_reformulation(
     profile: ProfileName = "tiny",
     settings: Overrides = None,
     n: int | None = None,
+    start: str = "",
     epochs: Annotated[int, Of(ReformulationTraining, "epochs")] = TRAINING.epochs,
     batch_size: Annotated[int, Of(ReformulationTraining, "batch_size")] = TRAINING.batch_size,
     learning_rate: Annotated[
@@ -131,6 +135,8 @@ def train_reformulation(
             benchmark's train split as BENCHMARK:train:FOLDER, such as cirr:train:data/cirr, whose
             images are ingested. A part of it validates, and its results are not zero-shot.
         n: Train on the first n pairs of the sample only; smaller sets are parts of larger ones.
+        start: Folder of a trained reformulation network to train further, such as the zero-shot one
+            on a train split; it brings its own backbone and `network`. Empty: the profile's CLIP.
         network: Parts of the network, e.g. {"cross_attended_blocks": 0, "gate": "zero_init"}.
         loss: Temperature, gathering, masking, e.g. {"temperature": 0.03}.
         ema: The moving average, e.g. {"enabled": false}.
@@ -161,7 +167,31 @@ def train_reformulation(
             "run": {**run, "devices": devices},
         }
     )
-    require_backbone(chosen)
+    if start:
+        groups = _continuing(groups, start, network)
+    else:
+        require_backbone(chosen)
     found = triplet_set_of(triplets, chosen, n)
     require_root(chosen)
-    return ReformulationRequest(chosen, found, groups, not_zero_shot, notes or {})
+    return ReformulationRequest(chosen, found, groups, not_zero_shot, notes or {}, start)
+
+
+def _continuing(groups: Groups, start: str, network: Values) -> Groups:
+    """The groups with the network of a folder.
+
+    Raises:
+        ValueError: the folder holds another system's network, or settings of one are given.
+    """
+    if (system := network_facts(start).system) != INSTRUCTCIR:
+        raise ValueError(
+            f"{start} is a network of {system}; InstructCIR starts from one that "
+            "train-reformulation published, or from a CLIP (leave `start` out)"
+        )
+    if network:
+        raise ValueError(
+            f"network={network!r} is of a network that is built on a CLIP, and {start} brings its "
+            "own; leave it out, or leave out `start`"
+        )
+    own = NetworkSettings(**network_config(start)["network"])
+    check_trainable(own, groups.ema)
+    return replace(groups, network=own)

@@ -119,6 +119,17 @@ def load_network(folder: str | Path) -> LoadedNetwork:
     )
 
 
+def continued_network(folder: str | Path) -> ReformulationNetwork:
+    """The network of a folder, ready to be trained further: its online branch, in fp32.
+
+    Raises:
+        CheckpointError: As for `load_network`.
+    """
+    network = load_network(folder).online.train()
+    network.choose_trained()
+    return network
+
+
 def load_combiner(folder: str | Path) -> Combiner | None:
     """The checkpoint's combiner alone, without the network; None where it has none.
 

@@ -16,13 +16,12 @@ import torch
 from safetensors.torch import load_file
 
 from models.instructcir.ema import EmaTarget
-from models.instructcir.network import ReformulationNetwork, build_network
+from models.instructcir.network import ReformulationNetwork
 from models.training.crops import still_preprocess
 from models.training.weight_files import below
 
 if TYPE_CHECKING:
-    from models.encoders.spec import EncoderSpec
-    from models.instructcir.settings import EmaSettings, LossSettings, NetworkSettings
+    from models.instructcir.settings import EmaSettings, LossSettings
     from models.instructcir.training_settings import ReformulationTraining
 
 
@@ -43,15 +42,21 @@ class Trained:
 
 def load_weights(
     path: Path,
-    encoder: EncoderSpec,
-    network: NetworkSettings,
+    online: ReformulationNetwork,
     ema: EmaSettings,
     loss: LossSettings,
     training: ReformulationTraining,
 ) -> Trained:
-    """Read kept weights (`models.training.weight_files`) with the settings of their training."""
+    """Read kept weights (`models.training.weight_files`) with the settings of their training.
+
+    Args:
+        path: The file.
+        online: The network as it was before its training; it gets the weights.
+        ema: Of the training.
+        loss: Of the training.
+        training: Of the training.
+    """
     kept = load_file(path)
-    online = build_network(encoder, network, training.seed)
     online.load_state_dict(below("network.", kept))
     seen = still_preprocess(online.parts.preprocess, training.augmentation)
     online.parts = replace(online.parts, preprocess=seen)

@@ -67,7 +67,7 @@ def _second_stage(
     from models.instructcir.stage_one_weights import load_weights
 
     combiner, combined = None, dict[str, Any]()
-    trained = load_weights(weights, job.encoder, job.network, job.ema, job.loss, job.training)
+    trained = load_weights(weights, job.new_network(), job.ema, job.loss, job.training)
     started = time.monotonic()
     if job.combiner is not None:
         combiner, combined = train_second_stage(
@@ -114,7 +114,7 @@ def _publish(
         purpose="Embeds a reference image under a modification text; the nearest gallery "
         "embedding is the answer. `online` and `ema` are the branches that embed the query; "
         "targets are embedded by the moving average where there is one.",
-        base=job.spec["encoder"],
+        base=job.base,
         groups={
             name: getattr(job, name) for name in ("network", "loss", "ema", "combiner", "training")
         },
@@ -127,6 +127,6 @@ def _publish(
         history,
         summary=summary_of(job.key, history, **data.counts) | {"combiner": combined},
         notes=notes,
-        not_zero_shot=NOT_ZERO_SHOT_AS_GIVEN if job.not_zero_shot else "",
+        not_zero_shot=NOT_ZERO_SHOT_AS_GIVEN if job.not_zero_shot else job.label_of_start,
         spent=spent,
     )

@@ -15,6 +15,7 @@ from models.instructcir.settings import (
 )
 from models.instructcir.training_settings import ReformulationTraining
 from tasks.engines import encoder_fingerprint
+from tasks.networks import network_config, network_facts, on_this_machine
 from tasks.training.triplet_job import TripletJob
 from tasks.training.triplet_sets import TripletSet
 
@@ -39,6 +40,7 @@ class ReformulationJob(TripletJob):
         combiner: of stage two; None leaves it out.
         training: of both stages.
         not_zero_shot: whether the training data owes something to a benchmark's annotations.
+        start: folder of the network that training starts from; empty: the backbone.
     """
 
     KIND: ClassVar[str] = "reformulation"
@@ -50,6 +52,7 @@ class ReformulationJob(TripletJob):
     combiner: CombinerSettings | None = field(default_factory=CombinerSettings)
     training: ReformulationTraining = field(default_factory=ReformulationTraining)
     not_zero_shot: bool = False
+    start: str = ""
 
     @classmethod
     def of(
@@ -71,7 +74,7 @@ class ReformulationJob(TripletJob):
         """The identity of the network."""
         return {
             "producer": PRODUCER,
-            "encoder": dict(encoder_fingerprint(self.encoder)),
+            **self._origin,
             "triplets": self.content,
             "network": self.network.model_dump(),
             "loss": self.loss.model_dump(),
@@ -83,14 +86,36 @@ class ReformulationJob(TripletJob):
         }
 
     @property
+    def _origin(self) -> dict[str, Any]:
+        """What training starts from: the backbone, or another network."""
+        if self.start:
+            return {"start": dict(network_facts(self.start).identity)}
+        return {"encoder": dict(encoder_fingerprint(self.encoder))}
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """Identity of the backbone below everything."""
+        if self.start:
+            return dict(network_config(self.start)["base"])
+        return dict(encoder_fingerprint(self.encoder))
+
+    @property
+    def label_of_start(self) -> str:
+        """Why the network that training starts from is not zero-shot; empty where it is."""
+        return network_facts(self.start).zero_shot_reason if self.start else ""
+
+    @property
     def settings(self) -> ReformulationTraining:
         """Of stage one."""
         return self.training
 
     def new_network(self) -> ReformulationNetwork:
-        """The network on its backbone."""
+        """The network on its backbone, or the one that it starts from."""
+        from models.instructcir.checkpoint import continued_network
         from models.instructcir.network import build_network
 
+        if self.start:
+            return continued_network(on_this_machine(self.start))
         return build_network(self.encoder, self.network, self.training.seed)
 
     def load_data(self, run: RunSettings, network: ReformulationNetwork) -> TripletData:

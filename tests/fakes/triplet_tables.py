@@ -75,7 +75,12 @@ def _row(position: int, reference: str, target: str, text: str) -> dict[str, obj
 
 
 def small_job(
-    root: str, triplets: TripletSet, *, not_zero_shot: bool = False, **changes: Any
+    root: str,
+    triplets: TripletSet,
+    *,
+    not_zero_shot: bool = False,
+    start: str = "",
+    **changes: Any,
 ) -> ReformulationJob:
     """A job that trains a random CLIP of 32 pixels for a few steps; `training` is merged in."""
     from flows.requests.train_reformulation import groups_of
@@ -107,4 +112,5 @@ def small_job(
             }
         ),
         not_zero_shot,
+        start,
     )
