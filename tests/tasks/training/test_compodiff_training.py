@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.fakes.captured_graphs import capture_graphs
+
 if TYPE_CHECKING:
     from tasks.training.compodiff import CompoDiffJob
     from tasks.training.run_settings import RunSettings
@@ -136,6 +138,27 @@ def test_a_published_denoiser_answers_the_queries_of_its_backbone(
     assert "holds no denoiser" in denoiser_problem(
         CompoDiffSettings(checkpoint=str(tmp_path / "none")), encoder
     )
+
+
+@pytest.mark.slow
+def test_compiled_training_is_the_same(
+    tmp_path: Path, triplets: TripletSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    from tasks.training.compodiff import train_denoiser
+
+    def weights(**training: Any) -> dict[str, torch.Tensor]:
+        job = small_job(tmp_path, triplets, max_steps=3, **training)
+        made = train_denoiser.fn(job, run_settings(), {})
+        return load_file(Path(made["checkpoint"], "model.safetensors"))
+
+    plain, captured = weights(), capture_graphs(monkeypatch)
+    compiled = weights(compile=True)
+    assert captured
+    for name, tensor in plain.items():
+        torch.testing.assert_close(compiled[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
 
 
 @pytest.mark.slow

@@ -15,12 +15,13 @@ from flows.profiles import resolve_profile
 from models.protocols import CaptionReply
 from models.textual_inversion import palavra_files
 from models.textual_inversion.learner_settings import INVERSIONS
-from models.textual_inversion.mapping_files import MappingError
+from models.textual_inversion.mapping_files import WEIGHTS_FILE, MappingError
 from models.textual_inversion.refining import RefiningSettings
 from storage.collections.collection import ingest
 from storage.locations.location import Location
 from tasks.profile_stages import caption_feature_stage, image_stage, token_stage, word_stages
 from tasks.stages.captions import caption_rows
+from tests.fakes.captured_graphs import capture_graphs
 from tests.fakes.killed_processes import killed
 from tests.fakes.pictures import jpeg
 from tests.tasks.test_pseudo_tokens import fill
@@ -115,6 +116,27 @@ def test_a_trained_network_is_published_once_and_maps_images(place: Path, system
     assert mapping_fingerprint(own.place)["kind"] == kind
     features = own.images.table().vectors(own.ids)
     assert load_mapping(own.place).tokens(features).shape == (IMAGES, 128)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", INVERSIONS)
+def test_compiled_training_is_the_same(
+    place: Path, system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    few = {"batch_size": 2, "validation": 1} if system == "palavra" else {}  # concepts
+
+    def weights(**training: Any) -> dict[str, torch.Tensor]:
+        made = train(job(place, system, **few, **training))
+        return load_file(Path(made["checkpoint"], WEIGHTS_FILE))
+
+    plain, captured = weights(), capture_graphs(monkeypatch)
+    compiled = weights(compile=True)
+    assert captured
+    for name, tensor in plain.items():
+        torch.testing.assert_close(compiled[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_a_set_encoder_is_published_and_its_tokens_are_a_table(place: Path) -> None:
