@@ -87,4 +87,5 @@ def assert_kills_change_nothing(
     assert {COMPARED[0], COMPARED[-1]} <= set(names)
     for name in names:
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
-    assert len(log.read_text().split()) > 2 * steps  # some steps were taken again
+    # A step that was begun is taken again, unless its state was saved before the kill.
+    assert len(log.read_text().split()) >= 2 * steps
