@@ -70,7 +70,7 @@ def stopped_by_signals() -> Iterator[Stop]:
     """Raise `Stopped` at SIGTERM, and see to it that a stop does not take long.
 
     Prefect and Lightning put handlers of their own in the place of this one while they run; the
-    numbers come by another way, whoever handles the signal. After a stop all of this stays until
+    numbers come by another way, whatever handles it. After a stop all of this stays until
     the process ends.
     """
     stop = Stop()

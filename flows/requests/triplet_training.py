@@ -45,7 +45,7 @@ def triplet_set_of(
         n: Pairs of the sample, the first ones; None: all.
 
     Raises:
-        ValueError: there is no such file, it is not a reference to triplets, or the images of the
+        ValueError: the file is missing, it is not a reference to triplets, or the images of the
             split are not ingested.
     """
     if isinstance(given, str) and not Path(given).is_file():

@@ -144,7 +144,7 @@ def _count(state: Mapping[str, torch.Tensor], prefix: str, file: Path) -> int:
     numbers = {n.removeprefix(prefix).split(".")[0] for n in state if n.startswith(prefix)}
     if not numbers:
         raise UnusableCheckpoint(
-            f"{file} holds no CLIP under OpenAI's names: there is no {prefix}*; take the published "
+            f"{file} holds no CLIP under OpenAI's names: {prefix}* is missing; take the published "
             "file again, or say what it is"
         )
     return len(numbers)

@@ -1,4 +1,4 @@
-"""Results that owe something to a benchmark's annotated texts say so, whoever brought them in."""
+"""Results that owe something to a benchmark's annotated texts say so, by any way these came in."""
 
 from __future__ import annotations
 
