@@ -14,7 +14,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import polars as pl
@@ -27,7 +26,9 @@ from storage.collections.names import (
     give_name,
     refuse_other_files,
 )
+from storage.collections.places import IMAGES_SPEC, places_of
 from storage.collections.pointers import read_place, read_pointer
+from storage.collections.reading import read_pictures
 from storage.collections.recovery import listing_keys
 from storage.collections.sources.candidates import Candidate, Limits
 from storage.collections.sources.files import list_files
@@ -39,8 +40,8 @@ from storage.collections.sources.scan import (
     has_containers,
     scan,
 )
-from storage.collections.writer import IMAGES_SPEC, Examined, Known, Result, Writer, examine
-from storage.locations.location import Location
+from storage.collections.writer import Examined, Known, Result, Writer, examine
+from storage.locations.location import Entry, Location
 from storage.tables.part_files import open_part
 from storage.tables.schemas import OK
 from storage.tables.table import IncompleteTable, Table, load_table, open_table
@@ -283,7 +284,7 @@ class Collection:
         """
         first: dict[str, datetime.date] = {}
         for entry in self.images.parts():
-            day, keys = _stored(self.location, entry.path, entry.size)
+            day, keys = _stored(self.location, entry)
             for key in keys:
                 first[key] = min(day, first.get(key, day))
         return frozenset(
@@ -295,48 +296,20 @@ class Collection:
     def read_images(self, image_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """Stream (image id, bytes), each image once, in the order in which they are stored.
 
-        Only the row groups that hold a wanted image are read, one at a time.
+        Their own bytes are read, a few megabytes at a time.
 
         Raises:
             IncompleteTable: after all others, if some are not stored.
+            CorruptPart: one lies in a part that cannot be read.
         """
-        wanted = set(image_ids)
-        for entry in self.images.parts():
-            if not wanted:
-                return
-            groups = _image_groups(self.location, entry.path, entry.size)
-            hits = [i for i, ids in enumerate(groups) if not wanted.isdisjoint(ids)]
-            if hits:
-                yield from _take_images(self.location, entry.path, hits, wanted)
-        if wanted:
-            raise IncompleteTable(
-                f"{len(wanted)} images are not stored, first {min(wanted)}: ingest their source"
-                " again"
-            )
+        yield from read_pictures(self.location, image_ids)
+
+    def in_order(self, image_ids: Sequence[str]) -> list[str]:
+        """The same images, in the order in which they are stored; absent ones come last."""
+        return places_of(self.location).in_order(image_ids)
 
 
-@lru_cache(maxsize=4096)
-def _image_groups(location: Location, path: str, size: int) -> tuple[frozenset[str], ...]:
-    """Return the image ids of each row group. A part of a given name and size never changes."""
-    with open_part(location, path) as part:
-        return part.keys_by_group()
-
-
-@lru_cache(maxsize=4096)
-def _stored(location: Location, path: str, size: int) -> tuple[datetime.date, frozenset[str]]:
-    """Return the day on which a part was made and the ids of its images."""
-    with open_part(location, path) as part:
-        day = datetime.datetime.fromisoformat(part.footer().created).date()
-        return day, frozenset().union(*part.keys_by_group())
-
-
-def _take_images(
-    location: Location, path: str, groups: Sequence[int], wanted: set[str]
-) -> Iterator[tuple[str, bytes]]:
-    with open_part(location, path) as part:
-        for group in groups:
-            rows = part.table(["image_id", "data"], [group])
-            for image_id, data in zip(rows["image_id"], rows["data"], strict=True):
-                if image_id.as_py() in wanted:
-                    wanted.remove(image_id.as_py())
-                    yield image_id.as_py(), data.as_py()
+def _stored(location: Location, entry: Entry) -> tuple[datetime.date, list[str]]:
+    """The day on which a part was made and the ids of its images."""
+    with open_part(location, entry.path, entry.size) as part:
+        return datetime.datetime.fromisoformat(part.footer().created).date(), part.keys()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from storage.collections.decoding import ImageFacts, ImageProblem, inspect_image
+from storage.collections.places import IMAGES_SPEC
 from storage.collections.sources.candidates import Candidate, Limits, SourceFault
 from storage.collections.sources.scan import ContainerEnd, ContainerKnown
 from storage.locations.damage import DamagedFile, as_text, from_text, read_checked
@@ -18,9 +19,6 @@ from storage.locations.location import Location
 from storage.tables.keys import content_key, sha256_hex
 from storage.tables.schemas import OK
 from storage.tables.table import Shard, Table, open_table
-
-IMAGES_SPEC: Mapping[str, Any] = {"producer": "cirflow/images/1"}
-"""Spec of the images table: no collection, no source, so that a photo is stored once."""
 
 # Faults of reaching an input, not of its content. They are looked at again by the next ingest even
 # where path, size and time are the same: a changed permission changes none of these.

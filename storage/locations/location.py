@@ -104,7 +104,16 @@ class Location:
             FileNotFoundError: there is no such file.
             CutRead: fewer bytes came than were asked for, also when asked again.
         """
-        return self._store.read_ranges(_checked(path), ranges)
+        return self.read_spans([(path, *each) for each in ranges])
+
+    def read_spans(self, spans: Sequence[tuple[str, int, int]]) -> builtins.list[bytes]:
+        """Return the bytes of spans (path, start, end) of any files, a few fetched at a time.
+
+        Raises:
+            FileNotFoundError: one of the files is not there.
+            CutRead: fewer bytes came from S3 than were asked for, also when asked again.
+        """
+        return self._store.read_spans([(_checked(path), start, end) for path, start, end in spans])
 
     def open_read(self, path: str, *, sequential: bool = False) -> IO[bytes]:
         """Open a file for reading; `sequential` reads ahead, else each read is a request."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import itertools
 import os
 import time
 import uuid
@@ -23,6 +25,9 @@ from storage.locations.entries import STAGING, Entry
 from storage.locations.local_files import entry_of, require_regular, walk
 
 T = TypeVar("T")
+
+IN_FLIGHT = 16
+"""Requests that one reader has in flight on S3."""
 
 MAX_OBJECT_BYTES = 5 * 2**30
 """Largest single PUT of S3. Multi-part uploads are not used: see `S3Store.create`."""
@@ -65,8 +70,8 @@ class Store(Protocol):
     def read(self, path: str) -> bytes:
         """Return the whole content of a file."""
 
-    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Return the bytes of some ranges, each from its start to before its end."""
+    def read_spans(self, spans: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        """Return the bytes of some spans: a path, a start, and the end before which it ends."""
 
     def open(self, path: str, sequential: bool) -> IO[bytes]:
         """Open a file for reading, hinting at the pattern of access."""
@@ -114,13 +119,13 @@ class LocalStore:
         require_regular(self.root / path)
         return (self.root / path).read_bytes()
 
-    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Seek and read."""
-        with self.open(path, sequential=False) as file:
-            found = []
-            for start, end in ranges:
-                file.seek(start)
-                found.append(file.read(end - start))
+    def read_spans(self, spans: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        """Open each file once for spans that follow each other."""
+        found = []
+        for path, group in itertools.groupby(spans, lambda span: span[0]):
+            with self.open(path, sequential=False) as file:
+                for _, start, end in group:
+                    found.append(os.pread(file.fileno(), end - start, start))
         return found
 
     def open(self, path: str, sequential: bool) -> IO[bytes]:
@@ -235,17 +240,18 @@ class S3Store:
             lambda: cast(bytes, self._files.cat_file(self.url(path), max_concurrency=1)),
         )
 
-    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Send a GET for each range, several at a time."""
-        starts, ends = (list(each) for each in zip(*ranges, strict=True))
-        urls = [self.url(path)] * len(starts)
-        found: list[bytes] = _whole(
-            self.url(path), lambda: self._files.cat_ranges(urls, starts, ends, on_error="raise")
+    def read_spans(self, spans: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        """Send a GET for each span, several at a time."""
+        paths, starts, ends = (list(each) for each in zip(*spans, strict=True))
+        urls = [self.url(path) for path in paths]
+        get = functools.partial(
+            self._files.cat_ranges, urls, starts, ends, batch_size=IN_FLIGHT, on_error="raise"
         )
-        for (start, end), data in zip(ranges, found, strict=True):
+        found: list[bytes] = _whole(urls[0], get)
+        for url, start, end, data in zip(urls, starts, ends, found, strict=True):
             if len(data) != end - start:
                 what = f"{len(data)} bytes came for {end - start} from byte {start} on"
-                raise CutRead(self.url(path), what)
+                raise CutRead(url, what)
         return found
 
     def open(self, path: str, sequential: bool) -> IO[bytes]:

@@ -19,6 +19,8 @@ PRODUCER = "cirflow/storage/1"
 
 FOOTER = b"cirflow"
 KEYS = b"cirflow.keys"
+SPANS = b"cirflow.spans"
+"""Base64 of (rows, 2) int64: where in the file each row's `data` starts, and its size."""
 SPEC = b"cirflow.spec"
 LIBRARIES = b"cirflow.libraries"
 """Versions of the libraries on the machine that made the rows, for people: no reader asks."""

@@ -8,6 +8,7 @@ first and then decoded in the calling thread.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import itertools
@@ -17,13 +18,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.locations.damage import MALFORMED, TRIES_ON_S3
 from storage.locations.local_files import OddFile, require_regular
 from storage.locations.location import Location
-from storage.tables.footers import FOOTER, KEYS, SPEC, Footer, footer_check
+from storage.tables.footers import FOOTER, KEYS, SPANS, SPEC, Footer, footer_check
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -81,9 +83,38 @@ class PartReader:
         """The columns and their types."""
         return self._ask(lambda file, source: file.schema_arrow)
 
+    def keys(self) -> list[str]:
+        """The keys of all rows from the footer alone (where the table keeps them there)."""
+        return self._ask(self._keys_of)
+
     def keys_by_group(self) -> tuple[frozenset[str], ...]:
         """The keys of each row group from the footer alone (where the table keeps them there)."""
-        return self._ask(self._keys_of)
+
+        def read(file: pq.ParquetFile, source: _Source) -> tuple[frozenset[str], ...]:
+            rest, metadata = iter(self._keys_of(file, source)), file.metadata
+            sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+            return tuple(frozenset(itertools.islice(rest, size)) for size in sizes)
+
+        return self._ask(read)
+
+    def spans(self) -> np.ndarray:
+        """(rows, 2) int64: start and size of each row's `data` in the file, from the footer alone.
+
+        Where the footer does not say them (parts of earlier versions): -1 - row group, and 0.
+        """
+
+        def read(file: pq.ParquetFile, source: _Source) -> np.ndarray:
+            metadata = file.metadata
+            held = (metadata.metadata or {}).get(SPANS)
+            if held is not None:
+                with contextlib.suppress(ValueError):
+                    return np.frombuffer(base64.b64decode(held), "<i8").reshape(-1, 2)
+            groups = np.arange(metadata.num_row_groups)
+            sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+            starts = np.repeat(-1 - groups, sizes)
+            return np.stack([starts, np.zeros_like(starts)], axis=1)
+
+        return self._ask(read)
 
     def table(self, columns: Sequence[str], groups: Sequence[int] | None = None) -> pa.Table:
         """Some columns, of some row groups or all."""
@@ -140,21 +171,19 @@ class PartReader:
             raise CorruptPart(self._path, what)
         return footer
 
-    def _keys_of(self, file: pq.ParquetFile, source: _Source) -> tuple[frozenset[str], ...]:
+    def _keys_of(self, file: pq.ParquetFile, source: _Source) -> list[str]:
         self._footer_of(file, source)
         metadata = file.metadata
         keys = (metadata.metadata or {}).get(KEYS, b"").decode().split("\n")
         if len(keys) != metadata.num_rows:
             what = f"its footer has {len(keys)} keys for {metadata.num_rows} rows"
             raise CorruptPart(self._path, what)
-        rest = iter(keys)
-        sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-        return tuple(frozenset(itertools.islice(rest, size)) for size in sizes)
+        return keys
 
 
 @contextlib.contextmanager
-def open_part(location: Location, path: str) -> Iterator[PartReader]:
-    """Open a part.
+def open_part(location: Location, path: str, size: int | None = None) -> Iterator[PartReader]:
+    """Open a part; where its size is known from a listing, S3 is not asked for it.
 
     Raises:
         FileNotFoundError: when it is read, if there is no such part.
@@ -163,7 +192,7 @@ def open_part(location: Location, path: str) -> Iterator[PartReader]:
     if local is not None:
         part = PartReader(str(local), 1, lambda: _opened(local))
     else:
-        part = PartReader(location.join(path), TRIES_ON_S3, lambda: _Fetched(location, path))
+        part = PartReader(location.join(path), TRIES_ON_S3, lambda: _Fetched(location, path, size))
     try:
         yield part
     finally:
@@ -240,10 +269,10 @@ class _Fetched(io.RawIOBase):
 
     threads = False
 
-    def __init__(self, location: Location, path: str) -> None:
+    def __init__(self, location: Location, path: str, size: int | None) -> None:
         super().__init__()
         self._location, self._path = location, path
-        self._size = location.size(path)
+        self._size = location.size(path) if size is None else size
         self._at = 0
         self._held: list[tuple[int, bytes]] = []
         self.prepare([(max(0, self._size - _TAIL), self._size)])

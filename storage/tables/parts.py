@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from storage.tables.footers import Footer, footer_metadata
+from storage.tables.footers import SPANS, Footer, footer_metadata
 from storage.tables.part_files import CorruptPart, PartReader
 from storage.tables.schemas import OK, TableSchema
+
+_MARK = 32
+_WINDOW = 2**12
 
 MIN_PARQUET_BYTES = 12
 """A Parquet file has a magic number at both ends and the length of its footer."""
@@ -108,22 +115,45 @@ def encode_part(
     """
     keys = "\n".join(rows[schema.key].to_pylist()).encode() if schema.keys_in_footer else None
     small = [f.name for f in rows.schema if pa.types.is_string(f.type)]
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        rows.replace_schema_metadata(footer_metadata(footer, keys, spec)),
+    described = rows.replace_schema_metadata(footer_metadata(footer, keys, spec))
+    group_rows = max(1, int(rows.num_rows * schema.group_bytes / max(rows.nbytes, 1)))
+    sink = io.BytesIO()
+    with pq.ParquetWriter(
         sink,
+        described.schema,
         compression={f.name: _codec(f.type) for f in rows.schema},
         use_dictionary=small,
         write_statistics=small,
-        row_group_size=max(1, int(rows.num_rows * schema.group_bytes / max(rows.nbytes, 1))),
         write_page_checksum=True,
         store_schema=True,
-    )
+    ) as writer:
+        writer.write_table(described, row_group_size=group_rows)
+        if schema.keys_in_footer:
+            spans = base64.b64encode(_spans(sink.getbuffer(), rows["data"]).tobytes())
+            writer.add_key_value_metadata({SPANS: spans})
     data = sink.getvalue()
     again = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
     if not again.equals(rows):
         raise RuntimeError(f"a part of {footer.table} changed when it was written as Parquet")
-    return bytes(data)
+    return data
+
+
+def _spans(written: memoryview, column: pa.ChunkedArray) -> np.ndarray:
+    """(rows, 2) int64: start and size of each value of a column in the pages written so far.
+
+    Parquet stores large, uncompressed values as they are, each behind its length. Readers compare
+    what they find with its hash, so that this is a shortcut and never the truth.
+    """
+    spans, end = [], 0
+    for value in column:
+        data = memoryview(value.as_buffer())
+        mark = struct.pack("<I", len(data)) + data[:_MARK].tobytes()
+        at = end
+        while (found := written[at : at + _WINDOW].tobytes().find(mark)) < 0 and at < len(written):
+            at += _WINDOW - len(mark)
+        spans.append((at + found + 4, len(data)))
+        end = at + found + 4 + len(data)
+    return np.array(spans, "<i8").reshape(-1, 2)
 
 
 def _codec(kind: pa.DataType) -> str:

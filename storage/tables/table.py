@@ -11,7 +11,8 @@ processes at once::
     captions = table.read()
 
 Racers that start from the same state cut the same shards, because shards are whole runs of the
-sorted missing keys and their names are made of their members. Racers that start from different
+missing keys, sorted or in the one order in which their inputs lie, and their names are made of
+their members. Racers that start from different
 states may publish one row twice; readers keep one of them by a fixed rule.
 """
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,12 +128,20 @@ class Table:
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def plan(self, keys: Keys, shard_size: int, retry_failed: bool = False) -> Plan:
+    def plan(
+        self,
+        keys: Keys,
+        shard_size: int,
+        retry_failed: bool = False,
+        order: Callable[[Sequence[str]], Sequence[str]] = tuple,
+    ) -> Plan:
         """Cut the planned keys that have no row yet into shards.
 
-        A failed row counts as present; with `retry_failed`, keys that have only failed rows are
-        planned again, in shards of their own with a new attempt number. Where nothing is missing
-        and that was established before, this costs one listing.
+        `order` puts the keys whose rows are to be made into the order in which they are cut, so
+        that what is read together is made together; without it they are sorted. A failed row
+        counts as present; with `retry_failed`, keys that have only failed rows are planned again,
+        in shards of their own with a new attempt number. Where nothing is missing and that was
+        established before, this costs one listing.
 
         Raises:
             CorruptPart: a part cannot be read, so it is unknown which rows are missing.
@@ -144,9 +153,9 @@ class Table:
         if seen is not None and not (retry_failed and seen.failed):
             return Plan((), seen, survey.names, read_notes(survey.files))
         standing = self._standing(survey, keys)
-        shards = _cut(standing.missing, shard_size, attempt=0)
+        shards = _cut(order(standing.missing), shard_size, attempt=0)
         if retry_failed:
-            shards += _cut(standing.failed, shard_size, attempt=standing.attempt + 1)
+            shards += _cut(order(standing.failed), shard_size, attempt=standing.attempt + 1)
         return Plan(tuple(shards), standing.coverage, survey.names, read_notes(survey.files))
 
     def holds(self, shard: Shard) -> bool:

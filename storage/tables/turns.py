@@ -1,10 +1,10 @@
 """The order in which a worker makes shards, so that workers on one table seldom do the same work.
 
-A worker marks each shard that it begins (``begun/{table}/{spec}/{shard}``: the first and the last
-key, and who makes it). Shards that touch a marked range come last; before a shard is begun, the
-rows that others have published since the plan was made are taken out of it. So workers may cut
-their shards in different sizes. A mark is a hint and never a lock: the worker that left it may be
-dead, and what it had begun is made by the living in the end.
+A worker marks each shard that it begins (``begun/{table}/{spec}/{shard}``: checksums of its keys,
+and who makes it). Shards that share a key with a mark come last; before a shard is begun, the rows
+that others have published since the plan was made are taken out of it. So workers may cut their
+shards in different sizes and orders. A mark is a hint and never a lock: the worker that left it may
+be dead, and what it had begun is made by the living in the end.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import platform
 import random
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -37,16 +38,24 @@ _SHARE_OF_TIME = 0.1
 class Mark:
     """A shard that a worker has begun."""
 
-    first: str
-    last: str
+    members: frozenset[int]
     attempt: int
     process: int = field(default_factory=os.getpid)
     machine: str = field(default_factory=platform.node)
 
     def touches(self, shard: Shard) -> bool:
-        """Whether a shard lies in the same range, in part or whole."""
+        """Whether a shard has a member of the same checksum."""
         same = self.attempt == shard.attempt
-        return same and self.first <= shard.members[-1] and shard.members[0] <= self.last
+        return same and any(zlib.crc32(each.encode()) in self.members for each in shard.members)
+
+    @classmethod
+    def of(cls, shard: Shard) -> Mark:
+        """The mark that this process leaves."""
+        return cls(frozenset(zlib.crc32(each.encode()) for each in shard.members), shard.attempt)
+
+    def text(self) -> bytes:
+        """The content of its file."""
+        return json.dumps({**asdict(self), "members": sorted(self.members)}).encode()
 
     def is_waited_for(self, since: float) -> bool:
         """Whether its worker may still be at it, `since` seconds after the mark was left."""
@@ -106,10 +115,9 @@ class Turns:
 
     def _begin(self, shard: Shard) -> None:
         """Mark a shard; a mark that somebody left before is written over."""
-        mark = Mark(shard.members[0], shard.members[-1], shard.attempt)
         self._own.add(shard.key)
         self._parts.add(f"part-{shard.key}.parquet")
-        self._table.location.replace(self._path(shard.key), json.dumps(asdict(mark)).encode())
+        self._table.location.replace(self._path(shard.key), Mark.of(shard).text())
 
     def _rest(self, shard: Shard) -> Shard | None:
         """A shard without the rows that others have published; None where none is left."""
@@ -146,13 +154,14 @@ class Turns:
                 yield f"{key} {entry.stamp}", entry
 
     def _mark(self, entry: Entry) -> tuple[Mark, float]:
-        """A mark and when it was left; one that does not say its range touches nothing."""
+        """A mark and when it was left; one that does not say its members touches nothing."""
         try:
             said = json.loads(self._table.location.read_bytes(entry.path))
-            first, last, machine = (str(said[name]) for name in ("first", "last", "machine"))
-            mark = Mark(first, last, int(said["attempt"]), int(said["process"]), machine)
+            members = frozenset(int(each) for each in said["members"])
+            machine = str(said["machine"])
+            mark = Mark(members, int(said["attempt"]), int(said["process"]), machine)
         except (*MALFORMED, KeyError, FileNotFoundError, OddFile):
-            mark = Mark("", "", -1)
+            mark = Mark(frozenset(), -1)
         return mark, entry.modified
 
     def _path(self, key: str) -> str:

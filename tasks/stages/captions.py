@@ -78,6 +78,11 @@ class CaptionStage(Stage):
         """The ids; as derived keys where they follow from a listing."""
         return self.planned() if self.of_queries else self.images.planned_keys(self.root)
 
+    def read_order(self, keys: Sequence[str]) -> Sequence[str]:
+        """The ids in the order in which the images are stored."""
+        imported = isinstance(self.captioner, ImportedCaptions)
+        return keys if imported else self.images.in_order(self.root, keys)
+
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Caption the members; a failure of one image is its row's status."""
         if isinstance(self.captioner, ImportedCaptions):

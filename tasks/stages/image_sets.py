@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -20,7 +21,23 @@ from tasks.query_sets import BenchmarkRef, load_query_set
 Part = Literal["all", "references", "gallery"]
 
 
-class ImageSet(Settings):
+class StoredImages(Settings, ABC):
+    """Images whose files are stored below a root."""
+
+    @abstractmethod
+    def store(self, root: str) -> Collection:
+        """A collection to read them from; all collections of a root share one store."""
+
+    def read(self, root: str, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """Stream (id, bytes) of some images, in the order in which they are stored."""
+        return self.store(root).read_images(ids)
+
+    def in_order(self, root: str, ids: Sequence[str]) -> list[str]:
+        """Some ids in the order in which they are stored: stages read them in runs."""
+        return self.store(root).in_order(ids)
+
+
+class ImageSet(StoredImages):
     """Images of a collection: all, or the part that a benchmark uses."""
 
     collection: str
@@ -52,12 +69,12 @@ class ImageSet(Settings):
             return self.ids(root)
         return ids_of_collection(root, self.collection)
 
-    def read(self, root: str, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        """Stream (id, bytes) of some images."""
-        return Collection.open(Location(root), self.collection).read_images(ids)
+    def store(self, root: str) -> Collection:
+        """The collection."""
+        return Collection.open(Location(root), self.collection)
 
 
-class SelectedImages(Settings):
+class SelectedImages(StoredImages):
     """The images of a collection that a backfill is about."""
 
     collection: str
@@ -94,9 +111,9 @@ class SelectedImages(Settings):
             return self.ids(root)
         return ids_of_collection(root, self.collection)
 
-    def read(self, root: str, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        """Stream (id, bytes) of some images."""
-        return Collection.open(Location(root), self.collection).read_images(ids)
+    def store(self, root: str) -> Collection:
+        """The collection."""
+        return Collection.open(Location(root), self.collection)
 
 
 def ids_of_collection(root: str, name: str) -> DerivedKeys:

@@ -7,7 +7,7 @@ It also stands for the images of its pairs, so that exactly those are captioned.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -30,7 +30,7 @@ from storage.tables.table import IncompleteTable
 from tasks.choices import Within
 from tasks.settings import PictureSettings
 from tasks.stages.image_features import ImageFeatureStage
-from tasks.stages.image_sets import ImageSet
+from tasks.stages.image_sets import ImageSet, StoredImages
 from tasks.training.leak_guard import (
     Exclusion,
     Guarded,
@@ -82,7 +82,7 @@ class SimilarityBand(Settings):
         )
 
 
-class PairSample(Settings):
+class PairSample(StoredImages):
     """The first pairs of a seeded sample."""
 
     sources: tuple[PairSource, ...] = Field(min_length=1)
@@ -137,9 +137,9 @@ class PairSample(Settings):
         """The ids; a sample is drawn once in a process."""
         return self.ids(root)
 
-    def read(self, root: str, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        """Stream (id, bytes) of some images; one table holds the images of all collections."""
-        return Collection.open(Location(root), self.sources[0].collection).read_images(ids)
+    def store(self, root: str) -> Collection:
+        """Any of the collections."""
+        return Collection.open(Location(root), self.sources[0].collection)
 
     def similarities(self, root: str) -> Mapping[str, float]:
         """The spread of the pairs' cosine similarity; empty for pairs of any similarity."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from models.instructcir.pairs import Pair
-from models.settings import Settings
 from models.triplets import triplet_id
 from storage.collections.collection import Collection
 from storage.locations.location import Location
 from tasks.query_sets import BenchmarkRef, load_query_set
+from tasks.stages.image_sets import StoredImages
 
 
-class QueryPairs(Settings):
+class QueryPairs(StoredImages):
     """Reference and annotated target of every query whose images are both readable.
 
     It also stands for these images, so that exactly they are captioned.
@@ -47,10 +47,9 @@ class QueryPairs(Settings):
         """The ids."""
         return self.ids(root)
 
-    def read(self, root: str, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        """Stream (id, bytes) of some images."""
-        name = self.benchmark.collection_name
-        return Collection.open(Location(root), name).read_images(ids)
+    def store(self, root: str) -> Collection:
+        """The benchmark's collection."""
+        return Collection.open(Location(root), self.benchmark.collection_name)
 
     def identity(self, root: str) -> dict[str, Any]:
         """The rule: a pair has one text, whichever benchmark asks for it."""

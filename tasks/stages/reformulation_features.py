@@ -65,6 +65,10 @@ class ReformulatedImageStage(Stage):
         """The ids; as derived keys where they follow from a listing."""
         return self.images.planned_keys(self.root)
 
+    def read_order(self, keys: Sequence[str]) -> Sequence[str]:
+        """The ids in the order in which the images are stored."""
+        return self.images.in_order(self.root, keys)
+
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Encode the members; an image that does not decode is a row with its status."""
         data = dict(self.images.read(self.root, members))

@@ -41,7 +41,8 @@ def is_transient(task: Any, run: Any, state: Any) -> bool:
 @redacting
 def plan_stage(stage: Stage, retry_failed: bool = False) -> Plan | State[Plan]:
     """The missing shards of a stage; a stage that is complete shows as Cached."""
-    plan = stage.table().plan(stage.planned_keys(), stage.shard_size, retry_failed)
+    keys, order = stage.planned_keys(), stage.read_order
+    plan = stage.table().plan(keys, stage.shard_size, retry_failed, order)
     return plan if plan.shards else shown_as_cached(plan)
 
 

@@ -56,6 +56,10 @@ class Stage(Settings):
         """The planned keys; as derived keys where computing them costs reads."""
         return self.planned()
 
+    def read_order(self, keys: Sequence[str]) -> Sequence[str]:
+        """Sorted keys in the order in which what their rows are made from is best read."""
+        return keys
+
     @property
     def inputs(self) -> Mapping[str, Stage]:
         """The stages whose tables this one reads, by the name of the field that holds each."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from storage.locations.location import Entry, Location
 from storage.tables.keys import content_key
 from storage.tables.schemas import OK
 from storage.tables.table import IncompleteTable, Table, load_table
+from tasks.stages.image_sets import StoredImages
 
 _COLUMNS = tuple(Triplet.__dataclass_fields__)
 
@@ -108,7 +109,7 @@ class TripletSet(Settings):
         return Collection.open(Location(self.root), self.collections[0])
 
 
-class TripletImages(Settings):
+class TripletImages(StoredImages):
     """The images of a set of triplets."""
 
     triplets: TripletSet
@@ -128,9 +129,9 @@ class TripletImages(Settings):
         """The ids."""
         return self.ids(root)
 
-    def read(self, root: str, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        """Stream (id, bytes) of some images."""
-        return self.triplets.images().read_images(ids)
+    def store(self, root: str) -> Collection:
+        """Any of the set's collections, below its own root."""
+        return self.triplets.images()
 
 
 @dataclass(frozen=True)

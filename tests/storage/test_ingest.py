@@ -4,6 +4,7 @@ import hashlib
 import os
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from storage.collections.collection import Collection, IngestSummary, ingest
 from storage.collections.known import UnknownCollection, list_collections
 from storage.collections.sources import files as source_files
 from storage.locations.location import Location
-from storage.tables import part_files
 from storage.tables.listing import list_tables
 from storage.tables.table import CorruptPart, IncompleteTable
 from tests.fakes.pictures import broken_files, jpeg, png, png_header
@@ -94,25 +94,19 @@ def test_reading_a_few_images_reads_few_bytes(
     collection = Collection.open(location, "large")
     one = collection.image_ids()[17]
     list(collection.read_images([one]))  # which image lies where is now known
-    taken = []
-    real = pa.OSFile
+    spans: list[tuple[str, int, int]] = []
+    real = Location.read_spans
 
-    class Counting:
-        def __init__(self, path: str) -> None:
-            self.file = real(path)
+    def counted(self: Location, asked: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        spans.extend(asked)
+        return real(self, asked)
 
-        def __getattr__(self, name: str) -> object:
-            return getattr(self.file, name)
-
-        def read_buffer(self, size: int = -1) -> pa.Buffer:
-            data = self.file.read_buffer(size)
-            taken.append(len(data))
-            return data
-
-    monkeypatch.setattr(pa, "OSFile", Counting)
-    monkeypatch.setattr(part_files._LocalSource, "threads", False)  # it is a Python file now
-    assert sha(next(iter(collection.read_images([one])))[1]) == one
-    assert 200_000 < sum(taken) < 1_500_000  # of eight million
+    monkeypatch.setattr(Location, "read_spans", counted)
+    monkeypatch.setattr(pa, "OSFile", None)  # nothing else is opened
+    ((_, data),) = collection.read_images([one])
+    assert sha(data) == one
+    ((_, start, end),) = spans
+    assert end - start == len(data)  # its own bytes, of eight million
 
 
 def test_ingesting_again_reads_only_what_changed(
