@@ -1,4 +1,4 @@
-"""One composed query against an embedded gallery, without Prefect and without writing anything."""
+"""One composed query against an embedded gallery, without Prefect; only its matrix is written."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from PIL import Image
 from models.generators.rewriting import RewriteInput
 from models.retrieval.cvsi_settings import SEARCH_FAMILY
 from models.retrieval.features import QueryInputs
-from models.retrieval.method_records import AnyRecipe
 from models.retrieval.ranked_lists import padded_lists
 from models.retrieval.reranked import reranked
-from models.retrieval.search import top_k
 from storage.collections.collection import Collection
 from storage.locations.location import Location
 from storage.tables.keys import sha256_hex
 from storage.tables.schemas import OK
-from storage.tables.table import require_complete
 from tasks.engines import load_captioner, load_encoder
+from tasks.galleries import open_gallery
 from tasks.methods import configured_method, settings_of
 from tasks.networks import encode_queries, load_scorer
 from tasks.planner import query_stages
@@ -111,24 +109,27 @@ def search_gallery(
         IncompleteTable: the gallery was not embedded under this profile.
         ImageProblem: the image cannot be decoded.
     """
+    from models.retrieval.gallery import Gallery
+    from models.retrieval.search import top_k
+
     settings = settings_of(method, profile.cvsi)
     row = configured_method(method, settings, profile.instructcir.weights, profile.ldre)
     recipe = row.recipe(family)
-    size, keys, features = _gallery(gallery, recipe, profile.allow_gaps)
+    opened = open_gallery(gallery, recipe.gallery, profile.allow_gaps)
     query = OneQuery(image_id=sha256_hex(image), text=text)
     stages = query_stages(profile, query, collection, method, family)
     reference = picture(image, profile.pictures)
     made, texts = _query_features(stages, query, reference)
-    vectors = recipe.query_vectors(made, features).astype("float32")
-    images = recipe.gallery_vectors(features).astype("float32")
-    own = query.image_id
-    hidden = [keys.index(own)] if own in keys and not include_reference else []
+    vectors = recipe.query_vectors(made, opened.features).astype("float32")
+    images = Gallery(opened.features, recipe.gallery_vectors)
+    own = opened.place(query.image_id)
+    hidden = [own] if own >= 0 and not include_reference else []
     again = profile.rerank.candidates_of(family) if row.reranks else 0
-    left = min(max(k, again), len(keys) - len(hidden))
+    left = min(max(k, again), len(images) - len(hidden))
     hits: tuple[Hit, ...] = ()
     if left:
-        top = top_k(vectors, images, left, excluded=padded_lists([hidden], 1))
-        found = [keys[i] for i in top.indices[0]]
+        top = top_k(vectors, images.blocks(), left, excluded=padded_lists([hidden], 1))
+        found = opened.ids(top.indices[0])
         numbers = dict(zip(found, map(float, top.scores[0]), strict=True))
         if again:
             scorer = load_scorer(profile.composed_network(method), network_behind(stages.values()))
@@ -139,8 +140,9 @@ def search_gallery(
             Hit(rank, numbers[image_id], image_id, paths[image_id])
             for rank, image_id in enumerate(found[:k], 1)
         )
-    lacking = size - len(keys)
-    return SearchResult(hits, texts.captions, texts.edits, texts.objects, method, size, lacking)
+    lacking = opened.size - len(images)
+    said = texts.captions, texts.edits, texts.objects
+    return SearchResult(hits, *said, method, opened.size, lacking)
 
 
 def _second_look(
@@ -157,22 +159,6 @@ def _second_look(
     pictures[query.image_id] = reference
     scores = scorer.scores(query.image_id, query.text, candidates, pictures.__getitem__)
     return dict(zip(candidates, map(float, scores), strict=True))
-
-
-def _gallery(
-    stages: Mapping[str, AnyGalleryFeature], recipe: AnyRecipe, allow_gaps: float
-) -> tuple[int, list[str], dict[str, FloatArray]]:
-    """Size of the gallery, ids of images with all needed features, and the features of these."""
-    tables = {name: stages[name].existing_table() for name in recipe.gallery}
-    planned = next(iter(stages.values())).planned()
-    good = set(planned)
-    for table in tables.values():
-        require_complete(table, planned, allow_gaps=allow_gaps)
-        rows = table.read(["status"], planned)
-        good &= set(rows.filter(pl.col("status") == OK)["image_id"])
-    keys = sorted(good)
-    vectors = {name: table.vectors(keys) for name, table in tables.items()}
-    return len(planned), keys, vectors
 
 
 class _MadeOnce:

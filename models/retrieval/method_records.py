@@ -63,10 +63,13 @@ class Recipe:
                 raise ValueError(f"all {side} features have weight 0")
             object.__setattr__(self, side, MappingProxyType(used))
 
-    def query_vectors(self, query: Features, gallery: Features) -> np.ndarray[Any, Any]:
-        """Query vectors (Q, d) from features by name; gallery features only for `combine`."""
+    def query_vectors(self, query: Features, gallery: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+        """Query vectors (Q, d) from features by name; gallery features only for `combine`.
+
+        Mapped gallery features (`models.retrieval.gallery`) are read whole for it.
+        """
         if self.combine is not None:
-            return self.combine(query, gallery)
+            return self.combine(query, {name: np.asarray(own) for name, own in gallery.items()})
         return fuse(query, self.query, self.norms)
 
     def gallery_vectors(self, gallery: Features) -> np.ndarray[Any, Any]:
@@ -119,7 +122,7 @@ class LateFusion:
         """The gallery features that the parts read, each with its weight inside its own part."""
         return {name: w for _, recipe in self.parts for name, w in recipe.gallery.items()}
 
-    def query_vectors(self, query: Features, gallery: Features) -> np.ndarray[Any, Any]:
+    def query_vectors(self, query: Features, gallery: Mapping[str, Any]) -> np.ndarray[Any, Any]:
         """Query vectors (Q, sum of d_i)."""
         return np.concatenate(
             [weight**0.5 * unit(part.query_vectors(query, gallery)) for weight, part in self.parts],

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from models.retrieval.metrics import ABSENT, Ints
+
+if TYPE_CHECKING:
+    from models.retrieval.gallery import Gallery
 
 Similarities = npt.NDArray[np.float32]
 """(Q, K) of ranked lists, NaN where a list is shorter."""
@@ -29,7 +33,7 @@ def padded_similarities(lists: Sequence[Sequence[float]], width: int) -> Similar
     return table
 
 
-def group_order(members: Ints, images: Similarities, vector: Similarities) -> Ints:
+def group_order(members: Ints, images: Similarities | Gallery, vector: Similarities) -> Ints:
     """The members of a query's group, best first, ties by gallery order (CIRR).
 
     Args:

@@ -2,14 +2,15 @@
 
 Rankings are deterministic: equal scores follow gallery order, whatever the block sizes and
 the device (``torch.topk`` promises neither). Arrays in and out are numpy; torch works inside.
-Similarity is the dot product of the rows given: pass unit vectors for cosine.
+Similarity is the dot product of the rows given: pass unit vectors for cosine. Features in float16
+are multiplied as float32; torch converts them, as numpy takes many times as long.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,25 @@ import torch
 # Score block: 1,024 x 16,384 float32 = 64 MiB; a gallery block at d = 1,280 is 80 MiB.
 QUERY_BLOCK = 1024
 GALLERY_BLOCK = 16384
+# For few queries a score block is wider, as each costs a dozen small calls, and float16 is
+# converted in pieces that stay in a core's cache, where the product finds them.
+WIDE_BLOCK = 16 * GALLERY_BLOCK
+FEW_QUERIES = 32
+CACHED_ROWS = 512
 
 Features = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
 Similarity = Literal["cosine", "dot"]
+
+
+class Sliceable(Protocol):
+    """Gallery rows that are there, mapped, or made when a block of them is asked for."""
+
+    def __len__(self) -> int:
+        """G, the number of rows."""
+
+    def __getitem__(self, rows: slice, /) -> Features:
+        """(g, d) some of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +128,7 @@ def top_k(
     excluded: Ints | None = None,
     device: str = "cpu",
     query_block: int = QUERY_BLOCK,
-    gallery_block: int = GALLERY_BLOCK,
+    gallery_block: int | None = None,
 ) -> TopK:
     """The k gallery rows with the largest dot product, exactly, ties by gallery order.
 
@@ -126,11 +142,15 @@ def top_k(
         excluded: (Q,) or (Q, E) gallery indices never returned for a query; -1 for none.
         device: Where to multiply, such as ``cpu`` or ``cuda``.
         query_block: Rows of queries per product.
-        gallery_block: Rows of an array gallery per product (a stream brings its own blocks).
+        gallery_block: Rows of an array gallery per score block (a stream brings its own blocks);
+            None: as many as suit the queries.
 
     Raises:
         ValueError: for disagreeing shapes, too large k, or features that are not finite.
     """
+    if gallery_block is None:
+        few = len(queries) <= FEW_QUERIES and device == "cpu"
+        gallery_block = WIDE_BLOCK if few else GALLERY_BLOCK
     if query_block < 1 or gallery_block < 1:
         raise ValueError(f"blocks need one row at least, given {query_block} and {gallery_block}.")
     _check_features(queries, "queries")
@@ -141,6 +161,9 @@ def top_k(
     held = _to_torch(queries, device)
     for block in _gallery_blocks(gallery, gallery_block):
         _check_features(block, "gallery", queries.shape[1])
+        if len(queries) <= min(FEW_QUERIES, query_block) and device == "cpu":
+            running[0].update(_few_scores(held, block))
+            continue
         images = _to_torch(block, device)
         for each, best in zip(rows, running, strict=True):
             best.update(held[each] @ images.T)
@@ -160,8 +183,7 @@ def base_similarities(queries: Sequence[Features], gallery: Sequence[Features]) 
             raise ValueError(f"{what}: give base features of one shape.")
         for each in features:
             _check_features(each, what, queries[0].shape[1])
-    left = [np.asarray(each, np.float32) for each in queries]
-    right = [np.asarray(each, np.float32) for each in gallery]
+    left, right = [as_float32(each) for each in queries], [as_float32(each) for each in gallery]
     cross = np.empty((len(left), len(right), len(left[0]), len(right[0])), np.float32)
     for a, query in enumerate(left):
         for b, image in enumerate(right):
@@ -204,7 +226,7 @@ def fused_scores(
 
 def sweep_top_k(
     queries: Sequence[Features],
-    gallery: Sequence[Features],
+    gallery: Sequence[Sliceable],
     sweep: Sequence[FusionWeights],
     k: int,
     *,
@@ -216,7 +238,7 @@ def sweep_top_k(
 
     Args:
         queries: A base query features, each (Q, d).
-        gallery: B base gallery features, each (G, d), arrays or memory maps.
+        gallery: B base gallery features, each (G, d): arrays, memory maps, or made in blocks.
         sweep: The weights to try.
         k: How many to return.
         similarity: As in ``fused_scores``.
@@ -232,7 +254,7 @@ def sweep_top_k(
 
 
 def blended_top_k(
-    parts: Sequence[tuple[Features, Features]],
+    parts: Sequence[tuple[Features, Sliceable]],
     sweep: Sequence[Sequence[float]],
     k: int,
     *,
@@ -248,13 +270,16 @@ def blended_top_k(
         excluded: As in ``top_k``.
         gallery_block: Gallery rows at a time; memory is parts x Q x this many numbers.
     """
-    for queries, gallery in parts:
+    for queries, _ in parts:
         _check_features(queries, "queries")
-        _check_features(gallery, "gallery", queries.shape[1])
     running = [RunningTopK(k, excluded) for _ in sweep]
     for start in range(0, len(parts[0][1]), gallery_block):
-        block = slice(start, start + gallery_block)
-        products = np.stack([queries @ gallery[block].T for queries, gallery in parts])
+        blocks = [gallery[start : start + gallery_block] for _, gallery in parts]
+        for (queries, _), block in zip(parts, blocks, strict=True):
+            _check_features(block, "gallery", queries.shape[1])
+        products = np.stack(
+            [own[0] @ as_float32(block).T for own, block in zip(parts, blocks, strict=True)]
+        )
         for weights, best in zip(sweep, running, strict=True):
             scores = np.tensordot(np.asarray(weights, np.float32), products.astype(np.float32), 1)
             best.update(torch.from_numpy(scores))
@@ -311,11 +336,28 @@ def _gallery_blocks(gallery: Features | Iterable[Features], size: int) -> Iterat
         yield gallery[start : start + size]
 
 
+def _few_scores(queries: torch.Tensor, gallery: Features) -> torch.Tensor:
+    """(Q, g) products of few queries, piece by piece."""
+    step = GALLERY_BLOCK if gallery.dtype == np.float32 else CACHED_ROWS
+    scores = torch.empty((len(queries), len(gallery)))
+    for start in range(0, len(gallery), step):
+        images = _to_torch(gallery[start : start + step], "cpu")
+        scores[:, start : start + step] = queries @ images.T
+    return scores
+
+
+def as_float32(features: Features) -> npt.NDArray[np.float32]:
+    """The features as float32; themselves if they are."""
+    return _to_torch(features, "cpu").numpy()
+
+
 def _to_torch(features: Features, device: str) -> torch.Tensor:
-    """float32 on the device; copied only if it must be (torch warns of read-only memory)."""
-    if features.dtype != np.float32 or not features.flags.writeable:
+    """float32 on the device, converted there; copied only if it must be."""
+    if features.dtype not in (np.float16, np.float32):
         features = features.astype(np.float32)
-    return torch.from_numpy(features).to(device)
+    if not features.flags.writeable:  # torch warns of such memory
+        features = features.copy()
+    return torch.from_numpy(features).to(device).float()
 
 
 def _check_features(features: Features, what: str, dim: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Removing what nobody needs any more: staged files, marks, and files that were put aside."""
+"""Removing what nobody needs, or what is made again: staged files, marks, matrices, ..."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 
 from storage.locations.local_files import A_FOLDER, CLOSED
 from storage.locations.location import Entry, Location
+from storage.tables.matrices import MATRIX
 from storage.tables.receipts import EARLIER
 
 DAY = 86_400.0
@@ -15,6 +16,7 @@ _KINDS = {
     "mark of a begun shard": re.compile(r"begun/.+"),
     "put aside": re.compile(r".+\.quarantined-\d+(/.+)?"),
     "receipt of an earlier version": re.compile(rf"[^/]+/[0-9a-f]+/{EARLIER.pattern}"),
+    "matrix, made again when needed": re.compile(rf"[^/]+/[0-9a-f]+/{MATRIX.pattern}"),
     "probe": re.compile(r"probe/[0-9a-f]{32}"),
     "staged": re.compile(r"training/.+/\.[^/]+\.new"),
 }

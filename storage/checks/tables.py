@@ -15,6 +15,7 @@ from storage.locations.location import Entry, Location
 from storage.locations.manifest import Record
 from storage.tables.costs import NOTE
 from storage.tables.keys import content_key
+from storage.tables.matrices import MATRIX, fault_of
 from storage.tables.part_files import CorruptPart, open_part
 from storage.tables.plans import SpecConflict
 from storage.tables.receipts import EARLIER, RECEIPT, Survey, parts_hash, read_receipt
@@ -72,6 +73,11 @@ def _check_table(
             if entry.size:
                 what = "the receipt" if RECEIPT.fullmatch(file) else "the note of costs"
                 found.faults.append(_overwritten(location, entry.path, what))
+        elif MATRIX.fullmatch(file):
+            found.files += 1
+            with going_on(found, entry.path):
+                if what := fault_of(location, entry.path):
+                    found.faults.append(_damaged_matrix(location, entry.path, what))
         elif ASIDE.fullmatch(file):
             found.left_over["put aside"] = found.left_over.get("put aside", 0) + 1
         elif EARLIER.fullmatch(file):
@@ -147,6 +153,15 @@ def _broken_part(location: Location, table: str, path: str, what: str) -> Fault:
         return f"put aside as {aside.rpartition('/')[2]}; {again}"
 
     return Fault(path, what, again, "it is put aside (nothing is deleted)", mend)
+
+
+def _damaged_matrix(location: Location, path: str, what: str) -> Fault:
+    def mend() -> str:
+        location.remove(path)
+        return "removed; the next search makes it again"
+
+    costs = "nothing: it is made of the table's parts again when it is needed"
+    return Fault(path, what, costs, "it is removed", mend)
 
 
 def _vanished(location: Location, path: str, records: Sequence[Record]) -> Iterator[Fault]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import builtins
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 from storage.locations.stores import CutRead, Entry, LocalStore, LocationError, S3Store, Store
 
@@ -129,6 +129,14 @@ class Location:
             LocationError: the place cannot publish (no hard links; endless conflicts).
         """
         return self._store.create(_checked(path), data)
+
+    def create_large(self, path: str, write: Callable[[BinaryIO], None]) -> bool:
+        """Publish a local file as `create` does, written by a function that may also map it.
+
+        Raises:
+            LocationError: as `create`; or this is not a local folder.
+        """
+        return self._store.create_large(_checked(path), write)
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a file over the old one, atomically: for pointers and reports, never for parts."""

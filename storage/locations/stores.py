@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar, cast
+from typing import IO, Any, BinaryIO, Protocol, TypeVar, cast
 
 import fsspec
 
@@ -79,6 +79,9 @@ class Store(Protocol):
     def create(self, path: str, data: bytes) -> bool:
         """Publish a file once; false if the name was taken."""
 
+    def create_large(self, path: str, write: Callable[[BinaryIO], None]) -> bool:
+        """Publish a file once that is written piece by piece; false if the name was taken."""
+
     def replace(self, path: str, data: bytes) -> None:
         """Write a file atomically, over the old one if there is one."""
 
@@ -135,11 +138,19 @@ class LocalStore:
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a temporary file, make it durable, then link it to its name if that is free."""
+
+        def write(file: BinaryIO) -> None:
+            file.write(data)
+
+        return self.create_large(path, write)
+
+    def create_large(self, path: str, write: Callable[[BinaryIO], None]) -> bool:
+        """Create what a function writes into the temporary file, which it may also map."""
         target = self.root / path
         if os.path.lexists(target):
             return False
         target.parent.mkdir(parents=True, exist_ok=True)
-        with self._staged(data) as temporary:
+        with self._staged(write) as temporary:
             try:
                 os.link(temporary, target)
             except FileExistsError:
@@ -158,7 +169,7 @@ class LocalStore:
         """Write a temporary file and rename it over the old one."""
         target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        with self._staged(data) as temporary:
+        with self._staged(lambda file: file.write(data)) as temporary:
             temporary.replace(target)
         _sync_folder(target.parent)
 
@@ -180,13 +191,13 @@ class LocalStore:
                 yield self.stat(f"{STAGING}/{path.name}")
 
     @contextlib.contextmanager
-    def _staged(self, data: bytes) -> Iterator[Path]:
+    def _staged(self, write: Callable[[BinaryIO], object]) -> Iterator[Path]:
         folder = self.root / STAGING
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / uuid.uuid4().hex
         try:
-            with temporary.open("xb") as file:
-                file.write(data)
+            with temporary.open("x+b") as file:
+                write(file)
                 file.flush()
                 os.fsync(file.fileno())
             yield temporary
@@ -292,6 +303,10 @@ class S3Store:
             else:
                 return True
         raise LocationError(f"{self.url(path)} stayed in conflict with another writer; try again")
+
+    def create_large(self, path: str, write: Callable[[BinaryIO], None]) -> bool:
+        """Refuse: such files are for mapping, which needs a disk."""
+        raise LocationError(f"{self.url(path)} would be mapped; it belongs on a local disk")
 
     def replace(self, path: str, data: bytes) -> None:
         """Overwrite with one PUT, which readers see whole or not at all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -127,6 +128,7 @@ def best_first(stage: SweepStage) -> list[dict[str, Any]]:
 
 def _metrics_of(stage: RankingStage, grid: Sequence[CvsiWeights]) -> list[dict[str, float]]:
     """Metrics of CVSI under each weighting."""
+    from models.retrieval.gallery import Gallery
     from models.retrieval.search import FusionWeights, sweep_top_k
 
     query_set, recipe = load_query_set(stage.root, stage.benchmark), stage.recipe
@@ -144,7 +146,10 @@ def _metrics_of(stage: RankingStage, grid: Sequence[CvsiWeights]) -> list[dict[s
         made = stage.features(query_set, category)
         found = sweep_top_k(
             [_scaled(recipe, part, made.queries[part]) for part in QUERY_PARTS],
-            [_scaled(recipe, part, made.gallery[part]) for part in GALLERY_PARTS],
+            [
+                Gallery({part: made.gallery[part]}, functools.partial(_scaled_part, recipe, part))
+                for part in GALLERY_PARTS
+            ],
             sweep,
             made.depth,
             similarity=recipe.similarity,
@@ -160,6 +165,10 @@ def _scaled(recipe: Recipe, part: str, features: Floats) -> Floats:
     return features if recipe.norms.get(part) == "as_is" else unit(features)
 
 
+def _scaled_part(recipe: Recipe, part: str, features: Mapping[str, Floats]) -> Floats:
+    return _scaled(recipe, part, features[part])
+
+
 def sweep_shares(stage: RankingStage, grid: Sequence[float]) -> list[dict[str, Any]]:
     """Metrics of a late fusion of two methods under each weight of the second, best first.
 
@@ -170,6 +179,7 @@ def sweep_shares(stage: RankingStage, grid: Sequence[float]) -> list[dict[str, A
     Raises:
         ValueError: the method is not a late fusion of two methods.
     """
+    from models.retrieval.gallery import Gallery
     from models.retrieval.search import blended_top_k
 
     query_set = load_query_set(stage.root, stage.benchmark)
@@ -185,7 +195,7 @@ def sweep_shares(stage: RankingStage, grid: Sequence[float]) -> list[dict[str, A
         spaces = [
             (
                 unit(part.query_vectors(made.queries, made.gallery)),
-                part.gallery_vectors(made.gallery),
+                Gallery(made.gallery, part.gallery_vectors),
             )
             for _, part in recipe.parts
         ]

@@ -24,6 +24,7 @@ from storage.tables.table import Table
 from tasks.backbone_names import folders_of
 from tasks.compodiff import denoiser_facts
 from tasks.engines import backbone_name
+from tasks.galleries import features_of
 from tasks.imported_pictures import editors_of
 from tasks.mapping_facts import token_network_not_zero_shot
 from tasks.methods import configured_method
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from models.encoders.spec import EncoderSpec
+    from models.retrieval.gallery import Gallery, Rows
 
 AnyQueryFeature: TypeAlias = QueryFeatureStage | ReformulatedQueryStage | EditedQueryStage
 AnyGalleryFeature: TypeAlias = ImageFeatureStage | CaptionFeatureStage | ReformulatedImageStage
@@ -182,20 +184,23 @@ class RankingStage(Stage):
             view=view,
             rows=rows,
             queries={n: self._query_vectors(n, keys) for n in query_tables},
-            gallery={name: table.vectors(ids) for name, table in gallery_tables.items()},
+            gallery={name: features_of(table, ids) for name, table in gallery_tables.items()},
             excluded=view.references[rows] if self.excludes_reference else None,
             most=self.depth,
         )
 
     def rank(self, query_set: QuerySet, category: str) -> RankedCategory:
         """Rank all queries of one category that have every feature."""
+        from models.retrieval.gallery import Gallery
         from models.retrieval.search import top_k
 
         made = self.features(query_set, category)
-        images = self.recipe.gallery_vectors(made.gallery).astype("float32")
+        images = Gallery(made.gallery, self.recipe.gallery_vectors)
         with device_time():
             vectors = self.recipe.query_vectors(made.queries, made.gallery).astype("float32")
-            top = top_k(vectors, images, made.depth, excluded=made.excluded, device=self.device)
+            top = top_k(
+                vectors, images.blocks(), made.depth, excluded=made.excluded, device=self.device
+            )
         return RankedCategory(made, top.indices, top.scores, vectors, images)
 
     def _query_vectors(self, name: str, keys: Sequence[str]) -> npt.NDArray[Any]:
@@ -213,7 +218,7 @@ class CategoryFeatures:
         view: its queries, and the images that have every feature.
         rows: places in the view of the queries that have every feature, R of them.
         queries: feature -> (R, d), or (R, N, d) for features of every caption.
-        gallery: feature -> (G, d).
+        gallery: feature -> (G, d), mapped.
         excluded: (R,) gallery index of each reference, where it is taken out.
         most: images to rank for every query.
     """
@@ -222,7 +227,7 @@ class CategoryFeatures:
     view: IndexedCategory
     rows: Sequence[int]
     queries: Mapping[str, npt.NDArray[Any]]
-    gallery: Mapping[str, npt.NDArray[Any]]
+    gallery: Mapping[str, Rows]
     excluded: npt.NDArray[np.int64] | None
     most: int = DEPTH
 
@@ -234,13 +239,13 @@ class CategoryFeatures:
 
 @dataclass(frozen=True)
 class RankedCategory:
-    """A ranked category: its features, top lists (R, depth), and all vectors searched with."""
+    """A ranked category: its features, top lists (R, depth), and the vectors searched with."""
 
     made: CategoryFeatures
     indices: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
     vectors: npt.NDArray[np.float32]
-    images: npt.NDArray[np.float32]
+    images: Gallery
 
 
 def query_id(category: str, own_id: str) -> str:

@@ -90,6 +90,25 @@ def test_memory_map_stream_and_array_agree_in_half_precision(tmp_path: Path) -> 
         assert (top_k(queries, source, 10).indices == expected).all()
 
 
+@pytest.mark.parametrize("queries", [1, 5, 40])
+@pytest.mark.parametrize("dim", [5, 96])
+def test_float16_galleries_rank_as_float32_of_their_values(queries: int, dim: int) -> None:
+    from models.retrieval.search import CACHED_ROWS, top_k
+
+    rng = np.random.default_rng(dim)
+    asked = rng.standard_normal((queries, dim)).astype(np.float32)
+    gallery = rng.standard_normal((3 * CACHED_ROWS + 77, dim)).astype(np.float16)
+    gallery[900:] = gallery[: len(gallery) - 900]  # every score twice or more
+    closed = gallery.copy()
+    closed.flags.writeable = False
+    exact = asked.astype(np.float64) @ gallery.T.astype(np.float64)
+    wide = top_k(asked, gallery.astype(np.float32), 30)
+    for found in (top_k(asked, gallery, 30), top_k(asked, closed, 30, gallery_block=700)):
+        assert (found.indices == naive_top_k(exact, 30)).all()
+        assert (found.indices == wide.indices).all()
+        np.testing.assert_allclose(found.scores, wide.scores, rtol=2e-6, atol=2e-6)
+
+
 def test_arguments_are_left_untouched() -> None:
     from models.retrieval.search import top_k
 

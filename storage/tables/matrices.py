@@ -1,0 +1,218 @@
+"""Matrices: the vectors of a table as one file to map, derived from its parts and never the truth.
+
+``matrix-{state}.npy`` holds the vectors of all keys with an ok row, sorted by key, then these keys,
+each as numpy saves an array, then a hash of the file's place and content. Its name holds the state
+of the table (`Table.state`): a table with another part has another matrix, which is made when it is
+first asked for. Parquet decodes a gallery of a million vectors in seconds; a map costs nothing, and
+all processes of a machine share its pages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import mmap
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO, Any, BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.locations.location import Location
+from storage.tables.schemas import OK
+from storage.tables.table import Table
+
+MATRIX = re.compile(r"matrix-[0-9a-f]{20}\.npy")
+"""The name of a matrix in its table's folder."""
+
+Keys = npt.NDArray[np.bytes_]
+Places = npt.NDArray[np.int64]
+
+_CHECK: Final = 64
+_READ: Final = 2**23
+
+
+class Changed(Exception):
+    """The table gained a part while its matrix was made."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Vectors with their keys.
+
+    Attributes:
+        keys: (N,) UTF-8, sorted and unique.
+        vectors: (N, d) in the table's type, mapped; what is written to it stays in this process.
+    """
+
+    keys: Keys
+    vectors: npt.NDArray[Any]
+
+
+def places_of(keys: Any, among: Keys) -> Places:
+    """(n,) the place of each key in a sorted column, -1 for keys that are not there.
+
+    Args:
+        keys: Texts: a list, a column of Arrow or of polars, or an array as in `Matrix.keys`.
+        among: (N,) the column.
+    """
+    wanted = key_column(keys)
+    if wanted.dtype == among.dtype and np.array_equal(wanted, among):
+        return np.arange(len(wanted))
+    if not len(among):
+        return np.full(len(wanted), -1)
+    found = np.searchsorted(among, wanted)
+    found[found == len(among)] = -1
+    return np.where(among[found] == wanted, found, -1).astype(np.int64)
+
+
+def shared_keys(keys: Any, columns: Sequence[Keys]) -> tuple[Keys, list[Places]]:
+    """Those of some keys that are in every column, sorted, and their places in each."""
+    wanted = key_column(keys)
+    if not (wanted[1:] > wanted[:-1]).all():
+        wanted = np.unique(wanted)
+    places = [places_of(wanted, column) for column in columns]
+    there = np.logical_and.reduce([found >= 0 for found in places])
+    if there.all():
+        return wanted, places
+    return wanted[there], [found[there] for found in places]
+
+
+def matrix_path(table: Table) -> str:
+    """Where the matrix of a table's parts lies below a root (one listing)."""
+    return f"{table.folder}/matrix-{table.state()}.npy"
+
+
+def build_matrix(table: Table, home: Location, path: str) -> None:
+    """Make the matrix of a table below a local root, unless another process did meanwhile.
+
+    Reads part by part; memory is one part and the keys. Matrices of earlier states are removed.
+
+    Raises:
+        Changed: the table is not in the state that `path` names.
+        OSError: the root cannot be written to.
+    """
+    home.create_large(path, lambda file: _write(table, file, path))
+    for other in home.list(table.folder):
+        if other != path and MATRIX.fullmatch(other.rpartition("/")[2]):
+            home.remove(other)
+
+
+def map_matrix(home: Location, path: str) -> Matrix:
+    """Map a matrix that is known to be whole (see `fault_of`).
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    with open(home.join(path), "rb") as file:
+        # Copy-on-write: torch warns of memory that it may not write to.
+        held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    vectors, end = _array(held, 0)
+    return Matrix(keys=_array(held, end)[0], vectors=vectors)
+
+
+def held_matrix(table: Table) -> Matrix:
+    """The matrix of a table in memory."""
+    good = table.read(["status"]).filter(pl.col("status") == OK)[table.schema.key]
+    return Matrix(key_column(good), table.vectors(good.to_list()))
+
+
+def fault_of(home: Location, path: str) -> str:
+    """What is wrong with a matrix, or "" if it is what was written there; reads all of it.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    with home.open_read(path, sequential=True) as file:
+        size = file.seek(0, os.SEEK_END) - _CHECK
+        file.seek(0)
+        said = _hash(file, path, size)
+        return "" if size > 0 and said == file.read() else "its content is not what was written"
+
+
+def _write(table: Table, file: BinaryIO, path: str) -> None:
+    kind = table.schema.arrow.field("vector").type
+    good = table.read(["status"]).filter(pl.col("status") == OK)[table.schema.key]
+    keys, dtype = key_column(good), np.dtype(kind.value_type.to_pandas_dtype())
+    shape = (len(keys), kind.list_size)
+    vectors_head, keys_head = _head(dtype, shape), _head(keys.dtype, keys.shape)
+    size = dtype.itemsize * shape[0] * shape[1]
+    file.write(vectors_head)
+    file.truncate(len(vectors_head) + size)
+    if size:
+        out = np.memmap(file, dtype, "r+", len(vectors_head), shape)
+        _fill(table, keys, out)
+        out.flush()
+    file.seek(len(vectors_head) + size)
+    file.write(keys_head)
+    file.write(keys.tobytes())
+    if matrix_path(table) != path:
+        raise Changed
+    end = file.tell()
+    file.seek(0)
+    file.write(_hash(file, path, end))
+
+
+def _fill(table: Table, keys: Keys, out: npt.NDArray[Any]) -> None:
+    left = len(out)
+    for part in table.iter_parts(["vector", "status"]):
+        rows = part.filter(pl.col("status") == OK)
+        places = places_of(rows[table.schema.key], keys)
+        if (places < 0).any():
+            raise Changed
+        out[places] = rows["vector"].to_numpy().reshape(-1, out.shape[1])
+        left -= len(places)
+    if left:
+        raise Changed
+
+
+def _hash(file: IO[bytes], path: str, size: int) -> bytes:
+    """A hash of the next bytes of a file and of its place, as _CHECK hexadecimal digits."""
+    digest = hashlib.sha256(f"{path}\n".encode())
+    while size > 0 and (data := file.read(min(size, _READ))):
+        digest.update(data)
+        size -= len(data)
+    return digest.hexdigest().encode()
+
+
+def _head(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """What numpy writes before an array; its length is a multiple of 64."""
+    head = io.BytesIO()
+    said = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(head, said)
+    return head.getvalue()
+
+
+def _array(held: mmap.mmap, start: int) -> tuple[npt.NDArray[Any], int]:
+    """The array that begins at a byte, and where it ends."""
+    held.seek(start)
+    np.lib.format.read_magic(held)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(held)
+    count = int(np.prod(shape))
+    if not count:
+        return np.empty(shape, dtype), held.tell()
+    array = np.frombuffer(held, dtype, count, held.tell()).reshape(shape)
+    return array, held.tell() + array.nbytes
+
+
+def key_column(keys: Any) -> Keys:
+    """Texts as an array of bytes of one width, without an object for each."""
+    if isinstance(keys, np.ndarray):
+        return keys
+    column = keys.to_arrow() if isinstance(keys, pl.Series) else keys
+    texts = column if isinstance(column, pa.Array | pa.ChunkedArray) else pa.array(column)
+    texts = texts.cast(pa.large_string())
+    width = max(1, pc.max(pc.binary_length(texts)).as_py() or 1)
+    padded = pc.ascii_rpad(texts, width, padding="\0")
+    if isinstance(padded, pa.ChunkedArray):
+        padded = padded.combine_chunks()
+    if not len(padded):
+        return np.empty(0, f"S{width}")
+    _, _, data = padded.buffers()
+    return np.frombuffer(data, f"S{width}", len(padded), padded.offset * width)

@@ -1,0 +1,174 @@
+"""The features of a gallery, mapped from a matrix that is made of their table when it is missing.
+
+The matrix lies next to a table on a local disk, where all users of the root share it, and in the
+user's cache folder for a root on S3 or one that cannot be written to. It is read whole once, to
+check it against its hash, and again whenever the file has changed since.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from models.user_cache import recall, remember, user_cache_folder
+from storage.locations.location import Location, LocationError
+from storage.tables.keys import sha256_hex
+from storage.tables.matrices import (
+    Changed,
+    Keys,
+    Matrix,
+    build_matrix,
+    fault_of,
+    held_matrix,
+    map_matrix,
+    matrix_path,
+    places_of,
+    shared_keys,
+)
+from storage.tables.table import Table, require_complete
+
+if TYPE_CHECKING:
+    from models.protocols import Json
+    from models.retrieval.gallery import Rows
+    from tasks.stages.rankings import AnyGalleryFeature
+
+logger = logging.getLogger(__name__)
+
+_TRIES = 5
+_NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+
+
+def features_of(table: Table, keys: Sequence[str]) -> Rows:
+    """The vectors of some keys, in their order; nothing of them is read yet.
+
+    Raises:
+        IncompleteTable: a key has no ok row.
+    """
+    from models.retrieval.gallery import Rows
+
+    while True:
+        matrix = mapped(table)
+        places = places_of(keys, matrix.keys)
+        lacking = [keys[i] for i in (places < 0).nonzero()[0]]
+        if not lacking:
+            return Rows.at(matrix.vectors, places)
+        table.vectors(lacking)  # says what they lack, unless they were made this moment
+
+
+@dataclass(frozen=True)
+class OpenGallery:
+    """A gallery that is ready for queries.
+
+    Attributes:
+        size: images of the gallery, those without features included.
+        keys: (G,) sorted image ids of those that have every feature, as bytes.
+        features: feature -> their rows.
+    """
+
+    size: int
+    keys: Keys
+    features: Mapping[str, Rows]
+
+    def ids(self, places: Iterable[int]) -> list[str]:
+        """The image ids at some places."""
+        return [self.keys[place].decode() for place in places]
+
+    def place(self, image_id: str) -> int:
+        """The place of an image, -1 if it is not there."""
+        return int(places_of([image_id], self.keys)[0])
+
+
+def open_gallery(
+    stages: Mapping[str, AnyGalleryFeature], names: Iterable[str], allow_gaps: float
+) -> OpenGallery:
+    """Map the features of a gallery that a method weighs; memory does not grow with it.
+
+    Args:
+        stages: the gallery's features, filled beforehand.
+        names: those that are weighed.
+        allow_gaps: fraction of the images that may lack one.
+
+    Raises:
+        IncompleteTable: more lack one.
+    """
+    from models.retrieval.gallery import Rows
+
+    tables = {name: stages[name].existing_table() for name in names}
+    stage = next(iter(stages.values()))
+    for table in tables.values():
+        require_complete(table, stage.planned_keys(), allow_gaps=allow_gaps)
+    planned = stage.planned()
+    found = {name: mapped(table) for name, table in tables.items()}
+    keys, places = shared_keys(planned, [matrix.keys for matrix in found.values()])
+    rows = {
+        name: Rows.at(matrix.vectors, own)
+        for (name, matrix), own in zip(found.items(), places, strict=True)
+    }
+    return OpenGallery(len(planned), keys, rows)
+
+
+def mapped(table: Table) -> Matrix:
+    """All vectors of a table with their keys.
+
+    Raises:
+        CorruptPart: a part cannot be read, and there is no matrix yet.
+    """
+    for _ in range(_TRIES):
+        path = matrix_path(table)
+        try:
+            for home in matrix_homes(table.location):
+                found = _kept(table, home, path)
+                if found is not None:
+                    return found
+            break
+        except (Changed, FileNotFoundError):  # a part was added, or another process cleaned up
+            continue
+    return held_matrix(table)
+
+
+def matrix_homes(location: Location) -> Iterator[Location]:
+    """Where matrices of a root may lie, the best place first."""
+    if location.is_local:
+        yield location
+    try:
+        folder = user_cache_folder()
+    except RuntimeError:  # there is no home folder
+        return
+    yield Location(str(folder / "matrices" / sha256_hex(location.root.encode())[:20]))
+
+
+def _kept(table: Table, home: Location, path: str) -> Matrix | None:
+    """A matrix that is there, or is made; None where there is no place for it."""
+    try:
+        if home.exists(path) and not _is_whole(home, path):
+            logger.warning("%s is damaged; it is made again", home.join(path))
+            home.remove(path)
+        if not home.exists(path):
+            build_matrix(table, home, path)
+        return map_matrix(home, path) if _is_whole(home, path) else None
+    except OSError as error:
+        if isinstance(error, LocationError) or error.errno in _NO_PLACE:
+            logger.info("%s cannot keep a matrix: %s", home, error)
+            return None
+        raise
+
+
+def _is_whole(home: Location, path: str) -> bool:
+    """Whether a matrix is what was written; checked again when its file has changed."""
+    file = home.join(path)
+    status = os.stat(file)
+    state: dict[str, Json] = {
+        "size": status.st_size,
+        "place": f"{status.st_dev} {status.st_ino}",
+        "changed": f"{status.st_mtime_ns} {status.st_ctime_ns}",
+    }
+    if recall("matrices", file, state) is True:
+        return True
+    whole = not fault_of(home, path)
+    if whole:
+        remember("matrices", file, state, True)
+    return whole

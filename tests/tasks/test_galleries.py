@@ -1,0 +1,131 @@
+"""Mapped galleries: whatever happens to a matrix, the vectors are those of the table."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pytest
+
+from storage.locations.location import Location
+from storage.tables.matrices import Matrix, fault_of, matrix_path
+from storage.tables.table import IncompleteTable, Table, open_table
+from tasks.galleries import features_of, mapped, matrix_homes
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+KEYS = sorted(hashlib.sha256(str(n).encode()).hexdigest() for n in range(30))
+VECTORS = np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Table:
+    """Thirty vectors in parts of seven."""
+    return filled(Location(str(tmp_path / "root")))
+
+
+def filled(location: Location, count: int = 30) -> Table:
+    spec = {"producer": "cirflow/image_features/1", "dim": 4, "dtype": "float32"}
+    table = open_table(location, "image_features", spec)
+    vector = dict(zip(KEYS, VECTORS, strict=True))
+    for shard in table.plan(KEYS[:count], 7).shards:
+        rows = np.stack([vector[member] for member in shard.members])
+        table.publish(shard, table.rows(image_id=list(shard.members), vector=rows))
+    return table
+
+
+def is_right(matrix: Matrix, count: int = 30) -> bool:
+    keys = [key.decode() for key in matrix.keys]
+    return keys == KEYS[:count] and bool((matrix.vectors == VECTORS[:count]).all())
+
+
+def test_rows_come_in_the_order_asked_for(table: Table) -> None:
+    wanted = [KEYS[i] for i in (4, 2, 29, 2)]
+    assert (np.asarray(features_of(table, wanted)) == VECTORS[[4, 2, 29, 2]]).all()
+    assert features_of(table, KEYS).places is None
+    with pytest.raises(IncompleteTable, match="no ok row for 1 of 1 keys"):
+        features_of(table, [KEYS[3], "f" * 64])
+
+
+def test_the_matrix_is_made_and_read_through_once(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks: list[str] = []
+
+    def counted(home: Location, path: str) -> str:
+        checks.append(path)
+        return fault_of(home, path)
+
+    monkeypatch.setattr("tasks.galleries.fault_of", counted)
+    assert is_right(mapped(table))
+    monkeypatch.setattr(Table, "iter_parts", None)  # the parts are not read again
+    assert is_right(mapped(table))
+    assert checks == [matrix_path(table)]
+
+
+@pytest.mark.parametrize("size", [0, 40, 200, 700])
+def test_a_damaged_matrix_is_made_again(table: Table, size: int) -> None:
+    mapped(table)
+    (path,) = table.location.local_path(table.folder).glob("matrix-*")  # type: ignore[union-attr]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:size])
+    assert is_right(mapped(table))
+    path.write_bytes(whole[:size] + b"?" + whole[size + 1 :])
+    assert is_right(mapped(table))
+    assert path.read_bytes() == whole
+
+
+def test_an_outdated_matrix_is_made_again(tmp_path: Path) -> None:
+    location = Location(str(tmp_path / "root"))
+    assert is_right(mapped(filled(location, 14)), 14)
+    assert is_right(mapped(filled(location)))
+
+
+def refusing(root: Path, number: int) -> Callable[..., bool]:
+    from storage.locations.stores import LocalStore
+
+    create = LocalStore.create_large
+
+    def create_large(self: LocalStore, path: str, write: Callable[[BinaryIO], None]) -> bool:
+        if self.root == root:
+            raise OSError(number, "no", path)
+        return create(self, path, write)
+
+    return create_large
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_root_that_takes_no_file_has_its_matrix_in_the_users_cache(
+    table: Table, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "storage.locations.stores.LocalStore.create_large", refusing(tmp_path / "root", number)
+    )
+    assert is_right(mapped(table))
+    (file,) = (tmp_path / "cache/cirflow/matrices").rglob("matrix-*.npy")
+    monkeypatch.setattr(Table, "iter_parts", None)
+    assert is_right(mapped(table))
+    assert file.stat().st_size > VECTORS.nbytes
+
+
+def test_without_any_place_the_vectors_are_held_in_memory(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").mkdir(exist_ok=True)
+    monkeypatch.setattr("tasks.galleries.matrix_homes", lambda location: iter(()))
+    assert is_right(mapped(table))
+
+
+def test_matrices_of_roots_on_s3_lie_in_the_users_cache(tmp_path: Path) -> None:
+    one, other = (list(matrix_homes(Location(f"s3://bucket/{n}"))) for n in ("a", "b"))
+    assert [home.is_local for home in one] == [True]
+    assert one != other
+    assert str(one[0]).startswith(str(tmp_path / "cache/cirflow/matrices"))
