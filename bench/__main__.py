@@ -10,6 +10,7 @@ JUDGED = (
     "scoring",
     "bootstrap",
     "search",
+    "mapped_search",
     "caption_encoding",
     "image_embedding",
     "reformulation_step",

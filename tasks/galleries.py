@@ -8,9 +8,10 @@ check it against its hash, and again whenever the file has changed since.
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -121,9 +122,8 @@ def mapped(table: Table) -> Matrix:
         path = matrix_path(table)
         try:
             for home in matrix_homes(table.location):
-                found = _kept(table, home, path)
-                if found is not None:
-                    return found
+                if kept(home, path, functools.partial(build_matrix, table, home, path)):
+                    return map_matrix(home, path)
             break
         except (Changed, FileNotFoundError):  # a part was added, or another process cleaned up
             continue
@@ -141,19 +141,19 @@ def matrix_homes(location: Location) -> Iterator[Location]:
     yield Location(str(folder / "matrices" / sha256_hex(location.root.encode())[:20]))
 
 
-def _kept(table: Table, home: Location, path: str) -> Matrix | None:
-    """A matrix that is there, or is made; None where there is no place for it."""
+def kept(home: Location, path: str, make: Callable[[], None]) -> bool:
+    """Whether a derived file is there, or was made now; false where there is no place for it."""
     try:
         if home.exists(path) and not _is_whole(home, path):
             logger.warning("%s is damaged; it is made again", home.join(path))
             home.remove(path)
         if not home.exists(path):
-            build_matrix(table, home, path)
-        return map_matrix(home, path) if _is_whole(home, path) else None
+            make()
+        return _is_whole(home, path)
     except OSError as error:
         if isinstance(error, LocationError) or error.errno in _NO_PLACE:
-            logger.info("%s cannot keep a matrix: %s", home, error)
-            return None
+            logger.info("%s cannot keep %s: %s", home, path, error)
+            return False
         raise
 
 

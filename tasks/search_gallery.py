@@ -19,6 +19,7 @@ from storage.collections.collection import Collection
 from storage.locations.location import Location
 from storage.tables.keys import sha256_hex
 from storage.tables.schemas import OK
+from tasks.approximate import index_of
 from tasks.engines import load_captioner, load_encoder
 from tasks.galleries import open_gallery
 from tasks.methods import configured_method, settings_of
@@ -40,6 +41,7 @@ from tasks.stages.stage import Stage
 if TYPE_CHECKING:
     from models.protocols import FloatArray
     from models.reranking.scorer import CandidateScorer
+    from models.retrieval.approximate import Recall
 
 T = TypeVar("T")
 
@@ -68,6 +70,7 @@ class SearchResult:
     Attributes:
         gallery_size: images of the gallery, those without features included.
         without_features: images among them that lack a feature and are never found.
+        approximate: how near the search came to the exact one; None where it was exact.
     """
 
     hits: tuple[Hit, ...]
@@ -77,6 +80,7 @@ class SearchResult:
     method: str
     gallery_size: int
     without_features: int = 0
+    approximate: Recall | None = None
 
 
 def search_gallery(
@@ -109,6 +113,7 @@ def search_gallery(
         IncompleteTable: the gallery was not embedded under this profile.
         ImageProblem: the image cannot be decoded.
     """
+    from models.retrieval.approximate import nearest
     from models.retrieval.gallery import Gallery
     from models.retrieval.search import top_k
 
@@ -127,8 +132,15 @@ def search_gallery(
     again = profile.rerank.candidates_of(family) if row.reranks else 0
     left = min(max(k, again), len(images) - len(hidden))
     hits: tuple[Hit, ...] = ()
+    recall: Recall | None = None
     if left:
-        top = top_k(vectors, images.blocks(), left, excluded=padded_lists([hidden], 1))
+        excluded = padded_lists([hidden], 1)
+        if 0 < profile.search.approximate_above < len(images):
+            index, recall = index_of(profile.search, gallery, recipe, opened)
+            count = profile.search.candidates
+            top = nearest(index, images, vectors, left, count, excluded[0])
+        else:
+            top = top_k(vectors, images.blocks(), left, excluded=excluded)
         found = opened.ids(top.indices[0])
         numbers = dict(zip(found, map(float, top.scores[0]), strict=True))
         if again:
@@ -142,7 +154,7 @@ def search_gallery(
         )
     lacking = opened.size - len(images)
     said = texts.captions, texts.edits, texts.objects
-    return SearchResult(hits, *said, method, opened.size, lacking)
+    return SearchResult(hits, *said, method, opened.size, lacking, recall)
 
 
 def _second_look(

@@ -205,6 +205,18 @@ class RerankSettings(Settings):
         return count
 
 
+class SearchSettings(Settings):
+    """How a person's queries are searched; benchmarks are always searched exactly."""
+
+    approximate_above: int = Field(0, ge=0)
+    """Images of a gallery above which an approximate index proposes candidates, which exact scores
+    rank; 0: never. It needs the extra `approximate`."""
+    candidates: int = Field(500, ge=1)
+    """Images that a query takes from the index."""
+    recall: float = Field(0.95, gt=0, le=1)
+    """Share of the exact best ten that the index is made to find, for images of the gallery."""
+
+
 class ShardSizes(Settings):
     """Sizes of shards, by kind of table."""
 
@@ -257,6 +269,7 @@ class Profile(Settings):
     unsuited: tuple[str, ...] = ()
     """Methods that are skipped where none are named: the models cannot serve them, they ask for
     texts of their own that another method's stand in for, or they take long."""
+    search: SearchSettings = SearchSettings()
     shards: ShardSizes = ShardSizes()
     """Rows made and published together; a crash loses at most the shard in flight."""
     allow_gaps: float = Field(0.02, ge=0, le=1)

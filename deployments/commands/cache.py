@@ -4,7 +4,8 @@
   verify  every file under the root: what is damaged or lost, what it costs, and the repair
   repair  mends what can be derived, puts the rest aside (nothing is deleted), and says what the
           next run makes again
-  clean   removes staged files, marks and files put aside that are older than a day
+  clean   removes staged files, marks, files put aside, and derived matrices and indexes (the next
+          search makes them again) that are older than a day
 
 The status is 0 if all is well, 1 if something is damaged or lost (for repair: still)."""
 
@@ -118,15 +119,25 @@ def _repair(location: Location, arguments: argparse.Namespace) -> int:
 
 def _clean(location: Location, arguments: argparse.Namespace) -> int:
     from storage.checks.cleaning import clean, removable
+    from tasks.galleries import matrix_homes
 
-    gone = removable(location) if arguments.dry_run else clean(location)
+    homes = dict.fromkeys([location, *matrix_homes(location)])  # the user's cache folder too
+    remove = removable if arguments.dry_run else clean
+    gone = [(kind, home, entry) for home in homes for kind, entry in remove(home)]
     if arguments.json:
-        files = [{"kind": kind, "path": entry.path, "bytes": entry.size} for kind, entry in gone]
+        files = [
+            {
+                "kind": kind,
+                "path": entry.path if home == location else home.join(entry.path),
+                "bytes": entry.size,
+            }
+            for kind, home, entry in gone
+        ]
         print(json.dumps({"removed": not arguments.dry_run, "files": files}, indent=1))
         return 0
-    for kind, entry in gone:
-        print(f"{location.join(entry.path)}  {entry.size} bytes  {kind}")
-    size = sum(entry.size for _, entry in gone) / 2**20
+    for kind, home, entry in gone:
+        print(f"{home.join(entry.path)}  {entry.size} bytes  {kind}")
+    size = sum(entry.size for _, _, entry in gone) / 2**20
     verb = "would be removed" if arguments.dry_run else "removed"
     print(f"{len(gone)} files older than a day {verb}, {size:.1f} MiB")
     return 0

@@ -2,7 +2,9 @@
 
 The gallery must be ingested and embedded under the same profile
 (`cirflow run embed-gallery --set collection=NAME`), for methods other than cvsi with
-`--set methods=METHOD`. Nothing is written, Prefect is not started."""
+`--set methods=METHOD`. Prefect is not started. What is written is derived and made again when it
+is missing: a mapped matrix of each feature, next to its table or in the user's cache folder, and
+above `--set search.approximate_above=IMAGES` an index whose candidates exact scores rank."""
 
 from __future__ import annotations
 
@@ -75,6 +77,11 @@ def run(arguments: argparse.Namespace) -> int:
     lacking = result.without_features
     aside = f", {lacking} of them without features" if lacking else ""
     print(f"{result.method}, a gallery of {result.gallery_size} images{aside}")
+    if near := result.approximate:
+        print(
+            f"approximate: {near.recall:.1%} of the exact best {near.at} were found for "
+            f"{near.queries} images of the gallery ({near.lists} of {near.of} lists)"
+        )
     if result.captions:
         print(f"caption: {result.captions[0]}")
     if result.edits:

@@ -13,7 +13,7 @@ from models.retrieval.search import GALLERY_BLOCK, Features, Ints, as_float32
 
 Floats = npt.NDArray[np.float32]
 
-MADE_ROWS = 1024
+MADE_ROWS = 512
 """Rows whose vectors are made at a time: their features stay in a core's cache."""
 
 

@@ -337,11 +337,15 @@ def _gallery_blocks(gallery: Features | Iterable[Features], size: int) -> Iterat
 
 
 def _few_scores(queries: torch.Tensor, gallery: Features) -> torch.Tensor:
-    """(Q, g) products of few queries, piece by piece."""
-    step = GALLERY_BLOCK if gallery.dtype == np.float32 else CACHED_ROWS
+    """(Q, g) products of few queries, piece by piece; float16 is converted into one buffer."""
     scores = torch.empty((len(queries), len(gallery)))
+    wide = gallery.dtype != np.float16
+    step = GALLERY_BLOCK if wide else CACHED_ROWS
+    buffer = torch.empty((0 if wide else step, gallery.shape[1]))
     for start in range(0, len(gallery), step):
-        images = _to_torch(gallery[start : start + step], "cpu")
+        images = _wrapped(gallery[start : start + step])
+        if not wide:
+            images = buffer[: len(images)].copy_(images)
         scores[:, start : start + step] = queries @ images.T
     return scores
 
@@ -353,11 +357,16 @@ def as_float32(features: Features) -> npt.NDArray[np.float32]:
 
 def _to_torch(features: Features, device: str) -> torch.Tensor:
     """float32 on the device, converted there; copied only if it must be."""
+    return _wrapped(features).to(device).float()
+
+
+def _wrapped(features: Features) -> torch.Tensor:
+    """The features themselves as a tensor of float16 or float32; a copy of others."""
     if features.dtype not in (np.float16, np.float32):
         features = features.astype(np.float32)
     if not features.flags.writeable:  # torch warns of such memory
         features = features.copy()
-    return torch.from_numpy(features).to(device).float()
+    return torch.from_numpy(features)
 
 
 def _check_features(features: Features, what: str, dim: int | None = None) -> None:

@@ -7,7 +7,7 @@ import time
 
 from storage.locations.local_files import A_FOLDER, CLOSED
 from storage.locations.location import Entry, Location
-from storage.tables.matrices import MATRIX
+from storage.tables.matrices import DERIVED
 from storage.tables.receipts import EARLIER
 
 DAY = 86_400.0
@@ -16,7 +16,7 @@ _KINDS = {
     "mark of a begun shard": re.compile(r"begun/.+"),
     "put aside": re.compile(r".+\.quarantined-\d+(/.+)?"),
     "receipt of an earlier version": re.compile(rf"[^/]+/[0-9a-f]+/{EARLIER.pattern}"),
-    "matrix, made again when needed": re.compile(rf"[^/]+/[0-9a-f]+/{MATRIX.pattern}"),
+    "made again when needed": re.compile(rf"[^/]+/[0-9a-f]+/({DERIVED.pattern})"),
     "probe": re.compile(r"probe/[0-9a-f]{32}"),
     "staged": re.compile(r"training/.+/\.[^/]+\.new"),
 }

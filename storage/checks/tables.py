@@ -15,7 +15,7 @@ from storage.locations.location import Entry, Location
 from storage.locations.manifest import Record
 from storage.tables.costs import NOTE
 from storage.tables.keys import content_key
-from storage.tables.matrices import MATRIX, fault_of
+from storage.tables.matrices import DERIVED, fault_of
 from storage.tables.part_files import CorruptPart, open_part
 from storage.tables.plans import SpecConflict
 from storage.tables.receipts import EARLIER, RECEIPT, Survey, parts_hash, read_receipt
@@ -73,7 +73,7 @@ def _check_table(
             if entry.size:
                 what = "the receipt" if RECEIPT.fullmatch(file) else "the note of costs"
                 found.faults.append(_overwritten(location, entry.path, what))
-        elif MATRIX.fullmatch(file):
+        elif DERIVED.fullmatch(file):
             found.files += 1
             with going_on(found, entry.path):
                 if what := fault_of(location, entry.path):

@@ -14,7 +14,7 @@ import io
 import mmap
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, BinaryIO, Final
 
@@ -30,6 +30,9 @@ from storage.tables.table import Table
 
 MATRIX = re.compile(r"matrix-[0-9a-f]{20}\.npy")
 """The name of a matrix in its table's folder."""
+DERIVED = re.compile(rf"{MATRIX.pattern}|index-[0-9a-f]{{20}}\.faiss")
+"""The names of files that end with a hash of themselves and are made again when they are missing;
+an index holds candidates for approximate search (`tasks.approximate`)."""
 
 Keys = npt.NDArray[np.bytes_]
 Places = npt.NDArray[np.int64]
@@ -98,10 +101,22 @@ def build_matrix(table: Table, home: Location, path: str) -> None:
         Changed: the table is not in the state that `path` names.
         OSError: the root cannot be written to.
     """
-    home.create_large(path, lambda file: _write(table, file, path))
+    create_derived(home, path, lambda file: _write(table, file, path))
     for other in home.list(table.folder):
         if other != path and MATRIX.fullmatch(other.rpartition("/")[2]):
             home.remove(other)
+
+
+def create_derived(home: Location, path: str, write: Callable[[BinaryIO], None]) -> None:
+    """Publish a file with its hash at the end, unless another process did meanwhile."""
+
+    def with_hash(file: BinaryIO) -> None:
+        write(file)
+        end = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        file.write(_hash(file, path, end))
+
+    home.create_large(path, with_hash)
 
 
 def map_matrix(home: Location, path: str) -> Matrix:
@@ -124,7 +139,7 @@ def held_matrix(table: Table) -> Matrix:
 
 
 def fault_of(home: Location, path: str) -> str:
-    """What is wrong with a matrix, or "" if it is what was written there; reads all of it.
+    """What is wrong with a derived file, or "" if it is what was written there; reads all of it.
 
     Raises:
         FileNotFoundError: there is none.
@@ -134,6 +149,13 @@ def fault_of(home: Location, path: str) -> str:
         file.seek(0)
         said = _hash(file, path, size)
         return "" if size > 0 and said == file.read() else "its content is not what was written"
+
+
+def read_tail(home: Location, path: str, size: int) -> bytes:
+    """The last bytes before the hash of a derived file."""
+    with home.open_read(path) as file:
+        file.seek(-size - _CHECK, os.SEEK_END)
+        return file.read(size)
 
 
 def _write(table: Table, file: BinaryIO, path: str) -> None:
@@ -154,9 +176,6 @@ def _write(table: Table, file: BinaryIO, path: str) -> None:
     file.write(keys.tobytes())
     if matrix_path(table) != path:
         raise Changed
-    end = file.tell()
-    file.seek(0)
-    file.write(_hash(file, path, end))
 
 
 def _fill(table: Table, keys: Keys, out: npt.NDArray[Any]) -> None:

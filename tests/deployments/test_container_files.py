@@ -137,6 +137,7 @@ def test_the_vllm_image_is_of_the_locked_version() -> None:
     [
         ("lock-pools.txt", {"prefect-docker", "prefect-kubernetes", "prefect-ray", "ray"}),
         ("lock-edit.txt", {"diffusers"}),
+        ("lock-approximate.txt", {"faiss-cpu"}),
     ],
 )
 def test_extras_change_no_pin_of_the_lock(file: str, extra: set[str]) -> None:

@@ -1,0 +1,66 @@
+"""The approximate index of a gallery's vectors: made once, kept next to a feature's matrix."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from models.retrieval.method_records import AnyRecipe, Recipe
+from storage.tables.keys import content_key, sha256_hex
+from storage.tables.matrices import create_derived, read_tail
+from tasks.galleries import OpenGallery, kept, matrix_homes
+from tasks.settings import SearchSettings
+
+if TYPE_CHECKING:
+    from models.retrieval.approximate import Recall
+    from tasks.stages.rankings import AnyGalleryFeature
+
+_NOTE = 256
+"""Bytes behind an index that say how near it comes."""
+
+
+def index_of(
+    settings: SearchSettings,
+    stages: Mapping[str, AnyGalleryFeature],
+    recipe: AnyRecipe,
+    opened: OpenGallery,
+) -> tuple[Any, Recall]:
+    """The index of the vectors that a method ranks by, and its recall.
+
+    Raises:
+        ValueError: faiss is not installed, or the index has no place.
+    """
+    from models.retrieval import approximate
+    from models.retrieval.gallery import Gallery
+
+    approximate.require_faiss()
+    tables = [stages[name].existing_table() for name in recipe.gallery]
+    identity = {
+        "kind": approximate.KIND,
+        "recipe": _identity(recipe),
+        "features": [[table.spec_key, table.state()] for table in tables],
+        "keys": sha256_hex(opened.keys.tobytes()),
+        **settings.model_dump(exclude={"approximate_above"}),
+    }
+    path = f"{tables[0].folder}/index-{content_key(identity)}.faiss"
+    images = Gallery(opened.features, recipe.gallery_vectors)
+
+    def write(file: BinaryIO) -> None:
+        index, recall = approximate.build_index(images, settings.recall, settings.candidates)
+        approximate.save_index(index, file.write)
+        file.write(json.dumps(recall.__dict__).ljust(_NOTE).encode())
+
+    for home in matrix_homes(tables[0].location):
+        if kept(home, path, functools.partial(create_derived, home, path, write)):
+            recall = approximate.Recall(**json.loads(read_tail(home, path, _NOTE)))
+            return approximate.load_index(home.join(path), recall), recall
+    raise ValueError("the approximate index has no place; set search.approximate_above=0")
+
+
+def _identity(recipe: AnyRecipe) -> Any:
+    """What of a method changes the vectors of images."""
+    if isinstance(recipe, Recipe):
+        return [dict(recipe.gallery), dict(recipe.norms), recipe.similarity]
+    return [[weight, _identity(part)] for weight, part in recipe.parts]
