@@ -153,12 +153,20 @@ def features_identity(settings: ReformulationSettings, branch: Branch) -> dict[s
     return dict(composed_identity(facts.identity, dtype=settings.dtype))
 
 
-def encode_gallery(settings: ReformulationSettings, images: Sequence[Image.Image]) -> FloatArray:
-    """Gallery vectors (B, d): of a reformulation network by its moving average."""
+def encode_gallery(
+    settings: ReformulationSettings, images: Sequence[Image.Image], threads: int = 0
+) -> FloatArray:
+    """Gallery vectors (B, d): of a reformulation network by its moving average.
+
+    Args:
+        settings: The network.
+        images: B pictures.
+        threads: Pictures prepared at a time; 0: one a core.
+    """
     facts = network_facts(settings.checkpoint)
     if facts.system != INSTRUCTCIR:
-        return _composed(settings).encode_gallery(images)
-    return _reformulating(settings, "ema").encode_gallery(images)
+        return _composed(settings).encode_gallery(images, threads)
+    return _reformulating(settings, "ema").encode_gallery(images, threads)
 
 
 def encode_queries(
@@ -167,6 +175,7 @@ def encode_queries(
     images: Sequence[Image.Image],
     texts: Sequence[str],
     keys: Sequence[str] | None = None,
+    threads: int = 0,
 ) -> FloatArray:
     """Query vectors (B, d).
 
@@ -177,23 +186,25 @@ def encode_queries(
         images: B reference images.
         texts: B modification texts.
         keys: B names of the images, so that an image without its text is encoded only once.
+        threads: Pictures prepared at a time; 0: one a core.
 
     Raises:
         ValueError: A combiner is asked for and there is none.
     """
     facts = network_facts(settings.checkpoint)
     if facts.system != INSTRUCTCIR:
-        return _composed(settings).encode_queries(images, texts)
+        return _composed(settings).encode_queries(images, texts, threads)
     from models.instructcir.encoder import combine_features
 
-    encoder = _reformulating(settings, form.branch)
+    encode = functools.partial(
+        _reformulating(settings, form.branch).encode_queries, images, texts, keys, threads=threads
+    )
     if not form.combined:
-        return encoder.encode_queries(images, texts, keys, with_image=False).z
+        return encode(with_image=False).z
     combiner = _loaded(settings.checkpoint, content_key(facts.identity)).combiner
     if combiner is None:
         raise ValueError(f"the network at {settings.checkpoint} has no combiner")
-    features = encoder.encode_queries(images, texts, keys, with_image=combiner.needs_image)
-    return combine_features(combiner, features)
+    return combine_features(combiner, encode(with_image=combiner.needs_image))
 
 
 def _reformulating(settings: ReformulationSettings, branch: Branch) -> ReformulationEncoder:
@@ -236,19 +247,22 @@ def load_composed_network(checkpoint: str) -> ComposedNetwork:
 
 
 def load_scorer(
-    settings: ReformulationSettings, first: ReformulationSettings | None = None
+    settings: ReformulationSettings,
+    first: ReformulationSettings | None = None,
+    threads: int = 0,
 ) -> CandidateScorer:
     """The scorer of a re-ranker; weights are loaded once.
 
     Args:
         settings: The re-ranker.
         first: The network whose best images it scores; None where that is not one.
+        threads: Pictures prepared at a time; 0: one a core.
 
     Raises:
         ValueError: The network scores no candidates, or it was trained on another filter.
     """
     identity = content_key(network_facts(settings.checkpoint).identity)
-    scorer = _scorer(settings, identity)
+    scorer = _scorer(settings, identity, threads)
     if first is not None:
         own = content_key(network_facts(first.checkpoint).identity)
         _require_own_filter(settings.checkpoint, identity, first.checkpoint, own)
@@ -280,7 +294,7 @@ def _require_own_filter(checkpoint: str, identity: str, first: str, own: str) ->
 
 
 @functools.lru_cache(maxsize=1)
-def _scorer(settings: ReformulationSettings, identity: str) -> CandidateScorer:
+def _scorer(settings: ReformulationSettings, identity: str, threads: int) -> CandidateScorer:
     """As `_loaded`, with the tokens of images that it keeps."""
     from models.blip.candidate_rerank import RerankNetwork
     from models.reranking.scorer import CandidateScorer
@@ -291,7 +305,9 @@ def _scorer(settings: ReformulationSettings, identity: str) -> CandidateScorer:
             f"the network at {settings.checkpoint} is a {type(network).__name__}, which scores no "
             "candidates; train one (cirflow run train-composed system=candidate-rerank)"
         )
-    return CandidateScorer(network, settings.device, settings.dtype, settings.batch_size)
+    return CandidateScorer(
+        network, settings.device, settings.dtype, settings.batch_size, threads=threads
+    )
 
 
 @functools.lru_cache(maxsize=1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from models.devices import autocast_of, pick_device
+from models.encoders.feeding import encoded
 from models.metering import device_time
 from models.reordered import Reordered
 
@@ -39,19 +40,14 @@ class ComposedEncoder:
         self._batch = batch
 
     @device_time()
-    def encode_gallery(self, images: Sequence[Image.Image]) -> FloatArray:
-        """Gallery vectors (B, d)."""
-        out = np.zeros((len(images), self._network.dim), dtype=np.float32)
-        done = 0
-        with torch.inference_mode(), autocast_of(self._device, self._dtype):
-            for pixels in self._network.preprocess.batches(images, self._batch):
-                encoded = self._network.target(pixels.to(self._device))
-                out[done : done + len(pixels)] = encoded.float().cpu().numpy()
-                done += len(pixels)
-        return out
+    def encode_gallery(self, images: Sequence[Image.Image], threads: int = 0) -> FloatArray:
+        """Gallery vectors (B, d); `threads` pictures are prepared at a time, 0: one a core."""
+        return self._encoded(images, lambda pixels, start: self._network.target(pixels), threads)
 
     @device_time()
-    def encode_queries(self, images: Sequence[Image.Image], texts: Sequence[str]) -> FloatArray:
+    def encode_queries(
+        self, images: Sequence[Image.Image], texts: Sequence[str], threads: int = 0
+    ) -> FloatArray:
         """Query vectors (B, d) of reference images under texts.
 
         Texts are sorted by length inside, so that little padding is computed, and the results are
@@ -60,6 +56,7 @@ class ComposedEncoder:
         Args:
             images: B pictures; a sequence that decodes on access is indexed once per query.
             texts: B modification texts.
+            threads: Pictures prepared at a time; 0: one a core.
 
         Raises:
             ValueError: The arguments are of different lengths.
@@ -67,14 +64,31 @@ class ComposedEncoder:
         if len(images) != len(texts):
             raise ValueError(f"{len(images)} images and {len(texts)} texts do not pair up")
         order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
+
+        def query(pixels: torch.Tensor, start: int) -> torch.Tensor:
+            rows = order[start : start + len(pixels)]
+            read = self._network.tokenised([texts[i] for i in rows])
+            moved = {name: values.to(self._device) for name, values in read.items()}
+            return self._network.query(pixels, moved)
+
         out = np.zeros((len(texts), self._network.dim), dtype=np.float32)
-        done = 0
-        with torch.inference_mode(), autocast_of(self._device, self._dtype):
-            for pixels in self._network.preprocess.batches(Reordered(images, order), self._batch):
-                rows = order[done : done + len(pixels)]
-                done += len(pixels)
-                read = self._network.tokenised([texts[i] for i in rows])
-                moved = {name: values.to(self._device) for name, values in read.items()}
-                encoded = self._network.query(pixels.to(self._device), moved)
-                out[rows] = encoded.float().cpu().numpy()
+        out[order] = self._encoded(Reordered(images, order), query, threads)
         return out
+
+    def _encoded(
+        self,
+        images: Sequence[Image.Image],
+        encode: Callable[[torch.Tensor, int], torch.Tensor],
+        threads: int,
+    ) -> FloatArray:
+        if not len(images):
+            return np.zeros((0, self._network.dim), dtype=np.float32)
+        with autocast_of(self._device, self._dtype):
+            return encoded(
+                images,
+                encode,
+                preprocess=self._network.preprocess,
+                batch=self._batch,
+                device=self._device,
+                threads=threads,
+            )

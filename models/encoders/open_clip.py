@@ -13,6 +13,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import nn
 
 from models.encoders.backbone_files import encoder_fingerprint
+from models.encoders.feeding import encoded
 from models.encoders.preprocess import ImagePreprocess
 from models.encoders.text_tower import SpliceUnsupported, TextTower, TokenRow, why_unsupported
 from models.metering import device_time
@@ -88,19 +89,33 @@ class OpenClipEncoder:
         """Model, weights, tokenizer, preprocessing, precision and library version."""
         return encoder_fingerprint(self._identity, self.preprocess.fingerprint)
 
-    def encode_images(self, images: Sequence[Image.Image]) -> FloatArray:
+    def encode_images(self, images: Sequence[Image.Image], threads: int = 0) -> FloatArray:
         """Encode pictures; returns (B, d) float32, not normalised.
 
         A sequence that decodes on access works too: it is indexed once per image, in threads
         that run ahead of the model.
+
+        Args:
+            images: B pictures.
+            threads: Pictures prepared at a time; 0: one a core.
         """
-        features: list[torch.Tensor] = []
+        if not len(images):
+            return np.zeros((0, self.dim), dtype=np.float32)
         dtype = _pixel_dtype(self.model)
-        with torch.inference_mode(), device_time():
-            for batch in self.preprocess.batches(images, self._image_batch):
-                pixels = batch.to(self._device, dtype)
-                features.append(self.model.encode_image(pixels, normalize=False).float().cpu())
-        return _stack(features, self, len(images))
+
+        def encode(pixels: torch.Tensor, start: int) -> torch.Tensor:
+            features: torch.Tensor = self.model.encode_image(pixels.to(dtype), normalize=False)
+            return features
+
+        with device_time():
+            return encoded(
+                images,
+                encode,
+                preprocess=self.preprocess,
+                batch=self._image_batch,
+                device=self._device,
+                threads=threads,
+            )
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """Encode texts; returns (B, d) float32, not normalised, each distinct text once."""
@@ -157,9 +172,8 @@ class OpenClipEncoder:
         with torch.inference_mode():
             for start in range(0, len(texts), TEXTS_PER_BATCH):
                 ids = self.tokenize(texts[start : start + TEXTS_PER_BATCH])
-                encoded = self.model.encode_text(ids, normalize=False)
-                features.append(encoded.float().cpu())
-        return torch.cat(features).numpy()
+                features.append(self.model.encode_text(ids, normalize=False).float())
+            return torch.cat(features).cpu().numpy()
 
 
 def _pixel_dtype(model: nn.Module) -> torch.dtype:
@@ -174,9 +188,3 @@ def _warn_of_overlong(rows: Sequence[TokenRow], context_length: int) -> None:
     cut = sum(row.truncated for row in rows)
     if cut:
         logger.warning("%d of %d texts were cut at %d tokens", cut, len(rows), context_length)
-
-
-def _stack(features: list[torch.Tensor], encoder: OpenClipEncoder, count: int) -> FloatArray:
-    if not count:
-        return np.zeros((0, encoder.dim), dtype=np.float32)
-    return torch.cat(features).numpy()

@@ -11,9 +11,10 @@ Two ways, a value of the scoring protocol because the choice moves published num
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -22,11 +23,14 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torchvision.transforms import Compose
 
+from models.ahead import in_order, worker_threads
 from models.encoders.backbone_files import preprocess_fingerprint
 from models.protocols import PREPROCESS_MODES, PreprocessMode
 
 if TYPE_CHECKING:
     from models.protocols import Json
+
+_CPU: Final = torch.device("cpu")
 
 MAX_ASPECT: Final = 64
 """Beyond this ratio only the middle of a picture is resized: a centre crop sees no more of it."""
@@ -43,13 +47,11 @@ class ImagePreprocess:
         mode: `targetpad` or `clip`.
         pad_ratio: Largest ratio of sides that is left unpadded; used by `targetpad` only.
         config: The backbone's own settings: size, mean, std, interpolation, resize mode.
-        threads: Worker threads that prepare the next batch while the model runs.
     """
 
     mode: PreprocessMode
     pad_ratio: float
     config: PreprocessCfg
-    threads: int = 2
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done."""
@@ -81,34 +83,62 @@ class ImagePreprocess:
         """Everything that changes pixels."""
         return preprocess_fingerprint(self.mode, self.pad_ratio, asdict(self.config))
 
-    def batches(self, images: Sequence[Image.Image], size: int) -> Iterator[torch.Tensor]:
-        """Prepare images in order, in batches of `size`, one batch ahead of the reader.
+    def batches(
+        self,
+        images: Sequence[Image.Image],
+        size: int,
+        device: torch.device = _CPU,
+        threads: int = 0,
+    ) -> Generator[torch.Tensor, None, None]:
+        """Prepare images in order, in batches of `size`, a batch ahead of the reader.
 
+        Bytes go to the device, pinned and without waiting for it, and are normalised there.
         `images` is indexed inside the worker threads, so a sequence that decodes on access is
-        decoded there, each image once.
+        decoded there, each image once. Close the iterator where it is not read to its end.
+
+        Args:
+            images: B pictures.
+            size: Pictures of a batch.
+            device: Where the batches are wanted.
+            threads: Pictures prepared at a time; 0: one a core.
 
         Yields:
-            (b, 3, H, W) float32 tensors, normalised.
+            (b, 3, H, W) float32 tensors on the device, normalised.
         """
-        geometry = self.geometry()
+        geometry, normalise, threads = self.geometry(), self._on(device), worker_threads(threads)
 
         def pixels(index: int) -> np.ndarray:
             return np.asarray(geometry(images[index]))
 
-        with ThreadPoolExecutor(self.threads) as pool:
-            starts = range(0, len(images), size)
-            ahead: list[Future[np.ndarray]] = []
-            for start in starts:
-                current = ahead or _submit(pool, pixels, start, size, len(images))
-                ahead = _submit(pool, pixels, start + size, size, len(images))
-                yield self.normalised(np.stack([future.result() for future in current]))
+        order = range(len(images))
+        with closing(in_order(pixels, order, threads, ahead=size + threads)) as prepared:
+            while batch := list(islice(prepared, size)):
+                shape = (len(batch), *batch[0].shape)
+                stacked = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
+                np.stack(batch, out=stacked.numpy())
+                # The allocator keeps a pinned tensor until its copy is done.
+                yield normalise(stacked.to(device, non_blocking=True))
 
     def normalised(self, pixels: np.ndarray) -> torch.Tensor:
         """Pixels (b, H, W, 3) uint8 -> normalised (b, 3, H, W) float32."""
-        batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(255)
-        mean = torch.tensor(self.config.mean).view(1, 3, 1, 1)
-        std = torch.tensor(self.config.std).view(1, 3, 1, 1)
-        return batch.sub_(mean).div_(std)
+        return self._on(_CPU)(torch.from_numpy(pixels))
+
+    def _on(self, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+        """`normalised` for pixels on a device, where its constants are brought once.
+
+        They are tensors, since CUDA multiplies by the reciprocal of a number: divided by a tensor,
+        bytes become the same floats on every device.
+        """
+        mean, std, white = (
+            torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1).to(device)
+            for values in (self.config.mean, self.config.std, [255.0])
+        )
+
+        def normalise(pixels: torch.Tensor) -> torch.Tensor:
+            batch = pixels.permute(0, 3, 1, 2).contiguous().float()
+            return batch.div_(white).sub_(mean).div_(std)
+
+        return normalise
 
     def geometry(self) -> Compose:
         """Everything before normalisation, as PIL in and PIL out."""
@@ -160,9 +190,3 @@ def crop_extreme(image: Image.Image) -> Image.Image:
 
 def _as_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _submit(
-    pool: ThreadPoolExecutor, work: Callable[[int], np.ndarray], start: int, size: int, total: int
-) -> list[Future[np.ndarray]]:
-    return [pool.submit(work, index) for index in range(start, min(start + size, total))]

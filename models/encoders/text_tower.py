@@ -190,9 +190,9 @@ class TextTower(nn.Module):
                 chosen = [rows[i] for i in batch]
                 ids, lengths, holes = (part.to(device) for part in pad_rows(chosen))
                 spliced = None if tokens is None else torch.from_numpy(tokens[batch]).to(device)
-                features = self(ids, lengths, None if spliced is None else holes, spliced)
-                chunks.append(features.float().cpu())
-        features = torch.cat(chunks).numpy()
+                found = self(ids, lengths, None if spliced is None else holes, spliced)
+                chunks.append(found.float())
+            features = torch.cat(chunks).cpu().numpy()
         result = np.empty_like(features)
         result[order] = features
         return result

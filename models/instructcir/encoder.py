@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from models.devices import autocast_of, pick_device
+from models.encoders.feeding import encoded
 from models.instructcir.folder import features_fingerprint
 from models.instructcir.network import TextContext
 from models.instructcir.training_settings import Branch
@@ -88,18 +89,23 @@ class ReformulationEncoder:
         return self._queries.dim
 
     @device_time()
-    def encode_gallery(self, images: Sequence[Image.Image]) -> FloatArray:
-        """Target embeddings (B, d); an embedding does not depend on its batch."""
-        out = np.zeros((len(images), self.dim), dtype=np.float32)
+    def encode_gallery(self, images: Sequence[Image.Image], threads: int = 0) -> FloatArray:
+        """Target embeddings (B, d); an embedding does not depend on its batch.
+
+        Args:
+            images: B pictures.
+            threads: Pictures prepared at a time; 0: one a core.
+        """
+        if not len(images):
+            return np.zeros((0, self.dim), dtype=np.float32)
         with torch.inference_mode(), self._precision():
             null = self._gallery.constant_null_text()
-            done = 0
-            for pixels in self._pixels(images):
+
+            def target(pixels: torch.Tensor, start: int) -> torch.Tensor:
                 full = functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self._batch - len(pixels)))
-                encoded = self._gallery.target(full.to(self._device), null)[: len(pixels)]
-                out[done : done + len(pixels)] = encoded.float().cpu().numpy()
-                done += len(pixels)
-        return out
+                return self._gallery.target(full, null)[: len(pixels)]
+
+            return self._encoded(images, target, threads)
 
     @device_time()
     def encode_queries(
@@ -109,6 +115,7 @@ class ReformulationEncoder:
         keys: Sequence[str] | None = None,
         *,
         with_image: bool = True,
+        threads: int = 0,
     ) -> QueryFeatures:
         """Embed reference images under modification texts.
 
@@ -123,6 +130,7 @@ class ReformulationEncoder:
                 computed once. Left out, every image is its own.
             with_image: Whether the null-text embedding is computed, a further pass of the image
                 tower for each image.
+            threads: Pictures prepared at a time; 0: one a core.
 
         Raises:
             ValueError: The arguments are of different lengths.
@@ -134,26 +142,30 @@ class ReformulationEncoder:
             )
         tokens = self._queries.parts.tokens
         order = sorted(range(len(texts)), key=lambda i: len(tokens.row(texts[i]).ids))
-        shape = (len(texts), self.dim)
-        z, text = (np.zeros(shape, dtype=np.float32) for _ in range(2))
-        plain: dict[int | str, FloatArray] = {}
+        both = np.zeros((len(texts), 2 * self.dim), dtype=np.float32)
+        z, text = both[:, : self.dim], both[:, self.dim :]
+        if not len(texts):
+            return QueryFeatures(z, text, z if with_image else None)
+        place: dict[int | str, int] = {}
+        plain: list[torch.Tensor] = []
         with torch.inference_mode(), self._precision():
             null = self._queries.constant_null_text()
-            done = 0
-            for pixels in self._pixels(Reordered(images, order)):
-                rows = order[done : done + len(pixels)]
-                done += len(pixels)
-                pixels = pixels.to(self._device)
-                encoded = self._queries.attend(pixels, self._read([texts[i] for i in rows]))
-                z[rows] = encoded.z.float().cpu().numpy()
-                text[rows] = encoded.text.float().cpu().numpy()
-                fresh = {names[i]: place for place, i in enumerate(rows) if names[i] not in plain}
+
+            def query(pixels: torch.Tensor, start: int) -> torch.Tensor:
+                rows = order[start : start + len(pixels)]
+                read = self._queries.attend(pixels, self._read([texts[i] for i in rows]))
+                fresh = {names[i]: at for at, i in enumerate(rows) if names[i] not in place}
                 if with_image and fresh:
-                    found = self._queries.target(pixels[list(fresh.values())], null)
-                    plain.update(zip(fresh, found.float().cpu().numpy(), strict=True))
-        if not with_image:
-            return QueryFeatures(z, text, None)
-        image = np.array([plain[name] for name in names], dtype=np.float32).reshape(shape)
+                    place.update(
+                        zip(fresh, range(len(place), len(place) + len(fresh)), strict=True)
+                    )
+                    plain.append(self._queries.target(pixels[list(fresh.values())], null).float())
+                return torch.cat([read.z.float(), read.text.float()], dim=1)
+
+            both[order] = self._encoded(Reordered(images, order), query, threads)
+            if not with_image:
+                return QueryFeatures(z, text, None)
+            image = torch.cat(plain).cpu().numpy()[[place[name] for name in names]]
         return QueryFeatures(z, text, image)
 
     def _read(self, texts: Sequence[str]) -> TextContext:
@@ -166,8 +178,20 @@ class ReformulationEncoder:
         mask = None if read.mask is None else read.mask[rows]
         return TextContext(read.sequence[rows], mask, read.pooled[rows])
 
-    def _pixels(self, images: Sequence[Image.Image]) -> Iterator[torch.Tensor]:
-        return self._queries.parts.preprocess.batches(images, self._batch)
+    def _encoded(
+        self,
+        images: Sequence[Image.Image],
+        encode: Callable[[torch.Tensor, int], torch.Tensor],
+        threads: int,
+    ) -> FloatArray:
+        return encoded(
+            images,
+            encode,
+            preprocess=self._queries.parts.preprocess,
+            batch=self._batch,
+            device=self._device,
+            threads=threads,
+        )
 
     def _precision(self) -> torch.autocast:
         return autocast_of(self._device, self._dtype)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 
 from models.devices import autocast_of, pick_device
 from models.metering import device_time
+from models.reordered import Fetched
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,6 +37,7 @@ class CandidateScorer:
         dtype: Dtype = "fp32",
         batch_size: int = 64,
         room: int = ROOM,
+        threads: int = 0,
     ) -> None:
         """Bring a network to a device.
 
@@ -44,12 +47,14 @@ class CandidateScorer:
             dtype: Precision of the computation; weights stay in fp32.
             batch_size: Images or candidates in one forward pass.
             room: Bytes of image tokens that are kept between queries.
+            threads: Pictures prepared at a time; 0: one a core.
         """
         self._device = pick_device(device)
         self._network = network.to(self._device).eval()
         self._dtype = dtype
         self._batch = batch_size
         self._room = room
+        self._threads = threads
         self._kept: OrderedDict[str, torch.Tensor] = OrderedDict()
 
     @device_time()
@@ -66,7 +71,7 @@ class CandidateScorer:
             reference: Name of the reference image.
             text: The modification text.
             candidates: Names of C images, each once.
-            picture: Name -> picture; asked for each image that is not kept.
+            picture: Name -> picture; asked for each image that is not kept, in threads.
         """
         found: list[torch.Tensor] = []
         with torch.inference_mode(), autocast_of(self._device, self._dtype):
@@ -81,13 +86,16 @@ class CandidateScorer:
     def _tokens(self, names: Sequence[str], picture: Callable[[str], Image.Image]) -> torch.Tensor:
         """Tokens (C, M, V) of some images on the device."""
         new = [name for name in names if name not in self._kept]
-        pictures = [picture(name) for name in new]
+        batches = self._network.preprocess.batches(
+            Fetched(new, picture), self._batch, self._device, self._threads
+        )
         done = 0
-        for pixels in self._network.preprocess.batches(pictures, self._batch) if new else ():
-            tokens = self._network.image_tokens(pixels.to(self._device)).float().cpu()
-            rows = [each.clone() for each in tokens]  # a row alone can be given up again
-            self._kept.update(zip(new[done : done + len(rows)], rows, strict=True))
-            done += len(rows)
+        with closing(batches):
+            for pixels in batches:
+                tokens = self._network.image_tokens(pixels).float().cpu()
+                rows = [each.clone() for each in tokens]  # a row alone can be given up again
+                self._kept.update(zip(new[done : done + len(rows)], rows, strict=True))
+                done += len(rows)
         for name in names:
             self._kept.move_to_end(name)
         stacked = torch.stack([self._kept[name] for name in names]).to(self._device)

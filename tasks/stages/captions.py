@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -94,9 +95,10 @@ class CaptionStage(Stage):
         problems: dict[str, ImageProblem] = {}
         images = decoded(self.images.read(self.root, members), problems, self.pictures)
         replies: dict[str, CaptionReply] = {}
-        for reply in load_captioner(self.captioner).caption(images, self.sampling):
-            replies[reply.key] = reply
-            tick(1)
+        with closing(images):
+            for reply in load_captioner(self.captioner).caption(images, self.sampling):
+                replies[reply.key] = reply
+                tick(1)
         require_engine(replies.values())
         for image_id, problem in problems.items():
             replies[image_id] = CaptionReply(image_id, (), problem.status, problem.reason)

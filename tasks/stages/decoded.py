@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 from PIL import Image
 
+from models.ahead import in_order, worker_threads
 from storage.collections.decoding import ImageProblem, decode_image
 from storage.tables.schemas import OK
 from tasks.settings import PictureSettings
@@ -17,13 +19,25 @@ def decoded(
     images: Iterator[tuple[str, bytes]],
     problems: dict[str, ImageProblem],
     pictures: PictureSettings,
-) -> Iterator[tuple[str, Image.Image]]:
-    """Decode a stream; an image that does not decode is noted in `problems` and left out."""
-    for image_id, data in images:
+) -> Generator[tuple[str, Image.Image], None, None]:
+    """Decode a stream in threads, a few pictures ahead of the reader.
+
+    An image that does not decode is noted in `problems` and left out.
+    """
+
+    def read(item: tuple[str, bytes]) -> tuple[str, Image.Image | ImageProblem]:
         try:
-            yield image_id, picture(data, pictures)
+            return item[0], picture(item[1], pictures)
         except ImageProblem as problem:
-            problems[image_id] = problem
+            return item[0], problem
+
+    threads = worker_threads(pictures.threads)
+    with closing(in_order(read, images, threads, ahead=threads + 1)) as found:
+        for image_id, outcome in found:
+            if isinstance(outcome, ImageProblem):
+                problems[image_id] = outcome
+            else:
+                yield image_id, outcome
 
 
 def picture(data: bytes, pictures: PictureSettings) -> Image.Image:

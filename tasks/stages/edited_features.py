@@ -63,7 +63,8 @@ class EditedQueryStage(Stage):
         for part in self.edited.table().iter_parts(["data", "status", "reason"], wanted):
             good = [row for row in part.iter_rows(named=True) if row["status"] == OK]
             images = Decoding([row["data"] for row in good], lambda count: None, self.pictures)
-            made = load_encoder(self.encoder).encode_images(images) if good else ()
+            encode = load_encoder(self.encoder).encode_images
+            made = encode(images, self.pictures.threads) if good else ()
             vectors |= {row["edit_key"]: v for row, v in zip(good, made, strict=True)}
             reasons |= {
                 row["edit_key"]: f"no edited picture: {row['status']} ({row['reason']})"

@@ -330,7 +330,7 @@ def _inputs_protocol(stage: RankingStage) -> dict[str, Any]:
     inputs = inputs_of([stage])
     seen = (ImageFeatureStage, CaptionStage, ReformulatedImageStage)
     said: dict[str, Any] = {
-        "pictures": next(s.pictures.model_dump() for s in inputs if isinstance(s, seen))
+        "pictures": next(s.pictures.said for s in inputs if isinstance(s, seen))
     }
     if captions := [s.sampling.fingerprint for s in inputs if isinstance(s, CaptionStage)]:
         said["captions"] = [each for i, each in enumerate(captions) if each not in captions[:i]]

@@ -73,7 +73,7 @@ class ReformulatedImageStage(Stage):
         """Encode the members; an image that does not decode is a row with its status."""
         data = dict(self.images.read(self.root, members))
         images = Decoding([data[m] for m in members], tick, self.pictures)
-        vectors = encode_gallery(self.network, images)
+        vectors = encode_gallery(self.network, images, self.pictures.threads)
         return self.table().rows(
             image_id=list(members), vector=vectors, status=images.statuses, reason=images.reasons
         )
@@ -125,7 +125,9 @@ class ReformulatedQueryStage(Stage):
         data = dict(references.read(self.root, sorted({item.image_id for item in items})))
         images = Decoding([data[item.image_id] for item in items], tick, self.pictures)
         texts, keys = [item.texts[0] for item in items], [item.image_id for item in items]
-        vectors = encode_queries(self.network, self.form, images, texts, keys)
+        vectors = encode_queries(
+            self.network, self.form, images, texts, keys, self.pictures.threads
+        )
         return self.table().rows(
             query_key=list(members), vector=vectors, status=images.statuses, reason=images.reasons
         )

@@ -98,7 +98,8 @@ class RerankScoreStage(Stage):
         images = {image for each in chosen for image in (each.query.image_id, *each.images)}
         source = ImageSet(collection=self.first.benchmark.collection_name)
         data = dict(source.read(self.root, sorted(images)))
-        scorer = load_scorer(self.network, network_behind(self.first.query_features.values()))
+        first = network_behind(self.first.query_features.values())
+        scorer = load_scorer(self.network, first, self.pictures.threads)
         made: list[tuple[Any, str, str]] = []
         for each in chosen:
             try:

@@ -152,3 +152,84 @@ def test_impossible_settings_are_refused(mode: str, ratio: float) -> None:
 
     with pytest.raises(ValueError, match=r"targetpad, clip|at least 1"):
         ImagePreprocess(mode, ratio, config_of())
+
+
+def test_pixels_are_normalised_on_the_device_from_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from models.encoders.preprocess import ImagePreprocess
+
+    asked: list[tuple[torch.dtype, bool]] = []
+    moved = torch.Tensor.to
+
+    def watched(tensor: torch.Tensor, *args: Any, **more: Any) -> torch.Tensor:
+        if args and args[0] == torch.device("meta"):
+            asked.append((tensor.dtype, bool(more.get("non_blocking"))))
+        return moved(tensor, *args, **more)
+
+    monkeypatch.setattr(torch.Tensor, "to", watched)
+    pictures = [picture(40, 90), picture(33, 33), picture(50, 70)]
+    preprocess = ImagePreprocess("clip", 1.25, config_of())
+    batches = list(preprocess.batches(pictures, 2, torch.device("meta")))
+    assert [(each.device.type, each.dtype, tuple(each.shape)) for each in batches] == [
+        ("meta", torch.float32, (2, 3, 32, 32)),
+        ("meta", torch.float32, (1, 3, 32, 32)),
+    ]
+    # Three constants once, then bytes alone, and nobody waits for them.
+    constants, bytes_ = asked[:3], asked[3:]
+    assert [dtype for dtype, _ in constants] == [torch.float32] * 3
+    assert bytes_ == [(torch.uint8, True)] * 2
+
+
+def test_every_byte_is_normalised_as_by_torchvision() -> None:
+    import torch
+    from torchvision.transforms.functional import normalize, to_tensor
+
+    from models.encoders.preprocess import ImagePreprocess
+
+    pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
+    config = config_of()
+    got = ImagePreprocess("clip", 1.25, config).normalised(pixels)
+    expected = normalize(to_tensor(pixels[0]), list(config.mean), list(config.std))
+    assert torch.equal(got[0], expected)
+
+
+def test_pictures_are_decoded_by_as_many_threads_as_are_asked_for() -> None:
+    import threading
+    from collections.abc import Sequence
+
+    from models.encoders.preprocess import ImagePreprocess
+
+    meeting = threading.Barrier(4, timeout=20)
+
+    class Meeting(Sequence[Image.Image]):
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, index: Any) -> Any:
+            meeting.wait()  # passes only where four are decoded at once
+            return picture(40, 40 + index)
+
+    preprocess = ImagePreprocess("clip", 1.25, config_of())
+    batches = list(preprocess.batches(Meeting(), 3, threads=4))
+    assert [len(each) for each in batches] == [3, 3, 2]
+
+
+def test_a_model_that_fails_leaves_no_thread() -> None:
+    import threading
+
+    import torch
+
+    from models.encoders.feeding import encoded
+    from models.encoders.preprocess import ImagePreprocess
+
+    def fails(pixels: torch.Tensor, start: int) -> torch.Tensor:
+        raise RuntimeError("out of memory")
+
+    preprocess = ImagePreprocess("clip", 1.25, config_of())
+    with pytest.raises(RuntimeError, match="out of memory") as held:
+        encoded(
+            [picture(40, 40)] * 9, fails, preprocess=preprocess, batch=2, device=torch.device("cpu")
+        )
+    assert held  # the traceback is alive, the threads are not
+    assert not [each for each in threading.enumerate() if "ahead" in each.name]

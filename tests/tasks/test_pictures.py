@@ -94,7 +94,13 @@ def test_a_switch_makes_another_key_and_its_default_does_not(profile: Profile) -
     for make in (image_features, lambda chosen: caption_stage(chosen, "drawn")):
         keys = {
             make(resolve_profile("tiny", {"root": profile.root, **own})).spec_key
-            for own in ({}, spelt_out, AS_PUBLISHED, {"pictures.alpha": "dropped"})
+            for own in (
+                {},
+                spelt_out,
+                {"pictures.threads": 3},
+                AS_PUBLISHED,
+                {"pictures.alpha": "dropped"},
+            )
         }
         assert len(keys) == 3
         assert "pictures" not in make(profile).spec
