@@ -33,6 +33,14 @@ class EngineSettings(Settings):
         """A few words for people."""
         return self.engine
 
+    @property
+    def picture_side(self) -> int | None:
+        """Pixels of the shorter side that suffice for the engine, which makes pictures smaller.
+
+        None: it sends or reads them whole, or reads none.
+        """
+        return None
+
 
 class CheckpointSettings(EngineSettings):
     """A checkpoint that runs in this process."""

@@ -153,6 +153,12 @@ def features_identity(settings: ReformulationSettings, branch: Branch) -> dict[s
     return dict(composed_identity(facts.identity, dtype=settings.dtype))
 
 
+def picture_side(settings: ReformulationSettings) -> int:
+    """Pixels of the shorter side that a network's preprocessing needs; no weights are loaded."""
+    size = network_facts(settings.checkpoint).preprocess["config"]["size"]
+    return size if isinstance(size, int) else max(size)
+
+
 def encode_gallery(
     settings: ReformulationSettings, images: Sequence[Image.Image], threads: int = 0
 ) -> FloatArray:

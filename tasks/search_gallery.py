@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import polars as pl
-from PIL import Image
 
 from models.generators.rewriting import RewriteInput
 from models.retrieval.cvsi_settings import SEARCH_FAMILY
@@ -23,12 +22,12 @@ from tasks.approximate import index_of
 from tasks.engines import load_captioner, load_encoder
 from tasks.galleries import open_gallery
 from tasks.methods import configured_method, settings_of
-from tasks.networks import encode_queries, load_scorer
+from tasks.networks import encode_queries, load_scorer, picture_side
 from tasks.planner import query_stages
 from tasks.query_sets import OneQuery
-from tasks.settings import Profile
+from tasks.settings import Profile, ReformulationSettings
 from tasks.stages.captions import CaptionStage
-from tasks.stages.decoded import picture
+from tasks.stages.decoded import OnePicture
 from tasks.stages.edited_features import EditedQueryStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.image_sets import ImageSet
@@ -123,7 +122,8 @@ def search_gallery(
     opened = open_gallery(gallery, recipe.gallery, profile.allow_gaps)
     query = OneQuery(image_id=sha256_hex(image), text=text)
     stages = query_stages(profile, query, collection, method, family)
-    reference = picture(image, profile.pictures)
+    reference = OnePicture(image, profile.pictures)
+    reference.at(1)  # an image that does not decode is refused here
     made, texts = _query_features(stages, query, reference)
     vectors = recipe.query_vectors(made, opened.features).astype("float32")
     images = Gallery(opened.features, recipe.gallery_vectors)
@@ -144,8 +144,11 @@ def search_gallery(
         found = opened.ids(top.indices[0])
         numbers = dict(zip(found, map(float, top.scores[0]), strict=True))
         if again:
-            scorer = load_scorer(profile.composed_network(method), network_behind(stages.values()))
-            known = _second_look(profile, scorer, collection, query, reference, found[:again])
+            second = profile.composed_network(method)
+            scorer = load_scorer(second, network_behind(stages.values()), profile.pictures.threads)
+            known = _second_look(
+                profile, scorer, second, collection, query, reference, found[:again]
+            )
             found, numbers = reranked(found, known, again), {**numbers, **known}
         paths = _paths(profile.root, collection, found[:k])
         hits = tuple(
@@ -160,23 +163,27 @@ def search_gallery(
 def _second_look(
     profile: Profile,
     scorer: CandidateScorer,
+    network: ReformulationSettings,
     collection: str,
     query: OneQuery,
-    reference: Image.Image,
+    reference: OnePicture,
     candidates: Sequence[str],
 ) -> dict[str, float]:
     """Image id -> score of a second stage that reads the query with each candidate."""
     data = dict(ImageSet(collection=collection).read(profile.root, candidates))
-    pictures = {name: picture(own, profile.pictures) for name, own in data.items()}
+    pictures = {name: OnePicture(own, profile.pictures) for name, own in data.items()}
     pictures[query.image_id] = reference
-    scores = scorer.scores(query.image_id, query.text, candidates, pictures.__getitem__)
+    side = picture_side(network)
+    scores = scorer.scores(
+        query.image_id, query.text, candidates, lambda name: pictures[name].at(side)
+    )
     return dict(zip(candidates, map(float, scores), strict=True))
 
 
 class _MadeOnce:
     """The inputs of one query (`Upstream`), made when they are first needed, each once."""
 
-    def __init__(self, image_id: str, picture: Image.Image) -> None:
+    def __init__(self, image_id: str, picture: OnePicture) -> None:
         self._image_id = image_id
         self._picture = picture
         self._made: dict[str, Any] = {}
@@ -185,7 +192,8 @@ class _MadeOnce:
         """The reference image's feature (1, d)."""
 
         def make() -> FloatArray:
-            return load_encoder(stage.encoder).encode_images([self._picture])
+            encoder = load_encoder(stage.encoder)
+            return encoder.encode_images([self._picture.at(encoder.preprocess.side)])
 
         return self._once(stage, make)
 
@@ -205,7 +213,8 @@ class _MadeOnce:
 
         def make() -> dict[str, list[str]]:
             captioner = load_captioner(stage.captioner)
-            asked = [(self._image_id, self._picture)]
+            side = stage.captioner.picture_side if stage.pictures.draft else None
+            asked = [(self._image_id, self._picture.at(side))]
             reply = next(iter(captioner.caption(asked, stage.sampling)))
             if reply.status != OK:
                 raise ValueError(
@@ -241,7 +250,7 @@ class _MadeOnce:
 
 
 def _query_features(
-    stages: Mapping[str, AnyQueryFeature], query: OneQuery, picture: Image.Image
+    stages: Mapping[str, AnyQueryFeature], query: OneQuery, picture: OnePicture
 ) -> tuple[dict[str, FloatArray], QueryInputs]:
     """Query features (1, d) by name, and the texts behind them.
 
@@ -254,10 +263,11 @@ def _query_features(
     texts = QueryInputs(texts=item.texts)
     for name, stage in stages.items():
         if isinstance(stage, ReformulatedQueryStage):
-            made[name] = encode_queries(stage.network, stage.form, [picture], [query.text])
+            shown = picture.at(picture_side(stage.network))
+            made[name] = encode_queries(stage.network, stage.form, [shown], [query.text])
             continue
         if isinstance(stage, EditedQueryStage):
-            made[name] = stage.of_picture(picture)
+            made[name] = stage.of_picture(picture.at(stage.edited.editor.picture_side))
             continue
         vectors, reasons = stage.make([item], upstream)
         if reasons[0]:

@@ -17,6 +17,7 @@ from models.compodiff.settings import CompoDiffSettings
 from models.editors.instruct_pix2pix import InstructPix2PixSettings
 from models.editors.settings import EditorSettings
 from models.encoders.spec import EncoderSpec
+from models.engine_settings import EngineSettings
 from models.generators.settings import GeneratorSettings
 from models.protocols import CaptionSampling, Dtype
 from models.retrieval.cvsi_settings import PAPER_WEIGHTS, CvsiSettings
@@ -57,6 +58,10 @@ class PictureSettings(Settings):
     show the colours below them."""
     orientation: Orientation = "upright"
     """EXIF orientation: turned upright, or as `stored`, as by the published programs."""
+    draft: int = Field(0, ge=0)
+    """JPEG files are decoded at 1/2, 1/4 or 1/8 of their size as long as the shorter side is at
+    least this many times what the model's preprocessing needs; 1 is fastest, 2 nearest to whole
+    pictures. 0: always whole. It makes features, captions and edits of their own."""
     threads: int = Field(0, ge=0)
     """Pictures that are decoded and prepared at a time, ahead of the model; 0: one a core, at most
     32. One of 12 megapixels takes about 0.1 GB meanwhile. It changes no result."""
@@ -70,7 +75,11 @@ class PictureSettings(Settings):
     @property
     def said(self) -> dict[str, Any]:
         """What a result says of it."""
-        return self.model_dump(exclude={"threads"})
+        return self.model_dump(exclude={"threads"} if self.draft else {"threads", "draft"})
+
+    def of_engine(self, engine: EngineSettings) -> Self:
+        """The same, without drafts for an engine that reads pictures whole."""
+        return self if not self.draft or engine.picture_side else self.changed(draft=0)
 
 
 class PromptSettings(Settings):

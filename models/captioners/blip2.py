@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from models.captioners.processor_size import processor_side
 from models.checkpoints import PROCESSOR, TOKENIZER, model_name
 from models.devices import pick_device, pick_dtype
 from models.engine_settings import CheckpointSettings
@@ -52,6 +53,11 @@ class Blip2Settings(CheckpointSettings):
             "files": dict(files),
             "dtype": self.dtype_name,
         }
+
+    @property
+    def picture_side(self) -> int | None:
+        """The processor's size."""
+        return processor_side(self.model, self.revision)
 
     def check(self) -> None:
         """Compare names and shapes of the weights with the model's; none is read.

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from models.captioners.chat import check_proportions, prompt_fingerprint, question
+from models.captioners.processor_size import processor_side
 from models.checkpoints import PROCESSOR, TOKENIZER, model_name
 from models.devices import pick_device, pick_dtype
 from models.engine_settings import CheckpointSettings
@@ -57,6 +58,11 @@ class LlavaSettings(CheckpointSettings):
             "images_scaled_by": images_scaled_by(),
             **prompt_fingerprint(),
         }
+
+    @property
+    def picture_side(self) -> int | None:
+        """The processor's size."""
+        return processor_side(self.model, self.revision)
 
     def check(self) -> None:
         """Compare names and shapes of the weights with the model's; none is read.

@@ -96,6 +96,11 @@ class InstructPix2PixSettings(EditorEngine, CheckpointSettings):
         }
 
     @property
+    def picture_side(self) -> int:
+        """The resolution, up to a multiple of 64."""
+        return math.ceil(self.resolution / _GRID) * _GRID
+
+    @property
     def making(self) -> dict[str, Json]:
         """The manifest's fields, without the seed of each picture."""
         files = self.files(lambda: None)

@@ -83,6 +83,12 @@ class ImagePreprocess:
         """Everything that changes pixels."""
         return preprocess_fingerprint(self.mode, self.pad_ratio, asdict(self.config))
 
+    @property
+    def side(self) -> int:
+        """Pixels of the shorter side from which on a picture is made smaller, never larger."""
+        size = self.config.size
+        return size if isinstance(size, int) else max(size)
+
     def batches(
         self,
         images: Sequence[Image.Image],

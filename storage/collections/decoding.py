@@ -80,6 +80,7 @@ def decode_image(
     *,
     alpha: Alpha = "white",
     orientation: Orientation = "upright",
+    shortest: int | None = None,
 ) -> Image.Image:
     """Decode an image file to RGB.
 
@@ -98,6 +99,8 @@ def decode_image(
     16 bits a sample                             the upper 8 bits, rounded (65535 -> 255)
     transparency (alpha, colour key, palette)    composited on white, or `alpha="dropped"`
     animated or of several pages                 the first frame
+    JPEG and MPO with `shortest`                 at 1/2, 1/4 or 1/8 of its size: the smallest
+                                                 whose shorter side is at least `shortest`
     EXIF orientation                             turned upright (damaged EXIF is ignored), or
                                                  `orientation="stored"`
     1 x 1                                        a 1 x 1 image
@@ -109,11 +112,13 @@ def decode_image(
         alpha: `dropped` keeps the colours below transparent pixels, as Pillow's `convert("RGB")`,
             which the published programs call.
         orientation: `stored` leaves the picture as its pixels are stored, as those programs do.
+        shortest: pixels that the shorter side of a JPEG keeps where it is decoded at a reduced
+            size, from the low frequencies of its blocks (DCT scaling); None: its own size.
 
     Raises:
         ImageProblem: the bytes give no image, for one of the reasons above.
     """
-    return _decode(data, max_pixels, alpha, orientation)[0]
+    return _decode(data, max_pixels, alpha, orientation, shortest)[0]
 
 
 def encode_png(image: Image.Image) -> bytes:
@@ -134,7 +139,11 @@ def inspect_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts:
 
 
 def _decode(
-    data: bytes, max_pixels: int, alpha: Alpha = "white", orientation: Orientation = "upright"
+    data: bytes,
+    max_pixels: int,
+    alpha: Alpha = "white",
+    orientation: Orientation = "upright",
+    shortest: int | None = None,
 ) -> tuple[Image.Image, str]:
     if not data:
         raise ImageProblem("empty_file", "the file has no bytes")
@@ -145,6 +154,8 @@ def _decode(
                 raise ImageProblem(
                     "too_many_pixels", f"{width} x {height} pixels; the limit is {max_pixels}"
                 )
+            if shortest:
+                image.draft(None, (shortest, shortest))
             image.load()
             turn = _TURNS.get(_orientation(image)) if orientation == "upright" else None
             rgb = _to_rgb(image, alpha)

@@ -52,7 +52,7 @@ class CaptionStage(Stage):
         return {
             "captioner": dict(captioner_fingerprint(self.captioner)),
             "sampling": dict(self.sampling.fingerprint),
-            **self.pictures.identity,
+            **self.pictures.of_engine(self.captioner).identity,
         }
 
     @property
@@ -93,7 +93,8 @@ class CaptionStage(Stage):
             tick(len(members))
             return caption_rows(self, members, found)
         problems: dict[str, ImageProblem] = {}
-        images = decoded(self.images.read(self.root, members), problems, self.pictures)
+        side = self.captioner.picture_side if self.pictures.draft else None
+        images = decoded(self.images.read(self.root, members), problems, self.pictures, side)
         replies: dict[str, CaptionReply] = {}
         with closing(images):
             for reply in load_captioner(self.captioner).caption(images, self.sampling):

@@ -19,15 +19,16 @@ def decoded(
     images: Iterator[tuple[str, bytes]],
     problems: dict[str, ImageProblem],
     pictures: PictureSettings,
+    side: int | None,
 ) -> Generator[tuple[str, Image.Image], None, None]:
-    """Decode a stream in threads, a few pictures ahead of the reader.
+    """Decode a stream in threads, a few pictures ahead of the reader; `side` as in `picture`.
 
     An image that does not decode is noted in `problems` and left out.
     """
 
     def read(item: tuple[str, bytes]) -> tuple[str, Image.Image | ImageProblem]:
         try:
-            return item[0], picture(item[1], pictures)
+            return item[0], picture(item[1], pictures, side)
         except ImageProblem as problem:
             return item[0], problem
 
@@ -40,20 +41,52 @@ def decoded(
                 yield image_id, outcome
 
 
-def picture(data: bytes, pictures: PictureSettings) -> Image.Image:
+def picture(data: bytes, pictures: PictureSettings, side: int | None) -> Image.Image:
     """An image file as the settings read it.
+
+    Args:
+        data: The file.
+        pictures: The settings.
+        side: Pixels of the shorter side that its reader needs; None: it reads pictures whole.
 
     Raises:
         ImageProblem: The bytes give no image.
     """
-    return decode_image(data, alpha=pictures.alpha, orientation=pictures.orientation)
+    shortest = pictures.draft * side if side else None
+    return decode_image(
+        data, alpha=pictures.alpha, orientation=pictures.orientation, shortest=shortest
+    )
+
+
+class OnePicture:
+    """An image file for readers of several sizes; decoded once for each."""
+
+    def __init__(self, data: bytes, pictures: PictureSettings) -> None:
+        self._data = data
+        self._pictures = pictures
+        self._made: dict[int | None, Image.Image] = {}
+
+    def at(self, side: int | None) -> Image.Image:
+        """The picture for a reader; see `picture`.
+
+        Raises:
+            ImageProblem: The bytes give no image.
+        """
+        side = side if self._pictures.draft else None
+        if side not in self._made:
+            self._made[side] = picture(self._data, self._pictures, side)
+        return self._made[side]
 
 
 class Decoding(Sequence[Image.Image]):
     """Images that are decoded when they are asked for, so that few are in memory at once."""
 
-    def __init__(self, data: Sequence[bytes], tick: Tick, pictures: PictureSettings) -> None:
+    def __init__(
+        self, data: Sequence[bytes], tick: Tick, pictures: PictureSettings, side: int | None
+    ) -> None:
+        """Read files by the settings for a reader; `side` as in `picture`."""
         self._data = data
+        self._side = side
         self._pictures = pictures
         self._tick = tick
         self._problems: dict[int, ImageProblem] = {}
@@ -64,7 +97,7 @@ class Decoding(Sequence[Image.Image]):
     def __getitem__(self, index: Any) -> Any:
         self._tick(1)
         try:
-            return picture(self._data[index], self._pictures)
+            return picture(self._data[index], self._pictures, self._side)
         except ImageProblem as problem:
             self._problems[index] = problem
             return Image.new("RGB", (1, 1))  # keeps the batch whole; its vector is dropped

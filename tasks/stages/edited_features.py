@@ -62,9 +62,11 @@ class EditedQueryStage(Stage):
         # A part at a time: pictures are large.
         for part in self.edited.table().iter_parts(["data", "status", "reason"], wanted):
             good = [row for row in part.iter_rows(named=True) if row["status"] == OK]
-            images = Decoding([row["data"] for row in good], lambda count: None, self.pictures)
-            encode = load_encoder(self.encoder).encode_images
-            made = encode(images, self.pictures.threads) if good else ()
+            data = [row["data"] for row in good]
+            encoder = load_encoder(self.encoder) if good else None
+            side = encoder.preprocess.side if encoder else None
+            images = Decoding(data, lambda count: None, self.pictures, side)
+            made = encoder.encode_images(images, self.pictures.threads) if encoder else ()
             vectors |= {row["edit_key"]: v for row, v in zip(good, made, strict=True)}
             reasons |= {
                 row["edit_key"]: f"no edited picture: {row['status']} ({row['reason']})"

@@ -45,7 +45,7 @@ class EditedPictureStage(Stage):
         own = pictures_spec(editor_fingerprint(self.editor))
         del own["producer"]
         imported = isinstance(self.editor, ImportedPictures)
-        return own if imported else {**own, **self.pictures.identity}
+        return own if imported else {**own, **self.pictures.of_engine(self.editor).identity}
 
     def planned(self) -> list[str]:
         """Keys of the edits."""
@@ -72,7 +72,7 @@ class EditedPictureStage(Stage):
         data = dict(references.read(self.root, sorted({i.image_id for i in items.values()})))
         for key, item in items.items():
             try:
-                image = picture(data[item.image_id], self.pictures)
+                image = picture(data[item.image_id], self.pictures, self.editor.picture_side)
             except ImageProblem as problem:
                 replies[key] = EditReply(key, None, problem.status, problem.reason)
             else:

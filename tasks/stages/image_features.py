@@ -56,8 +56,10 @@ class ImageFeatureStage(Stage):
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Encode the members; an image that does not decode is a row with its status."""
         data = dict(self.images.read(self.root, members))
-        images = Decoding([data[m] for m in members], tick, self.pictures)
-        vectors = load_encoder(self.encoder).encode_images(images, self.pictures.threads)
+        encoder = load_encoder(self.encoder)
+        side = encoder.preprocess.side
+        images = Decoding([data[m] for m in members], tick, self.pictures, side)
+        vectors = encoder.encode_images(images, self.pictures.threads)
         return self.table().rows(
             image_id=list(members), vector=vectors, status=images.statuses, reason=images.reasons
         )

@@ -18,6 +18,7 @@ from tasks.networks import (
     encode_queries,
     features_identity,
     network_facts,
+    picture_side,
     query_form,
 )
 from tasks.query_sets import Queries
@@ -72,7 +73,8 @@ class ReformulatedImageStage(Stage):
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Encode the members; an image that does not decode is a row with its status."""
         data = dict(self.images.read(self.root, members))
-        images = Decoding([data[m] for m in members], tick, self.pictures)
+        side = picture_side(self.network)
+        images = Decoding([data[m] for m in members], tick, self.pictures, side)
         vectors = encode_gallery(self.network, images, self.pictures.threads)
         return self.table().rows(
             image_id=list(members), vector=vectors, status=images.statuses, reason=images.reasons
@@ -123,7 +125,8 @@ class ReformulatedQueryStage(Stage):
         items = [by_key[member] for member in members]
         references = ImageSet(collection=self.queries.collection_name)
         data = dict(references.read(self.root, sorted({item.image_id for item in items})))
-        images = Decoding([data[item.image_id] for item in items], tick, self.pictures)
+        files = [data[item.image_id] for item in items]
+        images = Decoding(files, tick, self.pictures, picture_side(self.network))
         texts, keys = [item.texts[0] for item in items], [item.image_id for item in items]
         vectors = encode_queries(
             self.network, self.form, images, texts, keys, self.pictures.threads

@@ -17,7 +17,7 @@ from pydantic import Field
 from storage.collections.decoding import ImageProblem
 from storage.tables.keys import content_key
 from storage.tables.schemas import OK
-from tasks.networks import features_identity, load_scorer
+from tasks.networks import features_identity, load_scorer, picture_side
 from tasks.query_sets import QueryItem, load_query_set
 from tasks.settings import PictureSettings, ReformulationSettings
 from tasks.stages.decoded import picture
@@ -100,6 +100,7 @@ class RerankScoreStage(Stage):
         data = dict(source.read(self.root, sorted(images)))
         first = network_behind(self.first.query_features.values())
         scorer = load_scorer(self.network, first, self.pictures.threads)
+        side = picture_side(self.network)
         made: list[tuple[Any, str, str]] = []
         for each in chosen:
             try:
@@ -107,7 +108,7 @@ class RerankScoreStage(Stage):
                     each.query.image_id,
                     each.query.texts[0],
                     each.images,
-                    lambda image: picture(data[image], self.pictures),
+                    lambda image: picture(data[image], self.pictures, side),
                 )
                 made.append((scores.tolist(), OK, ""))
             except ImageProblem as problem:

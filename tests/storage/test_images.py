@@ -209,3 +209,58 @@ def test_decoding_is_repeatable_across_threads() -> None:
     with ThreadPoolExecutor(4) as pool:
         threaded = [image.tobytes() for image in pool.map(decode_image, files)]
     assert threaded == [decode_image(data).tobytes() for data in files]
+
+
+@pytest.mark.parametrize(
+    ("shortest", "size"),
+    [
+        (None, (800, 640)),
+        (641, (800, 640)),  # never larger than the file
+        (321, (800, 640)),  # a half would be 320
+        (320, (400, 320)),
+        (161, (400, 320)),
+        (160, (200, 160)),
+        (81, (200, 160)),
+        (80, (100, 80)),
+        (1, (100, 80)),  # an eighth is the least
+    ],
+)
+def test_a_jpeg_is_decoded_no_smaller_than_asked(
+    shortest: int | None, size: tuple[int, int]
+) -> None:
+    data = encoded(pixels(1, 800, 640), "JPEG", quality=95)
+    assert decode_image(data, shortest=shortest).size == size
+
+
+def test_a_reduced_jpeg_shows_the_means_of_its_blocks() -> None:
+    y, x = np.mgrid[0:256, 0:320]
+    smooth = np.stack([x * 200 // 320, y * 200 // 256, (x + y) * 200 // 576], -1).astype(np.uint8)
+    data = encoded(Image.fromarray(smooth), "JPEG", quality=98, subsampling=0)
+    means = smooth.reshape(32, 8, 40, 8, 3).mean(axis=(1, 3))
+    reduced = np.asarray(decode_image(data, shortest=32)).astype(float)
+    assert np.abs(reduced - means).max() <= 2
+
+
+def test_a_reduced_jpeg_is_turned_and_converted_as_a_whole_one() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encoded(pixels(2, 640, 320), "JPEG", exif=exif)
+    assert decode_image(turned, shortest=100).size == (160, 320)  # a third is not offered
+    inks = Image.fromarray(np.full((64, 64, 4), (255, 0, 0, 0), np.uint8), "CMYK")
+    data = encoded(inks, "JPEG", quality=100)
+    np.testing.assert_allclose(decode_image(data, shortest=8).getpixel((4, 4)), [0, 255, 255], 4)
+
+
+def test_other_formats_are_whole_and_damage_is_found_at_any_size() -> None:
+    for kind in ("PNG", "WEBP", "TIFF", "JPEG2000"):
+        assert decode_image(encoded(pixels(1, 80, 64), kind), shortest=8).size == (80, 64)
+    whole = encoded(pixels(1, 800, 640), "JPEG")
+    for data in (whole[: len(whole) // 2], b"", b"no image", whole[:100]):
+        problems = []
+        for shortest in (None, 8):
+            with pytest.raises(ImageProblem) as problem:
+                decode_image(data, shortest=shortest)
+            problems.append(problem.value.status)
+        assert problems[0] == problems[1]
+    with pytest.raises(ImageProblem, match="too_many_pixels"):
+        decode_image(whole, max_pixels=800 * 640 - 1, shortest=8)

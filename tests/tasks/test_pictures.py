@@ -106,6 +106,94 @@ def test_a_switch_makes_another_key_and_its_default_does_not(profile: Profile) -
         assert "pictures" not in make(profile).spec
 
 
+@pytest.mark.parametrize(("draft", "size"), [(0, (800, 640)), (1, (200, 160)), (2, (400, 320))])
+def test_drafts_are_no_smaller_than_the_encoder_needs_at_each_margin(
+    profile: Profile, tmp_path: Path, draft: int, size: tuple[int, int]
+) -> None:
+    from tasks.engines import load_encoder
+
+    data = encoded(pixels(5, 800, 640), "JPEG", quality=90)
+    (tmp_path / "large").mkdir()
+    (tmp_path / "large" / "a.jpg").write_bytes(data)
+    ingest(Location(profile.root), str(tmp_path / "large"), "large")
+    chosen = resolve_profile("tiny", {"root": profile.root, "pictures.draft": draft})
+    (stage,) = gallery_stages(chosen, "large", "image-only").values()
+    assert isinstance(stage, ImageFeatureStage)
+    opened = Image.open(io.BytesIO(data))
+    opened.draft(None, size)  # 96 pixels are needed: 640 / 4 and 640 / 2 are the next sizes above
+    assert opened.size == size
+    expected = load_encoder(stage.encoder).encode_images([opened.convert("RGB")])
+    made = stage.rows(stage.planned(), lambda count: None)
+    np.testing.assert_allclose(made["vector"].to_pylist(), expected, atol=1e-6)
+
+
+def test_drafts_make_keys_of_their_own_where_engines_make_pictures_smaller() -> None:
+    from tasks.stages.captions import CaptionStage
+
+    def keys(**settings: object) -> dict[str, str]:
+        own = {"root": "r", "pictures.draft": 1, **settings}
+        chosen = resolve_profile("tiny", own)
+        captions = caption_stage(chosen, "drawn")
+        assert isinstance(captions, CaptionStage)
+        return {"spec": str(captions.identity().get("pictures")), "key": captions.spec_key}
+
+    whole = caption_stage(resolve_profile("tiny", {"root": "r"}), "drawn").spec_key
+    assert keys()["spec"] == "{'draft': 1}"
+    assert keys()["key"] != whole
+    server = {"captioner.engine": "openai", "captioner.model": "m"}
+    sent = caption_stage(resolve_profile("tiny", {"root": "r", **server}), "drawn").spec_key
+    assert keys(**server) == {"spec": "None", "key": sent}  # a server is sent whole pictures
+
+
+def test_each_reader_of_one_picture_gets_it_at_its_own_size() -> None:
+    from tasks.settings import PictureSettings
+    from tasks.stages.decoded import OnePicture
+
+    data = encoded(pixels(1, 800, 640), "JPEG")
+    drafts = OnePicture(data, PictureSettings(draft=1))
+    assert [drafts.at(side).size for side in (96, 224, None)] == [
+        (200, 160),
+        (400, 320),
+        (800, 640),
+    ]
+    whole = OnePicture(data, PictureSettings())
+    assert whole.at(96) is whole.at(None)
+    assert whole.at(96).size == (800, 640)
+
+
+def test_captions_are_made_of_drafts_that_suffice_for_the_processor(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from collections.abc import Iterable, Iterator
+
+    from models.protocols import CaptionReply, CaptionSampling
+    from tasks.stages import captions
+
+    seen: list[tuple[int, int]] = []
+
+    class Looking:
+        def caption(
+            self, images: Iterable[tuple[str, Image.Image]], sampling: CaptionSampling
+        ) -> Iterator[CaptionReply]:
+            for key, image in images:
+                seen.append(image.size)
+                yield CaptionReply(key, ("a",) * sampling.n)
+
+    monkeypatch.setattr(captions, "load_captioner", lambda settings: Looking())
+    (tmp_path / "large").mkdir()
+    for seed in range(3):
+        data = encoded(pixels(seed, 800, 640), "JPEG")
+        (tmp_path / "large" / f"{seed}.jpg").write_bytes(data)
+    ingest(Location(profile.root), str(tmp_path / "large"), "large")
+    for draft, size in ((0, (800, 640)), (1, (200, 160))):
+        chosen = resolve_profile("tiny", {"root": profile.root, "pictures.draft": draft})
+        stage = caption_stage(chosen, "large")
+        made = stage.rows(stage.planned(), lambda count: None)
+        assert set(made["status"].to_pylist()) == {"ok"}
+        assert seen == [size] * 3  # the processor's size is 96
+        seen.clear()
+
+
 def test_a_search_counts_the_images_that_lack_features(profile: Profile) -> None:
     from tasks.search_gallery import search_gallery
 
