@@ -129,7 +129,7 @@ def best_first(stage: SweepStage) -> list[dict[str, Any]]:
 def _metrics_of(stage: RankingStage, grid: Sequence[CvsiWeights]) -> list[dict[str, float]]:
     """Metrics of CVSI under each weighting."""
     from models.retrieval.gallery import Gallery
-    from models.retrieval.search import FusionWeights, sweep_top_k
+    from models.retrieval.sweeping import FusionWeights, sweep_top_k
 
     query_set, recipe = load_query_set(stage.root, stage.benchmark), stage.recipe
     assert isinstance(recipe, Recipe), stage.method
@@ -180,7 +180,7 @@ def sweep_shares(stage: RankingStage, grid: Sequence[float]) -> list[dict[str, A
         ValueError: the method is not a late fusion of two methods.
     """
     from models.retrieval.gallery import Gallery
-    from models.retrieval.search import blended_top_k
+    from models.retrieval.sweeping import blended_top_k
 
     query_set = load_query_set(stage.root, stage.benchmark)
     recipe = stage.recipe

@@ -204,7 +204,7 @@ WEIGHTS = [
 def test_fused_scores_equal_scores_of_fused_vectors(
     weights: tuple[tuple[float, ...], tuple[float, ...]], similarity: str
 ) -> None:
-    from models.retrieval.search import FusionWeights, base_similarities, fused_scores
+    from models.retrieval.sweeping import FusionWeights, base_similarities, fused_scores
 
     rng = np.random.default_rng(6)
     queries, gallery = _base(rng, 11, 3), _base(rng, 40, 2)
@@ -217,7 +217,7 @@ def test_fused_scores_equal_scores_of_fused_vectors(
 
 
 def test_sweep_equals_a_search_with_each_fused_vector() -> None:
-    from models.retrieval.search import FusionWeights, sweep_top_k
+    from models.retrieval.sweeping import FusionWeights, sweep_top_k
 
     rng = np.random.default_rng(7)
     queries, gallery = _base(rng, 11, 3), _base(rng, 90, 2)
@@ -231,7 +231,7 @@ def test_sweep_equals_a_search_with_each_fused_vector() -> None:
 
 
 def test_blended_sweep_equals_a_search_by_the_written_out_sum() -> None:
-    from models.retrieval.search import blended_top_k
+    from models.retrieval.sweeping import blended_top_k
 
     rng = np.random.default_rng(9)
     wide, narrow = ([rng.standard_normal((rows, width)).astype(np.float32) for rows in (11, 90)]
@@ -249,7 +249,7 @@ def test_blended_sweep_equals_a_search_by_the_written_out_sum() -> None:
 
 
 def test_fusions_that_mean_nothing_are_refused() -> None:
-    from models.retrieval.search import FusionWeights, base_similarities, fused_scores
+    from models.retrieval.sweeping import FusionWeights, base_similarities, fused_scores
 
     rng = np.random.default_rng(8)
     query, gallery = _base(rng, 3, 1), _base(rng, 5, 1)

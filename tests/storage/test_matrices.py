@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -153,6 +156,40 @@ def test_racing_builders_leave_one_whole_matrix(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert fault_of(table.location, path) == ""
+    assert table.location.staged() == []
+
+
+KILLED = """
+import os, signal, sys
+from storage.locations.location import Location
+from storage.tables.matrices import build_matrix, matrix_path
+from storage.tables.table import Table, load_table
+
+table = load_table(Location(sys.argv[1]), "image_features", sys.argv[2])
+read = Table.iter_parts
+
+def killed(self, *columns):
+    for number, part in enumerate(read(self, *columns)):
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield part
+
+path = matrix_path(table)
+Table.iter_parts = killed
+build_matrix(table, table.location, path)
+"""
+
+
+def test_a_killed_builder_leaves_a_staged_file_that_nobody_reads(tmp_path: Path) -> None:
+    table = filled(tmp_path, range(40))
+    command = [sys.executable, "-c", KILLED, str(tmp_path), table.spec_key]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    path = matrix_path(table)
+    assert not table.location.exists(path)
+    assert len(table.location.staged()) == 1
+    assert check_root(table.location).faults == []
+    assert fault_of(table.location, built(table)) == ""
+    clean(table.location, older_than_s=-60)
     assert table.location.staged() == []
 
 
