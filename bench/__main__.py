@@ -13,6 +13,8 @@ JUDGED = (
     "mapped_search",
     "caption_encoding",
     "image_embedding",
+    "ingest",
+    "picture_reading",
     "reformulation_step",
     "orchestration",
 )

@@ -20,6 +20,8 @@ def valid_text(raw: str) -> str:
     of a surrogate pair, which JSON may hold, is shown as ``\ud800``. Control characters are shown
     too (`visible`).
     """
+    if raw.isascii() and raw.isprintable():
+        return raw
     whole = _NOT_A_BYTE.sub(lambda half: f"\\u{ord(half[0]):04x}", raw)
     whole = whole.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return visible(whole)

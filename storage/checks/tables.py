@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from storage.checks.displaced import displaced, home_of
 from storage.checks.findings import Fault, Findings, Listed, fault_in, going_on
+from storage.collections.place_files import PLACES, named_hash
 from storage.locations import manifest
 from storage.locations.damage import MALFORMED, DamagedFile, put_aside
 from storage.locations.location import Entry, Location
@@ -78,6 +79,10 @@ def _check_table(
             with going_on(found, entry.path):
                 if what := fault_of(location, entry.path):
                     found.faults.append(_damaged_matrix(location, entry.path, what))
+        elif PLACES.fullmatch(file):
+            found.files += 1
+            with going_on(found, entry.path):
+                found.faults.extend(_changed_places(location, entry.path))
         elif ASIDE.fullmatch(file):
             found.left_over["put aside"] = found.left_over.get("put aside", 0) + 1
         elif EARLIER.fullmatch(file):
@@ -142,6 +147,19 @@ def _untrue_receipt(
     costs = "a run may take rows for made that are missing"
     repair = "it is put aside; the next run counts the rows again"
     yield Fault(path, what, costs, repair, mend)
+
+
+def _changed_places(location: Location, path: str) -> Iterator[Fault]:
+    """A file of places that is not what its name says."""
+    if path.endswith(named_hash(location.read_bytes(path))):
+        return
+
+    def mend() -> str:
+        return f"put aside as {put_aside(location, path).rpartition('/')[2]}"
+
+    what = "its content does not have the hash that it is named by"
+    costs = "nothing: who reads a picture compares its hash, and looks into footers"
+    yield Fault(path, what, costs, "it is put aside; the next ingest makes one", mend)
 
 
 def _broken_part(location: Location, table: str, path: str, what: str) -> Fault:

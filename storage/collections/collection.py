@@ -141,7 +141,7 @@ def ingest(
         part_rows: most inputs in a part.
         max_pixels: larger images become rows with the status ``too_many_pixels``.
         max_file_bytes: larger files become rows with the status ``too_large``.
-        workers: threads that read and decode; by default up to 4.
+        workers: threads that read and decode; by default one for each core, up to 32.
         progress: called with (inputs done, inputs in all, or None where archives hide it).
 
     Raises:
@@ -162,12 +162,13 @@ def ingest(
     events = scan(files, origin.root, limits, class_field, writer.knows_container)
     total = None if has_containers(files) else len(files)
     done = 0
-    for result in _examined(events, writer, limits, workers or min(4, os.cpu_count() or 1)):
+    for result in _examined(events, writer, limits, workers or min(32, os.cpu_count() or 1)):
         writer.add(result)
         done += isinstance(result, Examined | Known)
         if progress is not None:
             progress(done, total)
-    writer.flush()
+    writer.close()
+    places_of(location).find((), anew=True)  # for readers, who may not be allowed to write
     found = Found(location, name, writer.source, writer.sources, sorted(writer.listing))
     return replace(_summary(writer, found, give_name(found, if_taken)), notes=listed.notes)
 

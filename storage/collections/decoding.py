@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -48,6 +50,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_LYING = frozenset({5, 6, 7, 8})
+"""The turns that make height of width."""
 _ORIENTATION = 0x0112
 
 Image.init()  # registers the codecs that this build of Pillow has
@@ -118,7 +122,10 @@ def decode_image(
     Raises:
         ImageProblem: the bytes give no image, for one of the reasons above.
     """
-    return _decode(data, max_pixels, alpha, orientation, shortest)[0]
+    with _loaded(data, max_pixels, shortest) as image:
+        turn = _TURNS.get(_orientation(image)) if orientation == "upright" else None
+        rgb = _to_rgb(image, alpha)
+        return rgb if turn is None else rgb.transpose(turn)
 
 
 def encode_png(image: Image.Image) -> bytes:
@@ -134,17 +141,17 @@ def inspect_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts:
     Raises:
         ImageProblem: exactly where `decode_image` raises it.
     """
-    image, kind = _decode(data, max_pixels)
-    return ImageFacts(*image.size, kind)
+    with _loaded(data, max_pixels) as image:
+        if image.mode != "RGB" or image.has_transparency_data:
+            _to_rgb(image, "white")  # which may raise; of other pictures it is a copy
+        width, height = image.size
+        lies = _orientation(image) in _LYING
+        return ImageFacts(*((height, width) if lies else (width, height)), image.format or "")
 
 
-def _decode(
-    data: bytes,
-    max_pixels: int,
-    alpha: Alpha = "white",
-    orientation: Orientation = "upright",
-    shortest: int | None = None,
-) -> tuple[Image.Image, str]:
+@contextlib.contextmanager
+def _loaded(data: bytes, max_pixels: int, shortest: int | None = None) -> Iterator[Image.Image]:
+    """A file's first frame with its pixels; what goes wrong until it is left is an ImageProblem."""
     if not data:
         raise ImageProblem("empty_file", "the file has no bytes")
     try:
@@ -157,9 +164,7 @@ def _decode(
             if shortest:
                 image.draft(None, (shortest, shortest))
             image.load()
-            turn = _TURNS.get(_orientation(image)) if orientation == "upright" else None
-            rgb = _to_rgb(image, alpha)
-            return (rgb if turn is None else rgb.transpose(turn)), image.format or ""
+            yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageProblem("too_many_pixels", str(error)) from error
     except _DAMAGE as error:

@@ -1,63 +1,34 @@
 """Where pictures lie: the part of the `images` table and the bytes of each, known to a process.
 
-Footers of parts say which pictures a part holds and where (`PartReader.spans`), once for each
-part and process: 24 bytes a picture, no object of Python's. All of it is a shortcut: who reads a
-picture compares its hash, and looks again where that differs.
+Footers of parts say which pictures a part holds and where (`PartReader.spans`). Of more than a few
+parts this is kept in files next to them (`storage.collections.place_files`). All of it is a
+shortcut: who reads a picture compares its hash, and looks again where that differs.
 """
 
 from __future__ import annotations
 
 import functools
-import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
+from storage.collections.place_files import PLACES, PlaceFile, write_places
+from storage.collections.slots import NONE, Slots, digests_of
 from storage.locations.location import Entry, Location
+from storage.locations.stores import IN_FLIGHT
 from storage.tables.part_files import CorruptPart, open_part
-from storage.tables.table import open_table
+from storage.tables.table import PART_FILE, open_table
 
-IMAGES_SPEC: Mapping[str, Any] = {"producer": "cirflow/images/1"}
+IMAGES_SPEC: Final[Mapping[str, Any]] = {"producer": "cirflow/images/1"}
 """Spec of the images table: no collection, no source, so that a photo is stored once."""
-_AT_ONCE = 16
-"""Footers that are fetched from S3 at the same time."""
-_HEX = re.compile(r"[0-9a-f]{16,}")
-
-
-@dataclass(frozen=True)
-class Slots:
-    """Where pictures lie, sorted by digest, each once.
-
-    Attributes:
-        digests: (n,) uint64, the first 64 bits of the image ids.
-        parts: (n,) int32, places in the list of parts, which is sorted by name.
-        starts, sizes: (n,) int64, bytes of the picture in that file; a negative start is -1 - its
-            row group, of which the bytes are not known.
-    """
-
-    digests: np.ndarray
-    parts: np.ndarray
-    starts: np.ndarray
-    sizes: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.digests)
-
-    def take(self, rows: np.ndarray) -> Slots:
-        """Some of them."""
-        return Slots(*(each[rows] for each in vars(self).values()))
-
-    @classmethod
-    def joined(cls, slots: Sequence[Slots]) -> Slots:
-        """All of some; of a picture that lies in two parts, the place in the first one."""
-        every = cls(*map(np.concatenate, zip(*(vars(s).values() for s in slots), strict=True)))
-        order = np.lexsort((every.parts, every.digests))
-        digests = every.digests[order]
-        return every.take(order[np.append(True, digests[1:] != digests[:-1])[: len(order)]])
+_ALL: Final = np.zeros(1000, np.uint64)
+"""So many digests that a file is read whole."""
+_LOOSE: Final = 8
+"""Parts of which no file speaks, and files, above which these become one file."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +48,11 @@ class Places:
         self._lock = threading.Lock()
         self._looked = False
         self._parts: list[Entry] = []
-        self._slots = _NONE
+        self._part_sizes = np.zeros(1, np.int64)
+        self._files: dict[str, PlaceFile] = {}
+        self._own = NONE
+        """Of parts of which no file speaks; `parts` are places in `_own_parts`."""
+        self._own_parts: list[Entry] = []
 
     def find(self, ids: Sequence[str], *, anew: bool = False) -> Found:
         """The pictures that are stored, in stored order; `anew` lists the parts again.
@@ -87,50 +62,108 @@ class Places:
         with self._lock:
             if anew or not self._looked:
                 self._look()
-            parts, slots = self._parts, self._slots
-        wanted = digests_of(ids)
-        rows = np.searchsorted(slots.digests, wanted)
-        there = rows < len(slots)
-        there[there] = slots.digests[rows[there]] == wanted[there]
-        chosen, own = slots.take(rows[there]), np.flatnonzero(there)
-        order = np.lexsort((np.abs(chosen.starts), chosen.parts))
-        return Found([ids[i] for i in own[order]], chosen.take(order), parts)
+            parts, wanted = self._parts, digests_of(ids)
+            left, hits, found = np.arange(len(ids)), [np.empty(0, np.int64)], [NONE]
+            for near, numbers in self._layers():
+                slots = near(wanted[left]) if len(left) else NONE
+                rows, there = _rows(slots, wanted[left])
+                chosen = _numbered(slots.take(rows[there]), numbers)
+                ends = chosen.starts + chosen.sizes
+                good = (chosen.parts >= 0) & (ends <= self._part_sizes[chosen.parts])
+                there[there] = good
+                found.append(chosen.take(good))
+                hits.append(left[there])
+                left = left[~there]
+        own, slots = np.concatenate(hits), Slots.stacked(found)
+        order = np.lexsort((np.abs(slots.starts), slots.parts))
+        return Found([ids[i] for i in own[order]], slots.take(order), parts)
 
     def in_order(self, ids: Sequence[str]) -> list[str]:
         """The same pictures, those of one part next to each other; unknown ones come last."""
         found = self.find(ids, anew=True).ids
         return found if len(found) == len(ids) else [*found, *sorted(set(ids) - set(found))]
 
+    def _layers(self) -> Iterator[tuple[Callable[[np.ndarray], Slots], np.ndarray]]:
+        """What says where pictures of some digests lie; and for each part that it speaks of the
+        place in `_parts`, or -1."""
+        number = {(each.path, each.size): place for place, each in enumerate(self._parts)}
+        own = [(each.path, each.size) for each in self._own_parts]
+        yield lambda digests: self._own, np.array([number[part] for part in own], np.int64)
+        for file in self._files.values():
+            places = [number.get(part, -1) for part in file.covered]
+            yield file.near, np.array(places, np.int64)
+
     def _look(self) -> None:
-        """List the parts and read the footers of new ones: a published part never changes."""
-        there = self.table.parts()
-        known = set(self._parts)
-        new = [entry for entry in there if entry not in known]
-        read = functools.partial(_slots_of, self.table.location)
-        with ThreadPoolExecutor(1 if self.table.location.is_local else _AT_ONCE) as pool:
-            own = dict(zip(new, pool.map(read, new), strict=True))
-        parts = [entry for entry in there if entry in known or own[entry] is not None]
-        number = {entry: place for place, entry in enumerate(parts)}
-        places = np.array([number.get(entry, -1) for entry in self._parts], np.int32)
-        kept = replace(self._slots, parts=places[self._slots.parts])
-        fresh = [
-            replace(slots, parts=np.full(len(slots), number[entry], np.int32))
-            for entry, slots in own.items()
-            if slots is not None
+        """List the parts; read files of places, and the footers of parts that are in none."""
+        location, folder = self.table.location, self.table.folder
+        entries = location.entries(folder)
+        names = {each: each.path.removeprefix(f"{folder}/") for each in entries}
+        self._parts = [each for each, name in names.items() if PART_FILE.fullmatch(name)]
+        self._part_sizes = np.array([*(each.size for each in self._parts), 0])
+        files = [each for each, name in names.items() if PLACES.fullmatch(name)]
+        self._files = {e.path: self._files.get(e.path) or PlaceFile(location, e) for e in files}
+        covered = {part for file in self._files.values() for part in file.covered}
+        loose = [each for each in self._parts if (each.path, each.size) not in covered]
+        known, self._looked = set(self._own_parts), True
+        new = [each for each in loose if each not in known]
+        read = functools.partial(_slots_of, location)
+        with ThreadPoolExecutor(1 if location.is_local else IN_FLIGHT) as pool:
+            fresh = dict(zip(new, pool.map(read, new), strict=True))
+        kept = [each for each in loose if each in known or fresh[each] is not None]
+        number = {each: place for place, each in enumerate(kept)}
+        places = np.array([*(number.get(each, -1) for each in self._own_parts), -1])
+        before = _numbered(self._own, places)
+        slots = [
+            replace(each, parts=np.full(len(each), number[entry]))
+            for entry, each in fresh.items()
+            if each is not None
         ]
-        self._slots = Slots.joined([kept.take(kept.parts >= 0), *fresh])
-        self._parts, self._looked = parts, True
+        self._own = Slots.joined([before.take(before.parts >= 0), *slots])
+        self._own_parts = kept
+        if len(kept) > _LOOSE:
+            self._keep()
 
-
-_NONE = Slots(
-    np.empty(0, np.uint64), np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64)
-)
+    def _keep(self) -> None:
+        """Write a file of what no file speaks of; with many files, one in place of all."""
+        location, folder = self.table.location, self.table.folder
+        slots, parts, old = self._own, self._own_parts, dict[str, PlaceFile]()
+        try:
+            if len(self._files) >= _LOOSE:
+                old, parts = self._files, self._parts
+                layers = [(near(_ALL), numbers) for near, numbers in self._layers()]
+                every = [_numbered(slots, numbers) for slots, numbers in layers]
+                slots = Slots.joined([each.take(each.parts >= 0) for each in every])
+            entry = write_places(location, folder, slots, parts)
+            file = PlaceFile(location, entry)
+            for path in old.keys() - {entry.path}:
+                location.remove(path)
+        except OSError:  # who may not write does without
+            return
+        if file.covered:
+            kept = {} if old else self._files
+            self._files = {**kept, entry.path: file}
+            self._own, self._own_parts = NONE, []
 
 
 @functools.lru_cache(maxsize=8)
 def places_of(location: Location) -> Places:
     """What this process knows of a root."""
     return Places(location)
+
+
+def _rows(slots: Slots, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The row at which each digest is or would be, and whether it is there."""
+    rows = np.searchsorted(slots.digests, wanted)
+    there = rows < len(slots)
+    there[there] = slots.digests[rows[there]] == wanted[there]
+    return rows, there
+
+
+def _numbered(slots: Slots, numbers: np.ndarray) -> Slots:
+    """The same with other numbers of parts; -1 for one that has none."""
+    known = slots.parts < len(numbers)
+    own = np.append(numbers, -1)[np.where(known, slots.parts, len(numbers)).astype(np.int64)]
+    return Slots(slots.digests, slots.starts, slots.sizes, own)
 
 
 def _slots_of(location: Location, entry: Entry) -> Slots | None:
@@ -142,12 +175,6 @@ def _slots_of(location: Location, entry: Entry) -> Slots | None:
         return None
     if len(spans) != len(digests):
         return None
-    return Slots(digests, np.zeros(len(digests), np.int32), spans[:, 0], spans[:, 1])
-
-
-def digests_of(ids: Sequence[str]) -> np.ndarray:
-    """(n,) uint64: the first 64 bits of some image ids; 0 for a text that is not one."""
-    heads = [each[:16] for each in ids]
-    if not _HEX.fullmatch("".join(heads) or "0" * 16) or any(len(head) < 16 for head in heads):
-        heads = [head if _HEX.fullmatch(head) else "0" * 16 for head in heads]
-    return np.frombuffer(bytes.fromhex("".join(heads)), ">u8").astype(np.uint64)
+    order = np.argsort(digests)
+    slots = Slots(digests, spans[:, 0], spans[:, 1], np.zeros(len(digests), np.int64))
+    return slots.take(order)

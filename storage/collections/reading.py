@@ -67,7 +67,7 @@ def _found(location: Location, found: Found) -> Iterator[Picture]:
                 wanted = list(own)
                 groups = sorted({-1 - row[2] for row in wanted})
                 chosen = {row[0] for row in wanted}
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(FileNotFoundError, IndexError):
                     yield from _groups(location, found.parts[place], groups, chosen)
 
 

@@ -6,7 +6,9 @@ them, then the receipts of archives that are done, and at the very end the colle
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -74,7 +76,8 @@ def examine(candidate: Candidate, limits: Limits) -> Examined:
 class Writer:
     """Collects examined inputs, publishes them in batches, and remembers the listing.
 
-    `add` and `flush` belong to one thread; `known` may be asked from any.
+    `add` and `close` belong to one thread; `known` may be asked from any. A batch is published in
+    a thread of its own while the next one is collected.
     """
 
     def __init__(
@@ -97,6 +100,8 @@ class Writer:
         self._batch: dict[str, dict[str, Any]] = {}
         self._container_keys: dict[str, list[str]] = {}
         self._finished: list[str] = []
+        self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish")
+        self._published: Future[None] | None = None
 
     # -- stored already ----------------------------------------------------------------------------
 
@@ -124,7 +129,7 @@ class Writer:
 
     def _key(self, candidate: Candidate, status: str = "") -> str:
         mark = [status] if status in _TRANSIENT else []
-        return content_key([self.source, candidate.path, candidate.stamp, *mark])
+        return _source_key(self.source, candidate.path, candidate.stamp, *mark)
 
     # -- taking in ---------------------------------------------------------------------------------
 
@@ -153,7 +158,7 @@ class Writer:
             self._rows[key] = self._source_row(key, item)
             self.new_files += 1
         if self._held_bytes >= self._part_bytes or len(self._rows) >= self._part_rows:
-            self.flush()
+            self._flush()
 
     def _list(self, key: str, container: str) -> None:
         self.listing[key] = None
@@ -180,21 +185,48 @@ class Writer:
 
     # -- publishing --------------------------------------------------------------------------------
 
-    def flush(self) -> None:
-        """Publish the batch, then the receipts of the archives that ended in it."""
-        _publish(self.images, self._batch)
-        self._batch = {}
-        self._held_bytes = 0
-        _publish(self.sources, self._rows)
+    def close(self) -> None:
+        """Publish what is left, and wait until all is published.
+
+        Raises:
+            Exception: whatever publishing raised.
+        """
+        with self._publisher:
+            self._flush()
+            self._wait()
+
+    def _flush(self) -> None:
+        """Begin to publish the batch, once the one before is published."""
+        self._wait()
+        ended = {each: self._container_keys.pop(each) for each in self._finished}
         self._image_of.update({key: row["image_id"] for key, row in self._rows.items()})
-        self._rows = {}
-        for container in self._finished:
-            keys = self._container_keys.pop(container)
+        batch = self._batch, self._rows, ended
+        self._batch, self._rows, self._finished, self._held_bytes = {}, {}, [], 0
+        self._published = self._publisher.submit(self._publish, *batch)
+
+    def _wait(self) -> None:
+        if self._published is not None:
+            self._published.result()
+
+    def _publish(
+        self,
+        images: Mapping[str, dict[str, Any]],
+        sources: Mapping[str, dict[str, Any]],
+        ended: Mapping[str, list[str]],
+    ) -> None:
+        """Publish images, then rows that name them, then the receipts of archives that ended."""
+        _publish(self.images, images)
+        _publish(self.sources, sources)
+        for container, keys in ended.items():
             path = container_path(self.sources, container)
             # Written over one that is damaged: its keys are known again at the end of the archive.
             text = as_text({"container": container, "source_keys": keys})
             self.location.replace(path, text)
-        self._finished = []
+
+
+@functools.lru_cache(maxsize=4096)  # asked for again when the input has been examined
+def _source_key(*said: str) -> str:
+    return content_key(said)
 
 
 def container_path(sources: Table, container: str) -> str:
@@ -246,5 +278,6 @@ def _image_row(item: Examined, facts: ImageFacts) -> dict[str, Any]:
 def _publish(table: Table, rows: Mapping[str, dict[str, Any]]) -> None:
     if rows:
         shard = Shard.of(list(rows))
-        columns = {name: [row[name] for row in rows.values()] for name in table.schema.columns}
+        ordered = [rows[key] for key in shard.members]  # as the part has them: no copy is sorted
+        columns = {name: [row[name] for row in ordered] for name in table.schema.columns}
         table.publish(shard, table.rows(**columns))

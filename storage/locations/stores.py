@@ -13,6 +13,7 @@ import errno
 import functools
 import itertools
 import os
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -119,8 +120,16 @@ class LocalStore:
 
     def read(self, path: str) -> bytes:
         """Return the whole content."""
-        require_regular(self.root / path)
-        return (self.root / path).read_bytes()
+        target = self.root / path
+        try:
+            with open(os.open(target, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+                if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    return file.read()
+        except OSError:
+            require_regular(target)  # says what it is, if it is not a file
+            raise
+        require_regular(target)
+        raise OSError(errno.EAGAIN, "it changed while it was opened", str(target))
 
     def read_spans(self, spans: Sequence[tuple[str, int, int]]) -> list[bytes]:
         """Open each file once for spans that follow each other."""
@@ -236,8 +245,13 @@ class S3Store:
                 yield _s3_entry(name.removeprefix(start), info)
 
     def exists(self, path: str) -> bool:
-        """Tell whether an object exists."""
-        return bool(self._files.isfile(self.url(path)))
+        """Tell whether an object exists: one request, without a look for a folder of the name."""
+        bucket, key, _ = self._files.split_path(self.url(path))
+        try:
+            self._files.call_s3("head_object", Bucket=bucket, Key=key)
+        except (FileNotFoundError, PermissionError):
+            return False
+        return True
 
     def stat(self, path: str) -> Entry:
         """Return the size and ETag."""
@@ -253,6 +267,8 @@ class S3Store:
 
     def read_spans(self, spans: Sequence[tuple[str, int, int]]) -> list[bytes]:
         """Send a GET for each span, several at a time."""
+        if not spans:
+            return []
         paths, starts, ends = (list(each) for each in zip(*spans, strict=True))
         urls = [self.url(path) for path in paths]
         get = functools.partial(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from models.settings import Settings
 from storage.collections.collection import Collection
+from storage.collections.places import places_of
+from storage.collections.reading import read_pictures
 from storage.locations.location import Location
 from storage.tables.keys import content_key
 from storage.tables.listing import list_tables
@@ -21,20 +22,20 @@ from tasks.query_sets import BenchmarkRef, load_query_set
 Part = Literal["all", "references", "gallery"]
 
 
-class StoredImages(Settings, ABC):
-    """Images whose files are stored below a root."""
+class StoredImages(Settings):
+    """Images whose files are stored below a root, which all its collections share."""
 
-    @abstractmethod
-    def store(self, root: str) -> Collection:
-        """A collection to read them from; all collections of a root share one store."""
+    def stored_at(self, root: str) -> Location:
+        """Where the files are, for a stage of a root."""
+        return Location(root)
 
     def read(self, root: str, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """Stream (id, bytes) of some images, in the order in which they are stored."""
-        return self.store(root).read_images(ids)
+        return read_pictures(self.stored_at(root), ids)
 
     def in_order(self, root: str, ids: Sequence[str]) -> list[str]:
         """Some ids in the order in which they are stored: stages read them in runs."""
-        return self.store(root).in_order(ids)
+        return places_of(self.stored_at(root)).in_order(ids)
 
 
 class ImageSet(StoredImages):
@@ -68,10 +69,6 @@ class ImageSet(StoredImages):
         if self.benchmark is not None:
             return self.ids(root)
         return ids_of_collection(root, self.collection)
-
-    def store(self, root: str) -> Collection:
-        """The collection."""
-        return Collection.open(Location(root), self.collection)
 
 
 class SelectedImages(StoredImages):
@@ -110,10 +107,6 @@ class SelectedImages(StoredImages):
         if self.which != "missing" or self.since or self.until:
             return self.ids(root)
         return ids_of_collection(root, self.collection)
-
-    def store(self, root: str) -> Collection:
-        """The collection."""
-        return Collection.open(Location(root), self.collection)
 
 
 def ids_of_collection(root: str, name: str) -> DerivedKeys:

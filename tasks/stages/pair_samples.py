@@ -20,9 +20,7 @@ from models.instructcir.similarity import VERSION as SIMILARITY_VERSION
 from models.instructcir.similarity import Similarity, check_band, spread
 from models.settings import Settings
 from models.triplets import triplet_id
-from storage.collections.collection import Collection
 from storage.collections.sources.fashion200k import product_of
-from storage.locations.location import Location
 from storage.tables.keys import content_key
 from storage.tables.plans import Keys
 from storage.tables.schemas import OK
@@ -136,10 +134,6 @@ class PairSample(StoredImages):
     def planned_keys(self, root: str) -> Keys:
         """The ids; a sample is drawn once in a process."""
         return self.ids(root)
-
-    def store(self, root: str) -> Collection:
-        """Any of the collections."""
-        return Collection.open(Location(root), self.sources[0].collection)
 
     def similarities(self, root: str) -> Mapping[str, float]:
         """The spread of the pairs' cosine similarity; empty for pairs of any similarity."""

@@ -7,8 +7,6 @@ from typing import Any
 
 from models.instructcir.pairs import Pair
 from models.triplets import triplet_id
-from storage.collections.collection import Collection
-from storage.locations.location import Location
 from tasks.query_sets import BenchmarkRef, load_query_set
 from tasks.stages.image_sets import StoredImages
 
@@ -46,10 +44,6 @@ class QueryPairs(StoredImages):
     def planned_keys(self, root: str) -> list[str]:
         """The ids."""
         return self.ids(root)
-
-    def store(self, root: str) -> Collection:
-        """The benchmark's collection."""
-        return Collection.open(Location(root), self.benchmark.collection_name)
 
     def identity(self, root: str) -> dict[str, Any]:
         """The rule: a pair has one text, whichever benchmark asks for it."""

@@ -129,9 +129,9 @@ class TripletImages(StoredImages):
         """The ids."""
         return self.ids(root)
 
-    def store(self, root: str) -> Collection:
-        """Any of the set's collections, below its own root."""
-        return self.triplets.images()
+    def stored_at(self, root: str) -> Location:
+        """Where the set's collections are: the set knows its own root."""
+        return Location(self.triplets.root)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from storage.checks.root import check_root, repair_root
+from storage.collections import places, reading
+from storage.collections.place_files import PLACES
 from storage.collections.places import places_of
 from storage.collections.reading import read_pictures
 from storage.locations.location import Location
@@ -16,6 +20,10 @@ from storage.tables.table import Shard, Table, open_table
 from tests.fakes.stored_pictures import counted_reads, store_pictures
 
 EACH = 24
+
+
+def forbidden(*given: object) -> None:
+    raise PermissionError(13, "read-only")
 
 
 def captions(location: Location) -> Table:
@@ -131,3 +139,97 @@ def test_rows_are_the_same_in_any_order_and_a_filled_table_is_left_as_it_is(
         publish(shard)
     assert table.read()["image_id"].to_list() == sorted(stored)
     assert plan_of(location, sorted(stored), 10).shards == ()
+
+
+def fresh(location: Location) -> Location:
+    """What a new process knows: nothing."""
+    places_of.cache_clear()
+    return Location(location.root)
+
+
+def place_files(location: Location) -> list[str]:
+    folder = places_of(location).table.folder
+    return [each for each in location.list(folder) if PLACES.fullmatch(each.rpartition("/")[2])]
+
+
+@pytest.mark.parametrize("count", [12, 30])
+def test_one_picture_costs_a_new_process_about_its_own_bytes(
+    location: Location, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    stored = store_pictures(location, count, 6)
+    assert dict(read_pictures(location, list(stored))) == stored
+    assert len(place_files(location)) == 1
+    monkeypatch.setattr(places, "open_part", None)  # no footer is asked
+    monkeypatch.setattr(reading, "open_part", None)
+    for key in random.Random(0).sample(sorted(stored), 3):
+        new = fresh(location)
+        with counted_reads() as asked:
+            assert dict(read_pictures(new, [key])) == {key: stored[key]}
+        assert asked.bytes < len(stored[key]) + 24 * len(stored) + 100 * count
+        assert location.is_local or sum(asked.requests.values()) <= 8
+
+
+DAMAGES = ["cut", "flipped", "other places", "other groups"]
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "lost", "of parts that are gone", "closed"])
+def test_a_file_of_places_is_a_shortcut_and_never_the_truth(
+    location: Location, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    if damage == "closed":
+        monkeypatch.setattr(places, "write_places", forbidden)
+    stored = store_pictures(location, 12, 3)
+    assert dict(read_pictures(location, list(stored))) == stored
+    for path in place_files(location):
+        data = location.read_bytes(path)
+        if damage == "cut":
+            location.replace(path, data[: len(data) // 2])
+        if damage == "flipped":
+            rows = 24 * len(stored)
+            location.replace(path, bytes(255 - byte for byte in data[:rows]) + data[rows:])
+        if damage == "other places":
+            rows = 8 * len(stored)  # the digests are right
+            location.replace(path, data[:rows] + b"\x7f" * 2 * rows + data[3 * rows :])
+        if damage == "other groups":
+            rows = 8 * len(stored)
+            groups = np.full(len(stored), -9, "<i8").tobytes()
+            location.replace(path, data[:rows] + groups + data[2 * rows :])
+        if damage == "lost":
+            places_of.cache_clear()
+            assert dict(read_pictures(location, list(stored)[:1])) == dict([*stored.items()][:1])
+            location.remove(path)
+    if damage == "of parts that are gone":
+        images = places_of(location).table
+        for part in images.parts()[:2]:
+            images.quarantine(part.path.rpartition("/")[2])
+        stored |= store_pictures(location, 12, 3)
+    new = location if damage == "lost" else fresh(location)
+    assert dict(read_pictures(new, list(stored))) == stored
+    assert plan_of(new, list(stored), 7).todo == len(stored)
+    assert check_root(location).faults == [] or damage in DAMAGES
+
+
+def test_many_files_of_places_become_one(tmp_path: Path) -> None:
+    location = Location(str(tmp_path / "root"))
+    stored: dict[str, bytes] = {}
+    most = 0
+    for seed in range(12):
+        stored |= store_pictures(location, 9, 1, size=50, seed=seed)
+        assert dict(read_pictures(fresh(location), list(stored))) == stored
+        most = max(most, len(place_files(location)))
+    assert most == 8
+    assert 1 < len(place_files(location)) < 8
+
+
+def test_damaged_files_of_places_are_found_and_mended(tmp_path: Path) -> None:
+    location = Location(str(tmp_path / "root"))
+    stored = store_pictures(location, 12, 2)
+    assert dict(read_pictures(location, list(stored))) == stored
+    (path,) = place_files(location)
+    location.replace(path, location.read_bytes(path)[:-1] + b"x")
+    assert [fault.path for fault in check_root(location).faults] == [path]
+    mended, left = repair_root(location)
+    assert [each.fault.path for each in mended] == [path]
+    assert left.faults == [] == place_files(location)
+    assert dict(read_pictures(fresh(location), list(stored))) == stored
+    assert len(place_files(location)) == 1

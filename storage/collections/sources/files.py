@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO
 
@@ -35,7 +36,7 @@ class SourceFile:
     problem: SourceFault | None = None
     meta_class: str | None = None
 
-    @property
+    @cached_property
     def path(self) -> str:
         """The relative path as valid text."""
         return valid_text(self.raw_path)
@@ -90,7 +91,7 @@ def _objects(source: Location, exclude: Location | None) -> list[SourceFile]:
 
 
 def _walk(source: Location, root: Path, skip: Path | None) -> Iterator[SourceFile]:
-    folders = [root]
+    folders, skipped = [root], str(skip)
     while folders:
         folder = folders.pop()
         try:
@@ -99,20 +100,21 @@ def _walk(source: Location, root: Path, skip: Path | None) -> Iterator[SourceFil
             raw = folder.relative_to(root).as_posix()
             yield SourceFile(source, raw, 0, "folder", _unreadable(error))
             continue
+        below = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
         for entry in entries:
-            path = Path(entry.path)
-            if is_hidden(entry.name) or path == skip:
+            if is_hidden(entry.name) or entry.path == skipped:
                 continue
             if entry.is_dir(follow_symlinks=False):
-                folders.append(path)
+                folders.append(Path(entry.path))
             else:
-                yield _local_file(source, path, path.relative_to(root).as_posix())
+                yield _local_file(source, entry, below + entry.name)
 
 
-def _local_file(source: Location, path: Path, raw: str) -> SourceFile:
+def _local_file(source: Location, path: Path | os.DirEntry[str], raw: str) -> SourceFile:
     try:
         status = path.stat()  # first: it refuses broken links and loops
-        problem = _link_problem(Path(source.root), path) if path.is_symlink() else None
+        linked = path.is_symlink()
+        problem = _link_problem(Path(source.root), Path(path)) if linked else None
     except OSError as error:
         return SourceFile(source, raw, 0, "unreadable", _unreadable(error))
     if problem is None and not stat.S_ISREG(status.st_mode):

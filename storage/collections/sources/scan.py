@@ -29,6 +29,9 @@ CONTAINERS: dict[str, Reader] = {
 """Ending of a file name -> reader of the images inside. All other files should be one image."""
 
 
+_ENDINGS = tuple(CONTAINERS)
+
+
 @dataclass(frozen=True)
 class ContainerEnd:
     """All candidates of a container have been yielded."""
@@ -80,7 +83,7 @@ def has_containers(files: list[SourceFile]) -> bool:
 
 
 def _reader(path: str) -> Reader | None:
-    for ending, reader in CONTAINERS.items():
-        if path.lower().endswith(ending):
-            return reader
-    return None
+    name = path.lower()
+    if not name.endswith(_ENDINGS):
+        return None
+    return next(reader for ending, reader in CONTAINERS.items() if name.endswith(ending))
