@@ -19,7 +19,8 @@ DEMO_PICTURES: Final = UnlabelledSize(ranges=500, sets=500)
 DEMO_TRIPLETS: Final = 2000
 DEMO_TRAINING: Final[Mapping[str, Any]] = {
     **EMBEDDED_TRAINING,
-    "training": {**EMBEDDED_TRAINING["training"], "max_steps": 40},
+    "batch_size": 128,
+    "training": {**EMBEDDED_TRAINING["training"], "max_steps": 50},
     "ema": {"start": 0.9},
 }
 """In so few steps a moving average that starts at .996 would hardly move."""
