@@ -120,7 +120,7 @@ def production() -> Profile:
     return Profile(
         name="production",
         root=".cirflow",
-        encoder=EncoderSpec(name="ViT-L-14-quickgelu", pretrained="openai"),
+        encoder=EncoderSpec(name="ViT-L-14-quickgelu", pretrained="openai", dtype="auto"),
         captioner=Blip2Settings(model="Salesforce/blip2-opt-6.7b-coco"),
         generator=OpenAIServerSettings(
             model="lmsys/vicuna-33b-v1.3",
@@ -142,7 +142,7 @@ def production() -> Profile:
             ),
         ),
         single_caption="captioner",
-        cvsi=CvsiSettings(caption_sampling="captioner"),
+        cvsi=CvsiSettings(caption_sampling="captioner", gallery_dtype="auto"),
         unsuited=("ldre-code",),  # fifteen sampled edits a query, next to those that LDRE reads
     )
 

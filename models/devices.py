@@ -47,18 +47,24 @@ def autocast_of(device: torch.device, dtype: Dtype) -> torch.autocast:
     )
 
 
+def precision_of(dtype: AutoDtype, device: str) -> Dtype:
+    """The precision named; `auto` is bf16 on a GPU and fp32 elsewhere."""
+    if dtype != "auto":
+        return dtype
+    on_gpu = device.startswith("cuda") or (device == "auto" and gpu_is_available())
+    return "bf16" if on_gpu else "fp32"
+
+
 def torch_dtype_name(dtype: AutoDtype, device: str) -> str:
-    """Torch's name of a precision; `auto` is bfloat16 on a GPU and float32 elsewhere.
+    """Torch's name of a precision, see `precision_of`.
 
     Raises:
         ValueError: An unknown precision.
     """
-    if dtype == "auto":
-        on_gpu = device.startswith("cuda") or (device == "auto" and gpu_is_available())
-        return "bfloat16" if on_gpu else "float32"
-    if dtype not in TORCH_DTYPES:
+    name = precision_of(dtype, device)
+    if name not in TORCH_DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}; known: auto, {', '.join(TORCH_DTYPES)}")
-    return TORCH_DTYPES[dtype]
+    return TORCH_DTYPES[name]
 
 
 def pick_dtype(dtype: AutoDtype, device: str) -> torch.dtype:

@@ -136,7 +136,7 @@ class _Builder:
             shard_size=1_000_000,
             benchmark=ref,
             method=self.method,
-            cvsi=self.profile.cvsi,
+            cvsi=self.profile.cvsi.changed(gallery_dtype=self.profile.gallery_encoder.precision),
             weights=self.profile.instructcir.weights,
             ldre=self.profile.ldre,
             query_features=self.query_features(recipe, family),

@@ -340,7 +340,7 @@ class Profile(Settings):
     def _network_at(self, checkpoint: str) -> ReformulationSettings:
         return ReformulationSettings(
             checkpoint=checkpoint,
-            dtype=self.encoder.dtype,
+            dtype=self.encoder.precision,
             device=self.encoder.device,
             batch_size=self.encoder.image_batch,
         )

@@ -89,7 +89,7 @@ def encoder_identity(
         "config_sha256": sha256_text(json.dumps(architecture(spec), sort_keys=True)),
         "weights_sha256": weights_sha256,
         "tokenizer_sha256": tokenizer_sha256,
-        "dtype": spec.dtype,
+        "dtype": spec.precision,
         **_foreign_tower(spec),
     }
 

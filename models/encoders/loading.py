@@ -59,7 +59,7 @@ def load_encoder(spec: EncoderSpec) -> OpenClipEncoder:
         model = open_clip.create_model(
             spec.source,
             pretrained=str(weights) if weights and spec.directory is None else None,
-            precision=spec.dtype,
+            precision=spec.precision,
             device=device,
             force_quick_gelu=quick_gelu,
             force_preprocess_cfg=tag_preprocess(spec),

@@ -8,7 +8,8 @@ from typing import Final, Self
 
 from pydantic import Field, model_validator
 
-from models.protocols import Dtype, PreprocessMode
+from models.devices import precision_of
+from models.protocols import AutoDtype, Dtype, PreprocessMode
 from models.settings import Settings
 
 CONFIG_FILE: Final = "open_clip_config.json"
@@ -29,8 +30,9 @@ class EncoderSpec(Settings):
     """`targetpad` or `clip`; see `models.encoders.preprocess`."""
     pad_ratio: float = Field(1.25, ge=1)
     """Ratio of sides from which `targetpad` pads."""
-    dtype: Dtype = "fp32"
-    """Precision of the towers; features come out in fp32 in any case."""
+    dtype: AutoDtype = "fp32"
+    """Precision of the towers; features come out in fp32 in any case. auto is bf16 on a GPU and
+    fp32 elsewhere."""
     device: str = "auto"
     """`auto`, or a torch device."""
     image_batch: int = Field(64, ge=1)
@@ -44,6 +46,11 @@ class EncoderSpec(Settings):
                 f"not {self.pretrained!r}"
             )
         return self
+
+    @property
+    def precision(self) -> Dtype:
+        """The precision that `dtype` means on the device; identities hold it."""
+        return precision_of(self.dtype, self.device)
 
     @property
     def source(self) -> str:

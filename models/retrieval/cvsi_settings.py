@@ -16,7 +16,7 @@ from typing import Final, Literal, Self
 from pydantic import Field, model_validator
 
 from models.captioners.presets import Ensemble
-from models.protocols import Dtype, PreprocessMode
+from models.protocols import AutoDtype, PreprocessMode
 from models.retrieval.fusion import PartNorm, Similarity, gallery_weights, query_weights
 from models.retrieval.query_texts import NoObjects
 from models.settings import Settings
@@ -123,8 +123,9 @@ class CvsiSettings(Settings):
     preprocess: Literal["method", "targetpad", "clip"] = "method"
     """D9, read by image features: how a picture becomes pixels. `method`: as each method's own code
     does it, `clip` for LinCIR and Pic2Word, `targetpad` for all others."""
-    gallery_dtype: Dtype = "fp32"
-    """D10, read by image features: precision of the gallery's. Texts have that of the encoder."""
+    gallery_dtype: AutoDtype = "fp32"
+    """D10, read by image features: precision of the gallery's. Texts have that of the encoder. auto
+    is bf16 on a GPU and fp32 elsewhere."""
     exclude_reference: Literal["cirr_only", "always", "never"] = "cirr_only"
     """D11, read by search: whether a query's reference is left out of its ranking. `cirr_only`: the
     benchmark's own rule."""

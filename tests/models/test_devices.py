@@ -94,3 +94,29 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match=r"'cuda:1' was asked for, but torch sees no GPU"):
         pick_device("cuda:1")
+
+
+def test_production_computes_features_in_bf16_on_a_gpu_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from flows.profiles import resolve_profile
+    from models.encoders import spec
+
+    def precisions(**settings: object) -> set[str]:
+        own = {"instructcir.checkpoint": "a", **settings}
+        profile = resolve_profile("production", own)
+        return {
+            profile.query_encoder.precision,
+            profile.gallery_encoder.precision,
+            profile.network.dtype,
+        }
+
+    monkeypatch.setattr(devices, "gpu_is_available", lambda: True)
+    assert precisions() == {"bf16"}
+    assert precisions(**{"encoder.device": "cpu"}) == {"fp32"}
+    exact = {"encoder.dtype": "fp32", "cvsi.gallery_dtype": "fp32"}
+    assert precisions(**exact) == {"fp32"}
+    assert spec.EncoderSpec(name="ViT-B-32", pretrained="openai").precision == "fp32"
+    monkeypatch.setattr(devices, "gpu_is_available", lambda: False)
+    assert precisions() == {"fp32"}
+    assert precisions(**{"encoder.device": "cuda"}) == {"bf16"}

@@ -172,6 +172,44 @@ def test_low_precision_stays_near_float32(small: Path, dtype: str, tolerance: fl
     assert exact.fingerprint != rough.fingerprint
 
 
+def test_a_precision_that_follows_the_device_is_named_by_what_it_means(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from models import devices
+    from models.encoders.loading import load_encoder
+
+    def facts(dtype: str, device: str) -> Any:
+        return encoder_facts(EncoderSpec(name=str(small), dtype=dtype, device=device)).fingerprint
+
+    monkeypatch.setattr(devices, "gpu_is_available", lambda: False)
+    assert facts("auto", "auto") == facts("fp32", "auto")
+    monkeypatch.setattr(devices, "gpu_is_available", lambda: True)
+    assert facts("auto", "auto") == facts("bf16", "cpu")
+    assert facts("auto", "cpu") == facts("fp32", "cpu")
+    loaded = load_encoder(EncoderSpec(name=str(small), dtype="auto", device="cpu"))
+    assert loaded.fingerprint == facts("fp32", "cpu")
+
+
+def test_bf16_towers_of_a_trained_clip_are_within_a_thousandth() -> None:
+    """The error that docs/benchmarks.md states: cosines to the features in fp32."""
+    import models
+    from models.encoders.loading import load_encoder
+    from tests.fakes.pictures import pixels
+
+    name = str(Path(models.__file__).parent / "embedded" / "clip")
+    exact, rough = (
+        load_encoder(EncoderSpec(name=name, dtype=dtype, device="cpu"))
+        for dtype in ("fp32", "bf16")
+    )
+    seen = [pixels(seed, 120 + seed, 100) for seed in range(12)]
+    for a, b in (
+        (exact.encode_images(seen), rough.encode_images(seen)),
+        (exact.encode_texts(TEXTS), rough.encode_texts(TEXTS)),
+    ):
+        cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+        assert 0 < 1 - cosine.min() < 1e-3
+
+
 def test_own_byte_pair_file_beside_the_config_is_used(tmp_path: Path) -> None:
     from models.encoders.loading import load_encoder
     from tests.fakes.small_clip import write_small_clip

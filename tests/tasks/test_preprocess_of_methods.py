@@ -142,5 +142,5 @@ def test_the_gallerys_precision_is_that_of_its_image_features_alone(tmp_path: Pa
     stages = gallery_stages(half, "any")
     captions = stages["captions"]
     assert isinstance(captions, CaptionFeatureStage)
-    assert captions.encoder.dtype == "fp32"
+    assert captions.encoder.precision == "fp32"
     assert stages["image"].identity()["encoder"]["dtype"] == "bf16"
