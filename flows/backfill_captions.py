@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import astuple, dataclass, fields
 from typing import Any, Final
 
+import polars as pl
 from prefect import flow, runtime
 from prefect.states import Completed, State
 
@@ -17,6 +18,7 @@ from flows.requests import backfill_captions as requests
 from flows.requests.backfill_captions import BackfillRequest, Selector
 from flows.requests.prepared import prepared_by
 from flows.running import RunLog, ShardRunner, StageFailed, one_by_one, run_stage
+from storage.tables.key_columns import KeyColumn
 from storage.tables.schemas import OK
 from storage.tables.table import IncompleteTable
 from tasks.artifact_keys import artifact_key
@@ -228,7 +230,8 @@ def _end(
         IncompleteTable: more images than allowed lack captions; likewise.
     """
     reports = [report.as_json() for report in log.stages]
-    failed = [row for stage in stages for row in _failed_rows(stage)]
+    lacking = [stage for stage, own in zip(stages, counts, strict=True) if own.failed]
+    failed = [row for stage in lacking for row in _failed_rows(stage)]
     columns = tuple(field.name.replace("_", " ") for field in fields(Counts))
     table = markdown_table(columns, [astuple(each) for each in counts])
     text = f"## Captions of {plain(collection)}\n\n{table}\n\n{stages_markdown(reports)}"
@@ -254,9 +257,8 @@ def _end(
 
 
 def _failed_rows(stage: CaptionStage) -> list[tuple[str, str, str, str]]:
-    rows = stage.table().read(["status", "reason"], stage.planned())
-    return [
-        (stage.images.title, key, status, reason)
-        for key, status, reason in rows.iter_rows()
-        if status != OK
-    ]
+    table, planned = stage.table(), KeyColumn.of(stage.planned())
+    statuses = table.read(["status"], planned)
+    failed = KeyColumn.of(statuses.filter(pl.col("status") != OK)[table.schema.key])
+    rows = table.read(["status", "reason"], failed)
+    return [(stage.images.title, *row) for row in rows.iter_rows()]

@@ -7,6 +7,8 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from storage.checks.displaced import displaced, home_of
 from storage.checks.findings import Fault, Findings, Listed, fault_in, going_on
 from storage.collections.place_files import PLACES, named_hash
@@ -15,6 +17,7 @@ from storage.locations.damage import MALFORMED, DamagedFile, put_aside
 from storage.locations.location import Entry, Location
 from storage.locations.manifest import Record
 from storage.tables.costs import NOTE
+from storage.tables.index import INDEX, Known, read_index
 from storage.tables.keys import content_key
 from storage.tables.matrices import DERIVED, fault_of
 from storage.tables.part_files import CorruptPart, open_part
@@ -83,6 +86,8 @@ def _check_table(
             found.files += 1
             with going_on(found, entry.path):
                 found.faults.extend(_changed_places(location, entry.path))
+        elif INDEX.fullmatch(file):
+            found.files += 1
         elif ASIDE.fullmatch(file):
             found.left_over["put aside"] = found.left_over.get("put aside", 0) + 1
         elif EARLIER.fullmatch(file):
@@ -97,6 +102,9 @@ def _check_table(
         if RECEIPT.fullmatch(path.rpartition("/")[2]):
             with going_on(found, path):
                 found.faults.extend(_untrue_receipt(location, path, survey, table))
+        if INDEX.fullmatch(path.rpartition("/")[2]) and table is not None:
+            with going_on(found, path):
+                found.faults.extend(_untrue_index(table, path, parts))
     for entry in parts:
         with going_on(found, entry.path):
             judge = functools.partial(_part_fault, table, entry.path, records.get(entry.path, []))
@@ -160,6 +168,35 @@ def _changed_places(location: Location, path: str) -> Iterator[Fault]:
     what = "its content does not have the hash that it is named by"
     costs = "nothing: who reads a picture compares its hash, and looks into footers"
     yield Fault(path, what, costs, "it is put aside; the next ingest makes one", mend)
+
+
+def _untrue_index(table: Table, path: str, parts: Sequence[Entry]) -> Iterator[Fault]:
+    """A file of an index that was damaged, or says something else than the parts."""
+    known, location = Known(), table.location
+    told = dict(read_index(location, path, known))
+    what = "" if told else "it is damaged, or the index of another table"
+    for entry in parts:
+        name = entry.path.rpartition("/")[2]
+        said = told.get((name, entry.size))
+        if said is None:
+            continue
+        try:
+            rows, footer = table.statuses_of(entry)
+        except CorruptPart:
+            continue  # the fault is that of the part
+        own = known.rows_of(name, entry.size, footer, rows.column(0), rows.column(1))
+        if (said.attempt, said.created) != (own.attempt, own.created) or not (
+            np.array_equal(said.digests, own.digests) and np.array_equal(said.codes, own.codes)
+        ):
+            what = f"it says something else than {name}"
+            break
+
+    def mend() -> str:
+        return f"put aside as {put_aside(location, path).rpartition('/')[2]}"
+
+    if what:
+        costs = "nothing" if not told else "a run may take rows for made that are missing"
+        yield Fault(path, what, costs, "it is put aside; the parts are read instead", mend)
 
 
 def _broken_part(location: Location, table: str, path: str, what: str) -> Fault:

@@ -42,6 +42,7 @@ from storage.collections.sources.scan import (
 )
 from storage.collections.writer import Examined, Known, Result, Writer, examine
 from storage.locations.location import Entry, Location
+from storage.tables.key_columns import KeyColumn
 from storage.tables.part_files import open_part
 from storage.tables.schemas import OK
 from storage.tables.table import IncompleteTable, Table, load_table, open_table
@@ -262,19 +263,25 @@ class Collection:
 
     def rows(self) -> pl.DataFrame:
         """Return one row for each input, sorted by path, with its status and reason."""
-        keys = listing_keys(self.location, Listing(self.listing, self.sources.spec_key))
-        rows = self.sources.read(keys=keys)
+        return self._read(None, self._source_keys()).sort(["path", "source_key"])
+
+    def _source_keys(self) -> KeyColumn:
+        return listing_keys(self.location, Listing(self.listing, self.sources.spec_key))
+
+    def _read(self, columns: Sequence[str] | None, keys: KeyColumn) -> pl.DataFrame:
+        rows = self.sources.read(columns, keys)
         if len(rows) != len(keys):
             raise IncompleteTable(
                 f"collection {self.name} lists {len(keys)} inputs, {self.sources.folder} holds"
                 f" {len(rows)} of them; ingest the source again"
             )
-        return rows.sort(["path", "source_key"])
+        return rows
 
-    def image_ids(self) -> list[str]:
+    def image_ids(self) -> KeyColumn:
         """Return the distinct images that decode, sorted."""
-        rows = self.rows()
-        return sorted(set(rows.filter(pl.col("status") == OK)["image_id"]))
+        keys = self._source_keys()
+        rows = self._read(["image_id", "status"], keys)
+        return KeyColumn.of(rows.filter(pl.col("status") == OK)["image_id"])
 
     def stored_between(
         self, since: datetime.date | None, until: datetime.date | None
@@ -307,7 +314,7 @@ class Collection:
 
     def in_order(self, image_ids: Sequence[str]) -> list[str]:
         """The same images, in the order in which they are stored; absent ones come last."""
-        return places_of(self.location).in_order(image_ids)
+        return places_of(self.location).in_order(list(image_ids))
 
 
 def _stored(location: Location, entry: Entry) -> tuple[datetime.date, list[str]]:

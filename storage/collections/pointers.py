@@ -14,12 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.collections.known import Listing, pointer_path
 from storage.locations.damage import DamagedFile, as_text, from_text, put_aside, read_checked
 from storage.locations.location import Location
+from storage.tables.key_columns import KeyColumn
 from storage.tables.keys import content_key
 
 _POINTER = {"name", "listing", "sources", "places", "source", "files", "images", "created"}
@@ -161,7 +163,7 @@ def read_place_file(location: Location, path: str) -> Place:
     return read_checked(location, path, parse)
 
 
-def read_listing(location: Location, key: str) -> list[str]:
+def read_listing(location: Location, key: str) -> KeyColumn:
     """The source keys of a listing.
 
     Raises:
@@ -169,12 +171,13 @@ def read_listing(location: Location, key: str) -> list[str]:
         DamagedFile: its content does not have the key that it is named by.
     """
 
-    def parse(data: bytes) -> list[str]:
+    def parse(data: bytes) -> KeyColumn:
         try:
-            found = pq.read_table(pa.BufferReader(data))["source_key"].to_pylist()
+            keys = pq.read_table(pa.BufferReader(data))["source_key"]
         except pa.ArrowException as error:
             raise ValueError(str(error)) from error
-        if content_key(found) != key:
+        found = KeyColumn.of(pl.Series("key", keys))
+        if found.content_key != key:
             raise ValueError("its content does not have the key that it is named by")
         return found
 
@@ -183,10 +186,15 @@ def read_listing(location: Location, key: str) -> list[str]:
 
 def publish_listing(location: Location, keys: Sequence[str]) -> str:
     """Publish a listing and return its key; one that lies there damaged is put aside first."""
-    key = content_key(list(keys))
+    column = KeyColumn.of(keys)
+    key = column.content_key
     path = listing_path(key)
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table({"source_key": pa.array(keys, pa.string())}), sink, compression="zstd")
+    pq.write_table(
+        pa.table({"source_key": column.series.to_arrow().cast(pa.string())}),
+        sink,
+        compression="zstd",
+    )
     data = sink.getvalue().to_pybytes()
     if not location.create(path, data):
         try:

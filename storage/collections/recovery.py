@@ -14,11 +14,11 @@ from storage.collections.pointers import (
 )
 from storage.locations.damage import DamagedFile
 from storage.locations.location import Location
-from storage.tables.keys import content_key
+from storage.tables.key_columns import KeyColumn
 from storage.tables.table import load_table
 
 
-def listing_keys(location: Location, listing: Listing) -> list[str]:
+def listing_keys(location: Location, listing: Listing) -> KeyColumn:
     """The source keys of a listing: read, or else derived from the rows of `sources`.
 
     Raises:
@@ -36,7 +36,7 @@ def listing_keys(location: Location, listing: Listing) -> list[str]:
     return keys
 
 
-def derived_keys(location: Location, listing: Listing) -> list[str] | None:
+def derived_keys(location: Location, listing: Listing) -> KeyColumn | None:
     """The keys of a listing from the rows of `sources`; None where they do not follow from these.
 
     A listing of places whose inputs never changed holds all rows of those places, and its name is
@@ -47,8 +47,8 @@ def derived_keys(location: Location, listing: Listing) -> list[str] | None:
     except FileNotFoundError:
         return None
     for places in _candidates(location, listing, rows):
-        keys = sorted(rows.filter(pl.col("source").is_in(list(places)))["source_key"])
-        if content_key(keys) == listing.key:
+        keys = KeyColumn.of(rows.filter(pl.col("source").is_in(list(places)))["source_key"])
+        if keys.content_key == listing.key:
             return keys
     return None
 

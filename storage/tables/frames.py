@@ -9,13 +9,6 @@ import pyarrow.compute as pc
 from storage.tables.schemas import OK
 
 
-def winners(index: pl.DataFrame, key: str) -> pl.DataFrame:
-    """Keep one (key, part) per key: ok before failed, then the smaller part name."""
-    return index.sort(["key", "ok", "part"], descending=[False, True, False]).unique(
-        "key", keep="first", maintain_order=True
-    )
-
-
 def unique_rows(rows: pa.Table, key: str) -> pa.Table:
     """Sort rows, which come in the order of their parts' names, and keep one per key."""
     order = (

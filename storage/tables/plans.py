@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
+
+import polars as pl
 
 from storage.tables.costs import TableCost
+from storage.tables.key_columns import key_series
 from storage.tables.keys import content_key
 
 
@@ -39,6 +42,49 @@ class Shard:
         return cls(content_key([attempt, *ordered]), ordered, attempt)
 
 
+class Shards(Sequence[Shard]):
+    """The shards of a plan: runs of columns of keys, each cut when it is asked for."""
+
+    def __init__(self, size: int, *runs: tuple[Sequence[str] | pl.Series, int]) -> None:
+        """Cut keys in their order into shards of a size; each run has its attempt."""
+        self._size = size
+        self._runs = [(key_series(keys), attempt) for keys, attempt in runs]
+
+    @property
+    def rows(self) -> int:
+        """How many members all shards have."""
+        return sum(len(keys) for keys, _ in self._runs)
+
+    def __len__(self) -> int:
+        """How many shards there are."""
+        return sum(self._count(keys) for keys, _ in self._runs)
+
+    @overload
+    def __getitem__(self, place: int) -> Shard: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Shard, ...]: ...
+    def __getitem__(self, place: int | slice) -> Shard | tuple[Shard, ...]:
+        """One shard, or some of them."""
+        places = range(len(self))[place]
+        return self._cut(places) if isinstance(places, int) else tuple(map(self._cut, places))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether another sequence has equal shards in the same order."""
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _cut(self, place: int) -> Shard:
+        for keys, attempt in self._runs:
+            if place < self._count(keys):
+                return Shard.of(keys.slice(place * self._size, self._size).to_list(), attempt)
+            place -= self._count(keys)
+        raise IndexError(place)
+
+    def _count(self, keys: pl.Series) -> int:
+        return -(-len(keys) // self._size)
+
+
 @dataclass(frozen=True)
 class DerivedKeys:
     """Planned keys that follow from something smaller than themselves.
@@ -64,7 +110,7 @@ class Plan:
     `parts` are the names of the parts that were there, `cost` is what the table had cost by then.
     """
 
-    shards: tuple[Shard, ...]
+    shards: Shards
     before: Coverage
     parts: tuple[str, ...] = field(default=(), compare=False, repr=False)
     cost: TableCost = field(default_factory=TableCost, compare=False, repr=False)
@@ -77,7 +123,7 @@ class Plan:
     @property
     def todo(self) -> int:
         """How many rows the shards will make."""
-        return sum(len(shard.members) for shard in self.shards)
+        return self.shards.rows
 
     @property
     def present(self) -> int:

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from storage.locations.location import Entry, Location
+from storage.tables.key_columns import KeyColumn
 from storage.tables.keys import content_key
 from storage.tables.plans import Coverage
 
@@ -43,26 +44,29 @@ class Survey:
         return [[entry.path.rsplit("/", 1)[-1], entry.size] for entry in self.parts]
 
 
-def find_receipt(survey: Survey, planned: Sequence[str] | str) -> Coverage | None:
-    """Return the coverage of some keys if it was established for exactly these parts.
+def receipts_of(survey: Survey) -> dict[str, Receipt]:
+    """The receipts that were left for exactly these parts, by the hash of their keys."""
+    now = parts_hash(survey)
+    found = (read_receipt(path) for path in survey.files if f"-{now}-" in path)
+    return {receipt.keys: receipt for receipt in found if receipt and receipt.parts == now}
+
+
+def find_receipt(receipts: Mapping[str, Receipt], planned: KeyColumn | str) -> Coverage | None:
+    """Return the coverage of some keys if one of the receipts states it.
 
     Args:
-        survey: The table's folder now.
-        planned: Sorted, unique keys, or the identity of derived ones.
+        receipts: Those of the table's folder now.
+        planned: The keys, or the identity of derived ones. Where there is no receipt at all, their
+            hash is not asked for.
     """
-    stem = f"{survey.folder}/complete-{_hash(planned)}-"
-    for path in survey.files:
-        receipt = read_receipt(path) if path.startswith(stem) else None
-        if receipt is None or receipt.parts != parts_hash(survey):
-            continue
-        if not isinstance(planned, str) and receipt.ok + receipt.failed != len(planned):
-            continue
-        return receipt.coverage
-    return None
+    receipt = receipts.get(_hash(planned)) if receipts else None
+    if receipt is None or (isinstance(planned, KeyColumn) and len(planned) != receipt.planned):
+        return None
+    return receipt.coverage
 
 
 def leave_receipt(
-    location: Location, survey: Survey, planned: Sequence[str] | str, coverage: Coverage
+    location: Location, survey: Survey, planned: KeyColumn | str, coverage: Coverage
 ) -> None:
     """Remember that none of the keys is missing; a reader without the right to write does not."""
     if coverage.missing:
@@ -91,7 +95,12 @@ class Receipt:
     @property
     def coverage(self) -> Coverage:
         """The coverage that it states."""
-        return Coverage(planned=self.ok + self.failed, ok=self.ok, failed=self.failed, missing=0)
+        return Coverage(planned=self.planned, ok=self.ok, failed=self.failed, missing=0)
+
+    @property
+    def planned(self) -> int:
+        """How many keys there are."""
+        return self.ok + self.failed
 
     def path_in(self, folder: str) -> str:
         """The path of this receipt of a table."""
@@ -120,5 +129,5 @@ def parts_hash(survey: Survey) -> str:
     return content_key(survey.parts_by_name)
 
 
-def _hash(planned: Sequence[str] | str) -> str:
-    return content_key(planned if isinstance(planned, str) else list(planned))
+def _hash(planned: KeyColumn | str) -> str:
+    return content_key(planned) if isinstance(planned, str) else planned.content_key

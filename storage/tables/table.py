@@ -25,16 +25,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from storage.locations import manifest
 from storage.locations.damage import put_aside
 from storage.locations.location import Entry, Location
 from storage.tables.costs import Cost, TableCost, leave_note, read_notes
 from storage.tables.footers import Footer
-from storage.tables.frames import as_polars, unique_rows, winners
+from storage.tables.frames import as_polars, unique_rows
+from storage.tables.index import Held, Index, each_ahead, index_of, known_of
+from storage.tables.key_columns import KeyColumn, key_series
 from storage.tables.keys import canonical_json, content_key
 from storage.tables.part_files import CorruptPart, PartReader, open_bytes, open_part
 from storage.tables.parts import MIN_PARQUET_BYTES, checked_rows, encode_part, read_part
@@ -47,11 +49,13 @@ from storage.tables.plans import (
     Plan,
     Problem,
     Shard,
+    Shards,
     SpecConflict,
 )
-from storage.tables.receipts import Survey, find_receipt, leave_receipt
-from storage.tables.schemas import OK, TableSchema, make_rows, table_schema
+from storage.tables.receipts import Survey
+from storage.tables.schemas import TableSchema, make_rows, table_schema
 from storage.tables.specs import read_spec, spec_text
+from storage.tables.standing import settled, standing_of
 
 __all__ = [
     "CorruptPart",
@@ -133,7 +137,7 @@ class Table:
         keys: Keys,
         shard_size: int,
         retry_failed: bool = False,
-        order: Callable[[Sequence[str]], Sequence[str]] = tuple,
+        order: Callable[[KeyColumn], Sequence[str] | pl.Series] = KeyColumn.of,
     ) -> Plan:
         """Cut the planned keys that have no row yet into shards.
 
@@ -149,14 +153,17 @@ class Table:
         if shard_size < 1:
             raise ValueError(f"a shard has at least one member, not {shard_size}")
         survey = self._survey()
-        seen = self._settled(survey, keys)
+        seen = settled(self.location, survey, keys)
         if seen is not None and not (retry_failed and seen.failed):
-            return Plan((), seen, survey.names, read_notes(survey.files))
-        standing = self._standing(survey, keys)
-        shards = _cut(order(standing.missing), shard_size, attempt=0)
-        if retry_failed:
-            shards += _cut(order(standing.failed), shard_size, attempt=standing.attempt + 1)
-        return Plan(tuple(shards), standing.coverage, survey.names, read_notes(survey.files))
+            return Plan(Shards(shard_size), seen, survey.names, read_notes(survey.files))
+        index = self._index(survey)
+        standing = standing_of(self.location, survey, index, keys)
+        runs = [(order(standing.missing), 0)]
+        if retry_failed and standing.failed:
+            last = index.last_attempt(standing.failed.series)
+            runs.append((order(standing.failed), last + 1))
+        shards = Shards(shard_size, *runs)
+        return Plan(shards, standing.coverage, survey.names, read_notes(survey.files))
 
     def holds(self, shard: Shard) -> bool:
         """Tell whether the part of a shard is published."""
@@ -181,6 +188,7 @@ class Table:
         data = encode_part(self.schema, rows, footer, self.spec)
         name = f"part-{shard.key}.parquet"
         published = manifest.publish(self.location, f"{self.folder}/{name}", data)
+        self._look_again()
         if not published:
             self._read(name, [self.schema.key])  # the part that was there first must be a good one
         size = len(data) if published else self.location.size(f"{self.folder}/{name}")
@@ -203,6 +211,7 @@ class Table:
             raise ValueError(f"{part!r} is not the name of a part (part-<key>.parquet)")
         path = f"{self.folder}/{part}"
         aside = put_aside(self.location, path)
+        self._look_again()
         manifest.forget(self.location, path)
         return aside.rpartition("/")[2]
 
@@ -225,8 +234,11 @@ class Table:
             ValueError: no such column.
         """
         names = self._columns(columns)
+        if keys is not None:
+            return self._read_some(names, KeyColumn.of(keys))
         needed = list(dict.fromkeys([*names, "status"]))
-        tables = list(self._selected(needed, keys))
+        parts = self._survey().parts
+        tables = [rows for rows, _ in self._each(parts, needed)]
         if not tables:
             return as_polars(self.schema.arrow.empty_table().select(names))
         rows = unique_rows(pa.concat_tables(tables), self.schema.key)
@@ -237,21 +249,17 @@ class Table:
     ) -> Iterator[pl.DataFrame]:
         """Stream the rows part by part, each key once, by the same rule as `read`."""
         names = self._columns(columns)
-        rows_of_keys = winners(self._index(self._survey().parts), self.schema.key)
-        wanted = (
-            rows_of_keys
-            if keys is None
-            else rows_of_keys.filter(pl.col("key").is_in(list(set(keys))))
-        )
-        for name, group in sorted(wanted.partition_by("part", as_dict=True).items()):
-            part = str(name[0])
-            rows = as_polars(self._read(part, names)[0])
-            yield rows.filter(pl.col(self.schema.key).is_in(group["key"].implode()))
+        if keys is not None:
+            yield from (rows for rows, _ in self._taken(names, KeyColumn.of(keys).series))
+            return
+        index = self._index(self._survey())
+        for part, _, places in index.by_part(index.kept_rows()):
+            yield as_polars(self._read(part.name, names, part.size)[0].take(pa.array(places)))
 
     def vectors(self, keys: Sequence[str], column: str = "vector") -> np.ndarray:
         """Return the vectors of some keys, in their order, as an array (len(keys), dim).
 
-        Reads part by part into one array, in the table's own type.
+        Reads each part that holds some of them once, into one array in the table's own type.
 
         Raises:
             IncompleteTable: a key has no ok row.
@@ -259,19 +267,22 @@ class Table:
         kind = self.schema.arrow.field(column).type
         if not pa.types.is_fixed_size_list(kind):
             raise ValueError(f"{self.name}.{column} is not a column of vectors")
-        rows_of: dict[str, list[int]] = {}
-        for row, key in enumerate(keys):
-            rows_of.setdefault(key, []).append(row)
-        out = np.empty((len(keys), kind.list_size), kind.value_type.to_pandas_dtype())
-        for part in self.iter_parts([column, "status"], list(rows_of)):
-            good = part.filter(pl.col("status") == OK)
-            found = [rows_of.pop(key) for key in good[self.schema.key]]
-            vectors = good[column].to_numpy().reshape(-1, kind.list_size)
-            sources = np.repeat(np.arange(len(found)), [len(rows) for rows in found])
-            out[[row for rows in found for row in rows]] = vectors[sources]
-        if rows_of:
-            raise IncompleteTable(_incomplete(self, sorted(rows_of), len(set(keys))))
+        asked = key_series(keys)
+        lacking = np.ones(len(asked), bool)
+        out = np.empty((len(asked), kind.list_size), kind.value_type.to_pandas_dtype())
+        for rows, places in self._taken([self.schema.key, column], asked, only_ok=True):
+            out[places] = rows[column].to_numpy().reshape(-1, kind.list_size)
+            lacking[places] = False
+        if lacking.any():
+            distinct = KeyColumn.of(asked.filter(lacking))
+            raise IncompleteTable(_incomplete(self, distinct, asked.n_unique()))
         return out
+
+    def usable(self, keys: Sequence[str]) -> KeyColumn:
+        """The keys among some that have an ok row."""
+        asked = KeyColumn.of(keys)
+        index, rows = self._find(asked.series)
+        return asked.only(pl.Series(index.is_ok(rows)))
 
     def keys_of(self, part: str) -> list[str]:
         """The keys of one part, whatever their status.
@@ -279,31 +290,33 @@ class Table:
         Raises:
             CorruptPart: it cannot be read.
         """
-        rows, _ = self._read(part, [self.schema.key])
-        return list(rows[self.schema.key].to_pylist())
+        return list(self._read(part, [self.schema.key])[0].column(0).to_pylist())
+
+    def statuses_of(self, part: Entry) -> tuple[pa.Table, Footer]:
+        """The key and the status of every row of one part as listed, and its footer.
+
+        Raises:
+            CorruptPart: it cannot be read.
+        """
+        return self._read(part.path.rpartition("/")[2], [self.schema.key, "status"], part.size)
 
     def pace(self, parts: int = 20) -> float | None:
         """Rows a second, measured over the last parts made; None without measurements."""
-        footers = []
-        for entry in self._survey().parts:
-            with open_part(self.location, entry.path) as part:
-                footer = part.footer()
-            if footer.seconds:
-                footers.append(footer)
-        last = sorted(footers, key=lambda footer: footer.created)[-parts:]
-        seconds = sum(footer.seconds for footer in last)
-        return sum(footer.rows for footer in last) / seconds if seconds else None
+        measured = [part for part in self._index(self._survey()).parts if part.seconds]
+        last = sorted(measured, key=lambda part: part.created)[-parts:]
+        seconds = sum(part.seconds for part in last)
+        return sum(len(part.codes) for part in last) / seconds if seconds else None
 
     def rows_by_status(self) -> dict[str, int]:
         """Count the unique rows of each status, most frequent first."""
-        counts = self.read(["status"]).group_by("status").len()
-        return dict(counts.sort(["len", "status"], descending=[True, False]).iter_rows())
+        return self._index(self._survey()).count_by_status()
 
     def completeness(self, planned: Keys) -> Coverage:
         """Count how many of the planned keys are ok, failed and missing."""
         survey = self._survey()
-        seen = self._settled(survey, planned)
-        return self._standing(survey, planned).coverage if seen is None else seen
+        if seen := settled(self.location, survey, planned):
+            return seen
+        return standing_of(self.location, survey, self._index(survey), planned).coverage
 
     def state(self) -> str:
         """Return a hash of the published parts: while it stays, so does every row (one listing)."""
@@ -346,20 +359,86 @@ class Table:
         asked = self.schema.columns if columns is None else columns
         return list(dict.fromkeys([self.schema.key, *asked]))
 
-    def _read(self, part: str, columns: Sequence[str]) -> tuple[pa.Table, Footer]:
+    def _read(
+        self, part: str, columns: Sequence[str], size: int | None = None
+    ) -> tuple[pa.Table, Footer]:
         path = f"{self.folder}/{part}"
-        with open_part(self.location, path) as file:
+        with open_part(self.location, path, size) as file:
             where = self.location.join(path)
             return read_part(file, where, self.schema, self.spec_key, columns)
 
-    def _selected(self, columns: Sequence[str], keys: Sequence[str] | None) -> Iterator[pa.Table]:
-        """Yield the rows of each part, of all keys or of some."""
-        wanted = None if keys is None else pa.array(sorted(set(keys)), pa.string())
-        for entry in self._survey().parts:
-            rows, _ = self._read(entry.path.rsplit("/", 1)[-1], columns)
-            if wanted is not None:
-                rows = rows.filter(pc.is_in(rows[self.schema.key], wanted))
-            yield rows
+    def _each(
+        self, parts: Sequence[Entry], columns: Sequence[str]
+    ) -> Iterator[tuple[pa.Table, Footer]]:
+        """Some columns of some parts, one after the other."""
+
+        def read(entry: Entry) -> tuple[pa.Table, Footer]:
+            return self._read(entry.path.rpartition("/")[2], columns, entry.size)
+
+        return each_ahead(self.location, read, parts)
+
+    def _find(self, keys: pl.Series) -> tuple[Index, npt.NDArray[np.int64]]:
+        """The index, and the row of each key in it, -1 where there is none.
+
+        Parts are listed only where those known to this process do not hold an ok row of each key.
+        """
+        index = known_of(self.location, self.folder).index
+        if index is not None:
+            rows = index.find(keys)
+            if index.is_ok(rows).all():
+                return index, rows
+        index = self._index(self._survey())
+        return index, index.find(keys)
+
+    def _taken(
+        self, columns: Sequence[str], asked: pl.Series, only_ok: bool = False
+    ) -> Iterator[tuple[pl.DataFrame, npt.NDArray[np.int64]]]:
+        """Read the rows of some keys part by part, with their places among the keys."""
+        left = np.arange(len(asked))
+        for is_last in (False, True):
+            index, rows = self._find(asked[left])
+            wanted = np.where(index.is_ok(rows), rows, -1) if only_ok else rows
+            held = list(index.by_part(wanted))
+
+            def take(own: Held) -> tuple[pa.Table, Footer]:
+                return self._read(own[0].name, columns, own[0].size)
+
+            tables = each_ahead(self.location, take, held)
+            read = []
+            try:
+                for (part, places, own), (table, _) in zip(held, tables, strict=True):
+                    whole = len(own) == len(part.codes) and bool((np.diff(own) > 0).all())
+                    frame = as_polars(table if whole else table.take(pa.array(own)))
+                    same = frame[self.schema.key] == asked[left[places]]
+                    read.append(places)
+                    yield frame.filter(same), left[places][same.to_numpy()]
+            except FileNotFoundError:  # a part was put aside since it was listed
+                if is_last:
+                    raise
+                self._look_again()
+                left = np.delete(left, np.concatenate(read)) if read else left
+            else:
+                return
+
+    def _read_some(self, names: Sequence[str], asked: KeyColumn) -> pl.DataFrame:
+        """Rows of some keys, sorted by key; where the index knows the columns, no part is read."""
+        if set(names) <= {self.schema.key, "status"}:
+            index, rows = self._find(asked.series)
+            held = rows[rows >= 0]
+            status = pl.Series(index.statuses, dtype=pl.String)[index.codes[held]]
+            keys = asked.series.filter(pl.Series(rows >= 0))
+            return pl.DataFrame({self.schema.key: keys, "status": status}).select(names)
+        frames, places = [], []
+        for frame, own in self._taken(names, asked.series):
+            frames.append(frame)
+            places.append(own)
+        if not frames:
+            return as_polars(self.schema.arrow.empty_table().select(names))
+        return pl.concat(frames)[np.argsort(np.concatenate(places))]
+
+    def _look_again(self) -> None:
+        """Let the next reader list the parts."""
+        known_of(self.location, self.folder).index = None
 
     def _survey(self, tolerant: bool = False) -> Survey:
         entries = self.location.entries(self.folder)
@@ -369,57 +448,9 @@ class Table:
                 raise CorruptPart(self.location.join(part.path), f"it has {part.size} bytes")
         return Survey(self.folder, tuple(parts), frozenset(e.path for e in entries))
 
-    def _index(self, parts: Sequence[Entry]) -> pl.DataFrame:
-        """Return (key, ok, attempt, part) of every row: only these columns are read."""
-        frames = []
-        for entry in parts:
-            name = entry.path.rsplit("/", 1)[-1]
-            rows, footer = self._read(name, [self.schema.key, "status"])
-            frames.append(
-                as_polars(rows).select(
-                    pl.col(self.schema.key).alias("key"),
-                    (pl.col("status") == OK).alias("ok"),
-                    pl.lit(footer.attempt, pl.Int64).alias("attempt"),
-                    pl.lit(name).alias("part"),
-                )
-            )
-        empty = {"key": pl.String, "ok": pl.Boolean, "attempt": pl.Int64, "part": pl.String}
-        return pl.concat([pl.DataFrame(schema=empty), *frames])
-
-    def _settled(self, survey: Survey, keys: Keys) -> Coverage | None:
-        """Return the coverage of some keys if a receipt says that none is missing."""
-        if not isinstance(keys, DerivedKeys):
-            return find_receipt(survey, sorted(set(keys)))
-        seen = find_receipt(survey, keys.identity)
-        if seen is None:
-            seen = find_receipt(survey, sorted(set(keys.make())))
-            if seen is not None:
-                leave_receipt(self.location, survey, keys.identity, seen)
-        return seen
-
-    def _standing(self, survey: Survey, keys: Keys) -> _Standing:
-        """Compare planned keys with all rows; leave a receipt where none is missing."""
-        planned = sorted(set(keys.make() if isinstance(keys, DerivedKeys) else keys))
-        known = (
-            self._index(survey.parts)
-            .group_by("key")
-            .agg(pl.col("ok").any(), pl.col("attempt").max())
-        )
-        asked = pl.DataFrame({"key": planned}, schema={"key": pl.String})
-        joined = asked.join(known, on="key", how="left", maintain_order="left", validate="1:1")
-        failed = joined.filter(~pl.col("ok"))
-        missing = joined.filter(pl.col("ok").is_null())["key"].to_list()
-        coverage = Coverage(
-            planned=len(planned),
-            ok=len(planned) - len(missing) - len(failed),
-            failed=len(failed),
-            missing=len(missing),
-        )
-        if not missing:
-            named = keys.identity if isinstance(keys, DerivedKeys) else planned
-            leave_receipt(self.location, survey, named, coverage)
-        attempts = failed["attempt"].to_list()
-        return _Standing(coverage, missing, failed["key"].to_list(), max(attempts, default=0))
+    def _index(self, survey: Survey) -> Index:
+        """Which part holds which row: only keys and statuses of parts not known yet are read."""
+        return index_of(self.location, survey, self.statuses_of)
 
 
 def _check_groups(part: PartReader, keys: list[str]) -> None:
@@ -428,16 +459,6 @@ def _check_groups(part: PartReader, keys: list[str]) -> None:
         if group != set(keys[start : start + len(group)]):
             raise ValueError("the keys in its footer are not those of its rows")
         start += len(group)
-
-
-@dataclass(frozen=True)
-class _Standing:
-    """Coverage of planned keys, those without an ok row, and the failed rows' last attempt."""
-
-    coverage: Coverage
-    missing: list[str]
-    failed: list[str]
-    attempt: int
 
 
 def require_complete(
@@ -459,9 +480,8 @@ def require_complete(
         raise ValueError(f"allow_gaps is a fraction within 0 and 1, not {allow_gaps}")
     coverage = table.completeness(planned) if coverage is None else coverage
     if coverage.gaps > allow_gaps:
-        keys = planned.make() if isinstance(planned, DerivedKeys) else planned
-        good = set(table.read(["status"], keys).filter(pl.col("status") == OK)[table.schema.key])
-        lacking = sorted(set(keys) - good)
+        keys = KeyColumn.of(planned.make() if isinstance(planned, DerivedKeys) else planned)
+        lacking = keys.only(~keys.series.is_in(table.usable(keys).series.implode()))
         raise IncompleteTable(_incomplete(table, lacking, coverage.planned, allow_gaps))
     return coverage
 
@@ -477,7 +497,3 @@ def _incomplete(table: Table, lacking: Sequence[str], planned: int, allow_gaps: 
         " Run the backfill again for missing rows, with retry_failed for failed ones, or allow the"
         " gaps"
     )
-
-
-def _cut(keys: Sequence[str], size: int, attempt: int) -> list[Shard]:
-    return [Shard.of(keys[i : i + size], attempt) for i in range(0, len(keys), size)]

@@ -79,7 +79,9 @@ class Turns:
     def __iter__(self) -> Iterator[Shard]:
         """Shards in random order; those that others are at come last, and are waited for."""
         late = []
-        for shard in random.sample(self._plan.shards, len(self._plan.shards)):
+        every = range(len(self._plan.shards))
+        for number in random.sample(every, len(every)):
+            shard = self._plan.shards[number]
             self._look()
             rest = self._rest(shard)
             if rest is not None and self._touching(rest):

@@ -55,7 +55,7 @@ class CaptionVectorStage(Stage):
             "dtype": "float32",
         }
 
-    def planned(self) -> list[str]:
+    def planned(self) -> Sequence[str]:
         """Image ids."""
         return self.captions.planned()
 
@@ -104,7 +104,7 @@ class CaptionFeatureStage(Stage):
             "dtype": "float32",
         }
 
-    def planned(self) -> list[str]:
+    def planned(self) -> Sequence[str]:
         """Image ids."""
         return self.captions.planned()
 
@@ -151,7 +151,7 @@ def _rows(
 
 def captions_of(stage: CaptionStage, image_ids: Sequence[str]) -> dict[str, list[str]]:
     """Captions by image id, of those images that have some."""
-    rows = stage.table().read(["captions", "status"], list(image_ids))
+    rows = stage.table().read(["captions", "status"], image_ids)
     return {
         image_id: captions
         for image_id, captions, status in rows.iter_rows()

@@ -69,7 +69,7 @@ class CaptionStage(Stage):
         """The key of the row with a query's captions."""
         return item.key if self.of_queries else item.image_id
 
-    def planned(self) -> list[str]:
+    def planned(self) -> Sequence[str]:
         """Image ids."""
         if self.of_queries and isinstance(self.images, ImageSet) and self.images.benchmark:
             return sorted(self.images.benchmark.items(self.root))

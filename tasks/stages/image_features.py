@@ -41,7 +41,7 @@ class ImageFeatureStage(Stage):
             **self.pictures.identity,
         }
 
-    def planned(self) -> list[str]:
+    def planned(self) -> Sequence[str]:
         """Image ids."""
         return self.images.ids(self.root)
 

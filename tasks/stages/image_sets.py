@@ -6,11 +6,14 @@ import datetime
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+import polars as pl
+
 from models.settings import Settings
 from storage.collections.collection import Collection
 from storage.collections.places import places_of
 from storage.collections.reading import read_pictures
 from storage.locations.location import Location
+from storage.tables.key_columns import KeyColumn, key_series
 from storage.tables.keys import content_key
 from storage.tables.listing import list_tables
 from storage.tables.plans import DerivedKeys, Keys
@@ -33,7 +36,7 @@ class StoredImages(Settings):
         """Stream (id, bytes) of some images, in the order in which they are stored."""
         return read_pictures(self.stored_at(root), ids)
 
-    def in_order(self, root: str, ids: Sequence[str]) -> list[str]:
+    def in_order(self, root: str, ids: Sequence[str]) -> Sequence[str]:
         """Some ids in the order in which they are stored: stages read them in runs."""
         return places_of(self.stored_at(root)).in_order(ids)
 
@@ -53,7 +56,7 @@ class ImageSet(StoredImages):
         """A few words for progress lines."""
         return self.collection if self.part == "all" else f"{self.collection} {self.part}"
 
-    def ids(self, root: str) -> list[str]:
+    def ids(self, root: str) -> Sequence[str]:
         """Sorted distinct image ids."""
         if self.benchmark is None:
             return Collection.open(Location(root), self.collection).image_ids()
@@ -90,17 +93,18 @@ class SelectedImages(StoredImages):
         """A few words for progress lines."""
         return self.collection if self.which == "missing" else f"{self.which} {self.collection}"
 
-    def ids(self, root: str) -> list[str]:
+    def ids(self, root: str) -> Sequence[str]:
         """Sorted distinct image ids."""
         collection = Collection.open(Location(root), self.collection)
-        ids = set(collection.image_ids())
+        ids = collection.image_ids()
         if self.since or self.until:
-            ids &= collection.stored_between(self.since, self.until)
+            stored = collection.stored_between(self.since, self.until)
+            ids = ids.only(ids.series.is_in(key_series(stored).implode()))
         if self.which == "failed":
-            ids &= _captioned(root, [self.captions_key])
+            ids = _captioned(root, [self.captions_key], ids)
         if self.which == "stale":
-            ids &= _captioned(root, _other_captions(root, self.captions_key), ok=True)
-        return sorted(ids)
+            ids = _captioned(root, _other_captions(root, self.captions_key), ids, ok=True)
+        return ids
 
     def planned_keys(self, root: str) -> Keys:
         """The ids; those of a whole collection follow from its listing."""
@@ -117,17 +121,18 @@ def ids_of_collection(root: str, name: str) -> DerivedKeys:
 
 
 def _other_captions(root: str, own: str) -> list[str]:
-    tables = list_tables(Location(root))
-    return [t.spec_key for t in tables if t.name == "captions" and t.spec_key != own]
+    tables = list_tables(Location(root), ["captions"])
+    return [table.spec_key for table in tables if table.spec_key != own]
 
 
-def _captioned(root: str, spec_keys: Sequence[str], ok: bool = False) -> set[str]:
-    """Images that have a row (a usable one, if `ok`) in any of some caption tables."""
-    found: set[str] = set()
+def _captioned(root: str, spec_keys: Sequence[str], ids: KeyColumn, ok: bool = False) -> KeyColumn:
+    """The images that have a row (a usable one, if `ok`) in any of some caption tables."""
+    found = pl.Series([False]).new_from_index(0, len(ids))
     for spec_key in spec_keys:
         try:
-            rows = load_table(Location(root), "captions", spec_key).read(["status"])
+            rows = load_table(Location(root), "captions", spec_key).read(["status"], ids)
         except FileNotFoundError:
             continue
-        found.update(key for key, status in rows.iter_rows() if status == OK or not ok)
-    return found
+        held = rows.filter(pl.col("status") == OK) if ok else rows
+        found |= ids.series.is_in(held["image_id"].implode())
+    return ids.only(found)

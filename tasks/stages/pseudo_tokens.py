@@ -56,7 +56,7 @@ class MadeTokenStage(Stage):
         """As `tokens_of`, where all stages that this one reads have their rows."""
         return self.tokens_of(image_ids, features)
 
-    def planned(self) -> list[str]:
+    def planned(self) -> Sequence[str]:
         """Image ids."""
         return self.images.planned()
 
@@ -160,7 +160,7 @@ class ImportedTokenStage(Stage):
         spec = self._source().spec
         return {"imported": self.imported, "dim": spec["dim"], "dtype": "float32"}
 
-    def planned(self) -> list[str]:
+    def planned(self) -> Sequence[str]:
         """Image ids."""
         return self.images.ids(self.root)
 

@@ -58,7 +58,7 @@ class ReformulatedImageStage(Stage):
             **self.pictures.identity,
         }
 
-    def planned(self) -> list[str]:
+    def planned(self) -> Sequence[str]:
         """Image ids."""
         return self.images.ids(self.root)
 

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
+import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
 from models.settings import Settings
 from storage.locations.location import Location
+from storage.tables.key_columns import KeyColumn
 from storage.tables.keys import content_key
 from storage.tables.table import IncompleteTable, Keys, Table, load_table, open_table
 
@@ -45,8 +47,8 @@ class Stage(Settings):
         """Everything except the producer that changes the rows' bytes."""
 
     @abstractmethod
-    def planned(self) -> list[str]:
-        """The keys that the table should hold."""
+    def planned(self) -> Sequence[str]:
+        """The keys that the table should hold; where they may be millions, a `KeyColumn`."""
 
     @abstractmethod
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
@@ -56,7 +58,7 @@ class Stage(Settings):
         """The planned keys; as derived keys where computing them costs reads."""
         return self.planned()
 
-    def read_order(self, keys: Sequence[str]) -> Sequence[str]:
+    def read_order(self, keys: KeyColumn) -> Sequence[str] | pl.Series:
         """Sorted keys in the order in which what their rows are made from is best read."""
         return keys
 

@@ -21,6 +21,7 @@ from storage.tables.table import (
     IncompleteTable,
     Plan,
     Shard,
+    Shards,
     SpecConflict,
     Table,
     load_table,
@@ -112,15 +113,15 @@ def test_a_plan_cuts_unique_sorted_missing_keys(table: Table) -> None:
 
 
 def test_missing_is_planned_minus_present(table: Table) -> None:
-    first, second, third = table.plan(KEYS, 4).shards
+    second = table.plan(KEYS, 4).shards[1]
     table.publish(second, captions(table, second.members))
     resumed = table.plan(KEYS, 4)
-    assert resumed == Plan((first, third), Coverage(planned=10, ok=4, failed=0, missing=6))
+    assert resumed == Plan(Shards(4, (KEYS[:4] + KEYS[8:], 0)), Coverage(10, 4, 0, 6))
     assert (resumed.present, resumed.todo, resumed.planned) == (4, 6, 10)
     grown = table.plan([*KEYS, "j"], 4)
     assert [m for shard in grown.shards for m in shard.members] == ["j", *KEYS[:4], *KEYS[8:]]
-    assert table.plan(KEYS[5:7], 4) == Plan((), Coverage(2, 2, 0, 0))
-    assert table.plan([], 4) == Plan((), Coverage(0, 0, 0, 0))
+    assert table.plan(KEYS[5:7], 4) == Plan(Shards(4), Coverage(2, 2, 0, 0))
+    assert table.plan([], 4) == Plan(Shards(4), Coverage(0, 0, 0, 0))
 
 
 def test_a_shard_has_at_least_one_member(table: Table) -> None:
