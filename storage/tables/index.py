@@ -237,6 +237,7 @@ def _read_parts(
     """Read parts, and leave what they say for others where it is much."""
     keeps = len(entries) >= WORTH_KEEPING
     held: list[tuple[PartRows, pa.Table]] = []
+    count = 0
     found = zip(entries, each_ahead(location, read, entries), strict=True)
     for entry, (rows, footer) in found:
         name = entry.path.rpartition("/")[2]
@@ -244,9 +245,10 @@ def _read_parts(
         known.parts[name, entry.size] = part
         if keeps:
             held.append((part, rows))
-        if sum(len(part.codes) for part, _ in held) >= FILE_ROWS:
+            count += len(part.codes)
+        if count >= FILE_ROWS:
             _leave(location, survey.folder, held)
-            held = []
+            held, count = [], 0
     if held:
         _leave(location, survey.folder, held)
 
@@ -285,7 +287,7 @@ def read_index(
 ) -> Iterator[tuple[tuple[str, int], PartRows]]:
     """What a file of an index says of each part; nothing where it is not to be believed."""
     folder, _, name = path.rpartition("/")
-    with contextlib.suppress(*MALFORMED, FileNotFoundError, pa.ArrowException):
+    with contextlib.suppress(*MALFORMED, KeyError, FileNotFoundError, pa.ArrowException):
         data = location.read_bytes(path)
         if name != f"index-{hashlib.sha256(data).hexdigest()[:32]}":
             return
