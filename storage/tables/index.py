@@ -2,7 +2,7 @@
 
 A published part never changes: what was read of it holds while a listing names it with its size.
 So a process remembers it, and where many parts were read, it leaves what it read for other
-processes in files next to the parts, ``index-{hash of the content}``. They are derived: a damaged
+processes in files next to the parts, ``keys-{hash of the content}``. They are derived: a damaged
 or foreign one is not believed, one that speaks of parts that are gone is read without those, and
 what none covers is read from the parts.
 
@@ -40,7 +40,7 @@ from storage.tables.schemas import OK
 A = TypeVar("A")
 B = TypeVar("B")
 
-INDEX: Final = re.compile(r"index-[0-9a-f]{32}")
+INDEX: Final = re.compile(r"keys-[0-9a-f]{32}")
 """The name of a file of an index."""
 WORTH_KEEPING: Final = 64
 """Parts that were read, from which on they are left for other processes."""
@@ -268,7 +268,7 @@ def _leave(location: Location, folder: str, held: Sequence[tuple[PartRows, pa.Ta
         row_group_size=2**17,
     )
     data = sink.getvalue().to_pybytes()
-    name = f"index-{hashlib.sha256(data).hexdigest()[:32]}"
+    name = f"keys-{hashlib.sha256(data).hexdigest()[:32]}"
     with contextlib.suppress(PermissionError):
         location.create(f"{folder}/{name}", data)
 
@@ -289,7 +289,7 @@ def read_index(
     folder, _, name = path.rpartition("/")
     with contextlib.suppress(*MALFORMED, KeyError, FileNotFoundError, pa.ArrowException):
         data = location.read_bytes(path)
-        if name != f"index-{hashlib.sha256(data).hexdigest()[:32]}":
+        if name != f"keys-{hashlib.sha256(data).hexdigest()[:32]}":
             return
         file = pq.ParquetFile(pa.BufferReader(data))
         about = json.loads((file.schema_arrow.metadata or {})[_ABOUT])
