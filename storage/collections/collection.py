@@ -312,10 +312,6 @@ class Collection:
         """
         yield from read_pictures(self.location, image_ids)
 
-    def in_order(self, image_ids: Sequence[str]) -> list[str]:
-        """The same images, in the order in which they are stored; absent ones come last."""
-        return places_of(self.location).in_order(list(image_ids))
-
 
 def _stored(location: Location, entry: Entry) -> tuple[datetime.date, list[str]]:
     """The day on which a part was made and the ids of its images."""

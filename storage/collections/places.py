@@ -15,11 +15,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
+import polars as pl
 
 from storage.collections.place_files import PLACES, PlaceFile, write_places
 from storage.collections.slots import NONE, Slots, digests_of
 from storage.locations.location import Entry, Location
 from storage.locations.stores import IN_FLIGHT
+from storage.tables.key_columns import key_series
 from storage.tables.part_files import CorruptPart, open_part
 from storage.tables.table import PART_FILE, open_table
 
@@ -59,6 +61,18 @@ class Places:
 
         Pictures in a part that cannot be read are not found.
         """
+        column = key_series(ids)
+        stored, slots, parts = self._located(column, anew)
+        return Found(column[stored].to_list(), slots, parts)
+
+    def in_order(self, ids: Sequence[str]) -> pl.Series:
+        """The same pictures, those of one part next to each other; unknown ones come last."""
+        column = key_series(ids)
+        stored = self._located(column, anew=True)[0]
+        return column[np.append(stored, np.delete(np.arange(len(column)), stored))]
+
+    def _located(self, ids: pl.Series, anew: bool) -> tuple[np.ndarray, Slots, Sequence[Entry]]:
+        """The places in `ids` of the pictures that are stored, in stored order, and their slots."""
         with self._lock:
             if anew or not self._looked:
                 self._look()
@@ -76,12 +90,7 @@ class Places:
                 left = left[~there]
         own, slots = np.concatenate(hits), Slots.stacked(found)
         order = np.lexsort((np.abs(slots.starts), slots.parts))
-        return Found([ids[i] for i in own[order]], slots.take(order), parts)
-
-    def in_order(self, ids: Sequence[str]) -> list[str]:
-        """The same pictures, those of one part next to each other; unknown ones come last."""
-        found = self.find(ids, anew=True).ids
-        return found if len(found) == len(ids) else [*found, *sorted(set(ids) - set(found))]
+        return own[order], slots.take(order), parts
 
     def _layers(self) -> Iterator[tuple[Callable[[np.ndarray], Slots], np.ndarray]]:
         """What says where pictures of some digests lie; and for each part that it speaks of the
@@ -170,7 +179,7 @@ def _slots_of(location: Location, entry: Entry) -> Slots | None:
     """The pictures of a part; None where its footer cannot be read."""
     try:
         with open_part(location, entry.path, entry.size) as part:
-            digests, spans = digests_of(part.keys()), part.spans()
+            digests, spans = digests_of(key_series(part.keys())), part.spans()
     except (CorruptPart, FileNotFoundError):
         return None
     if len(spans) != len(digests):

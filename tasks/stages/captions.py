@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, ClassVar
 
+import polars as pl
 import pyarrow as pa
 
 from models.imported_texts import ImportedCaptions
@@ -79,7 +80,7 @@ class CaptionStage(Stage):
         """The ids; as derived keys where they follow from a listing."""
         return self.planned() if self.of_queries else self.images.planned_keys(self.root)
 
-    def read_order(self, keys: Sequence[str]) -> Sequence[str]:
+    def read_order(self, keys: Sequence[str]) -> Sequence[str] | pl.Series:
         """The ids in the order in which the images are stored."""
         imported = isinstance(self.captioner, ImportedCaptions)
         return keys if imported else self.images.in_order(self.root, keys)

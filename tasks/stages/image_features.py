@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import polars as pl
 import pyarrow as pa
 
 from models.encoders.spec import EncoderSpec
@@ -49,7 +50,7 @@ class ImageFeatureStage(Stage):
         """The ids; as derived keys where they follow from a listing."""
         return self.images.planned_keys(self.root)
 
-    def read_order(self, keys: Sequence[str]) -> Sequence[str]:
+    def read_order(self, keys: Sequence[str]) -> Sequence[str] | pl.Series:
         """The ids in the order in which the images are stored."""
         return self.images.in_order(self.root, keys)
 

@@ -36,7 +36,7 @@ class StoredImages(Settings):
         """Stream (id, bytes) of some images, in the order in which they are stored."""
         return read_pictures(self.stored_at(root), ids)
 
-    def in_order(self, root: str, ids: Sequence[str]) -> Sequence[str]:
+    def in_order(self, root: str, ids: Sequence[str]) -> pl.Series:
         """Some ids in the order in which they are stored: stages read them in runs."""
         return places_of(self.stored_at(root)).in_order(ids)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
+import polars as pl
 import pyarrow as pa
 
 from models.instructcir.query_forms import QueryForm
@@ -66,7 +67,7 @@ class ReformulatedImageStage(Stage):
         """The ids; as derived keys where they follow from a listing."""
         return self.images.planned_keys(self.root)
 
-    def read_order(self, keys: Sequence[str]) -> Sequence[str]:
+    def read_order(self, keys: Sequence[str]) -> Sequence[str] | pl.Series:
         """The ids in the order in which the images are stored."""
         return self.images.in_order(self.root, keys)
 

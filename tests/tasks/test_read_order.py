@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import polars as pl
 import pyarrow as pa
 
 import tasks.stages
@@ -58,7 +59,7 @@ class Sizes(Stage):
     def planned(self) -> list[str]:
         return sorted(self.keys)
 
-    def read_order(self, keys: Sequence[str]) -> Sequence[str]:
+    def read_order(self, keys: Sequence[str]) -> pl.Series:
         return self.images.in_order(self.root, keys)
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
