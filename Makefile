@@ -89,7 +89,7 @@ check: $(READY) ## Format, lint, types and import law
 audit: $(READY) ## Pins, hashes and licences of everything that is installed; asks no network
 	$(BIN)/python -m deployments.audit
 
-bench: $(READY) ## Speed ratios to a naive baseline in the same run; a GPU's figures where there is one
+bench: $(READY) ## Speed ratios to a naive baseline in the same run; says how to measure a GPU
 	$(BIN)/python -m bench
 
 gates: $(READY) ## Measure the shipped small models on held-out scenes

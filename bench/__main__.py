@@ -3,8 +3,8 @@
 import subprocess
 import sys
 
-from bench import reformulation_gpu
 from bench.verdict import NOT_JUDGED
+from models.devices import gpu_is_available
 
 JUDGED = (
     "scoring",
@@ -23,7 +23,8 @@ statuses = {
     name: subprocess.run([sys.executable, "-m", f"bench.{name}"], check=False).returncode
     for name in JUDGED
 }
-reformulation_gpu.main_where_possible()
+if gpu_is_available():
+    print("this machine has a GPU: `python -m bench.gpu --minutes 8` measures it")
 if unjudged := [name for name, status in statuses.items() if status == NOT_JUDGED]:
     print(f"not judged, since repeated measurements differ: {', '.join(unjudged)}")
 if missed := [name for name, status in statuses.items() if status not in (0, NOT_JUDGED)]:

@@ -17,9 +17,10 @@ from lightning.pytorch import Trainer
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 from models.instructcir.ema import EmaTarget, momentum
-from models.instructcir.loss import Temperature, contrastive_loss
+from models.instructcir.loss import Temperature
 from models.instructcir.network import ReformulationNetwork
 from models.instructcir.settings import EmaSettings, LossSettings
+from models.instructcir.step import step_loss
 from models.instructcir.training_settings import ReformulationTraining
 from models.instructcir.validation import validate, validation_row
 from models.training.lightning_module import TrainedModule
@@ -92,11 +93,15 @@ class ReformulationModule(TrainedModule):
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """The loss of a batch; see `models.training.batches.Batch` for its parts."""
-        queries = self._query(self.pixels(batch["references"]), batch["texts"]).z
-        with torch.set_grad_enabled(self._targets_learn):
-            targets = self._target(self.pixels(batch["targets"]))
-        learned = self.temperature() if self._loss_settings.learnable_temperature else None
-        loss = contrastive_loss(queries, targets, batch["target_ids"], self._loss_settings, learned)
+        pixels = {name: self.pixels(batch[name]) for name in ("references", "targets")}
+        loss = step_loss(
+            self._query,
+            self._target,
+            batch | pixels,
+            self._loss_settings,
+            scale=self.temperature() if self._loss_settings.learnable_temperature else None,
+            targets_learn=self._targets_learn,
+        )
         self.step_loss = loss.detach()
         return loss
 

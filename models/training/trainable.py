@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from models.training.batches import Batch
+if TYPE_CHECKING:
+    from models.training.batches import Batch
 
 
 @dataclass(frozen=True, slots=True)
