@@ -108,11 +108,12 @@ def search_gallery(
         include_reference: whether the reference image itself may be found.
 
     Raises:
-        ValueError: the method does not run here, or a text that it needs could not be made.
+        ValueError: the method does not run here, a text that it needs could not be made, or faiss
+            is not installed for an approximate search.
         IncompleteTable: the gallery was not embedded under this profile.
         ImageProblem: the image cannot be decoded.
     """
-    from models.retrieval.approximate import nearest
+    from models.retrieval.approximate import nearest, require_faiss
     from models.retrieval.gallery import Gallery
     from models.retrieval.search import top_k
 
@@ -120,6 +121,8 @@ def search_gallery(
     row = configured_method(method, settings, profile.instructcir.weights, profile.ldre)
     recipe = row.recipe(family)
     opened = open_gallery(gallery, recipe.gallery, profile.allow_gaps)
+    if approximate := 0 < profile.search.approximate_above < len(opened.keys):
+        require_faiss()  # before models are loaded
     query = OneQuery(image_id=sha256_hex(image), text=text)
     stages = query_stages(profile, query, collection, method, family)
     reference = OnePicture(image, profile.pictures)
@@ -135,7 +138,7 @@ def search_gallery(
     recall: Recall | None = None
     if left:
         excluded = padded_lists([hidden], 1)
-        if 0 < profile.search.approximate_above < len(images):
+        if approximate:
             index, recall = index_of(profile.search, gallery, recipe, opened)
             count = profile.search.candidates
             top = nearest(index, images, vectors, left, count, excluded[0])
