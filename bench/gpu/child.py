@@ -71,9 +71,11 @@ def main(name: str, device: str, small: bool, until: float) -> None:
 
     from bench.gpu.case import Case
 
-    if device.startswith("cuda"):
-        torch.cuda.set_device(device)
-    for found in measure_part(name, Case(torch.device(device), small, until)):
+    where = torch.device(device)
+    if where.type == "cuda":
+        where = torch.device("cuda", where.index or 0)
+        torch.cuda.set_device(where)
+    for found in measure_part(name, Case(where, small, until)):
         print(json.dumps(to_message(found)), file=sink, flush=True)
 
 

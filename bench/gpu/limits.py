@@ -30,7 +30,7 @@ def measure(case: Case) -> Iterator[dict[str, float]]:
     for name, dtype in DTYPES.items():
         if name == "tf32" and case.device.type != "cuda":
             continue
-        torch.backends.cuda.matmul.fp32_precision = "tf32" if name == "tf32" else "ieee"
+        torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
         yield {f"matmul {name}": 2.0 * side**3 / _product(clock, dtype, side, case)}
     yield {"copy": 2.0 * copied / _copy(clock, copied, case)}
     if case.device.type == "cuda":

@@ -37,8 +37,8 @@ PARTS: Final = (
     Part("ViT-L-14", "image and text embedding", 45, 20, 8 * GIB),
     Part("ViT-bigG-14", "image and text embedding", 70, 40, 24 * GIB),
     Part("captions", "15 captions an image, BLIP-2 OPT-2.7b", 70, 30, 20 * GIB),
-    Part("edits", "edited captions, LLaMA-7B's shape", 60, 30, 24 * GIB),
-    Part("search", "1,000 queries over 10 M x 768", 45, 25, 8 * GIB),
+    Part("edits", "edited captions, LLaMA-7B's shape", 60, 30, 40 * GIB),
+    Part("search", "1,000 queries over 10 M x 768", 45, 25, 2 * GIB),
     Part("lincir", "training steps of LinCIR", 30, 15, 8 * GIB),
     Part("instructcir", "training steps of InstructCIR", 100, 35, 30 * GIB),
 )

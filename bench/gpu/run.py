@@ -66,7 +66,12 @@ def messages(command: Sequence[str], seconds: float, log: Path) -> Iterator[dict
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as errors:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},  # nothing is downloaded
         )
         assert process.stdout is not None
         lines: queue.Queue[str | None] = queue.Queue()

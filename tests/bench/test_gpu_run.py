@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -140,6 +141,44 @@ def test_a_process_that_hangs_or_dies_keeps_what_it_said(tmp_path: Path) -> None
     dies = "import os; print('{}', flush=True); os.write(2, b'why\\nbecause'); os._exit(9)"
     found = list(messages([sys.executable, "-c", dies], 60.0, tmp_path / "log"))
     assert found == [{}, {"ended": "its process ended with status 9: because"}]
+
+
+def test_a_gpu_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from bench.gpu.timing import Clock
+
+    seen: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            seen.append("event")
+
+        def synchronize(self) -> None:
+            seen.append("event reached")
+
+        def elapsed_time(self, other: Event) -> float:
+            return 500.0  # milliseconds
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: seen.append("wait"))
+    monkeypatch.setattr(
+        torch.cuda, "reset_peak_memory_stats", lambda device: seen.append("forget peak")
+    )
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7)
+    clock = Clock(torch.device("cuda", 0))
+    clock.seconds(lambda: seen.append("work"))
+    assert seen == ["wait", "work", "wait"]
+    seen.clear()
+    assert clock.peak_of(lambda: seen.append("work")) == 7
+    assert seen == ["wait", "forget peak", "work", "wait"]
+    seen.clear()
+    assert clock.kernel_seconds(lambda: seen.append("work"), 2) == 0.25
+    assert seen == ["wait", "event", "work", "work", "event", "event reached"]
 
 
 def test_an_error_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
