@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import random
 import sys
@@ -148,14 +149,15 @@ def _name(path: str) -> str:
 def counted_requests() -> Iterator[Counter[str]]:
     """S3's requests by name."""
     import s3fs
+    from fsspec.asyn import sync_wrapper
 
-    sent, call = Counter[str](), s3fs.S3FileSystem._call_s3
+    sent, call, files = Counter[str](), s3fs.S3FileSystem._call_s3, s3fs.S3FileSystem
 
     async def counted(self: Any, method: str, *args: Any, **options: Any) -> Any:
         sent[method] += 1
         return await call(self, method, *args, **options)
 
-    with mock.patch.object(s3fs.S3FileSystem, "_call_s3", counted):
+    with mock.patch.multiple(files, _call_s3=counted, call_s3=sync_wrapper(counted)):
         yield sent
 
 
@@ -196,6 +198,7 @@ def measure_requests() -> Verdict:
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server.start()
     host, port = server.get_host_and_port()
     keys = {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"}

@@ -313,10 +313,19 @@ def _array(schema: TableSchema, field: pa.Field, values: Any, status: list[str])
     try:
         if isinstance(values, np.ndarray) and values.ndim == 2:
             return _vector_array(field.type, values, status)
+        if field.type == pa.large_binary() and all(type(value) is bytes for value in values):
+            return _files_array(values)
         array = pa.array(values, field.type)
         return _visible(array) if field.type in (pa.string(), _TEXTS) else array
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise ValueError(f"{schema.name}.{field.name} must be {field.type}: {error}") from error
+
+
+def _files_array(values: Sequence[bytes]) -> pa.Array:
+    """Whole files, copied once; pyarrow's own builder grows as it goes."""
+    offsets = np.cumsum([0, *map(len, values)], dtype=np.int64)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(values))]
+    return pa.Array.from_buffers(pa.large_binary(), len(values), buffers)
 
 
 def _visible(array: pa.Array) -> pa.Array:

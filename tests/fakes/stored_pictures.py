@@ -55,6 +55,7 @@ class Asked:
 def counted_reads() -> Iterator[Asked]:
     """Count the spans read below any root, and S3's requests by name."""
     import s3fs
+    from fsspec.asyn import sync_wrapper
 
     asked, spans, call = Asked(), Location.read_spans, s3fs.S3FileSystem._call_s3
 
@@ -70,4 +71,5 @@ def counted_reads() -> Iterator[Asked]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Location, "read_spans", read)
         patch.setattr(s3fs.S3FileSystem, "_call_s3", sent)
+        patch.setattr(s3fs.S3FileSystem, "call_s3", sync_wrapper(sent))
         yield asked
