@@ -24,7 +24,7 @@ from bench.verdict import Verdict, exit_status, judge, report
 from storage.collections.collection import ingest
 from storage.locations.location import Location
 
-FILES: Final = 600
+FILES: Final = 300
 SIZE: Final = (500, 375)
 ALLOWED_RATIO: Final = 1.5
 
