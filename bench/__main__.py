@@ -7,6 +7,7 @@ from bench.verdict import NOT_JUDGED
 from models.devices import gpu_is_available
 
 JUDGED = (
+    "tables",
     "scoring",
     "bootstrap",
     "search",

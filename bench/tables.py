@@ -1,0 +1,287 @@
+"""Plans, reruns and vectors of large tables against the naive form, with peak memory.
+
+The naive form reads every part and goes through its keys one by one, in lists and dictionaries.
+Every figure is of a fresh process: processor seconds of the work alone, and its highest resident
+size, libraries included. Keys are random, vectors have 16 numbers, a part has 512 rows and a row of
+a hundred is missing from the table. The rerun is a whole command with its imports, on a collection
+of synthetic keys whose captions are all there.
+
+    python -m bench.tables [--sizes 10000,100000] [--root FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from bench.verdict import Verdict, exit_status, report
+from storage.locations.location import Location
+from storage.tables.footers import Footer, footer_metadata
+from storage.tables.plans import DerivedKeys, Shard
+from storage.tables.table import Table, open_table
+
+SIZES: Final = (10_000, 100_000, 1_000_000)
+PLANNED: Final = 10_000_000
+DIM: Final = 16
+SHARD: Final = 512
+CAPTIONED: Final = 256  # a shard of captions
+ALLOWED_RATIO: Final = 1.25  # ours checks every page and every footer, the naive form nothing
+PLAN_BYTES: Final = 2 * 2**30
+RERUN_SECONDS: Final = 5.0
+
+
+def random_keys(count: int, seed: int = 0) -> pl.Series:
+    """(count,) texts of 64 hexadecimal digits, sorted."""
+    chosen = np.random.default_rng(seed)
+    blocks = [
+        pl.Series("key", _hashes(chosen.bytes(32 * size))).bin.encode("hex")
+        for size in (min(10**6, count - start) for start in range(0, count, 10**6))
+    ]
+    return pl.concat(blocks).sort()
+
+
+def _hashes(data: bytes) -> pa.Array:
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(32), len(data) // 32, [None, pa.py_buffer(data)]
+    ).cast(pa.binary())
+
+
+def leave_part(table: Table, members: Sequence[str], rows: pa.Table) -> None:
+    """Write a part as `Table.publish` does, without its checks and without waiting for the disk."""
+    shard = Shard.of(members)
+    footer = Footer(table.name, table.spec_key, shard.key, 0, len(members), 1.0)
+    path = Path(table.location.join(f"{table.folder}/part-{shard.key}.parquet"))
+    described = rows.replace_schema_metadata(footer_metadata(footer, None, table.spec))
+    small = [field.name for field in rows.schema if pa.types.is_string(field.type)]
+    pq.write_table(
+        described, path, compression="zstd", use_dictionary=small, write_page_checksum=True
+    )
+
+
+def feature_table(root: str, count: int) -> Table:
+    """The table of `build`."""
+    spec = {"dim": DIM, "dtype": "float32", "producer": "bench", "count": count}
+    return open_table(Location(root), "image_features", spec)
+
+
+def build(root: str, count: int) -> None:
+    """A table of the first 99 of every 100 keys, in parts that follow another order than theirs."""
+    table, keys = feature_table(root, count), random_keys(count)
+    held = keys.gather(np.flatnonzero(np.arange(count) % 100)).sample(fraction=1, shuffle=True)
+    vectors = np.random.default_rng(1).random((len(held), DIM), dtype=np.float32)
+    for start in range(0, len(held), SHARD):
+        members = held[start : start + SHARD].sort().to_list()
+        rows = table.rows(image_id=members, vector=vectors[start : start + len(members)])
+        leave_part(table, members, rows)
+
+
+# --------------------------------------------------------------------------- both forms
+
+
+def naive_plan(table: Table, keys: Sequence[str]) -> list[Shard]:
+    """Read every part's keys into a set, and go through the planned keys."""
+    present: set[str] = set()
+    for part in table.parts():
+        rows = pq.read_table(table.location.join(part.path), columns=["image_id", "status"])
+        present.update(row["image_id"] for row in rows.to_pylist())
+    missing = [key for key in sorted(set(keys)) if key not in present]
+    return [Shard.of(missing[i : i + SHARD]) for i in range(0, len(missing), SHARD)]
+
+
+def naive_vectors(table: Table, keys: Sequence[str]) -> np.ndarray:
+    """Read every part, and put each row where its key is asked for."""
+    place = {key: row for row, key in enumerate(keys)}
+    out = np.empty((len(keys), DIM), np.float32)
+    for part in table.parts():
+        rows = pq.read_table(table.location.join(part.path)).filter(pc.field("status") == "ok")
+        vectors = rows["vector"].combine_chunks().flatten().to_numpy().reshape(-1, DIM)
+        for key, vector in zip(rows["image_id"].to_pylist(), vectors, strict=True):
+            if key in place:
+                out[place[key]] = vector
+    return out
+
+
+def plan(table: Table, keys: pl.Series, naive: bool) -> list[str]:
+    """The names of the shards of a plan where one row of a hundred is missing."""
+    if naive:
+        return [shard.key for shard in naive_plan(table, keys.to_list())]
+    made = table.plan(DerivedKeys("bench", lambda: keys), SHARD)  # type: ignore[arg-type,return-value]
+    return [shard.key for shard in made.shards]
+
+
+def vectors(table: Table, keys: pl.Series, naive: bool) -> float:
+    """A sum over the vectors of all keys that have one, in random order."""
+    asked = keys.gather(np.flatnonzero(np.arange(len(keys)) % 100)).shuffle(seed=2)
+    found = naive_vectors(table, asked.to_list()) if naive else table.vectors(asked)  # type: ignore[arg-type]
+    return float((found.sum(1, dtype=np.float64) * np.arange(len(found))).sum())
+
+
+def plan_anew(table: Table, keys: pl.Series, naive: bool) -> int:
+    """The number of shards where no row is there yet."""
+    assert not naive
+    made = table.plan(DerivedKeys("bench", lambda: keys), SHARD)  # type: ignore[arg-type,return-value]
+    assert made.shards[0].members[0] == keys[0]
+    return len(made.shards)
+
+
+WORK: Final[dict[str, Callable[[Table, pl.Series, bool], Any]]] = {
+    "plan": plan,
+    "vectors": vectors,
+    "plan_anew": plan_anew,
+}
+
+
+def measured(work: str, root: str, count: int, naive: bool = False) -> dict[str, Any]:
+    """Run some work in a fresh process: its result, processor seconds and peak bytes."""
+    words = ["--one", work, "--root", root, "--sizes", str(count), *(["--naive"] if naive else [])]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.tables", *words], check=True, capture_output=True, text=True
+    )
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def print_one(work: str, root: str, count: int, naive: bool) -> None:
+    """The fresh process."""
+    if work == "rerun":
+        print(json.dumps(rerun(root)))
+        return
+    if work in BUILD:
+        print(json.dumps({"result": BUILD[work](root, count)}))
+        return
+    table, keys = feature_table(root, count), random_keys(count)
+    started = time.process_time()
+    result = WORK[work](table, keys, naive)
+    seconds = time.process_time() - started
+    # not ru_maxrss here: after fork and exec that still holds the parent's peak
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
+    print(json.dumps({"seconds": seconds, "peak": peak, "result": result}))
+
+
+# --------------------------------------------------------------------------- a rerun
+
+
+def build_captions(root: str, count: int) -> None:
+    """A collection of synthetic images, named `synthetic`, of which all have captions."""
+    from flows.profiles import resolve_profile
+    from storage.collections.decoding import MAX_PIXELS
+    from storage.collections.names import Found, give_name
+    from storage.collections.sources.candidates import Limits
+    from storage.collections.writer import sources_spec
+    from storage.tables.plans import Coverage
+    from tasks.profile_stages import caption_stage
+
+    location, keys = Location(root), random_keys(count)
+    sources = open_table(location, "sources", sources_spec(Limits(MAX_PIXELS, 128 * 2**20)))
+    for start in range(0, count, 4096):
+        own = keys[start : start + 4096].to_list()
+        columns = {"path": own, "image_id": own, "source": ["synthetic"] * len(own)}
+        columns |= {name: [""] * len(own) for name in ("stamp", "container", "meta_class")}
+        sizes = {name: [1] * len(own) for name in ("bytes", "width", "height")}
+        rows = sources.rows(source_key=own, format=["JPEG"] * len(own), **columns, **sizes)
+        leave_part(sources, own, rows)
+    give_name(Found(location, "synthetic", "synthetic", sources, keys.to_list()), "refuse")
+    stage = caption_stage(resolve_profile("tiny", {"root": root}), "synthetic")
+    table = stage.table()
+    for start in range(0, count, CAPTIONED):
+        own = keys[start : start + CAPTIONED].to_list()
+        texts = [["a cat", "a dog"]] * len(own)
+        leave_part(
+            table, own, table.rows(image_id=own, captions=texts, n=[2] * len(own), raw=texts)
+        )
+    assert table.completeness(stage.planned_keys()) == Coverage(count, count, 0, 0)
+
+
+def rerun(root: str) -> dict[str, float]:
+    """Processor seconds and peak bytes of a backfill that finds nothing missing."""
+    words = ["run", "backfill-captions", "--json", "--set", "collection=synthetic"]
+    words += ["--set", f"root={root}"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [sys.executable, "-m", "deployments.cli", *words], check=True, capture_output=True
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"seconds": seconds, "peak": after.ru_maxrss * 1024}
+
+
+BUILD: Final = {"build": build, "build_captions": build_captions}
+
+
+# --------------------------------------------------------------------------- verdicts
+
+
+def compared(work: str, root: str, count: int) -> Verdict:
+    """Ours against the naive form at one size."""
+    naive, own = measured(work, root, count, naive=True), measured(work, root, count)
+    ratio = naive["seconds"] / own["seconds"]
+    same = own.pop("result") == naive.pop("result")
+    good = same and own["seconds"] <= ALLOWED_RATIO * naive["seconds"]
+    return report(
+        f"table_{work}_{count}",
+        f"{work} of {count:,} keys: {own['seconds']:.2f} s and {own['peak'] / 2**20:.0f} MiB, the "
+        f"naive form {naive['seconds']:.2f} s and {naive['peak'] / 2**20:.0f} MiB ({ratio:.1f}x)",
+        "ok" if good else "MISSED",
+        {"ratio": ratio, "same": same, "own": own, "naive": naive},
+    )
+
+
+def main(sizes: Sequence[int], folder: str) -> list[Verdict]:
+    """Measure each size, then the plan of ten million keys and the rerun of the largest."""
+    verdicts = []
+    for count in sizes:
+        root = f"{folder}/features-{count}"
+        measured("build", root, count)
+        verdicts += [compared(work, root, count) for work in ("plan", "vectors")]
+    anew = measured("plan_anew", f"{folder}/anew", PLANNED)
+    verdicts.append(
+        report(
+            "table_plan_anew",
+            f"plan of {PLANNED:,} keys, no row there: {anew['seconds']:.1f} s and "
+            f"{anew['peak'] / 2**20:.0f} MiB (allowed {PLAN_BYTES / 2**20:.0f} MiB)",
+            "ok" if anew["peak"] <= PLAN_BYTES else "MISSED",
+            anew,
+        )
+    )
+    root = f"{folder}/captions"
+    measured("build_captions", root, max(sizes))
+    again = measured("rerun", root, max(sizes))
+    verdicts.append(
+        report(
+            "table_rerun",
+            f"rerun of captions of {max(sizes):,} images, nothing missing: {again['seconds']:.1f} "
+            f"s with all imports (allowed {RERUN_SECONDS:.0f} s), {again['peak'] / 2**20:.0f} MiB",
+            "ok" if again["seconds"] <= RERUN_SECONDS else "MISSED",
+            again,
+        )
+    )
+    return verdicts
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
+    parser.add_argument("--root", default="")
+    parser.add_argument("--one", choices=(*WORK, *BUILD, "rerun"), help=argparse.SUPPRESS)
+    parser.add_argument("--naive", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    counts = [int(each) for each in given.sizes.split(",")]
+    if given.one:
+        print_one(given.one, given.root, counts[0], given.naive)
+    else:
+        with tempfile.TemporaryDirectory(dir=given.root or None) as made:
+            sys.exit(exit_status(main(counts, made)))

@@ -1,0 +1,21 @@
+"""The benchmark of tables compares two forms that give the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.tables import build, feature_table, plan, random_keys, vectors
+
+COUNT = 1300
+
+
+def test_both_forms_give_the_same(tmp_path: Path) -> None:
+    build(str(tmp_path), COUNT)
+    table, keys = feature_table(str(tmp_path), COUNT), random_keys(COUNT)
+    assert keys.is_sorted()
+    assert keys.n_unique() == COUNT
+    assert plan(table, keys, naive=True) == plan(table, keys, naive=False)
+    assert len(plan(table, keys, naive=False)) == 1  # thirteen rows are missing
+    assert vectors(table, keys, naive=False) == pytest.approx(vectors(table, keys, naive=True))
