@@ -1,4 +1,4 @@
-"""Work in threads a bounded way ahead of whoever takes the results: decoding ahead of a model."""
+"""Work in threads, a bounded way ahead of the code that takes the results, such as a model."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
     python -m bench.gpu --minutes 8                    # every part on the first GPU
     python -m bench.gpu --parts limits,captions        # some of them
-    python -m bench.gpu --device cpu --small           # tries the code where there is no GPU
+    python -m bench.gpu --device cpu --small           # tries the code on a machine without a GPU
 
 It needs PyTorch 2.11, transformers 5.17, open_clip, safetensors, Pillow, pyarrow and numpy, and
 nothing is downloaded: weights, pictures and texts are random. Every part runs in a process of its
@@ -37,7 +37,7 @@ def main(given: Sequence[str] | None = None) -> int:
         given: Command-line arguments; None takes the process's.
 
     Returns:
-        Exit status: 1 where a part failed. A part that is left out is no failure.
+        Exit status: 1 where a part failed. A part that is left out is not a failure.
     """
     asked = _parser().parse_args(given)
     if asked.child:
@@ -90,7 +90,7 @@ def _chosen(names: str) -> list[Part]:
     known = {part.name for part in PARTS}
     if strange := wanted - known:
         raise SystemExit(
-            f"--parts: there is no {', '.join(sorted(strange))}; there are "
+            f"--parts: {', '.join(sorted(strange))} is unknown; there are "
             f"{', '.join(part.name for part in PARTS)}"
         )
     return [part for part in PARTS if not wanted or part.name in wanted | {"limits"}]

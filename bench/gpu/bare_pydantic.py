@@ -72,7 +72,7 @@ def _validator(*fields: str, **options: Any) -> Callable[[Any], Any]:
 
 
 def install_where_missing() -> bool:
-    """Put the stand-in in pydantic's place where there is none; tells whether it did."""
+    """Put the stand-in in pydantic's place where that is missing; tells whether it did."""
     try:
         import pydantic  # noqa: F401
     except ImportError:

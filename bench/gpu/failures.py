@@ -11,7 +11,7 @@ from bench.gpu.records import Gap, Row
 
 
 def failure(part: str, what: str, error: Exception) -> Gap:
-    """The line of an error; a memory that is too small is no fault."""
+    """The line of an error; a memory that is too small is not a fault."""
     lines = str(error).strip().splitlines()
     said = f"{type(error).__name__}: {lines[0] if lines else ''}"
     if isinstance(error, torch.OutOfMemoryError):

@@ -52,7 +52,7 @@ class Row:
         what: The work, in words.
         unit: What is counted: images, texts, tokens, triplets, queries.
         rate: Units a second, the median of the turns.
-        bare: Units a second of the bare form, in turns with ours; None where there is none.
+        bare: Units a second of the bare form, in turns with ours; None without one.
         spread: Quartile distance of the turns relative to their median; None below four turns.
         turns: Turns that were timed.
         work: What one unit asks.

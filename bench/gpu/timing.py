@@ -19,7 +19,7 @@ _TURN_SECONDS: Final = (0.02, 1.5)
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """Seconds of each turn of ours and of the bare form (none where there is none)."""
+    """Seconds of each turn of ours and of the bare form (none without one)."""
 
     ours: tuple[float, ...]
     bare: tuple[float, ...] = ()

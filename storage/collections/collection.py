@@ -169,7 +169,7 @@ def ingest(
         if progress is not None:
             progress(done, total)
     writer.close()
-    places_of(location).find((), anew=True)  # for readers, who may not be allowed to write
+    places_of(location).find((), again=True)  # for readers, who may not be allowed to write
     found = Found(location, name, writer.source, writer.sources, sorted(writer.listing))
     return replace(_summary(writer, found, give_name(found, if_taken)), notes=listed.notes)
 

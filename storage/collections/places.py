@@ -56,25 +56,25 @@ class Places:
         """Of parts of which no file speaks; `parts` are places in `_own_parts`."""
         self._own_parts: list[Entry] = []
 
-    def find(self, ids: Sequence[str], *, anew: bool = False) -> Found:
-        """The pictures that are stored, in stored order; `anew` lists the parts again.
+    def find(self, ids: Sequence[str], *, again: bool = False) -> Found:
+        """The pictures that are stored, in stored order; `again` lists the parts again.
 
         Pictures in a part that cannot be read are not found.
         """
         column = key_series(ids)
-        stored, slots, parts = self._located(column, anew)
+        stored, slots, parts = self._located(column, again)
         return Found(column[stored].to_list(), slots, parts)
 
     def in_order(self, ids: Sequence[str]) -> pl.Series:
         """The same pictures, those of one part next to each other; unknown ones come last."""
         column = key_series(ids)
-        stored = self._located(column, anew=True)[0]
+        stored = self._located(column, again=True)[0]
         return column[np.append(stored, np.delete(np.arange(len(column)), stored))]
 
-    def _located(self, ids: pl.Series, anew: bool) -> tuple[np.ndarray, Slots, Sequence[Entry]]:
+    def _located(self, ids: pl.Series, again: bool) -> tuple[np.ndarray, Slots, Sequence[Entry]]:
         """The places in `ids` of the pictures that are stored, in stored order, and their slots."""
         with self._lock:
-            if anew or not self._looked:
+            if again or not self._looked:
                 self._look()
             parts, wanted = self._parts, digests_of(ids)
             left, hits, found = np.arange(len(ids)), [np.empty(0, np.int64)], [NONE]

@@ -36,10 +36,10 @@ def read_pictures(location: Location, ids: Sequence[str]) -> Iterator[Picture]:
         CorruptPart: one lies in a part that cannot be read.
     """
     left = dict.fromkeys(ids)
-    for anew in (False, True):  # parts may have come, or been put aside, since this process looked
+    for again in (False, True):  # parts may have come, or been put aside, since this process looked
         if not left:
             return
-        for image_id, data in _found(location, places_of(location).find(list(left), anew=anew)):
+        for image_id, data in _found(location, places_of(location).find(list(left), again=again)):
             del left[image_id]
             yield image_id, data
     for image_id, data in _searched(location, set(left)):

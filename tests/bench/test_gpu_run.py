@@ -275,7 +275,7 @@ def test_wrong_arguments_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="torch sees no GPU; --device cpu --small"):
         main([])
-    with pytest.raises(SystemExit, match="there is no ViT-X; there are limits, ViT-B-32"):
+    with pytest.raises(SystemExit, match="ViT-X is unknown; there are limits, ViT-B-32"):
         main(["--parts", "ViT-X"])
     with pytest.raises(SystemExit, match="give both"):
         main(["--device", "cpu"])
