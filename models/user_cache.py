@@ -47,7 +47,7 @@ def remember(kind: str, name: str, state: Mapping[str, Json], value: Json) -> No
     """Remember a fact for all programs of this user, in the place of an older one of that name."""
     record: dict[str, Json] = {"name": name, "state": dict(state), "value": value}
     text = json.dumps({**record, "check": _check(record)})
-    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home folder
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: the user has no home folder
         file = _file(kind, name)
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, staged = tempfile.mkstemp(dir=file.parent)

@@ -116,7 +116,7 @@ def mapped(table: Table) -> Matrix:
     """All vectors of a table with their keys.
 
     Raises:
-        CorruptPart: a part cannot be read, and there is no matrix yet.
+        CorruptPart: a part cannot be read, and no matrix was made yet.
     """
     for _ in range(_TRIES):
         path = matrix_path(table)
@@ -136,13 +136,13 @@ def matrix_homes(location: Location) -> Iterator[Location]:
         yield location
     try:
         folder = user_cache_folder()
-    except RuntimeError:  # there is no home folder
+    except RuntimeError:  # the user has no home folder
         return
     yield Location(str(folder / "matrices" / sha256_hex(location.root.encode())[:20]))
 
 
 def kept(home: Location, path: str, make: Callable[[], None]) -> bool:
-    """Whether a derived file is there, or was made now; false where there is no place for it."""
+    """Whether a derived file is there, or was made now; false where no place can hold it."""
     try:
         if home.exists(path) and not _is_whole(home, path):
             logger.warning("%s is damaged; it is made again", home.join(path))

@@ -56,7 +56,7 @@ def find_receipt(receipts: Mapping[str, Receipt], planned: KeyColumn | str) -> C
 
     Args:
         receipts: Those of the table's folder now.
-        planned: The keys, or the identity of derived ones. Where there is no receipt at all, their
+        planned: The keys, or the identity of derived ones. Where a table has no receipt, their
             hash is not asked for.
     """
     receipt = receipts.get(_hash(planned)) if receipts else None
