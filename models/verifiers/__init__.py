@@ -1,0 +1,1 @@
+"""Models that look at a query and a candidate, one file per family."""
