@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from storage.tables.schemas import OK
@@ -19,7 +19,10 @@ _VERSION: Final = re.compile(r"(.*)/(\d+)")
 
 
 def earlier_rows(
-    stage: Stage, members: Sequence[str], columns: Sequence[str], checked: Sequence[str] = ()
+    stage: Stage,
+    members: Sequence[str],
+    columns: Sequence[str],
+    earlier: Callable[[], Sequence[Table]],
 ) -> dict[str, dict[str, Any]]:
     """Rows of earlier tables by key, of those members that the present table lacks.
 
@@ -30,12 +33,12 @@ def earlier_rows(
         stage: The stage whose table is being filled.
         members: Keys of rows to be made.
         columns: Columns to read, next to key, status and reason.
-        checked: Fields of the identity that need not agree: the caller compares rows.
+        earlier: Gives the earlier tables (`earlier_tables`), once for all shards.
     """
     tried = set(stage.table().read(["status"], list(members))[stage.table().schema.key])
     wanted = [member for member in members if member not in tried]
     found: dict[str, dict[str, Any]] = {}
-    for table in earlier_tables(stage, checked) if wanted else ():
+    for table in earlier() if wanted else ():
         for row in table.read([*columns, "status", "reason"], wanted).iter_rows(named=True):
             key = row[table.schema.key]
             if key not in found or (found[key]["status"] != OK and row["status"] == OK):
@@ -47,6 +50,10 @@ def earlier_tables(stage: Stage, checked: Sequence[str] = ()) -> list[Table]:
     """Tables of earlier producers whose specs say nothing that the stage's own contradicts.
 
     Fields that the present identity has and an earlier one lacks are what has been added since.
+
+    Args:
+        stage: The stage whose table is being filled.
+        checked: Fields of the identity that need not agree: the caller compares rows.
     """
     producer = _VERSION.fullmatch(stage.producer)
     assert producer is not None, stage.producer

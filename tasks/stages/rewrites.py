@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
@@ -26,18 +27,19 @@ from models.generators.rewriting import (
     to_request,
 )
 from models.imported_texts import ImportedRewrites
-from models.prompts.library import load_prompt
+from models.prompts.library import Prompt, load_prompt
 from models.protocols import TextReply, require_engine
 from storage.tables.keys import content_key
 from storage.tables.plans import DerivedKeys, Keys
 from storage.tables.schemas import OK
+from storage.tables.table import Table
 from tasks.engines import generator_fingerprint, load_generator
 from tasks.imported_texts import answers_imported, is_single, place_of
 from tasks.query_sets import Queries, QueryItem
 from tasks.settings import GeneratorSettings
 from tasks.stages.caption_features import captions_of
 from tasks.stages.captions import CaptionStage
-from tasks.stages.earlier import earlier_rows
+from tasks.stages.earlier import earlier_rows, earlier_tables
 from tasks.stages.stage import Stage, Tick
 from tasks.stages.variety import EARLY, check_early, check_shard
 
@@ -68,7 +70,7 @@ class RewriteStage(Stage):
         which = " (single caption)" if self.step == "edit" and self.content == "first" else ""
         return f"{what} of {self.queries.collection_name}{which}"
 
-    @property
+    @cached_property
     def rewriting(self) -> RewriteSettings:
         """How requests are put and replies are read."""
         return RewriteSettings(
@@ -88,7 +90,7 @@ class RewriteStage(Stage):
             }
         return {
             "generator": dict(generator_fingerprint(self.generator)),
-            "prompt": dict(load_prompt(self.prompt).fingerprint),
+            "prompt": dict(self._template.fingerprint),
             "step": self.step,
             "settings": dict(self.rewriting.fingerprint),
         }
@@ -98,9 +100,31 @@ class RewriteStage(Stage):
         """Whether the answers are imported, and no model is asked."""
         return isinstance(self.generator, ImportedRewrites)
 
+    @cached_property
+    def _template(self) -> Prompt:
+        """The prompt, read once: all rows of a run are asked in the words that the spec names."""
+        return load_prompt(self.prompt)
+
+    @cached_property
+    def _known(self) -> dict[str, RewriteInput]:
+        """Requests worked out so far, by key. A key says its request whole: none grows old."""
+        return {}
+
+    @cached_property
+    def _earlier(self) -> list[Table]:
+        return earlier_tables(self)
+
     def planned(self) -> list[str]:
         """Content keys of the requests."""
-        return sorted(self.requests())
+        found = self.requests()
+        self._known.update(found)
+        return sorted(found)
+
+    def inputs_of(self, members: Sequence[str]) -> dict[str, RewriteInput]:
+        """The requests of some planned keys; all are worked out once, not once a shard."""
+        if not self._known.keys() >= set(members):
+            self._known.update(self.requests())
+        return {key: self._known[key] for key in members}
 
     def planned_keys(self) -> Keys:
         """Derived keys: queries, captions and how both are combined decide the requests."""
@@ -153,35 +177,36 @@ class RewriteStage(Stage):
         if isinstance(self.generator, ImportedRewrites):
             tick(len(inputs))
             return answers_imported(self.root, self.generator.texts, inputs)
-        prompt, replies = load_prompt(self.prompt), {}
         known = {each.key: each for each in inputs}
-        requests = [to_request(each, prompt, self.rewriting) for each in inputs]
+        requests = [to_request(each, self._template, self.rewriting) for each in inputs]
+        replies: dict[str, TextReply] = {}
         for reply in load_generator(self.generator).generate(requests) if requests else ():
             replies[reply.key] = reply
             tick(1)
             if len(replies) == EARLY:
-                check_early(self._answered(known, replies), may_copy=self.step == "objects")
+                early = {key: self.read(each) for key, each in replies.items()}
+                check_early(self._answered(known, early), may_copy=self.step == "objects")
         require_engine(replies.values())
         return replies
 
     def read(self, reply: TextReply) -> Answer:
         """The answer in a raw reply, or why it has none."""
-        template = "" if self.imported else load_prompt(self.prompt).template
+        template = "" if self.imported else self._template.template
         return read_reply(reply, self.step, self.rewriting, template)
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Read the members' stored replies again, and put the other requests to the generator."""
-        inputs = self.requests()
+        inputs = self.inputs_of(members)
         replies = self._stored(members)
         tick(len(replies))
         replies |= self.ask([inputs[key] for key in members if key not in replies], tick)
-        answers = [self.read(replies[key]) for key in members]
+        answers = {key: self.read(replies[key]) for key in members}
         if not self.imported:
             check_shard(
-                self._answered(inputs, replies),
+                self._answered(inputs, answers),
                 self.table(),
                 ("caption", "text", "answer"),
-                lambda caption, text: load_prompt(self.prompt).render(caption=caption, text=text),
+                lambda caption, text: self._template.render(caption=caption, text=text),
                 may_copy=self.step == "objects",
                 nothing=NOTHING,
             )
@@ -189,29 +214,31 @@ class RewriteStage(Stage):
             request_key=list(members),
             caption=[inputs[key].content for key in members],
             text=[inputs[key].text for key in members],
-            answer=[answer.text if answer.status == OK else None for answer in answers],
+            answer=[each.text if each.status == OK else None for each in answers.values()],
             raw=[replies[key].text for key in members],
             finish_reason=[replies[key].finish_reason for key in members],
             attempts=[replies[key].attempts for key in members],
             answered_by=[replies[key].answered_by for key in members],
-            status=[answer.status for answer in answers],
-            reason=[answer.reason for answer in answers],
+            status=[each.status for each in answers.values()],
+            reason=[each.reason for each in answers.values()],
         )
 
     def _stored(self, members: Sequence[str]) -> dict[str, TextReply]:
         """Replies that earlier versions got, to be read by the present reader."""
-        rows = earlier_rows(self, members, ["raw", "finish_reason", "attempts"])
+        rows = earlier_rows(
+            self, members, ["raw", "finish_reason", "attempts"], lambda: self._earlier
+        )
         return {key: _stored_reply(key, row) for key, row in rows.items()}
 
     def _answered(
-        self, inputs: Mapping[str, RewriteInput], replies: Mapping[str, TextReply]
+        self, inputs: Mapping[str, RewriteInput], answers: Mapping[str, Answer]
     ) -> list[Answered]:
-        """The answers among some replies, with their questions; none where nothing is added."""
-        prompt, answered = load_prompt(self.prompt), []
-        for key, reply in replies.items():
-            item, answer = inputs[key], self.read(reply)
+        """Some answers with their questions; none where nothing is added."""
+        answered = []
+        for key, answer in answers.items():
             if answer.status == OK and answer.text != NOTHING:
-                request = to_request(item, prompt, self.rewriting)
+                item = inputs[key]
+                request = to_request(item, self._template, self.rewriting)
                 answered.append(Answered((item.content, item.text), request.prompt, answer.text))
         return answered
 

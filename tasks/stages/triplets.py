@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
 
 import pyarrow as pa
@@ -20,14 +21,15 @@ from models.instructcir.modification_texts import (
     write_texts,
 )
 from models.instructcir.pairs import Pair
-from models.prompts.library import load_prompt
+from models.prompts.library import Prompt, load_prompt
 from models.protocols import TextReply
 from storage.tables.schemas import OK
+from storage.tables.table import Table
 from tasks.engines import generator_fingerprint, load_generator
 from tasks.settings import GeneratorSettings
 from tasks.stages.caption_features import captions_of
 from tasks.stages.captions import CaptionStage
-from tasks.stages.earlier import earlier_rows
+from tasks.stages.earlier import earlier_rows, earlier_tables
 from tasks.stages.pair_samples import PairSample
 from tasks.stages.query_pairs import QueryPairs
 from tasks.stages.stage import Stage, Tick
@@ -80,9 +82,18 @@ class TextStage(Stage, Generic[Pairs]):
             "pairs": self.pairs.identity(self.root),
             "captions": self.captions.spec_key,
             "generator": dict(generator_fingerprint(self.generator)),
-            "prompt": dict(load_prompt(self.prompt, PLACEHOLDERS).fingerprint),
+            "prompt": dict(self._template.fingerprint),
             "settings": dict(self.writing.fingerprint),
         }
+
+    @cached_property
+    def _template(self) -> Prompt:
+        """The prompt, read once: all rows of a run are asked in the words that the spec names."""
+        return load_prompt(self.prompt, PLACEHOLDERS)
+
+    @cached_property
+    def _earlier(self) -> list[Table]:
+        return earlier_tables(self, checked=("captions",))
 
     def planned(self) -> list[str]:
         """Identities of the pairs."""
@@ -99,13 +110,12 @@ class TextStage(Stage, Generic[Pairs]):
             for key, pair in pairs.items()
             if pair.reference in captions and pair.target in captions
         ]
-        prompt = load_prompt(self.prompt, PLACEHOLDERS)
         texts = self._stored(ready)
         ready = [pair for pair in ready if pair.key not in texts]
         tick(len(members) - len(ready))
         if ready:
             generator = load_generator(self.generator)
-            texts |= write_texts(generator, prompt, ready, self.writing, tick)
+            texts |= write_texts(generator, self._template, ready, self.writing, tick)
         self._check(texts, pairs, captions)
         made = [
             _row(key, place, pair, captions, texts.get(key))
@@ -116,8 +126,8 @@ class TextStage(Stage, Generic[Pairs]):
     def _stored(self, pairs: Sequence[CaptionPair]) -> dict[str, WrittenText]:
         """Texts of earlier versions for the same captions, read from their last replies again."""
         columns = ["raw", "attempts", "reference_caption", "target_caption"]
-        rows = earlier_rows(self, [pair.key for pair in pairs], columns, checked=("captions",))
-        template = load_prompt(self.prompt, PLACEHOLDERS).template
+        rows = earlier_rows(self, [pair.key for pair in pairs], columns, lambda: self._earlier)
+        template = self._template.template
         return {
             pair.key: _stored_text(pair.key, rows[pair.key], template)
             for pair in pairs
@@ -133,10 +143,11 @@ class TextStage(Stage, Generic[Pairs]):
         captions: Mapping[str, str],
     ) -> None:
         """Refuse texts that do not depend on their captions."""
-        prompt = load_prompt(self.prompt, PLACEHOLDERS)
 
         def render(before: str, after: str) -> str:
-            return to_request(CaptionPair("", before, after), prompt, self.writing, 1).prompt
+            return to_request(
+                CaptionPair("", before, after), self._template, self.writing, 1
+            ).prompt
 
         parts = {
             key: (captions[pairs[key].reference], captions[pairs[key].target])
