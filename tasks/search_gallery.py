@@ -114,7 +114,7 @@ def search_gallery(
         ImageProblem: the image cannot be decoded.
     """
     from models.retrieval.approximate import nearest, require_faiss
-    from models.retrieval.gallery import Gallery
+    from models.retrieval.gallery import MADE_ROWS, Gallery
     from models.retrieval.search import top_k
 
     settings = settings_of(method, profile.cvsi)
@@ -143,7 +143,7 @@ def search_gallery(
             count = profile.search.candidates
             top = nearest(index, images, vectors, left, count, excluded[0])
         else:
-            top = top_k(vectors, images.blocks(), left, excluded=excluded)
+            top = top_k(vectors, images.blocks(MADE_ROWS), left, excluded=excluded)
         found = opened.ids(top.indices[0])
         numbers = dict(zip(found, map(float, top.scores[0]), strict=True))
         if again:

@@ -72,7 +72,8 @@ def fuse(
         norm = (norms or {}).get(name, "unit")
         if norm not in PART_NORMS:
             raise ValueError(f"norm of {name} is {norm!r}; one of {', '.join(PART_NORMS)}")
-        term = weight * (unit(parts[name]) if norm == "unit" else parts[name])
+        part = unit(parts[name]) if norm == "unit" else parts[name]
+        term = part if weight == 1.0 else weight * part
         total = term if total is None else total + term
     return cast(Array, total)
 

@@ -67,11 +67,15 @@ class Gallery:
     def __getitem__(self, rows: slice | Ints) -> Floats:
         """(g, e) the vectors of some images in float32."""
         places = np.arange(len(self))[rows] if isinstance(rows, slice) else rows
-        pieces = [
-            self.make({name: own[piece] for name, own in self.features.items()})
-            for piece in _pieces(rows, places)
-        ]
-        return np.concatenate([piece.astype(np.float32, copy=False) for piece in pieces])
+        out = np.empty((0, 0), np.float32)
+        for start, piece in _pieces(rows, places):
+            made = self.make({name: own[piece] for name, own in self.features.items()})
+            if len(made) == len(places):
+                return made.astype(np.float32, copy=False)
+            if not start:  # written in place: pieces that are kept until the last leave the cache
+                out = np.empty((len(places), made.shape[1]), np.float32)
+            out[start : start + len(made)] = made
+        return out
 
     def blocks(self, size: int = GALLERY_BLOCK) -> Iterator[Floats]:
         """All of them, in order."""
@@ -79,9 +83,9 @@ class Gallery:
             yield self[start : start + size]
 
 
-def _pieces(rows: slice | Ints, places: Ints) -> Iterator[slice | Ints]:
-    """The rows, MADE_ROWS at a time; contiguous ones as slices, which copy nothing."""
+def _pieces(rows: slice | Ints, places: Ints) -> Iterator[tuple[int, slice | Ints]]:
+    """The rows, MADE_ROWS at a time, with the number of the first; contiguous ones as slices."""
     for start in range(0, max(1, len(places)), MADE_ROWS):
         piece = places[start : start + MADE_ROWS]
         is_run = isinstance(rows, slice) and len(piece)
-        yield slice(int(piece[0]), int(piece[-1]) + 1) if is_run else piece
+        yield start, slice(int(piece[0]), int(piece[-1]) + 1) if is_run else piece

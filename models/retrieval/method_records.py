@@ -74,7 +74,9 @@ class Recipe:
 
     def gallery_vectors(self, gallery: Features) -> np.ndarray[Any, Any]:
         """Gallery vectors (G, d) that a plain dot product with the query ranks by."""
-        return for_search(fuse(gallery, self.gallery, self.norms), self.similarity)
+        fused = fuse(gallery, self.gallery, self.norms)
+        is_unit = list(self.gallery.values()) == [1.0] and not self.norms  # of length one already
+        return fused if is_unit else for_search(fused, self.similarity)
 
     def as_json(self) -> dict[str, Json]:
         """The recipe as protocols and `cirflow methods` show it."""

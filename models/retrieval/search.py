@@ -23,7 +23,11 @@ GALLERY_BLOCK = 16384
 # converted in pieces that stay in a core's cache, where the product finds them.
 WIDE_BLOCK = 16 * GALLERY_BLOCK
 FEW_QUERIES = 32
-CACHED_ROWS = 512
+CACHED_ROWS = 1024
+RUN = 64
+"""Neighbouring scores of which the highest is compared first."""
+
+_NOT_FINITE = "scores are NaN or infinite; check that all features are finite."
 
 Features = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
@@ -59,9 +63,12 @@ class RunningTopK:
         """
         if self._excluded is not None:
             _exclude(scores, self._excluded, self._seen)
-        values, columns = _top_columns(scores, self._k)
+        found = None if self._best is None else _higher(scores, self._best.scores, self._k)
+        values, columns = _top_columns(scores, self._k) if found is None else found
         columns = columns + self._seen
         self._seen += scores.shape[1]
+        if self._best is not None and not columns.size:
+            return
         if self._best is not None:
             values = np.concatenate([self._best.scores, values], axis=1)
             columns = np.concatenate([self._best.indices, columns], axis=1)
@@ -124,15 +131,17 @@ def top_k(
         raise ValueError(f"excluded has {len(excluded)} rows, the queries are {len(queries)}.")
     rows = [slice(start, start + query_block) for start in range(0, len(queries), query_block)]
     running = [RunningTopK(k, None if excluded is None else excluded[each]) for each in rows]
-    held = _to_torch(queries, device)
+    held, scores, converted = _to_torch(queries, device), _Space(device), _Space(device)
     for block in _gallery_blocks(gallery, gallery_block):
         check_features(block, "gallery", queries.shape[1])
         if len(queries) <= min(FEW_QUERIES, query_block) and device == "cpu":
-            running[0].update(_few_scores(held, block))
+            out = scores.of(len(queries), len(block))
+            running[0].update(_few_scores(held, block, out, converted))
             continue
-        images = _to_torch(block, device)
+        images = converted.as_float32(_wrapped(block))
         for each, best in zip(rows, running, strict=True):
-            best.update(held[each] @ images.T)
+            out = scores.of(len(held[each]), len(images))
+            best.update(torch.mm(held[each], images.T, out=out))
     return _stack([best.result() for best in running])
 
 
@@ -148,7 +157,7 @@ def _top_columns(
     found = torch.topk(scores, min(k + 1, scores.shape[1]), dim=1)
     values, columns = found.values.cpu().numpy(), found.indices.cpu().numpy()
     if not (values[:, 0] < np.inf).all():  # topk puts NaN first
-        raise ValueError("scores are NaN or infinite; check that all features are finite.")
+        raise ValueError(_NOT_FINITE)
     if values.shape[1] > k:
         # Equal scores on both sides of the cut: topk chose among them arbitrarily.
         torn = np.flatnonzero(values[:, k] == values[:, k - 1])
@@ -160,6 +169,39 @@ def _top_columns(
             values[torn] = rows.gather(1, kept).cpu().numpy()
     order = np.argsort(columns, axis=1)
     return np.take_along_axis(values, order, axis=1), np.take_along_axis(columns, order, axis=1)
+
+
+def _higher(
+    scores: torch.Tensor, best: npt.NDArray[np.float32], k: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]] | None:
+    """Scores above each row's k-th best so far, with their columns in order, padded with -inf.
+
+    What equals the k-th best comes later in the gallery and loses. Only the highest score of each
+    run is compared; few runs are looked into. None where `_top_columns` is to look at all: fewer
+    than k are known, the columns are no whole runs, or many scores are higher.
+    """
+    if best.shape[1] < k or scores.shape[1] % RUN:
+        return None
+    runs = scores.unflatten(1, (-1, RUN))
+    highest, lowest = runs.amax(2).cpu().numpy(), best[:, -1]
+    if not (highest < np.inf).all():  # amax keeps NaN
+        raise ValueError(_NOT_FINITE)
+    rows, places = np.nonzero(highest > lowest[:, None])
+    if len(rows) > k * len(scores):
+        return None
+    if not len(rows):
+        return best[:, :0], np.empty((len(best), 0), np.int64)
+    at = (torch.from_numpy(each).to(scores.device) for each in (rows, places))
+    held = runs[tuple(at)].cpu().numpy()
+    hits, columns = np.nonzero(held > lowest[rows, None])
+    owner = rows[hits]
+    counts = np.bincount(owner, minlength=len(scores))
+    rank = np.arange(len(owner)) - (np.cumsum(counts) - counts)[owner]
+    values = np.full((len(scores), counts.max()), -np.inf, np.float32)
+    found = np.zeros(values.shape, np.int64)
+    values[owner, rank] = held[hits, columns]
+    found[owner, rank] = places[hits] * RUN + columns
+    return values, found
 
 
 def _first_of_level(scores: torch.Tensor, lowest: torch.Tensor, k: int) -> torch.Tensor:
@@ -186,17 +228,36 @@ def _gallery_blocks(gallery: Features | Iterable[Features], size: int) -> Iterat
         yield gallery[start : start + size]
 
 
-def _few_scores(queries: torch.Tensor, gallery: Features) -> torch.Tensor:
-    """(Q, g) products of few queries, piece by piece; float16 is converted into one buffer."""
-    scores = torch.empty((len(queries), len(gallery)))
-    wide = gallery.dtype != np.float16
-    step = GALLERY_BLOCK if wide else CACHED_ROWS
-    buffer = torch.empty((0 if wide else step, gallery.shape[1]))
+class _Space:
+    """Memory for one matrix after the other: fresh pages cost more than what is written to them."""
+
+    def __init__(self, device: str) -> None:
+        self._held = torch.empty(0, device=device)
+
+    def of(self, rows: int, columns: int) -> torch.Tensor:
+        """A matrix of float32 in the place of the one before."""
+        if self._held.numel() < rows * columns:
+            self._held = torch.empty(rows * columns, device=self._held.device)
+        return self._held[: rows * columns].view(rows, columns)
+
+    def as_float32(self, features: torch.Tensor) -> torch.Tensor:
+        """The features on the device as float32; themselves if they are."""
+        there = features.to(self._held.device)
+        return there if there.dtype == torch.float32 else self.of(*there.shape).copy_(there)
+
+
+def _few_scores(
+    queries: torch.Tensor, gallery: Features, scores: torch.Tensor, converted: _Space
+) -> torch.Tensor:
+    """(Q, g) products of few queries, piece by piece, in `scores`."""
+    cached = CACHED_ROWS * torch.get_num_threads()
+    step = cached if gallery.dtype == np.float16 else GALLERY_BLOCK
     for start in range(0, len(gallery), step):
-        images = _wrapped(gallery[start : start + step])
-        if not wide:
-            images = buffer[: len(images)].copy_(images)
-        scores[:, start : start + step] = queries @ images.T
+        images = converted.as_float32(_wrapped(gallery[start : start + step]))
+        if len(queries) == 1:
+            torch.mv(images, queries[0], out=scores[0, start : start + step])
+        else:
+            scores[:, start : start + step] = queries @ images.T
     return scores
 
 

@@ -44,6 +44,31 @@ def test_ties_follow_gallery_order_for_any_blocks(
     assert (found.indices.dtype, found.scores.dtype) == (np.int64, np.float32)
 
 
+@pytest.mark.parametrize("order", ["any", "rising", "falling"])
+@pytest.mark.parametrize("queries", [1, 3, 40])
+def test_blocks_of_whole_runs_rank_as_a_full_sort(order: str, queries: int) -> None:
+    from models.retrieval.search import RUN, top_k
+
+    rng = np.random.default_rng(queries)
+    asked, gallery = small_integers(rng, queries), small_integers(rng, 20 * RUN + 5)
+    if order != "any":  # nearly every score of a block is higher than all before it, or none is
+        gallery = gallery[np.argsort(gallery @ asked[0], kind="stable")]
+        gallery = gallery if order == "rising" else gallery[::-1].copy()
+    excluded = rng.integers(-1, len(gallery), (queries, 3))
+    for block in (RUN, 4 * RUN):
+        found = top_k(asked, gallery, 7, excluded=excluded, gallery_block=block)
+        assert (found.indices == naive_top_k(asked @ gallery.T, 7, excluded)).all()
+
+
+def test_a_nan_in_a_later_block_is_refused() -> None:
+    from models.retrieval.search import RUN, top_k
+
+    gallery = np.ones((4 * RUN, 3), np.float32)
+    gallery[3 * RUN + 1] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        top_k(np.ones((2, 3), np.float32), gallery, 5, gallery_block=RUN)
+
+
 def test_all_equal_scores_give_the_first_images() -> None:
     from models.retrieval.search import top_k
 
