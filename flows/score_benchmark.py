@@ -26,6 +26,7 @@ from tasks.report.artifact import section_markdown
 from tasks.report.build import EvaluatedBenchmark, report_data, write_report
 from tasks.report.markdown import plain
 from tasks.report.records import ReportData
+from tasks.scoring.audit import Audit
 from tasks.scoring.costs import query_cost, run_costs, with_cost
 from tasks.scoring.run import score_method
 from tasks.scoring.scores import record_scores
@@ -57,10 +58,12 @@ class Outcome(Scored):
     Attributes:
         report: the HTML file.
         differs: benchmark -> method -> what tells its row from others of it in the ledger.
+        audits: benchmark -> what one modality alone solves, and the methods on the rest.
     """
 
     report: Path
     differs: Mapping[str, Mapping[str, str]]
+    audits: Mapping[str, Audit]
 
     def as_json(self) -> dict[str, Any]:
         """A summary as plain JSON."""
@@ -80,6 +83,7 @@ class Outcome(Scored):
                 },
             },
             "differs": {name: dict(own) for name, own in self.differs.items() if own},
+            "audits": {name: audit.as_json() for name, audit in self.audits.items()},
             "scores": {
                 item.ref.title: {name: dict(scores.metrics) for name, scores in item.scores.items()}
                 for item in self.benchmarks
@@ -114,7 +118,8 @@ def evaluate(
     data = report_data(profile, scored.benchmarks, scored.log.stages, title, commands)
     report = write_report(data, out)
     differs = {s.name: {r.method: r.differs for r in s.rows if r.differs} for s in data.sections}
-    outcome = Outcome(scored.benchmarks, scored.log, scored.submissions, report, differs)
+    audits = {s.name: s.audit for s in data.sections if s.audit}
+    outcome = Outcome(scored.benchmarks, scored.log, scored.submissions, report, differs, audits)
     _show(data, outcome, recognised_name(profile.query_encoder))
     return outcome
 

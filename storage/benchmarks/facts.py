@@ -77,6 +77,11 @@ class Metrics:
             *(("average",) if self.averaged else ()),
         )
 
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Ranks at which the benchmark looks into a gallery, or into a group where it has none."""
+        return tuple(sorted({*self.recalls, *self.average_precisions} or {*self.group_recalls}))
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkFacts:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from tasks.report.audit import audit_markdown
 from tasks.report.costs import costs_markdown
 from tasks.report.markdown import Markdown, markdown_table, plain
 from tasks.report.records import LeaderboardRow, Result, Section, Strip, Thumbnail
@@ -38,6 +39,7 @@ def section_markdown(section: Section, report: Path, embedded: bool) -> str:
             f"Full report, on the machine that made it: [{plain(report.name)}]({report.as_uri()}), "
             f"{plain(report)}",
             _scores(section),
+            *_audit(section),
             *_costs(section),
             *_strips(section.strips),
         ]
@@ -60,6 +62,11 @@ def _scores(section: Section) -> str:
     ]
     differs = ("what differs",) if apart else ()
     return markdown_table(("method", *differs, *metrics, "95 % interval", "paper"), rows)
+
+
+def _audit(section: Section) -> Iterator[str]:
+    if section.audit:
+        yield f"### What needs composition\n\n{audit_markdown(section)}"
 
 
 def _costs(section: Section) -> Iterator[str]:

@@ -27,6 +27,7 @@ from tasks.report.records import (
     Section,
 )
 from tasks.report.render import render_report
+from tasks.scoring.audit import audit_scores
 from tasks.scoring.costs import QueryCost
 from tasks.scoring.ledger import RESULTS_SPEC, entries_by_run, label_of, not_zero_shot
 from tasks.scoring.making import FACETS
@@ -108,6 +109,7 @@ def _section(
         columns=facts.columns,
         interval_note="95 % bootstrap over queries",
         costs=tuple(_cost_row(item, stage) for stage in item.rankings if item.costs),
+        audit=audit_scores(facts.metrics, item.scores),
     )
 
 

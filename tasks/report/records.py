@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from tasks.stages.stage_report import StageReport
 
 if TYPE_CHECKING:
+    from tasks.scoring.audit import Audit
     from tasks.scoring.costs import QueryCost
 
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
@@ -250,6 +251,7 @@ class Section:
         ablation_metric: The metric of that comparison; empty = `main_metric`.
         interval_note: How the intervals were made, such as ``95 % bootstrap over queries``.
         costs: What a query of each method costs.
+        audit: What one modality alone solves, and the methods on the rest.
     """
 
     name: str
@@ -264,6 +266,7 @@ class Section:
     ablation_metric: str = ""
     interval_note: str = ""
     costs: tuple[CostRow, ...] = ()
+    audit: Audit | None = None
 
     def __post_init__(self) -> None:
         """Refuse a leaderboard whose rows cannot be ranked."""

@@ -9,7 +9,7 @@ from functools import lru_cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tasks.report import bars, costs, leaderboard, strips, text
+from tasks.report import audit, bars, costs, leaderboard, strips, text
 from tasks.report.charts import chart_svg
 from tasks.report.records import GROUPS, STATUSES, ReportData, Thumbnail
 
@@ -76,6 +76,7 @@ def _environment() -> Environment:
     )
     environment.globals |= {
         "leaderboard": leaderboard,
+        "AUDIT_COLUMNS": audit.COLUMNS,
         "COST_COLUMNS": costs.COLUMNS,
         "count_scale": bars.count_scale,
         "GROUPS": GROUPS,
@@ -84,6 +85,7 @@ def _environment() -> Environment:
     }
     environment.filters |= {
         "ablations": leaderboard.ablations,
+        "audit_advice": audit.advice,
         "by_cost": costs.ordered,
         "cost_cells": costs.cells,
         "by_outcome": strips.groups,
@@ -99,6 +101,9 @@ def _environment() -> Environment:
         "plain": text.plain,
         "pretty_json": text.pretty_json,
         "quality_svg": lambda rows, metric: Markup(costs.quality_svg(rows, metric)),
+        "rest_columns": audit.rest_columns,
+        "rest_rows": audit.rest_rows,
+        "solved_rows": audit.solved_rows,
         "signed": text.signed,
         "span": text.span,
         "thousands": text.thousands,

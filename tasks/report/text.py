@@ -42,6 +42,11 @@ def signed(points: float) -> str:
     return f"{'+' if rounded > 0 else MINUS}{abs(rounded):.2f}"
 
 
+def fraction(share: float) -> str:
+    """A share of one with a real minus sign and no minus zero."""
+    return f"{round(share, 2) + 0.0:.2f}".replace("-", MINUS)
+
+
 def span(interval: Interval) -> str:
     """An interval in percent: one decimal, since the bounds are estimates themselves."""
     low, high = (f"{bound:.1f}".replace("-", MINUS) for bound in interval)

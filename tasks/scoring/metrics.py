@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from models.retrieval.audit import first_hits
 from models.retrieval.metrics import (
     Ints,
     Ranks,
@@ -142,6 +143,19 @@ def query_metrics(
             own["average"] = average([own[name] for name in chosen.averaged])
         found.append(own)
     return found
+
+
+def query_hits(
+    chosen: Metrics, ranks: Mapping[str, Ranks] | None, subset_ranks: Ranks | None
+) -> list[Ranks]:
+    """For each category (Q,) the rank of each query's best-ranked right answer.
+
+    The arguments are those of `query_metrics`. Ranks are those of the gallery; in the groups where
+    the benchmark has no other metric.
+    """
+    if ranks is None or not (chosen.recalls or chosen.average_precisions):
+        return [] if subset_ranks is None else [subset_ranks]
+    return [first_hits(own) for own in ranks.values()]
 
 
 def _gallery_metrics(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.retrieval.bootstrap import RESAMPLES, Draws, bootstrap, interval
-from models.retrieval.metrics import Ints
+from models.retrieval.metrics import Ints, Ranks, Values
 from models.retrieval.ranked_lists import Similarities, padded_lists, padded_similarities
 from storage.benchmarks.indexing import IndexedCategory, index_category
 from storage.benchmarks.registry import benchmark_facts
@@ -20,7 +20,13 @@ from storage.tables.table import open_table
 from tasks.query_sets import load_query_set
 from tasks.scoring.ledger import RESULTS_SPEC
 from tasks.scoring.making import made_by, names_of
-from tasks.scoring.metrics import list_ranks, query_metrics, require_targets, summed_up
+from tasks.scoring.metrics import (
+    list_ranks,
+    query_hits,
+    query_metrics,
+    require_targets,
+    summed_up,
+)
 from tasks.stages.rankings import DEPTH, RankingStage, backbone_of, query_id, ranking_protocol
 
 
@@ -54,6 +60,9 @@ class MethodScores:
         queries: number of queries, failed ones included.
         coverage: fraction of the benchmark's images that were found.
         protocol: the choices that the numbers depend on.
+        single: for each category, metric -> (Q,) the score of each query, from 0 to 1.
+        first_hits: for each category, (Q,) the rank of each query's best-ranked right answer, in
+            the gallery, or in its group where the benchmark looks only there.
     """
 
     metrics: Mapping[str, float]
@@ -62,6 +71,8 @@ class MethodScores:
     queries: int
     coverage: float
     protocol: Mapping[str, Any]
+    single: Sequence[Mapping[str, Values]] = ()
+    first_hits: Sequence[Ranks] = ()
 
 
 def read_ranking(stage: RankingStage) -> RankedLists:
@@ -121,6 +132,8 @@ def score_ranking(stage: RankingStage, resamples: int = RESAMPLES) -> MethodScor
             "made": made_by(stage),
             "names": names_of(stage),
         },
+        single=single,
+        first_hits=query_hits(chosen, *ranks),
     )
 
 

@@ -234,6 +234,41 @@ def test_every_query_is_ranked(ran: Ran) -> None:
     assert len(all_rankings(ran.first)) == len(METHODS) * len(STYLES)
 
 
+def test_the_audit_counts_what_the_published_rankings_hold(ran: Ran) -> None:
+    for item in ran.first.benchmarks:
+        said = ran.first.as_json()["audits"][item.ref.title]
+        names = {stage.method: top_names(ran.profile, stage) for stage in item.rankings}
+        for at in said["solved"]:
+            hits = {
+                method: {
+                    place
+                    for place, query in enumerate(item.ref.load().queries)
+                    if {*query.targets} & {*own[place][: at["depth"]]}
+                }
+                for method, own in names.items()
+            }
+            image, text = hits["image-only"], hits["text-only"]
+            assert [at["image"], at["text"], at["both"]] == [
+                len(image), len(text), len(image & text)
+            ]  # fmt: skip
+            assert at["left"] == len(item.ref.load().queries) - len(image | text)
+            for method in METHODS:
+                own = next(r for r in said["methods"][method] if r["depth"] == at["depth"])
+                solved = len(hits[method])
+                gap = (solved - len(image | text)) / solved if solved else None
+                assert own["gap"] == pytest.approx(gap)
+
+
+def top_names(profile: Profile, stage: RankingStage) -> list[list[str]]:
+    """The ranked names of each query, in the benchmark's order."""
+    frame = pl.read_parquet(f"{profile.root}/{stage.table().folder}/part-*.parquet")
+    rows = dict(zip(frame["query_id"].to_list(), frame["names"].to_list(), strict=True))
+    return [
+        rows[f"{query.category}/{query.query_id}" if query.category else query.query_id]
+        for query in stage.benchmark.load().queries
+    ]
+
+
 def test_the_second_run_reuses_all_and_adds_nothing_to_the_ledger(ran: Ran) -> None:
     assert sum(stage.made for stage in ran.first.log.stages) > 0
     assert [stage.title for stage in ran.second.log.stages if stage.made] == []
