@@ -20,6 +20,7 @@ import torch
 from embedded_world.recipes.commands import EMBEDDED
 from embedded_world.recipes.measures import Gates
 from embedded_world.recipes.text_measures import llama_gates
+from embedded_world.recipes.verifier_measures import verifier_gates
 from embedded_world.recipes.vision_measures import blip2_gates, clip_gates, llava_gates
 
 MEASURED: Final[Mapping[str, Callable[..., Gates]]] = {
@@ -28,6 +29,7 @@ MEASURED: Final[Mapping[str, Callable[..., Gates]]] = {
     "blip2": blip2_gates,
     "llava": llava_gates,
     "llama": llama_gates,
+    "verifier": verifier_gates,
 }
 """Folder of a model -> the function that measures it."""
 USUAL: Final = ("clip", "blip2", "llava", "llama")

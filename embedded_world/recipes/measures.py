@@ -4,6 +4,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -93,3 +96,12 @@ def counted(
             before = kinds.get(kind, (0, 0))
             kinds[kind] = (before[0] + good, before[1] + 1)
     return Measure(model, name, right / max(1, n), n, gate, kinds)
+
+
+def area_under_curve(right: ArrayLike, wrong: ArrayLike) -> float:
+    """Share of (right, wrong) pairs in which the right one scores higher; a tie counts half."""
+    ordered = np.sort(np.asarray(wrong, np.float64))
+    scores = np.asarray(right, np.float64)
+    below = np.searchsorted(ordered, scores, side="left")
+    upto = np.searchsorted(ordered, scores, side="right")
+    return float((below + upto).sum() / (2 * len(scores) * len(ordered)))

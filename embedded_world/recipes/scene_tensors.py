@@ -45,8 +45,8 @@ def labels(scenes: Sequence[Scene]) -> tuple[Tensor, Tensor]:
     """Class numbers of the contents of scenes.
 
     Returns:
-        Cells (B, 9, 4) in the order of SLOTS, IGNORED where a cell is empty (but for its shape),
-        and backgrounds (B,).
+        Cells (B, 9, 4) in the order of SLOTS, IGNORED where a cell is empty (but for its shape) or
+        a value is left open, and backgrounds (B,), IGNORED where one is not said.
     """
     cells = np.full((len(scenes), NUM_CELLS, len(SLOTS)), IGNORED, np.int64)
     cells[:, :, 0] = 0
@@ -56,11 +56,15 @@ def labels(scenes: Sequence[Scene]) -> tuple[Tensor, Tensor]:
             cells[i, cell] = (
                 SHAPES.index(thing.shape) + 1,
                 COLOURS.index(thing.colour),
-                SIZES.index(str(thing.size)),
-                FILLS.index(str(thing.fill)),
+                _class(SIZES, thing.size),
+                _class(FILLS, thing.fill),
             )
-    grounds = [BACKGROUNDS.index(str(scene.background)) for scene in scenes]
+    grounds = [_class(BACKGROUNDS, scene.background) for scene in scenes]
     return torch.from_numpy(cells), torch.tensor(grounds)
+
+
+def _class(names: Sequence[str], value: str | None) -> int:
+    return IGNORED if value is None else names.index(value)
 
 
 def slot_losses(logits: Tensor, cells: Tensor) -> dict[str, Tensor]:

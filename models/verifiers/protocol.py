@@ -82,6 +82,18 @@ class Verification:
         return None if self.margin is None else sigmoid(self.margin)
 
 
+class Refused(ValueError):
+    """A request that a verifier cannot put to its model.
+
+    Attributes:
+        status: Of its answer.
+    """
+
+    def __init__(self, status: VerificationStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
 def sigmoid(margin: float) -> float:
     """1 / (1 + exp(-margin)) without overflow."""
     if margin >= 0:

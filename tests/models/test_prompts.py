@@ -39,6 +39,11 @@ def test_the_shipped_prompts_are_these() -> None:
         "llava_caption",
         "objects",
         "objects_short",
+        "verify_candidate",
+        "verify_judge",
+        "verify_query",
+        "verify_query_short",
+        "verify_question",
     ]
 
 
