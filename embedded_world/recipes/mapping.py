@@ -28,7 +28,7 @@ from embedded_world.recipes.training import TrainingRun
 from embedded_world.scenes import sample_scenes
 from models.encoders.loading import load_encoder
 from models.encoders.spec import EncoderSpec
-from models.encoders.text_tower import TextTokens
+from models.encoders.text_tokens import TextTokens
 from models.textual_inversion.keywords import Span, function_words
 from models.textual_inversion.masking import TrainingRow, training_rows
 from models.textual_inversion.network import MappingNetwork, dump_mapping, load_mapping

@@ -26,7 +26,7 @@ from models.instructcir.parts import (
 
 if TYPE_CHECKING:
     from models.encoders.spec import EncoderSpec
-    from models.encoders.text_tower import TextTokens
+    from models.encoders.text_tokens import TextTokens
 
 EXTRA_WORDS: Final = 3
 """Rows behind the backbone's words: padding, [DEC] and [ENC]."""
@@ -55,7 +55,8 @@ class BackboneWords:
         self, texts: Sequence[str], *, over_image: bool, longest: int, marked: bool = False
     ) -> torch.Tensor:
         """Token ids (B, L) int64; start of text and end of text are [CLS] and [SEP]."""
-        first = [self.encode if over_image else self._tokens.start] + [self.decode] * marked
+        first = [self.encode] if over_image else list(self._tokens.start)
+        first += [self.decode] * marked
         room = longest - len(first) - 1
         bodies = [self._tokens.ids(text)[:room] for text in texts]
         return padded([[*first, *body, self._tokens.end] for body in bodies], self.pad)

@@ -48,13 +48,8 @@ class BackboneStates:
     @torch.no_grad()
     def of_ids(self, ids: torch.Tensor, lengths: torch.Tensor) -> TextStates:
         """Token states of padded ids (B, L) with (B,) tokens each, where the ids lie."""
-        tower = self._tower.to(ids.device)
-        length = int(lengths.max())
-        dtype = tower.transformer.get_cast_dtype()
-        x = tower.embedding(ids[:, :length]).to(dtype) + tower.positional[:length].to(dtype)
-        x = tower.transformer(x, attn_mask=tower.causal_mask[:length, :length])
-        seen = torch.arange(length, device=ids.device) < lengths[:, None]
-        return TextStates(tower.ln_final(x).float(), seen)
+        states, seen = self._tower.to(ids.device).states(ids[:, : int(lengths.max())], lengths)
+        return TextStates(states.float(), seen)
 
 
 class TransformersStates:

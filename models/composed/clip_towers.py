@@ -13,7 +13,7 @@ import torch
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from models.encoders.text_tower import why_unsupported
+from models.encoders.text_tower import why_unlike_clip
 from models.instructcir.parts import BackboneUnsupported
 from models.instructcir.text_sequence import TextSequence
 
@@ -45,7 +45,7 @@ class ClipTowers(nn.Module):
     """
 
     def __init__(self, model: nn.Module, end: int) -> None:
-        """Take over a model that `encoders.text_tower.why_unsupported` accepts.
+        """Take over a model that `encoders.text_tower.why_unlike_clip` accepts.
 
         Args:
             model: An open_clip model.
@@ -113,7 +113,7 @@ def check_towers(model: nn.Module, tokenizer: object, name: str) -> None:
     Raises:
         BackboneUnsupported: With the reason, and the backbones to choose instead.
     """
-    if reason := why_unsupported(model, tokenizer):
+    if reason := why_unlike_clip(model, tokenizer):
         raise _unsupported(name, reason)
 
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
-from open_clip.tokenizer import SimpleTokenizer
 from torch import nn
 
 from models.encoders.backbone_files import encoder_fingerprint
 from models.encoders.feeding import encoded
 from models.encoders.preprocess import ImagePreprocess
-from models.encoders.text_tower import SpliceUnsupported, TextTower, TokenRow, why_unsupported
+from models.encoders.text_tokens import TokenRow
+from models.encoders.text_tower import SpliceUnsupported, TextTower, why_unsupported
 from models.metering import device_time
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class OpenClipEncoder:
         self._image_batch = image_batch
         self._no_splice = why_unsupported(model, tokenizer)
         self.text: TextTower | None = None
-        if not self._no_splice and isinstance(tokenizer, SimpleTokenizer):
+        if not self._no_splice:
             self.text = TextTower(model, tokenizer).to(device).eval()
 
     @cached_property

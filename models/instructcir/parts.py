@@ -17,7 +17,8 @@ from torch import nn
 
 from models.encoders.loading import load_encoder
 from models.encoders.spec import BPE_FILE, EncoderSpec
-from models.encoders.text_tower import TextTokens, why_unsupported
+from models.encoders.text_tokens import TextTokens
+from models.encoders.text_tower import why_unlike_clip
 
 if TYPE_CHECKING:
     from models.encoders.preprocess import ImagePreprocess
@@ -115,11 +116,12 @@ def check_backbone(model: nn.Module, tokenizer: object, name: str) -> None:
     Raises:
         BackboneUnsupported: With the reason, and the backbones to choose instead.
     """
-    reason = _why_no_vision(getattr(model, "visual", None)) or why_unsupported(model, tokenizer)
-    if reason:
+    vision = _why_no_vision(getattr(model, "visual", None))
+    if found := [why for why in (vision, why_unlike_clip(model, tokenizer)) if why]:
         raise BackboneUnsupported(
-            f"{name!r} cannot be made a reformulation network: {reason}. Choose a CLIP with a "
-            "vision transformer of open_clip's own, such as ViT-B-32, ViT-L-14 or ViT-bigG-14"
+            f"{name!r} cannot be made a reformulation network: {'; '.join(found)}. "
+            "Choose a CLIP with a vision transformer of open_clip's own, such as ViT-B-32, "
+            "ViT-L-14 or ViT-bigG-14"
         )
 
 

@@ -16,7 +16,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from models.encoders.text_tower import TextTokens, pad_rows
+from models.encoders.text_tokens import TextTokens
+from models.encoders.text_tower import pad_rows
 
 
 class TextReading(NamedTuple):
@@ -58,7 +59,7 @@ class TextIds:
 
 
 class TextSequence(nn.Module):
-    """The text half of an open_clip model; `encoders.text_tower.why_unsupported` says which."""
+    """The text half of an open_clip model; `encoders.text_tower.why_unlike_clip` says which."""
 
     def __init__(self, model: nn.Module, end: int) -> None:
         """Take over the tower's modules without copying weights.

@@ -23,7 +23,8 @@ from models.training.recall import recall
 from models.training.trainable import ParameterGroup
 
 if TYPE_CHECKING:
-    from models.encoders.text_tower import TextTower, TokenRow
+    from models.encoders.text_tokens import TokenRow
+    from models.encoders.text_tower import TextTower
     from models.textual_inversion.learner_settings import Pic2WordSettings, SearleSettings
     from models.training.batches import Batch
 

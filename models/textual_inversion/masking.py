@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, get_args
 
-from models.encoders.text_tower import TextTokens, TokenRow
+from models.encoders.text_tokens import TextTokens, TokenRow
 from models.textual_inversion.keywords import Span, SpanExtractor
 from models.textual_inversion.settings import Masking
 
@@ -31,10 +31,13 @@ class TrainingRow:
     masked: TokenRow
 
 
-def clean_caption(text: str | None) -> str:
-    """LinCIR's cleaning: lower case, `<PERSON>` spelled out, no `$`, no blanks at the ends."""
-    text = (text or "").replace("<PERSON>", "person").lower().replace("$", "")
-    return " ".join(text.split())
+def clean_caption(text: str | None, *, lower: bool = True) -> str:
+    """LinCIR's cleaning: lower case, `<PERSON>` spelled out, no `$`, no blanks at the ends.
+
+    LinCIR lowers for CLIP, whose tokenizer does so too; `lower` is off for one that keeps case.
+    """
+    text = (text or "").replace("<PERSON>", "person").replace("$", "")
+    return " ".join((text.lower() if lower else text).split())
 
 
 def training_rows(
@@ -54,7 +57,9 @@ def training_rows(
     """
     if masking not in MASKINGS:
         raise ValueError(f"masking is {masking!r}; one of {', '.join(MASKINGS)}")
-    texts = [text for caption in captions if (text := _fitting(clean_caption(caption), tokens))]
+    lower = not tokens.keeps_case
+    cleaned = (clean_caption(caption, lower=lower) for caption in captions)
+    texts = [text for each in cleaned if (text := _fitting(each, tokens))]
     cut = _parts_by_offset if masking == "offsets" else _parts_by_substring
     rows = []
     for text, spans in zip(texts, spans_of(texts), strict=True):
@@ -78,10 +83,9 @@ def merge(spans: Sequence[Span]) -> list[Span]:
 
 
 def _fitting(text: str, tokens: TextTokens) -> str:
-    """The text, or as much of it as fits the context with its two special tokens."""
+    """The text, or as much of it as fits the context with its special tokens."""
     ids = tokens.ids(text)
-    room = tokens.context_length - 2
-    return text if len(ids) <= room else tokens.text(ids[:room])
+    return text if len(ids) <= tokens.room else tokens.text(ids[: tokens.room])
 
 
 def _parts_by_offset(text: str, spans: Sequence[Span]) -> list[str]:

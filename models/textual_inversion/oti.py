@@ -27,7 +27,8 @@ from models.textual_inversion.losses import cosine_distances
 from models.textual_inversion.templates import TEMPLATES
 
 if TYPE_CHECKING:
-    from models.encoders.text_tower import TextTower, TokenRow
+    from models.encoders.text_tokens import TokenRow
+    from models.encoders.text_tower import TextTower
     from models.protocols import FloatArray
     from models.textual_inversion.oti_settings import OtiSettings
 

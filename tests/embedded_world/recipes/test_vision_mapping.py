@@ -10,7 +10,7 @@ import pytest
 from embedded_world.recipes.clip_tokenizer import write_merges
 
 if TYPE_CHECKING:
-    from models.encoders.text_tower import TextTokens
+    from models.encoders.text_tokens import TextTokens
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> TextTokens:
     """The world's tokenizer as the text tower uses it."""
     from open_clip.tokenizer import SimpleTokenizer
 
-    from models.encoders.text_tower import TextTokens
+    from models.encoders.text_tokens import TextTokens
 
     path: Path = write_merges(tmp_path_factory.mktemp("bpe"))
     return TextTokens(SimpleTokenizer(str(path), context_length=77), 77)

@@ -28,7 +28,7 @@ def on_meta(name: str) -> Any:
     [
         ("RN50", "ModifiedResNet"),
         ("ViT-B-16-SigLIP", "TimmModel"),
-        ("coca_ViT-B-32", "attend causally to the words alone"),
+        ("coca_ViT-B-32", "appends a class token"),
     ],
 )
 def test_unsupported_backbones(name: str, reason: str) -> None:
@@ -40,6 +40,15 @@ def test_unsupported_backbones(name: str, reason: str) -> None:
         check_backbone(on_meta(name), SimpleTokenizer(), name)
     assert name in str(caught.value)
     assert "ViT-B-32" in str(caught.value)
+
+
+def test_a_refusal_names_every_obstacle() -> None:
+    from models.instructcir.parts import BackboneUnsupported, check_backbone
+
+    with pytest.raises(BackboneUnsupported) as caught:
+        check_backbone(on_meta("ViT-B-16-SigLIP2-256"), object(), "mine")
+    for obstacle in ("TimmModel", "tokenizer (object)", "attend causally", "pooled by 'last'"):
+        assert obstacle in str(caught.value)
 
 
 def test_foreign_text_towers_are_refused(tmp_path: Path) -> None:
