@@ -8,6 +8,7 @@ from models.devices import gpu_is_available
 
 JUDGED = (
     "tables",
+    "million",
     "scoring",
     "bootstrap",
     "search",

@@ -92,23 +92,24 @@ def build(root: str, count: int) -> None:
 # --------------------------------------------------------------------------- both forms
 
 
-def naive_plan(table: Table, keys: Sequence[str]) -> list[Shard]:
+def naive_plan(table: Table, keys: Sequence[str], size: int = SHARD) -> list[Shard]:
     """Read every part's keys into a set, and go through the planned keys."""
     present: set[str] = set()
     for part in table.parts():
         rows = pq.read_table(table.location.join(part.path), columns=["image_id", "status"])
         present.update(row["image_id"] for row in rows.to_pylist())
     missing = [key for key in sorted(set(keys)) if key not in present]
-    return [Shard.of(missing[i : i + SHARD]) for i in range(0, len(missing), SHARD)]
+    return [Shard.of(missing[i : i + size]) for i in range(0, len(missing), size)]
 
 
 def naive_vectors(table: Table, keys: Sequence[str]) -> np.ndarray:
     """Read every part, and put each row where its key is asked for."""
     place = {key: row for row, key in enumerate(keys)}
-    out = np.empty((len(keys), DIM), np.float32)
+    dim = table.spec["dim"]
+    out = np.empty((len(keys), dim), np.float32)
     for part in table.parts():
         rows = pq.read_table(table.location.join(part.path)).filter(pc.field("status") == "ok")
-        vectors = rows["vector"].combine_chunks().flatten().to_numpy().reshape(-1, DIM)
+        vectors = rows["vector"].combine_chunks().flatten().to_numpy().reshape(-1, dim)
         for key, vector in zip(rows["image_id"].to_pylist(), vectors, strict=True):
             if key in place:
                 out[place[key]] = vector
