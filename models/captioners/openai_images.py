@@ -96,7 +96,7 @@ async def _caption(
     try:
         check_proportions(image)
         # In a thread: a large PNG takes a third of a second, and the loop serves all requests.
-        url = await asyncio.to_thread(_data_url, image)
+        url = await asyncio.to_thread(data_url, image)
     except (OSError, ValueError) as failure:
         return CaptionReply(key, (), "engine_error", short(failure))
     content = [
@@ -121,7 +121,7 @@ async def _caption(
     return CaptionReply(key, tuple(" ".join(reading.text.split()) for reading in readings))
 
 
-def _data_url(image: Image.Image) -> str:
+def data_url(image: Image.Image) -> str:
     """The image as lossless PNG, so that the pixels described are the pixels stored."""
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "PNG")

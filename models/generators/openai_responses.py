@@ -7,8 +7,9 @@ Messages quote by `repr`, so that they can be stored whatever came.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from openai.types import Completion
@@ -21,6 +22,8 @@ from models.plain_text import without_controls
 _CHARACTERS_PER_TOKEN: Final = 128
 _CHARACTERS_OVER: Final = 1024
 """No tokenizer has longer tokens; a text beyond that ignored the limit that was asked for."""
+_MOST_LOG: Final = 1e-3
+"""No logarithm of a probability is larger, but for rounding."""
 _MOST_TOKENS: Final = 10**9
 """No reply has more: a server that says so counts wrongly."""
 
@@ -37,11 +40,13 @@ class Completed:
         answers: (text, finish reason) of every choice; a text may be empty.
         model: The model that it names; empty where it names none.
         has_reasoning: Whether the server put reasoning beside the text.
+        listed: Token -> log-probability of the first position of the first choice, if asked for.
     """
 
     answers: tuple[tuple[str, str], ...]
     model: str
     has_reasoning: bool
+    listed: Mapping[str, float] = field(default_factory=dict)
 
     def ended_early(self, has_lost: Callable[[str], bool]) -> bool:
         """Whether an answer ended, by itself or a stop string, and is lost by a rule."""
@@ -66,8 +71,13 @@ class Completed:
         return self
 
 
-def read_response(response: object, num_answers: int) -> Completed:
+def read_response(response: object, num_answers: int, *, lists: bool = False) -> Completed:
     """Texts of every choice, in the order of their indices, without control characters.
+
+    Args:
+        response: What the client returned.
+        num_answers: Choices that were asked for.
+        lists: Whether the likeliest first tokens were asked for.
 
     Raises:
         BadAnswer: When the response is not a completion with exactly `num_answers` choices of
@@ -89,6 +99,7 @@ def read_response(response: object, num_answers: int) -> Completed:
         tuple(_read_choice(choice) for choice in ordered),
         without_controls(named.encode("utf-8", "backslashreplace").decode()),
         any(_reasoning(choice) for choice in choices),
+        _first_tokens(ordered[0]) if lists else {},
     )
 
 
@@ -101,6 +112,40 @@ def read_usage(response: object) -> Spent:
     said = (getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens"))
     read, written = (n if isinstance(n, int) and 0 <= n < _MOST_TOKENS else 0 for n in said)
     return Spent(prompt_tokens=read, answer_tokens=written)
+
+
+def _first_tokens(choice: object) -> Mapping[str, float]:
+    """Token -> log-probability of the likeliest tokens of a choice's first position.
+
+    A token is text by its bytes, where the server gives them: half a character has no other form.
+
+    Raises:
+        BadAnswer: They are not there, or are not numbers up to 0.
+    """
+    positions: object = getattr(getattr(choice, "logprobs", None), "content", None)
+    first = positions[0] if isinstance(positions, list) and positions else None
+    entries: object = getattr(first, "top_logprobs", None)
+    if not isinstance(entries, list) or not entries:
+        raise BadAnswer(
+            "the reply lists no likely tokens; the server must give logprobs with top_logprobs"
+        )
+    found: dict[str, float] = {}
+    for entry in entries:
+        value, token = getattr(entry, "logprob", None), _token_text(entry)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value < _MOST_LOG:
+            raise BadAnswer(f"the log-probability of {token[:80]!r} is {value!r}")
+        found[token] = max(found.get(token, -math.inf), float(value))
+    return found
+
+
+def _token_text(entry: object) -> str:
+    raw = getattr(entry, "bytes", None)
+    if isinstance(raw, list) and all(isinstance(n, int) and 0 <= n < 256 for n in raw):
+        return bytes(raw).decode("utf-8", "backslashreplace")
+    token = getattr(entry, "token", None)
+    if not isinstance(token, str):
+        raise BadAnswer(f"a listed token is {type(token).__name__}, not text")
+    return token.encode("utf-8", "backslashreplace").decode()
 
 
 def _reasoning(choice: object) -> bool:

@@ -15,8 +15,8 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import httpx2
@@ -56,6 +56,8 @@ class Question:
     Attributes:
         content: A prompt; for the chat endpoint anything that a user message may hold.
         api: The endpoint: `chat` sends one user message, `completions` plain text.
+        system: A system message before it; empty: none.
+        listed: How many of the likeliest first tokens are asked for; 0 asks for a text alone.
     """
 
     content: Any
@@ -66,6 +68,8 @@ class Question:
     num_answers: int = 1
     stop: tuple[str, ...] = ()
     api: ServerApi = "chat"
+    system: str = ""
+    listed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +79,7 @@ class Outcome:
     Attributes:
         model: The model that the reply names; empty where it names none.
         gave_up: Whether the run has been given up, so that no other question is asked either.
+        listed: Token -> log-probability of the likeliest first tokens, where they were asked for.
     """
 
     answers: tuple[tuple[str, str], ...] = ()
@@ -83,6 +88,7 @@ class Outcome:
     attempts: int = 0
     model: str = ""
     gave_up: bool = False
+    listed: Mapping[str, float] = field(default_factory=dict)
 
 
 class ServerSession:
@@ -160,7 +166,9 @@ class ServerSession:
                 made = await self._ask_alone(question, attempts)
             else:
                 made = await self._ask_once(question, attempts)
-            return Outcome(answers=made.answers, attempts=attempts, model=made.model)
+            return Outcome(
+                answers=made.answers, attempts=attempts, model=made.model, listed=made.listed
+            )
 
         outer_loop = AsyncRetrying(
             stop=stop_after_attempt(self._settings.attempts),
@@ -203,7 +211,7 @@ class ServerSession:
         """A valid answer of the model that was asked for."""
         stop = question.stop if self._sends_stops else ()
         response = await self._metered(question, attempt, stop)
-        made = read_response(response, question.num_answers)
+        made = read_response(response, question.num_answers, lists=bool(question.listed))
         if question.stop and made.ended_early(lost_its_answer):
             # A stop string may have come first: behind white space, or inside reasoning.
             self._sends_stops = not stop
@@ -214,6 +222,8 @@ class ServerSession:
                 f"the server answers by the model {made.model!r}, {self._settings.model!r} was "
                 "asked for; serve that one, or set reply_model to the name that its replies carry"
             )
+        if question.listed:
+            return made  # the first token may be white space: the list says what came beside it
         return made.require_texts(question.max_tokens)
 
     async def _metered(self, question: Question, attempt: int, stop: tuple[str, ...]) -> object:
@@ -266,6 +276,10 @@ class ServerSession:
             if question.api == "completions":
                 return await self._client.completions.create(prompt=question.content, **fields)
             fields["messages"] = [{"role": "user", "content": question.content}]
+            if question.system:
+                fields["messages"].insert(0, {"role": "system", "content": question.system})
+            if question.listed:
+                fields |= {"logprobs": True, "top_logprobs": question.listed}
             return await self._chat(fields)
         except OversizedReply as failure:
             raise BadAnswer(str(failure)) from failure

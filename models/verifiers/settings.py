@@ -7,10 +7,11 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 
 from models.verifiers.blip_itm import BlipItmSettings
+from models.verifiers.openai_verifier import OpenAIVerifierSettings
 from models.verifiers.qwen3_vl import VlmVerifierSettings
 
 VerifierSettings: TypeAlias = Annotated[
-    VlmVerifierSettings | BlipItmSettings,
+    VlmVerifierSettings | BlipItmSettings | OpenAIVerifierSettings,
     Field(discriminator="engine"),
 ]
 """Which verifier looks at candidates, and where it runs."""

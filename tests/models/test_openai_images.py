@@ -121,13 +121,13 @@ def test_fewer_samples_than_asked_for_are_none() -> None:
 def test_an_image_is_encoded_beside_the_requests_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
     """The large image's encoding ends only when the small one has been answered."""
     answered = threading.Event()
-    encode = openai_images._data_url
+    encode = openai_images.data_url
 
     def slow_where_large(image: Image.Image) -> str:
         assert image.width < 100 or answered.wait(60)
         return encode(image)
 
-    monkeypatch.setattr(openai_images, "_data_url", slow_where_large)
+    monkeypatch.setattr(openai_images, "data_url", slow_where_large)
     images = [("large", Image.new("RGB", (100, 100))), ("small", pixels())]
     with FakeOpenAIServer() as server:
         replies = captioner(server).caption(images, GREEDY)
