@@ -73,7 +73,8 @@ def train_composed(
             benchmark's annotations. A train split and a tuned rewriter bring the label themselves.
         start: Folder of the trained network that the system starts from, where its training has
             stages; clip4cir starts from one of clip4cir-sum. covr, case and transagg start from the
-            backbone, or from a covr (BLIP's own files are imported as one).
+            backbone, or from a covr (BLIP's own files are imported as one); a candidate-rerank goes
+            on from another one, too.
         notes: Further facts for the model card, by name.
     """
     record = system_named(system)
@@ -124,5 +125,8 @@ def _require_start(record: ComposedSystem, start: str) -> None:
             f"{record.title} starts from a trained network: train {wanted} first (cirflow run "
             f"train-composed --set system={wanted}), and give its folder as `start`"
         )
-    if (found := network_facts(start).system) != wanted:
-        raise ValueError(f"{start} is a network of {found}; {record.title} starts from {wanted}")
+    allowed = (wanted, record.name) if record.goes_on else (wanted,)
+    if (found := network_facts(start).system) not in allowed:
+        raise ValueError(
+            f"{start} is a network of {found}; {record.title} starts from {' or '.join(allowed)}"
+        )

@@ -2,12 +2,14 @@
 
 Liu et al., TMLR 2024, stage two. A score reads the text, the states of text and reference image
 that the filter makes (z_t), and all tokens of a candidate. Training matches every query of a batch
-with every target. Shape legend: Q queries, C candidates, L text tokens, N image tokens.
+with every target, or each with images of the filter's ranking.
+Shape legend: Q queries, C candidates, L text tokens, N image tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -19,9 +21,9 @@ from models.blip.candidate_filter import FilterNetwork, published_filter
 from models.blip.settings import EarlyFusionSettings
 from models.blip.shape import HEAD_WIDTH
 from models.checkpoints import UnusableCheckpoint
-from models.composed.network import ComposedNetwork, Frozen, Texts
+from models.composed.network import ComposedNetwork, Frozen, RankedNegatives, Texts
 from models.published_state import fill, log_taken, only_file, read_state
-from models.reranking.cross_encoder import CrossEncoder, matching_loss
+from models.reranking.cross_encoder import CrossEncoder, choice_loss, matching_loss
 from models.training.trainable import ParameterGroup, parameter_groups
 
 if TYPE_CHECKING:
@@ -46,8 +48,13 @@ class RerankNetwork(ComposedNetwork):
         """Build an untrained cross-encoder of the filter's sizes; the filter is frozen."""
         super().__init__()
         self.filter = stage_one.requires_grad_(False)
-        self.cross = CrossEncoder(stage_one.towers.shape.config)
+        shape = stage_one.towers.shape
+        if settings.dropout is not None:
+            shape = replace(shape, dropout=settings.dropout)
+        self.cross = CrossEncoder(shape.config)
         self.settings = settings
+        if settings.negatives:
+            self.negatives = RankedNegatives(settings.negatives, settings.among)
 
     @classmethod
     def on_filter(cls, stage_one: FilterNetwork, settings: RerankSettings, seed: int) -> Self:
@@ -57,6 +64,14 @@ class RerankNetwork(ComposedNetwork):
             network = cls(stage_one, settings)
         network.preprocess = stage_one.preprocess
         network.cross.text_encoder.start_from(stage_one.towers.text_encoder)
+        return network
+
+    @classmethod
+    def continuing(cls, start: RerankNetwork, settings: RerankSettings) -> Self:
+        """Training on another cross-encoder and its filter, which are taken over."""
+        network = cls(start.filter, settings)
+        network.preprocess = start.preprocess
+        network.cross.load_state_dict(start.cross.state_dict())
         return network
 
     @property
@@ -113,19 +128,28 @@ class RerankNetwork(ComposedNetwork):
         return self.filter.states(references, texts["texts"])
 
     def scores(self, fused: torch.Tensor, texts: Texts, images: torch.Tensor) -> torch.Tensor:
-        """Scores (Q, C) of candidates by their tokens (C, N, W); see `CrossEncoder`."""
+        """Scores (Q, C) of candidates by their tokens (C, N, W) or (Q, C, N, W).
+
+        See `CrossEncoder`.
+        """
         ids = texts["texts"]
         scores: torch.Tensor = self.cross(fused, ids, ids != self.filter.pad, images)
         return scores
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """Each query chooses its target among those of this process, B x B pairs.
+        """Each query chooses its target, among all of this process or its own negatives.
 
-        The filter's dropout is on, as in the published training.
+        The filter's dropout is on, as in the published training, where `filter_dropout` is.
         """
         with torch.no_grad():
             fused = self.fused(self.image_tokens(batch["references"]), batch)
             targets = self.image_tokens(batch["targets"])
+            others = batch.get("negatives")
+            if others is not None:
+                beside = self.image_tokens(others).unflatten(0, (len(targets), -1))
+        if others is not None:
+            lists = torch.cat([targets[:, None], beside], dim=1)
+            return choice_loss(self.scores(fused, batch, lists))
         scores = self.scores(fused, batch, targets)
         return matching_loss(scores, batch["target_ids"] if self.settings.mask_repeats else None)
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
 from models.blip.settings import EarlyFusionSettings
 from models.composed.system_record import ComposedSystem
 from models.settings import Settings
@@ -26,11 +28,33 @@ class RerankSettings(Settings):
     filter_dropout: bool = True
     """Whether the frozen filter's dropout is on while the re-ranker is trained, as in the released
     code."""
+    dropout: float | None = Field(None, ge=0, lt=1)
+    """Dropped share in the re-ranker's training; none: as in its filter, which is published so."""
+    negatives: int = Field(0, ge=0)
+    """Images that a query's target is chosen from, besides the target: drawn in each epoch from the
+    filter's own ranking of the training images, as candidates are at test. 0, as published: the
+    targets of the batch."""
+    among: int = Field(50, ge=1)
+    """First images of that ranking from which `negatives` are drawn."""
+
+    @model_serializer(mode="wrap")
+    def _plain(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A setting that came later is left out at its default, so that no key changes by it."""
+        plain: dict[str, Any] = written(self)
+        if self.dropout is None:
+            del plain["dropout"]
+        if not self.negatives:
+            del plain["negatives"], plain["among"]
+        return plain
 
 
-def _continued(start: FilterNetwork, settings: RerankSettings, seed: int) -> RerankNetwork:
+def _continued(
+    start: FilterNetwork | RerankNetwork, settings: RerankSettings, seed: int
+) -> RerankNetwork:
     from models.blip.candidate_rerank import RerankNetwork
 
+    if isinstance(start, RerankNetwork):
+        return RerankNetwork.continuing(start, settings)
     return RerankNetwork.on_filter(start, settings, seed)
 
 
@@ -53,6 +77,7 @@ SYSTEM: Final = ComposedSystem(
     title="Candidate re-ranking",
     settings=RerankSettings,
     starts_from="candidate-filter",
+    goes_on=True,
     continued=_continued,
     rebuild=_rebuild,
     published=_published,

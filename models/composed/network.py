@@ -40,6 +40,19 @@ class Frozen:
     texts: Callable[[Texts], dict[str, torch.Tensor]] | None = None
 
 
+@dataclass(frozen=True)
+class RankedNegatives:
+    """Images of a network's own ranking that training puts beside each target.
+
+    Attributes:
+        count: Images that are drawn for a triplet, again in each epoch.
+        among: First images of the ranking that they are drawn from.
+    """
+
+    count: int
+    among: int
+
+
 class ComposedNetwork(Trainable):
     """A network whose query vectors are compared with its gallery vectors by the cosine.
 
@@ -48,11 +61,14 @@ class ComposedNetwork(Trainable):
         scale: 1 / temperature of the loss.
         base: Identity of the backbone, where the network knows it: it was built on one, or loaded
             from a published file that tells.
+        negatives: Where batches hold more images than their targets; its query and gallery vectors
+            are then frozen.
     """
 
     preprocess: ImagePreprocess
     scale: float = 100.0
     base: Mapping[str, Any] = MappingProxyType({})
+    negatives: RankedNegatives | None = None
 
     @property
     @abstractmethod

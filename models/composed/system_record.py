@@ -25,7 +25,7 @@ class ComposedSystem:
         settings: Of the network and its loss.
         build: A new network on a backbone: (backbone, settings, seed); None where it starts from
             another system.
-        continued: A new network on a trained one of `starts_from`, which it takes over: (network,
+        continued: A network on a trained one that it starts from and takes over: (network,
             settings, seed).
         rebuild: A network without weights from its `architecture` and the folder of its files.
         published: A network from a published checkpoint: (file or folder, settings); it raises
@@ -33,6 +33,7 @@ class ComposedSystem:
         training: The defaults of its training.
         starts_from: The system whose trained folder its own training starts from, or may start from
             where it has `build` too; empty: none.
+        goes_on: Whether its training may start from a trained one of its own, too.
     """
 
     name: str
@@ -44,3 +45,4 @@ class ComposedSystem:
     published: Callable[[Path, Any], ComposedNetwork] | None = None
     training: ComposedTraining = field(default_factory=ComposedTraining)
     starts_from: str = ""
+    goes_on: bool = False

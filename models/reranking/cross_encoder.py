@@ -32,9 +32,9 @@ class CrossEncoder(nn.Module):
             fused: (Q, L, W) the filter's states of text and reference.
             ids: (Q, L) token ids.
             mask: (Q, L) bool, true where a token is.
-            images: (C, M, V) tokens of the candidates.
+            images: (C, M, V) tokens of the candidates, or (Q, C, M, V), each query's own.
         """
-        first, second = self.text_encoder(fused, ids, mask, images)
+        first, second = self.text_encoder(fused, ids, mask, images, kept=1)
         # The head has two outputs and the published code reads the first one.
         scores: torch.Tensor = self.cls_head(torch.cat([first[..., 0, :], second[..., 0, :]], -1))
         return scores[..., 0]
@@ -55,3 +55,9 @@ def matching_loss(scores: torch.Tensor, target_ids: torch.Tensor | None = None) 
         repeats.fill_diagonal_(False)
         scores = scores.masked_fill(repeats, float("-inf"))
     return functional.cross_entropy(scores, own)
+
+
+def choice_loss(scores: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy over each query's own candidates (Q, C), in fp32: the first is its target."""
+    first = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
+    return functional.cross_entropy(scores.float(), first)

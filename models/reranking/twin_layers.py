@@ -27,6 +27,8 @@ from transformers.models.blip.modeling_blip_text import (
 Branches: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 """States of the branch from the fused text and of the branch from the plain text."""
 
+OWN_IMAGES: Final = 4
+"""Axes of images where each query has its own."""
 TWIN_NAMES: Final = {
     "self": ("self0", "self1"),
     "dense": ("dense0", "dense1"),
@@ -91,17 +93,25 @@ class TwinAttention(nn.Module):
         return self.output((one(self.self0, states[0]), one(self.self1, states[1])), states)
 
     def look(self, states: Branches, images: torch.Tensor) -> Branches:
-        """Cross-attention; states (Q, C or 1, L, W), images (C, M, V) -> states (Q, C, L, W).
+        """Cross-attention; states (Q, C or 1, L, W) -> states (Q, C, L, W).
+
+        Args:
+            states: Of both branches.
+            images: (C, M, V), which all queries look at, or (Q, C, M, V), each query's own.
 
         A text position does not see the others here, so those of all queries are put to a candidate
-        at once: its keys and values are computed once.
+        at once, where they look at the same: its keys and values are computed once.
         """
         queries, _, length, width = states[0].shape
-        count = len(images)
+        count = images.shape[-3]
+        own_images = images.ndim == OWN_IMAGES
 
         def one(attention: nn.Module, own: torch.Tensor) -> torch.Tensor:
-            asked = own.expand(-1, count, -1, -1).transpose(0, 1)
-            asked = asked.reshape(count, queries * length, width)
+            asked = own.expand(-1, count, -1, -1)
+            if own_images:
+                looked = attention(asked.flatten(0, 1), encoder_hidden_states=images.flatten(0, 1))
+                return looked[0].view(queries, count, length, width)
+            asked = asked.transpose(0, 1).reshape(count, queries * length, width)
             context: torch.Tensor = attention(asked, encoder_hidden_states=images)[0]
             return context.view(count, queries, length, width).transpose(0, 1)
 
@@ -119,9 +129,17 @@ class TwinLayer(nn.Module):
         self.intermediate = BlipTextIntermediate(config)
         self.output = BlipTextOutput(config)
 
-    def forward(self, states: Branches, mask: torch.Tensor, images: torch.Tensor) -> Branches:
-        """States (Q, C or 1, L, W) of both branches -> states (Q, C, L, W)."""
-        first, second = self.crossattention.look(self.attention.read(states, mask), images)
+    def forward(
+        self, states: Branches, mask: torch.Tensor, images: torch.Tensor, kept: int | None = None
+    ) -> Branches:
+        """States (Q, C or 1, L, W) of both branches -> states (Q, C, L, W).
+
+        Only the first `kept` places are computed behind the self-attention, where that is given.
+        """
+        read = self.attention.read(states, mask)
+        first, second = self.crossattention.look(
+            (read[0][:, :, :kept], read[1][:, :, :kept]), images
+        )
         return (
             self.output(self.intermediate(first), first),
             self.output(self.intermediate(second), second),
@@ -153,18 +171,25 @@ class TwinTextEncoder(nn.Module):
         self.apply(self._start)
 
     def forward(
-        self, fused: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, images: torch.Tensor
+        self,
+        fused: torch.Tensor,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        images: torch.Tensor,
+        kept: int | None = None,
     ) -> Branches:
-        """Read every candidate with every query.
+        """Read candidates with queries.
 
         Args:
             fused: (Q, L, W) the filter's states of text and reference, z_t.
             ids: (Q, L) token ids, the encoding token at place 0.
             mask: (Q, L) bool, true where a token is.
-            images: (C, M, V) tokens of the candidates.
+            images: (C, M, V) tokens of the candidates, each read with every query; or
+                (Q, C, M, V), each query's own.
+            kept: First places whose last states are wanted; None: all.
 
         Returns:
-            (Q, C, L, W) states of both branches.
+            (Q, C, L or kept, W) states of both branches.
 
         Raises:
             ValueError: the fused states are of another length than the text.
@@ -175,9 +200,11 @@ class TwinTextEncoder(nn.Module):
                 f"{tuple(ids.shape)}; both are of one text"
             )
         states = fused[:, None], self.embeddings(input_ids=ids)[:, None]
-        for layer in self.encoder.layer:
+        *layers, last = self.encoder.layer
+        for layer in layers:
             states = layer(states, mask, images)
-        return states
+        found: Branches = last(states, mask, images, kept)
+        return found
 
     def start_from(self, text: BlipTextModel) -> None:
         """Copy a BLIP text encoder into both branches; layers that join stay as they are.

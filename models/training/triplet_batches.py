@@ -1,6 +1,7 @@
 """Triplets as batches of pixels and tokens, the same ones in every process.
 
-A crop follows from (seed, epoch, triplet, side), a drawn text from (seed, epoch, triplet).
+A crop follows from (seed, epoch, triplet, side), a drawn text or negative from (seed, epoch,
+triplet).
 """
 
 from __future__ import annotations
@@ -86,6 +87,24 @@ class TripletRows:
         }
 
 
+@dataclass(frozen=True)
+class Negatives:
+    """Images that stand beside the targets, other ones in each epoch.
+
+    Attributes:
+        lists: For each training triplet the images that its own are drawn from.
+        count: Images that are drawn for a triplet, each once.
+    """
+
+    lists: Sequence[Sequence[str]]
+    count: int
+
+    def drawn(self, row: int, key: Sequence[int]) -> list[str]:
+        """The images of a triplet, by the seeds of this draw."""
+        chosen = np.random.default_rng(tuple(key)).permutation(len(self.lists[row]))
+        return [self.lists[row][place] for place in chosen[: self.count]]
+
+
 class TripletBatches(StepBatches):
     """The batches of a training on triplets."""
 
@@ -98,6 +117,7 @@ class TripletBatches(StepBatches):
         size: tuple[int, int],
         rank: int = 0,
         world_size: int = 1,
+        negatives: Negatives | None = None,
     ) -> None:
         """Prepare the share of one process.
 
@@ -108,6 +128,7 @@ class TripletBatches(StepBatches):
             size: Height and width that the vision tower reads.
             rank: Number of this process.
             world_size: Processes that share a batch.
+            negatives: Further images of each triplet.
 
         Raises:
             ValueError: The processes cannot share a batch equally.
@@ -122,16 +143,19 @@ class TripletBatches(StepBatches):
         )
         self._rows = rows
         self._pictures = pictures
+        self._negatives = negatives
         self._crops = settings.augmentation == "random_resized_crop"
         self._draws = isinstance(settings, ComposedTraining) and settings.captions == "drawn"
         self._size = size
 
     def __getitem__(self, number: int) -> Batch:
         rows = self.members(number)
-        pixels = self._pictures.get(self._rows.images(rows))
         epoch = number // self.per_epoch
+        others = self._others(rows, epoch)
+        pixels = self._pictures.get([*self._rows.images(rows), *others])
         if self._crops:
             keys = [(row, side) for side in (0, 1) for row in rows]
+            keys += [(row, 2 + place) for row in rows for place in range(len(others) // len(rows))]
             pixels = [
                 random_crop(each, self._size, (self.settings.seed, epoch, *key))
                 for each, key in zip(pixels, keys, strict=True)
@@ -140,7 +164,17 @@ class TripletBatches(StepBatches):
         if self._draws:
             seed = self.settings.seed
             texts = [drawn_text(self._rows.triplets[row], (seed, epoch, row)) for row in rows]
-        return self._rows.batch(rows, pixels, texts)
+        both = 2 * len(rows)
+        beside = {"negatives": stacked(pixels[both:])} if others else {}
+        return self._rows.batch(rows, pixels[:both], texts) | beside
+
+    def _others(self, rows: Sequence[int], epoch: int) -> list[str]:
+        """The negatives of some rows, those of a row together."""
+        if self._negatives is None:
+            return []
+        seed = self.settings.seed
+        drawn = (self._negatives.drawn(row, (seed, epoch, row)) for row in rows)
+        return [image for images in drawn for image in images]
 
 
 def drawn_text(triplet: Triplet, key: Sequence[int]) -> str:

@@ -10,6 +10,7 @@ from models.encoders.preprocess import ImagePreprocess
 from models.training.batches import Batch, TrainingData
 from models.training.settings import TripletTraining
 from models.training.triplet_batches import (
+    Negatives,
     Pictures,
     Tokenised,
     TripletBatches,
@@ -28,6 +29,7 @@ class TripletData(TrainingData):
         settings: Of the training.
         left_out: Image id -> why it cannot be read.
         skipped: Triplets left out because of those images.
+        negatives: Further images of each training triplet.
     """
 
     settings: TripletTraining
@@ -44,6 +46,7 @@ class TripletData(TrainingData):
         workers: int = 0,
         left_out: Mapping[str, str] | None = None,
         skipped: int = 0,
+        negatives: Negatives | None = None,
     ) -> None:
         """Join triplets and pictures.
 
@@ -57,6 +60,7 @@ class TripletData(TrainingData):
             workers: Threads that make batches ahead; 0 makes each when it is asked for.
             left_out: Image id -> why it cannot be read.
             skipped: Triplets left out because of those images.
+            negatives: Further images of each training triplet.
 
         Raises:
             ValueError: There are too few triplets for one batch.
@@ -68,13 +72,19 @@ class TripletData(TrainingData):
         self.settings = settings
         self.left_out = left_out or {}
         self.skipped = skipped
+        self.negatives = negatives
         self._preprocess = preprocess
         self._pictures = pictures
         self._still = still
         self.workers = workers
 
-    def on(self, pictures: Pictures | None, tokenised: Tokenised | None) -> TripletData:
-        """The same triplets with other pictures and another reading of texts; None: the same."""
+    def on(
+        self,
+        pictures: Pictures | None = None,
+        tokenised: Tokenised | None = None,
+        negatives: Negatives | None = None,
+    ) -> TripletData:
+        """The same triplets with other pictures, reading of texts or negatives; None: the same."""
         return TripletData(
             TripletRows(self.training.triplets, tokenised or self.training.tokenised),
             TripletRows(self.validation.triplets, tokenised or self.validation.tokenised),
@@ -85,6 +95,7 @@ class TripletData(TrainingData):
             workers=self.workers,
             left_out=self.left_out,
             skipped=self.skipped,
+            negatives=negatives or self.negatives,
         )
 
     @property
@@ -121,6 +132,7 @@ class TripletData(TrainingData):
             size=_height_and_width(self._preprocess.config.size),
             rank=rank,
             world_size=world_size,
+            negatives=self.negatives,
         )
 
     def held_out_batches(self, size: int) -> Iterator[Batch]:

@@ -148,15 +148,18 @@ class ComposedJob(TripletJob):
     def made_ready(
         self, data: TripletData, run: RunSettings, network: ComposedNetwork
     ) -> TripletData:
-        """With what frozen towers make of images and texts, unless crops are random."""
-        from models.composed.frozen_states import with_frozen_states
+        """With what frozen towers make of images and texts, unless crops are random.
 
-        if self.training.augmentation == "random_resized_crop":
-            return data
-        room = run.cache_mb * 2**20
-        return with_frozen_states(
-            data, network, run.device(), precision=self.training.precision, room=room
-        )
+        With negatives by the network's own ranking, where it has a use for them.
+        """
+        from models.composed.frozen_states import with_frozen_states
+        from models.composed.ranked_negatives import with_negatives
+
+        device, precision = run.device(), self.training.precision
+        if self.training.augmentation != "random_resized_crop":
+            room = run.cache_mb * 2**20
+            data = with_frozen_states(data, network, device, precision=precision, room=room)
+        return with_negatives(data, network, device, precision=precision)
 
     def module(self, network: ComposedNetwork, steps: int) -> SystemModule:
         """The network in training."""

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.profiles import tiny
 from tests.fakes.networks import ZERO_SHOT
 
+if TYPE_CHECKING:
+    from models.encoders.spec import EncoderSpec
+
 
 def write_rerankers(
-    folder: Path, provenance: Mapping[str, Any] = ZERO_SHOT, seed: int = 1
+    folder: Path,
+    provenance: Mapping[str, Any] = ZERO_SHOT,
+    seed: int = 1,
+    backbone: EncoderSpec | None = None,
 ) -> tuple[Path, Path]:
     """Folders of a filter and of a re-ranker on the shipped CLIP, both with random weights.
 
@@ -19,6 +25,7 @@ def write_rerankers(
         folder: Of both.
         provenance: How they came to be.
         seed: Of the filter; another seed gives another filter.
+        backbone: The CLIP, where it is another one.
     """
     import torch
 
@@ -29,7 +36,8 @@ def write_rerankers(
     from models.composed.checkpoint import save_composed
     from tasks.engines import encoder_fingerprint
 
-    backbone, settings = tiny().query_encoder, EarlyFusionSettings(text_layers=2)
+    backbone = backbone or tiny().query_encoder
+    settings = EarlyFusionSettings(text_layers=2)
     stage_one = FilterNetwork.on_backbone(backbone, settings, seed)
     network = RerankNetwork.on_filter(stage_one, RerankSettings(), 2)
     torch.manual_seed(3)

@@ -216,6 +216,33 @@ def test_training_matches_every_query_with_every_target(tmp_path: Path) -> None:
     assert trained == {id(p) for p in network.cross.parameters()}
 
 
+def test_training_with_negatives_chooses_among_each_querys_own_images(tmp_path: Path) -> None:
+    """The loss by pairs that are scored one at a time."""
+    import torch
+
+    network = _reranker(tmp_path)
+    torch.manual_seed(3)
+    batch = {
+        "references": torch.randn(2, 3, 32, 32),
+        "targets": torch.randn(2, 3, 32, 32),
+        "negatives": torch.randn(6, 3, 32, 32),
+        "target_ids": torch.tensor([0, 0]),
+        **network.tokenised(TEXTS),
+    }
+    with torch.no_grad():
+        loss, terms = float(network.loss(batch)), []
+        for row in range(2):
+            texts = network.tokenised(TEXTS[row : row + 1])
+            fused = network.fused(network.image_tokens(batch["references"][row : row + 1]), texts)
+            images = [batch["targets"][row], *batch["negatives"][3 * row : 3 * row + 3]]
+            scores = [
+                float(network.scores(fused, texts, network.image_tokens(each[None])))
+                for each in images
+            ]
+            terms.append(math.log(sum(map(math.exp, scores))) - scores[0])
+    assert loss == pytest.approx(sum(terms) / 2, abs=1e-5)
+
+
 def test_both_branches_start_as_the_filters_text_tower(tmp_path: Path) -> None:
     import torch
 

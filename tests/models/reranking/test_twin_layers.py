@@ -121,6 +121,22 @@ def test_an_order_of_candidates_and_batch_mates_change_nothing() -> None:
     torch.testing.assert_close(alone[0, 0], together[0, 1], atol=1e-5, rtol=0)
 
 
+def test_each_query_may_have_its_own_images_and_fewer_places_are_the_same_states() -> None:
+    import torch
+
+    twin = _twin()
+    fused, ids, mask, images = _inputs()
+    own = torch.stack([images, torch.randn(3, 7, IMAGE_WIDTH)])
+    with torch.no_grad():
+        whole = twin(fused, ids, mask, own)
+        first = twin(fused, ids, mask, own, kept=1)
+        for query in range(2):
+            one = slice(query, query + 1)
+            for branch, alone in enumerate(twin(fused[one], ids[one], mask[one], own[query])):
+                torch.testing.assert_close(whole[branch][one], alone, atol=1e-5, rtol=0)
+                torch.testing.assert_close(first[branch][one], alone[:, :, :1], atol=1e-5, rtol=0)
+
+
 def test_fused_states_of_another_length_are_refused() -> None:
     twin = _twin()
     fused, ids, mask, images = _inputs()

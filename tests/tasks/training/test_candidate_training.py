@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,7 +32,12 @@ OWN: dict[str, dict[str, Any]] = {
     "candidate-filter": {"text_layers": 2},
     "candidate-rerank": {},
 }
-STAGES = [("blip4cir-bi-sum", "blip4cir-bi"), ("candidate-filter", "candidate-rerank")]
+NEGATIVES: dict[str, Any] = {"negatives": 2, "among": 6}
+STAGES: list[tuple[str, str, dict[str, Any]]] = [
+    ("blip4cir-bi-sum", "blip4cir-bi", {}),
+    ("candidate-filter", "candidate-rerank", {}),
+    ("candidate-filter", "candidate-rerank", NEGATIVES),
+]
 
 
 class Interrupted(Exception):
@@ -38,13 +45,22 @@ class Interrupted(Exception):
 
 
 def job_of(
-    name: str, root: Path, triplets: TripletSet, clip: EncoderSpec, start: str = "", **training: Any
+    name: str,
+    root: Path,
+    triplets: TripletSet,
+    clip: EncoderSpec,
+    start: str = "",
+    more: Mapping[str, Any] = MappingProxyType({}),
+    **training: Any,
 ) -> ComposedJob:
     from models.composed.registry import system
     from tasks.training.composed import ComposedJob
 
     record = system(name)
-    own, chosen = record.settings(**OWN[name]), record.training.changed(**TRAINING | training)
+    own, chosen = (
+        record.settings(**OWN[name], **more),
+        record.training.changed(**TRAINING | training),
+    )
     return ComposedJob.of(str(root), name, triplets, clip, own, chosen, "", start)
 
 
@@ -65,19 +81,24 @@ def finished(job: ComposedJob, stop: int = 0) -> Path:
     return Path(job.root, job.folder)
 
 
-@pytest.mark.parametrize(("first", "second"), STAGES)
+@pytest.mark.parametrize(("first", "second", "more"), STAGES)
 def test_both_stages_end_alike_when_stopped_and_the_second_leaves_the_first_alone(
-    first: str, second: str, tmp_path: Path, triplets: TripletSet, clip: EncoderSpec
+    first: str,
+    second: str,
+    more: dict[str, Any],
+    tmp_path: Path,
+    triplets: TripletSet,
+    clip: EncoderSpec,
 ) -> None:
     import safetensors.torch
     import torch
 
     start = finished(job_of(first, tmp_path, triplets, clip))
-    job = job_of(second, tmp_path, triplets, clip, str(start))
+    job = job_of(second, tmp_path, triplets, clip, str(start), more)
     with pytest.raises(Interrupted):
         finished(job, stop=3)
     again = finished(job)
-    undisturbed = finished(job_of(second, tmp_path / "b", triplets, clip, str(start)))
+    undisturbed = finished(job_of(second, tmp_path / "b", triplets, clip, str(start), more))
     for file in ("model.safetensors", "curves.csv"):
         assert (again / file).read_bytes() == (undisturbed / file).read_bytes()
     before, after = (
@@ -87,20 +108,25 @@ def test_both_stages_end_alike_when_stopped_and_the_second_leaves_the_first_alon
     assert all(torch.equal(after[f"{prefix}{name}"], tensor) for name, tensor in before.items())
     new = {name.split(".")[0] for name in after.keys() - {f"{prefix}{name}" for name in before}}
     assert new == {"cross" if second == "candidate-rerank" else "combiner"}
-    fresh = job_of(second, tmp_path, triplets, clip, str(start)).new_network().state_dict()
+    fresh = job.new_network().state_dict()
     moved = [name for name in after if not torch.equal(after[name], fresh[name])]
     assert {name.split(".")[0] for name in moved} == new
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "second"), STAGES)
+@pytest.mark.parametrize(("first", "second", "more"), [STAGES[0], STAGES[2]])
 def test_killed_at_random_moments_and_resumed(
-    first: str, second: str, tmp_path: Path, triplets: TripletSet, clip: EncoderSpec
+    first: str,
+    second: str,
+    more: dict[str, Any],
+    tmp_path: Path,
+    triplets: TripletSet,
+    clip: EncoderSpec,
 ) -> None:
     """SIGKILL while steps, validations, saves and publishing run; the end is always the same."""
     start = finished(job_of(first, tmp_path / "start", triplets, clip))
-    for name, beginning in ((first, ""), (second, str(start))):
+    for name, beginning, own in ((first, "", {}), (second, str(start), more)):
         place = tmp_path / name
         place.mkdir()
-        job = job_of(name, place, triplets, clip, beginning, max_steps=16)
+        job = job_of(name, place, triplets, clip, beginning, own, max_steps=16)
         assert_kills_change_nothing(job, place, steps=16, kills=4, longest=4)
