@@ -34,6 +34,7 @@ class Spent:
         device_seconds: that models worked in this process.
         waiting_seconds: between a request to a server and its reply, added up over requests: as
             if one had been sent after the other.
+        cut_texts: that were longer than a text tower's context and lost their ends.
     """
 
     questions: int = 0
@@ -42,6 +43,7 @@ class Spent:
     answer_tokens: int = 0
     device_seconds: float = 0.0
     waiting_seconds: float = 0.0
+    cut_texts: int = 0
 
     def __add__(self, other: Spent) -> Spent:
         """The sum of both."""

@@ -34,9 +34,15 @@ def publish_markdown(key: str, text: str, description: str) -> None:
 
 
 def stages_markdown(stages: Sequence[Mapping[str, Any]]) -> Markdown:
-    """A table of the rows that each stage made, reused and failed to make."""
-    columns = ("stage", "made", "reused", "failed", "seconds")
-    rows = [
+    """A table of the rows that each stage made, reused and failed to make.
+
+    Where texts were longer than a text tower's context, a column counts them.
+    """
+    columns: tuple[str, ...] = ("stage", "made", "reused", "failed", "seconds")
+    rows: list[tuple[object, ...]] = [
         (s["title"], s["made"], s["reused"], s["failed"], f"{s['seconds']:.1f}") for s in stages
     ]
+    if any(s["cut_texts"] for s in stages):
+        columns = (*columns, "texts cut")
+        rows = [(*row, s["cut_texts"]) for row, s in zip(rows, stages, strict=True)]
     return markdown_table(columns, rows)

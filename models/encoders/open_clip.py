@@ -16,7 +16,7 @@ from models.encoders.feeding import encoded
 from models.encoders.preprocess import ImagePreprocess
 from models.encoders.text_tokens import TokenRow
 from models.encoders.text_tower import SpliceUnsupported, TextTower, why_unsupported
-from models.metering import device_time
+from models.metering import Spent, current_meter, device_time
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -147,7 +147,7 @@ class OpenClipEncoder:
         if not len(texts):
             return np.zeros((0, self.dim), dtype=np.float32)
         rows = [tower.tokens.spliced_row(text) for text in texts]
-        _warn_of_overlong(rows, tower.tokens.context_length)
+        _count_overlong(rows, tower.tokens.context_length)
         with device_time():
             return tower.encode_rows(rows, np.ascontiguousarray(tokens, dtype=np.float32))
 
@@ -166,7 +166,7 @@ class OpenClipEncoder:
     def _encode_distinct(self, texts: Sequence[str]) -> FloatArray:
         if self.text is not None:
             rows = [self.text.tokens.row(text) for text in texts]
-            _warn_of_overlong(rows, self.text.tokens.context_length)
+            _count_overlong(rows, self.text.tokens.context_length)
             return self.text.encode_rows(rows)
         features = []
         with torch.inference_mode():
@@ -184,7 +184,7 @@ def _pixel_dtype(model: nn.Module) -> torch.dtype:
     return next(model.visual.parameters()).dtype
 
 
-def _warn_of_overlong(rows: Sequence[TokenRow], context_length: int) -> None:
-    cut = sum(row.truncated for row in rows)
-    if cut:
+def _count_overlong(rows: Sequence[TokenRow], context_length: int) -> None:
+    if cut := sum(row.truncated for row in rows):
+        current_meter().add(Spent(cut_texts=cut))
         logger.warning("%d of %d texts were cut at %d tokens", cut, len(rows), context_length)

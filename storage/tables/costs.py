@@ -28,6 +28,7 @@ _LETTERS: Final = {
     "seconds": "s",
     "device_seconds": "d",
     "waiting_seconds": "w",
+    "cut_texts": "t",
 }
 NOTE = re.compile(r"cost-([0-9a-f]{8,64})-([0-9a-f]{8})-(made|wasted)((?:-[a-z]\d+)+)")
 """Shard, work, outcome, and letters with whole numbers; seconds are in millionths."""
@@ -46,6 +47,7 @@ class Cost:
         seconds: wall time of the shards, added up; shards of several workers overlap.
         device_seconds: time that models worked in the process.
         waiting_seconds: time between requests to a server and their replies, added up.
+        cut_texts: texts that a text tower's context was too short for.
     """
 
     rows: int = 0
@@ -56,6 +58,7 @@ class Cost:
     seconds: float = 0.0
     device_seconds: float = 0.0
     waiting_seconds: float = 0.0
+    cut_texts: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         """The sum of both."""

@@ -34,8 +34,13 @@ class StageReport:
     where: str
     cost: TableCost = field(default_factory=TableCost)
 
+    @property
+    def cut_texts(self) -> int:
+        """Texts behind the table's rows that were longer than the text tower's context."""
+        return self.cost.made.cut_texts
+
     def as_json(self) -> dict[str, Any]:
         """As plain JSON."""
-        said = {**vars(self), "broken": list(self.broken)}
+        said = {**vars(self), "broken": list(self.broken), "cut_texts": self.cut_texts}
         del said["cost"]  # of a table and not of a stage: it would be counted twice
         return said

@@ -174,3 +174,45 @@ def test_case_is_kept_in_training_where_the_tokenizer_keeps_it(encoders: Encoder
         assert row.masked.positions
     assert "Cat in Paris, person for" in seen.pop("MetaCLIP2-H")
     assert all("cat in " in text for text in seen.values())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_trainings_read_the_same_features(encoders: Encoders, family: str) -> None:
+    """Rows as trainings pad them, and gradients for the tokens, against the encoder's own way."""
+    import torch
+
+    from models.textual_inversion.oti import encoded
+
+    encoder = encoders[family]
+    texts = [SplicedText("a photo of", "that is red"), SplicedText("", "and a dog")]
+    tokens = np.random.default_rng(0).normal(size=(2, 40)).astype(np.float32)
+    given = torch.from_numpy(tokens).requires_grad_(True)
+    made = encoded(encoder.tower, [encoder.tower.tokens.spliced_row(t) for t in texts], given)
+    require_same(made.detach().numpy(), encoder.encode_spliced(texts, tokens))
+    made.sum().backward()
+    assert given.grad is not None
+    assert (given.grad.norm(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_states_are_read_up_to_the_position_of_the_feature(encoders: Encoders, family: str) -> None:
+    """CompoDiff's reading of a text: open_clip's positions before pooling."""
+    import torch
+
+    from models.compodiff.token_states import BackboneStates
+
+    encoder = encoders[family]
+    texts = ["a photo of a cat", "the dog"]
+    ids = encoder.tokenizer(texts)
+    tower = getattr(encoder.model, "text", encoder.model)
+    with torch.inference_mode():
+        x = tower.token_embedding(ids) + tower.positional_embedding
+        expected = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask))
+    found = BackboneStates(encoder.tower).states(texts)
+    seen = found.mask.sum(dim=1).tolist()
+    lengths = [len(encoder.tower.tokens.row(text).ids) for text in texts]
+    assert seen == ([24, 24] if family == "SigLIP2" else lengths)
+    for row, count in enumerate(seen):
+        np.testing.assert_allclose(
+            found.states[row, :count].numpy(), expected[row, :count].numpy(), atol=5e-6
+        )
