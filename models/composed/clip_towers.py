@@ -61,7 +61,7 @@ class ClipTowers(nn.Module):
     @property
     def dim(self) -> int:
         """Width d of the joint space."""
-        return int(self.image.output_dim)
+        return self.text.dim  # timm's image towers do not say it
 
     def train(self, mode: bool = True) -> Self:
         """Evaluation mode, whatever is asked for."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import open_clip
+import torch
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import VisionTransformer
 from torch import nn
@@ -84,13 +85,19 @@ def load_backbone(spec: EncoderSpec, check: Check | None = None) -> tuple[nn.Mod
 def bare_backbone(architecture: Mapping[str, Any]) -> nn.Module:
     """A backbone without weights of its own, on torch's default device (often `meta`).
 
+    With an image tower of timm's it lies on the CPU: positions that no file holds are computed
+    where it is made.
+
     Args:
-        architecture: open_clip's model configuration; only architectures of two towers of
-            open_clip's own.
+        architecture: open_clip's model configuration, whose text tower is open_clip's own.
     """
     config = copy.deepcopy(dict(architecture))
     kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
-    return kind(**config)
+    if "timm_model_name" not in config["vision_cfg"]:
+        return kind(**config)
+    config["vision_cfg"]["timm_model_pretrained"] = False
+    with torch.device("cpu"):
+        return kind(**config)
 
 
 def make_tokens(architecture: Mapping[str, Any], bpe: bytes | None) -> TextTokens:

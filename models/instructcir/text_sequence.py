@@ -83,6 +83,14 @@ class TextSequence(nn.Module):
         """T, width of the token sequence."""
         return self.embedding.embedding_dim
 
+    @property
+    def dim(self) -> int:
+        """d, width of the joint space."""
+        if self.projection is None:
+            return self.width
+        linear = isinstance(self.projection, nn.Linear)
+        return int(self.projection.out_features if linear else self.projection.shape[1])
+
     def forward(self, ids: torch.Tensor) -> TextReading:
         """Read texts (B, L), each with one end-of-text token."""
         x = self.embedding(ids) + self.positional[: ids.shape[1]]
