@@ -1,7 +1,7 @@
-"""Small tokenizers of `tokenizers` in the forms that SigLIP2 and MetaCLIP2 publish theirs in.
+"""Small tokenizers of `tokenizers` as SigLIP2, MetaCLIP2 and CLIPA publish theirs.
 
 Pieces come from a few sentences; special ids, treatment of blanks and what stands around a text are
-those of the published files: Gemma's (SigLIP2), XLM-V's and mT5's (MetaCLIP2).
+those of the published files: Gemma's (SigLIP2), XLM-V's and mT5's (MetaCLIP2), BERT's (CLIPA).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Kind = Literal["gemma", "xlm-v", "mt5"]
+Kind = Literal["gemma", "xlm-v", "mt5", "bert"]
 
 SENTENCES: Final = (
     "a photo of a cat that is red",
@@ -31,6 +31,7 @@ TEXT: Final[Mapping[Kind, Mapping[str, Any]]] = {
     "gemma": {"tokenizer_kwargs": {"clean": "canonicalize"}},
     "xlm-v": {"pool_type": "eos", "eos_id": 2},
     "mt5": {"pool_type": "eos", "eos_id": 1, "tokenizer_kwargs": {"clean": "canonicalize"}},
+    "bert": {"tokenizer_kwargs": {"strip_sep_token": True}},
 }
 """What open_clip's configurations say of each."""
 
@@ -38,6 +39,7 @@ _SPECIAL: Final[Mapping[Kind, tuple[str, ...]]] = {
     "gemma": ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>"),
     "xlm-v": ("<s>", "<pad>", "</s>", "<unk>"),
     "mt5": ("<pad>", "</s>", "<unk>"),
+    "bert": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
 }
 _CONFIG: Final[Mapping[Kind, Mapping[str, Any]]] = {
     "gemma": {
@@ -56,6 +58,20 @@ _CONFIG: Final[Mapping[Kind, Mapping[str, Any]]] = {
         "mask_token": "<mask>",
     },
     "mt5": {"tokenizer_class": "T5TokenizerFast", "eos_token": "</s>", "extra_ids": 0},
+    "bert": {
+        "tokenizer_class": "BertTokenizerFast",
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    },
+}
+_AROUND: Final[Mapping[Kind, str]] = {
+    "gemma": "$A <eos>",
+    "xlm-v": "<s> $A </s>",
+    "mt5": "$A </s>",
+    "bert": "[CLS] $A [SEP]",
 }
 
 
@@ -64,13 +80,12 @@ def write_tokenizer(folder: Path, kind: Kind) -> int:
     from tokenizers import processors
 
     special, own = _SPECIAL[kind], _CONFIG[kind]
-    made = _gemma(special) if kind == "gemma" else _unigram(special)
+    made = {"gemma": _gemma, "bert": _word_pieces}.get(kind, _unigram)(special)
     made.add_special_tokens(list(special))
     if kind == "xlm-v":
         made.add_special_tokens(["<mask>"])  # behind all pieces, as published
-    around = ("<s> $A </s>" if kind == "xlm-v" else f"$A {own['eos_token']}").split()
     made.post_processor = processors.TemplateProcessing(
-        single=around, special_tokens=[(token, i) for i, token in enumerate(special)]
+        single=_AROUND[kind].split(), special_tokens=[(token, i) for i, token in enumerate(special)]
     )
     made.save(str(folder / "tokenizer.json"))
     config = {"padding_side": "right", "pad_token": "<pad>", "unk_token": "<unk>", **own}
@@ -106,4 +121,19 @@ def _unigram(special: tuple[str, ...]) -> Tokenizer:
     made.normalizer = normalizers.NFKC()
     made.pre_tokenizer = pre_tokenizers.Metaspace()
     made.decoder = decoders.Metaspace()
+    return made
+
+
+def _word_pieces(special: tuple[str, ...]) -> Tokenizer:
+    """Words in small letters, and letters."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    words = {word for text in SENTENCES for word in text.lower().replace(",", "").split()}
+    letters = set("abcdefghijklmnopqrstuvwxyz.,$()-'")
+    pieces = [*special, *sorted(words | letters), *(f"##{letter}" for letter in sorted(letters))]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    made = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.decoder = decoders.WordPiece()
     return made

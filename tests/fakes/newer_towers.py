@@ -31,6 +31,7 @@ FAMILIES: Final[Mapping[str, tuple[Kind | None, Mapping[str, Any]]]] = {
     "PE-Core": (None, {"context_length": 32}),
     "MetaCLIP2-H": ("xlm-v", {}),
     "MetaCLIP2-L": ("mt5", {}),
+    "CLIPA": ("bert", {"context_length": 32, "no_causal_mask": True, "pool_type": "last"}),
 }
 """Family -> its tokenizer where it is Hugging Face's, and what its text tower is like."""
 

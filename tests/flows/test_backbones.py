@@ -149,6 +149,24 @@ def test_other_captions_are_made_anew(ran: Ran, tmp_path: Path) -> None:
     assert passes["Blip2VisionModel"] > 0
 
 
+def test_a_backbone_of_a_newer_family_runs_with_pseudo_tokens(ran: Ran, tmp_path: Path) -> None:
+    """SigLIP2's tokenizer and text tower, its mapping network trained in the same run."""
+    from flows.rerun_backbones import rerun_backbone
+    from tests.fakes.newer_towers import write_newer
+
+    (tmp_path / "siglip2").mkdir()
+    newer = Backbone(name=str(write_newer(tmp_path / "siglip2", "SigLIP2")))
+    methods = ("image-only", "text-only", "image-text-sum", "lincir")
+    given = {**ran.given, "methods": methods}
+    with forward_passes() as passes:
+        made = rerun_backbone(newer, **given, out=str(tmp_path / "out"))
+    assert set(made["scores"]["cirr-val"]) == set(methods)
+    assert text_passes(passes) == 0
+    assert passes["models.textual_inversion.network"] > 0
+    cut = {stage["title"]: stage["cut_texts"] for stage in made["stages"]}
+    assert all(type(count) is int for count in cut.values())
+
+
 # --------------------------------------------------------------------------- the matrix
 
 
