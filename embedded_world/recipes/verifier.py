@@ -23,7 +23,6 @@ from embedded_world.recipes.commands import (
     conclude,
     recipe_options,
     start,
-    without_paths,
 )
 from embedded_world.recipes.training import AdamWLearner, Schedule, TrainingRun, streams
 from embedded_world.recipes.verifier_measures import verifier_gates
@@ -46,9 +45,8 @@ MOST_ROUNDING = 0.05
 
 def main() -> None:
     """Train both stages, write the files and measure them."""
-    numbers = {"seed": SEED, "vision_steps": 400, "steps": 3000, "batch": 10}
+    numbers = {"seed": SEED, "vision_steps": 400, "steps": 3000, "batch": 10, "gate_share": 1.0}
     args = start(recipe_options(__doc__, "work", "out", **numbers))
-    settings = without_paths(vars(args))
     tokenizer = build_verifier_tokenizer()
     model = new_verifier(tokenizer, args.seed)
     warm_up = VisionWarmUp(model.model.visual)
@@ -64,15 +62,15 @@ def main() -> None:
 
     schedule = Schedule(args.vision_steps, 1.5e-3)
     vision = AdamWLearner(warm_up, schedule, weight_decay=0.05, losses=losses, look=look)
-    vision_settings = {name: settings[name] for name in ("seed", "vision_steps")}
-    vision_run = TrainingRun(vision, args.work / "vision", vision_settings)
+    # The second stage's length is not among them: its learner says which ones a checkpoint allows.
+    settings = {"seed": args.seed, "vision_steps": args.vision_steps}
+    vision_run = TrainingRun(vision, args.work / "vision", settings)
     vision_run.finish(look_every=300)
     accuracy = warm_up.accuracy(seen, np.random.default_rng(0))
     warm_up.rescale()
 
     learner = VerifierLearner(model, tokenizer, seed=args.seed, steps=args.steps, batch=args.batch)
-    del settings["steps"]  # the learner says itself which lengths a checkpoint allows
-    run = TrainingRun(learner, args.work / "language", settings)
+    run = TrainingRun(learner, args.work / "language", {**settings, "batch": args.batch})
     run.finish(look_every=250)
     exact = learner.margins()
     ship(model, verifier_processor(tokenizer), args.out)
@@ -82,7 +80,7 @@ def main() -> None:
         raise ValueError(f"fp16 changes a margin by {rounding:.3f}, more than {MOST_ROUNDING}")
 
     def measure(folder: Path) -> Mapping[str, object]:
-        return verifier_gates(folder).as_json()
+        return verifier_gates(folder, args.gate_share).as_json()
 
     conclude(
         run,

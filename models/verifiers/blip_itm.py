@@ -124,6 +124,7 @@ class BlipItmVerifier:
 
     def _verify_batch(self, requests: Sequence[VerificationRequest]) -> list[Verification]:
         import torch
+        from torch.nn import functional
 
         if not all(request.target_text.strip() for request in requests):
             raise Refused("rejected", "the wanted image has no caption, which BLIP needs")
@@ -146,7 +147,9 @@ class BlipItmVerifier:
                 encoder_hidden_states=seen,
                 encoder_attention_mask=torch.ones(seen.shape[:-1], device=self._device).long(),
             )
-            scores = model.itm_head(read.last_hidden_state[:, 0]).float()
+            head = model.itm_head  # in float32: scores of bf16 would tie
+            first = read.last_hidden_state[:, 0].float()
+            scores = functional.linear(first, head.weight.float(), head.bias.float())
         spent = Spent(questions=len(requests), calls=len(requests), prompt_tokens=int(mask.sum()))
         current_meter().add(spent)
         margins = (scores[:, 1] - scores[:, 0]).tolist()

@@ -210,8 +210,8 @@ class VlmVerifier:
         self._require_room(int(inputs["attention_mask"].sum(dim=1).max()))
         with torch.inference_mode():
             inputs = inputs.to(self._device, self._dtype)
-            logits = self._model(**inputs, logits_to_keep=1).logits[:, -1]
-        return self._answer(requests, logits, read)
+            hidden = self._model.model(**inputs)[0][:, -1]
+        return self._answer(requests, hidden, read)
 
     # ------------------------------------------------------------------ packed behind a prefix
 
@@ -231,15 +231,14 @@ class VlmVerifier:
             grids = [torch.stack([picture.grid for picture in pair]) for pair in pairs]
             model = self._model.model
             row = pack(model, prompts, grids, self._model.config.image_token_id)
-            logits = self._model(
+            hidden = model(
                 input_ids=row.ids.to(self._device),
                 attention_mask=row.mask.to(self._device),
                 position_ids=row.positions.to(self._device),
                 mm_encoder_outputs={"image": self._features([pairs[0][0], *[c for _, c in pairs]])},
-                logits_to_keep=row.ends.to(self._device),
                 use_cache=False,
-            ).logits[0]
-        return self._answer(requests, logits, row.ids.shape[1])
+            )[0][0, row.ends.to(self._device)]
+        return self._answer(requests, hidden, row.ids.shape[1])
 
     def _see(self, pictures: dict[str, Image.Image]) -> dict[str, _SeenPicture]:
         """What the vision tower makes of pictures; those of one id once a call."""
@@ -315,17 +314,21 @@ class VlmVerifier:
             raise Refused("overlong", f"the prompt has {tokens} tokens, the model reads {most}")
 
     def _answer(
-        self, requests: Sequence[VerificationRequest], logits: Tensor, read: int
+        self, requests: Sequence[VerificationRequest], hidden: Tensor, read: int
     ) -> list[Verification]:
-        """Margins from logits at the answers (k, vocabulary)."""
+        """Margins from the last hidden states where the answers come (k, d)."""
         import torch
 
-        logits = logits.float()
-        yes, no = (
-            torch.logsumexp(logits[:, list(ids)], dim=-1)
-            for ids in (self._answers.yes, self._answers.no)
-        )
-        masses = torch.exp(torch.logaddexp(yes, no) - torch.logsumexp(logits, dim=-1)).tolist()
+        with torch.inference_mode():
+            head = self._model.get_output_embeddings()
+            logits = head(hidden).float()
+            # In float32: logits of bf16 are multiples of an eighth, and margins would tie.
+            yes, no = (
+                torch.logsumexp(hidden.float() @ head.weight[list(ids)].float().T, dim=-1)
+                for ids in (self._answers.yes, self._answers.no)
+            )
+            both, whole = torch.logaddexp(yes, no), torch.logsumexp(logits, dim=-1)
+        masses = torch.exp(both - whole).clamp(max=1.0).tolist()
         words = self._processor.tokenizer.batch_decode(logits.argmax(dim=-1)[:, None])
         spent = Spent(
             questions=len(requests), calls=len(requests), prompt_tokens=read, answer_tokens=0

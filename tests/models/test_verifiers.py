@@ -97,6 +97,16 @@ def test_margins_are_those_of_plain_forwards(folders: dict[str, Path], name: str
     assert np.ptp([margin for margin, _ in expected]) > 1e-2, "the pictures are ignored"
 
 
+def test_margins_of_bf16_weights_do_not_tie(folders: dict[str, Path]) -> None:
+    requests = drawn_requests(queries=2, candidates=6)
+    wide, narrow = (
+        np.array([a.margin for a in verified(folders["qwen3_vl"], requests, dtype=dtype)])
+        for dtype in ("fp32", "bf16")
+    )
+    np.testing.assert_allclose(narrow, wide, atol=0.3)
+    assert len(np.unique(narrow)) == len(np.unique(wide))
+
+
 def test_all_roles_of_a_prompt_stand_in_their_order(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
