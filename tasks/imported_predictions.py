@@ -18,7 +18,13 @@ from storage.benchmarks.submissions import SubmissionFile, validated_file, write
 from storage.exchange.sources import ExchangeError, SourceFile
 from storage.tables.keys import content_key
 from tasks.query_sets import WORLD_NOTE
-from tasks.scoring.metrics import list_ranks, query_metrics, require_targets, summed_up
+from tasks.scoring.metrics import (
+    list_ranks,
+    negative_ranks,
+    query_metrics,
+    require_targets,
+    summed_up,
+)
 from tasks.scoring.scores import MethodScores, Scored, read_ranking, record
 from tasks.stages.rankings import RankingStage
 
@@ -64,7 +70,8 @@ def import_predictions(
     views = next(iter(read.values())).categories
     lists = {kind: predictions.lists for kind, predictions in read.items()}
     ranks = list_ranks(views, lists.get("ranking"), lists.get("subset"))
-    single = query_metrics(chosen.metrics, views, *ranks)
+    negatives = negative_ranks(views, lists.get("ranking"))
+    single = query_metrics(chosen.metrics, views, *ranks, negatives)
     metrics, draws = summed_up(chosen.metrics, single), bootstrap(single)
     made_from = {
         "producer": PRODUCER,
@@ -114,12 +121,13 @@ def export_predictions(stage: RankingStage, out: Path) -> list[Path]:
             loaded, ranked.lists, ranked.subset_lists
         )
     else:
+        chosen = ranked.subset_lists if facts.metrics.of_groups else ranked.lists
         content = {
             category: {
                 str(row): _names(ranked.views[category].gallery, places)
                 for row, places in enumerate(lists)
             }
-            for category, lists in ranked.lists.items()
+            for category, lists in chosen.items()
         }
         name = f"{facts.name}_{stage.benchmark.split}.json"
         files = [validated_file(loaded, facts.predictions, name, content)]

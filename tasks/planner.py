@@ -29,7 +29,7 @@ from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.image_sets import ImageSet, Part
 from tasks.stages.palavra_tokens import PalavraTokenStage
 from tasks.stages.query_features import AnyTokens, QueryFeatureStage
-from tasks.stages.rankings import AnyGalleryFeature, AnyQueryFeature, RankingStage
+from tasks.stages.rankings import AnyGalleryFeature, AnyQueryFeature, RankingStage, depth_of
 from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
 from tasks.stages.rerank_scores import RerankScoreStage
 from tasks.stages.reranked import RerankedStage
@@ -139,6 +139,7 @@ class _Builder:
             cvsi=self.profile.cvsi.changed(gallery_dtype=self.profile.gallery_encoder.precision),
             weights=self.profile.instructcir.weights,
             ldre=self.profile.ldre,
+            depth=depth_of(ref),
             query_features=self.query_features(recipe, family),
             gallery_features=self.gallery_features(recipe.gallery),
         )

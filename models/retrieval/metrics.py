@@ -191,6 +191,11 @@ def average(values: Sequence[Values]) -> Values:
     return np.asarray(np.mean(values, axis=0))
 
 
+def joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """The queries of several categories, one category after the other."""
+    return np.concatenate(parts)
+
+
 def percent(values: Values) -> float:
     """The mean over the queries that count, in percent; an average precision becomes mAP."""
     return 100.0 * float(values[~np.isnan(values)].mean())
@@ -216,6 +221,51 @@ def average_precision_at_k(ranks: Ranks, target_counts: Ints, k: int) -> npt.NDA
     place = np.arange(1, ordered.shape[1] + 1)  # how many right answers up to this one
     precision = np.where(ordered < k, place / (np.minimum(ordered, k) + 1.0), 0.0)
     return precision.sum(axis=1) / np.minimum(target_counts, k)
+
+
+def average_precision(ranks: Ranks, target_counts: Ints) -> Values:
+    """AP over whole rankings by the trapezoid rule (i-CIR, Psomas et al. 2025, its evaluation).
+
+    With right answers at the ranks r_1 < r_2 < ... from 0, AP is the mean over the right answers
+    of ((j - 1) / r_j + j / (r_j + 1)) / 2, the first term being 1 at rank 0. (The released code
+    adds 1e-5 to their number.)
+
+    Args:
+        ranks: (Q, T) ranks of the right answers, ``NOT_RANKED`` for padding.
+        target_counts: (Q,) number of right answers by annotation, at least 1.
+
+    Returns:
+        (Q,) values from 0 to 1.
+    """
+    ordered = np.sort(ranks, axis=1)
+    before = np.arange(ordered.shape[1], dtype=np.float64)
+    found = ordered < NOT_RANKED
+    place = np.where(found, ordered, 1).astype(np.float64)
+    left = np.where(place == 0, 1.0, before / np.maximum(place, 1.0))
+    steps = np.where(found, (left + (before + 1.0) / (place + 1.0)) / 2, 0.0)
+    return np.asarray(steps.sum(axis=1) / target_counts)
+
+
+def negatives_found(negatives: Ranks, hits: Ranks, k: int) -> dict[str, Values]:
+    """How high images named as wrong are ranked; lower is better.
+
+    neg@k is the share of the first k places that they take, any_neg@k whether one is there, and
+    neg_before_pos whether one is ranked above the first right answer. (PinPoint, arXiv 2603.04598,
+    reports negatives; its formulas were not seen, these are ours.)
+
+    Args:
+        negatives: (Q, N) their ranks, ``NOT_RANKED`` for padding and behind the end of a list.
+        hits: (Q,) ranks of the best-ranked right answers.
+        k: The cut.
+    """
+    if not negatives.shape[1]:
+        negatives = np.full((len(hits), 1), NOT_RANKED, np.int64)
+    share = (negatives < k).sum(axis=1) / k
+    return {
+        f"neg@{k}": share,
+        f"any_neg@{k}": (share > 0).astype(np.float64),
+        "neg_before_pos": (negatives.min(axis=1) < hits).astype(np.float64),
+    }
 
 
 def _count_ahead(block: Scores, targets: Ints, excluded: Ints | None) -> Ranks:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from storage.benchmarks.errors import AnnotationError, PredictionError, SubmissionError
+from storage.benchmarks.errors import AnnotationError, SubmissionError
 from storage.benchmarks.facts import BenchmarkFacts, Lists, Metrics, Split
 from storage.benchmarks.parsing import (
     choose,
@@ -22,13 +22,13 @@ from storage.benchmarks.parsing import (
     require_names,
     require_records,
     require_unique,
-    shorten,
 )
 from storage.benchmarks.predictions import (
     RANKING_DEPTH,
     Kind,
     PredictionForm,
     RawLists,
+    coco_id,
     in_query_order,
 )
 from storage.benchmarks.records import Benchmark, Query
@@ -142,18 +142,7 @@ def _lists(benchmark: Benchmark, data: Mapping[str, Any]) -> tuple[Kind, RawList
     return "ranking", {"": in_query_order(data, wanted, "query id")}
 
 
-def _coco_id(value: Any, where: str) -> str:
-    """A COCO id, as an integer or as decimal digits (the server casts both)."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 12:
-        return str(int(value))
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12:
-        return str(value)
-    raise PredictionError(
-        f"{where}: {shorten(value)} is not a COCO image id (an integer from 0, below 10^12)."
-    )
-
-
-PREDICTIONS = PredictionForm(_lists, _coco_id)
+PREDICTIONS = PredictionForm(_lists, coco_id)
 
 
 def circo_submission(

@@ -50,6 +50,10 @@ class Metrics:
         by_category: Whether each recall is given for each category as recall@k/CATEGORY, and as
             their unweighted mean recall@k/average.
         averaged: Metrics whose mean is the metric `average`; empty: without that metric.
+        pooled: Whether means are taken over all queries, and not over categories.
+        whole_precision: Whether `map` is computed, over the whole ranking: every gallery is ranked
+            to its end.
+        negatives: Depth K of neg@K and any_neg@K, of images named as wrong; 0: none.
     """
 
     main: str
@@ -59,6 +63,9 @@ class Metrics:
     aspect_precision: int = 0
     by_category: bool = False
     averaged: tuple[str, ...] = ()
+    pooled: bool = False
+    whole_precision: bool = False
+    negatives: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a metric that is named and not computed."""
@@ -70,17 +77,26 @@ class Metrics:
     def names(self) -> tuple[str, ...]:
         """The metrics of every split, without those of single categories and aspects."""
         whole = "/average" if self.by_category else ""
+        wrong = (f"neg@{self.negatives}", f"any_neg@{self.negatives}", "neg_before_pos")
         return (
+            *(("map",) if self.whole_precision else ()),
             *(f"map@{k}" for k in self.average_precisions),
             *(f"recall@{k}{whole}" for k in self.recalls),
             *(f"recall_subset@{k}" for k in self.group_recalls),
             *(("average",) if self.averaged else ()),
+            *(wrong if self.negatives else ()),
         )
+
+    @property
+    def of_groups(self) -> bool:
+        """Whether the benchmark looks into the queries' groups only."""
+        return not (self.whole_precision or self.average_precisions or self.recalls)
 
     @property
     def depths(self) -> tuple[int, ...]:
         """Ranks at which the benchmark looks into a gallery, or into a group where it has none."""
-        return tuple(sorted({*self.recalls, *self.average_precisions} or {*self.group_recalls}))
+        named = {*self.recalls, *self.average_precisions}
+        return tuple(sorted({*self.group_recalls} if self.of_groups else named))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from storage.benchmarks.errors import AnnotationError, PredictionError
+from storage.benchmarks.errors import AnnotationError
 from storage.benchmarks.facts import BenchmarkFacts, Metrics, Split
 from storage.benchmarks.parsing import (
     choose,
@@ -21,9 +21,8 @@ from storage.benchmarks.parsing import (
     require_field,
     require_names,
     require_records,
-    shorten,
 )
-from storage.benchmarks.predictions import Kind, PredictionForm, RawLists, in_query_order
+from storage.benchmarks.predictions import Kind, PredictionForm, RawLists, lists_by_category
 from storage.benchmarks.records import Benchmark, Query
 
 SPLITS = (
@@ -226,22 +225,8 @@ def _used_images(names: tuple[str, ...], queries: list[Query]) -> tuple[str, ...
 
 
 def _lists(benchmark: Benchmark, data: Mapping[str, Any]) -> tuple[Kind, RawLists]:
-    loaded = benchmark.categories
-    if set(data) != set(loaded):
-        raise PredictionError(
-            f"categories are {listing(sorted(data))}; the annotations hold {listing(loaded)}. Give "
-            "exactly these, add the other annotation files, or choose with categories=[...]."
-        )
-    lists: dict[str, Mapping[str, Any]] = {}
-    for category in loaded:
-        if not isinstance(data[category], dict):
-            raise PredictionError(
-                f"{category}: expected an object query index -> names, "
-                f"found {shorten(data[category])}."
-            )
-        wanted = [str(row) for row in range(len(benchmark.queries_of(category)))]
-        lists[category] = in_query_order(data[category], wanted, f"{category} query index")
-    return "ranking", lists
+    remedy = "Give exactly these, add the other annotation files, or choose with categories=[...]."
+    return lists_by_category(benchmark, data, remedy=remedy)
 
 
 BENCHMARK = BenchmarkFacts(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,8 @@ class IndexedCategory:
             in the gallery never shrinks a denominator.
         subsets: (Q, S) gallery indices of the group's other members, -1 for absent ones;
             S is 0 without groups.
+        negatives: (Q, N) gallery indices of images named as wrong, -1 for padding and for absent
+            ones; N is 0 without any.
     """
 
     gallery: tuple[str, ...]
@@ -37,6 +39,7 @@ class IndexedCategory:
     targets: IntArray
     target_counts: IntArray
     subsets: IntArray
+    negatives: IntArray = field(default_factory=lambda: np.empty((0, 0), np.int64))
 
 
 def index_category(
@@ -64,6 +67,7 @@ def index_category(
         targets=_encode([each.targets for each in queries], codes),
         target_counts=np.array([len(each.targets) for each in queries], np.int64),
         subsets=_encode([each.subset for each in queries], codes),
+        negatives=_encode([each.negatives for each in queries], codes),
     )
 
 

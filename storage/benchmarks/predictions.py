@@ -36,6 +36,21 @@ def image_name(value: Any, where: str) -> str:
     return value
 
 
+def coco_id(value: Any, where: str) -> str:
+    """A COCO id, as an integer or as decimal digits (CIRCO's server casts both).
+
+    Raises:
+        PredictionError: It is neither.
+    """
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 12:
+        return str(int(value))
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12:
+        return str(value)
+    raise PredictionError(
+        f"{where}: {shorten(value)} is not a COCO image id (an integer from 0, below 10^12)."
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class PredictionForm:
     """How one benchmark writes predictions.
@@ -44,10 +59,12 @@ class PredictionForm:
         lists: From a benchmark and the parsed file to the kind of ranking and, by category, the
             claimed list of each query, in query order (see `in_query_order`).
         to_name: From a list's entry, and where it stands, to the image's name.
+        whole: Whether each list ranks its whole gallery.
     """
 
     lists: Callable[[Benchmark, Mapping[str, Any]], tuple[Kind, RawLists]]
     to_name: Callable[[Any, str], str] = image_name
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +121,7 @@ def check_predictions(
             for each, where in zip(raw[category].values(), labels, strict=True)
         ]
         view = index_category(benchmark, category, _gallery(benchmark, category, lists))
-        rules = _rules(benchmark, category, kind, view, exact)
+        rules = _rules(benchmark, category, kind, view, exact, form.whole)
         categories[category] = view
         tables[category] = _check_lists(rules, view, lists, labels)
     return Predictions(kind, categories, tables)
@@ -119,6 +136,37 @@ class _Rules:
     exact: bool
     exclude_reference: bool
     split: str
+
+
+def lists_by_category(
+    benchmark: Benchmark,
+    data: Mapping[str, Any],
+    kind: Kind = "ranking",
+    remedy: str = "Give exactly these.",
+) -> tuple[Kind, RawLists]:
+    """The form {category: {query index: names}}; without categories {query index: names} as well.
+
+    Raises:
+        PredictionError: Categories or query indices differ from those of the annotations.
+    """
+    loaded = benchmark.categories
+    if loaded == ("",) and "" not in data:
+        data = {"": data}
+    if set(data) != set(loaded):
+        raise PredictionError(
+            f"categories are {listing(sorted(data))}; the annotations hold {listing(loaded)}. "
+            f"{remedy}"
+        )
+    lists: dict[str, Mapping[str, Any]] = {}
+    for category in loaded:
+        if not isinstance(data[category], dict):
+            raise PredictionError(
+                f"{category}: expected an object query index -> names, "
+                f"found {shorten(data[category])}."
+            )
+        wanted = [str(row) for row in range(len(benchmark.queries_of(category)))]
+        lists[category] = in_query_order(data[category], wanted, f"{category} query index".lstrip())
+    return kind, lists
 
 
 def in_query_order(lists: Mapping[str, Any], wanted: Sequence[str], what: str) -> Mapping[str, Any]:
@@ -161,14 +209,20 @@ def _gallery(benchmark: Benchmark, category: str, lists: list[list[str]]) -> tup
 
 
 def _rules(
-    benchmark: Benchmark, category: str, kind: Kind, view: IndexedCategory, exact: bool
+    benchmark: Benchmark,
+    category: str,
+    kind: Kind,
+    view: IndexedCategory,
+    exact: bool,
+    whole: bool,
 ) -> _Rules:
     """The published depth, or the number of candidates where that is smaller (small worlds)."""
     without_reference = kind == "subset" or benchmark.exclude_reference
     if kind == "subset":
         depth = min(SUBSET_DEPTH, view.subsets.shape[1])
     elif benchmark.galleries[category]:
-        depth = min(RANKING_DEPTH, len(view.gallery) - int(without_reference))
+        most = len(view.gallery) - int(without_reference)
+        depth = most if whole else min(RANKING_DEPTH, most)
     else:
         depth = RANKING_DEPTH
     return _Rules(kind, depth, exact, without_reference, f"{benchmark.name} {benchmark.split}")

@@ -23,6 +23,9 @@ class Query:
         aspects: Semantic aspects of the change (CIRCO validation only).
         alternatives: Further readings of the text; their features are averaged with the
             text's (FashionIQ, both orders).
+        references: Every reference image of a query of several, `reference` among them; empty
+            where there is one.
+        negatives: Names of images that are named as wrong answers.
     """
 
     query_id: str
@@ -34,6 +37,8 @@ class Query:
     captions: tuple[str, ...] = ()
     aspects: tuple[str, ...] = ()
     alternatives: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    negatives: tuple[str, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:

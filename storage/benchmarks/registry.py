@@ -20,6 +20,10 @@ NAMES: Final = (
     "cirr",
     "circo",
     "fashioniq",
+    "icir",
+    "genecis",
+    "lasco",
+    "pinpoint",
 )
 """Each benchmark's name and file: `storage/benchmarks/NAME.py` holds its `BENCHMARK`."""
 

@@ -8,6 +8,8 @@ from tasks.report import text
 from tasks.report.bars import Scale, difference_scale, percent_scale
 from tasks.report.records import GROUPS, LeaderboardRow, Section
 
+LOWER_IS_BETTER = ("neg", "any_neg")
+"""How the names of metrics begin that count wrong answers."""
 _RANKED_GROUPS = ("baseline", "method", "preset")
 
 
@@ -104,9 +106,10 @@ def difference(section: Section, row: LeaderboardRow) -> float | None:
 
 
 def is_best(section: Section, row: LeaderboardRow, metric: str) -> bool:
-    """Whether no comparable row has a higher number as printed."""
-    others = (r.metrics.get(metric, 0.0) for r in section.rows if are_comparable(r, row))
-    return text.percent(row.metrics[metric]) == text.percent(max(others))
+    """Whether no comparable row has a better number as printed."""
+    rows = [r for r in section.rows if metric in r.metrics and are_comparable(r, row)]
+    best = min if metric.startswith(LOWER_IS_BETTER) else max
+    return text.percent(row.metrics[metric]) == text.percent(best(r.metrics[metric] for r in rows))
 
 
 def are_published(rows: Iterable[LeaderboardRow], metric: str) -> bool:

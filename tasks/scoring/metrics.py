@@ -15,8 +15,11 @@ from models.retrieval.metrics import (
     Scores,
     Values,
     average,
+    average_precision,
     average_precisions,
     by_aspect,
+    joined,
+    negatives_found,
     percent,
     ranks_in_lists,
     ranks_in_score_blocks,
@@ -82,7 +85,9 @@ def metrics_from_lists(
         ValueError: when neither is given.
     """
     require_targets(benchmark)
-    return metrics_from_ranks(benchmark, views, *list_ranks(views, lists, subset_lists))
+    chosen = benchmark_facts(benchmark.name).metrics
+    ranks = list_ranks(views, lists, subset_lists)
+    return summed_up(chosen, query_metrics(chosen, views, *ranks, negative_ranks(views, lists)))
 
 
 def list_ranks(
@@ -98,6 +103,15 @@ def list_ranks(
         for given in (lists, subset_lists)
     )
     return ranks, None if subset_ranks is None else next(iter(subset_ranks.values()))[:, 0]
+
+
+def negative_ranks(
+    views: Mapping[str, IndexedCategory], lists: Mapping[str, Ints] | None
+) -> dict[str, Ranks] | None:
+    """(Q, N) ranks of the images named as wrong, by category; None without galleries ranked."""
+    if lists is None:
+        return None
+    return {key: ranks_in_lists(lists[key], view.negatives) for key, view in views.items()}
 
 
 def metrics_from_ranks(
@@ -116,6 +130,7 @@ def query_metrics(
     views: Mapping[str, IndexedCategory],
     ranks: Mapping[str, Ranks] | None,
     subset_ranks: Ranks | None,
+    negatives: Mapping[str, Ranks] | None = None,
 ) -> list[dict[str, Values]]:
     """The score of each query in each metric that the ranks can give, category by category.
 
@@ -124,6 +139,10 @@ def query_metrics(
         views: Category -> its integer view.
         ranks: Category -> (Q, T) ranks in the gallery, the annotated target first.
         subset_ranks: (Q,) ranks in the queries' groups, where there is a single category.
+        negatives: Category -> (Q, N) ranks of images named as wrong; None: without their metrics.
+
+    Returns:
+        One for each category; a single one of all queries where the metrics are pooled.
 
     Raises:
         ValueError: The ranks give no metric of the benchmark.
@@ -137,11 +156,16 @@ def query_metrics(
         own: dict[str, Values] = {}
         if ranks is not None:
             own |= _gallery_metrics(chosen, category, view, ranks[category])
+            if negatives is not None and chosen.negatives:
+                hits = first_hits(ranks[category])
+                own |= negatives_found(negatives[category], hits, chosen.negatives)
         if subset_ranks is not None:
             own |= recalls(subset_ranks, chosen.group_recalls, "recall_subset")
         if chosen.averaged and own.keys() >= {*chosen.averaged}:
             own["average"] = average([own[name] for name in chosen.averaged])
         found.append(own)
+    if chosen.pooled:
+        return [{name: joined([own[name] for own in found]) for name in found[0]}] if found else []
     return found
 
 
@@ -153,15 +177,18 @@ def query_hits(
     The arguments are those of `query_metrics`. Ranks are those of the gallery; in the groups where
     the benchmark has no other metric.
     """
-    if ranks is None or not (chosen.recalls or chosen.average_precisions):
+    if ranks is None or chosen.of_groups:
         return [] if subset_ranks is None else [subset_ranks]
-    return [first_hits(own) for own in ranks.values()]
+    found = [first_hits(own) for own in ranks.values()]
+    return [joined(found)] if chosen.pooled else found
 
 
 def _gallery_metrics(
     chosen: Metrics, category: str, view: IndexedCategory, ranks: Ranks
 ) -> dict[str, Values]:
     own = average_precisions(ranks, view.target_counts, chosen.average_precisions)
+    if chosen.whole_precision:
+        own = {"map": average_precision(ranks, view.target_counts), **own}
     for name, values in recalls(ranks[:, 0], chosen.recalls).items():
         own |= (
             {f"{name}/{category}": values, f"{name}/average": values}

@@ -22,6 +22,7 @@ from tasks.scoring.ledger import RESULTS_SPEC
 from tasks.scoring.making import made_by, names_of
 from tasks.scoring.metrics import (
     list_ranks,
+    negative_ranks,
     query_hits,
     query_metrics,
     require_targets,
@@ -36,9 +37,9 @@ class RankedLists:
 
     Attributes:
         views: category -> queries and galleries of the whole benchmark.
-        lists: category -> (Q, DEPTH) gallery indices, -1 where there is none.
+        lists: category -> (Q, DEPTH or more) gallery indices, -1 where there is none.
         subset_lists: category -> (Q, S) group members best first; empty without groups.
-        scores: category -> (Q, DEPTH) similarities, NaN where there is none.
+        scores: category -> (Q, as many) similarities, NaN where there is none.
         failed: queries without a ranking.
     """
 
@@ -85,8 +86,9 @@ def read_ranking(stage: RankingStage) -> RankedLists:
         own = [rows[query_id(category, query.query_id)] for query in view.queries]
         codes = {name: place for place, name in enumerate(view.gallery)}
         views[category] = view
-        lists[category] = padded_lists(_places(own, "names", codes), DEPTH)
-        scores[category] = padded_similarities([row["scores"] or [] for row in own], DEPTH)
+        depth = max([DEPTH, *(len(row["names"] or ()) for row in own)])
+        lists[category] = padded_lists(_places(own, "names", codes), depth)
+        scores[category] = padded_similarities([row["scores"] or [] for row in own], depth)
         if view.subsets.shape[1]:
             found = _places(own, "subset_names", codes)
             subsets[category] = padded_lists(found, view.subsets.shape[1])
@@ -115,7 +117,8 @@ def score_ranking(stage: RankingStage, resamples: int = RESAMPLES) -> MethodScor
     ranked = read_ranking(stage)
     chosen = benchmark_facts(benchmark.name).metrics
     ranks = list_ranks(ranked.views, ranked.lists, ranked.subset_lists or None)
-    single = query_metrics(chosen, ranked.views, *ranks)
+    negatives = negative_ranks(ranked.views, ranked.lists)
+    single = query_metrics(chosen, ranked.views, *ranks, negatives)
     metrics, draws = summed_up(chosen, single), bootstrap(single, resamples)
     query_set = load_query_set(stage.root, stage.benchmark)
     found = len(query_set.image_ids)

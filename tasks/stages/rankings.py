@@ -18,6 +18,7 @@ from models.retrieval.method_records import AnyRecipe, Recipe
 from models.retrieval.ranked_lists import group_order
 from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS
 from storage.benchmarks.indexing import IndexedCategory
+from storage.benchmarks.registry import benchmark_facts
 from storage.tables.keys import content_key
 from storage.tables.schemas import OK
 from storage.tables.table import Table
@@ -143,8 +144,9 @@ class RankingStage(Stage):
         """Rank the members."""
         query_set = load_query_set(self.root, self.benchmark)
         made: dict[str, dict[str, Any]] = {}
+        usable = self.usable()
         for category in query_set.benchmark.galleries:
-            ranked = self.rank(query_set, category)
+            ranked = self.rank(query_set, category, usable)
             made |= _category_rows(ranked)
         tick(len(members))
         columns = ("category", "names", "scores", "subset_names", "status", "reason")
@@ -162,15 +164,34 @@ class RankingStage(Stage):
             for category, names in query_set.benchmark.galleries.items()
         }
 
-    def features(self, query_set: QuerySet, category: str) -> CategoryFeatures:
-        """The features that the method weighs, of queries and images that have every one."""
+    def usable(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Images and queries that have every feature."""
+        recipe = self.recipe
+        return (
+            _usable({n: self.gallery_features[n].table() for n in recipe.gallery}),
+            _usable({n: self.query_features[n].table() for n in recipe.query}),
+        )
+
+    def features(
+        self,
+        query_set: QuerySet,
+        category: str,
+        usable: tuple[frozenset[str], frozenset[str]] | None = None,
+    ) -> CategoryFeatures:
+        """The features that the method weighs, of queries and images that have every one.
+
+        Args:
+            query_set: The benchmark's queries.
+            category: One of its galleries.
+            usable: What `usable` says, where it was asked before: benchmarks have up to hundreds
+                of galleries.
+        """
         recipe = self.recipe
         gallery_tables = {n: self.gallery_features[n].table() for n in recipe.gallery}
-        query_tables = {n: self.query_features[n].table() for n in recipe.query}
-        view = query_set.view(category, _usable(gallery_tables))
-        usable = _usable(query_tables)
+        images, asked = usable or self.usable()
+        view = query_set.view(category, images)
         items = [query_set.item_of(query) for query in view.queries]
-        rows = [i for i, item in enumerate(items) if item is not None and item.key in usable]
+        rows = [i for i, item in enumerate(items) if item is not None and item.key in asked]
         if not rows:
             lacking = query_set.not_asked() or ["its features failed; see their tables"]
             raise ValueError(
@@ -183,18 +204,23 @@ class RankingStage(Stage):
             category=category,
             view=view,
             rows=rows,
-            queries={n: self._query_vectors(n, keys) for n in query_tables},
+            queries={n: self._query_vectors(n, keys) for n in recipe.query},
             gallery={name: features_of(table, ids) for name, table in gallery_tables.items()},
             excluded=view.references[rows] if self.excludes_reference else None,
             most=self.depth,
         )
 
-    def rank(self, query_set: QuerySet, category: str) -> RankedCategory:
+    def rank(
+        self,
+        query_set: QuerySet,
+        category: str,
+        usable: tuple[frozenset[str], frozenset[str]] | None = None,
+    ) -> RankedCategory:
         """Rank all queries of one category that have every feature."""
         from models.retrieval.gallery import Gallery
         from models.retrieval.search import top_k
 
-        made = self.features(query_set, category)
+        made = self.features(query_set, category, usable)
         images = Gallery(made.gallery, self.recipe.gallery_vectors)
         with device_time():
             vectors = self.recipe.query_vectors(made.queries, made.gallery).astype("float32")
@@ -246,6 +272,13 @@ class RankedCategory:
     scores: npt.NDArray[np.float32]
     vectors: npt.NDArray[np.float32]
     images: Gallery
+
+
+def depth_of(ref: BenchmarkRef) -> int:
+    """Images ranked for each query: all of the largest gallery where `map` asks for them."""
+    if not benchmark_facts(ref.name).metrics.whole_precision:
+        return DEPTH
+    return max([DEPTH, *map(len, ref.load().galleries.values())])
 
 
 def query_id(category: str, own_id: str) -> str:

@@ -11,7 +11,7 @@ from models.retrieval.reranked import reranked
 from storage.tables.schemas import OK
 from tasks.networks import NetworkFacts, network_facts
 from tasks.query_sets import load_query_set
-from tasks.stages.rankings import DEPTH, RankingStage
+from tasks.stages.rankings import RankingStage
 from tasks.stages.rerank_scores import RerankScoreStage
 from tasks.stages.stage import Tick
 
@@ -51,7 +51,7 @@ class RerankedStage(RankingStage):
             row = rows[member]
             if row["status"] == OK:
                 found, reason = known.get(lists[member].key, ({}, "it has no row"))
-                row |= _ordered(row, ids, found, count) if found else _without(reason)
+                row |= _ordered(row, ids, found, count, self.depth) if found else _without(reason)
             made.append(row)
         tick(len(members))
         columns = ("category", "names", "scores", "subset_names", "status", "reason")
@@ -70,12 +70,16 @@ class RerankedStage(RankingStage):
 
 
 def _ordered(
-    row: Mapping[str, Any], ids: Mapping[str, str], scores: Mapping[str, float], count: int
+    row: Mapping[str, Any],
+    ids: Mapping[str, str],
+    scores: Mapping[str, float],
+    count: int,
+    depth: int,
 ) -> dict[str, Any]:
     """The columns of a ranking in the order of some images' scores."""
     named = {name: scores[ids[name]] for name in (*row["names"][:count], *row["subset_names"])}
     before = dict(zip(row["names"], row["scores"], strict=True))
-    names = reranked(row["names"], named, count)[:DEPTH]
+    names = reranked(row["names"], named, count)[:depth]
     return {
         "names": names,
         "scores": [named[n] if n in row["names"][:count] else before[n] for n in names],

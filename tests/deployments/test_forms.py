@@ -42,6 +42,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 """What a person must fill in."""
 
 
+BENCHMARK_NAMES = "cirr, circo, fashioniq, icir, genecis, lasco, pinpoint"
+SPLIT_NAMES = "val, test1, test, change_attribute, focus_attribute, change_object, focus_object"
+
+
 def flow_of(name: str) -> Any:
     entry = FLOWS[name]
     return getattr(importlib.import_module(entry.module), entry.function)
@@ -66,8 +70,8 @@ def test_no_choice_hides_in_a_free_text(name: str) -> None:
     }
     parameters = flow_of(name).parameters.properties
     for key, choices in {
-        "benchmark": "cirr, circo, fashioniq",
-        "split": "val, test1, test",
+        "benchmark": BENCHMARK_NAMES,
+        "split": SPLIT_NAMES,
         "keywords": "preset, function_words, spacy",
         "kind": "ensemble, single, instructcir",
         "dtype": "auto, fp32, bf16, fp16, float32, bfloat16, float16",
@@ -81,8 +85,8 @@ def test_no_choice_hides_in_a_free_text(name: str) -> None:
     if "captioning" in parameters:
         assert fields["captioning.engine"].endswith("One of profile, blip2, llava, openai.")
     if "benchmarks" in parameters and name != "evaluate-world":
-        assert fields["benchmarks[].name"].endswith("One of cirr, circo, fashioniq.")
-        assert fields["benchmarks[].split"].endswith("One of val, test1, test.")
+        assert fields["benchmarks[].name"].endswith(f"One of {BENCHMARK_NAMES}.")
+        assert fields["benchmarks[].split"].endswith(f"One of {SPLIT_NAMES}.")
 
 
 @pytest.mark.parametrize("dtype", ["auto", "fp32", "float32", "bfloat16"])
@@ -245,7 +249,7 @@ def test_the_command_line_lists_choices_and_groups(capsys: pytest.CaptureFixture
     assert main(["run", "rerun-backbone", "--list"]) == 0
     page = " ".join(capsys.readouterr().out.split())  # lines are filled to the page's width
     assert " backbone.name: open_clip's name (`ViT-L-14`)" in page
-    assert "One of val, test1, test. Default: val. benchmarks[].collection:" in page
+    assert f"One of {SPLIT_NAMES}. Default: val. benchmarks[].collection:" in page
     assert "One of profile, blip2, llava, openai. Default: profile. captioning.model:" in page
     assert " encoder.image_batch = 128 Images in one forward pass. captioner.engine =" in page
     assert main(["run", "train-reformulation", "--list"]) == 0

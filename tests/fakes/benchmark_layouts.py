@@ -101,3 +101,95 @@ def fashioniq_query(candidate: str, target: str | None, *captions: str) -> dict[
     """One FashionIQ record; no target for the test split."""
     record: dict[str, Any] = {"candidate": candidate, "captions": list(captions)}
     return record if target is None else {**record, "target": target}
+
+
+ICIR_QUERIES = ("query/a/1.jpg,at night,a", "query/b/1.jpg,as a toy,b", "query/a/2.jpg,as a toy,a")
+ICIR_DATABASE = (
+    "database/a/1.jpg,at night,a",
+    "database/a/2.jpg,as a toy,a",
+    "database/a/3.jpg,,a",
+    "database/a/4.jpg,at night,a",
+    "database/b/1.jpg,as a toy,b",
+    "database/b/2.jpg,at night,b",
+    "database/c/1.jpg,at night,c",
+)
+
+
+def write_icir(
+    root: Path,
+    queries: Sequence[str] = ICIR_QUERIES,
+    database: Sequence[str] = ICIR_DATABASE,
+) -> Path:
+    """i-CIR's two lists: two instances that are asked for, and a third one that is not."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "query_files.csv").write_text("\n".join(queries) + "\n")
+    (root / "database_files.csv").write_text("\n".join(database) + "\n")
+    return root
+
+
+def lasco_triplets() -> list[dict[str, Any]]:
+    """Two triplets; the second one's reference is not an image of the corpus."""
+    return [
+        {
+            "qid": 7000 + row,
+            "query-image": [reference, f"val2014/COCO_val2014_{reference:012d}.jpg"],
+            "query-text": f"text {row}",
+            "target-image": [target, f"val2014/COCO_val2014_{target:012d}.jpg"],
+        }
+        for row, (reference, target) in enumerate([(42, 73), (99, 42)])
+    ]
+
+
+def lasco_corpus() -> list[dict[str, Any]]:
+    """Three images, with the folder above the triplets' in their paths."""
+    return [
+        {"id": image, "path": f"val/val2014/COCO_val2014_{image:012d}.jpg"}
+        for image in (42, 73, 74)
+    ]
+
+
+def write_lasco(root: Path) -> Path:
+    """LaSCo's two files of the validation split."""
+    write_json(root / "lasco_val.json", lasco_triplets())
+    write_json(root / "lasco_val_corpus.json", lasco_corpus())
+    return root
+
+
+def genecis_record(task: str, reference: int, target: int, *others: int) -> dict[str, Any]:
+    """One query of GeneCIS, with the fields beyond those that are read."""
+
+    def image(number: int) -> dict[str, Any]:
+        if task.endswith("object"):
+            return {"val_image_id": number, "filepath": f"val2017/{number:012d}.jpg"}
+        box = [1.5, 2, 10 + number, 8]
+        return {"image_id": str(number), "instance_bbox": box, "object_name": "cup"}
+
+    return {
+        "reference": image(reference),
+        "target": image(target),
+        "gallery": [image(other) for other in others],
+        "condition": "red",
+    }
+
+
+def pinpoint_content() -> dict[str, Any]:
+    """Two queries over four images: one of one reference, one of two."""
+    return {
+        "gallery": ["a.png", "b.png", "c.png", "d.png"],
+        "queries": [
+            {
+                "id": "q0",
+                "references": ["r.png"],
+                "texts": ["make it red", "in red"],
+                "positives": ["a.png", "b.png"],
+                "negatives": ["c.png"],
+            },
+            {
+                "id": "q1",
+                "references": ["d.png", "r.png"],
+                "texts": ["both together", "together"],
+                "positives": ["c.png"],
+                "negatives": [],
+            },
+        ],
+    }

@@ -7,9 +7,11 @@ import pytest
 
 from models.retrieval.metrics import (
     NOT_RANKED,
+    average_precision,
     average_precision_at_k,
     average_precisions,
     by_aspect,
+    negatives_found,
     percent,
     ranks_in_lists,
     ranks_in_score_blocks,
@@ -145,6 +147,44 @@ def test_average_precision_equals_a_loop_over_labels() -> None:
             expected = precision[:k].sum() / min(count, k)
             got = average_precision_at_k(ranks[row : row + 1], counts[row : row + 1], k)[0]
             assert got == pytest.approx(expected, abs=1e-12)
+
+
+def test_whole_precision_equals_the_area_under_each_curve() -> None:
+    """i-CIR's rule, as areas of trapezoids under precision over recall, point by point."""
+    rng = np.random.default_rng(3)
+    labels = rng.random((30, 12)) < 0.3
+    labels[0] = [True] + [False] * 11
+    labels[1] = True
+    labels = labels[labels.any(axis=1)]
+    ranks = np.full((len(labels), 12), NOT_RANKED)
+    expected = []
+    for row, own in enumerate(labels):
+        (places,) = np.nonzero(own)
+        ranks[row, : len(places)] = rng.permutation(places)
+        area, found = 0.0, 0
+        for place, right in enumerate(own):
+            if right:
+                before = found / place if place else 1.0
+                found += 1
+                area += (1 / len(places)) * (before + found / (place + 1)) / 2
+        expected.append(area)
+    got = average_precision(ranks, labels.sum(axis=1))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
+    assert got[0] == got[1] == 1.0
+    # A right answer that was never ranked stays in the denominator.
+    lost = np.array([[1, NOT_RANKED]])
+    assert average_precision(lost, np.array([2])).tolist() == [0.5 * (0 / 1 + 1 / 2) / 2]
+
+
+def test_images_named_as_wrong_by_hand() -> None:
+    wrong = np.array([[0, 3, 11], [5, NOT_RANKED, NOT_RANKED], [10, 2**40, 12], [1, 2, 3]])
+    hits = np.array([1, 2, NOT_RANKED, 0])
+    got = negatives_found(wrong, hits, 10)
+    assert got["neg@10"].tolist() == [0.2, 0.1, 0.0, 0.3]
+    assert got["any_neg@10"].tolist() == [1, 1, 0, 1]
+    assert got["neg_before_pos"].tolist() == [1, 0, 1, 0]
+    none = negatives_found(np.empty((2, 0), np.int64), np.array([0, NOT_RANKED]), 10)
+    assert [values.tolist() for values in none.values()] == [[0, 0]] * 3
 
 
 def test_nan_is_refused_wherever_it_would_flatter() -> None:
