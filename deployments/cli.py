@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import importlib
 import os
 import signal
@@ -73,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(own)
+    atexit.register(gc.freeze)  # what ends with the process need not be searched for garbage first
     return _guarded(module.run, own.parse_args(arguments[1:]))
 
 

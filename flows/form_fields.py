@@ -54,8 +54,7 @@ class Of:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         """The schema of the settings' field with its text."""
-        text = self.kind.model_fields[self.name].description or ""
-        return {**handler(schema), "description": " ".join(text.split())}
+        return {**handler(schema), "description": self.kind.text_of(self.name)}
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ def setting_text(setting: str) -> str:
     engines: dict[str, list[str]] = {}
     for kind in kinds:
         if name in kind.model_fields:
-            text = " ".join((kind.model_fields[name].description or "").split())
+            text = kind.text_of(name)
             engine = kind.model_fields["engine"].default if "engine" in kind.model_fields else ""
             engines.setdefault(text, []).append(engine)
     if len(engines) == 1 and len(kinds) == sum(map(len, engines.values())):

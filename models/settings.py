@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import functools
+import inspect
+import textwrap
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -10,10 +15,34 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from models.spelling import unknown
 
 
-def _texts_in_one_line(schema: dict[str, Any]) -> None:
-    for part in (schema, *schema.get("properties", {}).values()):
-        if "description" in part:
-            part["description"] = " ".join(part["description"].split())
+def _with_texts(schema: dict[str, Any], kind: type[Settings]) -> None:
+    if "description" in schema:
+        schema["description"] = _in_one_line(schema["description"])
+    for name, part in schema.get("properties", {}).items():
+        if text := kind.text_of(name):
+            part["description"] = text
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+@functools.cache
+def _texts(kind: type) -> Mapping[str, str]:
+    """The docstrings below the fields that a class states itself.
+
+    Read when they are asked for: pydantic's `use_attribute_docstrings` reads them in every process
+    that imports a class, which takes half a second of each command.
+    """
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found: dict[str, str] = {}
+    for field, below in pairwise(body.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            said = below.value if isinstance(below, ast.Expr) else None
+            text = said.value if isinstance(said, ast.Constant) else ""
+            found[field.target.id] = _in_one_line(text) if isinstance(text, str) else ""
+    return found
 
 
 class Settings(BaseModel):
@@ -23,9 +52,16 @@ class Settings(BaseModel):
         frozen=True,
         extra="forbid",
         allow_inf_nan=False,
-        use_attribute_docstrings=True,
-        json_schema_extra=_texts_in_one_line,
+        json_schema_extra=_with_texts,
     )
+
+    @classmethod
+    def text_of(cls, name: str) -> str:
+        """What a field says of itself, or else the docstring below it, in one line."""
+        if said := cls.model_fields[name].description:
+            return _in_one_line(said)
+        owners = [each for each in cls.__mro__ if name in inspect.get_annotations(each)]
+        return _texts(owners[0]).get(name, "") if owners else ""
 
     @classmethod
     def given(cls, values: Mapping[str, Any] | None, where: str) -> Self:

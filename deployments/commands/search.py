@@ -9,9 +9,12 @@ above `--set search.approximate_above=IMAGES` an index whose candidates exact sc
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +50,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Search and print the hits."""
+    with uncollected():
+        return searched(arguments)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without garbage collection: it walks over what imports make, a sixth of a cold search."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def searched(arguments: argparse.Namespace) -> int:
     """Search and print the hits."""
     from storage.locations.access import require_reachable
     from storage.locations.location import Location
