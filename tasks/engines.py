@@ -111,6 +111,11 @@ def encoder_dim(spec: EncoderSpec) -> int:
     return encoder_facts(spec).dim
 
 
+def why_no_pseudo_tokens(spec: EncoderSpec) -> str:
+    """Why a backbone takes no pseudo tokens, by its configuration; empty where it may."""
+    return facts.why_no_pseudo_tokens(spec)
+
+
 def token_width(spec: EncoderSpec) -> int:
     """Width of the space of an encoder's pseudo tokens."""
     return facts.token_width(spec)

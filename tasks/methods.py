@@ -16,12 +16,15 @@ from models.retrieval.systems.compodiff import COMPODIFF
 from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS
 from models.retrieval.systems.instructpix2pix import EDITED
 from tasks.compodiff import denoiser_facts, denoiser_problem
+from tasks.engines import why_no_pseudo_tokens
 from tasks.mapping_facts import token_network_not_zero_shot
 from tasks.networks import network_facts, network_problem, texts_seen_by
 from tasks.settings import Profile
 
 _WRITTEN: Final = frozenset(("edits", "single_edit", "objects"))
 """Needs that the text generator serves."""
+_SPLICED: Final = ("mapping:", "tokens:")
+"""Begin needs for which a text tower reads a pseudo token."""
 
 
 def settings_of(name: str, profile_settings: CvsiSettings) -> CvsiSettings:
@@ -66,9 +69,13 @@ def why_not_ready(name: str, profile: Profile, trains_network: bool = False) -> 
     reformulation network is trained first.
     """
     row = method(name)
+    wanted = needs(row, SEARCH_FAMILY) if row.runs else ()
+    spliced = any(need.startswith(_SPLICED) for need in wanted)
+    if spliced and (reason := why_no_pseudo_tokens(profile.query_encoder)):
+        return reason
     if row.status != "needs_checkpoint":
         return row.reason
-    for need in needs(row, SEARCH_FAMILY):
+    for need in wanted:
         kind, _, which = need.partition(":")
         if kind == "mapping" and not profile.mapping.named[which]:
             return row.reason

@@ -21,7 +21,7 @@ from storage.exchange.sources import ExchangeError
 from storage.locations.access import require_access, require_folder
 from storage.locations.location import Location
 from storage.tables.table import load_table
-from tasks.engines import token_width
+from tasks.engines import token_width, why_no_pseudo_tokens
 from tasks.imported_pictures import require_import
 from tasks.imported_texts import imported_spec
 from tasks.methods import why_not_ready
@@ -96,7 +96,9 @@ def require_methods(
     """
     for name in methods:
         if reason := why_not_ready(name, profile, trains_network):
-            raise ValueError(f"{name} does not run here ({method(name).status}): {reason}")
+            status = method(name).status
+            kind = "" if status == "ready" else f" ({status})"
+            raise ValueError(f"{name} does not run here{kind}: {reason}")
     require_backbone(profile)
     wanted = {
         need
@@ -220,6 +222,18 @@ def require_backbone(profile: Profile) -> None:
         EncoderNotFound: names those that are like it.
     """
     require_known(profile.encoder)
+
+
+def require_pseudo_tokens(profile: Profile) -> None:
+    """Refuse a backbone that does not exist or takes no pseudo tokens.
+
+    Raises:
+        EncoderNotFound: names those that are like it.
+        ValueError: says which part of it takes none.
+    """
+    require_backbone(profile)
+    if reason := why_no_pseudo_tokens(profile.query_encoder):
+        raise ValueError(f"{reason}; choose another backbone, such as ViT-L-14 with tag openai")
 
 
 def require_evaluation(

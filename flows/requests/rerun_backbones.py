@@ -20,7 +20,12 @@ from flows.forms import (
     with_choices,
 )
 from flows.profiles import resolve_profile
-from flows.requests.checks import require_collections, require_evaluation, require_out
+from flows.requests.checks import (
+    require_collections,
+    require_evaluation,
+    require_out,
+    require_pseudo_tokens,
+)
 from flows.requests.combinations import (
     NOTHING,
     ONLY,
@@ -214,6 +219,8 @@ def _request(
     out_of_reach = {} if methods else left_out(chosen, trains_network)
     needing = [m for m in asked if any(LINCIR in needs(METHODS[m], family) for family in families)]
     trains = bool(backbone.name and not backbone.mapping and needing)
+    if trains:
+        require_pseudo_tokens(chosen)
     if trains and not mapping.captions:
         why = (
             f"a mapping network for {backbone.name} is missing: name one (backbone.mapping), or "

@@ -18,9 +18,9 @@ from flows.forms import (
 )
 from flows.profiles import resolve_profile
 from flows.requests.checks import (
-    require_backbone,
     require_collections,
     require_engine,
+    require_pseudo_tokens,
     require_root,
     require_words,
 )
@@ -159,7 +159,7 @@ def train_mapping(
         words = replace(words, masking=masking)
     require_extractor(words.keywords)
     chosen = resolve_profile(profile, with_choices(settings, backbone, captioning))
-    require_backbone(chosen)
+    require_pseudo_tokens(chosen)
     if collection:
         require_collections(chosen.root, [collection])
     require_root(chosen)
@@ -192,7 +192,7 @@ def _inversion(
     chosen = system.training.with_given(training, "training")
     where = RunSettings.given(run, "run")
     chosen.share(where.devices)
-    require_backbone(profile)
+    require_pseudo_tokens(profile)
     require_collections(profile.root, [collection])
     require_root(profile)
     if system.words:

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Final
 
 from models.checkpoints import file_sha256
 from models.encoders.backbone_files import (
+    EncoderNotFound,
     architecture,
     encoder_fingerprint,
     encoder_identity,
     forced_activation,
+    hub_file_on_disk,
     preprocess_fingerprint,
     preprocess_settings,
+    require_known,
     weights_file,
 )
-from models.encoders.spec import EncoderSpec
+from models.encoders.spec import CONFIG_FILE, EncoderSpec, schema_and_place
 from models.encoders.tokenizer_files import tokenizer_sha256
 
 if TYPE_CHECKING:
@@ -24,6 +27,11 @@ if TYPE_CHECKING:
 
 _OPEN_CLIP_WIDTH: Final = 512
 """Width that open_clip takes where a configuration names none."""
+
+
+READ_AT: Final = ("argmax", "eos", "last")
+"""open_clip's poolings of a text that read it at one position known beforehand."""
+CLASS_TOKEN: Final = "its text tower appends a class token to the words"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,34 @@ def token_width(spec: EncoderSpec) -> int:
         EncoderNotFound: As `encoder_facts`.
     """
     return int(architecture(spec)["text_cfg"].get("width", _OPEN_CLIP_WIDTH))
+
+
+def why_no_pseudo_tokens(spec: EncoderSpec) -> str:
+    """Why a backbone takes no pseudo tokens, by its configuration, in words.
+
+    Empty where it takes them, where the loaded tokenizer alone can tell
+    (`text_tower.why_unsupported`), and where no such backbone is on this machine.
+    """
+    schema, place = schema_and_place(spec.source)
+    if schema == "hf-hub" and hub_file_on_disk(place, CONFIG_FILE) is None:
+        return ""
+    try:
+        require_known(spec)
+        text = architecture(spec)["text_cfg"]
+    except EncoderNotFound:
+        return ""
+    found = []
+    if text.get("hf_model_name"):
+        found.append("its text tower is one of transformers'")
+    if text.get("embed_cls"):
+        found.append(CLASS_TOKEN)
+    if (pool := text.get("pool_type", "argmax")) not in READ_AT:
+        found.append(pooled_elsewhere(pool))
+    return f"{spec.name} takes no pseudo tokens: {'; '.join(found)}" if found else ""
+
+
+def pooled_elsewhere(pool: str | None) -> str:
+    return f"its text feature is pooled by {pool!r}, not read at one position of a text"
 
 
 def encoder_facts(spec: EncoderSpec) -> EncoderFacts:

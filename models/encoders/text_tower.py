@@ -24,6 +24,7 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch import nn
 from torch.nn import functional
 
+from models.encoders.facts import CLASS_TOKEN, READ_AT, pooled_elsewhere
 from models.encoders.text_tokens import TokenRow, tokens_of, why_no_tokens
 
 if TYPE_CHECKING:
@@ -182,12 +183,12 @@ def why_unsupported(model: nn.Module, tokenizer: object) -> str:
     length = int(tower.context_length)
     found = [why_no_tokens(tokenizer, length)]
     if getattr(tower, "cls_emb", None) is not None:
-        found.append("its text tower appends a class token to the words")
+        found.append(CLASS_TOKEN)
     if getattr(tower, "use_pad_mask", False):
         found.append("its text tower masks padding")
     pool = _pooling(tower)
-    if pool not in ("argmax", "eos", "last"):
-        found.append(f"its text feature is pooled by {pool!r}, not read at one position of a text")
+    if pool not in READ_AT:
+        found.append(pooled_elsewhere(pool))
     if pool == "argmax" and isinstance(tokenizer, HFTokenizer):
         found.append("its text feature is read at the largest id, which is not a text's end")
     if pool == "eos" and not found[0]:
@@ -213,7 +214,7 @@ def why_unlike_clip(model: nn.Module, tokenizer: object) -> str:
     if getattr(tower, "attn_mask", None) is None:
         found.append("its text tower does not attend causally")
     if getattr(tower, "cls_emb", None) is not None:
-        found.append("its text tower appends a class token to the words")
+        found.append(CLASS_TOKEN)
     pool = _pooling(tower)
     if pool not in ("argmax", "eos"):
         found.append(f"its text feature is pooled by {pool!r}, not read at the end-of-text token")
