@@ -16,7 +16,7 @@ from flows.form_fields import Of, OneOf, Text, Values, chosen
 from models.captioners.settings import CaptionerSettings
 from models.encoders.spec import EncoderSpec
 from models.engine_settings import engine_kinds
-from models.retrieval.methods import METHODS, method
+from models.retrieval.methods import method, runnable_names
 from models.settings import Settings
 from models.spelling import unknown
 from storage.benchmarks.registry import BENCHMARKS
@@ -40,9 +40,10 @@ def _runs_here(name: str) -> str:
 MethodName = Annotated[
     str,
     AfterValidator(_runs_here),
-    WithJsonSchema({"type": "string", "enum": [name for name, row in METHODS.items() if row.runs]}),
+    WithJsonSchema({"type": "string", "enum": runnable_names()}),
 ]
-"""A method that can be run here; some need a checkpoint of their own."""
+"""A method that can be run here; some need a checkpoint of their own. NAME+verify: its best images
+are looked at by a verifier."""
 Methods = Annotated[tuple[MethodName, ...], Text("Names of methods; empty: all that run.")]
 
 SPLITS: Final[Mapping[str, tuple[str, ...]]] = {

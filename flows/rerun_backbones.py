@@ -19,7 +19,7 @@ from flows.requests.rerun_backbones import RerunRequest
 from flows.score_benchmark import Outcome, evaluate
 from flows.train_mapping import train_mapping_for
 from flows.train_reformulation import train_network_on
-from models.retrieval.methods import METHODS
+from models.retrieval.methods import title_of
 from storage.benchmarks.registry import benchmark_facts
 from tasks.artifact_keys import artifact_key
 from tasks.artifacts import publish_markdown, stages_markdown
@@ -235,7 +235,7 @@ def comparison(
     ]
     rows = [
         (
-            METHODS[name].title if name in METHODS else name,
+            title_of(name),
             *([differs] if apart else []),
             *(values.get((name, differs, b), "") for b in backbones),
             _printed(ref, name, backbones),

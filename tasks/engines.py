@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING, Any
 from models.encoders import facts
 from storage.locations.location import Location
 from tasks.published_files import require_as_published
-from tasks.settings import CaptionerSettings, EditorSettings, GeneratorSettings
+from tasks.settings import (
+    CaptionerSettings,
+    EditorSettings,
+    GeneratorSettings,
+    VerifierSettings,
+)
 
 if TYPE_CHECKING:
     from models.encoders.open_clip import OpenClipEncoder
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
     from models.protocols import Captioner, Fingerprint, ImageEditor, TextGenerator
     from models.textual_inversion.network import MappingNetwork
     from models.textual_inversion.palavra import PalavraNetwork
+    from models.verifiers.protocol import Verifier
 
 
 @functools.lru_cache(maxsize=2)
@@ -50,6 +56,12 @@ def load_generator(settings: GeneratorSettings) -> TextGenerator:
 @functools.lru_cache(maxsize=1)
 def load_editor(settings: EditorSettings) -> ImageEditor:
     """The image editor of some settings."""
+    return settings.load()
+
+
+@functools.lru_cache(maxsize=1)
+def load_verifier(settings: VerifierSettings) -> Verifier:
+    """The verifier of some settings."""
     return settings.load()
 
 
@@ -136,6 +148,12 @@ def generator_fingerprint(settings: GeneratorSettings) -> Fingerprint:
 @functools.lru_cache(maxsize=16)
 def editor_fingerprint(settings: EditorSettings) -> Fingerprint:
     """The identity of an image editor's pictures."""
+    return settings.fingerprint
+
+
+@functools.lru_cache(maxsize=16)
+def verifier_fingerprint(settings: VerifierSettings) -> Fingerprint:
+    """The identity of a verifier's verdicts."""
     return settings.fingerprint
 
 

@@ -11,12 +11,12 @@ from models.retrieval.cvsi_settings import CVSI, SEARCH_FAMILY, CvsiSettings
 from models.retrieval.features import COMPOSED
 from models.retrieval.ldre import LDRE, LdreSettings
 from models.retrieval.method_records import Method, late_fusion
-from models.retrieval.methods import METHODS, method, needs
+from models.retrieval.methods import METHODS, VERIFIER, method, needs
 from models.retrieval.systems.compodiff import COMPODIFF
 from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS
 from models.retrieval.systems.instructpix2pix import EDITED
 from tasks.compodiff import denoiser_facts, denoiser_problem
-from tasks.engines import why_no_pseudo_tokens
+from tasks.engines import verifier_fingerprint, why_no_pseudo_tokens
 from tasks.mapping_facts import token_network_not_zero_shot
 from tasks.networks import network_facts, network_problem, texts_seen_by
 from tasks.settings import Profile
@@ -136,6 +136,8 @@ def label_of(name: str, profile: Profile) -> str:
         own = profile.generator
         seen = benchmark_texts_seen(getattr(own, "model", ""), getattr(own, "adapter", ""))
         reasons.append(texts_seen_by({"saw_benchmark_texts": seen}))
+    if VERIFIER in wanted:
+        reasons.append(texts_seen_by(verifier_fingerprint(profile.verify.verifier)))
     reason = next(filter(None, reasons), "")
     return not_zero_shot({"zero_shot": False, "zero_shot_reason": reason}) if reason else ""
 

@@ -6,6 +6,7 @@ that are equal are one object, so that their identity is computed once.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
@@ -35,6 +36,8 @@ from tasks.stages.rerank_scores import RerankScoreStage
 from tasks.stages.reranked import RerankedStage
 from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage, inputs_of
+from tasks.stages.verifications import VerificationStage
+from tasks.stages.verified import VerifiedStage
 
 StageT = TypeVar("StageT", bound=Stage)
 
@@ -143,8 +146,10 @@ class _Builder:
             query_features=self.query_features(recipe, family),
             gallery_features=self.gallery_features(recipe.gallery),
         )
-        first = method(self.method).reranks
-        return self._reranked(stage, first, family) if first else stage
+        row = method(self.method)
+        if row.verifies:
+            return self._verified(stage, row.verifies, ref)
+        return self._reranked(stage, row.reranks, family) if row.reranks else stage
 
     def _reranked(self, stage: RankingStage, first: str, family: str) -> RerankedStage:
         """The ranking of a method that reads the best images of another one again."""
@@ -160,6 +165,24 @@ class _Builder:
         )
         fields = {name: getattr(stage, name) for name in type(stage).model_fields}
         return RerankedStage(**fields, scores=self._keep(scores))
+
+    def _verified(self, stage: RankingStage, first: str, ref: BenchmarkRef) -> VerifiedStage:
+        """The ranking of a method whose best images a verifier looks at."""
+        chosen = self.profile.verify
+        own = dataclasses.replace(self, method=first).ranking(ref)
+        deep = own.model_copy(update={"depth": max(own.depth, chosen.candidates)})
+        verifications = VerificationStage(
+            root=self.profile.root,
+            shard_size=self.profile.shards.verifications,
+            first=self._keep(deep),
+            verifier=chosen.verifier,
+            count=chosen.candidates,
+            pictures=self.profile.pictures,
+        )
+        fields = {name: getattr(stage, name) for name in RankingStage.model_fields}
+        return VerifiedStage(
+            **fields, verifications=self._keep(verifications), fusing=chosen.fusing
+        )
 
     def gallery_features(self, names: Mapping[str, object]) -> dict[str, AnyGalleryFeature]:
         return {name: self._gallery_feature(name) for name in names}

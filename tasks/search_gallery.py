@@ -12,8 +12,11 @@ import polars as pl
 from models.generators.rewriting import RewriteInput
 from models.retrieval.cvsi_settings import SEARCH_FAMILY
 from models.retrieval.features import QueryInputs
+from models.retrieval.methods import first_stage
 from models.retrieval.ranked_lists import padded_lists
 from models.retrieval.reranked import reranked
+from models.retrieval.verified import places_as_scores, verified
+from models.verifiers.protocol import RANKED, sigmoid
 from storage.collections.collection import Collection
 from storage.locations.location import Location
 from storage.tables.keys import sha256_hex
@@ -36,6 +39,7 @@ from tasks.stages.rankings import AnyGalleryFeature, AnyQueryFeature
 from tasks.stages.reformulation_features import ReformulatedQueryStage, network_behind
 from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage
+from tasks.stages.verifications import Pair, verifications_of
 
 if TYPE_CHECKING:
     from models.protocols import FloatArray
@@ -52,6 +56,7 @@ class Hit:
     Attributes:
         rank: 1 for the best.
         score: similarity under the method; of images that a second stage has read, its score.
+        verdict: P(yes) of the verifier; None where none has looked at the image.
         image_id: sha256 of its bytes.
         paths: where it was ingested from.
     """
@@ -60,6 +65,7 @@ class Hit:
     score: float
     image_id: str
     paths: tuple[str, ...]
+    verdict: float | None = None
 
 
 @dataclass(frozen=True)
@@ -133,8 +139,10 @@ def search_gallery(
     own = opened.place(query.image_id)
     hidden = [own] if own >= 0 and not include_reference else []
     again = profile.rerank.candidates_of(family) if row.reranks else 0
-    left = min(max(k, again), len(images) - len(hidden))
+    looked_at = profile.verify.candidates if row.verifies else 0
+    left = min(max(k, again, looked_at), len(images) - len(hidden))
     hits: tuple[Hit, ...] = ()
+    margins: dict[str, float] = {}
     recall: Recall | None = None
     if left:
         excluded = padded_lists([hidden], 1)
@@ -147,15 +155,22 @@ def search_gallery(
         found = opened.ids(top.indices[0])
         numbers = dict(zip(found, map(float, top.scores[0]), strict=True))
         if again:
-            second = profile.composed_network(method)
+            second = profile.composed_network(first_stage(method))
             scorer = load_scorer(second, network_behind(stages.values()), profile.pictures.threads)
             known = _second_look(
                 profile, scorer, second, collection, query, reference, found[:again]
             )
             found, numbers = reranked(found, known, again), {**numbers, **known}
+        if looked_at:
+            best, later = found[:looked_at], found[looked_at:]
+            margins = _margins(profile, collection, query, image, best)
+            one_scale = [numbers[each] for each in best]
+            own = places_as_scores(len(best)) if again else one_scale
+            best, fused = verified(best, own, margins, profile.verify.fusing.fusing)
+            found, numbers = [*best, *later], {**numbers, **dict(zip(best, fused, strict=True))}
         paths = _paths(profile.root, collection, found[:k])
         hits = tuple(
-            Hit(rank, numbers[image_id], image_id, paths[image_id])
+            Hit(rank, numbers[image_id], image_id, paths[image_id], _verdict(margins, image_id))
             for rank, image_id in enumerate(found[:k], 1)
         )
     lacking = opened.size - len(images)
@@ -181,6 +196,30 @@ def _second_look(
         query.image_id, query.text, candidates, lambda name: pictures[name].at(side)
     )
     return dict(zip(candidates, map(float, scores), strict=True))
+
+
+def _margins(
+    profile: Profile, collection: str, query: OneQuery, reference: bytes, candidates: Sequence[str]
+) -> dict[str, float]:
+    """Image id -> margin of a verifier, of those that it could answer for."""
+    data = dict(ImageSet(collection=collection).read(profile.root, candidates))
+    pairs = {name: Pair(query.image_id, query.text, name) for name in candidates}
+    found = verifications_of(
+        profile.verify.verifier,
+        profile.pictures,
+        pairs,
+        {**data, query.image_id: reference},
+        lambda count: None,
+    )
+    return {
+        name: made.margin
+        for name, made in found.items()
+        if made.margin is not None and made.status in RANKED
+    }
+
+
+def _verdict(margins: Mapping[str, float], image_id: str) -> float | None:
+    return sigmoid(margins[image_id]) if image_id in margins else None
 
 
 class _MadeOnce:

@@ -24,10 +24,12 @@ from models.retrieval.cvsi_settings import PAPER_WEIGHTS, CvsiSettings
 from models.retrieval.ldre import LDRE, LdreSettings
 from models.retrieval.systems.composed import NO_FOLDER
 from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS, NO_NETWORK
+from models.retrieval.verified import Fusing, Rule
 from models.settings import Settings
 from models.textual_inversion.oti_settings import OtiSettings
 from models.textual_inversion.phrases import PhraseSettings
 from models.textual_inversion.refining import RefiningSettings
+from models.verifiers.settings import VerifierSettings
 from storage.collections.decoding import Alpha, Orientation
 
 
@@ -222,6 +224,38 @@ class RerankSettings(Settings):
         return count
 
 
+class FusingSettings(Settings):
+    """How a verifier's verdicts and a first stage's scores become one order."""
+
+    rule: Rule = "minmax"
+    """replace: the verdicts alone. sum: score + w P(yes). minmax, z: scores brought to one scale
+    first. rrf: ranks alone. veto: candidates with P(yes) below the threshold go behind."""
+    weight: float = Field(0.5, ge=0, le=1)
+    """w, the verdict's share; `replace` and `veto` have none."""
+    threshold: float = Field(0.5, ge=0, le=1)
+    """Least P(yes) that `veto` accepts."""
+
+    @property
+    def fusing(self) -> Fusing:
+        """The rule for computing."""
+        return Fusing(self.rule, self.weight, self.threshold)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The rule with what it reads."""
+        reads = {"replace": (), "veto": ("threshold",)}.get(self.rule, ("weight",))
+        return {"rule": self.rule, **{name: getattr(self, name) for name in reads}}
+
+
+class VerifySettings(Settings):
+    """A verifier that looks at the best images of METHOD+verify."""
+
+    verifier: VerifierSettings
+    candidates: int = Field(25, ge=1)
+    """K, images of each ranking that are looked at. Members of a query's group always are."""
+    fusing: FusingSettings = FusingSettings()
+
+
 class SearchSettings(Settings):
     """How a person's queries are searched; benchmarks are always searched exactly."""
 
@@ -250,6 +284,8 @@ class ShardSizes(Settings):
     rerank: int = Field(32, ge=1)
     """Queries of a shard of a second stage's scores; the images of all their candidates are held in
     memory."""
+    verifications: int = Field(512, ge=1)
+    """Pairs of a query and a candidate of a shard; their pictures are held in memory."""
     pictures: int = Field(32, ge=1)
     """Edited pictures of a shard."""
 
@@ -283,6 +319,7 @@ class Profile(Settings):
     cvsi: CvsiSettings = Field(default_factory=lambda: CvsiSettings(weights=dict(PAPER_WEIGHTS)))
     ldre: LdreSettings = LDRE
     rerank: RerankSettings = RerankSettings()
+    verify: VerifySettings
     unsuited: tuple[str, ...] = ()
     """Methods that are skipped where none are named: the models cannot serve them, they ask for
     texts of their own that another method's stand in for, or they take long."""

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the page and print its path."""
     from flows.forms import BenchmarkChoice
-    from models.retrieval.methods import METHODS
+    from models.retrieval.methods import method
     from storage.benchmarks.registry import BENCHMARKS
     from storage.locations.access import require_reachable
     from storage.locations.location import Location
@@ -48,9 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.benchmark not in BENCHMARKS:
         raise UserError(unknown("benchmark", arguments.benchmark, BENCHMARKS))
     methods = (arguments.right, arguments.wrong)
-    for method in methods:
-        if method not in METHODS:
-            raise UserError(unknown("method", method, METHODS))
+    try:
+        titles = [method(name).title for name in methods]
+    except ValueError as error:
+        raise UserError(str(error)) from error
     profile = profile_of(arguments)
     require_reachable(Location(profile.root))
     choice = BenchmarkChoice.given(
@@ -67,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     first, second = plan_evaluation(profile, choice.ref(profile), methods).rankings
     pairs = side_by_side(first, second, arguments.query, arguments.k, arguments.count)
-    title = " and ".join(METHODS[method].title for method in methods)
+    title = " and ".join(titles)
     out = Path(arguments.out)
     embedded = is_embedded_world(choice.folder)
     page = side_by_side_page(pairs, f"{title} on {first.benchmark.title}", embedded)

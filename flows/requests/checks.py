@@ -12,7 +12,7 @@ from models.imported_texts import ImportedEngine
 from models.instructcir.modification_texts import PLACEHOLDERS
 from models.prompts.library import load_prompt
 from models.retrieval.cvsi_settings import SEARCH_FAMILY
-from models.retrieval.methods import GALLERY_FEATURES, method, needs
+from models.retrieval.methods import GALLERY_FEATURES, VERIFIER, method, needs
 from models.retrieval.systems.instructpix2pix import EDITED
 from models.textual_inversion.concepts import read_concepts, read_phrases
 from models.textual_inversion.phrases import PLACEHOLDERS as PHRASE_PLACEHOLDERS
@@ -121,6 +121,8 @@ def require_methods(
         require_editor(profile)
     if wanted & {"edits", "single_edit", "objects"}:
         require_engine("generator", profile.generator, profile.root)
+    if VERIFIER in wanted and not gallery_only:
+        require_engine("verify.verifier", profile.verify.verifier)
     for family in families if wanted & {"edits", "single_edit"} else ():
         load_prompt(profile.prompts.edit_of(family))
     if "objects" in wanted:

@@ -10,7 +10,7 @@ from flows.forms import BenchmarkName, MethodName, Overrides, ProfileName
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_methods, require_out, require_root
 from flows.requests.train_systems import TRAINABLE, untrained
-from models.retrieval.methods import METHODS
+from models.retrieval.methods import METHODS, first_stage
 from storage.benchmarks.registry import FAMILIES
 from tasks.methods import runnable_methods
 from tasks.settings import Profile
@@ -74,8 +74,10 @@ def evaluate_world(
     if not seeds:
         raise ValueError("give at least one seed: seeds=0")
     asked = methods or tuple(runnable_methods(chosen))
-    trained = untrained(chosen, methods or tuple(TRAINABLE)) if train else ()
-    require_methods(chosen, [name for name in asked if name not in trained], FAMILIES)
+    first = tuple(dict.fromkeys(map(first_stage, methods)))
+    trained = untrained(chosen, first or tuple(TRAINABLE)) if train else ()
+    ready = [name for name in asked if first_stage(name) not in trained]
+    require_methods(chosen, ready, FAMILIES)
     require_out(folder)
     require_root(chosen)
     return WorldsRequest(

@@ -26,7 +26,7 @@ from flows.profiles import EMBEDDED, resolve_profile
 from flows.requests.checks import require_methods, require_out, require_root, require_texts
 from flows.requests.rerun_backbones import LINCIR, RerunRequest, evaluate_matrix
 from flows.requests.train_systems import TRAINABLE, untrained
-from models.retrieval.methods import METHODS, needs
+from models.retrieval.methods import method, needs
 from models.retrieval.paper_tables import PAPER_TABLES
 from models.retrieval.published_results import TEST_TEXTS
 from storage.benchmarks.registry import FAMILIES
@@ -101,7 +101,7 @@ class PaperRequest:
         """An evaluation of these methods; those that are left out keep their reasons."""
         methods = tuple(m for m in asked.methods if m in self.methods)
         families = {ref.load().family for ref in asked.refs}
-        trains = any(LINCIR in needs(METHODS[m], family) for m in methods for family in families)
+        trains = any(LINCIR in needs(method(m), family) for m in methods for family in families)
         reasons = {
             name: why + (TRAIN_IT if self.demo and name in TRAINABLE else "")
             for name, why in asked.left_out.items()

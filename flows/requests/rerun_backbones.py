@@ -34,7 +34,7 @@ from flows.requests.combinations import (
     Vary,
     combinations,
 )
-from models.retrieval.methods import METHODS, needs
+from models.retrieval.methods import method, needs
 from tasks.artifact_keys import artifact_key
 from tasks.methods import left_out, runnable_methods
 from tasks.query_sets import BenchmarkRef
@@ -217,7 +217,7 @@ def _request(
     families = {ref.load().family for ref in refs}
     asked = tuple(methods) or tuple(runnable_methods(chosen, trains_network))
     out_of_reach = {} if methods else left_out(chosen, trains_network)
-    needing = [m for m in asked if any(LINCIR in needs(METHODS[m], family) for family in families)]
+    needing = [m for m in asked if any(LINCIR in needs(method(m), family) for family in families)]
     trains = bool(backbone.name and not backbone.mapping and needing)
     if trains:
         require_pseudo_tokens(chosen)

@@ -25,7 +25,7 @@ Need: TypeAlias = str
 the image, `edits` of each or a `single_edit` of the one, the added `objects`, a mapping network
 (`mapping:lincir`, `mapping:searle`, `mapping:pic2word`), a trained `reformulation` network or
 another composed query encoder (`composed:NAME`), in whose own space the vector then lies, an
-`edited_picture`, or a pseudo token made for the image alone (`tokens:oti`)."""
+`edited_picture`, a pseudo token made for the image alone (`tokens:oti`), or a `verifier`."""
 
 COMPOSED: Final = "composed:"
 """Begins the need of a composed query encoder; its name follows."""

@@ -169,6 +169,7 @@ class Method:
         ablates: The method that this one lacks a part of.
         blends: The two methods that this one is the late fusion of.
         reranks: The method whose best images a network of this one's name orders again.
+        verifies: The method whose best images a verifier looks at.
         configured_by: Makes `make` from a profile's settings of LDRE, where the method has some.
     """
 
@@ -185,6 +186,7 @@ class Method:
     ablates: str = ""
     blends: tuple[str, str] | None = None
     reranks: str = ""
+    verifies: str = ""
     configured_by: Callable[[LdreSettings], RecipeMaker] | None = None
 
     @property

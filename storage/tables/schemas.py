@@ -226,6 +226,19 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], TableSchema]] = {
         candidates=_TEXTS,
         scores=pa.list_(pa.float32()),
     ),
+    # A verifier's verdict on one candidate: margin = logit(yes) - logit(no), mass = P(yes) + P(no).
+    # A row that is `censored` has a bound of its margin, which orders it, too.
+    "verifications": _fixed(
+        "verifications",
+        "pair_key",
+        reference=pa.string(),
+        text=pa.string(),
+        candidate=pa.string(),
+        margin=pa.float32(),
+        mass=pa.float32(),
+        answer=pa.string(),
+        attempts=pa.int32(),
+    ),
     # Quality under fusion weights: one setting of CVSI's a row; metrics[i] has values[i], percent.
     "sweeps": _measured(
         _fixed(

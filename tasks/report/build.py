@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models.retrieval.bootstrap import interval
-from models.retrieval.methods import METHODS
+from models.retrieval.methods import METHODS, method
 from models.retrieval.published_results import Published
 from storage.benchmarks.facts import BenchmarkFacts
 from storage.benchmarks.registry import benchmark_facts
@@ -121,7 +121,7 @@ def _protocol(protocols: Mapping[str, Mapping[str, Any]], shown: str) -> dict[st
         shown: The method.
     """
     found, rule = dict(protocols[shown]), "exclude_reference"
-    others = [METHODS[m].title for m, p in protocols.items() if p.get(rule) != found.get(rule)]
+    others = [method(m).title for m, p in protocols.items() if p.get(rule) != found.get(rule)]
     if others:
         own, other = ("yes", "no") if found.get(rule) else ("no", "yes")
         found[rule] = f"{own}; {other} for {', '.join(others)}"
@@ -132,7 +132,7 @@ def _cost_row(item: EvaluatedBenchmark, stage: RankingStage) -> CostRow:
     cost = item.costs[stage.method]
     return CostRow(
         method=stage.method,
-        title=METHODS[stage.method].title,
+        title=method(stage.method).title,
         quality=item.scores[stage.method].metrics[benchmark_facts(item.ref.name).metrics.main],
         cost=cost,
     )
@@ -159,7 +159,7 @@ def _measured(
     ledger: Mapping[str, Mapping[str, Any]],
 ) -> LeaderboardRow:
     name = stage.method
-    row, scores, whole = METHODS[name], item.scores[name], item.scores.get("cvsi")
+    row, scores, whole = method(name), item.scores[name], item.scores.get("cvsi")
     deltas = {} if whole is None or name == "cvsi" else _paired(scores, whole, facts.columns)
     entry = ledger.get(stage.spec_key, {})
     backbone, _, on_top = recognised(backbone_of(stage), folders).partition(ON_TOP)
@@ -182,9 +182,9 @@ def _measured(
     )
 
 
-def _group(method: str) -> str:
-    known = METHODS[method].group
-    if method == "cvsi-code":
+def _group(name: str) -> str:
+    known = method(name).group
+    if name == "cvsi-code":
         return "preset"
     return known if known in ("baseline", "ablation") else "method"
 

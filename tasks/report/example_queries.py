@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from models.retrieval.methods import METHODS
+from models.retrieval.methods import method
 from storage.collections.collection import Collection
 from storage.locations.location import Location
 from tasks.query_sets import QuerySet, load_query_set
@@ -161,7 +161,7 @@ def _strip(
     )
     return Strip(
         query_id=query.query_id,
-        method=METHODS[stage.method].title,
+        method=method(stage.method).title,
         text=query.text,
         reference=pictures[query.reference],
         captions=captions,

@@ -22,6 +22,7 @@ from tasks.stages.reformulation_features import ReformulatedQueryStage
 from tasks.stages.rerank_scores import RerankScoreStage
 from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage, in_order
+from tasks.stages.verifications import VerificationStage
 from tasks.training.spent import training_hours
 
 Costs = Mapping[str, TableCost]
@@ -34,10 +35,11 @@ class QueryCost:
 
     Attributes:
         training_hours: of the mapping network, or of the reformulation network; 0 without one.
-        calls: of captioner and language model.
+        calls: of captioner, language model and verifier.
         prompt_tokens: that they read.
         answer_tokens: that they wrote.
-        text_seconds: that they took: time of models in the process, or of waiting for a server.
+        text_seconds: of captioner and language model: time of models in the process, or of waiting
+            for a server.
         encoding_seconds: of the query's image and texts.
         search_seconds: of fusion and ranking, and of a second stage over the best images.
         index_seconds: for each image of the gallery, captions included; paid once.
@@ -84,15 +86,17 @@ def query_cost(ranking: RankingStage, costs: Costs) -> QueryCost:
         costs: Costs of at least the tables behind it and of its own.
     """
     asked = in_order(ranking.query_features.values())
-    searches = [
-        stage for stage in in_order([ranking]) if isinstance(stage, RankingStage | RerankScoreStage)
-    ]
+    kinds = (RankingStage, RerankScoreStage, VerificationStage)
+    searches = [stage for stage in in_order([ranking]) if isinstance(stage, kinds)]
     made = {_place(stage): _each(stage, costs) for stage in (*asked, *searches)}
     texts = [stage for stage in asked if isinstance(stage, CaptionStage | RewriteStage)]
     # Concepts and their phrases are made once, and not for each query.
     once = (ConceptVectorStage, ConceptPhraseStage)
     others = [s for s in asked if s not in texts and not isinstance(s, once)]
     answers = [(made[_place(stage)], _needed(stage)) for stage in texts]
+    looks = [s for s in searches if isinstance(s, VerificationStage)]
+    asking = [*answers, *((made[_place(stage)], _needed(stage)) for stage in looks)]
+    ranked = [(made[_place(stage)], _needed(stage)) for stage in searches]
     gallery = [_each(each, costs) for each in in_order(ranking.gallery_features.values())]
     trained = [training_hours(folder) for folder in sorted(_networks([*asked, *searches]))]
     silent = [
@@ -103,12 +107,12 @@ def query_cost(ranking: RankingStage, costs: Costs) -> QueryCost:
     untold = ["training time"] if None in trained else []
     return QueryCost(
         training_hours=_sum(trained),
-        calls=_total(answers, "calls"),
-        prompt_tokens=_total(answers, "prompt_tokens"),
-        answer_tokens=_total(answers, "answer_tokens"),
+        calls=_total(asking, "calls"),
+        prompt_tokens=_total(asking, "prompt_tokens"),
+        answer_tokens=_total(asking, "answer_tokens"),
         text_seconds=_total(answers, "engine_seconds"),
         encoding_seconds=_total([(made[_place(s)], 1.0) for s in others], "engine_seconds"),
-        search_seconds=_total([(made[_place(s)], 1.0) for s in searches], "engine_seconds"),
+        search_seconds=_total(ranked, "engine_seconds"),
         index_seconds=_total([(each, 1.0) for each in gallery], "engine_seconds"),
         unknown=(*untold, *dict.fromkeys(silent)),
     )
@@ -146,7 +150,7 @@ class _Mean:
 def _each(stage: Stage, costs: Costs) -> _Mean | None:
     """The mean of a stage's table; None where no work on it was noted."""
     made = costs.get(_place(stage), TableCost()).made
-    asks = isinstance(stage, CaptionStage | RewriteStage)
+    asks = isinstance(stage, CaptionStage | RewriteStage | VerificationStage)
     number = made.questions if asks else made.rows
     return _mean(made, number) if number else None
 
@@ -157,6 +161,8 @@ def _mean(made: Cost, number: int) -> _Mean:
 
 def _needed(stage: Stage) -> float:
     """Questions of a stage that one query needs, on average."""
+    if isinstance(stage, VerificationStage):
+        return len(stage.pairs()) / max(1, len({p.query for p in stage.pairs().values()}))
     if not isinstance(stage, RewriteStage):
         return 1.0
     captions = stage.captions.sampling.n if stage.content == "per_caption" else 1

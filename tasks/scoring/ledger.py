@@ -23,6 +23,8 @@ BEHIND_RANKINGS = (
     "captions",
     "rewrites",
     "edited_pictures",
+    "rerank_scores",
+    "verifications",
 )
 """Tables whose specs say how a ranking was made."""
 
@@ -89,12 +91,20 @@ def not_zero_shot(protocol: Mapping[str, Any]) -> str:
 
 
 def label_of(protocol: Mapping[str, Any]) -> str:
-    """What readers must know: not zero-shot, replaced texts, foreign pictures; mostly empty."""
+    """What readers must know: not zero-shot, replaced texts, foreign pictures, pairs that were
+    not verified; mostly empty."""
     texts = protocol.get("texts", {})
     asked = f"{texts['source']} texts of queries" if texts else ""
     editors = protocol.get("edited_elsewhere_by", "")
     edited = f"references edited elsewhere by {editors}" if editors else ""
-    return "; ".join(each for each in (not_zero_shot(protocol), asked, edited) if each)
+    lacking = protocol.get("not_verified")
+    kept = (
+        f"{lacking['lacking']:,} of {lacking['pairs']:,} candidates were not verified and keep "
+        "their places"
+        if lacking
+        else ""
+    )
+    return "; ".join(each for each in (not_zero_shot(protocol), asked, edited, kept) if each)
 
 
 def _spec(location: Location, spec_key: str) -> Mapping[str, Any] | None:

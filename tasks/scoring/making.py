@@ -30,6 +30,7 @@ FACETS: Final[Mapping[str, str]] = {
     "denoiser": "denoiser",
     "branch": "branch",
     "second_stage": "second stage",
+    "verifier": "verifier",
     "mapping": "mapping network",
     "captioner": "captioner",
     "query_captions": "captions of a query",
@@ -79,6 +80,7 @@ def how_made(ranking: Spec, spec_of: SpecOf) -> dict[str, str]:
         "denoiser": spec_words.each(spec_words.denoiser(spec) for spec in queries),
         "branch": spec_words.each(spec_words.branch(spec) for spec in queries),
         "second_stage": spec_words.second_stage(ranking, spec_of),
+        "verifier": spec_words.verifier(ranking, spec_of),
         "mapping": spec_words.each(spec_words.mapping(spec) for spec in queries),
         "captioner": spec_words.each(spec_words.captioner(spec) for spec in specs),
         "query_captions": spec_words.each(spec_words.captions(spec) for spec in queries),
@@ -151,12 +153,15 @@ def names_of(stage: RankingStage) -> dict[str, str]:
     from tasks.stages.edited_pictures import EditedPictureStage
     from tasks.stages.rewrites import RewriteStage
     from tasks.stages.stage import inputs_of
+    from tasks.stages.verifications import VerificationStage
 
     names: dict[str, str] = {}
     for each in inputs_of([stage]):
         names |= _imports(each)
         if isinstance(each, CaptionStage):
             names[spec_words.local(each.spec["captioner"])] = spec_words.last_name(each.captioner)
+        if isinstance(each, VerificationStage):
+            names[spec_words.local(each.spec["verifier"])] = spec_words.last_name(each.verifier)
         if isinstance(each, EditedPictureStage):
             names[spec_words.local(each.spec["editor"])] = spec_words.last_name(each.editor)
         if isinstance(each, RewriteStage):

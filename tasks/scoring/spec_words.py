@@ -16,6 +16,7 @@ _SAMPLER: Final = ("steps", "text_guidance", "image_guidance", "resolution", "se
 _TOLD: Final[Mapping[str, tuple[str, ...]]] = {
     "captioner": ("engine", "model"),
     "generator": ("engine", "model"),
+    "verifier": ("engine", "model"),
     "encoder": ("model", "pretrained", "weights_sha256", "dtype", "geometry", "pad_ratio"),
     "network": ("branch", "dtype"),
     "editor": ("engine", "model", *_SAMPLER),
@@ -59,6 +60,17 @@ def second_stage(ranking: Spec, spec_of: Callable[[str], Spec | None]) -> str:
     spec = spec_of(ranking["second_stage"])
     name = f"network {network(spec)}" if spec else "a network"
     return f"{name} over the first {ranking['candidates']}"
+
+
+def verifier(ranking: Spec, spec_of: Callable[[str], Spec | None]) -> str:
+    """`qwen3-vl local-1a2b over the first 25, minmax 0.5`: who looks at the best images; empty
+    without."""
+    if "verifications" not in ranking:
+        return ""
+    spec, rule = spec_of(ranking["verifications"]), dict(ranking["fusing"])
+    name = engine(spec["verifier"]) if spec else "a verifier"
+    said = " ".join(map(str, rule.values()))
+    return f"{name} over the first {ranking['candidates']}, {said}"
 
 
 def branch(spec: Spec) -> str:

@@ -29,7 +29,7 @@ from tasks.galleries import features_of
 from tasks.imported_pictures import editors_of
 from tasks.mapping_facts import token_network_not_zero_shot
 from tasks.methods import configured_method
-from tasks.networks import INSTRUCTCIR, NetworkFacts, network_facts, texts_seen_by
+from tasks.networks import INSTRUCTCIR, network_facts, texts_seen_by
 from tasks.query_sets import BenchmarkRef, QuerySet, load_query_set, protocol_of
 from tasks.stages.caption_features import CaptionFeatureStage
 from tasks.stages.captions import CaptionStage
@@ -109,9 +109,14 @@ class RankingStage(Stage):
             "depth": self.depth,
         }
 
-    def second_stage(self) -> tuple[NetworkFacts, int] | None:
-        """The network that orders the best images again, and how many; None where none does."""
-        return None
+    def second_stage(self) -> tuple[dict[str, Any], list[str]]:
+        """What a protocol says of the stages that order the best images again, empty without one;
+        and why numbers are not zero-shot after them."""
+        return {}, []
+
+    def failures(self) -> dict[str, Any]:
+        """What a protocol says of rows behind the ranking that a second stage had to do without."""
+        return {}
 
     def _label(self) -> dict[str, Any]:
         """The label of scores that are not zero-shot, which tells them apart; else empty."""
@@ -347,6 +352,7 @@ def ranking_protocol(stage: RankingStage) -> dict[str, Any]:
         "cvsi": stage.cvsi.model_dump(),
         **_inputs_protocol(stage),
         **_trained_protocol(stage),
+        **stage.failures(),
         **({"answer_reader": PARSE_VERSION} if _reads_answers(stage) else {}),
         **({"backbone_folders": folders} if folders else {}),
     }
@@ -377,14 +383,11 @@ def _inputs_protocol(stage: RankingStage) -> dict[str, Any]:
 
 def _trained_protocol(stage: RankingStage) -> dict[str, Any]:
     """The part of trained networks: how they are used, and whether their numbers are zero-shot."""
-    said, second = _encoder_protocol(stage), stage.second_stage()
-    reasons = [said.get("zero_shot_reason", ""), *_behind_the_texts(stage)]
-    if second is not None:
-        facts, count = second
-        reasons.append(facts.zero_shot_reason)
-        said["second_stage"] = {"checkpoint": facts.name, "candidates": count}
+    said, (again, seen) = _encoder_protocol(stage), stage.second_stage()
+    said |= again
+    reasons = [said.get("zero_shot_reason", ""), *_behind_the_texts(stage), *seen]
     reasons = list(dict.fromkeys(filter(None, reasons)))
-    if reasons or second is not None:
+    if reasons or again:
         said |= {"zero_shot": not reasons, "zero_shot_reason": "; ".join(reasons)}
     return said
 

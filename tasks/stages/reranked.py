@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from models.retrieval.reranked import reranked
 from storage.tables.schemas import OK
-from tasks.networks import NetworkFacts, network_facts
+from tasks.networks import network_facts
 from tasks.query_sets import load_query_set
 from tasks.stages.rankings import RankingStage
 from tasks.stages.rerank_scores import RerankScoreStage
@@ -35,9 +35,11 @@ class RerankedStage(RankingStage):
             "candidates": self.scores.count,
         }
 
-    def second_stage(self) -> tuple[NetworkFacts, int]:
+    def second_stage(self) -> tuple[dict[str, Any], list[str]]:
         """The re-ranker, and K."""
-        return network_facts(self.scores.network.checkpoint), self.scores.count
+        facts = network_facts(self.scores.network.checkpoint)
+        said = {"checkpoint": facts.name, "candidates": self.scores.count}
+        return {"second_stage": said}, [facts.zero_shot_reason]
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Order the members again; a query whose candidates have no scores says so."""

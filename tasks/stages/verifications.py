@@ -1,0 +1,225 @@
+"""Verifications: what a verifier says of a query and a candidate, one row for each such pair.
+
+Candidates are the first K images of a ranking and the members of the query's group. A row is keyed
+by reference image, text and candidate, whatever ranked them: another first stage, another K and
+another benchmark make the pairs that are new, and no others.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pyarrow as pa
+from pydantic import Field
+
+from models.verifiers.protocol import RANKED, Verification, VerificationRequest
+from models.verifiers.settings import VerifierSettings
+from storage.collections.decoding import ImageProblem
+from storage.tables.keys import content_key
+from storage.tables.schemas import OK
+from tasks.engines import load_verifier, verifier_fingerprint
+from tasks.query_sets import load_query_set
+from tasks.settings import PictureSettings
+from tasks.stages.decoded import decoded
+from tasks.stages.image_sets import ImageSet
+from tasks.stages.rankings import RankingStage, query_id
+from tasks.stages.stage import Stage, Tick
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from storage.tables.key_columns import KeyColumn
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A query and a candidate by content."""
+
+    reference: str
+    text: str
+    candidate: str
+
+    @property
+    def query(self) -> tuple[str, str]:
+        """Reference image and text."""
+        return self.reference, self.text
+
+    @property
+    def key(self) -> str:
+        """Content key of all three."""
+        return content_key(
+            {"reference": self.reference, "text": self.text, "candidate": self.candidate}
+        )
+
+
+class VerificationStage(Stage):
+    """A verifier's verdicts on the best images of every query."""
+
+    table_name: ClassVar[str] = "verifications"
+    producer: ClassVar[str] = "cirflow/verifications/1"
+
+    first: RankingStage
+    """The ranking whose best images are looked at."""
+    verifier: VerifierSettings
+    count: int = Field(ge=1)
+    """K, images of each ranking that are candidates."""
+    pictures: PictureSettings = PictureSettings()
+
+    @property
+    def title(self) -> str:
+        """A few words for progress lines."""
+        return f"verifications of the top {self.count} of {self.first.title}"
+
+    def identity(self) -> dict[str, Any]:
+        """The verifier and how pictures are read; rankings share the table."""
+        return {
+            "verifier": dict(verifier_fingerprint(self.verifier)),
+            **self.pictures.of_engine(self.verifier).identity,
+        }
+
+    def planned(self) -> list[str]:
+        """Keys of the pairs of all queries that are ranked."""
+        return sorted(self.pairs())
+
+    def read_order(self, keys: KeyColumn) -> Sequence[str]:
+        """Pairs of one query together: they share their prompt's beginning."""
+        pairs = self.pairs()
+        return sorted(keys, key=lambda key: (pairs[key].query, key))
+
+    def pairs(self) -> Mapping[str, Pair]:
+        """Every pair of a query that the first stage has ranked, by key."""
+        return _pairs(_Ranked.of(self.first), self.count)
+
+    def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
+        """Verify the members; a pair with an image that does not decode is a row with its status.
+
+        Raises:
+            EngineUnavailable: the verifier cannot be used at all.
+        """
+        known = self.pairs()
+        chosen = {member: known[member] for member in members}
+        found = self.verify(chosen, tick)
+        made = [found[member] for member in members]
+        return self.table().rows(
+            pair_key=list(members),
+            reference=[each.reference for each in chosen.values()],
+            text=[each.text for each in chosen.values()],
+            candidate=[each.candidate for each in chosen.values()],
+            **verdict_columns(made),
+        )
+
+    def verify(self, pairs: Mapping[str, Pair], tick: Tick) -> dict[str, Verification]:
+        """What the verifier says of some pairs of the collection's images, by key."""
+        collection = ImageSet(collection=self.first.benchmark.collection_name)
+        names = {name for pair in pairs.values() for name in (pair.reference, pair.candidate)}
+        data = dict(collection.read(self.root, sorted(names)))
+        return verifications_of(self.verifier, self.pictures, pairs, data, tick)
+
+    def read(self) -> dict[tuple[str, str, str], tuple[float | None, str]]:
+        """(reference, text, candidate) -> margin, or None and why there is none."""
+        known = self.pairs()
+        rows = self.table().read(["margin", "status", "reason"], sorted(known)).iter_rows()
+        return {
+            (known[key].reference, known[key].text, known[key].candidate): (
+                (margin, "") if status in RANKED else (None, f"{status}: {reason}")
+            )
+            for key, margin, status, reason in rows
+        }
+
+
+def verdict_columns(made: Sequence[Verification]) -> dict[str, list[Any]]:
+    """The columns of the table that a verifier fills."""
+    names = ("margin", "mass", "answer", "attempts", "status", "reason")
+    return {name: [getattr(each, name) for each in made] for name in names}
+
+
+def verifications_of(
+    verifier: VerifierSettings,
+    pictures: PictureSettings,
+    pairs: Mapping[str, Pair],
+    data: Mapping[str, bytes],
+    tick: Tick,
+) -> dict[str, Verification]:
+    """What a verifier says of some pairs, by key.
+
+    Args:
+        verifier: The verifier.
+        pictures: How files become pictures; each file is decoded once.
+        pairs: The pairs by key; those of one query are asked one after the other.
+        data: Image id -> file.
+        tick: Called with each pair that is done.
+
+    Raises:
+        EngineUnavailable: the verifier cannot be used at all.
+    """
+    side = verifier.picture_side if pictures.draft else None
+    shown: dict[str, Image.Image] = {}
+    problems: dict[str, ImageProblem] = {}
+    for name, image in decoded(iter(data.items()), problems, pictures, side):
+        shown[name] = image
+    found = {
+        key: failed(key, problem)
+        for key, pair in pairs.items()
+        if (problem := problems.get(pair.reference) or problems.get(pair.candidate))
+    }
+    tick(len(found))
+    whole = [(key, pair) for key, pair in pairs.items() if key not in found]
+    whole.sort(key=lambda each: each[1].query)
+    asked = (
+        VerificationRequest(
+            key=key,
+            reference_id=pair.reference,
+            reference=shown[pair.reference],
+            text=pair.text,
+            candidate_id=pair.candidate,
+            candidate=shown[pair.candidate],
+        )
+        for key, pair in whole
+    )
+    if whole:
+        for made in load_verifier(verifier).verify(asked):
+            found[made.key] = made
+            tick(1)
+    return found
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """A ranking as it is filled now: what its pairs follow from."""
+
+    spec_key: str
+    parts: tuple[str, ...]
+    stage: RankingStage = field(compare=False)
+
+    @classmethod
+    def of(cls, stage: RankingStage) -> _Ranked:
+        parts = tuple(entry.path for entry in stage.table().parts())
+        return cls(stage.spec_key, parts, stage)
+
+
+@functools.lru_cache(maxsize=4)
+def _pairs(ranked: _Ranked, count: int) -> Mapping[str, Pair]:
+    stage = ranked.stage
+    query_set = load_query_set(stage.root, stage.benchmark)
+    items = {query_id(*key): item for key, item in query_set.items.items()}
+    ids = query_set.image_ids
+    pairs = (
+        Pair(items[key].image_id, items[key].texts[0], ids[name])
+        for key, names in candidates_of(stage, count).items()
+        for name in names
+    )
+    return {pair.key: pair for pair in pairs}
+
+
+def candidates_of(stage: RankingStage, count: int) -> dict[str, list[str]]:
+    """Query id -> names of its candidates: the first K, then members of its group behind K."""
+    columns = ["names", "subset_names", "status"]
+    rows = stage.table().read(columns, stage.planned()).iter_rows()
+    return {
+        key: list(dict.fromkeys((*names[:count], *group)))
+        for key, names, group, status in rows
+        if status == OK
+    }
