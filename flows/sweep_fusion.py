@@ -1,7 +1,7 @@
 """Sweep fusion weights from cached features: nothing is encoded again.
 
 CVSI's alpha, beta and gamma and its number of target captions (Figure 4 of the paper), or the
-weight of InstructCIR next to CVSI under fixed weights.
+weight of InstructCIR next to CVSI under fixed weights; or how a verifier's verdicts are fused.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from flows.ingest_collection import run_ingest
 from flows.requests import sweep_fusion as requests
 from flows.requests.prepared import prepared_by
 from flows.running import RunLog, run_stages
+from models.retrieval.methods import method
 from storage.locations.location import Location
 from tasks.artifact_keys import artifact_key
 from tasks.artifacts import publish_markdown
@@ -27,7 +28,9 @@ from tasks.report.charts import chart_file, chart_markdown
 from tasks.report.sweeps import figure_charts, sweeps_page
 from tasks.scoring.figure_four import plan_figure, read_figure
 from tasks.scoring.sweeps import best_first, grid_points, sweep_shares
+from tasks.scoring.verify_sweeps import sweep_verified, verify_grid
 from tasks.settings import Profile
+from tasks.stages.verified import VerifiedStage
 
 
 def both_methods(profile: Profile, family: str) -> Profile:
@@ -52,6 +55,8 @@ def sweep_fusion(asked: requests.SweepRequest) -> dict[str, Any]:
     log = RunLog()
     if asked.method == "cvsi":
         return _swept_weights(asked, log)
+    if method(asked.method).verifies:
+        return _swept_verdicts(asked, log)
     weighted = both_methods(chosen, ref.load().family)
     plan = plan_evaluation(weighted, ref, [asked.method])
     run_stages(plan.upstream, log, chosen.allow_gaps)
@@ -78,6 +83,17 @@ def _swept_weights(asked: requests.SweepRequest, log: RunLog) -> dict[str, Any]:
         "target_captions": {str(n): round(value, 3) for n, value in figure.targets},
         "page": str(Path(asked.out, f"{name}.html").resolve()),
     }
+
+
+def _swept_verdicts(asked: requests.SweepRequest, log: RunLog) -> dict[str, Any]:
+    """Every rule, weight and K, from verdicts that are made once."""
+    chosen, ref = asked.profile, asked.ref
+    plan = plan_evaluation(chosen, ref, [asked.method])
+    run_stages(plan.upstream, log, chosen.allow_gaps)
+    (stage,) = plan.rankings
+    assert isinstance(stage, VerifiedStage), asked.method
+    grid = verify_grid(stage.verifications.count, grid_points(asked.step))
+    return _published(asked, log, sweep_verified(stage, grid), f"{ref.collection_name}-{asked.method}")
 
 
 def _published(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
+    from models.verifiers.protocol import Verification
+
     FloatArray: TypeAlias = npt.NDArray[np.float32]
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -239,7 +241,7 @@ class SplicedText:
     after: str = ""
 
 
-def require_engine(replies: Iterable[TextReply | CaptionReply]) -> None:
+def require_engine(replies: Iterable[TextReply | CaptionReply | Verification]) -> None:
     """Refuse replies none of which has an answer because the engine gave up.
 
     They are worth no rows: everything is asked again when the cause is mended.
@@ -247,7 +249,7 @@ def require_engine(replies: Iterable[TextReply | CaptionReply]) -> None:
     Raises:
         EngineUnavailable: With the engine's reason.
     """
-    known: list[TextReply | CaptionReply] = list(replies)
+    known: list[TextReply | CaptionReply | Verification] = list(replies)
     gave_up = next((reply for reply in known if reply.gave_up), None)
     if gave_up and not any(reply.status == "ok" for reply in known):
         raise EngineUnavailable(gave_up.reason)

@@ -53,4 +53,5 @@ def run(arguments: argparse.Namespace) -> int:
         label = f" [red]{labels[row.name]}[/]" if labels[row.name] else ""
         table.add_row(row.name, status[row.name], row.description + why + label)
     Console().print(table)
+    Console().print("Each that runs also runs as NAME+verify: a verifier looks at its best images.")
     return 0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Final
 
 from pydantic import Field
 
+from flows.form_fields import OneOf
 from flows.forms import (
     PROFILE_CAPTIONING,
     PROFILE_WORK,
@@ -21,10 +22,17 @@ from flows.forms import (
 )
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_evaluation, require_out
+from models.retrieval.methods import VERIFY, runnable_names
 from tasks.query_sets import BenchmarkRef
 from tasks.settings import Profile
 
-Swept = Literal["cvsi", "cvsi-instructcir"]
+SWEPT: Final = (
+    "cvsi",
+    "cvsi-instructcir",
+    *(name for name in runnable_names() if name.endswith(VERIFY)),
+)
+Swept = Annotated[str, OneOf("method", SWEPT)]
+"""CVSI, its late fusion with InstructCIR, or any method with a verifier."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +69,11 @@ def sweep_fusion(
         benchmark: Name of the benchmark.
         folder: The benchmark's folder in its published layout, images included.
         split: A split with public targets.
-        step: Grid step of the weights.
+        step: Grid step of the weights, and of thresholds.
         out: Folder for the JSON file of all results, and for the charts of method=cvsi.
         collection: Name of the image collection; empty: BENCHMARK-SPLIT.
         method: cvsi: every alpha, beta and gamma. cvsi-instructcir: every weight of InstructCIR.
+            METHOD+verify: every rule and weight of `verify.fusing`, and every K.
         target_captions: Largest number of captions of a target image, all smaller ones are tried as
             well (method=cvsi); 0: the profile's own number. The paper's Figure 4c goes to 15.
     """

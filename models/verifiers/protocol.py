@@ -71,7 +71,7 @@ class Verification:
     margin: float | None
     mass: float | None
     answer: str = ""
-    status: VerificationStatus = "ok"
+    status: VerificationStatus | str = "ok"
     reason: str = ""
     attempts: int = 1
     gave_up: bool = False

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from models.retrieval.methods import method
+from models.verifiers.protocol import sigmoid
 from storage.collections.collection import Collection
 from storage.locations.location import Location
 from tasks.query_sets import QuerySet, load_query_set
@@ -16,6 +17,7 @@ from tasks.scoring.scores import RankedLists, read_ranking
 from tasks.stages.edited_features import EditedQueryStage
 from tasks.stages.query_features import QueryFeatureStage, Tables
 from tasks.stages.rankings import RankingStage
+from tasks.stages.verified import VerifiedStage
 
 STRIPS: Final = 6
 """Queries shown per benchmark: half found at rank one where there are as many, half not."""
@@ -62,7 +64,8 @@ def strips_of(
         name: replace(nothing(), alt=f"image {name} {query_set.unusable[name]}")
         for name in wanted & query_set.unusable.keys()
     }
-    strips = [_strip(stage, ranked, pictures, texts, query_set, *p, top) for p in places]
+    verdicts = _verdicts(stage)
+    strips = [_strip(stage, ranked, pictures, texts, verdicts, query_set, *p, top) for p in places]
     edited = _edited(stage, ranked, query_set, places)
     return tuple(replace(s, edited=e) for s, e in zip(strips, edited, strict=True))
 
@@ -83,6 +86,16 @@ def _edited(
         else None
         for item, query in zip(items, queries, strict=True)
     ]
+
+
+def _verdicts(stage: RankingStage) -> dict[tuple[str, str, str], float | str]:
+    """(reference, text, candidate) -> P(yes), or why there is none; empty without a verifier."""
+    if not isinstance(stage, VerifiedStage):
+        return {}
+    return {
+        pair: reason if margin is None else sigmoid(margin)
+        for pair, (margin, reason) in stage.verifications.read().items()
+    }
 
 
 def _chosen(ranked: RankedLists, query_set: QuerySet) -> list[tuple[str, int]]:
@@ -134,6 +147,7 @@ def _strip(
     ranked: RankedLists,
     pictures: Mapping[str, Thumbnail],
     texts: Mapping[tuple[str, str], Texts],
+    verdicts: Mapping[tuple[str, str, str], float | str],
     query_set: QuerySet,
     category: str,
     row: int,
@@ -143,12 +157,15 @@ def _strip(
     query = view.queries[row]
     targets = set(query.targets)
     shown = [int(i) for i in ranked.lists[category][row][:top] if i >= 0]
+    item = query_set.item_of(query)
+    asked = (item.image_id, item.texts[0]) if item else ("", "")
     results = tuple(
         Result(
             name=view.gallery[i],
             thumbnail=pictures[view.gallery[i]],
             score=float(ranked.scores[category][row][place]),
             is_target=view.gallery[i] in targets,
+            verdict=verdicts.get((*asked, query_set.image_ids[view.gallery[i]])),
         )
         for place, i in enumerate(shown)
     )

@@ -12,6 +12,7 @@ from models.retrieval.bootstrap import RESAMPLES, Draws, bootstrap, interval
 from models.retrieval.metrics import Ints, Ranks, Values
 from models.retrieval.ranked_lists import Similarities, padded_lists, padded_similarities
 from storage.benchmarks.indexing import IndexedCategory, index_category
+from storage.benchmarks.records import Benchmark
 from storage.benchmarks.registry import benchmark_facts
 from storage.locations.location import Location
 from storage.tables.keys import content_key
@@ -79,7 +80,12 @@ class MethodScores:
 def read_ranking(stage: RankingStage) -> RankedLists:
     """The ranking of a stage whose table is complete."""
     benchmark = load_query_set(stage.root, stage.benchmark).benchmark
-    rows = {row["query_id"]: row for row in stage.table().read(keys=stage.planned()).to_dicts()}
+    rows = stage.table().read(keys=stage.planned()).to_dicts()
+    return ranking_of({row["query_id"]: row for row in rows}, benchmark)
+
+
+def ranking_of(rows: Mapping[str, Mapping[str, Any]], benchmark: Benchmark) -> RankedLists:
+    """The ranking that some rows hold, by query id."""
     views, lists, subsets, scores = {}, {}, {}, {}
     for category in benchmark.galleries:
         view = index_category(benchmark, category)
@@ -101,6 +107,13 @@ def _places(
 ) -> list[list[int]]:
     """Gallery indices of the names in a column, row by row."""
     return [[codes[name] for name in row[column] or ()] for row in rows]
+
+
+def metrics_of(ranked: RankedLists, benchmark: Benchmark) -> dict[str, float]:
+    """Metrics of a ranking in percent, without intervals."""
+    chosen = benchmark_facts(benchmark.name).metrics
+    ranks = list_ranks(ranked.views, ranked.lists, ranked.subset_lists or None)
+    return summed_up(chosen, query_metrics(chosen, ranked.views, *ranks))
 
 
 def score_ranking(stage: RankingStage, resamples: int = RESAMPLES) -> MethodScores:

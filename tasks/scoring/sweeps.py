@@ -123,7 +123,7 @@ def best_first(stage: SweepStage) -> list[dict[str, Any]]:
     """One row for each setting tried, with its metrics, best first by the benchmark's main one."""
     main, found = benchmark_facts(stage.ranking.benchmark.name).metrics.main, stage.read()
     rows = [(weights.model_dump(), found[setting(weights)]) for weights in stage.grid]
-    return _sorted(rows, main)
+    return sorted_rows(rows, main)
 
 
 def _metrics_of(stage: RankingStage, grid: Sequence[CvsiWeights]) -> list[dict[str, float]]:
@@ -206,7 +206,7 @@ def sweep_shares(stage: RankingStage, grid: Sequence[float]) -> list[dict[str, A
         lists[category] = [_all_rows(made, top.indices) for top in found]
     scored = _metrics(query_set.benchmark, views, lists, len(grid))
     rows = [({"weight": weight}, own) for weight, own in zip(grid, scored, strict=True)]
-    return _sorted(rows, benchmark_facts(query_set.benchmark.name).metrics.main)
+    return sorted_rows(rows, benchmark_facts(query_set.benchmark.name).metrics.main)
 
 
 def _metrics(
@@ -222,8 +222,8 @@ def _metrics(
     ]
 
 
-def _sorted(
-    rows: Sequence[tuple[Mapping[str, float], Mapping[str, float]]], main: str
+def sorted_rows(
+    rows: Sequence[tuple[Mapping[str, Any], Mapping[str, float]]], main: str
 ) -> list[dict[str, Any]]:
     """Settings and their metrics in one row each, without those of single categories."""
     shown = [

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pyarrow as pa
 from pydantic import Field
 
+from models.protocols import require_engine
 from models.verifiers.protocol import RANKED, Verification, VerificationRequest
 from models.verifiers.settings import VerifierSettings
 from storage.collections.decoding import ImageProblem
@@ -102,6 +103,7 @@ class VerificationStage(Stage):
         known = self.pairs()
         chosen = {member: known[member] for member in members}
         found = self.verify(chosen, tick)
+        require_engine(found.values())
         made = [found[member] for member in members]
         return self.table().rows(
             pair_key=list(members),
@@ -184,6 +186,11 @@ def verifications_of(
             found[made.key] = made
             tick(1)
     return found
+
+
+def failed(key: str, problem: ImageProblem) -> Verification:
+    """The row of a pair one of whose images does not decode."""
+    return Verification(key, None, None, "", problem.status, problem.reason, 0)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tasks.engines import verifier_fingerprint
 from tasks.networks import texts_seen_by
 from tasks.query_sets import load_query_set
 from tasks.settings import FusingSettings
-from tasks.stages.rankings import DEPTH, RankingStage, query_id
+from tasks.stages.rankings import RankingStage, query_id
 from tasks.stages.reranked import RerankedStage
 from tasks.stages.stage import Tick
 from tasks.stages.verifications import VerificationStage
@@ -110,8 +110,8 @@ def reordered(
         names, scores = verified(best, numbers, known, fusing)
         group = row["subset_names"]
         made[key] |= {
-            "names": [*names, *later][:DEPTH],
-            "scores": [*scores, *row["scores"][count:]][:DEPTH],
+            "names": [*names, *later][: stage.depth],
+            "scores": [*scores, *row["scores"][count:]][: stage.depth],
             "subset_names": verified(group, places_as_scores(len(group)), known, fusing)[0],
         }
     return made
