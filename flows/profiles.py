@@ -35,6 +35,9 @@ from models.retrieval.cvsi_settings import CvsiSettings, CvsiWeights
 from models.settings import in_words
 from models.spelling import unknown
 from models.textual_inversion.oti_settings import OtiSettings
+from models.verifiers.prompt import SHORT_PROMPTS
+from models.verifiers.qwen3_vl import VlmVerifierSettings
+from models.verifiers.settings import VerifierSettings
 from storage.benchmarks.registry import FAMILIES
 from tasks.settings import (
     InstructCirSettings,
@@ -43,6 +46,7 @@ from tasks.settings import (
     Profile,
     PromptSettings,
     ShardSizes,
+    VerifySettings,
 )
 
 EMBEDDED = Path(models.__file__).parent / "embedded"
@@ -88,6 +92,11 @@ def tiny() -> Profile:
             ),
             checkpoint=str(EMBEDDED / "instructcir"),
             weights=EMBEDDED_INSTRUCTCIR_WEIGHTS,
+        ),
+        verify=VerifySettings(
+            verifier=VlmVerifierSettings(
+                model=str(EMBEDDED / "verifier"), device="cpu", dtype="fp32", prompts=SHORT_PROMPTS
+            )
         ),
         single_caption="first",
         # Fifteen captions of the small captioner leave nothing unsaid, and then the parts of CVSI
@@ -141,6 +150,7 @@ def production() -> Profile:
                 max_new_tokens=64,
             ),
         ),
+        verify=VerifySettings(verifier=VlmVerifierSettings(model="Qwen/Qwen3-VL-8B-Instruct")),
         single_caption="captioner",
         cvsi=CvsiSettings(caption_sampling="captioner", gallery_dtype="auto"),
         unsuited=("ldre-code",),  # fifteen sampled edits a query, next to those that LDRE reads
@@ -296,7 +306,7 @@ def _changed(profile: Profile, changes: Mapping[str, Any], where: str) -> Profil
 
 def _without_engines(message: str) -> str:
     """A message whose settings have the names that users give them: no engine inside."""
-    unions = (CaptionerSettings, GeneratorSettings, EditorSettings)
+    unions = (CaptionerSettings, GeneratorSettings, EditorSettings, VerifierSettings)
     for name in {name for union in unions for name in engine_kinds(union)}:
         message = message.replace(f".{name}.", ".")
     return message

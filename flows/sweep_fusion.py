@@ -93,7 +93,8 @@ def _swept_verdicts(asked: requests.SweepRequest, log: RunLog) -> dict[str, Any]
     (stage,) = plan.rankings
     assert isinstance(stage, VerifiedStage), asked.method
     grid = verify_grid(stage.verifications.count, grid_points(asked.step))
-    return _published(asked, log, sweep_verified(stage, grid), f"{ref.collection_name}-{asked.method}")
+    results, name = sweep_verified(stage, grid), f"{ref.collection_name}-{asked.method}"
+    return _published(asked, log, results, name)
 
 
 def _published(

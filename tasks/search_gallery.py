@@ -165,8 +165,8 @@ def search_gallery(
             best, later = found[:looked_at], found[looked_at:]
             margins = _margins(profile, collection, query, image, best)
             one_scale = [numbers[each] for each in best]
-            own = places_as_scores(len(best)) if again else one_scale
-            best, fused = verified(best, own, margins, profile.verify.fusing.fusing)
+            scores = places_as_scores(len(best)) if again else one_scale
+            best, fused = verified(best, scores, margins, profile.verify.fusing.fusing)
             found, numbers = [*best, *later], {**numbers, **dict(zip(best, fused, strict=True))}
         paths = _paths(profile.root, collection, found[:k])
         hits = tuple(
