@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,7 @@ def test_the_pairs_of_a_query_are_made_together(
     stage = both[1].verifications
     pairs = stage.pairs()
     order = [pairs[key].query for key in stage.read_order(sorted(pairs))]
-    changes = sum(a != b for a, b in zip(order, order[1:], strict=False))
+    changes = sum(a != b for a, b in pairwise(order))
     assert changes == len(set(order)) - 1
 
 
