@@ -100,10 +100,17 @@ def open_gallery(
 
     tables = {name: stages[name].existing_table() for name in names}
     stage = next(iter(stages.values()))
-    for table in tables.values():
-        require_complete(table, stage.planned_keys(), allow_gaps=allow_gaps)
-    planned = stage.planned()
+    covered = {
+        name: require_complete(table, stage.planned_keys(), allow_gaps=allow_gaps)
+        for name, table in tables.items()
+    }
     found = {name: mapped(table) for name, table in tables.items()}
+    if all(covered[n].ok == covered[n].planned == len(found[n].keys) for n in found):
+        # As many rows as images, each image among them: so the tables' keys are the images.
+        every = {name: Rows(matrix.vectors) for name, matrix in found.items()}
+        keys = next(iter(found.values())).keys
+        return OpenGallery(len(keys), keys, every)
+    planned = stage.planned()
     keys, places = shared_keys(planned, [matrix.keys for matrix in found.values()])
     rows = {
         name: Rows.at(matrix.vectors, own)

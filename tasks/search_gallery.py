@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import polars as pl
-
 from models.generators.rewriting import RewriteInput
 from models.retrieval.cvsi_settings import SEARCH_FAMILY
 from models.retrieval.features import QueryInputs
@@ -326,9 +324,8 @@ def _query_features(
 
 
 def _paths(root: str, collection: str, image_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    rows = Collection.open(Location(root), collection).rows()
-    wanted = rows.filter(pl.col("image_id").is_in(list(image_ids)))
+    rows = Collection.open(Location(root), collection).rows_of(image_ids)
     paths: dict[str, tuple[str, ...]] = {}
-    for image_id, source, path in wanted.select("image_id", "source", "path").iter_rows():
+    for image_id, source, path in rows.select("image_id", "source", "path").iter_rows():
         paths[image_id] = (*paths.get(image_id, ()), os.path.join(source, path))
     return paths

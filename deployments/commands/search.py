@@ -168,7 +168,7 @@ def require_embedded(arguments: argparse.Namespace, profile: Profile) -> None:
 
     try:
         for stage in gallery_stages(profile, arguments.gallery, arguments.method).values():
-            require_complete(stage.existing_table(), stage.planned(), profile.allow_gaps)
+            require_complete(stage.existing_table(), stage.planned_keys(), profile.allow_gaps)
     except IncompleteTable as error:
         words = ["cirflow", "run", "embed-gallery", "--profile", arguments.profile]
         words += [f"--set=collection={arguments.gallery}", f"--set=methods={arguments.method}"]

@@ -265,6 +265,24 @@ class Collection:
         """Return one row for each input, sorted by path, with its status and reason."""
         return self._read(None, self._source_keys()).sort(["path", "source_key"])
 
+    def rows_of(self, image_ids: Sequence[str]) -> pl.DataFrame:
+        """The key, place and path of each input that is one of some images, sorted as `rows`.
+
+        Its parts are read one by one: memory does not grow with the collection.
+        """
+        columns, wanted = (
+            ["image_id", "source", "path"],
+            pl.Series(list(image_ids), dtype=pl.String),
+        )
+        found = [
+            rows.filter(pl.col("image_id").is_in(wanted.implode()))
+            for rows in self.sources.iter_parts(columns)
+        ]
+        own = self._source_keys()
+        rows = pl.concat(found) if found else self.sources.read(columns, [])
+        listed = [key in own for key in rows["source_key"]]
+        return rows.filter(pl.Series(listed, dtype=pl.Boolean)).sort(["path", "source_key"])
+
     def _source_keys(self) -> KeyColumn:
         return listing_keys(self.location, Listing(self.listing, self.sources.spec_key))
 

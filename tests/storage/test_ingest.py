@@ -48,6 +48,18 @@ def statuses(collection: Collection) -> dict[str, str]:
     return dict(zip(rows["path"], rows["status"], strict=True))
 
 
+def test_the_inputs_of_some_images_are_found(location: Location, folder: Path) -> None:
+    ingest(location, folder, "pets")
+    (folder / "top.jpeg").rename(folder.parent / "alone.jpeg")
+    ingest(location, folder.parent, "others")
+    collection = Collection.open(location, "pets")
+    wanted = [sha(jpeg(1)), sha(jpeg(4)), "f" * 64]
+    rows = collection.rows_of(wanted)
+    assert rows["path"].to_list() == ["cat/1.jpg", "dog/again.jpg", "top.jpeg"]
+    assert rows["image_id"].to_list() == [wanted[0], wanted[0], wanted[1]]
+    assert collection.rows_of([]).is_empty()
+
+
 def test_a_folder_becomes_a_collection(location: Location, folder: Path) -> None:
     summary = ingest(location, folder, "pets")
     assert (summary.files, summary.images, summary.duplicates) == (6, 5, 1)

@@ -6,7 +6,7 @@ import errno
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from storage.locations.location import Location
 from storage.tables.matrices import Matrix, fault_of, matrix_path
 from storage.tables.table import IncompleteTable, Table, open_table
-from tasks.galleries import features_of, mapped, matrix_homes
+from tasks.galleries import features_of, mapped, matrix_homes, open_gallery
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +53,31 @@ def test_rows_come_in_the_order_asked_for(table: Table) -> None:
     assert features_of(table, KEYS).places is None
     with pytest.raises(IncompleteTable, match="no ok row for 1 of 1 keys"):
         features_of(table, [KEYS[3], "f" * 64])
+
+
+@pytest.mark.parametrize("count", [30, 21])
+def test_a_gallery_holds_the_planned_images_alone(table: Table, count: int) -> None:
+    asked = []
+
+    class Planned:
+        """What a gallery asks of a stage."""
+
+        def existing_table(self) -> Table:
+            return table
+
+        def planned_keys(self) -> list[str]:
+            return KEYS[:count]
+
+        def planned(self) -> list[str]:
+            asked.append(count)
+            return KEYS[:count]
+
+    stages: Any = {"image": Planned()}
+    opened = open_gallery(stages, ["image"], 0.0)
+    assert opened.ids(range(len(opened.keys))) == KEYS[:count]
+    assert (np.asarray(opened.features["image"]) == VECTORS[:count]).all()
+    assert opened.size == count
+    assert asked == ([] if count == 30 else [21])  # a gallery of all rows is not listed
 
 
 def test_the_matrix_is_made_and_read_through_once(
