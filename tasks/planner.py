@@ -148,7 +148,7 @@ class _Builder:
         )
         row = method(self.method)
         if row.verifies:
-            return self._verified(stage, row.verifies, ref)
+            return self._verified(stage, row.verifies, ref, family)
         return self._reranked(stage, row.reranks, family) if row.reranks else stage
 
     def _reranked(self, stage: RankingStage, first: str, family: str) -> RerankedStage:
@@ -166,7 +166,9 @@ class _Builder:
         fields = {name: getattr(stage, name) for name in type(stage).model_fields}
         return RerankedStage(**fields, scores=self._keep(scores))
 
-    def _verified(self, stage: RankingStage, first: str, ref: BenchmarkRef) -> VerifiedStage:
+    def _verified(
+        self, stage: RankingStage, first: str, ref: BenchmarkRef, family: str
+    ) -> VerifiedStage:
         """The ranking of a method whose best images a verifier looks at."""
         chosen = self.profile.verify
         own = dataclasses.replace(self, method=first).ranking(ref)
@@ -178,6 +180,7 @@ class _Builder:
             verifier=chosen.verifier,
             count=chosen.candidates,
             pictures=self.profile.pictures,
+            edits=self._edits(family, True) if chosen.reads_captions else None,
         )
         fields = {name: getattr(stage, name) for name in RankingStage.model_fields}
         return VerifiedStage(

@@ -138,6 +138,12 @@ def search_gallery(
     hidden = [own] if own >= 0 and not include_reference else []
     again = profile.rerank.candidates_of(family) if row.reranks else 0
     looked_at = profile.verify.candidates if row.verifies else 0
+    if looked_at and profile.verify.reads_captions:
+        raise ValueError(
+            f"{profile.verify.verifier.title} compares with an edited caption, which a search does "
+            "not make for it; choose a verifier that reads the reference (verify.verifier.engine="
+            "qwen3-vl)"
+        )
     left = min(max(k, again, looked_at), len(images) - len(hidden))
     hits: tuple[Hit, ...] = ()
     margins: dict[str, float] = {}

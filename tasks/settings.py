@@ -29,6 +29,7 @@ from models.settings import Settings
 from models.textual_inversion.oti_settings import OtiSettings
 from models.textual_inversion.phrases import PhraseSettings
 from models.textual_inversion.refining import RefiningSettings
+from models.verifiers.blip_itm import BlipItmSettings
 from models.verifiers.settings import VerifierSettings
 from storage.collections.decoding import Alpha, Orientation
 
@@ -254,6 +255,11 @@ class VerifySettings(Settings):
     candidates: int = Field(25, ge=1)
     """K, images of each ranking that are looked at. Members of a query's group always are."""
     fusing: FusingSettings = FusingSettings()
+
+    @property
+    def reads_captions(self) -> bool:
+        """Whether it compares a candidate with an edited caption, without the reference image."""
+        return isinstance(self.verifier, BlipItmSettings)
 
 
 class SearchSettings(Settings):

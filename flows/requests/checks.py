@@ -106,6 +106,8 @@ def require_methods(
         for family in families
         for need in _needs(name, family, gallery_only)
     }
+    if VERIFIER in wanted and profile.verify.reads_captions:
+        wanted |= {"single_caption", "single_edit"}
     for need in sorted(wanted):
         kind, _, which = need.partition(":")
         if kind == "mapping" and not (trains_mapping and which == "lincir"):

@@ -188,8 +188,8 @@ class QueryFeatureStage(Stage):
     def texts(self, items: Sequence[QueryItem], upstream: Upstream) -> list[QueryInputs]:
         """The texts behind some queries, without their image features."""
         own = _captions(self.captions, items, upstream)
-        edits = _answers(self.edits, items, upstream)
-        objects = _answers(self.objects, items, upstream)
+        edits = answers_of(self.edits, items, upstream)
+        objects = answers_of(self.objects, items, upstream)
         return [
             QueryInputs(
                 texts=item.texts,
@@ -288,7 +288,7 @@ def _captions(
     return {item.key: tuple(found.get(stage.key_of(item), ())) for item in items}
 
 
-def _answers(
+def answers_of(
     stage: RewriteStage | None, items: Sequence[QueryItem], upstream: Upstream
 ) -> dict[str, tuple[str, ...]]:
     """Query key -> answers to its requests in their order, without those that failed."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import pyarrow as pa
 from pydantic import Field
@@ -26,13 +27,18 @@ from tasks.query_sets import load_query_set
 from tasks.settings import PictureSettings
 from tasks.stages.decoded import decoded
 from tasks.stages.image_sets import ImageSet
+from tasks.stages.query_features import Tables, answers_of
 from tasks.stages.rankings import RankingStage, query_id
+from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage, Tick
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from storage.tables.key_columns import KeyColumn
+
+
+EMPTY: Final[Mapping[tuple[str, str], str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,8 @@ class VerificationStage(Stage):
     count: int = Field(ge=1)
     """K, images of each ranking that are candidates."""
     pictures: PictureSettings = PictureSettings()
+    edits: RewriteStage | None = None
+    """Edited captions, for a verifier that reads one in place of the reference image."""
 
     @property
     def title(self) -> str:
@@ -78,6 +86,7 @@ class VerificationStage(Stage):
         """The verifier and how pictures are read; rankings share the table."""
         return {
             "verifier": dict(verifier_fingerprint(self.verifier)),
+            **({"edits": self.edits.spec_key} if self.edits else {}),
             **self.pictures.of_engine(self.verifier).identity,
         }
 
@@ -118,7 +127,22 @@ class VerificationStage(Stage):
         collection = ImageSet(collection=self.first.benchmark.collection_name)
         names = {name for pair in pairs.values() for name in (pair.reference, pair.candidate)}
         data = dict(collection.read(self.root, sorted(names)))
-        return verifications_of(self.verifier, self.pictures, pairs, data, tick)
+        texts = self._target_texts(pairs)
+        return verifications_of(self.verifier, self.pictures, pairs, data, tick, texts)
+
+    def _target_texts(self, pairs: Mapping[str, Pair]) -> dict[tuple[str, str], str]:
+        """Query -> its edited caption, of those that have one."""
+        if self.edits is None:
+            return {}
+        asked = {pair.query for pair in pairs.values()}
+        known = load_query_set(self.root, self.first.benchmark).items.values()
+        items = [each for each in known if (each.image_id, each.texts[0]) in asked]
+        answers = answers_of(self.edits, items, Tables())
+        return {
+            (each.image_id, each.texts[0]): answers[each.key][0]
+            for each in items
+            if answers[each.key]
+        }
 
     def read(self) -> dict[tuple[str, str, str], tuple[float | None, str]]:
         """(reference, text, candidate) -> margin, or None and why there is none."""
@@ -144,6 +168,7 @@ def verifications_of(
     pairs: Mapping[str, Pair],
     data: Mapping[str, bytes],
     tick: Tick,
+    target_texts: Mapping[tuple[str, str], str] = EMPTY,
 ) -> dict[str, Verification]:
     """What a verifier says of some pairs, by key.
 
@@ -153,6 +178,7 @@ def verifications_of(
         pairs: The pairs by key; those of one query are asked one after the other.
         data: Image id -> file.
         tick: Called with each pair that is done.
+        target_texts: Query -> caption of the image that it asks for, for verifiers that read one.
 
     Raises:
         EngineUnavailable: the verifier cannot be used at all.
@@ -178,6 +204,7 @@ def verifications_of(
             text=pair.text,
             candidate_id=pair.candidate,
             candidate=shown[pair.candidate],
+            target_text=target_texts.get(pair.query, ""),
         )
         for key, pair in whole
     )

@@ -224,7 +224,7 @@ class TestValuesAreCheckedBeforePrefectStarts:
                 "captioning.engin=blip2",
                 "field of captioning 'engin'; did you mean 'engine'?",
             ),
-            ("score-benchmark", "benchmark=cir", "benchmark 'cir'; did you mean 'cirr'?"),
+            ("score-benchmark", "benchmark=cirrr", "benchmark 'cirrr'; did you mean 'cirr'?"),
             ("score-benchmark", "split=vall", "split 'vall'; did you mean 'val'?"),
             (
                 "train-reformulation",

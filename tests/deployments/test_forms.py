@@ -17,7 +17,7 @@ from deployments.commands.run import FLOWS
 from deployments.flow_parameters import fitted, parameter_texts
 from flows.forms import Backbone, BenchmarkChoice, Captioning, Clip, Work, with_choices
 from flows.profiles import resolve_profile
-from models.retrieval.methods import METHODS
+from models.retrieval.methods import runnable_names
 
 CIRR = {"benchmark": "cirr", "folder": "x"}
 RERUN = {"backbone": {}, "benchmarks": [{"name": "cirr", "folder": "x"}]}
@@ -81,7 +81,7 @@ def test_no_choice_hides_in_a_free_text(name: str) -> None:
     for key in ("methods", "others"):
         if key in parameters:
             listed = fields[key].partition("One of ")[2].rstrip(".").split(", ")
-            assert listed == [method for method, row in METHODS.items() if row.runs]
+            assert listed == runnable_names()
     if "captioning" in parameters:
         assert fields["captioning.engine"].endswith("One of profile, blip2, llava, openai.")
     if "benchmarks" in parameters and name != "evaluate-world":

@@ -25,7 +25,7 @@ from tasks.stages.stage import Stage, in_order
 from tasks.stages.verifications import VerificationStage
 from tasks.stages.verified import VerifiedStage
 from tests.fakes.drawn import small_settings
-from tests.fakes.verifiers import save_qwen3_vl
+from tests.fakes.verifiers import save_blip_itm, save_qwen3_vl
 
 SIZE = WorldSize(subsets=3, circo_queries=2, fashion_queries=2, distractors=12)
 FIRST = 4
@@ -278,3 +278,41 @@ def test_a_search_orders_as_the_benchmark_does(profile: Profile, folder: Path) -
     ]
     np.testing.assert_allclose([h.score for h in result.hits], row["scores"][:6], atol=1e-4)
     assert [hit.verdict is not None for hit in result.hits] == [True] * FIRST + [False] * 2
+
+
+@pytest.mark.slow
+def test_a_matcher_reads_the_edited_caption(profile: Profile, folder: Path) -> None:
+    """BLIP's image-text matching gets the query's edited caption; the library says the same."""
+    import torch
+    from transformers import AutoProcessor, BlipForImageTextRetrieval
+
+    from tasks.stages.query_features import Tables, answers_of
+
+    place = save_blip_itm(folder / "itm")
+    changed = settings_of(folder) | {
+        "verify.verifier.engine": "blip-itm",
+        "verify.verifier.model": str(place),
+        "verify.candidates": 2,
+    }
+    own = resolve_profile("tiny", changed)
+    (second,), made = ranked(own, folder, METHOD)
+    assert isinstance(second, VerifiedStage)
+    stage = second.verifications
+    assert made == len(stage.pairs())
+    assert stage.edits is not None
+    query_set = load_query_set(own.root, reference(folder))
+    texts = answers_of(stage.edits, list(query_set.items.values()), Tables())
+    model = BlipForImageTextRetrieval.from_pretrained(place).eval()
+    processor = AutoProcessor.from_pretrained(place)
+    paths = {query_set.image_ids[n]: path for n, path in query_set.benchmark.image_paths.items()}
+    margins = stage.read()
+    item = next(each for each in query_set.items.values() if texts[each.key])
+    own_pairs = [p for p in stage.pairs().values() if p.query == (item.image_id, item.texts[0])]
+    for pair in own_pairs:
+        picture = Image.open(paths[pair.candidate]).convert("RGB")
+        inputs = processor(images=picture, text=texts[item.key][0], return_tensors="pt")
+        with torch.no_grad():
+            no, yes = model(**inputs, use_itm_head=True).itm_score[0].tolist()
+        found, _ = margins[(*pair.query, pair.candidate)]
+        assert found == pytest.approx(yes - no, abs=1e-4)
+    assert len(own_pairs) > 2
