@@ -233,8 +233,8 @@ class EditReply:
 class SplicedText:
     """A text with a hole for one pseudo token: `before`, the token, `after`.
 
-    The two parts are tokenised separately and the token is put in by position, so no
-    placeholder character is needed and a `$` that a user typed stays a `$`.
+    The token is put in by position (`models.encoders.text_tokens`), so no placeholder character is
+    needed and a `$` that a user typed stays a `$`.
     """
 
     before: str

@@ -216,3 +216,29 @@ def test_states_are_read_up_to_the_position_of_the_feature(encoders: Encoders, f
         np.testing.assert_allclose(
             found.states[row, :count].numpy(), expected[row, :count].numpy(), atol=5e-6
         )
+
+
+def test_what_would_be_read_elsewhere_is_refused(
+    encoders: Encoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Obstacles that the library would meet without a word, all of them named."""
+    from models.encoders.text_tower import why_unsupported
+
+    encoder = encoders["MetaCLIP2-H"]
+    model, tokenizer = encoder.model, encoder.tokenizer
+
+    def reason() -> str:
+        return why_unsupported(model, tokenizer)
+
+    assert reason() == ""
+    monkeypatch.setattr(model, "text_eos_id", 5)
+    assert reason() == "its text feature is read at id 5, texts end with 2"
+    monkeypatch.setattr(model, "text_pool_type", "argmax")
+    assert "largest id" in reason()
+    monkeypatch.setattr(model, "text_pool_type", "first")
+    monkeypatch.setattr(tokenizer.tokenizer, "padding_side", "left")
+    assert all(part in reason() for part in ("other tokens around texts", "pooled by 'first'"))
+    monkeypatch.setattr(tokenizer.tokenizer, "padding_side", "right")
+    monkeypatch.setattr(tokenizer, "tokenizer_mode", "clips")
+    assert "(HFTokenizer) does not say where its pieces begin" in reason()
+    assert "(object) is neither" in why_unsupported(model, object())
