@@ -21,6 +21,7 @@ from models.blip.candidate_filter import FilterNetwork, published_filter
 from models.blip.settings import EarlyFusionSettings
 from models.blip.shape import HEAD_WIDTH
 from models.checkpoints import UnusableCheckpoint
+from models.composed.candidate_rerank import FILTER_SHARE
 from models.composed.network import ComposedNetwork, Frozen, RankedNegatives, Texts
 from models.published_state import fill, log_taken, only_file, read_state
 from models.reranking.cross_encoder import CrossEncoder, choice_loss, matching_loss
@@ -96,8 +97,9 @@ class RerankNetwork(ComposedNetwork):
         return next(wrong, "")
 
     def architecture(self) -> dict[str, Any]:
-        """The filter's."""
-        return self.filter.architecture()
+        """The filter's, and the share of its score where there is one."""
+        share = self.settings.filter_share
+        return self.filter.architecture() | ({FILTER_SHARE: share} if share else {})
 
     def files(self) -> Mapping[str, bytes]:
         """The filter's."""
@@ -134,7 +136,16 @@ class RerankNetwork(ComposedNetwork):
         """
         ids = texts["texts"]
         scores: torch.Tensor = self.cross(fused, ids, ids != self.filter.pad, images)
-        return scores
+        share = self.settings.filter_share
+        return scores + share * self.filter_scores(fused, images) if share else scores
+
+    def filter_scores(self, fused: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """The filter's own scores (Q, C) of the same: cosines over its temperature, in fp32."""
+        towers = self.filter.towers
+        queries = functional.normalize(towers.text_proj(fused[:, 0]).float(), dim=-1)
+        gallery = functional.normalize(towers.vision_proj(images[..., 0, :]).float(), dim=-1)
+        cosines = (queries[:, None] * gallery).sum(-1)
+        return cosines * self.filter.log_scale.exp()
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Each query chooses its target, among all of this process or its own negatives.

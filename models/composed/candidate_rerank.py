@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from models.composed.network import ComposedNetwork
 
 
+FILTER_SHARE: Final = "filter_share"
+"""Name in an architecture, where a score has such a share."""
+
+
 class RerankSettings(Settings):
     """The re-ranker's loss; its network is as large as its filter's text tower."""
 
@@ -36,6 +40,9 @@ class RerankSettings(Settings):
     targets of the batch."""
     among: int = Field(50, ge=1)
     """First images of that ranking from which `negatives` are drawn."""
+    filter_share: float = Field(0.0, ge=0)
+    """What of the filter's own score (cosine over its temperature) is added to each score, in
+    training and in use, so that the re-ranker learns where its filter errs; 0, as published."""
 
     @model_serializer(mode="wrap")
     def _plain(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -45,6 +52,8 @@ class RerankSettings(Settings):
             del plain["dropout"]
         if not self.negatives:
             del plain["negatives"], plain["among"]
+        if not self.filter_share:
+            del plain["filter_share"]
         return plain
 
 
@@ -62,8 +71,9 @@ def _rebuild(architecture: Mapping[str, Any], folder: Path) -> ComposedNetwork:
     from models.blip.candidate_filter import FilterNetwork
     from models.blip.candidate_rerank import RerankNetwork
 
-    stage_one = FilterNetwork.rebuilt(architecture, folder, EarlyFusionSettings())
-    return RerankNetwork(stage_one, RerankSettings())
+    own = {name: each for name, each in architecture.items() if name != FILTER_SHARE}
+    stage_one = FilterNetwork.rebuilt(own, folder, EarlyFusionSettings())
+    return RerankNetwork(stage_one, RerankSettings(filter_share=architecture.get(FILTER_SHARE, 0)))
 
 
 def _published(path: Path, settings: RerankSettings) -> ComposedNetwork:

@@ -141,6 +141,36 @@ def test_a_folder_holds_both_stages(tmp_path: Path) -> None:
     assert loaded.preprocess.fingerprint == network.preprocess.fingerprint
 
 
+def test_a_share_of_the_filters_score_is_added_and_kept_in_the_folder(tmp_path: Path) -> None:
+    """Cosine over temperature by hand, for shared candidates and for each query's own."""
+    import torch
+
+    from models.blip.candidate_rerank import RerankNetwork
+    from models.composed.candidate_rerank import RerankSettings
+    from models.composed.checkpoint import load_composed, save_composed
+
+    plain = _published_pair(tmp_path)[0].eval()
+    settings = RerankSettings(filter_share=0.5)
+    network = RerankNetwork.continuing(plain, settings).eval()
+    place = tmp_path / "network"
+    said = {"base": {"model": "a"}, "provenance": {"zero_shot": True}}
+    save_composed(place, "candidate-rerank", network, settings, **said)
+    loaded: Any = load_composed(place).network
+    texts, pixels = network.tokenised(TEXTS), torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        images = network.image_tokens(pixels)
+        fused = network.fused(images[:2], texts)
+        queries, gallery = network.query(pixels[:2], texts), network.target(pixels)
+        cosine = torch.nn.functional.cosine_similarity(queries[:, None], gallery, dim=-1)
+        wanted = plain.scores(fused, texts, images) + 0.5 * cosine / 0.05
+        for each in (network, loaded):
+            own = images.expand(2, -1, -1, -1)
+            for candidates in (images, own):
+                found = each.scores(fused, texts, candidates)
+                torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
+    assert RerankNetwork.continuing(loaded, RerankSettings()).architecture() == plain.architecture()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
