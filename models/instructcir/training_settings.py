@@ -7,9 +7,9 @@ most other values open; they have the defaults that the method specification rec
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from models.training.settings import TripletTraining
 
@@ -25,3 +25,11 @@ class ReformulationTraining(TripletTraining):
     """Of stage two (not in the paper)."""
     combiner_epochs: int = Field(1, ge=1)
     """Passes of stage two (not in the paper)."""
+
+    @model_serializer(mode="wrap")
+    def _plain(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """`captions` came later: it is left out at its default, so that no key changes by it."""
+        plain: dict[str, Any] = written(self)
+        if self.captions == "joined":
+            del plain["captions"]
+        return plain

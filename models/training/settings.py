@@ -101,6 +101,9 @@ class TripletTraining(CommonTraining):
     class_grouping: int = Field(0, ge=0)
     """Pairs of one meta class that stand together in a batch, so that their targets are hard
     negatives; 0 shuffles freely."""
+    captions: Captions = "joined"
+    """Text of a triplet that two people described (FashionIQ's train split): `joined`, as queries
+    are asked, or `drawn` each time with equal chance from "c1 and c2", "c2 and c1", "c1", "c2"."""
 
 
 class TrainingSettings(CommonTraining):
@@ -116,7 +119,3 @@ class TrainingSettings(CommonTraining):
 
 class ComposedTraining(TripletTraining, TrainingSettings):
     """Everything about the training of a composed query encoder that changes its weights."""
-
-    captions: Captions = "joined"
-    """Text of a triplet that two people described (FashionIQ's train split): `joined`, as queries
-    are asked, or `drawn` each time with equal chance from "c1 and c2", "c2 and c1", "c1", "c2"."""

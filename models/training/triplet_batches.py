@@ -15,7 +15,7 @@ import torch
 
 from models.training.batches import Batch, StepBatches
 from models.training.crops import Pixels, random_crop
-from models.training.settings import ComposedTraining, TripletTraining
+from models.training.settings import TripletTraining
 from models.triplets import Triplet, readings_of
 
 Tokenised: TypeAlias = Callable[[Sequence[str]], Batch]
@@ -145,7 +145,7 @@ class TripletBatches(StepBatches):
         self._pictures = pictures
         self._negatives = negatives
         self._crops = settings.augmentation == "random_resized_crop"
-        self._draws = isinstance(settings, ComposedTraining) and settings.captions == "drawn"
+        self._draws = settings.captions == "drawn"
         self._size = size
 
     def __getitem__(self, number: int) -> Batch:

@@ -81,8 +81,9 @@ def test_a_text_is_drawn_from_both_captions_where_training_asks_for_it(world: Pa
     import numpy as np
     import torch
 
+    from models.instructcir.training_settings import ReformulationTraining
     from models.training.batches import Batch
-    from models.training.settings import ComposedTraining
+    from models.training.settings import ComposedTraining, TripletTraining
     from models.training.triplet_batches import TripletBatches, TripletRows
 
     class Blank:
@@ -95,9 +96,11 @@ def test_a_text_is_drawn_from_both_captions_where_training_asks_for_it(world: Pa
         read.extend(texts)
         return {"texts": torch.zeros(len(texts), 1)}
 
-    def texts_of(benchmark: str, captions: str) -> list[str]:
+    def texts_of(
+        benchmark: str, captions: str, kind: type[TripletTraining] = ComposedTraining
+    ) -> list[str]:
         rows = TripletRows(found(world, benchmark).triplets()[:8], tokenised)
-        training = ComposedTraining(batch_size=8, epochs=100, captions=captions)  # type: ignore[arg-type]
+        training = kind.model_validate({"batch_size": 8, "epochs": 100, "captions": captions})
         batches = TripletBatches(rows, Blank(), training, size=(2, 2))
         read.clear()
         for number in range(100):
@@ -106,6 +109,9 @@ def test_a_text_is_drawn_from_both_captions_where_training_asks_for_it(world: Pa
 
     drawn = texts_of("fashioniq", "drawn")
     assert drawn == texts_of("fashioniq", "drawn")
+    assert drawn == texts_of("fashioniq", "drawn", ReformulationTraining)
+    assert "captions" not in ReformulationTraining().model_dump()
+    assert ReformulationTraining(captions="drawn").model_dump()["captions"] == "drawn"
     joined = {t.text for t in found(world, "fashioniq").triplets()[:8]}
     assert set(texts_of("fashioniq", "joined")) == joined
     forms = dict.fromkeys(range(4), 0)
