@@ -113,13 +113,58 @@ def summary_of(
 
 
 def model_card(card: Card, provenance: Mapping[str, Any], history: History) -> str:
-    """The README of a published network."""
-    base, made, triplets = card.base, provenance["triplets_spec"], provenance["triplets"]
-    summary, not_zero_shot = provenance["summary"], why_not_zero_shot(provenance)
+    """The README of a network that was trained on triplets."""
+    made, triplets = provenance["triplets_spec"], provenance["triplets"]
+    summary = provenance["summary"]
     foreign = {"imported", "benchmark"} & made.keys()
     origin = str(made["generator"]["model"]) if foreign else "generated"
     training = card.groups["training"]
     keep = "" if training is None else f" ({training.model_dump()['keep']})"
+    rows = {
+        **backbone_rows(card.base),
+        "triplets": f"{summary['triplets']:,} of table `{triplets['spec_key']}` (first "
+        f"{triplets['count']:,} pairs), {origin}",
+        "collections": ", ".join(triplets["collections"]),
+        "held out": f"{summary['validation_triplets']:,} triplets without an image of the "
+        "others; no split of a benchmark that is evaluated was used",
+        "left out": f"{summary['skipped_triplets']:,} triplets with unreadable images",
+        "weights of step": f"{summary['step']:,} of {summary['steps']:,}{keep}",
+        **{name.replace("_", " "): str(value) for name, value in provenance["notes"].items()},
+    }
+    return card_text(
+        card,
+        rows,
+        history,
+        measured="Recall in percent among all held-out targets.",
+        not_zero_shot=why_not_zero_shot(provenance),
+    )
+
+
+def backbone_rows(base: Mapping[str, Any]) -> dict[str, str]:
+    """What a card says of the backbone, from its identity."""
+    return {
+        "backbone": f"{base['model']} {base['pretrained']}",
+        "weights of the backbone": f"sha256 {str(base['weights_sha256'])[:16]}",
+    }
+
+
+def card_text(
+    card: Card,
+    rows: Mapping[str, str],
+    history: History,
+    *,
+    measured: str,
+    not_zero_shot: str,
+) -> str:
+    """The README of any trained network.
+
+    Args:
+        card: Title, purpose and settings.
+        rows: What it was trained on, by name.
+        history: The course of the training.
+        measured: What the validation measures are.
+        not_zero_shot: Why results must not be called zero-shot; empty where they may be.
+    """
     lines = [
         f"# {card.title}",
         "",
@@ -128,20 +173,11 @@ def model_card(card: Card, provenance: Mapping[str, Any], history: History) -> s
         *([NOT_ZERO_SHOT.format(not_zero_shot), ""] if not_zero_shot else []),
         "| | |",
         "|---|---|",
-        f"| backbone | {base['model']} {base['pretrained']} |",
-        f"| weights of the backbone | sha256 {str(base['weights_sha256'])[:16]} |",
-        f"| triplets | {summary['triplets']:,} of table `{triplets['spec_key']}` (first "
-        f"{triplets['count']:,} pairs), {origin} |",
-        f"| collections | {', '.join(triplets['collections'])} |",
-        f"| held out | {summary['validation_triplets']:,} triplets without an image of the "
-        "others; no split of a benchmark that is evaluated was used |",
-        f"| left out | {summary['skipped_triplets']:,} triplets with unreadable images |",
-        f"| weights of step | {summary['step']:,} of {summary['steps']:,}{keep} |",
-        *(f"| {name.replace('_', ' ')} | {value} |" for name, value in provenance["notes"].items()),
+        *(f"| {name} | {value} |" for name, value in rows.items()),
         "",
         "## Validation",
         "",
-        "Recall in percent among all held-out targets.",
+        measured,
         "",
         validation_table(history),
         *_second_stage(card.second_stage),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,9 +24,9 @@ from tasks.stages.concepts import (
 )
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.pseudo_tokens import ImportedTokenStage, OtiTokenStage, usable_images
-from tasks.training.card import NOT_ZERO_SHOT
+from tasks.training.card import Card, backbone_rows, card_text
 from tasks.training.curve_artifacts import show_curves
-from tasks.training.curves import curves_csv, curves_page, validation_table
+from tasks.training.curves import curves_csv, curves_page
 from tasks.training.fitting import train_once_in_folder
 from tasks.training.folder import History
 from tasks.training.lightning_job import LightningJob
@@ -257,43 +256,28 @@ def _publish(job: InversionJob, run: RunSettings, history: History, weights: Pat
 
 
 def _card(
-    job: InversionJob,
-    title: str,
-    summary: Mapping[str, Any],
-    history: History,
-    not_zero_shot: str,
+    job: InversionJob, title: str, summary: Mapping[str, Any], history: History, reason: str
 ) -> str:
-    base = job.spec["encoder"]
     tokens = f" with the tokens `{job.tokens.spec_key}`" if job.tokens else ""
     words = f" and the words `{content_key(job.spec['words'])}`" if job.vectors else ""
     rows = {
-        "backbone": f"{base['model']} {base['pretrained']}",
-        "weights of the backbone": f"sha256 {str(base['weights_sha256'])[:16]}",
+        **backbone_rows(job.spec["encoder"]),
         job.UNIT: f"{job.examples():,} of {summary['collection']}, features "
         f"`{job.images.spec_key}`{tokens}{words}; no annotation is read",
         "held out": f"{job.held_out:,} {job.UNIT}",
         "weights of step": f"{summary['step']:,} of {summary['steps']:,} ({job.training.keep})",
     }
-    lines = [
-        f"# {title}",
-        "",
-        "Maps an image feature to a pseudo token that stands for the image in a text. Trained "
-        f"here; use it as `mapping.{job.system}=FOLDER`.",
-        "",
-        *([NOT_ZERO_SHOT.format(not_zero_shot), ""] if not_zero_shot else []),
-        "| | |",
-        "|---|---|",
-        *(f"| {name} | {value} |" for name, value in rows.items()),
-        "",
-        "## Validation",
-        "",
-        f"Shares of held-out {job.UNIT} that their token finds.",
-        "",
-        validation_table(history),
-        "## Settings",
-        "",
-        f"- settings: `{json.dumps(job.own_settings.model_dump(mode='json'))}`",
-        f"- training: `{json.dumps(job.training.model_dump(mode='json'))}`",
-        "",
-    ]
-    return "\n".join(lines)
+    card = Card(
+        title=title,
+        purpose="Maps an image feature to a pseudo token that stands for the image in a text. "
+        f"Trained here; use it as `mapping.{job.system}=FOLDER`.",
+        base=job.spec["encoder"],
+        groups={"settings": job.own_settings, "training": job.training},
+    )
+    return card_text(
+        card,
+        rows,
+        history,
+        measured=f"Shares of held-out {job.UNIT} that their token finds.",
+        not_zero_shot=reason,
+    )

@@ -112,6 +112,15 @@ def test_a_trained_network_is_published_once_and_maps_images(place: Path, system
     assert {path: path.stat().st_mtime_ns for path in Path(own.place).iterdir()} == before
     names = {path.name for path in before}
     assert names >= {"config.json", "model.safetensors", "README.md", "curves.csv", "cost.json"}
+    card = Path(own.place, "README.md").read_text()
+    for said in (
+        f"mapping.{system}=FOLDER",
+        "| backbone |",
+        "| held out | 2 images |",
+        "- training: `{",
+    ):
+        assert said in card
+    assert "Not zero-shot" not in card
     config = json.loads(Path(own.place, "config.json").read_text())
     assert config["recipe"]["zero_shot"] is True
     kind = {"pic2word": "img2text", "searle": "phi"}[system]
