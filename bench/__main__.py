@@ -19,6 +19,7 @@ JUDGED = (
     "picture_reading",
     "reformulation_step",
     "orchestration",
+    "streams",
 )
 
 statuses = {

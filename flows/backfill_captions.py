@@ -17,7 +17,8 @@ from flows.ray_workers import on_ray
 from flows.requests import backfill_captions as requests
 from flows.requests.backfill_captions import BackfillRequest, Selector
 from flows.requests.prepared import prepared_by
-from flows.running import RunLog, ShardRunner, StageFailed, one_by_one, run_stage
+from flows.running import RunLog, StageFailed, run_stage
+from flows.shard_runners import ShardRunner, in_this_process
 from storage.tables.key_columns import KeyColumn
 from storage.tables.schemas import OK
 from storage.tables.table import IncompleteTable
@@ -59,7 +60,9 @@ def backfill_captions(asked: BackfillRequest) -> State[Any]:
     work = any(cost.images for cost in costs)
     if work:
         about_to_make(_in_words(costs))
-    with on_ray(asked.ray) if asked.ray.workers and work else nullcontext(one_by_one) as runner:
+    with (
+        on_ray(asked.ray) if asked.ray.workers and work else nullcontext(in_this_process) as runner
+    ):
         for stage, cost in zip(stages, costs, strict=True):
             if asked.runs > 1 and cost.images > stage.shard_size:
                 again = {**asked.again, "collection": cost.collection}

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any, Final
 
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.requests.backfill_captions import RayWorkers
-from flows.running import Made, ShardRunner
+from flows.shard_runners import Made, ShardRunner
+from storage.tables.plans import Shard
+from storage.tables.turns import Turns
 from tasks import progress
 from tasks.stages.run import run_shard
 
@@ -63,19 +66,20 @@ def on_ray(chosen: RayWorkers) -> Iterator[ShardRunner]:
         if not chosen.address and found < chosen.gpus:
             raise ValueError(f"a worker is to have {chosen.gpus:g} GPUs, and this host has {found}")
 
-        def run(stage: Any, shards: Iterator[dict[str, Any]]) -> Iterator[Made]:
-            waiting: dict[Any, tuple[dict[str, Any], Any]] = {}
+        def run(stage: Any, turns: Turns) -> Generator[Made]:
+            waiting: dict[Any, tuple[Shard, Any]] = {}
 
             def first() -> Made:
                 (done,), _ = ray.wait(list(waiting), num_returns=1)
                 shard, future = waiting.pop(done)
                 future.wait()
-                progress.tick(len(shard["members"]))
-                return shard, future.state
+                turns.end(shard.key)
+                progress.tick(len(shard.members))
+                return asdict(shard), future.state
 
             # No more at once than can be worked on: other flow runs may take the rest.
-            for shard in shards:
-                future = runner.submit(run_shard, {"stage": stage, "shard": shard})
+            for shard in turns:
+                future = runner.submit(run_shard, {"stage": stage, "shard": asdict(shard)})
                 waiting[future.wrapped_future] = (shard, future)
                 if len(waiting) == chosen.workers:
                     yield first()

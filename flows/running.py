@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from prefect import Task
-from prefect.states import State
 
+from flows.shard_runners import ShardRunner, in_this_process
 from flows.shown_progress import progress_artifact
 from models.protocols import EngineUnavailable
 from storage.tables.costs import TableCost
@@ -18,7 +18,7 @@ from storage.tables.plans import Plan
 from storage.tables.table import require_complete
 from storage.tables.turns import Turns
 from tasks import progress
-from tasks.stages.run import plan_stage, run_shard
+from tasks.stages.run import plan_stage
 from tasks.stages.stage import Stage, in_order
 from tasks.stages.stage_report import StageReport
 from tasks.unrecorded import about_to_make, run_task
@@ -53,29 +53,18 @@ Display = Callable[[str, int, int], AbstractContextManager[Listener]]
 """Called with a stage's title, the rows to make and the rows present; listens while it is open."""
 
 
-Made = tuple[dict[str, Any], State[Any]]
-ShardRunner = Callable[[Any, Iterator[dict[str, Any]]], Iterator[Made]]
-"""Makes the shards of a stage: yields each finished shard with the state in which it ended."""
-
-
-def one_by_one(stage: Any, shards: Iterator[dict[str, Any]]) -> Iterator[Made]:
-    """Make shards in this process."""
-    for shard in shards:
-        yield shard, run_shard(stage, shard, return_state=True)
-
-
 def run_stage(
     stage: Any,
     log: RunLog,
     *,
     allow_gaps: float = 0.0,
     retry_failed: bool = False,
-    runner: ShardRunner = one_by_one,
+    runner: ShardRunner = in_this_process,
 ) -> StageReport:
     """Make the missing rows of a stage, shard by shard; costs one listing if none is missing.
 
-    A shard that raises does not stop the others, unless its engine cannot be used: they would fail
-    alike. Everything that was finished stays published.
+    A shard that raises does not stop the others. Where its engine cannot be used no further shard
+    is begun: it would fail alike. Everything that was finished stays published.
 
     Args:
         stage: The stage to run.
@@ -98,19 +87,19 @@ def run_stage(
         watching(stage.title, plan.todo, plan.present) as listener,
         progress.listening(listener),
         progress_artifact(stage.title) as bar,
+        ExitStack() as stack,
     ):
         turns = Turns(stage.table(), plan)
-        shards = map(asdict, turns)
-        for done, (shard, state) in enumerate(runner(stage, shards), start=1):
+        shards = stack.enter_context(closing(runner(stage, turns)))
+        for done, (shard, state) in enumerate(shards, start=1):
             bar.show(100.0 * done / len(plan.shards))
-            turns.end(shard["key"])
             result = state.result(raise_on_failure=False)
             if isinstance(result, dict):
                 made += result["rows"] if result["published"] else 0
             else:
                 broken.append(f"{shard['key']}: {type(result).__name__}: {result}")
             if isinstance(result, EngineUnavailable):
-                break
+                turns.stop()
     table = stage.table()
     coverage = table.completeness(stage.planned_keys()) if plan.shards else plan.before
     report = log.add(

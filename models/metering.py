@@ -7,17 +7,20 @@ An engine counts where the work is done, a caller measures a piece of work::
     meter.spent
 
 Nothing is measured elsewhere, and nothing is kept. An engine that works in a thread of its own
-takes the caller's meter along (`current_meter`).
+takes the caller's meter along (`current_meter`). Items of one stream may come from several callers:
+an engine takes the meter of each item when it takes the item, and counts for that one.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,16 @@ class Spent:
         """The sum of both."""
         return Spent(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
+    def share(self, first: int, last: int, of: int) -> Spent:
+        """What items `first` to `last` of so many took; shares of all items add up to the whole."""
+        return Spent(*(_share(getattr(self, f.name), first, last, of) for f in fields(self)))
+
+
+def _share(whole: Any, first: int, last: int, of: int) -> Any:
+    if isinstance(whole, int):
+        return whole * last // of - whole * first // of
+    return whole * (last - first) / of
+
 
 class Meter:
     """Adds up what is spent, from any thread."""
@@ -74,6 +87,28 @@ _METER: ContextVar[Meter | None] = ContextVar("meter", default=None)
 def current_meter() -> Meter:
     """The meter of this context; one that nobody reads where nothing is measured."""
     return _METER.get() or Meter()
+
+
+def count_for(meter: Meter) -> None:
+    """From now on this context counts for another meter: that of the item that was taken last."""
+    _METER.set(meter)
+
+
+@contextmanager
+def counting_for(meters: Sequence[Meter]) -> Iterator[None]:
+    """Divide what is spent inside evenly among the items of a batch.
+
+    Args:
+        meters: The meter of each item.
+    """
+    with measuring() as whole:
+        try:
+            yield
+        finally:
+            done = 0
+            for meter, count in Counter(meters).items():
+                meter.add(whole.spent.share(done, done + count, len(meters)))
+                done += count
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,8 +19,14 @@ def tick(count: int) -> None:
 
 @contextmanager
 def listening(listener: Callable[[int], None]) -> Iterator[None]:
-    """Send the ticks of this context to `listener`."""
-    token = _tick.set(listener)
+    """Send the ticks of this context to `listener`, one at a time from whatever thread."""
+    lock = threading.Lock()
+
+    def locked(count: int) -> None:
+        with lock:
+            listener(count)
+
+    token = _tick.set(locked)
     try:
         yield
     finally:

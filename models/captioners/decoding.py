@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
+from models.captioners.fixed_cache import with_room
 from models.captioners.sampling import draw_tokens
 
 _COMPACT_BELOW: Final = 0.75
@@ -100,8 +101,8 @@ def decode(
     seeds_R = torch.tensor(sampling.seeds, dtype=torch.long, device=device)
 
     logits_RV, cache = forward(prompt, mask_RL, None)
+    with_room(cache, repeats, max_new_tokens - 1)
     if repeats > 1:
-        cache.batch_repeat_interleave(repeats)
         logits_RV = logits_RV.repeat_interleave(repeats, dim=0)
         mask_RL = mask_RL.repeat_interleave(repeats, dim=0)
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from models.captioners.decoding import Sampling, decode
 from models.captioners.seeds import stream_seed
-from models.metering import Spent, current_meter, device_time
+from models.metering import Spent, counting_for, current_meter, device_time
 from models.plain_text import without_controls
 from models.protocols import CaptionReply, CaptionSampling
 
@@ -38,9 +38,12 @@ def caption_in_batches(
     images at fault stand alone; each of them becomes a reply with status `engine_error`, and the
     others are not affected.
     """
-    stream = iter(images)
-    while batch := list(itertools.islice(stream, batch_size)):
-        yield from _caption_or_split(batch, caption_batch)
+    stream = ((image, current_meter()) for image in images)
+    while taken := list(itertools.islice(stream, batch_size)):
+        with counting_for([meter for _, meter in taken]):
+            replies = list(_caption_or_split([image for image, _ in taken], caption_batch))
+        del taken  # the batch is not held while its replies are used
+        yield from replies
 
 
 def _caption_or_split(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -40,18 +41,44 @@ class BackgroundLoop:
         items: Iterable[Item],
         limit: int,
     ) -> Iterator[Result]:
-        """Results of `work(item)` as they come; at most `limit` items are taken ahead of them."""
-        stream = iter(items)
+        """Results of `work(item)` as they come; at most `limit` items are taken ahead of them.
+
+        Items are taken in a thread of their own, so that one that takes its time holds back no
+        result. Work on an item counts for the meter of the context in which the item was taken.
+        """
+        slots, left = threading.Semaphore(limit), threading.Event()
+        ended: SimpleQueue[Future[Result] | None] = SimpleQueue()
         in_flight: set[Future[Result]] = set()
+
+        def take() -> int:
+            taken, stream = 0, iter(items)
+            while slots.acquire() and not left.is_set():
+                try:
+                    item = next(stream)
+                except StopIteration:
+                    break
+                future = asyncio.run_coroutine_threadsafe(work(item), self._loop)
+                in_flight.add(future)
+                future.add_done_callback(ended.put)
+                taken += 1
+            return taken
+
+        yielded = 0
         try:
-            while True:
-                for item in itertools.islice(stream, limit - len(in_flight)):
-                    in_flight.add(asyncio.run_coroutine_threadsafe(work(item), self._loop))
-                if not in_flight:
-                    return
-                done, in_flight = wait(in_flight, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
+            with ThreadPoolExecutor(1, thread_name_prefix="take") as thread:
+                taken = thread.submit(copy_context().run, take)
+                taken.add_done_callback(lambda _: ended.put(None))
+                try:
+                    while not taken.done() or yielded < taken.result():
+                        future = ended.get()
+                        if future is not None:
+                            in_flight.discard(future)
+                            yield future.result()
+                            yielded += 1
+                            slots.release()
+                finally:
+                    left.set()
+                    slots.release()
         finally:
             for future in in_flight:
                 future.cancel()

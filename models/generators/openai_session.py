@@ -44,7 +44,7 @@ from models.generators.openai_responses import (
 )
 from models.generators.server_facts import NoThinking, is_model, is_permanent, one_line, short
 from models.generators.server_settings import ServerApi, ServerSettings
-from models.metering import Meter, Spent, current_meter
+from models.metering import Spent, current_meter
 
 _NO_KEY: Final = "no-key"  # the client insists on one; servers without authentication ignore it
 
@@ -94,9 +94,8 @@ class Outcome:
 class ServerSession:
     """Puts questions to a server; lives on one event loop."""
 
-    def __init__(self, settings: ServerSettings, meter: Meter) -> None:
+    def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
-        self._meter = meter
         limits = httpx2.Limits(max_connections=settings.concurrency + 4)
         timeout = httpx2.Timeout(settings.timeout, connect=settings.connect_seconds)
         transport = BoundedTransport(httpx2.AsyncHTTPTransport(limits=limits), settings.timeout)
@@ -161,7 +160,7 @@ class ServerSession:
                 )
             attempts += 1
             if attempts == 1:
-                self._meter.add(Spent(questions=1))
+                current_meter().add(Spent(questions=1))
             if 1 < attempts == self._settings.attempts:
                 made = await self._ask_alone(question, attempts)
             else:
@@ -232,14 +231,14 @@ class ServerSession:
         try:
             response = await self._post(question, attempt, stop)
         finally:
-            self._meter.add(Spent(waiting_seconds=time.monotonic() - started))
-        self._meter.add(read_usage(response))
+            current_meter().add(Spent(waiting_seconds=time.monotonic() - started))
+        current_meter().add(read_usage(response))
         return response
 
     async def _count(self, request: httpx2.Request) -> None:
         """Count what is asked of the model, each time it is sent."""
         if request.method == "POST":
-            self._meter.add(Spent(calls=1))
+            current_meter().add(Spent(calls=1))
 
     async def _look_at(self, response: httpx2.Response) -> None:
         """Keep the client from retrying what will not pass, and what nobody waits for."""
@@ -348,10 +347,8 @@ def open_session(loop: BackgroundLoop, settings: ServerSettings) -> Iterator[Ser
         ServerUnusable: When it does not.
     """
 
-    meter = current_meter()
-
     async def start() -> ServerSession:
-        return ServerSession(settings, meter)  # on the loop, where its locks and connections belong
+        return ServerSession(settings)  # on the loop, where its locks and connections belong
 
     session = loop.run(start())
     try:

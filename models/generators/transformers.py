@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
@@ -34,7 +34,7 @@ from models.generators.prompt_tokens import (
     uses_chat,
 )
 from models.generators.text_settings import TextGeneratorSettings
-from models.metering import Spent, current_meter, device_time
+from models.metering import Meter, Spent, counting_for, current_meter, device_time
 from models.protocols import Fingerprint, TextReply, TextRequest
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 """Raised when the code gives other answers to the same requests."""
 
-_WINDOW_BATCHES: Final = 16
+_WINDOW_BATCHES: Final = 4
 """Requests are read this many batches ahead, to be sorted by length and freed of repeats."""
 
 _ENGINE_FAILURES = (RuntimeError, ValueError, MemoryError)
@@ -140,10 +140,11 @@ class TransformersSettings(TextGeneratorSettings, CheckpointSettings):
 
 @dataclass(frozen=True, slots=True)
 class _Prompt:
-    """A request with its token ids."""
+    """A request with its token ids, and the meter of who asked it first."""
 
     request: TextRequest
     tokens: tuple[int, ...]
+    meter: Meter
 
 
 class TransformersGenerator:
@@ -212,19 +213,21 @@ class TransformersGenerator:
         Raises:
             UnusableCheckpoint: Before the first answer.
         """
-        stream = iter(requests)
+        stream = ((request, current_meter()) for request in requests)
         size = self._settings.batch_size * _WINDOW_BATCHES
         while window := list(itertools.islice(stream, size)):
             self.fetch()  # what is wrong with the checkpoint is not a prompt's fault
             yield from self._answer_window(window)
 
-    def _answer_window(self, window: Sequence[TextRequest]) -> Iterator[TextReply]:
+    def _answer_window(self, window: Sequence[tuple[TextRequest, Meter]]) -> Iterator[TextReply]:
         """Answer distinct requests in batches of one kind of decoding and similar length."""
         keys_of: dict[TextRequest, list[str]] = {}
-        for request in window:
+        meters: dict[TextRequest, Meter] = {}
+        for request, meter in window:
             check_request(request)
             keys_of.setdefault(_without_name(request), []).append(request.key)
-        prompts, refused = self._tokenise(list(keys_of))
+            meters.setdefault(_without_name(request), meter)
+        prompts, refused = self._tokenise(meters)
         for reply in itertools.chain(refused, self._answer_prompts(prompts)):
             for key in keys_of[reply[0]]:
                 yield replace(reply[1], key=key)
@@ -241,7 +244,8 @@ class TransformersGenerator:
         """Answer a batch; when it fails (memory, mostly), halve it down to single prompts."""
         reason = ""
         try:
-            replies = self._answer_batch(batch)
+            with counting_for([prompt.meter for prompt in batch]):
+                replies = self._answer_batch(batch)
         except _ENGINE_FAILURES as failure:
             reason = f"{type(failure).__name__}: {str(failure).strip()[:300]}"
         if not reason:
@@ -301,18 +305,18 @@ class TransformersGenerator:
         ]
 
     def _tokenise(
-        self, requests: Sequence[TextRequest]
+        self, requests: Mapping[TextRequest, Meter]
     ) -> tuple[list[_Prompt], list[tuple[TextRequest, TextReply]]]:
         """Token ids of every prompt, and refusals of prompts that leave no room for an answer."""
         texts = prompt_texts(self._tokenizer, [r.prompt for r in requests], self._uses_chat)
         encoded = token_ids(self._tokenizer, texts, self._uses_chat)
         prompts, refused = [], []
-        for request, tokens in zip(requests, encoded, strict=True):
+        for (request, meter), tokens in zip(requests.items(), encoded, strict=True):
             reason = self._length_problem(len(tokens), request.max_new_tokens)
             if reason:
                 refused.append((request, TextReply(request.key, "", "overlong", reason)))
             else:
-                prompts.append(_Prompt(request, tuple(tokens)))
+                prompts.append(_Prompt(request, tuple(tokens), meter))
         return prompts, refused
 
     def _length_problem(self, num_tokens: int, max_new_tokens: int) -> str:

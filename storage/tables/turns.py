@@ -74,10 +74,23 @@ class Turns:
         self._gone: set[str] = set()
         self._marks: dict[str, tuple[Mark, float]] = {}  # by key and stamp
         self._own: set[str] = set()
+        self._stopped = False
         self._looked = self._took = 0.0
 
     def __iter__(self) -> Iterator[Shard]:
         """Shards in random order; those that others are at come last, and are waited for."""
+        for shard in self._all():
+            self._begin(shard)
+            yield shard
+            if self._stopped:
+                return
+
+    def stop(self) -> None:
+        """Begin no further shard."""
+        self._stopped = True
+
+    def _all(self) -> Iterator[Shard]:
+        """Shards in turn, each when it may be begun."""
         late = []
         every = range(len(self._plan.shards))
         for number in random.sample(every, len(every)):
@@ -87,12 +100,10 @@ class Turns:
             if rest is not None and self._touching(rest):
                 late.append(rest)
             elif rest is not None:
-                self._begin(rest)
                 yield rest
         for shard in late:
             rest = self._awaited(shard)
             if rest is not None:
-                self._begin(rest)
                 yield rest
 
     def end(self, key: str) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import Any, ClassVar
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import polars as pl
 import pyarrow as pa
@@ -23,6 +24,10 @@ from tasks.stages.image_sets import ImageSet, SelectedImages
 from tasks.stages.pair_samples import PairSample
 from tasks.stages.query_pairs import QueryPairs
 from tasks.stages.stage import Stage, Tick
+from tasks.stages.streams import ask
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class CaptionStage(Stage):
@@ -30,6 +35,7 @@ class CaptionStage(Stage):
 
     table_name: ClassVar[str] = "captions"
     producer: ClassVar[str] = "cirflow/captions/1"
+    streams: ClassVar[bool] = True
 
     images: ImageSet | PairSample | SelectedImages | QueryPairs
     captioner: CaptionerSettings
@@ -98,13 +104,16 @@ class CaptionStage(Stage):
         images = decoded(self.images.read(self.root, members), problems, self.pictures, side)
         replies: dict[str, CaptionReply] = {}
         with closing(images):
-            for reply in load_captioner(self.captioner).caption(images, self.sampling):
+            for reply in ask(self._captioned, images, itemgetter(0)):
                 replies[reply.key] = reply
                 tick(1)
         require_engine(replies.values())
         for image_id, problem in problems.items():
             replies[image_id] = CaptionReply(image_id, (), problem.status, problem.reason)
         return caption_rows(self, members, replies)
+
+    def _captioned(self, images: Iterator[tuple[str, Image.Image]]) -> Iterator[CaptionReply]:
+        return load_captioner(self.captioner).caption(images, self.sampling)
 
 
 def caption_rows(

@@ -34,6 +34,7 @@ from tasks.engines import (
 )
 from tasks.settings import GeneratorSettings
 from tasks.stages.stage import Stage, Tick
+from tasks.stages.streams import StreamedGenerator
 
 
 class ConceptVectorStage(Stage):
@@ -78,6 +79,7 @@ class ConceptPhraseStage(Stage):
 
     table_name: ClassVar[str] = "concept_phrases"
     producer: ClassVar[str] = "cirflow/concept_phrases/1"
+    streams: ClassVar[bool] = True
 
     concepts: str
     """File of the vocabulary."""
@@ -110,7 +112,7 @@ class ConceptPhraseStage(Stage):
             for member in members
             for request in phrase_requests(member, prompt, self.writing, self.generator.seed)
         ]
-        for reply in load_generator(self.generator).generate(requests):
+        for reply in StreamedGenerator(lambda: load_generator(self.generator)).generate(requests):
             own = replies[concept_of(reply.key)]
             own[reply.key] = reply
             if len(own) == self.writing.count:

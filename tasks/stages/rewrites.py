@@ -41,6 +41,7 @@ from tasks.stages.caption_features import captions_of
 from tasks.stages.captions import CaptionStage
 from tasks.stages.earlier import earlier_rows, earlier_tables
 from tasks.stages.stage import Stage, Tick
+from tasks.stages.streams import StreamedGenerator
 from tasks.stages.variety import EARLY, check_early, check_shard
 
 
@@ -49,6 +50,7 @@ class RewriteStage(Stage):
 
     table_name: ClassVar[str] = "rewrites"
     producer: ClassVar[str] = f"cirflow/rewrites/{PARSE_VERSION}"
+    streams: ClassVar[bool] = True
 
     step: Literal["edit", "objects"]
     queries: Queries
@@ -180,7 +182,11 @@ class RewriteStage(Stage):
         known = {each.key: each for each in inputs}
         requests = [to_request(each, self._template, self.rewriting) for each in inputs]
         replies: dict[str, TextReply] = {}
-        for reply in load_generator(self.generator).generate(requests) if requests else ():
+        for reply in (
+            StreamedGenerator(lambda: load_generator(self.generator)).generate(requests)
+            if requests
+            else ()
+        ):
             replies[reply.key] = reply
             tick(1)
             if len(replies) == EARLY:

@@ -26,6 +26,7 @@ from tasks import progress
 from tasks.cached import shown_as_cached
 from tasks.redacted import redacting, without_secrets
 from tasks.stages.stage import Stage
+from tasks.stages.streams import own_seconds
 
 TRANSIENT = (ConnectionError, TimeoutError, S3ConnectionError, S3ClientError)
 """Lost connections and timeouts; an error of the S3 client is not a ConnectionError of Python's."""
@@ -58,7 +59,7 @@ def plan_stage(stage: Stage, retry_failed: bool = False) -> Plan | State[Plan]:
 @redacting
 def run_shard(stage: Stage, shard: dict[str, Any]) -> dict[str, Any] | State[dict[str, Any]]:
     """Make and publish the rows of one shard; one that another worker made shows as Cached."""
-    started = time.monotonic()
+    started, seconds = time.monotonic(), 0.0
     table = stage.table()
     work = Shard(shard["key"], tuple(shard["members"]), shard["attempt"])
     made: dict[str, Any] = {"rows": len(work.members), "published": False, "failed": {}}
@@ -67,11 +68,13 @@ def run_shard(stage: Stage, shard: dict[str, Any]) -> dict[str, Any] | State[dic
     with measuring() as meter:
         try:
             rows = without_secrets(stage.rows(work.members, progress.tick), table.schema.key)
-            made["published"] = table.publish(work, rows, time.monotonic() - started).published
+            seconds, started = own_seconds(started), time.monotonic()
+            made["published"] = table.publish(work, rows, seconds).published
         finally:
             if made["published"] or meter.spent != Spent():
                 number = len(work.members) if made["published"] else 0
-                cost = Cost(number, seconds=time.monotonic() - started, **asdict(meter.spent))
+                seconds += own_seconds(started)
+                cost = Cost(number, seconds=seconds, **asdict(meter.spent))
                 table.note(work, cost, published=made["published"])
     counts = Counter(rows["status"].to_pylist())
     made["failed"] = {status: count for status, count in counts.items() if status != OK}

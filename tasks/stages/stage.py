@@ -31,6 +31,9 @@ class Stage(Settings):
     table_name: ClassVar[str]
     producer: ClassVar[str]
     """Name and version of the code that makes the rows; raised when the rows change."""
+    streams: ClassVar[bool] = False
+    """Whether an engine answers for the rows through `tasks.stages.streams.ask`, so that several
+    shards are made at once."""
 
     root: str
     """Root of the tables, local or s3://."""

@@ -33,6 +33,7 @@ from tasks.stages.earlier import earlier_rows, earlier_tables
 from tasks.stages.pair_samples import PairSample
 from tasks.stages.query_pairs import QueryPairs
 from tasks.stages.stage import Stage, Tick
+from tasks.stages.streams import StreamedGenerator
 from tasks.stages.variety import check_shard
 
 MISSING_INPUT = "missing_input"
@@ -50,6 +51,7 @@ class TextStage(Stage, Generic[Pairs]):
 
     table_name: ClassVar[str] = "triplets"
     producer: ClassVar[str] = f"cirflow/triplets/{PARSE_VERSION}"
+    streams: ClassVar[bool] = True
 
     pairs: Pairs
     captions: CaptionStage
@@ -114,7 +116,7 @@ class TextStage(Stage, Generic[Pairs]):
         ready = [pair for pair in ready if pair.key not in texts]
         tick(len(members) - len(ready))
         if ready:
-            generator = load_generator(self.generator)
+            generator = StreamedGenerator(lambda: load_generator(self.generator))
             texts |= write_texts(generator, self._template, ready, self.writing, tick)
         self._check(texts, pairs, captions)
         made = [

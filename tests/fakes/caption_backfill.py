@@ -47,13 +47,13 @@ class Finished:
 
 def without_prefect() -> None:
     """Let `run_stage` call the bodies of its tasks."""
-    from flows import running
+    from flows import running, shard_runners
     from tasks.stages.run import plan_stage, run_shard
 
     running.plan_stage = lambda stage, retry, return_state: Finished(  # type: ignore[assignment]
         plan_stage.fn(stage, retry)
     )
-    running.run_shard = lambda stage, shard, return_state: Finished(  # type: ignore[assignment]
+    shard_runners.run_shard = lambda stage, shard, return_state: Finished(  # type: ignore[assignment]
         run_shard.fn(stage, shard)
     )
 
