@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.running import RunLog, run_stages
+from models.generators import paraphrasing
 from models.instructcir.modification_texts import PLACEHOLDERS
 from models.prompts.library import load_prompt
 from storage.tables.keys import sha256_hex
-from tasks.profile_stages import text_stage
+from tasks.profile_stages import paraphrase_stage, text_stage
 from tasks.query_sets import BenchmarkRef, found_texts, load_query_set
-from tasks.query_texts import GENERATED, OWN_TEXTS
+from tasks.query_texts import GENERATED, OWN_TEXTS, PARAPHRASED, QueryTexts
 from tasks.scoring.making import engine_words
 from tasks.settings import Profile
 
@@ -43,3 +44,30 @@ def with_texts(
     own = load_query_set(profile.root, ref.with_texts(OWN_TEXTS))
     found = found_texts(profile.root, texts, own.benchmark, own.image_ids)
     return ref.with_texts(texts.model_copy(update={"content": found.content}))
+
+
+def paraphrased(
+    profile: Profile, ref: BenchmarkRef, count: int, log: RunLog, retry_failed: bool = False
+) -> tuple[BenchmarkRef, ...]:
+    """A benchmark with its own texts in other words, once for each wording. Runs inside a flow.
+
+    Args:
+        profile: The text generator, and where tables are kept.
+        ref: The benchmark with its own texts; its images are ingested.
+        count: Wordings.
+        log: Gains the reports of stages that ran.
+        retry_failed: Ask again for paraphrases that failed.
+    """
+    if not count:
+        return ()
+    stage = paraphrase_stage(profile, ref, count)
+    run_stages([stage], log, profile.allow_gaps, retry_failed)
+    prompt = load_prompt(stage.prompt, paraphrasing.PLACEHOLDERS).name
+    own = load_query_set(profile.root, ref)
+    made = []
+    for number in range(1, count + 1):
+        label = f"paraphrased by {engine_words(stage.generator)}, prompt {prompt}, wording {number}"
+        texts = QueryTexts(source=PARAPHRASED, place=f"{stage.spec_key}/{number}", label=label)
+        found = found_texts(profile.root, texts, own.benchmark, own.image_ids)
+        made.append(ref.with_texts(texts.model_copy(update={"content": found.content})))
+    return tuple(made)

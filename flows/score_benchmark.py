@@ -11,7 +11,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.ingest_collection import run_ingest
-from flows.query_texts import with_texts
+from flows.query_texts import paraphrased, with_texts
 from flows.requests import score_benchmark as requests
 from flows.requests.prepared import prepared_by
 from flows.running import RunLog, run_stages
@@ -27,10 +27,11 @@ from tasks.report.build import EvaluatedBenchmark, report_data, write_report
 from tasks.report.markdown import plain
 from tasks.report.records import ReportData
 from tasks.scoring.audit import Audit
-from tasks.scoring.costs import query_cost, run_costs, with_cost
+from tasks.scoring.costs import QueryCost, query_cost, run_costs, with_cost
 from tasks.scoring.run import score_method
-from tasks.scoring.scores import record_scores
+from tasks.scoring.scores import MethodScores, record_scores
 from tasks.scoring.submissions import write_submissions
+from tasks.scoring.wordings import Spreads, Wording
 from tasks.settings import Profile
 from tasks.stages.rankings import RankingStage
 from tasks.unrecorded import run_task
@@ -59,11 +60,13 @@ class Outcome(Scored):
         report: the HTML file.
         differs: benchmark -> method -> what tells its row from others of it in the ledger.
         audits: benchmark -> what one modality alone solves, and the methods on the rest.
+        spreads: benchmark -> the methods over paraphrases of its texts.
     """
 
     report: Path
     differs: Mapping[str, Mapping[str, str]]
     audits: Mapping[str, Audit]
+    spreads: Mapping[str, Spreads]
 
     def as_json(self) -> dict[str, Any]:
         """A summary as plain JSON."""
@@ -83,6 +86,7 @@ class Outcome(Scored):
                 },
             },
             "differs": {name: dict(own) for name, own in self.differs.items() if own},
+            "paraphrases": {name: own.as_json() for name, own in self.spreads.items()},
             "audits": {name: audit.as_json() for name, audit in self.audits.items()},
             "scores": {
                 item.ref.title: {name: dict(scores.metrics) for name, scores in item.scores.items()}
@@ -101,6 +105,7 @@ def evaluate(
     hidden_methods: Sequence[str] | None = None,
     commands: Sequence[str] = (),
     retry_failed: bool = False,
+    paraphrases: int = 0,
 ) -> Outcome:
     """Rank, score and report some benchmarks. Runs inside a flow.
 
@@ -113,13 +118,16 @@ def evaluate(
         hidden_methods: methods for benchmarks whose targets are hidden; None = `methods`.
         commands: commands that give the same results again, for the report.
         retry_failed: make rows again that have failed before.
+        paraphrases: also ask each query in so many other wordings of its text.
     """
-    scored = rank_and_score(profile, refs, methods, out, hidden_methods, retry_failed)
+    scored = rank_and_score(profile, refs, methods, out, hidden_methods, retry_failed, paraphrases)
     data = report_data(profile, scored.benchmarks, scored.log.stages, title, commands)
     report = write_report(data, out)
     differs = {s.name: {r.method: r.differs for r in s.rows if r.differs} for s in data.sections}
     audits = {s.name: s.audit for s in data.sections if s.audit}
-    outcome = Outcome(scored.benchmarks, scored.log, scored.submissions, report, differs, audits)
+    spreads = {s.name: s.spreads for s in data.sections if s.spreads}
+    made = (scored.benchmarks, scored.log, scored.submissions)
+    outcome = Outcome(*made, report, differs, audits, spreads)
     _show(data, outcome, recognised_name(profile.query_encoder))
     return outcome
 
@@ -131,6 +139,7 @@ def rank_and_score(
     out: Path,
     hidden_methods: Sequence[str] | None = None,
     retry_failed: bool = False,
+    paraphrases: int = 0,
 ) -> Scored:
     """Rank and score some benchmarks, without a report; the arguments are those of `evaluate`."""
     log = RunLog()
@@ -144,16 +153,28 @@ def rank_and_score(
         plan = plan_evaluation(profile, ref, asked)
         run_stages(plan.rankings, log, profile.allow_gaps, retry_failed)
         costs = {stage.method: query_cost(stage, log.costs) for stage in plan.rankings}
+        wordings: list[Wording] = []
         if benchmark.has_targets:
-            scores = {s.method: run_task(score_method, s) for s in plan.rankings}
-            record_scores(
-                [(s, with_cost(scores[s.method], costs[s.method])) for s in plan.rankings]
-            )
+            scores = _scored(plan.rankings, costs)
+            for other in paraphrased(profile, ref, paraphrases, log, retry_failed):
+                again = plan_evaluation(profile, other, asked)
+                run_stages(again.rankings, log, profile.allow_gaps, retry_failed)
+                spent = {stage.method: query_cost(stage, log.costs) for stage in again.rankings}
+                wordings.append(Wording.of(profile.root, other, _scored(again.rankings, spent)))
         else:
             scores = {}
             files += [p for s in plan.rankings for p in run_task(submit, s, out)]
-        evaluated.append(EvaluatedBenchmark(ref, plan.rankings, scores, costs))
+        evaluated.append(EvaluatedBenchmark(ref, plan.rankings, scores, costs, tuple(wordings)))
     return Scored(tuple(evaluated), log, tuple(files))
+
+
+def _scored(
+    rankings: Sequence[RankingStage], costs: Mapping[str, QueryCost]
+) -> dict[str, MethodScores]:
+    """Method -> its scores, which the ledger then holds."""
+    scores = {stage.method: run_task(score_method, stage) for stage in rankings}
+    record_scores([(s, with_cost(scores[s.method], costs[s.method])) for s in rankings])
+    return scores
 
 
 def _show(data: ReportData, outcome: Outcome, backbone: str) -> None:
@@ -198,5 +219,6 @@ def score_benchmark(asked: requests.ScoreRequest) -> dict[str, Any]:
         title,
         commands=[asked.command],
         retry_failed=asked.retry_failed,
+        paraphrases=asked.paraphrases,
     )
     return outcome.as_json()

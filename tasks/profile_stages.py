@@ -15,6 +15,7 @@ from tasks.stages.edited_pictures import EditedPictureStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.image_sets import ImageSet, SelectedImages
 from tasks.stages.pair_samples import PairSample
+from tasks.stages.paraphrases import ParaphraseStage
 from tasks.stages.pseudo_tokens import ImportedTokenStage, OtiTokenStage
 from tasks.stages.query_pairs import QueryPairs
 from tasks.stages.triplets import QueryTextStage
@@ -132,6 +133,18 @@ def text_stage(profile: Profile, ref: BenchmarkRef) -> QueryTextStage:
         temperature=chosen.temperature,
         retry_temperature=chosen.retry_temperature,
         attempts=chosen.attempts,
+    )
+
+
+def paraphrase_stage(profile: Profile, ref: BenchmarkRef, count: int) -> ParaphraseStage:
+    """Other wordings of a benchmark's texts, by the profile's text generator."""
+    return ParaphraseStage(
+        root=profile.root,
+        shard_size=profile.shards.rewrites,
+        benchmark=ref.with_texts(OWN_TEXTS),
+        count=count,
+        prompt=profile.prompts.paraphrase,
+        generator=profile.generator,
     )
 
 

@@ -21,10 +21,12 @@ from storage.locations.location import Location
 from storage.tables.keys import content_key
 from tasks.query_texts import (
     OWN_TEXTS,
+    PARAPHRASED,
     FoundTexts,
     QueryTexts,
     file_texts,
     key_of,
+    paraphrased_texts,
     written_texts,
 )
 
@@ -282,6 +284,8 @@ def found_texts(
     """
     if texts.source == "file":
         return file_texts(texts.place, benchmark)
+    if texts.source == PARAPHRASED:
+        return paraphrased_texts(root, texts.place, benchmark)
     return written_texts(root, texts.place, benchmark, image_ids)
 
 

@@ -20,6 +20,7 @@ from storage.tables.keys import content_key
 
 ANNOTATED: Final = "annotated"
 GENERATED: Final = "generated"
+PARAPHRASED: Final = "paraphrased"
 FORMS: Final = (".json", ".jsonl", ".csv", ".parquet")
 """Endings of files with texts."""
 
@@ -30,10 +31,11 @@ QueryKey = tuple[str, str]
 class QueryTexts(Settings):
     """The texts that a benchmark's queries are asked with."""
 
-    source: Literal["annotated", "generated", "file"] = "annotated"
-    """The benchmark's own, written by a language model, or those of a file."""
+    source: Literal["annotated", "generated", "file", "paraphrased"] = "annotated"
+    """The benchmark's own, written by a language model, those of a file, or its own in other
+    words."""
     place: str = ""
-    """The file, or the key of the table of written texts."""
+    """The file, or the key of the table of written texts; a paraphrase's number after it."""
     content: str = ""
     """Content key of the texts by query; empty before they are known."""
     label: str = ""
@@ -190,6 +192,33 @@ def written_texts(
         else:
             without[key] = f"{status}: {reason}"
     return FoundTexts(texts, without)
+
+
+def paraphrased_texts(root: str, place: str, benchmark: Benchmark) -> FoundTexts:
+    """One paraphrase of each query's own text.
+
+    Args:
+        root: Where tables are kept.
+        place: Key of the table of paraphrases, and the number of the wording: ``KEY/1``.
+        benchmark: The benchmark with its own texts.
+    """
+    from models.generators.paraphrasing import ParaphraseInput
+    from storage.tables.schemas import OK
+    from storage.tables.table import load_table
+
+    spec_key, _, number = place.partition("/")
+    wanted = {
+        key_of(query): ParaphraseInput(int(number), query.text).key for query in benchmark.queries
+    }
+    table = load_table(Location(root), "paraphrases", spec_key)
+    columns = [table.schema.key, "answer", "status", "reason"]
+    rows = table.read(columns, sorted(set(wanted.values()))).iter_rows()
+    written = {own: (answer, status, reason) for own, answer, status, reason in rows}
+    found = {key: written.get(own, ("", "missing", "not yet")) for key, own in wanted.items()}
+    return FoundTexts(
+        {key: answer for key, (answer, status, _) in found.items() if status == OK},
+        {key: f"{status}: {why}" for key, (_, status, why) in found.items() if status != OK},
+    )
 
 
 def key_of(query: Query) -> QueryKey:

@@ -92,6 +92,8 @@ class PromptSettings(Settings):
     """Benchmark family -> edit prompt (p_m)."""
     objects: str
     """Prompt for the objects that are most likely added (p_a)."""
+    paraphrase: str = "paraphrase"
+    """Prompt for other wordings of a query's text (`paraphrases` of score-benchmark)."""
 
     def edit_of(self, family: str) -> str:
         """The edit prompt of a benchmark family.

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from pydantic import Field
+
 from flows.form_fields import Of
 from flows.forms import (
     PROFILE_CAPTIONING,
@@ -39,6 +41,7 @@ class ScoreRequest:
         out: Folder for the report and the submission files.
         command: The command that gives the same results again.
         retry_failed: Whether failed rows are made again.
+        paraphrases: Other wordings of each query's text that are asked as well.
     """
 
     profile: Profile
@@ -47,6 +50,7 @@ class ScoreRequest:
     out: Path
     command: str
     retry_failed: bool
+    paraphrases: int = 0
 
 
 def score_benchmark(
@@ -62,6 +66,7 @@ def score_benchmark(
     options: dict[str, Any] | None = None,
     retry_failed: bool = False,
     texts: Annotated[str, Of(BenchmarkChoice, "texts")] = ANNOTATED,
+    paraphrases: Annotated[int, Field(ge=0, le=20)] = 0,
 ) -> ScoreRequest:
     """Rank and score methods on a benchmark; on another CLIP: rerun-backbone.
 
@@ -72,7 +77,14 @@ def score_benchmark(
         out: Folder for the report and the submission files; empty: out/score/BENCHMARK-SPLIT.
         options: Protocol switches of the benchmark's loader.
         retry_failed: Retry failed rows: captions, answers of a language model that were refused.
+        paraphrases: Ask each query also in so many other wordings of its text, written by the text
+            generator, and report how far the scores spread.
     """
+    if paraphrases and texts != ANNOTATED:
+        raise ValueError(
+            f"paraphrases are made of the benchmark's own texts, and texts={texts} replaces them; "
+            f"leave texts={ANNOTATED}"
+        )
     choice = BenchmarkChoice(name=benchmark, folder=folder, split=split, texts=texts)
     chosen = resolve_profile(profile, with_choices(settings, captioning, work))
     ref = choice.ref(chosen, options)
@@ -87,6 +99,8 @@ def score_benchmark(
         place,
         f"cirflow run score-benchmark --profile {profile} --set benchmark={benchmark} "
         f"--set folder={folder} --set split={split}"
-        + (f" --set texts={texts}" if texts != ANNOTATED else ""),
+        + (f" --set texts={texts}" if texts != ANNOTATED else "")
+        + (f" --set paraphrases={paraphrases}" if paraphrases else ""),
         retry_failed,
+        paraphrases,
     )

@@ -160,6 +160,17 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], TableSchema]] = {
         finish_reason=pa.string(),
         attempts=pa.int32(),
     ),
+    # Replies of a text generator that say a query's text in other words; number counts from 1.
+    "paraphrases": _texts(
+        "paraphrases",
+        "request_key",
+        number=pa.int32(),
+        text=pa.string(),
+        answer=pa.string(),
+        raw=pa.string(),
+        finish_reason=pa.string(),
+        attempts=pa.int32(),
+    ),
     # Texts that others made, with the file that they came from. query_key is the query's content;
     # failures and rest are JSON objects.
     "imported_queries": _fixed(

@@ -14,6 +14,7 @@ from tasks.report.costs import costs_markdown
 from tasks.report.markdown import Markdown, markdown_table, plain
 from tasks.report.records import LeaderboardRow, Result, Section, Strip, Thumbnail
 from tasks.report.render import data_uri
+from tasks.report.spreads import spreads_markdown
 from tasks.report.strips import verdict
 
 STRIPS: Final = 3
@@ -40,6 +41,7 @@ def section_markdown(section: Section, report: Path, embedded: bool) -> str:
             f"{plain(report)}",
             _scores(section),
             *_audit(section),
+            *_spreads(section),
             *_costs(section),
             *_strips(section.strips),
         ]
@@ -67,6 +69,11 @@ def _scores(section: Section) -> str:
 def _audit(section: Section) -> Iterator[str]:
     if section.audit:
         yield f"### What needs composition\n\n{audit_markdown(section)}"
+
+
+def _spreads(section: Section) -> Iterator[str]:
+    if section.spreads:
+        yield f"### Other words\n\n{spreads_markdown(section)}"
 
 
 def _costs(section: Section) -> Iterator[str]:

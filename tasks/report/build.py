@@ -33,6 +33,7 @@ from tasks.scoring.ledger import RESULTS_SPEC, entries_by_run, label_of, not_zer
 from tasks.scoring.making import FACETS
 from tasks.scoring.published import published_for
 from tasks.scoring.scores import MethodScores
+from tasks.scoring.wordings import Wording, spreads
 from tasks.settings import Profile
 from tasks.stages.rankings import ON_TOP, RankingStage, backbone_of
 from tasks.stages.stage import inputs_of
@@ -41,12 +42,16 @@ from tasks.stages.stage_report import StageReport
 
 @dataclass(frozen=True)
 class EvaluatedBenchmark:
-    """The rankings of one benchmark, scores by method (none where targets are hidden), costs."""
+    """The rankings of one benchmark, scores by method (none where targets are hidden), costs.
+
+    `wordings` are the scores of the same methods with paraphrased texts.
+    """
 
     ref: BenchmarkRef
     rankings: tuple[RankingStage, ...]
     scores: Mapping[str, MethodScores]
     costs: Mapping[str, QueryCost] = field(default_factory=dict)
+    wordings: tuple[Wording, ...] = ()
 
 
 def report_data(
@@ -110,6 +115,9 @@ def _section(
         interval_note="95 % bootstrap over queries",
         costs=tuple(_cost_row(item, stage) for stage in item.rankings if item.costs),
         audit=audit_scores(facts.metrics, item.scores),
+        spreads=spreads(facts.metrics, item.ref, item.scores, item.wordings)
+        if item.wordings
+        else None,
     )
 
 

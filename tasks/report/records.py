@@ -16,6 +16,7 @@ from tasks.stages.stage_report import StageReport
 if TYPE_CHECKING:
     from tasks.scoring.audit import Audit
     from tasks.scoring.costs import QueryCost
+    from tasks.scoring.wordings import Spreads
 
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 Interval = tuple[float, float]
@@ -254,6 +255,7 @@ class Section:
         interval_note: How the intervals were made, such as ``95 % bootstrap over queries``.
         costs: What a query of each method costs.
         audit: What one modality alone solves, and the methods on the rest.
+        spreads: The methods over paraphrases of the texts.
     """
 
     name: str
@@ -269,6 +271,7 @@ class Section:
     interval_note: str = ""
     costs: tuple[CostRow, ...] = ()
     audit: Audit | None = None
+    spreads: Spreads | None = None
 
     def __post_init__(self) -> None:
         """Refuse a leaderboard whose rows cannot be ranked."""

@@ -9,7 +9,7 @@ from functools import lru_cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tasks.report import audit, bars, costs, leaderboard, strips, text
+from tasks.report import audit, bars, costs, leaderboard, spreads, strips, text
 from tasks.report.charts import chart_svg
 from tasks.report.records import GROUPS, STATUSES, ReportData, Thumbnail
 
@@ -77,6 +77,7 @@ def _environment() -> Environment:
     environment.globals |= {
         "leaderboard": leaderboard,
         "AUDIT_COLUMNS": audit.COLUMNS,
+        "SPREAD_COLUMNS": spreads.COLUMNS,
         "COST_COLUMNS": costs.COLUMNS,
         "count_scale": bars.count_scale,
         "GROUPS": GROUPS,
@@ -104,6 +105,8 @@ def _environment() -> Environment:
         "rest_columns": audit.rest_columns,
         "rest_rows": audit.rest_rows,
         "solved_rows": audit.solved_rows,
+        "spread_rows": spreads.spread_rows,
+        "spreads_said": spreads.said,
         "signed": text.signed,
         "span": text.span,
         "thousands": text.thousands,

@@ -39,6 +39,7 @@ def test_the_shipped_prompts_are_these() -> None:
         "llava_caption",
         "objects",
         "objects_short",
+        "paraphrase",
         "verify_candidate",
         "verify_judge",
         "verify_query",
