@@ -113,7 +113,8 @@ def metrics_of(ranked: RankedLists, benchmark: Benchmark) -> dict[str, float]:
     """Metrics of a ranking in percent, without intervals."""
     chosen = benchmark_facts(benchmark.name).metrics
     ranks = list_ranks(ranked.views, ranked.lists, ranked.subset_lists or None)
-    return summed_up(chosen, query_metrics(chosen, ranked.views, *ranks))
+    negatives = negative_ranks(ranked.views, ranked.lists)
+    return summed_up(chosen, query_metrics(chosen, ranked.views, *ranks, negatives))
 
 
 def score_ranking(stage: RankingStage, resamples: int = RESAMPLES) -> MethodScores:
