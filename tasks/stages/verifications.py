@@ -31,6 +31,7 @@ from tasks.stages.query_features import Tables, answers_of
 from tasks.stages.rankings import RankingStage, query_id
 from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage, Tick
+from tasks.stages.streams import ask
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -67,6 +68,7 @@ class VerificationStage(Stage):
 
     table_name: ClassVar[str] = "verifications"
     producer: ClassVar[str] = "cirflow/verifications/1"
+    streams: ClassVar[bool] = True
 
     first: RankingStage
     """The ranking whose best images are looked at."""
@@ -209,10 +211,14 @@ def verifications_of(
         for key, pair in whole
     )
     if whole:
-        for made in load_verifier(verifier).verify(asked):
+        for made in ask(lambda taken: load_verifier(verifier).verify(taken), asked, _key):
             found[made.key] = made
             tick(1)
     return found
+
+
+def _key(request: VerificationRequest) -> str:
+    return request.key
 
 
 def failed(key: str, problem: ImageProblem) -> Verification:
