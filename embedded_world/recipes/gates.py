@@ -32,7 +32,7 @@ MEASURED: Final[Mapping[str, Callable[..., Gates]]] = {
     "verifier": verifier_gates,
 }
 """Folder of a model -> the function that measures it."""
-USUAL: Final = ("clip", "blip2", "llava", "llama")
+USUAL: Final = ("clip", "blip2", "llava", "llama", "verifier")
 SMALL: Final = 0.2
 
 
