@@ -19,6 +19,7 @@ from models.composed.registry import SYSTEMS
 from models.editors.settings import EditorSettings
 from models.engine_settings import engine_kinds
 from models.generators.settings import GeneratorSettings
+from models.verifiers.settings import VerifierSettings
 from storage.benchmarks.registry import BENCHMARKS, FAMILIES, protocol_options
 
 ROOMS: Final = ("deployments", "flows", "models", "storage", "tasks")
@@ -100,6 +101,7 @@ def every_setting() -> set[str]:
         (CaptionerSettings, ("captioner", "instructcir.captioner")),
         (GeneratorSettings, ("generator", "instructcir.rewriter")),
         (EditorSettings, ("editor",)),
+        (VerifierSettings, ("verify.verifier",)),
     ):
         for kind in engine_kinds(union).values():
             names |= {f"{group}.{field}" for group in groups for field in kind.model_fields}
