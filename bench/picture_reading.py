@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -32,8 +32,10 @@ from storage.collections.collection import Collection, ingest
 from storage.collections.places import IMAGES_SPEC, places_of
 from storage.collections.reading import read_pictures
 from storage.locations.location import Location
+from storage.tables.index import known_of
 from storage.tables.part_files import open_part
 from storage.tables.table import Shard, Table, open_table
+from tasks.galleries import features_of
 
 PARTS: Final = (4, 16, 64, 256)
 IN_A_PART: Final = 32
@@ -172,8 +174,19 @@ def fill(location: Location, table: Table, ids: Sequence[str]) -> int:
     return len(plan.shards)
 
 
+def forget() -> None:
+    """Know no more of tables and pictures than a process that has just begun."""
+    known_of.cache_clear()
+    places_of.cache_clear()
+
+
 def requests_at(files: int) -> dict[str, Any]:
-    """Requests of an ingest of some files and of a stage over them."""
+    """Requests of an ingest of some files, of a stage over them, and of what reads its table.
+
+    `check` is the count of its rows at the stage's end, `rerun` a plan by another process, `score`
+    the reading of all vectors into a matrix of the user's cache folder, `again` that of a process
+    that finds the matrix there.
+    """
     import fsspec
 
     fsspec.filesystem("s3", use_listings_cache=False).mkdir(f"bench-{files}")
@@ -189,8 +202,21 @@ def requests_at(files: int) -> dict[str, Any]:
     ids = collection.image_ids()
     with counted_requests() as stage:
         shards = fill(location, table, ids)
+    sent = {"ingest": taken_in, "stage": stage}
+    reads: dict[str, Callable[[], Any]] = {
+        "check": lambda: table.completeness(ids),
+        "rerun": lambda: table.plan(ids, SHARD),
+        "score": lambda: features_of(table, ids),
+        "again": lambda: features_of(table, ids),
+    }
+    with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, XDG_CACHE_HOME=cache):
+        for name, read in reads.items():
+            if name != "check":
+                forget()
+            with counted_requests() as sent[name]:
+                read()
     parts = len(collection.images.parts())
-    return {"files": files, "parts": parts, "shards": shards, "ingest": taken_in, "stage": stage}
+    return {"files": files, "parts": parts, "shards": shards, **sent}
 
 
 def measure_requests() -> Verdict:
@@ -217,11 +243,14 @@ def measure_requests() -> Verdict:
 
     growth = law("stage", "shards") * large["shards"] / sum(large["stage"].values())
     heads = large["stage"]["head_object"] / large["shards"]
+    constant = max(sum(large[kind].values()) for kind in ("rerun", "again"))
     return report(
         "picture_requests",
         f"requests on S3: {law('ingest', 'parts'):.1f} a part to ingest, "
-        f"{law('stage', 'shards'):.1f} a shard to read and publish, {heads:.0f} of them HEAD",
-        "ok" if growth <= 1 and heads <= 1 else "MISSED",
+        f"{law('stage', 'shards'):.1f} a shard to read and publish, {heads:.0f} of them HEAD, "
+        f"{law('check', 'shards'):.1f} to count its rows, {law('score', 'shards'):.1f} to score; "
+        f"{constant} in all for a rerun or a second score (allowed 1)",
+        "ok" if growth <= 1 and heads <= 1 and constant <= 1 else "MISSED",
         {"small": small, "large": large},
     )
 
