@@ -7,6 +7,7 @@ resumed run continues exactly where it stopped.
 from __future__ import annotations
 
 import functools
+import time
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -122,15 +123,20 @@ class StepLoader:
         self._dataset = dataset
         self._workers = workers
         self.position = 0
+        self.waited = 0.0
+        """Seconds that batches were waited for since this process began."""
 
     def __len__(self) -> int:
         return self._dataset.batches
 
     def __iter__(self) -> Iterator[Batch]:
         numbers = range(self.position, len(self))
+        began = time.monotonic()
         for batch in self._ahead(numbers) if self._workers else map(self._batch, numbers):
+            self.waited += time.monotonic() - began
             self.position += 1
             yield batch
+            began = time.monotonic()
 
     def _batch(self, number: int) -> Batch:
         batch = self._dataset[number]
@@ -190,9 +196,12 @@ class TrainingData(LightningDataModule, ABC):
 
     workers: int = 0
     """Threads that make batches ahead; 0 makes each when it is asked for."""
+    loader: StepLoader | None = None
+    """The batches of this process, once a training has asked for them."""
 
     def train_dataloader(self) -> StepLoader:
         """The batches of this process."""
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return StepLoader(self.batches(rank, world_size), self.workers)
+        self.loader = StepLoader(self.batches(rank, world_size), self.workers)
+        return self.loader

@@ -58,6 +58,7 @@ class StepKeeper(Callback):
         self._seen = -1
         self._saved = (0, time.monotonic())
         self._began = time.monotonic()
+        self._waited_before = 0.0
         self._loss = float("nan")
         self.history = History()
 
@@ -79,6 +80,7 @@ class StepKeeper(Callback):
         self._seen = trainer.global_step
         self._saved = (trainer.global_step, time.monotonic())
         self._began = time.monotonic() - self.history.seconds
+        self._waited_before = self.history.waited
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -146,6 +148,8 @@ class StepKeeper(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         self.history.seconds = round(time.monotonic() - self._began, 3)
+        waited = self._data.loader.waited if self._data.loader else 0.0
+        self.history.waited = round(self._waited_before + waited, 3)
         staged = self._folder.staged(CHECKPOINT)
         trainer.save_checkpoint(staged)
         if trainer.is_global_zero:

@@ -17,6 +17,8 @@ POINTS: Final = 100
 """Points at most of the loss of a training that logs each step and nothing else."""
 LOGGED_POINTS: Final = 400
 """Points at most of a curve of a training that logs its history."""
+BOUND: Final = 0.2
+"""Share of the time that steps wait for data, above which data bounds them."""
 _STEPS: Final = "steps"
 Points = tuple[tuple[float, float], ...]
 
@@ -134,7 +136,16 @@ def history_in_words(history: History) -> str:
                 f": R@1 {100 * first:.1f} and R@5 {100 * fifth:.1f} percent on held-out generated "
                 "triplets."
             )
-    return text
+    return f"{text}{bound_in_words(history)}"
+
+
+def bound_in_words(history: History) -> str:
+    """Whether data or compute bounds the steps; nothing where that was not measured."""
+    if not history.waited or not history.seconds:
+        return ""
+    share = history.waited / history.seconds
+    said = f" The steps waited for data {share:.0%} of the time: bound by "
+    return f"{said}data; raise run.workers or run.cache_mb." if share > BOUND else f"{said}compute."
 
 
 def validation_table(history: History) -> str:

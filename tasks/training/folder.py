@@ -35,6 +35,7 @@ class History:
         kept: Step of the kept weights, and the file they lie in.
         done: Whether the last step was taken.
         seconds: Wall time of the steps so far, which no comparison of two runs counts.
+        waited: Seconds of them in which the first process waited for its batches.
     """
 
     points: list[dict[str, float]] = field(default_factory=list)
@@ -42,6 +43,7 @@ class History:
     kept: dict[str, Any] = field(default_factory=dict)
     done: bool = False
     seconds: float = field(default=0.0, compare=False)
+    waited: float = field(default=0.0, compare=False)
 
     @property
     def summary(self) -> dict[str, Any]:

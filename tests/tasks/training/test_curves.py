@@ -14,6 +14,7 @@ from tasks.training.curves import (
     POINTS,
     curves_page,
     history_charts,
+    history_in_words,
     loss_points,
     validation_table,
 )
@@ -124,3 +125,14 @@ def test_the_kept_validation_is_marked() -> None:
     assert [line for line in lines if "kept" in line] == [
         "| 27 | 80.0 | 80.0 | 80.0 | 80.0 | kept |"
     ]
+
+
+@pytest.mark.parametrize(
+    ("waited", "said"), [(0.0, ""), (3.0, "3% of the time: bound by compute."), (21.0, "21%")]
+)
+def test_the_summary_says_what_bounds_the_steps(waited: float, said: str) -> None:
+    history = History([{"step": 4.0, "loss": 0.5}], seconds=100.0, waited=waited)
+    text = history_in_words(history)
+    assert said in text
+    assert ("waited" in text) == bool(said)
+    assert ("bound by data; raise run.workers" in text) == (waited > 20)

@@ -212,6 +212,32 @@ def test_a_loader_goes_on_at_any_position(encoder: OpenClipEncoder, workers: int
         assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
 
+def test_a_loader_counts_the_time_in_which_its_batches_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from types import SimpleNamespace
+    from typing import Any
+
+    from models.training import batches
+
+    clock = {"now": 0.0}
+
+    class Slow:
+        """Four batches of two seconds each."""
+
+        batches = 4
+
+        def __getitem__(self, number: int) -> dict[str, Any]:
+            clock["now"] += 2
+            return {}
+
+    monkeypatch.setattr(batches, "time", SimpleNamespace(monotonic=lambda: clock["now"]))
+    loader = batches.StepLoader(Slow(), 0)  # type: ignore[arg-type]
+    for _ in loader:
+        clock["now"] += 5  # a step
+    assert (loader.waited, clock["now"]) == (8.0, 28.0)
+
+
 def test_crops_take_most_of_a_picture_and_differ_by_epoch() -> None:
     from models.training.crops import random_crop
 
