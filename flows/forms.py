@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, WithJsonSchema, model_validator
 
 from flows.form_fields import Of, OneOf, Text, Values, chosen
 from models.captioners.settings import CaptionerSettings
+from models.embedders.forms import Preset
 from models.encoders.spec import EncoderSpec
 from models.engine_settings import engine_kinds
 from models.retrieval.methods import method, runnable_names
@@ -89,10 +90,28 @@ class Backbone(Clip):
     mapping: str = ""
     """Checkpoint of a LinCIR mapping network for this backbone. Empty: one is trained if a method
     needs it."""
+    embedder: str = ""
+    """Embedding model of the method composed-embedding, a folder or hub id; empty: the
+    profile's."""
+    embedder_form: Literal[Preset, "clip"] = "qwen3-vl-embedding"
+    """How the embedding model is asked; clip: the sum of CLIP's features (BGE-VL base)."""
+
+    @property
+    def title(self) -> str:
+        """A few words for the names of runs and reports."""
+        names = [super().title] if self.name or not self.embedder else []
+        return " & ".join([*names, *([Path(self.embedder).name] if self.embedder else [])])
 
     def settings(self) -> Values:
         """The profile's settings that this choice replaces."""
-        return super().settings() | ({"mapping.checkpoint": self.mapping} if self.mapping else {})
+        own = super().settings() | ({"mapping.checkpoint": self.mapping} if self.mapping else {})
+        if not self.embedder:
+            return own
+        own |= {"embedder.model": self.embedder, "embedder.revision": ""}
+        if self.embedder_form == "clip":
+            return own | {"embedder.engine": "clip-embedder"}
+        chat = {"embedder.engine": "chat-embedder", "embedder.form.preset": self.embedder_form}
+        return own | chat
 
 
 _ENGINES: Final = {

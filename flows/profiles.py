@@ -26,6 +26,7 @@ from models.captioners.settings import CaptionerSettings
 from models.compodiff.settings import CompoDiffSettings, SamplingSettings
 from models.composed.registry import SYSTEMS
 from models.editors.settings import EditorSettings
+from models.embedders.settings import EmbedderSettings
 from models.encoders.spec import EncoderSpec
 from models.engine_settings import EngineSettings, engine_kinds, switched
 from models.generators.openai_server import OpenAIServerSettings
@@ -160,7 +161,13 @@ def production() -> Profile:
 PROFILES = {"tiny": tiny, "production": production}
 
 
-BY_FAMILY: Final = ("prompts.edit.", "cvsi.weights.", "instructcir.weights.", "rerank.candidates.")
+BY_FAMILY: Final = (
+    "prompts.edit.",
+    "cvsi.weights.",
+    "instructcir.weights.",
+    "embedding_weights.",
+    "rerank.candidates.",
+)
 """Groups with a setting for each benchmark family; a profile may lack some."""
 BY_SYSTEM: Final = ("composed.",)
 """Groups with a setting for each composed query encoder; a profile may lack some."""
@@ -306,7 +313,10 @@ def _changed(profile: Profile, changes: Mapping[str, Any], where: str) -> Profil
 
 def _without_engines(message: str) -> str:
     """A message whose settings have the names that users give them: no engine inside."""
-    unions = (CaptionerSettings, GeneratorSettings, EditorSettings, VerifierSettings)
+    unions = (
+        *(CaptionerSettings, GeneratorSettings, EditorSettings),
+        *(EmbedderSettings, VerifierSettings),
+    )
     for name in {name for union in unions for name in engine_kinds(union)}:
         message = message.replace(f".{name}.", ".")
     return message

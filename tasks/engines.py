@@ -20,11 +20,13 @@ from tasks.published_files import require_as_published
 from tasks.settings import (
     CaptionerSettings,
     EditorSettings,
+    EmbedderSettings,
     GeneratorSettings,
     VerifierSettings,
 )
 
 if TYPE_CHECKING:
+    from models.embedders.protocol import ComposedEmbedder
     from models.encoders.open_clip import OpenClipEncoder
     from models.encoders.spec import EncoderSpec
     from models.protocols import Captioner, Fingerprint, ImageEditor, TextGenerator
@@ -62,6 +64,12 @@ def load_editor(settings: EditorSettings) -> ImageEditor:
 @functools.lru_cache(maxsize=1)
 def load_verifier(settings: VerifierSettings) -> Verifier:
     """The verifier of some settings."""
+    return settings.load()
+
+
+@functools.lru_cache(maxsize=1)
+def load_embedder(settings: EmbedderSettings) -> ComposedEmbedder:
+    """The embedding model of some settings."""
     return settings.load()
 
 
@@ -155,6 +163,12 @@ def editor_fingerprint(settings: EditorSettings) -> Fingerprint:
 def verifier_fingerprint(settings: VerifierSettings) -> Fingerprint:
     """The identity of a verifier's verdicts."""
     return settings.fingerprint
+
+
+@functools.lru_cache(maxsize=16)
+def embedder_facts(settings: EmbedderSettings) -> tuple[Fingerprint, int]:
+    """The identity of an embedding model's vectors, and their width."""
+    return settings.fingerprint, settings.dim
 
 
 @functools.lru_cache(maxsize=16)

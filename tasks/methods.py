@@ -13,10 +13,11 @@ from models.retrieval.ldre import LDRE, LdreSettings
 from models.retrieval.method_records import Method, late_fusion
 from models.retrieval.methods import METHODS, VERIFIER, method, needs
 from models.retrieval.systems.compodiff import COMPODIFF
+from models.retrieval.systems.composed_embedding import EMBEDDER, EMBEDDING
 from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS
 from models.retrieval.systems.instructpix2pix import EDITED
 from tasks.compodiff import denoiser_facts, denoiser_problem
-from tasks.engines import verifier_fingerprint, why_no_pseudo_tokens
+from tasks.engines import embedder_facts, verifier_fingerprint, why_no_pseudo_tokens
 from tasks.mapping_facts import token_network_not_zero_shot
 from tasks.networks import network_facts, network_problem, texts_seen_by
 from tasks.settings import Profile
@@ -62,6 +63,12 @@ def configured_method(
     return replace(row, settings=settings)
 
 
+def late_weights(name: str, profile: Profile) -> Mapping[str, float]:
+    """Benchmark family -> weight of the second method in a late fusion."""
+    blends = method(name).blends or ("", "")
+    return profile.embedding_weights if blends[1] == EMBEDDING else profile.instructcir.weights
+
+
 def why_not_ready(name: str, profile: Profile, trains_network: bool = False) -> str:
     """Why a method does not run under a profile; empty where it does.
 
@@ -89,6 +96,8 @@ def why_not_ready(name: str, profile: Profile, trains_network: bool = False) -> 
             return denoiser_problem(profile.compodiff, profile.query_encoder)
         if kind == EDITED:
             return profile.editor.lacking
+        if kind == EMBEDDER:
+            return profile.embedder.lacking
         if kind == "composed":
             problem = network_problem(profile.composed.get(which, ""), which)
             if problem:
@@ -136,6 +145,8 @@ def label_of(name: str, profile: Profile) -> str:
         own = profile.generator
         seen = benchmark_texts_seen(getattr(own, "model", ""), getattr(own, "adapter", ""))
         reasons.append(texts_seen_by({"saw_benchmark_texts": seen}))
+    if EMBEDDER in wanted:
+        reasons.append(texts_seen_by(embedder_facts(profile.embedder)[0]))
     if VERIFIER in wanted:
         reasons.append(texts_seen_by(verifier_fingerprint(profile.verify.verifier)))
     reason = next(filter(None, reasons), "")

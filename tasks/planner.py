@@ -16,16 +16,18 @@ from models.retrieval.features import COMPOSED
 from models.retrieval.method_records import AnyRecipe
 from models.retrieval.methods import GALLERY_FEATURES, QUERY_FEATURES, method
 from models.retrieval.systems.compodiff import COMPODIFF
+from models.retrieval.systems.composed_embedding import EMBEDDER
 from models.retrieval.systems.instructpix2pix import EDITED
 from tasks.choices import CaptionKind
 from tasks.imported_texts import captions_of_an_image
-from tasks.methods import configured_method, settings_of
+from tasks.methods import configured_method, late_weights, settings_of
 from tasks.profile_stages import caption_stage, picture_stage, token_stage
 from tasks.query_sets import BenchmarkRef, Queries
 from tasks.settings import Profile, ReformulationSettings
 from tasks.stages.caption_features import CaptionFeatureStage, CaptionVectorStage
 from tasks.stages.captions import CaptionStage
 from tasks.stages.edited_features import EditedQueryStage
+from tasks.stages.embedded_features import EmbeddedImageStage, EmbeddedQueryStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.image_sets import ImageSet, Part
 from tasks.stages.palavra_tokens import PalavraTokenStage
@@ -127,7 +129,7 @@ class _Builder:
 
     def recipe(self, family: str) -> AnyRecipe:
         """The features that the method weighs, and their weights."""
-        weights = self.profile.instructcir.weights
+        weights = late_weights(self.method, self.profile)
         row = configured_method(self.method, self.profile.cvsi, weights, self.profile.ldre)
         return row.recipe(family)
 
@@ -140,7 +142,7 @@ class _Builder:
             benchmark=ref,
             method=self.method,
             cvsi=self.profile.cvsi.changed(gallery_dtype=self.profile.gallery_encoder.precision),
-            weights=self.profile.instructcir.weights,
+            weights=late_weights(self.method, self.profile),
             ldre=self.profile.ldre,
             depth=depth_of(ref),
             query_features=self.query_features(recipe, family),
@@ -196,6 +198,8 @@ class _Builder:
     def _query_stage(self, name: str, family: str) -> AnyQueryFeature:
         if name == EDITED:
             return self._edited(name)
+        if EMBEDDER in QUERY_FEATURES[name].needs:
+            return self._embedded_queries()
         network = self._network(QUERY_FEATURES[name].needs)
         if network is not None:
             return self._reformulated(name, network)
@@ -211,6 +215,8 @@ class _Builder:
         return self._keep(caption_stage(self.profile, self._images(part), kind))
 
     def _gallery_feature(self, feature: str) -> AnyGalleryFeature:
+        if EMBEDDER in GALLERY_FEATURES[feature].needs:
+            return self._embedded_images()
         network = self._network(GALLERY_FEATURES[feature].needs)
         if network is not None:
             return self._keep(
@@ -225,6 +231,26 @@ class _Builder:
         if feature == "image":
             return self._image_features("gallery")
         return self._caption_features()
+
+    def _embedded_images(self) -> EmbeddedImageStage:
+        stage = EmbeddedImageStage(
+            root=self.profile.root,
+            shard_size=self.profile.shards.features,
+            images=self._images("gallery"),
+            embedder=self.profile.embedder,
+            pictures=self.profile.pictures.of_engine(self.profile.embedder),
+        )
+        return self._keep(stage)
+
+    def _embedded_queries(self) -> EmbeddedQueryStage:
+        stage = EmbeddedQueryStage(
+            root=self.profile.root,
+            shard_size=self.profile.shards.features,
+            queries=self._known_queries(),
+            embedder=self.profile.embedder,
+            pictures=self.profile.pictures.of_engine(self.profile.embedder),
+        )
+        return self._keep(stage)
 
     def _caption_features(self) -> CaptionFeatureStage:
         cvsi, encoder = self.profile.cvsi, self.profile.query_encoder

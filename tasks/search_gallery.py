@@ -22,7 +22,7 @@ from storage.tables.schemas import OK
 from tasks.approximate import index_of
 from tasks.engines import load_captioner, load_encoder
 from tasks.galleries import open_gallery
-from tasks.methods import configured_method, settings_of
+from tasks.methods import configured_method, late_weights, settings_of
 from tasks.networks import encode_queries, load_scorer, picture_side
 from tasks.planner import query_stages
 from tasks.query_sets import OneQuery
@@ -30,6 +30,7 @@ from tasks.settings import Profile, ReformulationSettings
 from tasks.stages.captions import CaptionStage
 from tasks.stages.decoded import OnePicture
 from tasks.stages.edited_features import EditedQueryStage
+from tasks.stages.embedded_features import EmbeddedQueryStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.image_sets import ImageSet
 from tasks.stages.query_features import AnyTokens
@@ -122,7 +123,8 @@ def search_gallery(
     from models.retrieval.search import top_k
 
     settings = settings_of(method, profile.cvsi)
-    row = configured_method(method, settings, profile.instructcir.weights, profile.ldre)
+    weights = late_weights(method, profile)
+    row = configured_method(method, settings, weights, profile.ldre)
     recipe = row.recipe(family)
     opened = open_gallery(gallery, recipe.gallery, profile.allow_gaps)
     if approximate := 0 < profile.search.approximate_above < len(opened.keys):
@@ -311,6 +313,10 @@ def _query_features(
         if isinstance(stage, ReformulatedQueryStage):
             shown = picture.at(picture_side(stage.network))
             made[name] = encode_queries(stage.network, stage.form, [shown], [query.text])
+            continue
+        if isinstance(stage, EmbeddedQueryStage):
+            shown = picture.at(stage.embedder.picture_side)
+            made[name] = stage.of_picture(shown, query.text)
             continue
         if isinstance(stage, EditedQueryStage):
             made[name] = stage.of_picture(picture.at(stage.edited.editor.picture_side))

@@ -16,6 +16,8 @@ from models.captioners.settings import CaptionerSettings
 from models.compodiff.settings import CompoDiffSettings
 from models.editors.instruct_pix2pix import InstructPix2PixSettings
 from models.editors.settings import EditorSettings
+from models.embedders.chat_embedder import ChatEmbedderSettings
+from models.embedders.settings import EmbedderSettings
 from models.encoders.spec import EncoderSpec
 from models.engine_settings import EngineSettings
 from models.generators.settings import GeneratorSettings
@@ -23,6 +25,7 @@ from models.protocols import CaptionSampling, Dtype
 from models.retrieval.cvsi_settings import PAPER_WEIGHTS, CvsiSettings
 from models.retrieval.ldre import LDRE, LdreSettings
 from models.retrieval.systems.composed import NO_FOLDER
+from models.retrieval.systems.composed_embedding import EMBEDDING_WEIGHTS
 from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS, NO_NETWORK
 from models.retrieval.verified import Fusing, Rule
 from models.settings import Settings
@@ -320,6 +323,10 @@ class Profile(Settings):
     """The denoiser of the method compodiff."""
     composed: Mapping[str, str] = Field(default_factory=dict)
     """Composed query encoder (transagg, covr, ...) -> folder of its trained network."""
+    embedder: EmbedderSettings = ChatEmbedderSettings()
+    """The model that reads image and text together, of the method composed-embedding."""
+    embedding_weights: Mapping[str, float] = Field(default_factory=lambda: dict(EMBEDDING_WEIGHTS))
+    """Benchmark family -> weight of the embedding model in CVSI + composed embedding."""
     single_caption: Literal["greedy", "first", "lavis-beam5", "captioner"] = "greedy"
     """The one caption of single-caption methods: a greedy one, the first of the ensemble, the
     preset `lavis-beam5`, or the way of the `captioner`'s papers (BLIP-2: lavis-beam5; others:

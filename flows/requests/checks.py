@@ -13,6 +13,7 @@ from models.instructcir.modification_texts import PLACEHOLDERS
 from models.prompts.library import load_prompt
 from models.retrieval.cvsi_settings import SEARCH_FAMILY
 from models.retrieval.methods import GALLERY_FEATURES, VERIFIER, method, needs
+from models.retrieval.systems.composed_embedding import EMBEDDER
 from models.retrieval.systems.instructpix2pix import EDITED
 from models.textual_inversion.concepts import read_concepts, read_phrases
 from models.textual_inversion.phrases import PLACEHOLDERS as PHRASE_PLACEHOLDERS
@@ -123,6 +124,8 @@ def require_methods(
         require_editor(profile)
     if wanted & {"edits", "single_edit", "objects"}:
         require_engine("generator", profile.generator, profile.root)
+    if EMBEDDER in wanted:
+        require_engine("embedder", profile.embedder)
     if VERIFIER in wanted and not gallery_only:
         require_engine("verify.verifier", profile.verify.verifier)
     for family in families if wanted & {"edits", "single_edit"} else ():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from openai.types import Completion
+from openai.types import Completion, CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion
 
 from models.generators.answers import ALLOWED_ENDS, EMPTY_ANSWER
@@ -41,12 +41,14 @@ class Completed:
         model: The model that it names; empty where it names none.
         has_reasoning: Whether the server put reasoning beside the text.
         listed: Token -> log-probability of the first position of the first choice, if asked for.
+        vector: The embedding, if asked for.
     """
 
     answers: tuple[tuple[str, str], ...]
     model: str
     has_reasoning: bool
     listed: Mapping[str, float] = field(default_factory=dict)
+    vector: tuple[float, ...] = ()
 
     def ended_early(self, has_lost: Callable[[str], bool]) -> bool:
         """Whether an answer ended, by itself or a stop string, and is lost by a rule."""
@@ -101,6 +103,33 @@ def read_response(response: object, num_answers: int, *, lists: bool = False) ->
         any(_reasoning(choice) for choice in choices),
         _first_tokens(ordered[0]) if lists else {},
     )
+
+
+def read_embedding(response: object) -> Completed:
+    """The one vector of a response.
+
+    Raises:
+        BadAnswer: When the response is not one embedding of finite numbers that are not all 0.
+    """
+    if not isinstance(response, CreateEmbeddingResponse):
+        raise BadAnswer(f"the response is {type(response).__name__}, not an embedding")
+    data: object = getattr(response, "data", None)
+    if not isinstance(data, list) or len(data) != 1:
+        held = len(data) if isinstance(data, list) else type(data).__name__
+        raise BadAnswer(f"data holds {held} embeddings, one was asked for")
+    vector: object = getattr(data[0], "embedding", None)
+    if not isinstance(vector, list) or not vector:
+        raise BadAnswer(f"the embedding is {type(vector).__name__}, not a list of numbers")
+    for value in vector:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise BadAnswer(f"the embedding holds {value!r}")
+        if not math.isfinite(value):
+            raise BadAnswer("the embedding holds a number that is not finite")
+    if not any(vector):
+        raise BadAnswer("the embedding is all zeros")
+    named = str(getattr(response, "model", None) or "")
+    plain = without_controls(named.encode("utf-8", "backslashreplace").decode())
+    return Completed((), plain, False, vector=tuple(map(float, vector)))
 
 
 def read_usage(response: object) -> Spent:

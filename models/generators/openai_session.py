@@ -17,10 +17,11 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import httpx2
 import openai
+from openai.types import CreateEmbeddingResponse
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from models.generators.answer_reader import lost_its_answer
@@ -39,6 +40,7 @@ from models.generators.openai_failures import (
 from models.generators.openai_responses import (
     BadAnswer,
     Completed,
+    read_embedding,
     read_response,
     read_usage,
 )
@@ -54,8 +56,10 @@ class Question:
     """A question to the server.
 
     Attributes:
-        content: A prompt; for the chat endpoint anything that a user message may hold.
-        api: The endpoint: `chat` sends one user message, `completions` plain text.
+        content: A prompt; for the chat endpoint anything that a user message may hold, for the one
+            of embeddings the request's body without the model.
+        api: The endpoint: `chat` sends one user message, `completions` plain text; `embeddings`
+            asks for a vector.
         system: A system message before it; empty: none.
         listed: How many of the likeliest first tokens are asked for; 0 asks for a text alone.
     """
@@ -67,7 +71,7 @@ class Question:
     seed: int
     num_answers: int = 1
     stop: tuple[str, ...] = ()
-    api: ServerApi = "chat"
+    api: ServerApi | Literal["embeddings"] = "chat"
     system: str = ""
     listed: int = 0
 
@@ -80,6 +84,7 @@ class Outcome:
         model: The model that the reply names; empty where it names none.
         gave_up: Whether the run has been given up, so that no other question is asked either.
         listed: Token -> log-probability of the likeliest first tokens, where they were asked for.
+        vector: The embedding, where one was asked for.
     """
 
     answers: tuple[tuple[str, str], ...] = ()
@@ -89,6 +94,7 @@ class Outcome:
     model: str = ""
     gave_up: bool = False
     listed: Mapping[str, float] = field(default_factory=dict)
+    vector: tuple[float, ...] = ()
 
 
 class ServerSession:
@@ -166,7 +172,11 @@ class ServerSession:
             else:
                 made = await self._ask_once(question, attempts)
             return Outcome(
-                answers=made.answers, attempts=attempts, model=made.model, listed=made.listed
+                answers=made.answers,
+                attempts=attempts,
+                model=made.model,
+                listed=made.listed,
+                vector=made.vector,
             )
 
         outer_loop = AsyncRetrying(
@@ -210,7 +220,10 @@ class ServerSession:
         """A valid answer of the model that was asked for."""
         stop = question.stop if self._sends_stops else ()
         response = await self._metered(question, attempt, stop)
-        made = read_response(response, question.num_answers, lists=bool(question.listed))
+        if question.api == "embeddings":
+            made = read_embedding(response)
+        else:
+            made = read_response(response, question.num_answers, lists=bool(question.listed))
         if question.stop and made.ended_early(lost_its_answer):
             # A stop string may have come first: behind white space, or inside reasoning.
             self._sends_stops = not stop
@@ -221,6 +234,8 @@ class ServerSession:
                 f"the server answers by the model {made.model!r}, {self._settings.model!r} was "
                 "asked for; serve that one, or set reply_model to the name that its replies carry"
             )
+        if question.api == "embeddings":
+            return made
         if question.listed:
             return made  # the first token may be white space: the list says what came beside it
         return made.require_texts(question.max_tokens)
@@ -258,6 +273,18 @@ class ServerSession:
             response.headers["x-should-retry"] = "false"
 
     async def _post(self, question: Question, attempt: int, stop: tuple[str, ...]) -> object:
+        try:
+            return await self._posted(question, attempt, stop)
+        except OversizedReply as failure:
+            raise BadAnswer(str(failure)) from failure
+        except NO_JSON as failure:
+            raise BadAnswer(f"the response is not JSON: {short(failure)}") from failure
+
+    async def _posted(self, question: Question, attempt: int, stop: tuple[str, ...]) -> object:
+        if question.api == "embeddings":
+            body = {"model": self._settings.model, **question.content}
+            kind = CreateEmbeddingResponse
+            return await self._client.post("/embeddings", cast_to=kind, body=body)
         fields: dict[str, Any] = {
             "model": self._settings.model,
             "max_tokens": question.max_tokens,
@@ -271,19 +298,14 @@ class ServerSession:
             fields["seed"] = (question.seed + attempt - 1) % 2**31
         if stop:
             fields["stop"] = list(stop)
-        try:
-            if question.api == "completions":
-                return await self._client.completions.create(prompt=question.content, **fields)
-            fields["messages"] = [{"role": "user", "content": question.content}]
-            if question.system:
-                fields["messages"].insert(0, {"role": "system", "content": question.system})
-            if question.listed:
-                fields |= {"logprobs": True, "top_logprobs": question.listed}
-            return await self._chat(fields)
-        except OversizedReply as failure:
-            raise BadAnswer(str(failure)) from failure
-        except NO_JSON as failure:
-            raise BadAnswer(f"the response is not JSON: {short(failure)}") from failure
+        if question.api == "completions":
+            return await self._client.completions.create(prompt=question.content, **fields)
+        fields["messages"] = [{"role": "user", "content": question.content}]
+        if question.system:
+            fields["messages"].insert(0, {"role": "system", "content": question.system})
+        if question.listed:
+            fields |= {"logprobs": True, "top_logprobs": question.listed}
+        return await self._chat(fields)
 
     async def _chat(self, fields: dict[str, Any]) -> object:
         """Ask for an answer without thinking, as far as the server takes the fields for it."""

@@ -24,8 +24,9 @@ Need: TypeAlias = str
 """An input that must exist before a feature can be made: N `captions` or one `single_caption` of
 the image, `edits` of each or a `single_edit` of the one, the added `objects`, a mapping network
 (`mapping:lincir`, `mapping:searle`, `mapping:pic2word`), a trained `reformulation` network or
-another composed query encoder (`composed:NAME`), in whose own space the vector then lies, an
-`edited_picture`, a pseudo token made for the image alone (`tokens:oti`), or a `verifier`."""
+another composed query encoder (`composed:NAME`) or an `embedder`, in whose own space the vector
+then lies, an `edited_picture`, a pseudo token made for the image alone (`tokens:oti`), or a
+`verifier`."""
 
 COMPOSED: Final = "composed:"
 """Begins the need of a composed query encoder; its name follows."""

@@ -168,6 +168,7 @@ class Method:
         preprocess: How its own code makes pixels of pictures.
         ablates: The method that this one lacks a part of.
         blends: The two methods that this one is the late fusion of.
+        weighed_by: The setting of its weights where it is the second of a late fusion.
         reranks: The method whose best images a network of this one's name orders again.
         verifies: The method whose best images a verifier looks at.
         configured_by: Makes `make` from a profile's settings of LDRE, where the method has some.
@@ -185,6 +186,7 @@ class Method:
     preprocess: PreprocessMode = "targetpad"
     ablates: str = ""
     blends: tuple[str, str] | None = None
+    weighed_by: str = "instructcir.weights"
     reranks: str = ""
     verifies: str = ""
     configured_by: Callable[[LdreSettings], RecipeMaker] | None = None
@@ -230,7 +232,7 @@ def late_fusion(first: Method, second: Method, weights: Mapping[str, float]) -> 
         if family not in weights or not 0.0 <= weights[family] <= 1.0:
             raise ValueError(
                 f"late fusion needs a weight between 0 and 1 for the benchmark family {family!r}, "
-                f"not {dict(weights)}: set instructcir.weights.{family}"
+                f"not {dict(weights)}: set {second.weighed_by}.{family}"
             )
         parts = []
         for weight, part in ((1.0 - weights[family], first), (weights[family], second)):

@@ -24,6 +24,7 @@ NAMES: Final = (
     "text_generator",
     "cvsi",
     "instructcir",
+    "composed_embedding",
     "cvsi_ablations",
     "instructpix2pix",
     "early_fusion",

@@ -27,6 +27,7 @@ FACETS: Final[Mapping[str, str]] = {
     "source": "source",
     "network": "network",
     "trained_on": "trained on",
+    "embedder": "embedding model",
     "denoiser": "denoiser",
     "branch": "branch",
     "second_stage": "second stage",
@@ -77,6 +78,7 @@ def how_made(ranking: Spec, spec_of: SpecOf) -> dict[str, str]:
     rewrites = [spec for spec in queries if spec_words.producer(spec) == "rewrites"]
     found = {
         "network": spec_words.each(spec_words.network(spec) for spec in specs),
+        "embedder": spec_words.each(spec_words.embedder(spec) for spec in queries),
         "denoiser": spec_words.each(spec_words.denoiser(spec) for spec in queries),
         "branch": spec_words.each(spec_words.branch(spec) for spec in queries),
         "second_stage": spec_words.second_stage(ranking, spec_of),
@@ -151,6 +153,7 @@ def names_of(stage: RankingStage) -> dict[str, str]:
     from models.prompts.library import load_prompt
     from tasks.stages.captions import CaptionStage
     from tasks.stages.edited_pictures import EditedPictureStage
+    from tasks.stages.embedded_features import EmbeddedQueryStage
     from tasks.stages.rewrites import RewriteStage
     from tasks.stages.stage import inputs_of
     from tasks.stages.verifications import VerificationStage
@@ -162,6 +165,8 @@ def names_of(stage: RankingStage) -> dict[str, str]:
             names[spec_words.local(each.spec["captioner"])] = spec_words.last_name(each.captioner)
         if isinstance(each, VerificationStage):
             names[spec_words.local(each.spec["verifier"])] = spec_words.last_name(each.verifier)
+        if isinstance(each, EmbeddedQueryStage):
+            names[spec_words.local(each.spec["embedder"])] = spec_words.last_name(each.embedder)
         if isinstance(each, EditedPictureStage):
             names[spec_words.local(each.spec["editor"])] = spec_words.last_name(each.editor)
         if isinstance(each, RewriteStage):

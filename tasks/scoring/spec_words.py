@@ -17,6 +17,7 @@ _TOLD: Final[Mapping[str, tuple[str, ...]]] = {
     "captioner": ("engine", "model"),
     "generator": ("engine", "model"),
     "verifier": ("engine", "model"),
+    "embedder": ("engine", "model"),
     "encoder": ("model", "pretrained", "weights_sha256", "dtype", "geometry", "pad_ratio"),
     "network": ("branch", "dtype"),
     "editor": ("engine", "model", *_SAMPLER),
@@ -93,6 +94,16 @@ def mapping(spec: Spec) -> str:
         return f"encoder of sets {network}, refined by {listed(spec['refining'], ())}"
     mapping = spec.get("mapping") or {}
     return f"{mapping['kind']} {mapping['weights_sha256'][:8]}" if mapping else ""
+
+
+def embedder(spec: Spec) -> str:
+    """The embedding model, with a short hash of its form, and what queries ask of it."""
+    if "embedder" not in spec:
+        return ""
+    form = spec["embedder"].get("form")
+    said = f"{engine(spec['embedder'])}{f' form {content_key(form)[:8]}' if form else ''}"
+    asked = spec.get("instruction", "")
+    return f"{said} asked {asked!r}" if asked else said
 
 
 def captioner(spec: Spec) -> str:

@@ -24,7 +24,7 @@ from storage.tables.schemas import OK
 from storage.tables.table import Table
 from tasks.backbone_names import folders_of
 from tasks.compodiff import denoiser_facts
-from tasks.engines import backbone_name
+from tasks.engines import backbone_name, embedder_facts
 from tasks.galleries import features_of
 from tasks.imported_pictures import editors_of
 from tasks.mapping_facts import token_network_not_zero_shot
@@ -36,6 +36,7 @@ from tasks.stages.captions import CaptionStage
 from tasks.stages.concepts import ConceptPhraseStage
 from tasks.stages.edited_features import EditedQueryStage
 from tasks.stages.edited_pictures import EditedPictureStage
+from tasks.stages.embedded_features import EmbeddedImageStage, EmbeddedQueryStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.query_features import QueryFeatureStage, token_networks
 from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
@@ -49,8 +50,12 @@ if TYPE_CHECKING:
     from models.encoders.spec import EncoderSpec
     from models.retrieval.gallery import Gallery, Rows
 
-AnyQueryFeature: TypeAlias = QueryFeatureStage | ReformulatedQueryStage | EditedQueryStage
-AnyGalleryFeature: TypeAlias = ImageFeatureStage | CaptionFeatureStage | ReformulatedImageStage
+AnyQueryFeature: TypeAlias = (
+    QueryFeatureStage | ReformulatedQueryStage | EditedQueryStage | EmbeddedQueryStage
+)
+AnyGalleryFeature: TypeAlias = (
+    ImageFeatureStage | CaptionFeatureStage | ReformulatedImageStage | EmbeddedImageStage
+)
 
 ON_TOP = " + "
 """Follows the name of a backbone on which a network was trained; the kind of network comes next."""
@@ -367,7 +372,7 @@ def _reads_answers(stage: RankingStage) -> bool:
 def _inputs_protocol(stage: RankingStage) -> dict[str, Any]:
     """How files became pictures, how these were captioned, and how long an answer may be."""
     inputs = inputs_of([stage])
-    seen = (ImageFeatureStage, CaptionStage, ReformulatedImageStage)
+    seen = (ImageFeatureStage, CaptionStage, ReformulatedImageStage, EmbeddedImageStage)
     said: dict[str, Any] = {
         "pictures": next(s.pictures.said for s in inputs if isinstance(s, seen))
     }
@@ -398,6 +403,7 @@ def _behind_the_texts(stage: RankingStage) -> list[str]:
     writers = [s for s in inputs if isinstance(s, RewriteStage | ConceptPhraseStage)]
     return [
         *(texts_seen_by(writer.spec["generator"]) for writer in writers),
+        *(texts_seen_by(s.spec["embedder"]) for s in inputs if isinstance(s, EmbeddedQueryStage)),
         *(token_network_not_zero_shot(network) for network in token_networks(inputs)),
     ]
 
@@ -430,7 +436,8 @@ def _encoder_protocol(stage: RankingStage) -> dict[str, Any]:
 
 def _encoders(stage: RankingStage) -> list[EncoderSpec]:
     features = stage.query_features.values()
-    return [f.encoder for f in features if not isinstance(f, ReformulatedQueryStage)]
+    own = (ReformulatedQueryStage, EmbeddedQueryStage)
+    return [f.encoder for f in features if not isinstance(f, own)]
 
 
 def on_top_of(system: str) -> str:
@@ -445,6 +452,8 @@ def backbone_of(stage: RankingStage) -> str:
         if isinstance(feature, ReformulatedQueryStage):
             facts = network_facts(feature.network.checkpoint)
             names.append(f"{facts.backbone}{on_top_of(facts.system)}")
+        elif isinstance(feature, EmbeddedQueryStage):
+            names.append(str(embedder_facts(feature.embedder)[0]["model"]))
         else:
             names.append(backbone_name(feature.encoder))
     # The name of a network includes the backbone below it, which is not named twice.

@@ -1,0 +1,1 @@
+"""Models that read image and text together: one vector of both."""
