@@ -17,6 +17,7 @@ from flows.profiles import production, setting_names, tiny
 from models.captioners.settings import CaptionerSettings
 from models.composed.registry import SYSTEMS
 from models.editors.settings import EditorSettings
+from models.embedders.settings import EmbedderSettings
 from models.engine_settings import engine_kinds
 from models.generators.settings import GeneratorSettings
 from models.verifiers.settings import VerifierSettings
@@ -102,11 +103,13 @@ def every_setting() -> set[str]:
         (GeneratorSettings, ("generator", "instructcir.rewriter")),
         (EditorSettings, ("editor",)),
         (VerifierSettings, ("verify.verifier",)),
+        (EmbedderSettings, ("embedder",)),
     ):
         for kind in engine_kinds(union).values():
             names |= {f"{group}.{field}" for group in groups for field in kind.model_fields}
     for family in ("{}", *FAMILIES):
         names |= {f"prompts.edit.{family}", f"instructcir.weights.{family}"}
+        names.add(f"embedding_weights.{family}")
     return names | {"mapping.{}", *(f"composed.{name}" for name in SYSTEMS)}
 
 

@@ -174,9 +174,8 @@ def test_clips_towers_are_added(folders: dict[str, Path]) -> None:
     inputs = processor(text=[TEXT], images=[first, second], return_tensors="pt")
     with torch.inference_mode():
         out = model.eval()(**inputs)
-        pooled = out.vision_model_output.pooler_output, out.text_model_output.pooler_output
-        one, two = model.visual_projection(pooled[0]).numpy()
-        (text,) = model.text_projection(pooled[1]).numpy()
+        one, two = out.vision_model_output.pooler_output.numpy()  # projected, not normalised
+        (text,) = out.text_model_output.pooler_output.numpy()
     np.testing.assert_allclose(found.vectors[:3], [one + text, text, (one + two) / 2], atol=1e-5)
     assert found.reasons[:3] == ("", "", "")
     assert "neither pictures nor a text" in found.reasons[3]

@@ -81,7 +81,6 @@ def test_a_form_whose_prompt_goes_on_begins_the_answer() -> None:
         (embedding([1.0] * 4, [1.0] * 4), "holds 2 embeddings"),
         (embedding([0.0] * 4), "all zeros"),
         (embedding([1.0, "x", 0.0, 0.0]), "'x'"),
-        (embedding([1.0] * 4, model="another"), "another"),
         (Reply(body=b"<html>", kind="text/html"), "rejected"),
         (error(400, "maximum context length is 4 tokens"), "overlong"),
     ],
@@ -93,6 +92,15 @@ def test_a_bad_answer_is_the_reason_of_its_row(reply: Reply, said: str) -> None:
     assert said in found.reasons[0]
     assert found.reasons[1] == "" or said in found.reasons[1]
     assert not found.vectors[0].any()
+
+
+def test_another_model_ends_the_run() -> None:
+    other = embedding([1.0] * 4, model="another")
+    with FakeOpenAIServer(other) as server:
+        embedder = settings(server, concurrency=1).load()
+        with pytest.raises(EngineUnavailable, match="'another'"):
+            embedder.encode_composed([QUERY, QUERY], "")
+    assert len(server.requests) == 1
 
 
 def test_a_server_that_ignores_a_part_is_refused() -> None:

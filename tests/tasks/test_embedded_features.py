@@ -85,7 +85,7 @@ def test_an_instruction_makes_queries_alone_and_weights_rankings_alone(folder: P
     ingest(Location(profile_of(folder).root), image_folder(ref.load()), ref.collection_name)
 
     def keys(**changes: Any) -> tuple[str, str]:
-        (own,) = plan_evaluation(profile_of(folder, **server, **changes), ref, [METHOD]).rankings
+        (own,) = plan_evaluation(profile_of(folder, **server | changes), ref, [METHOD]).rankings
         return (
             own.query_features["composed_embedding"].spec_key,
             own.gallery_features["embedded_image"].spec_key,
