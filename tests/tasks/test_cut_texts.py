@@ -6,7 +6,6 @@ from pathlib import Path
 
 from models.encoders.spec import EncoderSpec
 from storage.tables.costs import Cost, TableCost
-from tasks.artifacts import stages_markdown
 from tasks.report.records import ReportData
 from tasks.report.render import render_report
 from tasks.stages.concepts import ConceptVectorStage
@@ -35,6 +34,8 @@ def test_a_table_counts_the_texts_that_its_encoder_cut(tmp_path: Path) -> None:
 
 
 def test_a_run_says_how_many_texts_were_cut() -> None:
+    from tasks.artifacts import stages_markdown
+
     whole = stage("captions", 30, 60, 10, 125.0, "runs/captions")
     cost = TableCost(made=Cost(5, cut_texts=1_234), wasted=Cost(5, cut_texts=7))
     cut = StageReport("query features", 5, 0, 5, 0, (), 1.0, "runs/features", cost)
