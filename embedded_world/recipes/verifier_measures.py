@@ -163,7 +163,7 @@ def top_measure(model: str, verifier: Verified, clip: Path, count: int) -> Measu
     images = unit(encoder.encode_images(drawn))
     queries = unit(images[::FAMILY] + unit(encoder.encode_texts(probe.texts)))
     scores = queries @ images.T
-    scores[np.arange(count), np.arange(count) * FAMILY] = -np.inf  # the reference is no answer
+    scores[np.arange(count), np.arange(count) * FAMILY] = -np.inf  # the reference is not an answer
     best = np.argsort(-scores, axis=1, kind="stable")[:, :TOP]
     asked, is_right = [], []
     for number, row in enumerate(best):
