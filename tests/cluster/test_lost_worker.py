@@ -220,7 +220,7 @@ def check_taken_over(backfill: Backfill, lost: str, left: str, made_before: set[
     begun = Counter(backfill.begun(lost) + backfill.begun(left))
     again = {name for name, times in begun.items() if times > 1}
     assert set(begun) == backfill.published()
-    # It was in the middle of the last; one before may wait for images of the batch that is worked on.
+    # It was in the middle of the last; others may have waited for images of the same batch.
     assert again == set(backfill.begun(lost)) - made_before
     assert backfill.begun(lost)[-1] in again
     assert again < set(backfill.begun(left))
