@@ -11,21 +11,20 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from models.captioners.processor_size import processor_side
 from models.checkpoints import PROCESSOR, TOKENIZER, model_name
-from models.devices import pick_device, pick_dtype
 from models.engine_settings import CheckpointSettings
+from models.loaded_checkpoint import LoadedCheckpoint
 from models.protocols import CaptionReply, CaptionSampling, Fingerprint
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
-    from transformers import Blip2ForConditionalGeneration
 
 VERSION = 1
 """Raised when the code draws other captions from the same checkpoint and sampling."""
@@ -77,43 +76,10 @@ class Blip2Settings(CheckpointSettings):
         return Blip2Captioner(self)
 
 
-class Blip2Captioner:
+class Blip2Captioner(LoadedCheckpoint[Blip2Settings]):
     """Captions images with a BLIP-2 checkpoint; fulfils `models.protocols.Captioner`."""
 
-    def __init__(self, settings: Blip2Settings) -> None:
-        """Remember the settings.
-
-        Raises:
-            ValueError: A GPU is asked for and there is none.
-        """
-        self._settings = settings
-        self._device = pick_device(settings.device)
-        self._dtype = pick_dtype(settings.dtype, settings.device)
-
-    def fetch(self) -> None:
-        """Bring all files of a hub's checkpoint to this machine."""
-        _ = self._model, self._processor
-
-    @cached_property
-    def _model(self) -> Blip2ForConditionalGeneration:
-        from transformers import Blip2ForConditionalGeneration
-
-        from models.loaded_weights import load_model
-
-        settings = self._settings
-        model = load_model(
-            Blip2ForConditionalGeneration, settings.model, settings.revision, dtype=self._dtype
-        )
-        return model.to(self._device)
-
-    @cached_property
-    def _processor(self) -> Any:
-        from transformers import AutoProcessor
-
-        from models.loaded_weights import load_processor
-
-        settings = self._settings
-        return load_processor(AutoProcessor, settings.model, settings.revision, self._model)
+    MODEL = "Blip2ForConditionalGeneration"
 
     @property
     def _num_queries(self) -> int:

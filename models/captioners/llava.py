@@ -11,9 +11,8 @@ Shapes: B images, P patches each, L prompt length, H language width.
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -21,14 +20,13 @@ from pydantic import Field
 from models.captioners.chat import check_proportions, prompt_fingerprint, question
 from models.captioners.processor_size import processor_side
 from models.checkpoints import PROCESSOR, TOKENIZER, model_name
-from models.devices import pick_device, pick_dtype
 from models.engine_settings import CheckpointSettings
+from models.loaded_checkpoint import LoadedCheckpoint, images_scaled_by
 from models.protocols import CaptionReply, CaptionSampling, Fingerprint
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
-    from transformers import LlavaForConditionalGeneration
 
 VERSION = 1
 """Raised when the code draws other captions from the same checkpoint and sampling."""
@@ -82,57 +80,19 @@ class LlavaSettings(CheckpointSettings):
         return LlavaCaptioner(self)
 
 
-def images_scaled_by() -> str:
-    """The library that transformers scales images with: torchvision where it is installed.
-
-    The two scale a photograph to pixels that differ by a grey level here and there.
-    """
-    return "torchvision" if importlib.util.find_spec("torchvision") else "pillow"
-
-
-class LlavaCaptioner:
+class LlavaCaptioner(LoadedCheckpoint[LlavaSettings]):
     """Captions images with a LLaVA checkpoint; fulfils `models.protocols.Captioner`."""
 
-    def __init__(self, settings: LlavaSettings) -> None:
-        """Remember the settings.
+    MODEL = "LlavaForConditionalGeneration"
 
-        Raises:
-            ValueError: A GPU is asked for and there is none.
-        """
-        self._settings = settings
-        self._device = pick_device(settings.device)
-        self._dtype = pick_dtype(settings.dtype, settings.device)
-
-    def fetch(self) -> None:
-        """Bring all files of a hub's checkpoint to this machine."""
-        _ = self._model, self._processor
-
-    @cached_property
-    def _model(self) -> LlavaForConditionalGeneration:
-        from transformers import LlavaForConditionalGeneration
-
-        from models.loaded_weights import load_model
-
-        settings = self._settings
-        model = load_model(
-            LlavaForConditionalGeneration, settings.model, settings.revision, dtype=self._dtype
-        )
-        return model.to(self._device)
-
-    @cached_property
-    def _processor(self) -> Any:
-        from transformers import AutoProcessor
-
-        from models.loaded_weights import load_processor
-
-        settings = self._settings
-        processor = load_processor(AutoProcessor, settings.model, settings.revision, self._model)
+    def _set_up(self, processor: Any) -> Any:
+        """Refuse a processor that lacks what places pictures in a chat."""
         needed = ("patch_size", "vision_feature_select_strategy", "chat_template")
         if missing := [name for name in needed if getattr(processor, name, None) is None]:
             raise ValueError(
-                f"the processor of {settings.model!r} lacks {', '.join(missing)}; take a newer "
-                "revision of the checkpoint, or add it to processor_config.json (a chat template "
-                "to chat_template.jinja)"
+                f"the processor of {self._settings.model!r} lacks {', '.join(missing)}; take a "
+                "newer revision of the checkpoint, or add it to processor_config.json (a chat "
+                "template to chat_template.jinja)"
             )
         return processor
 

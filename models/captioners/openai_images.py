@@ -49,7 +49,7 @@ class OpenAIImagesSettings(ServerSettings):
         """The captioner; the server is first contacted when the first image comes.
 
         Raises:
-            ValueError: There is no address.
+            ValueError: The address is missing.
         """
         self.require_address()
         return OpenAIImageCaptioner(self)

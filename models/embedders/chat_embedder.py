@@ -11,15 +11,12 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
 from models.captioners.chat import check_proportions
-from models.captioners.llava import images_scaled_by
 from models.checkpoints import CONFIG_FILE, PROCESSOR, TOKENIZER, checkpoint_folder, model_name
-from models.devices import pick_device, pick_dtype
 from models.embedders.forms import Form, FormSettings, Mark
 from models.embedders.protocol import (
     NO_EMBEDDER,
@@ -28,6 +25,7 @@ from models.embedders.protocol import (
     EmbedderEngine,
 )
 from models.engine_settings import CheckpointSettings
+from models.loaded_checkpoint import LoadedCheckpoint, images_scaled_by, require_chat_template
 from models.metering import Spent, current_meter
 from models.protocols import Fingerprint
 
@@ -105,8 +103,10 @@ class ChatEmbedderSettings(EmbedderEngine, CheckpointSettings):
         return ChatEmbedder(self)
 
 
-class ChatEmbedder:
+class ChatEmbedder(LoadedCheckpoint[ChatEmbedderSettings]):
     """Embeds with a checkpoint; fulfils `models.embedders.protocol.ComposedEmbedder`."""
+
+    MODEL = "AutoModelForImageTextToText"
 
     def __init__(self, settings: ChatEmbedderSettings) -> None:
         """Remember the settings.
@@ -114,39 +114,14 @@ class ChatEmbedder:
         Raises:
             ValueError: A GPU is asked for and there is none.
         """
-        self._settings = settings
+        super().__init__(settings)
         self._form: Form = settings.form.form
-        self._device = pick_device(settings.device)
-        self._dtype = pick_dtype(settings.dtype, settings.device)
 
-    def fetch(self) -> None:
-        """Bring all files of a hub's checkpoint to this machine."""
-        _ = self._model, self._processor
-
-    @cached_property
-    def _model(self) -> Any:
-        from transformers import AutoModelForImageTextToText
-
-        from models.loaded_weights import load_model
-
-        settings = self._settings
-        kind = AutoModelForImageTextToText
-        model = load_model(kind, settings.model, settings.revision, dtype=self._dtype)
-        return model.to(self._device)
-
-    @cached_property
-    def _processor(self) -> Any:
-        from transformers import AutoProcessor
-
-        from models.loaded_weights import load_processor
-
-        settings, form = self._settings, self._form
-        processor = load_processor(AutoProcessor, settings.model, settings.revision, self._model)
-        if form.chat and getattr(processor, "chat_template", None) is None:
-            raise ValueError(
-                f"the processor of {settings.model!r} lacks a chat template; copy the "
-                "chat_template.jinja that is published with the weights into its folder"
-            )
+    def _set_up(self, processor: Any) -> Any:
+        """Padding and pixel limits of the form."""
+        form = self._form
+        if form.chat:
+            require_chat_template(processor, self._settings.model)
         processor.tokenizer.padding_side = form.padding
         limits = {"shortest_edge": form.min_pixels, "longest_edge": form.max_pixels}
         if given := {name: value for name, value in limits.items() if value}:

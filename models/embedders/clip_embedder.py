@@ -11,17 +11,15 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
 from models.captioners.chat import check_proportions
-from models.captioners.llava import images_scaled_by
 from models.checkpoints import CONFIG_FILE, PROCESSOR, TOKENIZER, checkpoint_folder, model_name
-from models.devices import pick_device, pick_dtype
 from models.embedders.protocol import NO_EMBEDDER, ComposedQuery, Embedded, EmbedderEngine
 from models.engine_settings import CheckpointSettings
+from models.loaded_checkpoint import LoadedCheckpoint, images_scaled_by
 from models.protocols import Fingerprint
 
 if TYPE_CHECKING:
@@ -85,43 +83,16 @@ class ClipEmbedderSettings(EmbedderEngine, CheckpointSettings):
         return ClipEmbedder(self)
 
 
-class ClipEmbedder:
+class ClipEmbedder(LoadedCheckpoint[ClipEmbedderSettings]):
     """Embeds by CLIP's towers; fulfils `models.embedders.protocol.ComposedEmbedder`."""
 
-    def __init__(self, settings: ClipEmbedderSettings) -> None:
-        """Remember the settings.
+    MODEL = "CLIPModel"
+    PROCESSOR = "CLIPProcessor"
 
-        Raises:
-            ValueError: A GPU is asked for and there is none.
-        """
-        self._settings = settings
-        self._device = pick_device(settings.device)
-        self._dtype = pick_dtype(settings.dtype, settings.device)
-
-    def fetch(self) -> None:
-        """Bring all files of a hub's checkpoint to this machine."""
-        _ = self._model, self._processor
-
-    @cached_property
-    def _model(self) -> Any:
-        from transformers import CLIPModel
-
-        from models.loaded_weights import load_model
-
-        settings = self._settings
-        model = load_model(CLIPModel, settings.model, settings.revision, dtype=self._dtype)
-        return model.to(self._device)
-
-    @cached_property
-    def _processor(self) -> Any:
-        from transformers import CLIPProcessor
-
-        from models.loaded_weights import load_processor
-
-        settings = self._settings
-        return load_processor(
-            CLIPProcessor, settings.model, settings.revision, self._model.text_model
-        )
+    @property
+    def _reader_of_words(self) -> Any:
+        """CLIP's text tower; the whole model has no table of words."""
+        return self._model.text_model
 
     def encode_composed(self, queries: Iterable[ComposedQuery], instruction: str = "") -> Embedded:
         """Vectors of queries; an instruction is not read."""

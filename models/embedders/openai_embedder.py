@@ -99,7 +99,7 @@ class OpenAIEmbedderSettings(EmbedderEngine, ServerSettings):
         """The embedder; the server is first contacted when the first query comes.
 
         Raises:
-            ValueError: There is no address, or something is lacking.
+            ValueError: The address or another setting is missing.
         """
         if self.lacking:
             raise ValueError(self.lacking)

@@ -6,6 +6,7 @@ query without pictures its text alone, so that the parts of a composition have v
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
@@ -76,15 +77,15 @@ class EmbedderEngine(EngineSettings):
         return self.instruction
 
     @property
+    @abstractmethod
     def dim(self) -> int:
         """Width d of the vectors, from files or settings."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def fingerprint(self) -> Fingerprint:
         """Everything that changes a target's vector; a query's depends on `asked` too."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load(self) -> ComposedEmbedder:
         """The embedder."""
-        raise NotImplementedError

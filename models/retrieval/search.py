@@ -178,7 +178,7 @@ def _higher(
 
     What equals the k-th best comes later in the gallery and loses. Only the highest score of each
     run is compared; few runs are looked into. None where `_top_columns` is to look at all: fewer
-    than k are known, the columns are no whole runs, or many scores are higher.
+    than k are known, the columns are not whole runs, or many scores are higher.
     """
     if best.shape[1] < k or scores.shape[1] % RUN:
         return None

@@ -10,22 +10,20 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from models.captioners.llava import images_scaled_by
 from models.checkpoints import PROCESSOR, TOKENIZER, model_name
-from models.devices import pick_device, pick_dtype
 from models.engine_settings import CheckpointSettings
+from models.loaded_checkpoint import LoadedCheckpoint, images_scaled_by
 from models.metering import Spent, current_meter
 from models.protocols import Fingerprint
 from models.verifiers.protocol import Refused, Verification, VerificationRequest
 
 if TYPE_CHECKING:
-    from transformers import BlipForImageTextRetrieval
+    pass
 
 VERSION: Final = 1
 """Raised when the code gives other margins to the same requests."""
@@ -74,42 +72,10 @@ class BlipItmSettings(CheckpointSettings):
         return BlipItmVerifier(self)
 
 
-class BlipItmVerifier:
+class BlipItmVerifier(LoadedCheckpoint[BlipItmSettings]):
     """Verifies candidates by BLIP; fulfils `models.verifiers.protocol.Verifier`."""
 
-    def __init__(self, settings: BlipItmSettings) -> None:
-        """Remember the settings.
-
-        Raises:
-            ValueError: A GPU is asked for and there is none.
-        """
-        self._settings = settings
-        self._device = pick_device(settings.device)
-        self._dtype = pick_dtype(settings.dtype, settings.device)
-
-    def fetch(self) -> None:
-        """Bring all files of a hub's checkpoint to this machine."""
-        _ = self._model, self._processor
-
-    @cached_property
-    def _model(self) -> BlipForImageTextRetrieval:
-        from transformers import BlipForImageTextRetrieval
-
-        from models.loaded_weights import load_model
-
-        settings = self._settings
-        kind = BlipForImageTextRetrieval
-        model = load_model(kind, settings.model, settings.revision, dtype=self._dtype)
-        return model.to(self._device)
-
-    @cached_property
-    def _processor(self) -> Any:
-        from transformers import AutoProcessor
-
-        from models.loaded_weights import load_processor
-
-        settings = self._settings
-        return load_processor(AutoProcessor, settings.model, settings.revision, self._model)
+    MODEL = "BlipForImageTextRetrieval"
 
     def verify(self, requests: Iterable[VerificationRequest]) -> Iterator[Verification]:
         """Answer every request exactly once, in the order given; see `in_process`.

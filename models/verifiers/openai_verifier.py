@@ -77,7 +77,7 @@ class OpenAIVerifierSettings(ServerSettings):
         """The verifier; the server is first contacted when the first request comes.
 
         Raises:
-            ValueError: There is no address.
+            ValueError: The address is missing.
         """
         self.require_address()
         return OpenAIVerifier(self)

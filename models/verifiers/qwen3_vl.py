@@ -24,10 +24,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from models.captioners.llava import images_scaled_by
 from models.checkpoints import PROCESSOR, checkpoint_folder, model_name
-from models.devices import pick_device, pick_dtype
 from models.engine_settings import CheckpointSettings
+from models.loaded_checkpoint import LoadedCheckpoint, images_scaled_by, require_chat_template
 from models.metering import Spent, current_meter
 from models.protocols import Fingerprint
 from models.verifiers.answer_tokens import TOKENIZER_FILE, AnswerTokens, answer_tokens
@@ -114,8 +113,10 @@ class _SeenPicture:
         return sum(t.nbytes for t in (self.tokens, *self.deepstack))
 
 
-class VlmVerifier:
+class VlmVerifier(LoadedCheckpoint[VlmVerifierSettings]):
     """Verifies pairs with a checkpoint; fulfils `models.verifiers.protocol.Verifier`."""
+
+    MODEL = "AutoModelForImageTextToText"
 
     def __init__(self, settings: VlmVerifierSettings) -> None:
         """Remember the settings.
@@ -123,39 +124,13 @@ class VlmVerifier:
         Raises:
             ValueError: A GPU is asked for and there is none, or a prompt cannot be read.
         """
-        self._settings = settings
+        super().__init__(settings)
         self._texts = settings.prompts.read()
-        self._device = pick_device(settings.device)
-        self._dtype = pick_dtype(settings.dtype, settings.device)
 
-    def fetch(self) -> None:
-        """Bring all files of a hub's checkpoint to this machine."""
-        _ = self._model, self._processor
-
-    @cached_property
-    def _model(self) -> Any:
-        from transformers import AutoModelForImageTextToText
-
-        from models.loaded_weights import load_model
-
+    def _set_up(self, processor: Any) -> Any:
+        """Padding and pixel limits."""
         settings = self._settings
-        kind = AutoModelForImageTextToText
-        model = load_model(kind, settings.model, settings.revision, dtype=self._dtype)
-        return model.to(self._device)
-
-    @cached_property
-    def _processor(self) -> Any:
-        from transformers import AutoProcessor
-
-        from models.loaded_weights import load_processor
-
-        settings = self._settings
-        processor = load_processor(AutoProcessor, settings.model, settings.revision, self._model)
-        if getattr(processor, "chat_template", None) is None:
-            raise ValueError(
-                f"the processor of {settings.model!r} lacks a chat template; copy the "
-                "chat_template.jinja that is published with the weights into its folder"
-            )
+        require_chat_template(processor, settings.model)
         processor.tokenizer.padding_side = "left"  # the answer comes at the last position
         limits = {"shortest_edge": settings.min_pixels, "longest_edge": settings.max_pixels}
         if given := {name: value for name, value in limits.items() if value}:

@@ -11,18 +11,17 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import polars as pl
 import pyarrow as pa
 
 from models.ahead import in_order, worker_threads
 from models.embedders.protocol import ComposedQuery, Embedded
-from storage.tables.plans import Keys
 from storage.tables.schemas import OK
 from tasks.engines import embedder_facts, load_embedder
 from tasks.query_sets import Queries
 from tasks.settings import EmbedderSettings, PictureSettings
 from tasks.stages.decoded import Decoding
 from tasks.stages.image_sets import ImageSet
+from tasks.stages.over_images import ImageStage
 from tasks.stages.stage import Stage, Tick
 
 if TYPE_CHECKING:
@@ -31,15 +30,13 @@ if TYPE_CHECKING:
     from models.protocols import FloatArray
 
 
-class EmbeddedImageStage(Stage):
+class EmbeddedImageStage(ImageStage):
     """Un-normalised vectors of images without a text."""
 
     table_name: ClassVar[str] = "image_features"
     producer: ClassVar[str] = "cirflow/embedded_images/1"
 
-    images: ImageSet
     embedder: EmbedderSettings
-    pictures: PictureSettings = PictureSettings()
 
     @property
     def title(self) -> str:
@@ -55,18 +52,6 @@ class EmbeddedImageStage(Stage):
             "dtype": "float32",
             **self.pictures.identity,
         }
-
-    def planned(self) -> Sequence[str]:
-        """Image ids."""
-        return self.images.ids(self.root)
-
-    def planned_keys(self) -> Keys:
-        """The ids; as derived keys where they follow from a listing."""
-        return self.images.planned_keys(self.root)
-
-    def read_order(self, keys: Sequence[str]) -> Sequence[str] | pl.Series:
-        """The ids in the order in which the images are stored."""
-        return self.images.in_order(self.root, keys)
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Embed the members; an image that gives no vector is a row with its status."""

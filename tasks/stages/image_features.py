@@ -5,28 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import polars as pl
 import pyarrow as pa
 
 from models.encoders.spec import EncoderSpec
-from storage.tables.plans import Keys
 from tasks.engines import encoder_dim, encoder_fingerprint, load_encoder
-from tasks.settings import PictureSettings
 from tasks.stages.decoded import Decoding
-from tasks.stages.image_sets import ImageSet
-from tasks.stages.stage import Stage, Tick
-from tasks.training.triplet_sets import TripletImages
+from tasks.stages.over_images import ImageStage
+from tasks.stages.stage import Tick
 
 
-class ImageFeatureStage(Stage):
+class ImageFeatureStage(ImageStage):
     """Un-normalised image features of a set of images."""
 
     table_name: ClassVar[str] = "image_features"
     producer: ClassVar[str] = "cirflow/image_features/1"
 
-    images: ImageSet | TripletImages
     encoder: EncoderSpec
-    pictures: PictureSettings = PictureSettings()
 
     @property
     def title(self) -> str:
@@ -41,18 +35,6 @@ class ImageFeatureStage(Stage):
             "dtype": "float32",
             **self.pictures.identity,
         }
-
-    def planned(self) -> Sequence[str]:
-        """Image ids."""
-        return self.images.ids(self.root)
-
-    def planned_keys(self) -> Keys:
-        """The ids; as derived keys where they follow from a listing."""
-        return self.images.planned_keys(self.root)
-
-    def read_order(self, keys: Sequence[str]) -> Sequence[str] | pl.Series:
-        """The ids in the order in which the images are stored."""
-        return self.images.in_order(self.root, keys)
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Encode the members; an image that does not decode is a row with its status."""

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
-import polars as pl
 import pyarrow as pa
 
 from models.instructcir.query_forms import QueryForm
 from models.retrieval.methods import METHODS
-from storage.tables.plans import Keys
 from tasks.networks import (
     encode_gallery,
     encode_queries,
@@ -26,18 +24,17 @@ from tasks.query_sets import Queries
 from tasks.settings import PictureSettings, ReformulationSettings
 from tasks.stages.decoded import Decoding
 from tasks.stages.image_sets import ImageSet
+from tasks.stages.over_images import ImageStage
 from tasks.stages.stage import Stage, Tick
 
 
-class ReformulatedImageStage(Stage):
+class ReformulatedImageStage(ImageStage):
     """Un-normalised vectors of images without a text: InstructCIR's by the EMA branch."""
 
     table_name: ClassVar[str] = "image_features"
     producer: ClassVar[str] = "cirflow/reformulated_images/1"
 
-    images: ImageSet
     network: ReformulationSettings
-    pictures: PictureSettings = PictureSettings()
 
     @property
     def title(self) -> str:
@@ -58,18 +55,6 @@ class ReformulatedImageStage(Stage):
             "dtype": "float32",
             **self.pictures.identity,
         }
-
-    def planned(self) -> Sequence[str]:
-        """Image ids."""
-        return self.images.ids(self.root)
-
-    def planned_keys(self) -> Keys:
-        """The ids; as derived keys where they follow from a listing."""
-        return self.images.planned_keys(self.root)
-
-    def read_order(self, keys: Sequence[str]) -> Sequence[str] | pl.Series:
-        """The ids in the order in which the images are stored."""
-        return self.images.in_order(self.root, keys)
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Encode the members; an image that does not decode is a row with its status."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from models.captioners.llava import images_scaled_by
 from models.generators.prompt_tokens import has_chat_template
+from models.loaded_checkpoint import images_scaled_by
 from tests.fakes.checkpoints import save_llama
 
 EARLIER = Path(__file__).parents[1] / "fakes" / "earlier_fingerprints.json"
