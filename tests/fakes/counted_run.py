@@ -47,8 +47,15 @@ def watch() -> None:
         setattr(LocalStore, name, counting(counter, getattr(LocalStore, name)))
     assert planner.plan_evaluation
     prefect_session.temporary_server = no_server
-    for kind in Stage.__subclasses__():
-        kind.identity = noting(kind.identity)  # type: ignore[method-assign]
+    for kind in below(Stage):
+        if "identity" in vars(kind):
+            kind.identity = noting(kind.identity)  # type: ignore[method-assign]
+
+
+def below(kind: type[Any]) -> list[type[Any]]:
+    """Every class that derives from another one, at any distance."""
+    direct = kind.__subclasses__()
+    return [*direct, *(further for each in direct for further in below(each))]
 
 
 def noting(identity: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:

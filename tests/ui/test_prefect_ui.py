@@ -17,6 +17,7 @@ from playwright.sync_api import Page
 
 from flows.profiles import resolve_profile
 from models.retrieval.methods import METHODS
+from storage.benchmarks.registry import BENCHMARKS
 from tasks.profile_stages import caption_stage
 from tasks.scoring.ledger import read_ledger
 from tests.fakes.drawn import draw_folder
@@ -82,7 +83,7 @@ def test_the_form_offers_what_is_allowed_and_refuses_the_rest(
 ) -> None:
     before = run_names(stack)
     form = DeploymentPage(page).open(stack.settings.url, "rerun-backbone").custom_run()
-    assert form.field("benchmarks", "Name").choices() == ["cirr", "circo", "fashioniq"]
+    assert form.field("benchmarks", "Name").choices() == list(BENCHMARKS)
     assert form.field("benchmarks", "Split").choices() == ["val", "test1", "test"]
     runnable = {name for name, method in METHODS.items() if method.runs}
     assert set(form.field("methods").choices()) == runnable
