@@ -1,4 +1,4 @@
-"""Trained networks: checkpoints that others published, as folders that profiles name."""
+"""Trained networks: checkpoints that others published, as folders that profiles name, and back."""
 
 from __future__ import annotations
 
@@ -65,6 +65,42 @@ def run_import(arguments: argparse.Namespace) -> int:
         print(f"{name}: sha256 {sha256}")
     print(f"{found['weights']:,} weights, vectors of width {found['dim']}: {out}")
     print(f"use it with --set composed.{record.name}={out}")
+    return 0
+
+
+EXPORT: Final = """Write a tuned embedding model as a checkpoint that transformers and servers read.
+
+example: serve what was tuned here, or rank with it as an embedder
+
+  cirflow export network networks/tuned --out checkpoint
+
+What is printed are the settings under which the checkpoint gives the same vectors."""
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """Options of `cirflow export network`."""
+    parser.add_argument("folder", help="of a tuned-embedding, trained or imported here")
+    parser.add_argument("--out", required=True, help="folder to be made for the checkpoint")
+
+
+def run_export(arguments: argparse.Namespace) -> int:
+    """Export, and say how the checkpoint is to be used."""
+    from models.composed.checkpoint import load_composed
+    from models.composed.tuned_embedding import SYSTEM
+    from models.embedders.tuned_network import EmbeddingNetwork
+    from models.network_weights import new_folder
+
+    loaded = load_composed(arguments.folder)
+    if not isinstance(loaded.network, EmbeddingNetwork):
+        raise UserError(
+            f"{arguments.folder} is a network of {loaded.system}; only one of {SYSTEM.name} is a "
+            "checkpoint of transformers"
+        )
+    out = new_folder(arguments.out, "fp32")
+    loaded.network.save_pretrained(out)
+    print(f"use it with --set embedder.engine=chat-embedder --set embedder.model={out}")
+    for name, value in loaded.network.as_embedder().items():
+        print(f"    --set embedder.{name}={json.dumps(value)}")
     return 0
 
 

@@ -74,7 +74,7 @@ def train_composed(
         start: Folder of the trained network that the system starts from, where its training has
             stages; clip4cir starts from one of clip4cir-sum. covr, case and transagg start from the
             backbone, or from a covr (BLIP's own files are imported as one); a candidate-rerank goes
-            on from another one, too.
+            on from another one, too, and a tuned-embedding from an imported checkpoint.
         notes: Further facts for the model card, by name.
     """
     record = system_named(system)
@@ -121,9 +121,13 @@ def _require_start(record: ComposedSystem, start: str) -> None:
     if not start and record.build is not None:
         return
     if not start:
+        first = (
+            f"import one (cirflow import network {wanted} CHECKPOINT --out FOLDER)"
+            if wanted == record.name
+            else f"train {wanted} first (cirflow run train-composed --set system={wanted})"
+        )
         raise ValueError(
-            f"{record.title} starts from a trained network: train {wanted} first (cirflow run "
-            f"train-composed --set system={wanted}), and give its folder as `start`"
+            f"{record.title} starts from a trained network: {first}, and give its folder as `start`"
         )
     allowed = (wanted, record.name) if record.goes_on else (wanted,)
     if (found := network_facts(start).system) not in allowed:

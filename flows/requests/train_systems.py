@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 COMPODIFF: Final = "compodiff"
 TRAINABLE: Final[Mapping[str, str]] = {
     **{name: f"mapping.{name}" for name in INVERSIONS},
-    **{name: f"composed.{name}" for name in SYSTEMS},
+    **{n: f"composed.{n}" for n, each in SYSTEMS.items() if each.build or each.starts_from != n},
     COMPODIFF: "compodiff.checkpoint",
 }
-"""System -> the setting of a profile that names its network."""
+"""System -> the setting of a profile that names its network. A system that goes on from its own
+network alone needs a published one first."""
 
 SYSTEM: Final = OneOf("system", tuple(TRAINABLE))
 

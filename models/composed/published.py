@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from models.checkpoints import file_sha256
 from models.composed.checkpoint import save_composed
 from models.composed.registry import system
 from models.settings import Settings
+
+_WEIGHTS: Final = (".pt", ".pth", ".safetensors")
 
 
 def bring_in(
@@ -37,7 +39,8 @@ def bring_in(
             f"--set system={name})"
         )
     network = record.published(source, settings)
-    files = [source] if source.is_file() else sorted(source.glob("*.pt*"))
+    inside = [source] if source.is_file() else sorted(source.iterdir())
+    files = [file for file in inside if file == source or file.suffix in _WEIGHTS]
     hashes = {file.name: file_sha256(file) for file in files}
     base = network.base or {
         "model": record.title,

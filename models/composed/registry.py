@@ -20,6 +20,7 @@ NAMES: Final[tuple[str, ...]] = (
     "blip4cir_bi",
     "candidate_filter",
     "candidate_rerank",
+    "tuned_embedding",
 )
 """Files in `models/composed`: each has a SYSTEM."""
 

@@ -17,7 +17,8 @@ from pydantic import Field
 
 from models.captioners.chat import check_proportions
 from models.checkpoints import CONFIG_FILE, PROCESSOR, TOKENIZER, checkpoint_folder, model_name
-from models.embedders.forms import Form, FormSettings, Mark
+from models.embedders.forms import Form, FormSettings
+from models.embedders.prompts import prompt_of
 from models.embedders.protocol import (
     NO_EMBEDDER,
     ComposedQuery,
@@ -157,7 +158,17 @@ class ChatEmbedder(LoadedCheckpoint[ChatEmbedderSettings]):
 
         images = [self._picture(each) for query in queries for each in query.pictures]
         inputs = self._processor(
-            text=[self._prompt(query, instruction, target) for query in queries],
+            text=[
+                prompt_of(
+                    self._processor,
+                    self._form,
+                    len(query.pictures),
+                    query.text,
+                    instruction,
+                    target=target,
+                )
+                for query in queries
+            ],
             images=images or None,
             padding=True,
             return_tensors="pt",
@@ -180,35 +191,3 @@ class ChatEmbedder(LoadedCheckpoint[ChatEmbedderSettings]):
         shown = image if image.mode == "RGB" else image.convert("RGB")
         side = self._form.side
         return shown.resize((side, side)) if side else shown
-
-    def _prompt(self, query: ComposedQuery, instruction: str, target: bool) -> str:
-        """A prompt as text, one mark for each picture.
-
-        Raises:
-            ValueError: A text holds the mark of a picture.
-        """
-        form, mark = self._form, str(self._processor.image_token)
-        parts = form.user(len(query.pictures), query.text, instruction, target=target)
-        if form.chat:
-            messages = chat_messages(form.system_of(instruction), parts)
-            prompt = str(
-                self._processor.apply_chat_template(messages, add_generation_prompt=form.header)
-            )
-        else:
-            prompt = "".join(mark if isinstance(part, Mark) else part for part in parts)
-        if (held := prompt.count(mark)) != len(query.pictures):
-            raise ValueError(
-                f"the prompt holds {mark} {held} times for {len(query.pictures)} pictures; a text "
-                "must not name it, and the chat template must place every picture"
-            )
-        return prompt + form.end
-
-
-def chat_messages(system: str, parts: Sequence[str | Mark]) -> list[dict[str, Any]]:
-    """A chat in the form that processors' templates take."""
-    content = [
-        {"type": "image"} if isinstance(part, Mark) else {"type": "text", "text": part}
-        for part in parts
-    ]
-    said = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
-    return [*said, {"role": "user", "content": content}]

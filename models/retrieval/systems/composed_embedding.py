@@ -10,6 +10,7 @@ from models.embedders.protocol import NO_EMBEDDER
 from models.retrieval.cvsi_settings import PAPER_WEIGHTS
 from models.retrieval.features import Feature
 from models.retrieval.method_records import Method, everywhere, late_fusion
+from models.retrieval.systems.composed import composed_features, composed_method
 from models.retrieval.systems.cvsi import CVSI_METHOD
 
 EMBEDDER: Final = "embedder"
@@ -18,15 +19,21 @@ EMBEDDER: Final = "embedder"
 EMBEDDING: Final = "composed-embedding"
 """The method of an embedding model alone."""
 
+TUNED: Final = "tuned-embedding"
+_TUNED_TITLE: Final = "Tuned embedding model"
+_TUNED_QUERY, _TUNED_IMAGE = composed_features(TUNED, _TUNED_TITLE)
+
 FEATURES: Final[tuple[Feature, ...]] = (
     Feature(
         "composed_embedding",
         "An embedding model's vector of reference image and text under an instruction.",
         (EMBEDDER,),
     ),
+    _TUNED_QUERY,
 )
 GALLERY: Final = (
     Feature("embedded_image", "The same model's vector of the image alone.", (EMBEDDER,)),
+    _TUNED_IMAGE,
 )
 
 EMBEDDING_WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(dict.fromkeys(PAPER_WEIGHTS, 0.5))
@@ -56,5 +63,11 @@ METHODS: Final = (
         status="needs_checkpoint",
         reason=NO_EMBEDDER,
         blends=("cvsi", EMBEDDING),
+    ),
+    composed_method(
+        TUNED,
+        _TUNED_TITLE,
+        "Qwen3-VL-Embedding, GME",
+        "One vector of image and text by an embedding model that was tuned on triplets here.",
     ),
 )
