@@ -44,6 +44,7 @@ COMMANDS = {
     "run": Command("run", "run a flow: captions, features, training, evaluation, ..."),
     "score": Command("score", "score a predictions file, without images or models"),
     "search": Command("search", "search a gallery with an image and a modification text"),
+    "serve": Command("serve", "search in a browser and through an API, models kept warm"),
     "import": Command("import_", "read files that others published: triplets, texts, ..."),
     "export": Command("export", "write what is stored in the forms that others read"),
     "leaderboard": Command("leaderboard", "show the scores in the ledger"),

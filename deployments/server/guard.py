@@ -152,8 +152,8 @@ async def _refuse(scope: Message, receive: Receive, send: Send, header: str) -> 
         return
     text = (
         f"Refused: the header {header} names no address of this server. Open the address that "
-        "`cirflow up` prints. Behind a proxy, start it with --origin; for other machines, with "
-        "--name NAME:PORT.\n"
+        "`cirflow up` or `cirflow serve` prints. Behind a proxy, start it with --origin; for other "
+        "machines, with --name NAME:PORT.\n"
     )
     await answer(send, 403, text)
 

@@ -1,0 +1,87 @@
+"""Serve pages and an API over a root: search with pictures and texts, models kept warm.
+
+  cirflow serve                                     then open the address that it prints
+  cirflow serve --profile my.toml --port 8700
+  curl http://127.0.0.1:8600/v1/galleries           the API; its description: /docs
+
+Galleries are collections that were ingested (`cirflow ingest`) and embedded
+(`cirflow run embed-gallery`) under the same profile. Only this machine reaches the service. For
+others, name the address (--host, --name NAME:PORT, or --origin https://NAME behind a proxy) and set
+CIRFLOW_SERVICE_TOKEN to a secret: browsers ask for it as a password, programs send it as
+`Authorization: Bearer TOKEN`. Prefect is not started."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+
+from deployments.errors import UserError
+from deployments.place import add_place, profile_of
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8600, help="port to listen on")
+    parser.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        metavar="NAME:PORT",
+        help="how other machines reach it without a proxy; may be repeated",
+    )
+    parser.add_argument("--origin", default="", help="its web address behind a proxy")
+    add_place(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until a signal comes."""
+    from deployments.service.settings import ServiceSettings, token_of_environment
+    from storage.locations.access import require_reachable
+    from storage.locations.location import Location
+
+    if not 1 <= arguments.port <= 65535:
+        raise UserError(f"--port is a number from 1 to 65535, not {arguments.port}")
+    profile = profile_of(arguments)
+    chosen = ["--profile", arguments.profile, *(f"--set={each}" for each in arguments.set)]
+    chosen += ["--root", arguments.root] if arguments.root else []
+    settings = ServiceSettings(
+        profile,
+        host=arguments.host,
+        port=arguments.port,
+        names=tuple(arguments.name),
+        origin=arguments.origin,
+        token=token_of_environment(),
+        chosen=tuple(chosen),
+    )
+    settings.check()
+    require_reachable(Location(profile.root))
+    require_free(settings.host, settings.port)
+    import uvicorn
+
+    from deployments.service.app import create_app
+
+    app = create_app(settings)
+    print(f"open {settings.url}/  (stop: Ctrl-C)", file=sys.stderr)
+    uvicorn.run(
+        app, host=settings.host, port=settings.port, log_level="warning", server_header=False
+    )
+    return 0
+
+
+def require_free(host: str, port: int) -> None:
+    """Refuse an address that somebody listens on, before anything is loaded.
+
+    Raises:
+        UserError: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((host, port))
+        except OSError as error:
+            raise UserError(
+                f"{host}:{port} cannot be listened on ({error.strerror}); give another --port"
+            ) from error

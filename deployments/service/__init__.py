@@ -1,0 +1,1 @@
+"""The service: pages and an API over one root, with models and galleries kept warm."""

@@ -1,0 +1,132 @@
+"""Refusals as typed JSON, or as a page where a browser asked for one."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from deployments.errors import told
+from models.redaction import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+logger = logging.getLogger(__name__)
+
+
+class Fault(BaseModel):
+    """Why a request was refused.
+
+    Attributes:
+        code: A word for programs.
+        message: What was given, what is allowed and what to do next.
+        request_id: What the log calls the request.
+    """
+
+    code: str
+    message: str
+    request_id: str
+
+
+class Faulty(BaseModel):
+    """The body of every refusal."""
+
+    error: Fault
+
+
+class Refusal(Exception):
+    """A request that is refused.
+
+    Args:
+        status: HTTP status.
+        code: A word for programs.
+        message: What was given, what is allowed and what to do next.
+    """
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+CODES = {
+    401: "unauthorized",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    422: "invalid",
+    429: "too_many_requests",
+}
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Answer all errors of an application in one form."""
+    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ValueError, _known)
+    app.add_exception_handler(LookupError, _known)
+    app.add_exception_handler(OSError, _known)
+    app.add_exception_handler(Exception, _unknown)
+
+
+def fault_body(code: str, message: str, request_id: str) -> dict[str, Any]:
+    """The JSON of a refusal."""
+    fault = Fault(code=code, message=redact(message), request_id=request_id)
+    return Faulty(error=fault).model_dump()
+
+
+def _answer(
+    request: Request,
+    status: int,
+    code: str,
+    message: str,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    body = fault_body(code, message, request.scope.get("request_id", ""))
+    wants_page = "text/html" in request.headers.get("accept", "")
+    if wants_page and not request.url.path.startswith("/v1/"):
+        from deployments.service.pages import page
+
+        return page(request, "error.html", status=status, title=code, **body["error"])
+    return JSONResponse(body, status, headers=dict(headers or {}))
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return _answer(request, error.status, error.code, str(error))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = [
+        f"{'.'.join(str(part) for part in each['loc'][1:]) or each['loc'][0]}: {each['msg']}"
+        for each in error.errors()
+    ]
+    return _answer(request, 422, "invalid", "; ".join(faults[:5]))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = CODES.get(error.status_code, "refused")
+    return _answer(request, error.status_code, code, str(error.detail), error.headers)
+
+
+async def _known(request: Request, error: Exception) -> Response:
+    """An error that a person can correct, as the command line would say it."""
+    if message := told(error):
+        return _answer(request, 422, "invalid", message)
+    return await _unknown(request, error)
+
+
+async def _unknown(request: Request, error: Exception) -> Response:
+    request_id = request.scope.get("request_id", "")
+    logger.error("request %s failed", request_id, exc_info=error)
+    message = f"a fault of the service; its log says more under the request id {request_id}"
+    return _answer(request, 500, "fault", message)

@@ -1,0 +1,1 @@
+"""One file per router; `deployments.service.routers` lists them."""

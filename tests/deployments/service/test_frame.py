@@ -1,0 +1,127 @@
+"""Who may ask the service, and how it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deployments.cli import main
+from deployments.errors import UserError
+
+if TYPE_CHECKING:
+    import httpx
+
+    from deployments.service.settings import ServiceSettings
+
+TOKEN = "a-secret-of-this-test"
+HERE = "http://127.0.0.1:8600"
+
+
+def settings(root: Path, **given: Any) -> ServiceSettings:
+    from deployments.service.settings import ServiceSettings
+    from flows.profiles import resolve_profile
+
+    return ServiceSettings(resolve_profile("tiny", {"root": str(root)}), **given)
+
+
+def ask(
+    own: ServiceSettings, path: str, base: str = HERE, method: str = "GET", **given: Any
+) -> httpx.Response:
+    import httpx
+
+    from deployments.service.app import create_app
+
+    async def asked() -> httpx.Response:
+        transport = httpx.ASGITransport(create_app(own), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url=base) as client:
+            return await client.request(method, path, **given)
+
+    return asyncio.run(asked())
+
+
+def test_only_exact_names_are_answered(tmp_path: Path) -> None:
+    own = settings(tmp_path)
+    assert ask(own, "/v1/health").json()["status"] == "ok"
+    for base in ("http://evil.test:8600", "http://127.0.0.1:8601", "http://127.0.0.1"):
+        assert ask(own, "/v1/health", base).status_code == 403
+    assert ask(own, "/docs", headers={"origin": "http://evil.test"}).status_code == 403
+
+
+def test_a_token_is_asked_for_where_others_reach_it(tmp_path: Path) -> None:
+    for given in ({"host": "0.0.0.0"}, {"origin": "https://a.test"}, {"names": ("a:1",)}):
+        with pytest.raises(UserError, match="CIRFLOW_SERVICE_TOKEN"):
+            settings(tmp_path, **given).check()
+    with pytest.raises(UserError, match="5 characters"):
+        settings(tmp_path, token="short").check()
+    own = settings(tmp_path, token=TOKEN)
+    refused = ask(own, "/metrics")
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"].startswith("Basic")
+    assert refused.json()["error"]["request_id"] == refused.headers["x-request-id"]
+    basic = base64.b64encode(f"anybody:{TOKEN}".encode()).decode()
+    for good in (f"Bearer {TOKEN}", f"Basic {basic}"):
+        assert ask(own, "/metrics", headers={"authorization": good}).status_code == 200
+    for bad in (f"Bearer {TOKEN}x", "Bearer ", "Basic %%%", TOKEN):
+        assert ask(own, "/metrics", headers={"authorization": bad}).status_code == 401
+
+
+def test_refusals_have_one_form(tmp_path: Path) -> None:
+    own = settings(tmp_path)
+    body = ask(own, "/v1/nothing").json()["error"]
+    assert body["code"] == "not_found"
+    page = ask(own, "/nothing", headers={"accept": "text/html"})
+    assert page.status_code == 404
+    assert "<h1>Not found</h1>" in page.text
+
+
+def test_a_large_body_is_refused_by_its_announced_length(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    own = settings(tmp_path)
+    own = replace(own, limits=replace(own.limits, body_bytes=1000))
+    announced = ask(own, "/v1/health", method="POST", content=b"x" * 1001)
+    assert (announced.status_code, announced.json()["error"]["code"]) == (413, "too_large")
+    lying = ask(own, "/v1/health", method="POST", headers={"content-length": "-5"})
+    assert lying.status_code == 413
+
+
+def test_measures_count_by_route(tmp_path: Path) -> None:
+    import httpx
+
+    from deployments.service.app import create_app
+
+    async def asked() -> str:
+        transport = httpx.ASGITransport(create_app(settings(tmp_path)))
+        async with httpx.AsyncClient(transport=transport, base_url=HERE) as client:
+            for _ in range(3):
+                await client.get("/v1/health")
+            return (await client.get("/metrics")).text
+
+    assert 'cirflow_requests_total{route="/v1/health",status="200"} 3.0' in asyncio.run(asked())
+
+
+def test_the_api_page_shows_every_operation(tmp_path: Path) -> None:
+    own = settings(tmp_path)
+    described = ask(own, "/openapi.json").json()["paths"]
+    page = ask(own, "/docs").text
+    assert described
+    assert all(path in page for path in described)
+    assert "http://" not in page.replace(HERE, "")  # nothing is loaded from elsewhere
+    assert "script-src 'self'" in ask(own, "/docs").headers["content-security-policy"]
+
+
+def test_serve_refuses_before_anything_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CIRFLOW_SERVICE_TOKEN", raising=False)
+    for given, said in (
+        (["--host=0.0.0.0"], "CIRFLOW_SERVICE_TOKEN"),
+        (["--port=0"], "1 to 65535"),
+        (["--name=abc"], "NAME:PORT"),
+    ):
+        assert main(["serve", f"--root={tmp_path}", *given]) == 2
+        assert said in capsys.readouterr().err
