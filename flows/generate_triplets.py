@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
+from prefect.states import State
 
+from flows.form_choices import offer_what_exists
 from flows.ingest_collection import run_ingest
 from flows.requests import generate_triplets as requests
 from flows.requests.generate_triplets import TripletsRequest
 from flows.requests.prepared import prepared_by
 from flows.running import RunLog, run_stage
+from flows.summaries import summed_up
 from storage.locations.location import Location
 from storage.tables.table import IncompleteTable, require_complete
 from tasks.artifacts import publish_markdown
@@ -71,7 +74,7 @@ def triplet_set(stage: TripletStage) -> TripletSet:
 )
 @redacting
 @prepared_by(requests.generate_triplets)
-def generate_triplets(asked: TripletsRequest) -> dict[str, Any]:
+def generate_triplets(asked: TripletsRequest) -> State[Any]:
     """Sample, caption, write the texts, and report on them."""
     for ref in asked.pairs.guard:
         ingest_guarded(asked.profile.root, ref)
@@ -89,7 +92,8 @@ def generate_triplets(asked: TripletsRequest) -> dict[str, Any]:
     run_stage(stage, log, allow_gaps=1.0, retry_failed=asked.retry_failed)
     made = write_report(stage, log, asked.out)
     require_texts(stage, asked.allow_gaps, made["report"])
-    return {"stages": [report.as_json() for report in log.stages], **made}
+    offer_what_exists(asked.profile.root)
+    return summed_up({"stages": [report.as_json() for report in log.stages], **made})
 
 
 def ingest_guarded(root: str, guarded: Guarded) -> None:

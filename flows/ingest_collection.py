@@ -9,6 +9,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
+from flows.form_choices import offer_what_exists
 from flows.requests import ingest_collection as requests
 from flows.requests.prepared import prepared_by
 from flows.running import watching
@@ -83,6 +84,7 @@ def ingest_collection(asked: requests.IngestRequest) -> State[Any]:
         _show_unusable(asked.name, made)
     if not made["images"]:
         raise ValueError(f"no input in {asked.source} is a usable image; {escaped(message)}")
+    offer_what_exists(asked.root)
     return Completed(message=escaped(message), data=made)
 
 

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect import flow, runtime
+from prefect.states import State
 
 from flows.forms import Backbone, BenchmarkChoice
 from flows.requests import rerun_backbones as requests
 from flows.requests.prepared import prepared_by
 from flows.requests.rerun_backbones import RerunRequest
 from flows.score_benchmark import Outcome, evaluate
+from flows.summaries import summed_up
 from flows.train_mapping import train_mapping_for
 from flows.train_reformulation import train_network_on
 from models.retrieval.methods import title_of
@@ -46,15 +48,18 @@ def _run_name() -> str:
 )
 @redacting
 @prepared_by(requests.rerun_backbone)
-def rerun_backbone(asked: RerunRequest) -> dict[str, Any]:
+def rerun_backbone(asked: RerunRequest) -> State[Any]:
     """Evaluate on one backbone, and compare it with those in the ledger."""
     made = rerun(asked)
     _show([made])
-    return made.outcome.as_json() | {
-        "backbone": made.name,
-        "not on this backbone": made.on_their_own(),
-        "left out": dict(asked.left_out),
-    }
+    return summed_up(
+        made.outcome.as_json()
+        | {
+            "backbone": made.name,
+            "not on this backbone": made.on_their_own(),
+            "left out": dict(asked.left_out),
+        }
+    )
 
 
 @flow(
@@ -62,11 +67,11 @@ def rerun_backbone(asked: RerunRequest) -> dict[str, Any]:
 )
 @redacting
 @prepared_by(requests.evaluate_matrix)
-def evaluate_matrix(asked: tuple[RerunRequest, ...]) -> dict[str, Any]:
+def evaluate_matrix(asked: tuple[RerunRequest, ...]) -> State[Any]:
     """Evaluate on one backbone and combination after the other, and compare them."""
     made = [rerun(each) for each in asked]
     _show(made)
-    return {
+    result = {
         "costs": {
             rerun.title: {
                 item.ref.title: {name: cost.as_json() for name, cost in item.costs.items()}
@@ -80,6 +85,7 @@ def evaluate_matrix(asked: tuple[RerunRequest, ...]) -> dict[str, Any]:
         },
         **_by_backbone(made),
     }
+    return summed_up(result)
 
 
 def _by_backbone(made: Sequence[Rerun]) -> dict[str, dict[str, Any]]:

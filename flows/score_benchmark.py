@@ -9,12 +9,14 @@ from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.states import State
 
 from flows.ingest_collection import run_ingest
 from flows.query_texts import paraphrased, with_texts
 from flows.requests import score_benchmark as requests
 from flows.requests.prepared import prepared_by
 from flows.running import RunLog, run_stages
+from flows.summaries import summed_up
 from storage.benchmarks.registry import benchmark_facts
 from tasks.artifact_keys import artifact_key
 from tasks.artifacts import publish_markdown, stages_markdown
@@ -208,7 +210,7 @@ def submit(stage: RankingStage, out: Path) -> list[Path]:
 )
 @redacting
 @prepared_by(requests.score_benchmark)
-def score_benchmark(asked: requests.ScoreRequest) -> dict[str, Any]:
+def score_benchmark(asked: requests.ScoreRequest) -> State[Any]:
     """Evaluate on one benchmark."""
     title = f"{asked.ref.name} {asked.ref.split}"
     outcome = evaluate(
@@ -221,4 +223,4 @@ def score_benchmark(asked: requests.ScoreRequest) -> dict[str, Any]:
         retry_failed=asked.retry_failed,
         paraphrases=asked.paraphrases,
     )
-    return outcome.as_json()
+    return summed_up(outcome.as_json())

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from prefect.states import State
 
 from flows.ingest_collection import run_ingest
 from flows.requests import sweep_fusion as requests
 from flows.requests.prepared import prepared_by
 from flows.running import RunLog, run_stages
+from flows.summaries import summed_up
 from models.retrieval.methods import method
 from storage.locations.location import Location
 from tasks.artifact_keys import artifact_key
@@ -48,20 +50,20 @@ def both_methods(profile: Profile, family: str) -> Profile:
 )
 @redacting
 @prepared_by(requests.sweep_fusion)
-def sweep_fusion(asked: requests.SweepRequest) -> dict[str, Any]:
+def sweep_fusion(asked: requests.SweepRequest) -> State[Any]:
     """Make the features once, then score every point of the grid."""
     chosen, ref = asked.profile, asked.ref
     run_ingest(chosen.root, image_folder(ref.load()), ref.collection_name)
     log = RunLog()
     if asked.method == "cvsi":
-        return _swept_weights(asked, log)
+        return summed_up(_swept_weights(asked, log))
     if method(asked.method).verifies:
-        return _swept_verdicts(asked, log)
+        return summed_up(_swept_verdicts(asked, log))
     weighted = both_methods(chosen, ref.load().family)
     plan = plan_evaluation(weighted, ref, [asked.method])
     run_stages(plan.upstream, log, chosen.allow_gaps)
     results = sweep_shares(plan.rankings[0], grid_points(asked.step))
-    return _published(asked, log, results, f"{ref.collection_name}-{asked.method}")
+    return summed_up(_published(asked, log, results, f"{ref.collection_name}-{asked.method}"))
 
 
 def _swept_weights(asked: requests.SweepRequest, log: RunLog) -> dict[str, Any]:

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from prefect.states import State
 
+from flows.form_choices import offer_what_exists
 from flows.requests import train_mapping as requests
 from flows.requests.prepared import prepared_by
 from flows.running import RunLog, run_stages, train_once
+from flows.summaries import summed_up
 from models.textual_inversion.settings import PRESETS, LinCirConfig, WordMasking
 from tasks.profile_stages import (
     caption_feature_stage,
@@ -41,14 +44,17 @@ from tasks.training.palavra import PalavraJob
 )
 @redacting
 @prepared_by(requests.train_mapping)
-def train_mapping(asked: requests.MappingRequest) -> dict[str, Any]:
+def train_mapping(asked: requests.MappingRequest) -> State[Any]:
     """Train on captions of a file or of a collection, or on the images of a collection."""
     if asked.inversion is not None:
-        return _train_on_images(asked.profile, asked.collection, asked.inversion)
-    texts = asked.captions
-    if texts is None:
-        texts = cached_captions(caption_stage(asked.profile, asked.collection))
-    return _train(asked.profile, texts, asked.config, asked.words)
+        made = _train_on_images(asked.profile, asked.collection, asked.inversion)
+    else:
+        texts = asked.captions
+        if texts is None:
+            texts = cached_captions(caption_stage(asked.profile, asked.collection))
+        made = _train(asked.profile, texts, asked.config, asked.words)
+    offer_what_exists(asked.profile.root)
+    return summed_up(made)
 
 
 def _train_on_images(

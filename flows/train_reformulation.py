@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import flow
+from prefect.states import State
 
+from flows.form_choices import offer_what_exists
 from flows.requests import train_reformulation as requests
 from flows.requests.prepared import prepared_by
 from flows.requests.train_reformulation import Groups, ReformulationRequest
 from flows.running import train_once
+from flows.summaries import summed_up
 from models.encoders.spec import EncoderSpec
 from tasks.redacted import redacting
 from tasks.settings import Profile
@@ -64,7 +67,7 @@ def train_network_on(profile: Profile, triplets: TripletSet, groups: Groups, nam
 )
 @redacting
 @prepared_by(requests.train_reformulation)
-def train_reformulation(asked: ReformulationRequest) -> dict[str, Any]:
+def train_reformulation(asked: ReformulationRequest) -> State[Any]:
     """Train, unless the network is published."""
     job = reformulation_job(
         asked.profile.root,
@@ -74,7 +77,7 @@ def train_reformulation(asked: ReformulationRequest) -> dict[str, Any]:
         asked.not_zero_shot,
         asked.start,
     )
-    return train_once(
+    made = train_once(
         "train reformulation network",
         train_reformulation_network,
         job,
@@ -82,3 +85,5 @@ def train_reformulation(asked: ReformulationRequest) -> dict[str, Any]:
         asked.groups.run,
         asked.notes,
     )
+    offer_what_exists(asked.profile.root)
+    return summed_up(made)

@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_variables()
         start_server(stack, _say)
         from deployments.stack.connection import server_client
-        from deployments.stack.registration import register_deployments
+        from deployments.stack.registration import offer_choices, register_deployments
         from deployments.stack.resources import ensure_resources
 
         with server_client(stack.api_url) as client:
@@ -94,6 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
                 _say(line)
             start_workers(stack, _say)  # they come up while deployments are registered
             register_deployments(client, stack.client_environment(), _say)
+            offer_choices(client, str(stack.folder / ".cirflow"), stack.folder)
     _say(f"\nopen {stack.sign_in_link()}")
     _say("  this link signs one browser in, once; `cirflow up` prints another")
     _say(f"then {stack.origin or stack.url}/deployments: choose one, then Run > Custom run")

@@ -12,13 +12,14 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from deployments.errors import UserError
 from deployments.prefect_session import QUIET
 from deployments.prefect_variables import check_variables
 from deployments.stack.connection import server_client
 from deployments.stack.job_templates import POOL_TYPES, Images
-from deployments.stack.registration import register_deployments
+from deployments.stack.registration import offer_choices, register_deployments
 from deployments.stack.resources import ensure_resources
 from deployments.stack.secret_blocks import add_secret_argument
 
@@ -58,6 +59,8 @@ def register(arguments: argparse.Namespace) -> None:
         for line in made.lines():
             _say(line)
         register_deployments(client, {**os.environ, **places}, _say)
+        if arguments.root:
+            offer_choices(client, arguments.root, Path(arguments.home))
 
 
 def _say(line: str) -> None:

@@ -60,6 +60,14 @@ def register_deployments(
         _deploy({**content, "deployments": todo}, file.parent, environment)
 
 
+def offer_choices(client: SyncPrefectClient, root: str, home: Path) -> None:
+    """Offer in the forms what exists under a root and in the folder that runs work in."""
+    from flows.choices import choices_of
+    from flows.form_choices import refresh_forms
+
+    refresh_forms(client, choices_of(root, home))
+
+
 def _entries(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = content["deployments"]
     return entries

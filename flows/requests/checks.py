@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -51,6 +52,16 @@ def require_out(folder: Path | str) -> None:
         require_folder(Path(place.root), "results", "out")
     else:
         require_access(place)
+
+
+def out_folder(given: str, default: str) -> Path:
+    """The folder for a run's results: the given one, or the default one.
+
+    A run of a deployment has a folder of its own below the default one, which no other run
+    overwrites; retries of it share the folder.
+    """
+    run = os.environ.get("PREFECT__FLOW_RUN_ID", "")
+    return Path(given) if given else Path(default, run[-12:])  # its beginning is the time
 
 
 def require_collections(root: str, names: Iterable[str]) -> None:

@@ -11,7 +11,13 @@ from pydantic import Field
 
 from flows.forms import PROFILE_CAPTIONER, Captioner, Overrides, ProfileName
 from flows.profiles import resolve_profile
-from flows.requests.checks import require_collections, require_engine, require_out, require_root
+from flows.requests.checks import (
+    out_folder,
+    require_collections,
+    require_engine,
+    require_out,
+    require_root,
+)
 from models.instructcir.modification_texts import PLACEHOLDERS
 from models.instructcir.similarity import check_band
 from models.prompts.library import load_prompt
@@ -122,7 +128,7 @@ def generate_triplets(
         similarity=similarity_band(chosen, similarity or ()),
     )
     require_root(chosen)
-    place = Path(out or "out/triplets")
+    place = out_folder(out, "out/triplets")
     require_out(place)
     return TripletsRequest(chosen, pairs, allow_gaps, retry_failed, place)
 

@@ -23,7 +23,13 @@ from flows.forms import (
     with_choices,
 )
 from flows.profiles import EMBEDDED, resolve_profile
-from flows.requests.checks import require_methods, require_out, require_root, require_texts
+from flows.requests.checks import (
+    out_folder,
+    require_methods,
+    require_out,
+    require_root,
+    require_texts,
+)
 from flows.requests.rerun_backbones import LINCIR, RerunRequest, evaluate_matrix
 from flows.requests.train_systems import TRAINABLE, untrained
 from models.retrieval.methods import method, needs
@@ -185,7 +191,7 @@ def paper(
             "train=true trains on drawn pictures, for the drawn world alone; on other benchmarks "
             "run train-systems first, and name its profile: --profile out/systems/trained.toml"
         )
-    place = Path(out or f"out/paper/{paper}")
+    place = out_folder(out, f"out/paper/{paper}")
     matrix = {
         "backbones": backbones or [Backbone()],
         "mapping_captions": mapping_captions,

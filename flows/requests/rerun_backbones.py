@@ -21,6 +21,7 @@ from flows.forms import (
 )
 from flows.profiles import resolve_profile
 from flows.requests.checks import (
+    out_folder,
     require_collections,
     require_evaluation,
     require_out,
@@ -71,7 +72,8 @@ class RerunRequest:
         mapping: How a mapping network is trained first; None where none is needed.
         network: The reformulation network that is trained first; None where none is.
         varied: What tells the evaluation from others on its backbone, in words; often empty.
-        out: Folder for the report and the submission files.
+        out: Folder for the report and the submission files; empty: out/rerun, in the UI a folder
+            of the run's own below it.
     """
 
     profile: Profile
@@ -106,7 +108,7 @@ def rerun_backbone(
     work: Work = PROFILE_WORK,
     profile: ProfileName = "tiny",
     settings: Overrides = None,
-    out: str = "out/rerun",
+    out: str = "",
 ) -> RerunRequest:
     """Score methods on benchmarks with another CLIP backbone.
 
@@ -118,11 +120,14 @@ def rerun_backbone(
         mapping_captions: Captions that a mapping network for this backbone is trained on, if a
             method needs one: a text or Parquet file, or the name of a captioned collection.
         mapping_steps: Optimiser steps of that training.
-        out: Folder for the report and the submission files.
+        out: Folder for the report and the submission files; empty: out/rerun, in the UI a folder
+            of the run's own below it.
     """
     plan = MappingPlan(mapping_captions, mapping_steps)
     chosen = with_choices(settings, captioning, work)
-    return _request(backbone, benchmarks, methods, plan, profile, chosen, Path(out))
+    return _request(
+        backbone, benchmarks, methods, plan, profile, chosen, out_folder(out, "out/rerun")
+    )
 
 
 def evaluate_matrix(
@@ -136,7 +141,7 @@ def evaluate_matrix(
     vary: Vary = NOTHING,
     profile: ProfileName = "tiny",
     settings: Overrides = None,
-    out: str = "out/matrix",
+    out: str = "",
 ) -> tuple[RerunRequest, ...]:
     """Score every method on every benchmark with every backbone, and every combination of choices.
 
@@ -151,11 +156,13 @@ def evaluate_matrix(
         vary: Lists of text generators, captioners, numbers of captions, prompts, and networks or
             sets of triplets to train them on. Combinations share what they have in common: captions
             of one captioner are made once.
-        out: Folder for the reports, one below it per backbone and combination.
+        out: Folder for the reports, one below it per backbone and combination; empty: out/matrix,
+            in the UI a folder of the run's own below it.
     """
     if not backbones:
         raise ValueError('name at least one backbone: backbones=\'[{"name": "ViT-B-32", ...}]\'')
     plan = MappingPlan(mapping_captions, mapping_steps)
+    place = out_folder(out, "out/matrix")
     chosen = with_choices(settings, captioning, work)
     base = resolve_profile(profile, chosen)
     families = {choice.ref(base).load().family for choice in benchmarks}
@@ -169,7 +176,7 @@ def evaluate_matrix(
             plan,
             profile,
             chosen,
-            Path(out, artifact_key(backbone.name or profile, backbone.pretrained)),
+            place / artifact_key(backbone.name or profile, backbone.pretrained),
             combination,
         )
         for backbone in backbones

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from flows.form_fields import Values
 from flows.forms import BenchmarkChoice, MethodName, Overrides, ProfileName
 from flows.profiles import resolve_profile
-from flows.requests.checks import require_evaluation, require_out
+from flows.requests.checks import out_folder, require_evaluation, require_out
 from flows.requests.train_reformulation import groups_of
 from flows.requests.triplet_training import triplet_set_of
 from tasks.query_sets import BenchmarkRef
@@ -116,7 +116,7 @@ def scaling(
     subsets: int = 250,
     circo_queries: int = 300,
     fashion_queries: int = 100,
-    out: str = "out/scaling",
+    out: str = "",
 ) -> ScalingRequest:
     """Train InstructCIR on sets of several sizes, score each network, and plot the curve.
 
@@ -138,7 +138,8 @@ def scaling(
         subsets: CIRR-like groups of six in each drawn world; each gives two queries.
         circo_queries: CIRCO-like queries in each drawn world.
         fashion_queries: FashionIQ-like queries per category in each drawn world.
-        out: Folder for drawn worlds, the page and the numbers.
+        out: Folder for drawn worlds, the page and the numbers; empty: out/scaling, in the UI a
+            folder of the run's own below it.
     """
     chosen = resolve_profile(profile, settings)
     if not (benchmarks or seeds) or not sizes:
@@ -157,7 +158,8 @@ def scaling(
     variants += [Variant(max(sizes), source=name) for name in others_found]
     for variant in variants:
         others_found.get(variant.source, found).first(variant.triplets)
-    require_out(out)
+    place = out_folder(out, "out/scaling").resolve()
+    require_out(place)
     worlds = DrawnWorlds(tuple(seeds or ()), subsets, circo_queries, fashion_queries)
     return ScalingRequest(
         chosen,
@@ -169,5 +171,5 @@ def scaling(
         others,
         method,
         training or {},
-        Path(out).resolve(),
+        place,
     )

@@ -23,7 +23,7 @@ from flows.forms import (
     with_choices,
 )
 from flows.profiles import resolve_profile
-from flows.requests.checks import require_evaluation, require_out
+from flows.requests.checks import out_folder, require_evaluation, require_out
 from tasks.methods import runnable_methods
 from tasks.query_sets import BenchmarkRef
 from tasks.query_texts import ANNOTATED
@@ -74,7 +74,8 @@ def score_benchmark(
         benchmark: Name of the benchmark.
         folder: The benchmark's folder in its published layout, images included.
         split: One of the benchmark's own. Where targets are hidden, submission files are written.
-        out: Folder for the report and the submission files; empty: out/score/BENCHMARK-SPLIT.
+        out: Folder for the report and the submission files; empty: out/score/BENCHMARK-SPLIT, in
+            the UI a folder of the run's own below it.
         options: Protocol switches of the benchmark's loader.
         retry_failed: Retry failed rows: captions, answers of a language model that were refused.
         paraphrases: Ask each query also in so many other wordings of its text, written by the text
@@ -90,7 +91,7 @@ def score_benchmark(
     ref = choice.ref(chosen, options)
     asked = methods or tuple(runnable_methods(chosen))
     require_evaluation(chosen, [ref], asked)
-    place = Path(out or f"out/score/{benchmark}-{split}")
+    place = out_folder(out, f"out/score/{benchmark}-{split}")
     require_out(place)
     return ScoreRequest(
         chosen,

@@ -21,7 +21,7 @@ from flows.forms import (
     with_choices,
 )
 from flows.profiles import resolve_profile
-from flows.requests.checks import require_evaluation, require_out
+from flows.requests.checks import out_folder, require_evaluation, require_out
 from models.retrieval.methods import VERIFY, runnable_names
 from tasks.query_sets import BenchmarkRef
 from tasks.settings import Profile
@@ -56,7 +56,7 @@ def sweep_fusion(
     work: Work = PROFILE_WORK,
     profile: ProfileName = "tiny",
     settings: Overrides = None,
-    out: str = "out/sweep",
+    out: str = "",
     collection: str = "",
     method: Swept = "cvsi",
     target_captions: Annotated[int, Field(ge=0, le=100)] = 0,
@@ -70,7 +70,8 @@ def sweep_fusion(
         folder: The benchmark's folder in its published layout, images included.
         split: A split with public targets.
         step: Grid step of the weights, and of thresholds.
-        out: Folder for the JSON file of all results, and for the charts of method=cvsi.
+        out: Folder for the JSON file of all results, and for the charts of method=cvsi; empty:
+            out/sweep, in the UI a folder of the run's own below it.
         collection: Name of the image collection; empty: BENCHMARK-SPLIT.
         method: cvsi: every alpha, beta and gamma. cvsi-instructcir: every weight of InstructCIR.
             METHOD+verify: every rule and weight of `verify.fusing`, and every K.
@@ -83,5 +84,6 @@ def sweep_fusion(
     require_evaluation(chosen, [ref], [method])
     if not ref.load().has_targets:
         raise ValueError(f"the targets of {benchmark} {split} are not public; choose split=val")
-    require_out(out)
-    return SweepRequest(chosen, ref, step, method, target_captions, out)
+    place = str(out_folder(out, "out/sweep"))
+    require_out(place)
+    return SweepRequest(chosen, ref, step, method, target_captions, place)

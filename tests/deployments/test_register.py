@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -96,9 +97,11 @@ def test_the_order_is_storage_then_resources_then_deployments(
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
     monkeypatch.setattr(register, "server_client", lambda url: nullcontext(server))
     monkeypatch.setattr(register, "register_deployments", registered)
+    monkeypatch.setattr(register, "offer_choices", lambda *given: done.append(given[1:]))
     root = str(tmp_path / "root")
     assert register.main(["--root", root, "--heavy-pool", "gpu", "--home", "/runs"]) == 0
-    (environment,) = done
+    environment, offered = done
+    assert offered == (root, Path("/runs"))
     assert environment["CIRFLOW_HEAVY_POOL"] == "gpu"
     assert environment["CIRFLOW_HOME"] == "/runs"
     assert environment["DO_NOT_TRACK"] == "1"

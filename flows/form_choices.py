@@ -1,0 +1,147 @@
+"""Forms that offer what exists: the drop-downs of deployments, brought up to date.
+
+Prefect keeps the schema of a deployment's form. A field of `FIELDS` becomes a choice between a
+name that exists and one that is typed, so that a list which is behind refuses nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from flows.choices import Choices, choices_of
+from models.protocols import Json
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.responses import DeploymentResponse
+
+logger = logging.getLogger(__name__)
+
+FIELDS: Final[Mapping[tuple[str, str], str]] = {
+    ("", "collection"): "collection",
+    ("", "collections"): "collection",
+    ("", "mapping_captions"): "collection",
+    ("", "folder"): "benchmark",
+    ("", "triplets"): "triplets",
+    ("", "profile"): "profile",
+    ("BenchmarkChoice", "folder"): "benchmark",
+    ("Backbone", "name"): "backbone",
+    ("Backbone", "pretrained"): "tag",
+    ("Backbone", "mapping"): "mapping",
+    ("Clip", "name"): "backbone",
+    ("Clip", "pretrained"): "tag",
+    ("Vary", "networks"): "network",
+    ("Vary", "triplets"): "triplets",
+}
+"""Group ("": the flow's own parameters) and field -> kind of choice."""
+
+ADVANCED: Final = ("runs", "shard_size", "work", "allow_gaps", "ray", "options", "settings")
+"""Parameters that stand last in every form, as its advanced part."""
+LAST: Final = 1000
+"""Added to the place of an advanced parameter."""
+
+OFFERED, TYPED = "one that exists", "another"
+
+
+def offering(
+    schema: Mapping[str, Any], choices: Choices, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A form's schema with what exists as choices, and its advanced part at the end.
+
+    Args:
+        schema: As Prefect keeps it, with or without earlier choices.
+        choices: What exists.
+        given: The deployment's own values, which are offered too.
+    """
+    made = {**schema, "properties": _fields("", schema.get("properties", {}), choices, given)}
+    for name, own in made["properties"].items():
+        if name in ADVANCED and own.get("position", LAST) < LAST:
+            own |= {"position": own["position"] + LAST, "title": f"advanced: {name}"}
+    definitions = {
+        name: {**own, "properties": _fields(name, own["properties"], choices, {})}
+        if "properties" in own
+        else own
+        for name, own in schema.get("definitions", {}).items()
+    }
+    return {**made, "definitions": definitions} if definitions else made
+
+
+def _fields(
+    group: str, fields: Mapping[str, Any], choices: Choices, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name, field in fields.items():
+        names = choices.get(FIELDS.get((group, name), ""), ())
+        made[name] = (
+            _choice(field, names, given.get(name)) if (group, name) in FIELDS else {**field}
+        )
+    return made
+
+
+def _choice(field: Mapping[str, Any], names: Iterable[str], given: Json) -> dict[str, Any]:
+    """A field as a choice between names and a text of its own."""
+    if "items" in field:
+        more = given if isinstance(given, list) else []
+        return {**field, "items": _choice(field["items"], [*names, *more], None)}
+    own = [field.get("default"), given, *_offered(field)]
+    kept = {key: value for key, value in field.items() if key not in ("type", "anyOf", "enum")}
+    others = [each for each in field.get("anyOf", []) if each.get("type") != "string"]
+    offered = list(dict.fromkeys(each for each in [*names, *own] if isinstance(each, str) and each))
+    if not offered:
+        text = {"type": "string"}
+        return {**kept, "anyOf": [text, *others]} if others else {**kept, **text}
+    listed = {"type": "string", "enum": offered, "title": OFFERED}
+    return {**kept, "anyOf": [listed, {"type": "string", "title": TYPED}, *others]}
+
+
+def _offered(field: Mapping[str, Any]) -> list[str]:
+    """The names that a field offers already: other runs have other roots."""
+    return [
+        name
+        for each in field.get("anyOf", [])
+        if each.get("title") == OFFERED
+        for name in each["enum"]
+    ]
+
+
+def refresh_forms(client: SyncPrefectClient, choices: Choices) -> list[str]:
+    """Bring the forms of all deployments up to date; returns the names of those that changed."""
+    from prefect.client.schemas.actions import DeploymentUpdate
+
+    changed: list[str] = []
+    for found in _deployments(client):
+        schema = found.parameter_openapi_schema or {}
+        made = offering(schema, choices, found.parameters)
+        if made != schema:
+            client.update_deployment(found.id, DeploymentUpdate(parameter_openapi_schema=made))
+            changed.append(found.name)
+    return changed
+
+
+def _deployments(client: SyncPrefectClient) -> list[DeploymentResponse]:
+    found: list[DeploymentResponse] = []
+    while page := client.read_deployments(limit=200, offset=len(found)):
+        found += page
+    return [each for each in found if (each.entrypoint or "").startswith("flows.")]
+
+
+def offer_what_exists(root: str) -> None:
+    """At the end of a flow that added something: offer it in the forms of its own server.
+
+    A server that does not take it leaves the lists as they were; they also take typed names.
+    """
+    import httpx
+    from prefect import runtime
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    if not runtime.deployment.id:
+        return  # a command's own temporary server has no forms
+    try:
+        with get_client(sync_client=True) as client:
+            refresh_forms(client, choices_of(root, Path.cwd()))
+    except (httpx.TransportError, PrefectHTTPStatusError) as error:
+        logger.warning("the forms do not offer it yet (%s); `cirflow up` brings them up", error)

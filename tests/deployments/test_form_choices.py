@@ -1,0 +1,137 @@
+"""Forms that offer what exists: drop-downs from a root, folders of runs, summaries of states."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.commands.run import FLOWS
+from flows.choices import choices_of
+from flows.form_choices import ADVANCED, FIELDS, LAST, offering
+from flows.requests.checks import out_folder
+
+SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {
+        "collection": {"type": "string", "default": "all", "position": 0, "title": "collection"},
+        "backbone": {"$ref": "#/definitions/Clip", "position": 1, "title": "backbone"},
+        "triplets": {"anyOf": [{"type": "string"}, {"type": "object"}], "position": 2},
+        "runs": {"type": "integer", "default": 1, "position": 3, "title": "runs"},
+        "kind": {"type": "string", "enum": ["a", "b"], "position": 4, "title": "kind"},
+    },
+    "definitions": {"Clip": {"type": "object", "properties": {"name": {"type": "string"}}}},
+}
+CHOICES = {"collection": ("photos",), "backbone": ("ViT-B-32",), "triplets": ("t.json",)}
+
+
+def offered(field: Mapping[str, Any]) -> list[str]:
+    """The names in a field's drop-down."""
+    (names,) = [each["enum"] for each in field["anyOf"] if "enum" in each]
+    return list(names)
+
+
+def test_what_exists_is_a_choice_and_any_other_name_may_be_typed() -> None:
+    from prefect.utilities.schema_tools.validation import ValidationError, validate
+
+    made = offering(SCHEMA, CHOICES, {"collection": "mine"})
+    fields = made["properties"]
+    assert offered(fields["collection"]) == ["photos", "all", "mine"]
+    assert offered(made["definitions"]["Clip"]["properties"]["name"]) == ["ViT-B-32"]
+    assert offered(fields["triplets"]) == ["t.json"]
+    assert {"type": "object"} in fields["triplets"]["anyOf"]
+    assert fields["kind"] == SCHEMA["properties"]["kind"]
+    order = sorted(fields, key=lambda name: fields[name]["position"])
+    assert order == ["collection", "backbone", "triplets", "kind", "runs"]
+    assert fields["runs"] == {**SCHEMA["properties"]["runs"], **LAST_OF_RUNS}
+    for collection in ("photos", "new ones"):
+        validate({"collection": collection}, made, raise_on_error=True)
+    with pytest.raises(ValidationError):
+        validate({"collection": 5}, made, raise_on_error=True)
+
+
+LAST_OF_RUNS = {"position": 3 + LAST, "title": "advanced: runs"}
+
+
+def test_a_repetition_adds_names_and_changes_nothing_else() -> None:
+    once = offering(SCHEMA, CHOICES, {})
+    assert offering(once, CHOICES, {}) == once
+    more = offering(once, {**CHOICES, "collection": ("later",)}, {})
+    assert offered(more["properties"]["collection"]) == ["later", "all", "photos"]
+    assert offering(SCHEMA, {}, {})["properties"]["triplets"] == {
+        "anyOf": [{"type": "string"}, {"type": "object"}],
+        "position": 2,
+    }
+
+
+def test_every_field_that_offers_something_exists() -> None:
+    found: set[tuple[str, str]] = set()
+    for entry in FLOWS.values():
+        flow = getattr(importlib.import_module(entry.module), entry.function)
+        schema = flow.parameters.model_dump_for_openapi()
+        found |= {("", name) for name in schema["properties"]}
+        for group, own in schema.get("definitions", {}).items():
+            found |= {(group, name) for name in own.get("properties", {})}
+    assert set(FIELDS) <= found
+    assert {("", name) for name in ADVANCED} <= found
+
+
+def test_choices_are_what_lies_in_the_root_and_the_folder(tmp_path: Path) -> None:
+    root = tmp_path / ".cirflow"
+    for file in (
+        root / "collections" / "photos.json",
+        root / "checkpoints" / "mapping" / "aa11" / "config.json",
+        root / "checkpoints" / "reformulation" / "bb22" / "config.json",
+        root / "checkpoints" / "reformulation" / "unfinished" / "weights.safetensors",
+        tmp_path / "benchmarks" / "cirr" / "images.txt",
+        tmp_path / "out" / "triplets" / "r1" / "triplets.json",
+        tmp_path / "checkpoints" / "mine" / "open_clip_config.json",
+    ):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+    (tmp_path / "team.toml").write_text('extends = "tiny"\n')
+    (tmp_path / "other.toml").write_text("[tool]\n")
+    found = choices_of(str(root), tmp_path)
+    assert found["collection"] == ("photos",)
+    assert found["benchmark"] == ("benchmarks/cirr",)
+    assert f"{root}/checkpoints/mapping/aa11" in found["mapping"]
+    assert [n for n in found["network"] if str(root) in n] == [
+        f"{root}/checkpoints/reformulation/bb22"
+    ]
+    assert "checkpoints/mine" in found["backbone"]
+    assert found["triplets"] == ("out/triplets/r1/triplets.json",)
+    assert found["profile"][-1] == "team.toml"
+
+
+def test_each_run_of_a_deployment_has_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT__FLOW_RUN_ID", raising=False)
+    assert out_folder("", "out/rerun") == Path("out/rerun")
+    made = set()
+    for run in ("0192b0c1-0000-7000-8000-0000000000aa", "0192b0c1-0000-7000-8000-0000000000bb"):
+        monkeypatch.setenv("PREFECT__FLOW_RUN_ID", run)
+        assert out_folder("mine", "out/rerun") == Path("mine")
+        made.add(out_folder("", "out/rerun"))
+    assert len(made) == 2
+    assert {place.parent for place in made} == {Path("out/rerun")}
+
+
+def test_the_final_state_sums_up() -> None:
+    from flows.summaries import summed_up
+
+    stage = {"made": 3, "reused": 10, "failed": 1}
+    state = summed_up(
+        {
+            "scores": {"cirr val": {"cvsi": {"recall@1": 31.25}, "lincir": {"recall@1": 20.0}}},
+            "main_metrics": {"cirr val": "recall@1"},
+            "stages": [stage, stage],
+            "left out": {"palavra": "it lacks a checkpoint"},
+            "report": "out/report.html",
+        }
+    )
+    assert state.message == (
+        "cirr val: cvsi 31.25 recall@1, best of 2; 6 rows made, 20 reused, 2 failed in 2 stages; "
+        "1 method left out, with reasons in the artifact; report out/report.html"
+    )
