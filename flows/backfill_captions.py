@@ -25,6 +25,7 @@ from storage.tables.table import IncompleteTable
 from tasks.artifact_keys import artifact_key
 from tasks.artifacts import publish_markdown, stages_markdown
 from tasks.choices import CaptionKind
+from tasks.foreign_pictures import warning_for
 from tasks.profile_stages import caption_stage
 from tasks.redacted import redacting
 from tasks.report.markdown import markdown_table, plain
@@ -54,8 +55,10 @@ def backfill_captions(asked: BackfillRequest) -> State[Any]:
     retry = asked.selector.which == "failed"
     costs = [cost_of(n, stage, retry) for n, stage in zip(names, stages, strict=True)]
     _show_costs(collection, costs)
+    warning = "; ".join(filter(None, (warning_for(asked.profile, name) for name in names)))
     if asked.dry_run:
-        return Completed(message=_in_words(costs), data={"costs": [vars(c) for c in costs]})
+        message = f"{warning}. {_in_words(costs)}" if warning else _in_words(costs)
+        return Completed(message=message, data={"costs": [vars(c) for c in costs]})
     log, outcomes = RunLog(), []
     work = any(cost.images for cost in costs)
     if work:
@@ -69,7 +72,7 @@ def backfill_captions(asked: BackfillRequest) -> State[Any]:
                 start_helpers(DEPLOYMENT, again, asked.runs - 1)
             outcomes.append(_fill(stage, log, gaps, retry, runner))
     counts = [counted(stage, cost) for stage, cost in zip(stages, costs, strict=True)]
-    return _end(collection, stages, counts, log, outcomes)
+    return _end(collection, stages, counts, log, outcomes, warning)
 
 
 def captions_to_fill(
@@ -225,8 +228,17 @@ def _end(
     counts: Sequence[Counts],
     log: RunLog,
     outcomes: Sequence[Problem | None],
+    warning: str,
 ) -> State[Any]:
     """The state that the run ends in, and the artifact that says why.
+
+    Args:
+        collection: As it was given.
+        stages: The captions of each collection.
+        counts: Their outcome.
+        log: What was made.
+        outcomes: The errors, None where there was none.
+        warning: What is wrong with captions of these pictures; empty: nothing is known.
 
     Raises:
         StageFailed: shards raised; the run then ends as Failed.
@@ -237,13 +249,15 @@ def _end(
     failed = [row for stage in lacking for row in _failed_rows(stage)]
     columns = tuple(field.name.replace("_", " ") for field in fields(Counts))
     table = markdown_table(columns, [astuple(each) for each in counts])
-    text = f"## Captions of {plain(collection)}\n\n{table}\n\n{stages_markdown(reports)}"
+    text = f"## Captions of {plain(collection)}\n\n"
+    text += f"**{plain(warning)}**\n\n" if warning else ""
+    text += f"{table}\n\n{stages_markdown(reports)}"
     if failed:
         text += f"\n\n### {len(failed)} without captions"
         text += f" (first {SHOWN})" if len(failed) > SHOWN else ""
         text += f"\n\n{markdown_table(FAILED, failed[:SHOWN])}"
     publish_markdown(artifact_key("backfill", collection), text, f"Captions of {collection}")
-    summary = "; ".join(each.in_words for each in counts)
+    summary = ". ".join(filter(None, ("; ".join(each.in_words for each in counts), warning)))
     data = {
         "stages": reports,
         "failed": len(failed),

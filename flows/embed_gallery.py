@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import flow
+from prefect.states import State
 
 from flows.requests import embed_gallery as requests
 from flows.requests.prepared import prepared_by
 from flows.running import RunLog, run_stages
+from flows.summaries import summed_up
+from tasks.foreign_pictures import warning_for
 from tasks.planner import gallery_stages
 from tasks.redacted import redacting
 
@@ -21,7 +24,7 @@ from tasks.redacted import redacting
 )
 @redacting
 @prepared_by(requests.embed_gallery)
-def embed_gallery(asked: requests.EmbedRequest) -> dict[str, Any]:
+def embed_gallery(asked: requests.EmbedRequest) -> State[Any]:
     """Run the stages of each method's gallery features."""
     features = [
         stage
@@ -30,4 +33,6 @@ def embed_gallery(asked: requests.EmbedRequest) -> dict[str, Any]:
     ]
     log = RunLog()
     run_stages(features, log, asked.profile.allow_gaps)
-    return {"stages": [report.as_json() for report in log.stages]}
+    warning = warning_for(asked.profile, asked.collection)
+    said = {"warning": warning} if warning else {}
+    return summed_up({"stages": [report.as_json() for report in log.stages], **said})

@@ -77,6 +77,10 @@ def searched(arguments: argparse.Namespace) -> int:
     require_reachable(Location(profile.root))
     family = checked_family(arguments, profile)
     require_embedded(arguments, profile)
+    from tasks.foreign_pictures import warning_for
+
+    if warning := warning_for(profile, arguments.gallery):
+        print(warning, file=sys.stderr)
     print("loading models", file=sys.stderr)
     from tasks.planner import gallery_stages
     from tasks.search_gallery import search_gallery

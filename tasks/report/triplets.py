@@ -15,6 +15,7 @@ from models.instructcir.triplet_quality import QualityCounter, TripletQuality, a
 from models.triplets import TripletRow
 from storage.locations.location import Location
 from storage.tables.schemas import OK
+from tasks.foreign_pictures import warning_on
 from tasks.report import text
 from tasks.report.markdown import plain
 from tasks.report.pictures import evenly, thumbnail
@@ -50,6 +51,10 @@ def notes_on(stage: TripletStage, quality: TripletQuality) -> list[str]:
     guards = pools.exclusions
     blind = {each.guard: each.not_at_hand for each in guards if each.not_at_hand}
     notes = attention(quality, {s.collection: s.weight for s in stage.pairs.sources})
+    engines = {"captioner": stage.captions.captioner, "rewriter": stage.generator}
+    notes += filter(
+        None, (warning_on(stage.root, s.collection, engines) for s in stage.pairs.sources)
+    )
     if not stage.pairs.guard:
         notes.append(
             "No benchmark was guarded: its images may be among the pairs. Name those that you will "
