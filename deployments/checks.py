@@ -9,12 +9,12 @@ import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from botocore.exceptions import BotoCoreError
 
+from deployments.downloads import check_downloads
+from deployments.findings import Finding
 from deployments.stack.settings import StackSettings
 from models.engine_settings import CheckpointSettings, EngineSettings
 from models.generators.server_settings import ServerSettings
@@ -40,16 +40,6 @@ PINS = {
 LEAST_DISK = 5 * 2**30
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One check: ok, note (it works, with a remark) or broken, with its remedy."""
-
-    what: str
-    state: Literal["ok", "note", "broken"]
-    found: str
-    remedy: str = ""
-
-
 def all_checks(profile: Profile) -> Iterator[Finding]:
     """Every check, cheap ones first."""
     yield from check_libraries()
@@ -58,6 +48,7 @@ def all_checks(profile: Profile) -> Iterator[Finding]:
     yield check_disk(profile.root)
     yield check_storage(profile.root)
     yield from check_checkpoints(profile)
+    yield from check_downloads(profile)
     yield from check_servers(profile)
     yield check_vllm()
     yield check_stack(Path.cwd())
@@ -128,7 +119,7 @@ def check_storage(root: str) -> Finding:
 
 
 def check_checkpoints(profile: Profile) -> Iterator[Finding]:
-    """Checkpoints that are directories must be whole; hub ids are looked up when used."""
+    """Checkpoints that are directories must be whole."""
     own = profile.instructcir
     named = {"encoder": profile.encoder.name, "mapping network": profile.mapping.checkpoint}
     if own.checkpoint:
@@ -148,9 +139,10 @@ def check_checkpoints(profile: Profile) -> Iterator[Finding]:
         if path.exists():
             yield _check_weights(what, path, here.get(what), profile)
         elif what.endswith("network") or path.is_absolute() or place.startswith("."):
-            yield Finding(what, "broken", f"{place} does not exist", "set its path in the profile")
-        else:
-            yield Finding(what, "note", place, "fetched from its hub at first use")
+            remedy = "set its path in the profile"
+            if what == "mapping network":
+                remedy += ", or train one: cirflow run train-mapping --set collection=NAME"
+            yield Finding(what, "broken", f"{place} does not exist", remedy)
 
 
 def _check_weights(

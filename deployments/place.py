@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def add_place(parser: argparse.ArgumentParser, assigned: str = "a setting of the profile") -> None:
     """--profile, --set (of `assigned`) and --root."""
-    parser.add_argument("--profile", default="tiny", help="tiny, production or a TOML file")
+    parser.add_argument("--profile", default="tiny", help="tiny, small, production or a TOML file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=assigned)
     parser.add_argument(
         "--root", default="", help="root of the tables, a folder or s3://; default: the profile's"

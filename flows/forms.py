@@ -25,7 +25,7 @@ from tasks.query_sets import BenchmarkRef
 from tasks.query_texts import ANNOTATED, given_texts
 from tasks.settings import Profile
 
-ProfileName = Annotated[str, Text("tiny, production, or a TOML file that extends one.")]
+ProfileName = Annotated[str, Text("tiny, small, production, or a TOML file that extends one.")]
 Overrides = Annotated[
     Values | None, Text("Dotted setting names and values that replace the profile's.")
 ]

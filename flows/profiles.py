@@ -1,4 +1,4 @@
-"""Profiles: complete values for a run. `tiny` and `production` differ in values only.
+"""Profiles: complete values for a run. `tiny`, `small` and `production` differ in values only.
 
 A user's own profile is a TOML file that names the profile it extends and changes some values:
 
@@ -158,7 +158,33 @@ def production() -> Profile:
     )
 
 
-PROFILES = {"tiny": tiny, "production": production}
+def small() -> Profile:
+    """Real models for one GPU, or for a CPU with patience: ViT-B/32, BLIP-2 OPT-2.7b, Qwen2.5."""
+    writer = "Qwen/Qwen2.5-1.5B-Instruct"
+    captioner = Blip2Settings(model="Salesforce/blip2-opt-2.7b", batch_size=8)
+    return Profile(
+        name="small",
+        root=".cirflow",
+        encoder=EncoderSpec(name="ViT-B-32-quickgelu", pretrained="openai", dtype="auto"),
+        captioner=captioner,
+        generator=TransformersSettings(model=writer, batch_size=16),
+        prompts=PromptSettings(
+            edit={"cirr": "edit_contextual", "circo": "edit", "fashioniq": "edit_fashion"},
+            objects="objects",
+        ),
+        mapping=MappingSettings(checkpoint="checkpoints/lincir-vit-b-32"),
+        instructcir=InstructCirSettings(
+            captioner=captioner,
+            rewriter=TransformersSettings(model=writer, batch_size=16, max_new_tokens=64),
+        ),
+        verify=VerifySettings(verifier=VlmVerifierSettings(model="Qwen/Qwen3-VL-2B-Instruct")),
+        single_caption="captioner",
+        cvsi=CvsiSettings(captions_per_image=5, caption_sampling="captioner", gallery_dtype="auto"),
+        unsuited=("ldre-code",),  # fifteen sampled edits a query, next to those that LDRE reads
+    )
+
+
+PROFILES = {"tiny": tiny, "small": small, "production": production}
 
 
 BY_FAMILY: Final = (
@@ -177,7 +203,7 @@ def resolve_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Pr
     """A named profile or a TOML file that extends one, with single values replaced.
 
     Args:
-        name: `tiny`, `production`, or the path of a TOML file.
+        name: `tiny`, `small`, `production`, or the path of a TOML file.
         overrides: Dotted setting name -> value, such as {"encoder.name": "ViT-B-32"}.
 
     Raises:
@@ -248,7 +274,7 @@ def extended(name: str) -> tuple[str, dict[str, Any]]:
     """The built-in profile behind a profile, and the settings that its file changes.
 
     Args:
-        name: `tiny`, `production`, or the path of a TOML file.
+        name: `tiny`, `small`, `production`, or the path of a TOML file.
 
     Returns:
         The built-in profile's name, and dotted setting name -> value.

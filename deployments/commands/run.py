@@ -1,8 +1,8 @@
 """Run a flow with a profile. `--set key=value` gives the flow's own parameters and, with dotted
 names, replaces single settings of the profile (`--set encoder.name=ViT-B-32`).
 
-A profile is `tiny` (embedded world, no download), `production` (the papers' models) or a TOML
-file that extends one of them."""
+A profile is `tiny` (embedded world, no download), `small` (real models for one GPU or a CPU),
+`production` (the papers' models) or a TOML file that extends one of them."""
 
 from __future__ import annotations
 

@@ -67,6 +67,14 @@ def test_production_names_the_papers_models() -> None:
     assert profile.cvsi.captions_per_image == 15
 
 
+def test_small_runs_in_process_and_shares_its_checkpoints() -> None:
+    profile = resolve_profile("small")
+    assert profile.encoder.name == "ViT-B-32-quickgelu"
+    assert profile.captioner == profile.instructcir.captioner
+    assert profile.generator.model == profile.instructcir.rewriter.model
+    assert {profile.captioner.engine, profile.generator.engine} == {"blip2", "transformers"}
+
+
 def test_a_toml_file_extends_a_profile(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(
@@ -102,7 +110,7 @@ def test_settings_on_the_command_line_win_over_the_file(tmp_path: Path) -> None:
         ('extends = "tiny"\n[encoder]\nnme = "a"', ["'encoder.nme'", "encoder.name"]),
         ('extends = "tiny"\n[cvsi.weights.circco]\nalpha = 0.1', ["circco", "cvsi.weights.circo"]),
         ('extends = "tiny"\nencoder = "ViT-B-32"', ["'encoder' is a group", "encoder.name"]),
-        ('extends = "tinny"', ["'tiny' or 'production'", "'tinny'"]),
+        ('extends = "tinny"', ["'tiny' or 'small' or 'production'", "'tinny'"]),
         ("[encoder]\nname = 'a'", ["must say which profile it extends"]),
         ("extends = tiny", ["is not TOML"]),
         (
@@ -145,7 +153,7 @@ def test_a_number_that_is_none_is_refused_in_every_group(name: str, value: str) 
 
 
 def test_an_unknown_profile_and_an_unknown_setting() -> None:
-    with pytest.raises(ProfileError, match=r"'huge'.*tiny, production"):
+    with pytest.raises(ProfileError, match=r"'huge'.*tiny, small, production"):
         resolve_profile("huge")
     with pytest.raises(ProfileError, match=r"'generator.temprature'.*generator.model"):
         resolve_profile("tiny", {"generator.temprature": 1})
