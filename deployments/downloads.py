@@ -113,7 +113,7 @@ def wanted_by(profile: Profile) -> list[Wanted]:
     for what, engine in engines.items():
         if isinstance(engine, EncoderSpec) and engine.pretrained and not engine.directory:
             own = Wanted((what,), f"{engine.name} {engine.pretrained}", engine.device, engine.dtype)
-        elif isinstance(engine, CheckpointSettings) and not Path(engine.model).exists():
+        elif isinstance(engine, CheckpointSettings) and _is_hub_id(engine.model):
             own = Wanted((what,), engine.model, engine.device, engine.dtype)
         else:
             continue
@@ -122,6 +122,10 @@ def wanted_by(profile: Profile) -> list[Wanted]:
             replace(before, purposes=(*before.purposes, what)) if before is not None else own
         )
     return list(found.values())
+
+
+def _is_hub_id(model: str) -> bool:
+    return not model.startswith(("/", ".", "~")) and not Path(model).exists()
 
 
 def _size_of(wanted: Wanted) -> Finding:
