@@ -21,6 +21,7 @@ from storage.benchmarks.registry import benchmark_facts
 from tasks.artifact_keys import artifact_key
 from tasks.artifacts import publish_markdown, stages_markdown
 from tasks.backbone_names import recognised_name
+from tasks.explorer.evaluations import record_evaluation
 from tasks.planner import plan_evaluation
 from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.redacted import redacting
@@ -158,6 +159,8 @@ def rank_and_score(
         wordings: list[Wording] = []
         if benchmark.has_targets:
             scores = _scored(plan.rankings, costs)
+            name = recognised_name(profile.query_encoder)
+            record_evaluation(profile, plan.rankings, name, out)
             for other in paraphrased(profile, ref, paraphrases, log, retry_failed):
                 again = plan_evaluation(profile, other, asked)
                 run_stages(again.rankings, log, profile.allow_gaps, retry_failed)

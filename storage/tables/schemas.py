@@ -263,6 +263,24 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], TableSchema]] = {
         ),
         {"values": _PERCENT},
     ),
+    # Evaluations that finished: a benchmark, and methods[i] ranked it in the rankings runs[i]. ref and
+    # profile are JSON; folder is where the report was written, on the machine that made it.
+    "evaluations": _fixed(
+        "evaluations",
+        "evaluation_key",
+        benchmark=pa.string(),
+        split=pa.string(),
+        title=pa.string(),
+        backbone=pa.string(),
+        world=pa.string(),
+        queries=pa.int64(),
+        methods=_TEXTS,
+        runs=_TEXTS,
+        ref=pa.string(),
+        profile=pa.string(),
+        folder=pa.string(),
+        created=pa.string(),
+    ),
     # The ledger: one number a row, with everything that says how it was made.
     "results": _measured(
         _fixed(
