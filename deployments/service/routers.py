@@ -24,6 +24,10 @@ class Entry(NamedTuple):
 
 
 ROUTERS: Final = (
+    Entry("explorer", "Benchmarks", "/benchmarks"),
+    Entry("browser", "Pictures", "/pictures"),
+    Entry("reports", "Reports", "/reports"),
+    Entry("images"),
     Entry("about"),
     Entry("api_page"),
 )

@@ -263,7 +263,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], TableSchema]] = {
         ),
         {"values": _PERCENT},
     ),
-    # Evaluations that finished: a benchmark, and methods[i] ranked it in the rankings runs[i]. ref and
+    # Evaluations that finished: methods[i] ranked the benchmark in the rankings runs[i]. ref and
     # profile are JSON; folder is where the report was written, on the machine that made it.
     "evaluations": _fixed(
         "evaluations",

@@ -148,9 +148,13 @@ class Step:
 
 
 def histogram(frame: pl.DataFrame, method: str) -> list[Step]:
-    """How many queries have which rank, in steps that grow; the last are not in the list."""
-    rank, deepest = _rank(method), frame[column("rank", method)].max()
-    last = max(DEPTH, deepest) if isinstance(deepest, int) else DEPTH
+    """How many queries have which rank, in steps that grow; the last are not in the list.
+
+    All methods of a frame have the same steps.
+    """
+    rank, every = _rank(method), pl.selectors.starts_with(column("rank", ""))
+    deepest = frame.select(pl.max_horizontal(every.max())).item() if frame.height else None
+    last = max(DEPTH, deepest or 0)
     edges = [edge for edge in EDGES if edge <= last]
     ends = [*(edge - 1 for edge in edges[1:]), last]
     return [
@@ -182,11 +186,10 @@ def as_csv(frame: pl.DataFrame) -> str:
     A text that a spreadsheet would take for a formula gets an apostrophe in front.
     """
     joined = frame.with_columns(pl.col("targets", "aspects").list.join(" "))
+    texts = [name for name, kind in joined.schema.items() if kind == pl.String]
+    formula = r"^([=+\-@\t\r])"
     return joined.with_columns(
-        pl.when(pl.col(pl.String).str.contains(r"^[=+\-@\t]"))
-        .then(pl.concat_str(pl.lit("'"), pl.col(pl.String)))
-        .otherwise(pl.col(pl.String))
-        .name.keep()
+        pl.col(name).str.replace(formula, "'${1}") for name in texts
     ).write_csv()
 
 

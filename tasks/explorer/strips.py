@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from models.redaction import redact
 from models.retrieval.methods import title_of
 from models.spelling import unknown
 from storage.benchmarks.records import Query
 from storage.tables.table import IncompleteTable
+from tasks.explorer.evaluations import evaluation_of
 from tasks.explorer.ranks import Ranked, column
 from tasks.planner import plan_evaluation
 from tasks.query_sets import QueryItem
@@ -168,40 +171,46 @@ def _picture(ranked: Ranked, name: str) -> Picture:
     return Picture(name, ranked.query_set.image_ids.get(name, ""))
 
 
-def query_texts(ranked: Ranked, query: str, method: str) -> QueryTexts:
-    """The texts behind one query of a method, from its tables.
+def query_texts(ranked: Ranked, queries: Sequence[str], method: str) -> tuple[QueryTexts, ...]:
+    """The texts behind some queries of a method, from its tables, in the order given.
 
     The stages are planned again from the settings that were written down; texts are shown only
     where that gives the very ranking which was scored.
     """
     try:
-        stage = _stage(ranked, method)
+        stage = _stage(ranked.evaluation.root, ranked.evaluation.key, method)
         if stage.spec_key != ranked.evaluation.runs[method]:
-            return QueryTexts(
-                said="the models' files or the program changed since: texts of this ranking can "
-                "no longer be told; run the evaluation again (what is equal is reused)"
+            raise IncompleteTable(
+                "the models' files or the program changed since, and texts of this ranking can no "
+                "longer be told: run the evaluation again (what is equal is reused)"
             )
-        item = ranked.query_set.item_of(ranked.rows[query][1])
-        return _texts(stage, item) if item else QueryTexts()
+        items = [ranked.query_set.item_of(ranked.rows[query][1]) for query in queries]
+        found = _texts(stage, [item for item in items if item])
+        return tuple(found[item.key] if item else QueryTexts() for item in items)
     except (ValueError, OSError, LookupError, IncompleteTable) as error:
-        return QueryTexts(said=str(error))
+        return (QueryTexts(said=redact(str(error))),) * len(queries)
 
 
-def _stage(ranked: Ranked, method: str) -> RankingStage:
-    profile = Profile.model_validate_json(ranked.evaluation.profile)
-    profile = profile.changed(root=ranked.evaluation.root)
-    return plan_evaluation(profile, ranked.evaluation.ref, [method]).rankings[0]
+@functools.lru_cache(maxsize=16)
+def _stage(root: str, key: str, method: str) -> RankingStage:
+    evaluation = evaluation_of(root, key)
+    profile = Profile.model_validate_json(evaluation.profile).changed(root=root)
+    return plan_evaluation(profile, evaluation.ref, [method]).rankings[0]
 
 
-def _texts(stage: RankingStage, item: QueryItem) -> QueryTexts:
+def _texts(stage: RankingStage, items: Sequence[QueryItem]) -> dict[str, QueryTexts]:
+    """Query by content -> its texts."""
     upstream = Tables()
     known = [
-        feature.shown_texts([item], upstream)[0]
+        feature.shown_texts(items, upstream)
         for feature in stage.query_features.values()
         if isinstance(feature, QueryFeatureStage)
     ]
-    return QueryTexts(
-        captions=next((own.captions for own in known if own.captions), ()),
-        edits=next((own.edits for own in known if own.edits), ()),
-        objects=next((own.objects for own in known if own.objects), "") or "",
-    )
+    return {
+        item.key: QueryTexts(
+            captions=next((own[i].captions for own in known if own[i].captions), ()),
+            edits=next((own[i].edits for own in known if own[i].edits), ()),
+            objects=next((own[i].objects for own in known if own[i].objects), "") or "",
+        )
+        for i, item in enumerate(items)
+    }

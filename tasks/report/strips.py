@@ -36,7 +36,14 @@ def groups(strips: Sequence[Strip]) -> tuple[tuple[str, tuple[Strip, ...]], ...]
 
 
 def pairs(strip: Strip) -> tuple[tuple[tuple[str, str], int], ...]:
+    """Each (caption, edit) of a strip with its count, as `pairs_of`."""
+    return pairs_of(strip.captions, strip.edits)
+
+
+def pairs_of(
+    captions: Sequence[str], edits: Sequence[str]
+) -> tuple[tuple[tuple[str, str], int], ...]:
     """Each (caption, edit) with its count; empty where the numbers of both differ."""
-    if len(strip.captions) != len(strip.edits):
+    if len(captions) != len(edits):
         return ()
-    return tuple(Counter(zip(strip.captions, strip.edits, strict=True)).items())
+    return tuple(Counter(zip(captions, edits, strict=True)).items())
