@@ -22,6 +22,7 @@ from tasks.artifact_keys import artifact_key
 from tasks.artifacts import publish_markdown, stages_markdown
 from tasks.backbone_names import recognised_name
 from tasks.explorer.evaluations import record_evaluation
+from tasks.explorer.links import report_link
 from tasks.planner import plan_evaluation
 from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.redacted import redacting
@@ -186,7 +187,7 @@ def _show(data: ReportData, outcome: Outcome, backbone: str) -> None:
     """Leave a page for each benchmark in Prefect's UI, and one on the run's stages and files."""
     report = outcome.report.resolve()
     for section in data.sections:
-        text = section_markdown(section, report, data.embedded_world)
+        text = section_markdown(section, report, data.embedded_world, report_link(report))
         key = artifact_key("scores", section.name, backbone)
         publish_markdown(key, text, f"{section.title} on {backbone}")
     files = "".join(f"\n- {plain(path.resolve())}" for path in outcome.submissions)

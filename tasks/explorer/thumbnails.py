@@ -11,8 +11,8 @@ from storage.collections.decoding import decode_image
 from storage.collections.reading import read_pictures
 from storage.locations.location import Location
 
-SIZES: Final = (160, 320, 1024)
-"""Longest sides that are made, in pixels."""
+SIDES: Final = (160, 320, 640, 1280)
+"""Longest sides in pixels."""
 
 
 class Thumbnails:
@@ -30,25 +30,25 @@ class Thumbnails:
         self._made: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._lock = threading.Lock()
 
-    def jpeg(self, image_id: str, size: int) -> bytes:
+    def jpeg(self, image_id: str, side: int) -> bytes:
         """An image whose longest side has at most so many pixels.
 
         Args:
             image_id: sha256 of its file.
-            size: One of `SIZES`.
+            side: One of `SIDES`.
 
         Raises:
             IncompleteTable: no collection of the root holds it.
             ValueError: another size, or a file that does not decode.
         """
-        if size not in SIZES:
-            raise ValueError(f"size={size} is not made; sizes are {', '.join(map(str, SIZES))}")
-        asked = (image_id, size)
+        if side not in SIDES:
+            raise ValueError(f"side={side} is not made; sides are {', '.join(map(str, SIDES))}")
+        asked = (image_id, side)
         with self._lock:
             if asked in self._made:
                 self._made.move_to_end(asked)
                 return self._made[asked]
-        made = _jpeg(self._root, image_id, size)
+        made = _jpeg(self._root, image_id, side)
         with self._lock:
             if asked not in self._made:
                 self._made[asked] = made
@@ -58,10 +58,10 @@ class Thumbnails:
         return made
 
 
-def _jpeg(root: str, image_id: str, size: int) -> bytes:
+def _jpeg(root: str, image_id: str, side: int) -> bytes:
     ((_, data),) = read_pictures(Location(root), [image_id])
     image = decode_image(data)
-    image.thumbnail((size, size))
+    image.thumbnail((side, side))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=88)
     return buffer.getvalue()

@@ -25,26 +25,36 @@ PICTURES: Final = 100_000
 """Bytes of all pictures of one page."""
 
 
-def section_markdown(section: Section, report: Path, embedded: bool) -> str:
+def section_markdown(
+    section: Section, report: Path, embedded: bool, link: Markdown | None = None
+) -> str:
     """One benchmark: the scores of each method, a few queries, and the place of the full report.
 
     Args:
         section: The benchmark as the report shows it.
         report: The full report.
         embedded: Whether the numbers come from drawn scenes.
+        link: Words with the report's address; None: its file on the machine that made it.
     """
     world = " Embedded world: not comparable with papers." if embedded else ""
     return "\n\n".join(
         [
             f"## {plain(section.title)}\n\n{plain(section.summary)}{world}",
-            f"Full report, on the machine that made it: [{plain(report.name)}]({report.as_uri()}), "
-            f"{plain(report)}",
+            link or file_link(report),
             _scores(section),
             *_audit(section),
             *_spreads(section),
             *_costs(section),
             *_strips(section.strips),
         ]
+    )
+
+
+def file_link(report: Path) -> Markdown:
+    """The report as a file; browsers open it by hand only."""
+    return Markdown(
+        f"Full report, on the machine that made it: [{plain(report.name)}]({report.as_uri()}), "
+        f"{plain(report)}"
     )
 
 

@@ -18,14 +18,14 @@ ImageId = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="sha256 of t
 
 
 @router.get(
-    "/v1/images/{image_id}",
+    "/v1/images/{image_id}/thumbnail",
     response_class=Response,
     responses={200: {"content": {"image/jpeg": {}}}},
 )
-def image(service: Serving, image_id: ImageId, size: int = 320) -> Response:
-    """An image as JPEG, its longest side at most 160, 320 or 1024 pixels."""
+def image(service: Serving, image_id: ImageId, side: int = 320) -> Response:
+    """An image as JPEG, its longest side at most 160, 320, 640 or 1280 pixels."""
     try:
-        data = _kept(service.root).jpeg(image_id, size)
+        data = _kept(service.root).jpeg(image_id, side)
     except IncompleteTable as error:
         raise Refusal(404, "unknown_image", str(error)) from error
     kept = {"cache-control": "private, max-age=31536000, immutable"}

@@ -91,12 +91,12 @@ def test_pictures_come_as_small_jpeg_and_only_by_their_content(world: RankedWorl
 
     ranked = ranked_queries(world.profile.root, world.key)
     image_id = next(iter(ranked.query_set.image_ids.values()))
-    small = ask(world, f"/v1/images/{image_id}", params={"size": 160})
+    small = ask(world, f"/v1/images/{image_id}/thumbnail", params={"side": 160})
     assert small.headers["content-type"] == "image/jpeg"
     assert max(Image.open(io.BytesIO(small.content)).size) <= 160
-    assert ask(world, f"/v1/images/{'0' * 64}").status_code == 404
-    assert ask(world, f"/v1/images/{image_id}", params={"size": 5000}).status_code == 422
-    assert ask(world, "/v1/images/..%2f..%2fetc%2fpasswd").status_code in (404, 422)
+    assert ask(world, f"/v1/images/{'0' * 64}/thumbnail").status_code == 404
+    assert ask(world, f"/v1/images/{image_id}/thumbnail", params={"side": 5000}).status_code == 422
+    assert ask(world, "/v1/images/..%2f..%2fetc%2fpasswd/thumbnail").status_code in (404, 422)
     page = ask(world, "/pictures/cirr-val", params={"text": "by hand"}).text
     assert CAPTION in page
     assert ask(world, "/pictures/nothing").status_code == 422

@@ -90,6 +90,29 @@ def test_methods_stand_best_first_beside_the_papers() -> None:
     assert "not comparable" in section_markdown(section(), REPORT, embedded=True)
 
 
+def test_a_report_is_linked_over_http_where_the_service_has_an_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tasks.explorer.evaluations import folder_key
+    from tasks.explorer.links import report_link
+    from tasks.report.artifact import section_markdown
+
+    def page() -> str:
+        return section_markdown(section(), REPORT, False, report_link(REPORT))
+
+    place = f"/reports/{folder_key(REPORT.parent)}/report.html"
+    monkeypatch.delenv("CIRFLOW_SERVICE", raising=False)
+    assert "(file:///somewhere/out/report.html)" in page()
+    monkeypatch.setenv("CIRFLOW_SERVICE", "http://127.0.0.1:8600/")
+    assert f"[Full report](http://127.0.0.1:8600{place})" in page()
+    assert "file://" not in page()
+    for bad in ("javascript:alert(1)", "http://a:secret@b.test", "8600"):
+        monkeypatch.setenv("CIRFLOW_SERVICE", bad)
+        assert "is not a web address" in page()
+        assert bad not in page()
+        assert "(file:///somewhere/out/report.html)" in page()
+
+
 def test_what_differs_stands_next_to_the_method() -> None:
     from tasks.report.artifact import section_markdown
 
