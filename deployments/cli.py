@@ -20,6 +20,7 @@ from models.spelling import unknown
 EPILOG = """\
 first steps:
   cirflow demo                                  the whole story on drawn images, no download
+  cirflow try ~/photos                          search your own pictures in a browser
   cirflow ingest ~/photos --name photos         a collection from a folder, tars, Parquet or s3://
   cirflow run embed-gallery --set collection=photos
   cirflow search --gallery photos --image a.jpg --text "the same in red"
@@ -40,6 +41,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "demo": Command("demo", "run everything once on the embedded world and open the report"),
+    "try": Command("try_", "search a folder of pictures in the first minute, in a browser"),
     "ingest": Command("ingest", "bring images into a named collection"),
     "run": Command("run", "run a flow: captions, features, training, evaluation, ..."),
     "score": Command("score", "score a predictions file, without images or models"),

@@ -29,6 +29,7 @@ ROUTERS: Final = (
     Entry("reports", "Reports", "/reports"),
     Entry("images"),
     Entry("about"),
+    Entry("progress", "Progress", "/progress"),
     Entry("api_page"),
 )
 

@@ -279,7 +279,7 @@ class TestValuesAreCheckedBeforePrefectStarts:
             capsys, "run", "embed-gallery", "--profile", profile, "--set", "collection=a"
         )
         assert profile in message
-        assert "tiny, production" in message
+        assert "tiny, small, production" in message
 
     def test_the_profile_has_an_option_of_its_own(self, capsys: pytest.CaptureFixture[str]) -> None:
         message = refusal(

@@ -1,0 +1,142 @@
+"""See something in the first minute: a folder of pictures becomes a collection, its image features
+are made, and a page opens on which pictures and texts search it. Captions follow in the
+background; the page shows how far they are, and methods that need them switch on by themselves.
+
+  cirflow try ~/photos
+  cirflow try ~/photos --profile small         real models; `cirflow doctor --profile small` first
+
+A repetition reads new pictures only and goes on where the last one stopped. Ctrl-C stops both; what
+is made stays. `cirflow serve` opens the page again, `cirflow run embed-gallery` makes the rest."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deployments.display import console, stage_display
+from deployments.errors import UserError
+from deployments.place import add_place, given_settings, profile_of
+
+AT_ONCE = "image-text-sum"
+"""The method that needs image features alone."""
+LATER = ("cvsi", "instructcir")
+"""Methods whose features are made in the background, where they run."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("source", help="folder of pictures, or whatever `cirflow ingest` reads")
+    parser.add_argument("--name", default="", help="name of the collection; default: the folder's")
+    parser.add_argument("--port", type=int, default=8600, help="port of the page")
+    parser.add_argument("--no-captions", action="store_true", help="leave the captions for later")
+    add_place(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ingest, make image features, open the page; captions go on beside it."""
+    from deployments.commands.serve import require_free
+
+    began = time.monotonic()
+    require_free("127.0.0.1", arguments.port)
+    profile = profile_of(arguments)
+    name = arguments.name or name_of(arguments.source)
+    from deployments.commands import ingest
+    from flows.requests.checks import require_methods
+
+    require_methods(profile, [AT_ONCE])
+    status = ingest.run(
+        argparse.Namespace(
+            **{**vars(arguments), "name": name},
+            class_field="meta_class",
+            layout="files",
+            if_taken="refuse",
+        )
+    )
+    if status:
+        return status
+    from tasks.foreign_pictures import warning_for
+
+    if warning := warning_for(profile, name):
+        _say(f"\n{warning}\n")
+    from flows.first_look import fill
+    from tasks.planner import gallery_stages
+
+    fill(list(gallery_stages(profile, name, AT_ONCE).values()), stage_display)
+    _say(f"ready for searches after {time.monotonic() - began:.0f} s")
+    with captioning(arguments, name):
+        _say(f"open http://127.0.0.1:{arguments.port}/progress/{name} for what is still made")
+        return _serve(arguments)
+
+
+def name_of(source: str) -> str:
+    """A collection's name from that of a folder or file.
+
+    Raises:
+        UserError: none of its characters can be in a name.
+    """
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).expanduser().resolve().name)
+    name = plain.lstrip("-._")
+    if not name:
+        raise UserError(f"{source} gives no name for a collection; give one: --name NAME")
+    return name
+
+
+def rest_of(arguments: argparse.Namespace, name: str) -> list[str]:
+    """The command that makes captions and the features that are made of them."""
+    from tasks.methods import why_not_ready
+
+    profile = profile_of(arguments)
+    methods = ",".join(each for each in LATER if not why_not_ready(each, profile))
+    settings = [f"--set={key}={value}" for key, value in given_settings(arguments).items()]
+    return [
+        *("run", "embed-gallery", "--profile", arguments.profile),
+        *(f"--set=collection={name}", f"--set=methods={methods}"),
+        *settings,
+    ]
+
+
+@contextmanager
+def captioning(arguments: argparse.Namespace, name: str) -> Iterator[None]:
+    """Captions in the background, in a process of their own that gives way to searches."""
+    command = rest_of(arguments, name)
+    if arguments.no_captions:
+        _say(f"captions: cirflow {' '.join(command)}")
+        yield
+        return
+    log = Path(".cirflow") / f"try-{name}.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("ab") as said:
+        beside = subprocess.Popen(
+            [sys.executable, "-m", "deployments.cli", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+    os.setpriority(os.PRIO_PROCESS, beside.pid, 10)
+    _say(f"captions are made beside it; log: {log}")
+    try:
+        yield
+    finally:
+        if beside.poll() is None:
+            beside.terminate()
+            beside.wait()
+            _say(f"captions stopped; go on with: cirflow {' '.join(command)}")
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from deployments.commands import serve
+
+    given = {**vars(arguments), "name": []}
+    return serve.run(argparse.Namespace(**given, host="127.0.0.1", origin=""))
+
+
+def _say(line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,84 @@
+"""How far a gallery is: captions that are still made, and methods that switch on."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel
+
+from deployments.service.errors import Refusal
+from deployments.service.pages import page
+from deployments.service.state import Service, Serving
+from models.spelling import unknown
+from tasks.foreign_pictures import warning_for
+from tasks.readiness import Readiness, readiness
+
+router = APIRouter(tags=["galleries"])
+
+
+class TableProgress(BaseModel):
+    """A table of a gallery: images with a row, of all."""
+
+    title: str
+    done: int
+    planned: int
+
+
+class MethodProgress(BaseModel):
+    """A method; `lacks` names the tables that are not whole yet, and is empty where it is ready."""
+
+    name: str
+    title: str
+    lacks: list[str]
+
+
+class Progress(BaseModel):
+    """What of a gallery is made; `warning` says where its pictures do not fit the models."""
+
+    gallery: str
+    whole: bool
+    warning: str
+    tables: list[TableProgress]
+    methods: list[MethodProgress]
+
+
+@router.get("/v1/progress/{gallery}")
+def progress(gallery: str, service: Serving) -> Progress:
+    """What of a gallery is made, and the methods that can search it already."""
+    found = _readiness(gallery, service)
+    return Progress(
+        gallery=gallery,
+        whole=found.is_whole,
+        warning=warning_for(service.profile, gallery),
+        tables=[TableProgress(**vars(each)) for each in found.tables],
+        methods=[
+            MethodProgress(name=each.name, title=each.title, lacks=list(each.lacks))
+            for each in found.methods
+        ],
+    )
+
+
+@router.get("/progress", response_class=HTMLResponse, include_in_schema=False)
+def galleries(request: Request, service: Serving) -> HTMLResponse:
+    """The galleries, each with a link to its progress."""
+    return page(request, "galleries.html", title="Progress", galleries=service.galleries())
+
+
+@router.get("/progress/{gallery}", response_class=HTMLResponse, include_in_schema=False)
+def progress_page(gallery: str, request: Request, service: Serving) -> HTMLResponse:
+    """The same as a page, which renews itself until nothing is left to be made."""
+    return page(
+        request,
+        "progress.html",
+        title=f"Progress of {gallery}",
+        gallery=gallery,
+        found=_readiness(gallery, service),
+        warning=warning_for(service.profile, gallery),
+    )
+
+
+def _readiness(gallery: str, service: Service) -> Readiness:
+    known = service.galleries()
+    if gallery not in known:
+        raise Refusal(404, "unknown_gallery", unknown("gallery", gallery, known))
+    return readiness(service.profile, gallery)

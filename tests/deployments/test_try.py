@@ -1,0 +1,95 @@
+"""`cirflow try`: from a folder to a page that says what can be searched, and what is still made."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.cli import main
+from deployments.commands import run as run_command
+from deployments.commands import try_
+from deployments.errors import UserError
+from tests.fakes.drawn import draw_folder
+
+PICTURES = 5
+
+
+def answer(root: Path, path: str) -> Any:
+    """What the service of a root answers."""
+    import httpx
+
+    from deployments.service.app import create_app
+    from deployments.service.settings import ServiceSettings
+    from flows.profiles import resolve_profile
+
+    app = create_app(ServiceSettings(resolve_profile("tiny", {"root": str(root)})))
+
+    async def asked() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://127.0.0.1:8600"
+        ) as client:
+            return await client.get(path)
+
+    return asyncio.run(asked())
+
+
+@pytest.mark.slow  # it loads the encoder, and imports all of the flows
+def test_the_first_search_waits_for_image_features_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[argparse.Namespace] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("deployments.commands.serve.run", lambda given: served.append(given) or 0)
+    monkeypatch.setattr("deployments.commands.serve.require_free", lambda host, port: None)
+    draw_folder(tmp_path / "my photos", PICTURES, seed=2)
+    root = tmp_path / "root"
+    assert main(["try", "my photos", "--root", str(root), "--no-captions"]) == 0
+    (given,) = served
+    assert (given.host, given.name, given.root) == ("127.0.0.1", [], str(root))
+
+    found = answer(root, "/v1/progress/my-photos").json()
+    assert found["warning"] == ""  # these are drawn
+    tables = {each["title"]: (each["done"], each["planned"]) for each in found["tables"]}
+    assert tables["image features of my-photos"] == (PICTURES, PICTURES)
+    assert tables["captions of my-photos"] == (0, PICTURES)
+    lacking = {each["name"]: each["lacks"] for each in found["methods"]}
+    assert lacking["image-text-sum"] == lacking["lincir"] == []
+    assert lacking["cvsi"] == ["caption features of my-photos"]
+    shown = answer(root, "/progress/my-photos").text
+    assert 'http-equiv="refresh"' in shown
+    assert "waits for caption features of my-photos" in shown
+    missing = answer(root, "/progress/my-photo")
+    assert missing.status_code == 404
+    assert "my-photos" in missing.text
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("/a/photos", "photos"), ("/a/My photos (2)/", "My-photos-2-"), ("s.tar", "s.tar")],
+)
+def test_a_collection_is_named_after_its_folder(source: str, name: str) -> None:
+    assert try_.name_of(source) == name
+
+
+def test_a_folder_without_a_name_needs_one() -> None:
+    with pytest.raises(UserError, match="--name"):
+        try_.name_of("/a/...")
+
+
+def test_the_command_of_the_background_is_one_that_runs(tmp_path: Path) -> None:
+    draw_folder(tmp_path / "p", 1, seed=2)
+    root = str(tmp_path / "root")
+    assert main(["ingest", str(tmp_path / "p"), "--name", "p", "--root", root]) == 0
+    given = argparse.Namespace(profile="tiny", set=["cvsi.captions_per_image=1"], root=root)
+    command = try_.rest_of(given, "p")
+    parser = argparse.ArgumentParser()
+    run_command.add_arguments(parser)
+    parsed = parser.parse_args(command[1:])
+    checked = run_command.checked_parameters(parsed)
+    assert checked["methods"] == ["cvsi", "instructcir"]
+    assert checked["settings"] == {"cvsi.captions_per_image": 1, "root": root}
