@@ -22,8 +22,11 @@ from storage.benchmarks.registry import benchmark_facts
 from storage.locations.location import Location
 from tasks.query_sets import BenchmarkRef
 from tasks.redacted import redacting
+from tasks.report.build import EvaluatedBenchmark
 from tasks.scoring.ledger import not_zero_shot
 from tasks.scoring.scores import MethodScores
+from tasks.scoring.weight_controls import weight_controls
+from tasks.stages.weighted import WeightedStage
 from tasks.unrecorded import run_task
 
 USUAL: Final = WorldSize(subsets=250, circo_queries=300, fashion_queries=100)
@@ -105,7 +108,7 @@ def evaluate_world(asked: WorldsRequest) -> dict[str, Any]:
         title = f"embedded world, seed {seed}"
         outcome = evaluate(profile, refs, asked.methods, place, title)
         for item in outcome.benchmarks:
-            for name, own in item.scores.items():
+            for name, own in {**item.scores, **_controls(item)}.items():
                 scores.setdefault(item.ref.name, {}).setdefault(name, []).append(own)
     tables = {
         benchmark: sum_up(own, benchmark_facts(benchmark).metrics.main, asked.against)
@@ -116,6 +119,15 @@ def evaluate_world(asked: WorldsRequest) -> dict[str, Any]:
         "summary.md", as_markdown(tables, asked.seeds, asked.against).encode()
     )
     return {"summary": str(folder / "summary.md")}
+
+
+def _controls(item: EvaluatedBenchmark) -> dict[str, MethodScores]:
+    """Rows next to those of methods with weights for each query."""
+    found: dict[str, MethodScores] = {}
+    for stage in item.rankings:
+        if isinstance(stage, WeightedStage):
+            found |= weight_controls(stage, item.scores[stage.method])
+    return found
 
 
 def sum_up(

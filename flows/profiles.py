@@ -33,6 +33,7 @@ from models.generators.openai_server import OpenAIServerSettings
 from models.generators.settings import GeneratorSettings
 from models.generators.transformers import TransformersSettings
 from models.retrieval.cvsi_settings import CvsiSettings, CvsiWeights
+from models.retrieval.systems.query_weights import WEIGHED
 from models.settings import in_words
 from models.spelling import unknown
 from models.textual_inversion.oti_settings import OtiSettings
@@ -197,6 +198,8 @@ BY_FAMILY: Final = (
 """Groups with a setting for each benchmark family; a profile may lack some."""
 BY_SYSTEM: Final = ("composed.",)
 """Groups with a setting for each composed query encoder; a profile may lack some."""
+BY_WEIGHED: Final = ("query_weights.",)
+"""Groups with a setting for each method whose parts a gate may weigh; a profile may lack some."""
 
 
 def resolve_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profile:
@@ -373,7 +376,8 @@ def _switch_engines(
 
 
 def _merge(values: dict[str, Any], changes: Mapping[str, Any], where: str, prefix: str) -> None:
-    names = FAMILIES if prefix in BY_FAMILY else tuple(SYSTEMS) if prefix in BY_SYSTEM else ()
+    groups = ((BY_FAMILY, FAMILIES), (BY_SYSTEM, tuple(SYSTEMS)), (BY_WEIGHED, WEIGHED))
+    names = next((own for prefixes, own in groups if prefix in prefixes), ())
     for key, value in changes.items():
         if key not in values and key not in names:
             known = [prefix + name for name in dict.fromkeys((*values, *names))]

@@ -1,7 +1,8 @@
 """Sweep fusion weights from cached features: nothing is encoded again.
 
 CVSI's alpha, beta and gamma and its number of target captions (Figure 4 of the paper), or the
-weight of InstructCIR next to CVSI under fixed weights; or how a verifier's verdicts are fused.
+weight of InstructCIR or of an embedding model next to CVSI under fixed weights; or how a verifier's
+verdicts are fused.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from flows.requests.prepared import prepared_by
 from flows.running import RunLog, run_stages
 from flows.summaries import summed_up
 from models.retrieval.methods import method
+from models.retrieval.systems.composed_embedding import EMBEDDING
 from storage.locations.location import Location
 from tasks.artifact_keys import artifact_key
 from tasks.artifacts import publish_markdown
+from tasks.methods import late_weights
 from tasks.planner import plan_evaluation
 from tasks.query_sets import image_folder, is_embedded_world
 from tasks.redacted import redacting
@@ -35,9 +38,11 @@ from tasks.settings import Profile
 from tasks.stages.verified import VerifiedStage
 
 
-def both_methods(profile: Profile, family: str) -> Profile:
-    """The profile with a weight on CVSI and on InstructCIR."""
-    weights = {**profile.instructcir.weights, family: 0.5}
+def both_methods(profile: Profile, name: str, family: str) -> Profile:
+    """The profile with a weight on both methods of a late fusion."""
+    weights = {**late_weights(name, profile), family: 0.5}
+    if method(name).blends == ("cvsi", EMBEDDING):
+        return profile.model_copy(update={"embedding_weights": weights})
     own = profile.instructcir.model_copy(update={"weights": weights})
     return profile.model_copy(update={"instructcir": own})
 
@@ -59,7 +64,7 @@ def sweep_fusion(asked: requests.SweepRequest) -> State[Any]:
         return summed_up(_swept_weights(asked, log))
     if method(asked.method).verifies:
         return summed_up(_swept_verdicts(asked, log))
-    weighted = both_methods(chosen, ref.load().family)
+    weighted = both_methods(chosen, asked.method, ref.load().family)
     plan = plan_evaluation(weighted, ref, [asked.method])
     run_stages(plan.upstream, log, chosen.allow_gaps)
     results = sweep_shares(plan.rankings[0], grid_points(asked.step))

@@ -16,6 +16,7 @@ from models.retrieval.systems.compodiff import COMPODIFF
 from models.retrieval.systems.composed_embedding import EMBEDDER, EMBEDDING
 from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS
 from models.retrieval.systems.instructpix2pix import EDITED
+from models.retrieval.systems.query_weights import GATE, NO_GATE
 from tasks.compodiff import denoiser_facts, denoiser_problem
 from tasks.engines import embedder_facts, verifier_fingerprint, why_no_pseudo_tokens
 from tasks.mapping_facts import token_network_not_zero_shot
@@ -65,7 +66,10 @@ def configured_method(
 
 def late_weights(name: str, profile: Profile) -> Mapping[str, float]:
     """Benchmark family -> weight of the second method in a late fusion."""
-    blends = method(name).blends or ("", "")
+    row = method(name)
+    if row.weighs:  # a gate says what each part weighs; here both methods must be there
+        return INSTRUCTCIR_WEIGHTS
+    blends = row.blends or ("", "")
     return profile.embedding_weights if blends[1] == EMBEDDING else profile.instructcir.weights
 
 
@@ -98,6 +102,8 @@ def why_not_ready(name: str, profile: Profile, trains_network: bool = False) -> 
             return profile.editor.lacking
         if kind == EMBEDDER:
             return profile.embedder.lacking
+        if f"{kind}:" == GATE and not profile.query_weights.get(which):
+            return NO_GATE.format(name=which)
         if kind == "composed":
             problem = network_problem(profile.composed.get(which, ""), which)
             if problem:

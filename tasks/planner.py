@@ -18,11 +18,13 @@ from models.retrieval.methods import GALLERY_FEATURES, QUERY_FEATURES, method
 from models.retrieval.systems.compodiff import COMPODIFF
 from models.retrieval.systems.composed_embedding import EMBEDDER
 from models.retrieval.systems.instructpix2pix import EDITED
+from models.retrieval.systems.query_weights import WEIGHTS
+from storage.benchmarks.registry import excludes_reference
 from tasks.choices import CaptionKind
 from tasks.imported_texts import captions_of_an_image
 from tasks.methods import configured_method, late_weights, settings_of
 from tasks.profile_stages import caption_stage, picture_stage, token_stage
-from tasks.query_sets import BenchmarkRef, Queries
+from tasks.query_sets import BenchmarkRef, Queries, TripletQueries
 from tasks.settings import Profile, ReformulationSettings
 from tasks.stages.caption_features import CaptionFeatureStage, CaptionVectorStage
 from tasks.stages.captions import CaptionStage
@@ -40,6 +42,9 @@ from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage, inputs_of
 from tasks.stages.verifications import VerificationStage
 from tasks.stages.verified import VerifiedStage
+from tasks.stages.weighted import WeightedStage
+from tasks.training.query_weights import WeighedFamily
+from tasks.training.triplet_sets import TripletSet
 
 StageT = TypeVar("StageT", bound=Stage)
 
@@ -102,6 +107,35 @@ def query_stages(
     return builder.query_features(builder.recipe(family), family)
 
 
+def weighed_family(
+    profile: Profile, triplets: TripletSet, method: str, family: str
+) -> WeighedFamily:
+    """What a gate of a method is trained on for a benchmark family.
+
+    Raises:
+        ValueError: a method that does not run under the profile.
+    """
+    name = f"{method}{WEIGHTS}"
+    settings = settings_of(name, profile.cvsi)
+    queries = {
+        each: TripletQueries(
+            root=triplets.root,
+            spec_key=triplets.spec_key,
+            count=triplets.count,
+            collection_name=each,
+        )
+        for each in triplets.collections
+    }
+    return WeighedFamily(
+        recipe=_Builder(profile, name, triplets.collections[0]).recipe(family),
+        excludes_reference=settings.excludes_reference(excludes_reference(family)),
+        queries={
+            each: query_stages(profile, own, each, name, family) for each, own in queries.items()
+        },
+        galleries={each: gallery_stages(profile, each, name) for each in queries},
+    )
+
+
 @dataclass
 class _Builder:
     """Builds the stages of one method; equal stages are built once.
@@ -151,6 +185,9 @@ class _Builder:
         row = method(self.method)
         if row.verifies:
             return self._verified(stage, row.verifies, ref, family)
+        if row.weighs:
+            fields = {name: getattr(stage, name) for name in type(stage).model_fields}
+            return WeightedStage(**fields, gate=self.profile.gate_of(row.weighs))
         return self._reranked(stage, row.reranks, family) if row.reranks else stage
 
     def _reranked(self, stage: RankingStage, first: str, family: str) -> RerankedStage:

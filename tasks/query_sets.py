@@ -98,7 +98,34 @@ class OneQuery(Settings):
         return {item.key: item}
 
 
-Queries = BenchmarkRef | OneQuery
+class TripletQueries(Settings):
+    """The queries of generated triplets, whose images lie in one collection."""
+
+    root: str
+    """Root of the triplets."""
+    spec_key: str
+    """Key of their table."""
+    count: int
+    """Pairs taken from the beginning of the sample."""
+    collection_name: str
+    """The collection; triplets of others are left out."""
+
+    def items(self, root: str) -> dict[str, QueryItem]:
+        """The distinct queries by content key."""
+        from storage.tables.schemas import OK
+        from storage.tables.table import load_table
+
+        columns = ["reference", "text", "source", "position", "status"]
+        rows = load_table(Location(self.root), "triplets", self.spec_key).read(columns)
+        found: dict[str, QueryItem] = {}
+        for reference, text, source, position, status in rows.select(columns).iter_rows():
+            if status == OK and source == self.collection_name and position < self.count:
+                item = QueryItem.of(reference, (text,))
+                found[item.key] = item
+        return found
+
+
+Queries = BenchmarkRef | OneQuery | TripletQueries
 """Where queries come from."""
 
 

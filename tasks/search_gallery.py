@@ -39,6 +39,7 @@ from tasks.stages.reformulation_features import ReformulatedQueryStage, network_
 from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage
 from tasks.stages.verifications import Pair, verifications_of
+from tasks.stages.weighted import gate_for
 
 if TYPE_CHECKING:
     from models.protocols import FloatArray
@@ -120,6 +121,7 @@ def search_gallery(
     """
     from models.retrieval.approximate import nearest, require_faiss
     from models.retrieval.gallery import MADE_ROWS, Gallery
+    from models.retrieval.query_weights import weighed
     from models.retrieval.search import top_k
 
     settings = settings_of(method, profile.cvsi)
@@ -128,15 +130,27 @@ def search_gallery(
     recipe = row.recipe(family)
     opened = open_gallery(gallery, recipe.gallery, profile.allow_gaps)
     if approximate := 0 < profile.search.approximate_above < len(opened.keys):
+        if row.weighs:
+            raise ValueError(
+                f"{method} reads what each part finds in the whole gallery; search exactly "
+                "(search.approximate_above=0)"
+            )
         require_faiss()  # before models are loaded
     query = OneQuery(image_id=sha256_hex(image), text=text)
     stages = query_stages(profile, query, collection, method, family)
     reference = OnePicture(image, profile.pictures)
     reference.at(1)  # an image that does not decode is refused here
     made, texts = _query_features(stages, query, reference)
-    vectors = recipe.query_vectors(made, opened.features).astype("float32")
-    images = Gallery(opened.features, recipe.gallery_vectors)
     own = opened.place(query.image_id)
+    if row.weighs:
+        gate = gate_for(profile.gate_of(row.weighs), recipe, family)
+        parts, images, weighing = weighed(
+            recipe, gate, made, opened.features, padded_lists([[own]], 1)[0]
+        )
+        vectors = parts.fused(weighing)
+    else:
+        vectors = recipe.query_vectors(made, opened.features).astype("float32")
+        images = Gallery(opened.features, recipe.gallery_vectors)
     hidden = [own] if own >= 0 and not include_reference else []
     again = profile.rerank.candidates_of(family) if row.reranks else 0
     looked_at = profile.verify.candidates if row.verifies else 0

@@ -27,6 +27,7 @@ from models.retrieval.ldre import LDRE, LdreSettings
 from models.retrieval.systems.composed import NO_FOLDER
 from models.retrieval.systems.composed_embedding import EMBEDDING_WEIGHTS
 from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS, NO_NETWORK
+from models.retrieval.systems.query_weights import NO_GATE
 from models.retrieval.verified import Fusing, Rule
 from models.settings import Settings
 from models.textual_inversion.oti_settings import OtiSettings
@@ -327,6 +328,8 @@ class Profile(Settings):
     """The model that reads image and text together, of the method composed-embedding."""
     embedding_weights: Mapping[str, float] = Field(default_factory=lambda: dict(EMBEDDING_WEIGHTS))
     """Benchmark family -> weight of the embedding model in CVSI + composed embedding."""
+    query_weights: Mapping[str, str] = Field(default_factory=dict)
+    """Method (cvsi, cvsi-instructcir) -> folder of the gate of METHOD+weights (`train-weights`)."""
     single_caption: Literal["greedy", "first", "lavis-beam5", "captioner"] = "greedy"
     """The one caption of single-caption methods: a greedy one, the first of the ensemble, the
     preset `lavis-beam5`, or the way of the `captioner`'s papers (BLIP-2: lavis-beam5; others:
@@ -396,6 +399,16 @@ class Profile(Settings):
             device=self.encoder.device,
             batch_size=self.encoder.image_batch,
         )
+
+    def gate_of(self, method: str) -> str:
+        """Folder of the gate that weighs a method's parts for each query.
+
+        Raises:
+            ValueError: the profile names none.
+        """
+        if not self.query_weights.get(method):
+            raise ValueError(NO_GATE.format(name=method))
+        return self.query_weights[method]
 
     @property
     def ensemble(self) -> CaptionSampling:

@@ -66,6 +66,9 @@ FLOWS = {
     "train-compodiff": FlowEntry(
         "flows.train_compodiff", "train_compodiff", "triplets -> CompoDiff's denoiser"
     ),
+    "train-weights": FlowEntry(
+        "flows.train_weights", "train_weights", "triplets -> fusion weights for each query"
+    ),
     "train-systems": FlowEntry(
         "flows.train_systems", "train_systems", "every comparison system on the same triplets"
     ),

@@ -29,10 +29,11 @@ from tasks.settings import Profile
 SWEPT: Final = (
     "cvsi",
     "cvsi-instructcir",
+    "cvsi-composed-embedding",
     *(name for name in runnable_names() if name.endswith(VERIFY)),
 )
 Swept = Annotated[str, OneOf("method", SWEPT)]
-"""CVSI, its late fusion with InstructCIR, or any method with a verifier."""
+"""CVSI, its late fusions, or any method with a verifier."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,9 @@ def sweep_fusion(
         out: Folder for the JSON file of all results, and for the charts of method=cvsi; empty:
             out/sweep, in the UI a folder of the run's own below it.
         collection: Name of the image collection; empty: BENCHMARK-SPLIT.
-        method: cvsi: every alpha, beta and gamma. cvsi-instructcir: every weight of InstructCIR.
-            METHOD+verify: every rule and weight of `verify.fusing`, and every K.
+        method: cvsi: every alpha, beta and gamma. cvsi-instructcir, cvsi-composed-embedding:
+            every weight of the other model. METHOD+verify: every rule and weight of
+            `verify.fusing`, and every K.
         target_captions: Largest number of captions of a target image, all smaller ones are tried as
             well (method=cvsi); 0: the profile's own number. The paper's Figure 4c goes to 15.
     """

@@ -25,8 +25,8 @@ Need: TypeAlias = str
 the image, `edits` of each or a `single_edit` of the one, the added `objects`, a mapping network
 (`mapping:lincir`, `mapping:searle`, `mapping:pic2word`), a trained `reformulation` network or
 another composed query encoder (`composed:NAME`) or an `embedder`, in whose own space the vector
-then lies, an `edited_picture`, a pseudo token made for the image alone (`tokens:oti`), or a
-`verifier`."""
+then lies, an `edited_picture`, a pseudo token made for the image alone (`tokens:oti`), a
+`verifier`, or a gate of weights (`gate:METHOD`)."""
 
 COMPOSED: Final = "composed:"
 """Begins the need of a composed query encoder; its name follows."""

@@ -171,6 +171,7 @@ class Method:
         weighed_by: The setting of its weights where it is the second of a late fusion.
         reranks: The method whose best images a network of this one's name orders again.
         verifies: The method whose best images a verifier looks at.
+        weighs: The method whose query parts a gate weighs for each query.
         configured_by: Makes `make` from a profile's settings of LDRE, where the method has some.
     """
 
@@ -189,6 +190,7 @@ class Method:
     weighed_by: str = "instructcir.weights"
     reranks: str = ""
     verifies: str = ""
+    weighs: str = ""
     configured_by: Callable[[LdreSettings], RecipeMaker] | None = None
 
     @property

@@ -16,6 +16,7 @@ from typing import Final
 
 from models.retrieval.features import COMPOSED, PLAIN_GALLERY_FEATURES, Feature, Need
 from models.retrieval.method_records import Method
+from models.retrieval.systems.query_weights import GATE
 from models.spelling import unknown
 
 NAMES: Final = (
@@ -24,6 +25,7 @@ NAMES: Final = (
     "text_generator",
     "cvsi",
     "instructcir",
+    "query_weights",
     "composed_embedding",
     "cvsi_ablations",
     "instructpix2pix",
@@ -107,6 +109,8 @@ def needs(row: Method, family: str) -> tuple[Need, ...]:
     found: set[Need] = {f"{COMPOSED}{first}"} if row.reranks else set()
     if row.verifies:
         found.add(VERIFIER)
+    if row.weighs:
+        found.add(f"{GATE}{row.weighs}")
     for side, known in ((recipe.query, QUERY_FEATURES), (recipe.gallery, GALLERY_FEATURES)):
         if unmade := sorted(side.keys() - known.keys()):
             raise ValueError(

@@ -52,6 +52,14 @@ def protocol_options(name: str) -> tuple[str, ...]:
     return tuple(each.name for each in parameters if each.kind is each.KEYWORD_ONLY)
 
 
+def excludes_reference(name: str) -> bool:
+    """Whether a benchmark's own protocol takes a query's reference out of its ranking."""
+    facts = benchmark_facts(name)
+    switch = inspect.signature(facts.load).parameters.get("exclude_reference")
+    default = False if switch is None else bool(switch.default)
+    return bool(facts.options.get("exclude_reference", default))
+
+
 def load_annotations(name: str, root: str | Path, split: str, **options: Any) -> Benchmark:
     """One benchmark split without its images: all that scoring a predictions file needs.
 

@@ -227,17 +227,22 @@ class RankingStage(Stage):
         usable: tuple[frozenset[str], frozenset[str]] | None = None,
     ) -> RankedCategory:
         """Rank all queries of one category that have every feature."""
-        from models.retrieval.gallery import Gallery
         from models.retrieval.search import top_k
 
         made = self.features(query_set, category, usable)
-        images = Gallery(made.gallery, self.recipe.gallery_vectors)
         with device_time():
-            vectors = self.recipe.query_vectors(made.queries, made.gallery).astype("float32")
+            vectors, images = self.vectors(made)
             top = top_k(
                 vectors, images.blocks(), made.depth, excluded=made.excluded, device=self.device
             )
         return RankedCategory(made, top.indices, top.scores, vectors, images)
+
+    def vectors(self, made: CategoryFeatures) -> tuple[npt.NDArray[np.float32], Gallery]:
+        """Query vectors (R, d), and the gallery that they are multiplied with."""
+        from models.retrieval.gallery import Gallery
+
+        images = Gallery(made.gallery, self.recipe.gallery_vectors)
+        return self.recipe.query_vectors(made.queries, made.gallery).astype("float32"), images
 
     def _query_vectors(self, name: str, keys: Sequence[str]) -> npt.NDArray[Any]:
         stage = self.query_features[name]

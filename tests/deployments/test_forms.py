@@ -31,6 +31,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "train-composed": {**TRIPLETS, "system": "covr"},
     "train-compodiff": TRIPLETS,
     "train-systems": TRIPLETS,
+    "train-weights": TRIPLETS,
     "score-benchmark": CIRR,
     "rerun-backbone": RERUN,
     "evaluate-matrix": MATRIX,

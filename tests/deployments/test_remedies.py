@@ -20,6 +20,7 @@ from models.editors.settings import EditorSettings
 from models.embedders.settings import EmbedderSettings
 from models.engine_settings import engine_kinds
 from models.generators.settings import GeneratorSettings
+from models.retrieval.systems.query_weights import WEIGHED
 from models.verifiers.settings import VerifierSettings
 from storage.benchmarks.registry import BENCHMARKS, FAMILIES, protocol_options
 
@@ -110,7 +111,8 @@ def every_setting() -> set[str]:
     for family in ("{}", *FAMILIES):
         names |= {f"prompts.edit.{family}", f"instructcir.weights.{family}"}
         names.add(f"embedding_weights.{family}")
-    return names | {"mapping.{}", *(f"composed.{name}" for name in SYSTEMS)}
+    weighed = (f"query_weights.{name}" for name in ("{}", *WEIGHED))
+    return names | {"mapping.{}", *weighed, *(f"composed.{name}" for name in SYSTEMS)}
 
 
 def every_parameter() -> set[str]:

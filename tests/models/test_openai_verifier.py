@@ -38,6 +38,12 @@ def answered(listed: Listed | list[dict[str, Any]], text: str = "yes") -> Reply:
     return Reply(body=completion([choice]))
 
 
+def without_logprobs() -> Reply:
+    """The answer of a server that ignores what it was asked for."""
+    message = {"role": "assistant", "content": "yes"}
+    return Reply(body=completion([{"index": 0, "message": message, "finish_reason": "length"}]))
+
+
 def settings(server: FakeOpenAIServer, **changes: Any) -> OpenAIVerifierSettings:
     given = {
         **{"model": MODEL, "base_url": server.base_url, "attempts": 2, "transport_retries": 0},
@@ -117,7 +123,9 @@ def test_a_bound_is_kept_and_an_odd_word_is_not_believed() -> None:
         (answered([]), "rejected", "lists no likely tokens"),
         (answered([{"token": "yes", "logprob": "high"}]), "rejected", "log-probability"),
         (answered([{"token": "yes", "logprob": 0.7}]), "rejected", "log-probability"),
+        (answered([{"token": "yes", "logprob": math.nan}]), "rejected", "log-probability"),
         (answered([{"token": 5, "logprob": -1.0}]), "rejected", "not text"),
+        (without_logprobs(), "rejected", "lists no likely tokens"),
         (Reply(body=b"<html>"), "rejected", ""),
         (replace(answered(FIRST), fault="half"), "engine_error", ""),
         (Reply(fault="hang"), "timeout", ""),
@@ -136,6 +144,18 @@ def test_each_fault_of_a_server_has_a_status(reply: Reply, status: str, said: st
     assert (bad.key, bad.status, bad.margin) == ("a", status, None)
     assert said in bad.reason
     assert (good.key, good.status) == ("b", "ok")
+
+
+def test_answers_of_another_model_are_not_believed() -> None:
+    """The server is given up: what is still to be asked would fail alike."""
+    other = answered(FIRST)
+    other = replace(other, body={**other.body, "model": "another"})
+    with FakeOpenAIServer(then=lambda asked: other) as server:
+        found = verify(server, "a", "b", "c")
+    assert [(each.key, each.margin) for each in found] == [(key, None) for key in "abc"]
+    assert all(each.status == "engine_error" and each.gave_up for each in found)
+    assert "answers by the model 'another'" in found[0].reason
+    assert len(server.requests) == 1
 
 
 def test_a_picture_that_cannot_be_sent_is_an_answer_of_its_own() -> None:

@@ -144,3 +144,22 @@ def test_a_backbone_in_the_form_names_an_embedding_model() -> None:
     assert own.embedder.model == "to/embedder"
     with pytest.raises(ValueError, match=r"'vlm2vec'.*'clip'"):
         Backbone.model_validate({"embedder": "x", "embedder_form": "e5-v"})
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [("cvsi-composed-embedding", "embedding"), ("cvsi-instructcir", "instructcir")],
+)
+def test_a_sweep_of_a_late_fusion_gives_both_methods_a_weight(name: str, group: str) -> None:
+    """Of the fusion that is swept and of no other."""
+    from flows.sweep_fusion import both_methods
+
+    others = {"embedding_weights": {"cirr": 0.0}}
+    profile = resolve_profile("tiny").changed(**others)
+    own = profile.instructcir.changed(weights={"cirr": 0.0})
+    profile = profile.changed(instructcir=own)
+    made = both_methods(profile, name, "cirr")
+    given = {"embedding": made.embedding_weights, "instructcir": made.instructcir.weights}
+    assert {key: weights["cirr"] for key, weights in given.items()} == {
+        key: 0.5 if key == group else 0.0 for key in given
+    }
