@@ -12,7 +12,7 @@ class GateTraining(Settings):
 
     temperature: float = Field(0.02, gt=0)
     """T of the loss over fused cosines."""
-    penalties: tuple[float, ...] = Field((1e-3, 1e-2, 1e-1, 1.0), min_length=1)
+    penalties: tuple[float, ...] = Field((1e-3, 1e-2, 1e-1, 1.0, 10.0), min_length=1)
     """Ridge penalties that are tried; held-out triplets choose."""
     step: float = Field(0.1, gt=0, le=0.5)
     """Grid step of the fixed weights that the training starts from, and of the oracle."""

@@ -4,8 +4,8 @@ The listwise loss is the cross entropy of a query's target among the images that
 
     -log exp(s_target / T) / sum_pool exp(s / T),    s = sum_a w_a(q) s_a,
 
-plus a ridge penalty on B. It starts from the best fixed weights with B = 0, so that a strong
-penalty leaves these. The penalty is the one that ranks held-out triplets best.
+plus a ridge penalty on B and on the way of b from the best fixed weights, so that a strong penalty
+leaves these. The penalty is the one that ranks held-out triplets best.
 """
 
 from __future__ import annotations
@@ -166,6 +166,7 @@ def _fitted(plain: Gate, examples: Examples, penalty: float, settings: GateTrain
     padding = torch.from_numpy(examples.padding)
     bias = torch.from_numpy(plain.bias.copy()).requires_grad_()
     matrix = torch.from_numpy(plain.matrix.copy()).requires_grad_()
+    start = torch.from_numpy(plain.bias)
     # PyTorch types L-BFGS's constructor only.
     search: Any = torch.optim.LBFGS(
         [bias, matrix], max_iter=settings.iterations, line_search_fn="strong_wolfe"
@@ -176,7 +177,8 @@ def _fitted(plain: Gate, examples: Examples, penalty: float, settings: GateTrain
         weights = torch.softmax(bias + signal @ matrix.T, dim=1)
         fused = torch.einsum("qpa,qa->qp", scores, weights)
         fused = fused.masked_fill(padding, -torch.inf)
-        value = (fused.logsumexp(1) - fused[:, 0]).mean() + penalty * matrix.square().sum()
+        moved = matrix.square().sum() + (bias - start).square().sum()
+        value = (fused.logsumexp(1) - fused[:, 0]).mean() + penalty * moved
         value.backward()
         return value
 

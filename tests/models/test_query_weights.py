@@ -132,7 +132,7 @@ def test_a_gate_learns_which_part_to_believe_where_a_signal_says_so() -> None:
 
 
 def test_without_a_telling_signal_a_gate_stays_at_fixed_weights() -> None:
-    """The largest penalty wins or ties, and the weights hardly differ between queries."""
+    """Under a strong penalty; the weights hardly differ between queries."""
     from models.retrieval.gate_settings import GateTraining
     from models.retrieval.query_weights_training import Examples, train_gate
 
