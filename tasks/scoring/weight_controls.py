@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from models.retrieval.bootstrap import RESAMPLES, bootstrap, interval
 from models.retrieval.metrics import Values
@@ -16,9 +16,13 @@ from tasks.scoring.scores import MethodScores
 from tasks.stages.weighted import WeightedStage
 
 if TYPE_CHECKING:
+    from models.retrieval.gallery import Gallery
     from models.retrieval.gate import Floats
     from models.retrieval.query_weights import Parts
-    from tasks.stages.weighted import Weigh
+    from tasks.stages.rankings import CategoryFeatures
+
+    Searched: TypeAlias = tuple[CategoryFeatures, Parts, Gallery, Floats]
+    """A category's features, its queries' parts, its gallery, and the gate's (R, A) weights."""
 
 STEP: Final = 0.1
 """Grid step of the oracle."""
@@ -43,27 +47,40 @@ def weight_controls(
     Returns:
         Name of the row -> its metrics, those of groups left out.
     """
-    from models.retrieval.query_weights import best_of_grid, shuffled, weight_grid
+    from models.retrieval.query_weights import (
+        best_of_grid,
+        same_for_all,
+        shuffled,
+        weight_grid,
+    )
 
     require_targets(stage.benchmark.load())
-    gate = stage.weigher
+    gate, query_set = stage.weigher, load_query_set(stage.root, stage.benchmark)
     grid = weight_grid(len(gate.parts), step)
-    main = benchmark_facts(stage.benchmark.name).metrics.main
-    tried = [_by_category(stage, functools.partial(_all_alike, row)) for row in grid]
-    values = {
-        category: [by_category[category][main] for by_category in tried] for category in tried[0]
+    chosen = benchmark_facts(stage.benchmark.name).metrics
+    searched: dict[str, Searched] = {}
+    for category in query_set.benchmark.galleries:
+        made = stage.features(query_set, category)
+        searched[category] = (made, *stage.weighed(made))
+
+    def alike(row: Floats) -> dict[str, Floats]:
+        return {category: same_for_all(row, own[3]) for category, own in searched.items()}
+
+    tried = [_by_category(stage, searched, alike(row)) for row in grid]
+    oracle = {
+        category: best_of_grid(grid, _values(tried, searched, category, chosen.main), own[3])
+        for category, own in searched.items()
     }
-    controls: dict[str, Weigh] = {
-        "best fixed": functools.partial(_all_alike, gate.fixed),
-        "of other queries": lambda category, parts, weights: shuffled(weights),
-        "oracle, from labels": lambda category, parts, weights: best_of_grid(
-            grid, values[category], weights
-        ),
+    others = {category: shuffled(own[3]) for category, own in searched.items()}
+    controls = {
+        "best fixed": alike(gate.fixed),
+        "of other queries": others,
+        "oracle, from labels": oracle,
     }
     found = {}
-    for name, weigh in controls.items():
-        single = list(_by_category(stage, weigh).values())
-        metrics = summed_up(benchmark_facts(stage.benchmark.name).metrics, single)
+    for name, weights in controls.items():
+        single = list(_by_category(stage, searched, weights).values())
+        metrics = summed_up(chosen, single)
         draws = bootstrap(single, resamples)
         found[f"{stage.method}: {name}"] = dataclasses.replace(
             scores,
@@ -76,21 +93,26 @@ def weight_controls(
     return found
 
 
-def _all_alike(row: Floats, category: str, parts: Parts, weights: Floats) -> Floats:
-    from models.retrieval.query_weights import same_for_all
-
-    return same_for_all(row, weights)
-
-
-def _by_category(stage: WeightedStage, weigh: Weigh) -> dict[str, dict[str, Values]]:
-    """Category -> metric -> (Q,) the score of each query."""
-    query_set = load_query_set(stage.root, stage.benchmark)
+def _by_category(
+    stage: WeightedStage, searched: Mapping[str, Searched], weights: Mapping[str, Floats]
+) -> dict[str, dict[str, Values]]:
+    """Category -> metric -> (Q,) the score of each query under (R, A) weights."""
     chosen = benchmark_facts(stage.benchmark.name).metrics
     found = {}
-    for category in query_set.benchmark.galleries:
-        ranked = stage.rank_under(query_set, category, weigh)
-        view = ranked.made.view
-        lists = lists_of_all(len(view.queries), ranked.made.rows, ranked.indices)
-        ranks, _ = list_ranks({category: view}, {category: lists}, None)
-        (found[category],) = query_metrics(chosen, {category: view}, ranks, None)
+    for category, (made, parts, images, _) in searched.items():
+        ranked = stage.rank_under(made, parts, images, weights[category])
+        lists = lists_of_all(len(made.view.queries), made.rows, ranked.indices)
+        ranks, _ = list_ranks({category: made.view}, {category: lists}, None)
+        (found[category],) = query_metrics(chosen, {category: made.view}, ranks, None)
     return found
+
+
+def _values(
+    tried: Sequence[Mapping[str, Mapping[str, Values]]],
+    searched: Mapping[str, Searched],
+    category: str,
+    metric: str,
+) -> list[Values]:
+    """Each setting's scores of the queries that have a ranking."""
+    rows = list(searched[category][0].rows)
+    return [own[category][metric][rows] for own in tried]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,7 +9,6 @@ from models.retrieval.gate import Gate, part_names, require_parts
 from models.retrieval.gate_files import gate_key, load_gate, read_gate_file
 from models.retrieval.method_records import AnyRecipe
 from tasks.networks import on_this_machine, why_not_zero_shot
-from tasks.query_sets import QuerySet
 from tasks.stages.rankings import CategoryFeatures, RankedCategory, RankingStage
 
 if TYPE_CHECKING:
@@ -19,9 +17,6 @@ if TYPE_CHECKING:
 
     from models.retrieval.gallery import Gallery
     from models.retrieval.query_weights import Parts
-
-    Weigh = Callable[[str, Parts, npt.NDArray[np.float64]], npt.NDArray[np.float64]]
-    """(category, parts, the gate's (Q, A) weights) -> (Q, A) weights to rank by."""
 
 
 def gate_for(folder: str, recipe: AnyRecipe, family: str) -> Gate:
@@ -78,12 +73,16 @@ class WeightedStage(RankingStage):
         references = made.view.references[made.rows]
         return weighed(self.recipe, self.weigher, made.queries, made.gallery, references)
 
-    def rank_under(self, query_set: QuerySet, category: str, weigh: Weigh) -> RankedCategory:
-        """Rank the queries of a category under other weights than the gate's."""
+    def rank_under(
+        self,
+        made: CategoryFeatures,
+        parts: Parts,
+        images: Gallery,
+        weights: npt.NDArray[np.float64],
+    ) -> RankedCategory:
+        """Rank the queries of a category under other (R, A) weights than the gate's."""
         from models.retrieval.search import top_k
 
-        made = self.features(query_set, category)
-        parts, images, weights = self.weighed(made)
-        vectors = parts.fused(weigh(category, parts, weights))
+        vectors = parts.fused(weights)
         top = top_k(vectors, images.blocks(), made.depth, excluded=made.excluded)
         return RankedCategory(made, top.indices, top.scores, vectors, images)
