@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,3 +52,15 @@ def reachable_root(arguments: argparse.Namespace) -> str:
     root = profile_of(arguments).root
     require_reachable(Location(root))
     return root
+
+
+def place_words(arguments: argparse.Namespace) -> list[str]:
+    """The options as words of another command."""
+    words = ["--profile", arguments.profile, *(f"--set={each}" for each in arguments.set)]
+    return words + (["--root", arguments.root] if arguments.root else [])
+
+
+def embed_command(gallery: str, method: str, place: Sequence[str]) -> str:
+    """The command that makes the features of a gallery that a method weighs."""
+    words = ["cirflow", "run", "embed-gallery", f"--set=collection={gallery}"]
+    return shlex.join([*words, f"--set=methods={method}", *place])

@@ -3,50 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from models.generators.rewriting import RewriteInput
 from models.retrieval.cvsi_settings import SEARCH_FAMILY
-from models.retrieval.features import QueryInputs
 from models.retrieval.methods import first_stage
 from models.retrieval.ranked_lists import padded_lists
 from models.retrieval.reranked import reranked
 from models.retrieval.verified import places_as_scores, verified
 from models.verifiers.protocol import RANKED, sigmoid
-from storage.collections.collection import Collection
-from storage.locations.location import Location
 from storage.tables.keys import sha256_hex
-from storage.tables.schemas import OK
 from tasks.approximate import index_of
-from tasks.engines import load_captioner, load_encoder
-from tasks.galleries import open_gallery
+from tasks.kept_searches import Kept
 from tasks.methods import configured_method, late_weights, settings_of
-from tasks.networks import encode_queries, load_scorer, picture_side
+from tasks.networks import load_scorer, picture_side
 from tasks.planner import query_stages
+from tasks.query_encodings import query_features
 from tasks.query_sets import OneQuery
 from tasks.settings import Profile, ReformulationSettings
-from tasks.stages.captions import CaptionStage
 from tasks.stages.decoded import OnePicture
-from tasks.stages.edited_features import EditedQueryStage
-from tasks.stages.embedded_features import EmbeddedQueryStage
-from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.image_sets import ImageSet
-from tasks.stages.query_features import AnyTokens
-from tasks.stages.rankings import AnyGalleryFeature, AnyQueryFeature
-from tasks.stages.reformulation_features import ReformulatedQueryStage, network_behind
-from tasks.stages.rewrites import RewriteStage
-from tasks.stages.stage import Stage
+from tasks.stages.rankings import AnyGalleryFeature
+from tasks.stages.reformulation_features import network_behind
 from tasks.stages.verifications import Pair, verifications_of
 from tasks.stages.weighted import gate_for
 
 if TYPE_CHECKING:
-    from models.protocols import FloatArray
     from models.reranking.scorer import CandidateScorer
     from models.retrieval.approximate import Recall
-
-T = TypeVar("T")
+    from models.retrieval.contributions import Contribution, Weights
 
 
 @dataclass(frozen=True)
@@ -59,6 +45,7 @@ class Hit:
         verdict: P(yes) of the verifier; None where none has looked at the image.
         image_id: sha256 of its bytes.
         paths: where it was ingested from.
+        contribution: what each feature added to the similarity under the method's weights.
     """
 
     rank: int
@@ -66,6 +53,7 @@ class Hit:
     image_id: str
     paths: tuple[str, ...]
     verdict: float | None = None
+    contribution: Contribution | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +87,8 @@ def search_gallery(
     family: str = SEARCH_FAMILY,
     k: int = 10,
     include_reference: bool = False,
+    weights: Weights | None = None,
+    kept: Kept | None = None,
 ) -> SearchResult:
     """Find the images of a gallery that an image and a modification text ask for.
 
@@ -112,23 +102,29 @@ def search_gallery(
         family: benchmark family whose prompts and weights are used.
         k: how many images to return.
         include_reference: whether the reference image itself may be found.
+        weights: in place of the method's own, of some of its features.
+        kept: what earlier searches of this process made; None: nothing.
 
     Raises:
-        ValueError: the method does not run here, a text that it needs could not be made, or faiss
-            is not installed for an approximate search.
+        ValueError: the method does not run here or takes no such weights, a text that it needs
+            could not be made, or faiss is not installed for an approximate search.
         IncompleteTable: the gallery was not embedded under this profile.
         ImageProblem: the image cannot be decoded.
     """
     from models.retrieval.approximate import nearest, require_faiss
+    from models.retrieval.contributions import contributions, reweighed
     from models.retrieval.gallery import MADE_ROWS, Gallery
     from models.retrieval.query_weights import weighed
     from models.retrieval.search import top_k
 
+    kept = kept or Kept()
     settings = settings_of(method, profile.cvsi)
-    weights = late_weights(method, profile)
-    row = configured_method(method, settings, weights, profile.ldre)
+    row = configured_method(method, settings, late_weights(method, profile), profile.ldre)
     recipe = row.recipe(family)
-    opened = open_gallery(gallery, recipe.gallery, profile.allow_gaps)
+    if weights:
+        recipe = reweighed(recipe, weights)
+    used = {name: gallery[name] for name in recipe.gallery}
+    opened = kept.gallery(collection, used, profile.allow_gaps)
     if approximate := 0 < profile.search.approximate_above < len(opened.keys):
         if row.weighs:
             raise ValueError(
@@ -139,8 +135,9 @@ def search_gallery(
     query = OneQuery(image_id=sha256_hex(image), text=text)
     stages = query_stages(profile, query, collection, method, family)
     reference = OnePicture(image, profile.pictures)
-    reference.at(1)  # an image that does not decode is refused here
-    made, texts = _query_features(stages, query, reference)
+    # An image that does not decode is refused here.
+    kept.once(("decodes", query.image_id), lambda: bool(reference.at(1)))
+    made, texts = query_features(stages, query, reference, kept)
     own = opened.place(query.image_id)
     if row.weighs:
         gate = gate_for(profile.gate_of(row.weighs), recipe, family)
@@ -188,10 +185,12 @@ def search_gallery(
             scores = places_as_scores(len(best)) if again else one_scale
             best, fused = verified(best, scores, margins, profile.verify.fusing.fusing)
             found, numbers = [*best, *later], {**numbers, **dict(zip(best, fused, strict=True))}
-        paths = _paths(profile.root, collection, found[:k])
+        shown = found[:k]
+        paths = _paths(kept, profile.root, collection, shown)
+        terms = contributions(recipe, made, opened.features, [opened.place(own) for own in shown])
         hits = tuple(
-            Hit(rank, numbers[image_id], image_id, paths[image_id], _verdict(margins, image_id))
-            for rank, image_id in enumerate(found[:k], 1)
+            Hit(rank, numbers[own], own, paths[own], _verdict(margins, own), terms[rank - 1])
+            for rank, own in enumerate(shown, 1)
         )
     lacking = opened.size - len(images)
     said = texts.captions, texts.edits, texts.objects
@@ -242,115 +241,10 @@ def _verdict(margins: Mapping[str, float], image_id: str) -> float | None:
     return sigmoid(margins[image_id]) if image_id in margins else None
 
 
-class _MadeOnce:
-    """The inputs of one query (`Upstream`), made when they are first needed, each once."""
-
-    def __init__(self, image_id: str, picture: OnePicture) -> None:
-        self._image_id = image_id
-        self._picture = picture
-        self._made: dict[str, Any] = {}
-
-    def images(self, stage: ImageFeatureStage, image_ids: Sequence[str]) -> FloatArray:
-        """The reference image's feature (1, d)."""
-
-        def make() -> FloatArray:
-            encoder = load_encoder(stage.encoder)
-            return encoder.encode_images([self._picture.at(encoder.preprocess.side)])
-
-        return self._once(stage, make)
-
-    def tokens(
-        self, stage: AnyTokens, image_ids: Sequence[str], images: FloatArray
-    ) -> dict[str, FloatArray]:
-        """The reference image's pseudo token (dt,), optimised now where it was not imported."""
-        ids = list(image_ids)
-        return dict(zip(ids, self._once(stage, lambda: stage.tokens_of(ids, images)), strict=True))
-
-    def captions(self, stage: CaptionStage, keys: Sequence[str]) -> dict[str, list[str]]:
-        """The reference image's captions.
-
-        Raises:
-            ValueError: the image could not be captioned (with the reason).
-        """
-
-        def make() -> dict[str, list[str]]:
-            captioner = load_captioner(stage.captioner)
-            side = stage.captioner.picture_side if stage.pictures.draft else None
-            asked = [(self._image_id, self._picture.at(side))]
-            reply = next(iter(captioner.caption(asked, stage.sampling)))
-            if reply.status != OK:
-                raise ValueError(
-                    f"the image could not be captioned: {reply.status} ({reply.reason})"
-                )
-            return {self._image_id: list(reply.captions)}
-
-        return self._once(stage, make)
-
-    def answers(self, stage: RewriteStage, requests: Sequence[RewriteInput]) -> dict[str, str]:
-        """The text generator's answers, by request key."""
-
-        def make() -> dict[str, str]:
-            distinct = list({each.key: each for each in requests}.values())
-            replies = stage.ask(distinct, lambda count: None)
-            answers = {key: stage.read(reply) for key, reply in replies.items()}
-            good = {key: answer.text for key, answer in answers.items() if answer.status == OK}
-            if answers and not good:
-                first = next(iter(answers.values()))
-                raise ValueError(
-                    f"{stage.generator.title} wrote no text for the query: {first.status} "
-                    f"({first.reason})"
-                )
-            return good
-
-        return self._once(stage, make)
-
-    def _once(self, stage: Stage, make: Callable[[], T]) -> T:
-        mark = f"{type(stage).__name__} {stage.model_dump_json()}"
-        if mark not in self._made:
-            self._made[mark] = make()
-        return cast(T, self._made[mark])
-
-
-def _query_features(
-    stages: Mapping[str, AnyQueryFeature], query: OneQuery, picture: OnePicture
-) -> tuple[dict[str, FloatArray], QueryInputs]:
-    """Query features (1, d) by name, and the texts behind them.
-
-    Raises:
-        ValueError: a text that a feature needs could not be made.
-    """
-    upstream = _MadeOnce(query.image_id, picture)
-    (item,) = query.items("").values()
-    made: dict[str, FloatArray] = {}
-    texts = QueryInputs(texts=item.texts)
-    for name, stage in stages.items():
-        if isinstance(stage, ReformulatedQueryStage):
-            shown = picture.at(picture_side(stage.network))
-            made[name] = encode_queries(stage.network, stage.form, [shown], [query.text])
-            continue
-        if isinstance(stage, EmbeddedQueryStage):
-            shown = picture.at(stage.embedder.picture_side)
-            made[name] = stage.of_picture(shown, query.text)
-            continue
-        if isinstance(stage, EditedQueryStage):
-            made[name] = stage.of_picture(picture.at(stage.edited.editor.picture_side))
-            continue
-        vectors, reasons = stage.make([item], upstream)
-        if reasons[0]:
-            raise ValueError(f"the query has no {name}: {reasons[0]}")
-        made[name] = stage.shaped(vectors)
-        (known,) = stage.shown_texts([item], upstream)
-        texts = replace(
-            texts,
-            captions=texts.captions or known.captions,
-            edits=texts.edits or known.edits,
-            objects=texts.objects or known.objects,
-        )
-    return made, texts
-
-
-def _paths(root: str, collection: str, image_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    rows = Collection.open(Location(root), collection).rows_of(image_ids)
+def _paths(
+    kept: Kept, root: str, collection: str, image_ids: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    rows = kept.collection(root, collection).rows_of(image_ids)
     paths: dict[str, tuple[str, ...]] = {}
     for image_id, source, path in rows.select("image_id", "source", "path").iter_rows():
         paths[image_id] = (*paths.get(image_id, ()), os.path.join(source, path))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,10 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployments.errors import UserError
-from deployments.place import add_place, profile_of
+from deployments.place import add_place, embed_command, place_words, profile_of
 from models.spelling import unknown
 
 if TYPE_CHECKING:
+    from models.retrieval.contributions import Weights
     from tasks.settings import Profile
 
 
@@ -39,6 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--style",
         default="",
         help="benchmark family whose prompts and weights are used",
+    )
+    parser.add_argument(
+        "--weight",
+        action="append",
+        default=[],
+        metavar="SIDE.FEATURE=NUMBER",
+        help="a weight in place of the method's own, as query.reference_image=0.2 or "
+        "gallery.captions=0.5; may be repeated",
     )
     add_place(parser)
     parser.add_argument(
@@ -76,6 +84,7 @@ def searched(arguments: argparse.Namespace) -> int:
     profile = profile_of(arguments)
     require_reachable(Location(profile.root))
     family = checked_family(arguments, profile)
+    weights = given_weights(arguments.weight)
     require_embedded(arguments, profile)
     from tasks.foreign_pictures import warning_for
 
@@ -95,6 +104,7 @@ def searched(arguments: argparse.Namespace) -> int:
         family=family,
         k=arguments.k,
         include_reference=arguments.include_reference,
+        weights=weights,
     )
     if arguments.json:
         print(json.dumps(asdict(result)))
@@ -139,6 +149,28 @@ def checked_image(arguments: argparse.Namespace) -> bytes:
     return image
 
 
+def given_weights(given: list[str]) -> Weights:
+    """The weights of `--weight`.
+
+    Raises:
+        UserError: one is not SIDE.FEATURE=NUMBER.
+    """
+    from models.retrieval.contributions import Weights
+
+    sides: dict[str, dict[str, float]] = {"query": {}, "gallery": {}}
+    for each in given:
+        name, _, number = each.partition("=")
+        side, _, feature = name.partition(".")
+        try:
+            sides[side][feature] = float(number)
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"--weight {each} is not query.FEATURE=NUMBER or gallery.FEATURE=NUMBER; "
+                "`cirflow methods --json` lists the features of each method"
+            ) from error
+    return Weights(sides["query"], sides["gallery"])
+
+
 def checked_family(arguments: argparse.Namespace, profile: Profile) -> str:
     """The benchmark family whose prompts and weights are used.
 
@@ -174,11 +206,8 @@ def require_embedded(arguments: argparse.Namespace, profile: Profile) -> None:
         for stage in gallery_stages(profile, arguments.gallery, arguments.method).values():
             require_complete(stage.existing_table(), stage.planned_keys(), profile.allow_gaps)
     except IncompleteTable as error:
-        words = ["cirflow", "run", "embed-gallery", "--profile", arguments.profile]
-        words += [f"--set=collection={arguments.gallery}", f"--set=methods={arguments.method}"]
-        words += [f"--set={each}" for each in arguments.set]
-        words += ["--root", arguments.root] if arguments.root else []
+        command = embed_command(arguments.gallery, arguments.method, place_words(arguments))
         raise UserError(
             f"the gallery {arguments.gallery!r} is not embedded under profile {profile.name!r}: "
-            f"{shlex.join(words)}\n({error})"
+            f"{command}\n({error})"
         ) from error

@@ -17,7 +17,7 @@ import socket
 import sys
 
 from deployments.errors import UserError
-from deployments.place import add_place, profile_of
+from deployments.place import add_place, place_words, profile_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +44,6 @@ def run(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.port <= 65535:
         raise UserError(f"--port is a number from 1 to 65535, not {arguments.port}")
     profile = profile_of(arguments)
-    chosen = ["--profile", arguments.profile, *(f"--set={each}" for each in arguments.set)]
-    chosen += ["--root", arguments.root] if arguments.root else []
     settings = ServiceSettings(
         profile,
         host=arguments.host,
@@ -53,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         names=tuple(arguments.name),
         origin=arguments.origin,
         token=token_of_environment(),
-        chosen=tuple(chosen),
+        chosen=tuple(place_words(arguments)),
     )
     settings.check()
     require_reachable(Location(profile.root))

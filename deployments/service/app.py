@@ -9,11 +9,10 @@ from deployments import __version__
 from deployments.server.guard import Guard
 from deployments.service.entrance import Entrance
 from deployments.service.errors import Faulty, add_handlers
-from deployments.service.metrics import Metrics
 from deployments.service.pages import STATIC
 from deployments.service.routers import routers
 from deployments.service.settings import ServiceSettings
-from deployments.service.state import Service
+from deployments.service.state import new_service
 
 REFUSALS = {422: {"model": Faulty, "description": "Refused; the message says what to do."}}
 
@@ -25,7 +24,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         UserError: settings that are not safe.
     """
     settings.check()
-    service = Service(settings, Metrics())
+    service = new_service(settings)
     # FastAPI's own pages load scripts from elsewhere; ours is in `routes/api_page.py`.
     app = FastAPI(
         title="cirflow",

@@ -11,11 +11,16 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from deployments.errors import told
+from deployments.errors import UserError, told
 from models.redaction import redact
+from storage.collections.decoding import ImageProblem
+from storage.collections.known import UnknownCollection
+from storage.tables.plans import IncompleteTable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
+
+    Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +75,11 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(ValueError, _known)
-    app.add_exception_handler(LookupError, _known)
-    app.add_exception_handler(OSError, _known)
+    app.add_exception_handler(UnknownCollection, _typed(404, "unknown_gallery"))
+    app.add_exception_handler(IncompleteTable, _typed(409, "not_embedded"))
+    app.add_exception_handler(ImageProblem, _typed(422, "not_a_picture"))
+    for kind in (UserError, ValueError, LookupError, OSError):
+        app.add_exception_handler(kind, _known)
     app.add_exception_handler(Exception, _unknown)
 
 
@@ -96,6 +103,15 @@ def _answer(
 
         return page(request, "error.html", status=status, title=code, **body["error"])
     return JSONResponse(body, status, headers=dict(headers or {}))
+
+
+def _typed(status: int, code: str) -> Handler:
+    """Answers an error of a known kind with its own message."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        return _answer(request, status, code, str(error))
+
+    return answer
 
 
 async def _refused(request: Request, error: Exception) -> Response:

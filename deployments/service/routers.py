@@ -24,6 +24,8 @@ class Entry(NamedTuple):
 
 
 ROUTERS: Final = (
+    Entry("search_page", "Search", "/"),
+    Entry("search_api"),
     Entry("explorer", "Benchmarks", "/benchmarks"),
     Entry("browser", "Pictures", "/pictures"),
     Entry("reports", "Reports", "/reports"),

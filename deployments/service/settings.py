@@ -32,11 +32,11 @@ class Limits:
     """
 
     body_bytes: int = 32 * 2**20
-    pixels: int = 80_000_000
+    pixels: int = 40_000_000
     k: int = 200
     batch: int = 64
-    rate: float = 50.0
-    burst: int = 500
+    rate: float = 100.0
+    burst: int = 1000
     uploads: int = 256 * 2**20
 
 

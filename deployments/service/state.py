@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Final
 
 from fastapi import Depends, Request
 
+from deployments.service.errors import Refusal
 from deployments.service.metrics import Metrics
+from deployments.service.rate import Rate
 from deployments.service.settings import ServiceSettings
+from deployments.service.uploads import Pictures
+from models.user_cache import user_cache_folder
 from storage.collections.known import list_collections
+from storage.collections.reading import read_pictures
+from storage.collections.thumbnails import kept_thumbnail, thumbnail
 from storage.locations.location import Location
+from storage.tables.plans import IncompleteTable
+from tasks.kept_searches import Kept
 from tasks.settings import Profile
+
+KEPT_VALUES: Final = 2048
+"""Values of queries that are kept: a few vectors and texts for each."""
+FRESH_S: Final = 10.0
+"""Seconds after which a gallery is looked at again."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +35,16 @@ class Service:
     Attributes:
         settings: Where it listens and what it allows.
         metrics: Counts and times of its requests.
+        kept: Encodings of queries and open galleries.
+        pictures: Pictures that were uploaded or read lately.
+        rate: How often a client may search.
     """
 
     settings: ServiceSettings
     metrics: Metrics
+    kept: Kept
+    pictures: Pictures
+    rate: Rate
 
     @property
     def profile(self) -> Profile:
@@ -39,6 +59,50 @@ class Service:
     def galleries(self) -> list[str]:
         """Names of the collections of the root."""
         return list_collections(Location(self.root))
+
+    def picture(self, image_id: str) -> bytes:
+        """The bytes of a picture: an uploaded one, or one of the root.
+
+        Raises:
+            Refusal: there is none of this id.
+        """
+        if (held := self.pictures.get(image_id)) is not None:
+            return held
+        try:
+            ((_, data),) = read_pictures(Location(self.root), [image_id])
+        except IncompleteTable as error:
+            raise Refusal(
+                404,
+                "unknown_image",
+                f"no picture has the id {image_id}: give one of a hit or of an upload; uploads are "
+                "kept for a while, so upload it again",
+            ) from error
+        self.pictures.add(data)
+        return data
+
+    def thumbnail(self, image_id: str, side: int) -> bytes:
+        """A picture as a JPEG of at most `side` pixels, made once for pictures of the root.
+
+        Raises:
+            Refusal: there is none of this id.
+            ImageProblem: its bytes give no image.
+        """
+        try:
+            folder: Path | None = user_cache_folder() / "thumbnails"
+        except RuntimeError:  # the user has no home folder
+            folder = None
+        if folder is None or self.pictures.get(image_id) is not None:
+            return thumbnail(self.picture(image_id), side)
+        return kept_thumbnail(folder, image_id, side, lambda: self.picture(image_id))
+
+
+def new_service(settings: ServiceSettings) -> Service:
+    """The service of some settings; no model is loaded yet."""
+    limits = settings.limits
+    kept = Kept(most=KEPT_VALUES, fresh_s=FRESH_S)
+    metrics = Metrics(kept)
+    rate = Rate(limits.rate, limits.burst)
+    return Service(settings, metrics, kept, Pictures(limits.uploads), rate)
 
 
 def service_of(request: Request) -> Service:

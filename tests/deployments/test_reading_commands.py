@@ -184,14 +184,16 @@ def test_a_network_answers_searches_in_its_own_space(
 
 def cvsi_query(profile: Profile, picture: Path) -> np.ndarray:
     """The fused query of CVSI for that search, whose length a plain search leaves in its scores."""
-    from tasks.search_gallery import OnePicture, _query_features
+    from tasks.kept_searches import Kept
+    from tasks.query_encodings import query_features
+    from tasks.stages.decoded import OnePicture
 
     settings = profile.cvsi
     recipe = configured_method("cvsi", settings).recipe("circo")
     data = picture.read_bytes()
     query = OneQuery(image_id=sha256_hex(data), text="change the background to black")
     stages = query_stages(profile, query, "drawn", "cvsi", "circo")
-    made, _ = _query_features(stages, query, OnePicture(data, profile.pictures))
+    made, _ = query_features(stages, query, OnePicture(data, profile.pictures), Kept())
     return recipe.query_vectors(made, {})
 
 
@@ -205,7 +207,7 @@ def test_a_gallery_that_is_not_embedded_is_refused_with_the_command_that_helps(
     assert main([*asked, "--set=cvsi.captions_per_image=3"]) == 2
     message = capsys.readouterr().err
     assert "'bare' is not embedded under profile 'tiny'" in message
-    assert "cirflow run embed-gallery --profile tiny --set=collection=bare" in message
+    assert "cirflow run embed-gallery --set=collection=bare" in message
     assert "--set=cvsi.captions_per_image=3" in message
 
 

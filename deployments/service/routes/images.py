@@ -1,37 +1,70 @@
-"""Pictures by their content."""
+"""Pictures of the root, and those that were uploaded."""
 
 from __future__ import annotations
 
-import functools
-from typing import Annotated
+import os
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from deployments.service.errors import Refusal
+from deployments.service.records import ImageFacts
+from deployments.service.searches import captions_of
 from deployments.service.state import Serving
-from storage.tables.table import IncompleteTable
-from tasks.explorer.thumbnails import Thumbnails
+from storage.collections.decoding import inspect_image
+from storage.collections.known import require_collection
+from storage.collections.thumbnails import SIDES
+from storage.locations.location import Location
 
 router = APIRouter(tags=["images"])
 
-ImageId = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="sha256 of the image's file")]
+Id = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
+KEPT: Final = {
+    "cache-control": "private, max-age=86400, immutable",
+    "content-security-policy": "default-src 'none'; sandbox",
+}
+"""An id stands for these bytes for ever; what is shown runs nothing."""
+KINDS: Final = {
+    name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP")
+}
+"""Formats that browsers show -> their media types; a file of another one is only downloaded."""
 
 
-@router.get(
-    "/v1/images/{image_id}/thumbnail",
-    response_class=Response,
-    responses={200: {"content": {"image/jpeg": {}}}},
-)
-def image(service: Serving, image_id: ImageId, side: int = 320) -> Response:
-    """An image as JPEG, its longest side at most 160, 320, 640 or 1280 pixels."""
-    try:
-        data = _kept(service.root).jpeg(image_id, side)
-    except IncompleteTable as error:
-        raise Refusal(404, "unknown_image", str(error)) from error
-    kept = {"cache-control": "private, max-age=31536000, immutable"}
-    return Response(data, media_type="image/jpeg", headers=kept)
+@router.get("/v1/images/{image_id}", response_class=Response)
+def image(image_id: Id, service: Serving) -> Response:
+    """A picture's own bytes."""
+    data = service.picture(image_id)
+    kind = KINDS.get(inspect_image(data).format, "application/octet-stream")
+    return Response(data, media_type=kind, headers=KEPT)
 
 
-@functools.lru_cache(maxsize=4)
-def _kept(root: str) -> Thumbnails:
-    return Thumbnails(root)
+@router.get("/v1/images/{image_id}/thumbnail", response_class=Response)
+def small(image_id: Id, service: Serving, side: int = 320) -> Response:
+    """A picture as a JPEG whose longer side has at most so many pixels; made once."""
+    if side not in SIDES:
+        raise Refusal(422, "invalid", f"side is one of {', '.join(map(str, SIDES))}, not {side}")
+    return Response(service.thumbnail(image_id, side), media_type="image/jpeg", headers=KEPT)
+
+
+@router.get("/v1/images/{image_id}/about")
+def about(
+    image_id: Id, service: Serving, gallery: Annotated[str, Query(max_length=128)] = ""
+) -> ImageFacts:
+    """What a picture is, and in a gallery its files and captions."""
+    facts = inspect_image(service.picture(image_id))
+    paths: list[str] = []
+    captions: list[str] = []
+    if gallery:
+        require_collection(Location(service.root), gallery)
+        rows = service.kept.collection(service.root, gallery).rows_of([image_id])
+        own = rows.filter(rows["image_id"] == image_id).select("source", "path")
+        paths = [os.path.join(source, path) for source, path in own.iter_rows()]
+        captions = captions_of(service, gallery, image_id)
+    return ImageFacts(
+        image_id=image_id,
+        width=facts.width,
+        height=facts.height,
+        format=facts.format,
+        paths=paths,
+        captions=captions,
+    )
