@@ -121,6 +121,10 @@ def search_gallery(
     settings = settings_of(method, profile.cvsi)
     row = configured_method(method, settings, late_weights(method, profile), profile.ldre)
     recipe = row.recipe(family)
+    if weights and row.weighs:
+        raise ValueError(
+            f"a gate says the weights of {method} for each query; they cannot be moved"
+        )
     if weights:
         recipe = reweighed(recipe, weights)
     used = {name: gallery[name] for name in recipe.gallery}
@@ -187,9 +191,13 @@ def search_gallery(
             found, numbers = [*best, *later], {**numbers, **dict(zip(best, fused, strict=True))}
         shown = found[:k]
         paths = _paths(kept, profile.root, collection, shown)
-        terms = contributions(recipe, made, opened.features, [opened.place(own) for own in shown])
+        terms: dict[str, Contribution] = {}
+        if not row.weighs:  # a gate's weights are not the recipe's
+            places = [opened.place(own) for own in shown]
+            added = contributions(recipe, made, opened.features, places)
+            terms = dict(zip(shown, added, strict=True))
         hits = tuple(
-            Hit(rank, numbers[own], own, paths[own], _verdict(margins, own), terms[rank - 1])
+            Hit(rank, numbers[own], own, paths[own], _verdict(margins, own), terms.get(own))
             for rank, own in enumerate(shown, 1)
         )
     lacking = opened.size - len(images)

@@ -109,11 +109,15 @@ class Upload(BaseModel):
 
 
 class GalleryFacts(BaseModel):
-    """A collection, and the methods whose features it has under the service's profile."""
+    """A collection, and the methods whose features it has under the service's profile.
+
+    `warning` says where its pictures do not fit the profile's models; empty where they do.
+    """
 
     name: str
     images: int
     methods: list[str]
+    warning: str
 
 
 class Galleries(BaseModel):

@@ -183,6 +183,7 @@ def gallery_facts(service: Service, name: str) -> GalleryFacts:
     Raises:
         UnknownCollection: there is no such collection.
     """
+    from tasks.foreign_pictures import warning_for
     from tasks.methods import runnable_methods
 
     def make() -> GalleryFacts:
@@ -193,7 +194,8 @@ def gallery_facts(service: Service, name: str) -> GalleryFacts:
             for method in runnable_methods(service.profile)
             if all(_is_filled(service, each, known) for each in _stages(service, name, method))
         ]
-        return GalleryFacts(name=name, images=images, methods=ready)
+        warning = warning_for(service.profile, name)
+        return GalleryFacts(name=name, images=images, methods=ready, warning=warning)
 
     return service.kept.fresh(("facts", name), make)
 
@@ -240,7 +242,7 @@ def method_facts(service: Service, name: str) -> MethodFacts:
             weights=Sides(query=dict(recipe.query), gallery=dict(recipe.gallery))
             if recipe
             else Sides(),
-            movable=sums,
+            movable=sums and not row.weighs,
         )
 
     return service.kept.fresh(("method", name), make)

@@ -83,6 +83,8 @@ function show() {
   options($("gallery"), facts.galleries.map((each) => [each.name, `${each.name} (${each.images})`]), query.gallery);
   options($("method"), ready, query.method);
   options($("other"), [["", "nothing"], ...ready.filter(([name]) => name !== query.method)], query.other);
+  $("warning").textContent = gallery(query.gallery).warning;
+  $("warning").hidden = !gallery(query.gallery).warning;
   $("text").value = query.text;
   $("k").value = query.k;
   $("k-shown").value = query.k;
@@ -210,7 +212,7 @@ async function search() {
   if (!query.method) {
     $("results").replaceChildren();
     fault(
-      `The gallery ${query.gallery} has no features under this profile: ` +
+      `The gallery ${query.gallery} has no features under this profile (see Progress): ` +
         `cirflow run embed-gallery --set collection=${query.gallery}`,
     );
     return;

@@ -151,7 +151,7 @@ def test_pictures_and_their_facts(client: Client, drawn: list[Path]) -> None:
     from PIL import Image
 
     (ready,) = [each for each in client.galleries() if each.name == "drawn"]
-    assert ready.images == IMAGES
+    assert (ready.images, ready.warning) == (IMAGES, "")
     assert {"cvsi", "lincir"} <= set(ready.methods)
     (bare,) = [each for each in client.galleries() if each.name == "bare"]
     assert (bare.images, bare.methods) == (1, [])
