@@ -99,7 +99,7 @@ def test_pictures_come_as_small_jpeg_and_only_by_their_content(world: RankedWorl
     assert ask(world, "/v1/images/..%2f..%2fetc%2fpasswd/thumbnail").status_code in (404, 422)
     page = ask(world, "/pictures/cirr-val", params={"text": "by hand"}).text
     assert CAPTION in page
-    assert ask(world, "/pictures/nothing").status_code == 422
+    assert ask(world, "/pictures/nothing").status_code == 404
 
 
 def test_a_report_is_served_and_nothing_else(world: RankedWorld) -> None:
