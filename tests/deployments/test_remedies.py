@@ -30,6 +30,8 @@ ASSIGNED: Final = re.compile(rf"(?<![\w.\-/{{])(?:--set[ =])?{NAME}=(?=[\w{{/.'\
 TO_SET: Final = re.compile(rf"(?:--set|\bset|\bor set|correct) {NAME}(?=[ ;,)]|$)")
 
 ELSEWHERE: Final = {
+    "filename": "of an HTTP header",
+    "outcome": "in the address of the explorer's pages",
     "key": "stands for any name",
     "num_query_tokens": "of a checkpoint's processor_config.json",
     "patch_size": "of a checkpoint's processor_config.json",
