@@ -12,6 +12,7 @@ from typing import Final
 from tasks.report.audit import audit_markdown
 from tasks.report.costs import costs_markdown
 from tasks.report.markdown import Markdown, markdown_table, plain
+from tasks.report.pictures import THUMBNAIL, thumbnail
 from tasks.report.records import LeaderboardRow, Result, Section, Strip, Thumbnail
 from tasks.report.render import data_uri
 from tasks.report.spreads import spreads_markdown
@@ -108,7 +109,8 @@ def _interval(row: LeaderboardRow, metric: str) -> str:
 def _strips(strips: Sequence[Strip]) -> Iterator[str]:
     """A table of queries with their results, as many as there is room for."""
     rows, room = [], PICTURES
-    for strip in _mixed(strips):
+    own = [strip for strip in strips if strip.method == strips[0].method]
+    for strip in _mixed(own):
         row = _row(strip)
         size = sum(map(len, row))
         if size <= room:
@@ -139,4 +141,6 @@ def _place(result: Result) -> Markdown:
 
 
 def _picture(picture: Thumbnail) -> Markdown:
+    if max(picture.width, picture.height) > THUMBNAIL:
+        picture = thumbnail(picture.jpeg, picture.alt)
     return Markdown(f"![{plain(picture.alt)}]({data_uri(picture)})")

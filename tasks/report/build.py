@@ -6,7 +6,7 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from models.retrieval.bootstrap import interval
 from models.retrieval.methods import METHODS, method
@@ -18,13 +18,14 @@ from storage.tables.table import Table
 from tasks.backbone_names import Folders, folders_of, recognised, recognised_name
 from tasks.query_sets import BenchmarkRef, is_embedded_world, load_query_set
 from tasks.report import text
-from tasks.report.example_queries import example_queries
+from tasks.report.example_queries import STRIPS, example_queries
 from tasks.report.records import (
     CostRow,
     LeaderboardRow,
     Provenance,
     ReportData,
     Section,
+    Strip,
 )
 from tasks.report.render import render_report
 from tasks.scoring.audit import audit_scores
@@ -38,6 +39,9 @@ from tasks.settings import Profile
 from tasks.stages.rankings import ON_TOP, RankingStage, backbone_of
 from tasks.stages.stage import inputs_of
 from tasks.stages.stage_report import StageReport
+
+METHODS_SHOWN: Final = 8
+"""Methods of which queries are shown, so that the file stays small enough to send."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def _section(
 ) -> Section:
     facts = benchmark_facts(item.ref.name)
     world = "-like, embedded world" if is_embedded_world(item.ref.root) else ""
-    shown = "cvsi" if "cvsi" in item.scores else next(iter(item.scores))
+    shown = _shown_first(item, facts)
     ranking = next(stage for stage in item.rankings if stage.method == shown)
     backbone = recognised_name(profile.query_encoder)
     folders = folders_of(profile.query_encoder)
@@ -107,7 +111,7 @@ def _section(
         rows=tuple(_measured(item, facts, stage, folders, ledger) for stage in item.rankings)
         + tuple(_elsewhere(item, backbone)),
         protocol=_protocol({name: s.protocol for name, s in item.scores.items()}, shown),
-        strips=example_queries(ranking),
+        strips=_strips(item, shown),
         summary=f"{len(item.ref.load().queries)} queries, split {item.ref.split}."
         + (f" Texts of queries: {item.ref.texts.label}." if item.ref.texts.are_replaced else "")
         + _lacking(load_query_set(ranking.root, ranking.benchmark).not_asked()),
@@ -119,6 +123,22 @@ def _section(
         if item.wordings
         else None,
     )
+
+
+def _shown_first(item: EvaluatedBenchmark, facts: BenchmarkFacts) -> str:
+    """The method whose protocol and queries come first: CVSI, or else the best one."""
+    if "cvsi" in item.scores:
+        return "cvsi"
+    return max(item.scores, key=lambda name: item.scores[name].metrics[facts.metrics.main])
+
+
+def _strips(item: EvaluatedBenchmark, shown: str) -> tuple[Strip, ...]:
+    """Queries of one method, and a missed and a found one of each other."""
+    stages = sorted(item.rankings, key=lambda stage: stage.method != shown)[:METHODS_SHOWN]
+    found = (
+        example_queries(stage, count=STRIPS if stage.method == shown else 2) for stage in stages
+    )
+    return tuple(strip for own in found for strip in own)
 
 
 def _protocol(protocols: Mapping[str, Mapping[str, Any]], shown: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from models.verifiers.protocol import sigmoid
 from storage.collections.collection import Collection
 from storage.locations.location import Location
 from tasks.query_sets import QuerySet, load_query_set
-from tasks.report.pictures import evenly, nothing, thumbnail
+from tasks.report.pictures import LARGE, evenly, nothing, thumbnail
 from tasks.report.records import Result, Strip, Thumbnail
 from tasks.scoring.scores import RankedLists, read_ranking
 from tasks.stages.edited_features import EditedQueryStage
@@ -29,16 +29,17 @@ Texts = tuple[tuple[str, ...], tuple[str, ...], str]
 """Captions, edited captions and added objects of a query."""
 
 
-def example_queries(stage: RankingStage, top: int = TOP) -> tuple[Strip, ...]:
-    """A few found and a few missed queries of a ranking, evenly drawn, with all their texts.
+def example_queries(stage: RankingStage, top: int = TOP, count: int = STRIPS) -> tuple[Strip, ...]:
+    """A few missed and a few found queries of a ranking, evenly drawn, with all their texts.
 
     Args:
         stage: The ranking.
         top: Ranked images shown of each.
+        count: Queries shown at most.
     """
     ranked = read_ranking(stage)
     query_set = load_query_set(stage.root, stage.benchmark)
-    return strips_of(stage, ranked, query_set, _chosen(ranked, query_set), top)
+    return strips_of(stage, ranked, query_set, _chosen(ranked, query_set, count), top)
 
 
 def strips_of(
@@ -81,7 +82,7 @@ def _edited(
         if isinstance(feature, EditedQueryStage):
             made |= feature.edited.made(asked)
     return [
-        thumbnail(made[item.key], f"edited for query {query.query_id}")
+        thumbnail(made[item.key], f"edited for query {query.query_id}", LARGE)
         if item is not None and item.key in made
         else None
         for item, query in zip(items, queries, strict=True)
@@ -98,8 +99,8 @@ def _verdicts(stage: RankingStage) -> dict[tuple[str, str, str], float | str]:
     }
 
 
-def _chosen(ranked: RankedLists, query_set: QuerySet) -> list[tuple[str, int]]:
-    """Found and missed queries; the first one that cannot be asked is among them."""
+def _chosen(ranked: RankedLists, query_set: QuerySet, count: int) -> list[tuple[str, int]]:
+    """Missed and found queries; the first one that cannot be asked is among them."""
     lacking: list[tuple[str, int]] = []
     hits: list[tuple[str, int]] = []
     misses: list[tuple[str, int]] = []
@@ -110,9 +111,9 @@ def _chosen(ranked: RankedLists, query_set: QuerySet) -> list[tuple[str, int]]:
                 continue
             rank = target_rank(ranked, category, row)
             (hits if rank == 1 else misses).append((category, row))
-    each = STRIPS // 2
-    taken = evenly(hits, max(each, STRIPS - len(misses))) + evenly(misses, each)
-    return [*lacking[:1], *taken][:STRIPS]
+    each = count // 2
+    missed = evenly(misses, max(each, count - len(hits)))
+    return [*lacking[:1], *missed, *evenly(hits, count - len(missed))][:count]
 
 
 def target_rank(ranked: RankedLists, category: str, row: int) -> int | None:
@@ -137,7 +138,7 @@ def _thumbnails(stage: RankingStage, query_set: QuerySet, names: set[str]) -> di
     collection = Collection.open(Location(stage.root), stage.benchmark.collection_name)
     made: dict[str, Thumbnail] = {}
     for image_id, data in collection.read_images(list(names_of)):
-        small = thumbnail(data, "")
+        small = thumbnail(data, "", LARGE)
         made |= {name: replace(small, alt=f"image {name}") for name in names_of[image_id]}
     return made
 

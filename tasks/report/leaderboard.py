@@ -10,6 +10,8 @@ from tasks.report.records import GROUPS, LeaderboardRow, Section
 
 LOWER_IS_BETTER = ("neg", "any_neg")
 """How the names of metrics begin that count wrong answers."""
+PUBLISHED_ONLY = "paper-only"
+"""The group of rows that stand folded below the leaderboard."""
 _RANKED_GROUPS = ("baseline", "method", "preset")
 
 
@@ -203,11 +205,27 @@ def have_published_changes(
     return any(published_change(row, reference, metric) is not None for row in rows)
 
 
-def has_published_direction(row: LeaderboardRow, reference: LeaderboardRow, metric: str) -> bool:
-    """Whether measured and published change agree; a change within the noise has no direction."""
+def agreement(row: LeaderboardRow, reference: LeaderboardRow, metric: str) -> str:
+    """Whether the published change has the direction of the measured one, in words.
+
+    Empty where the interval of the measured change holds zero or there is none: then it has no
+    direction.
+    """
+    published = published_change(row, reference, metric)
+    if published is None or metric not in row.delta_intervals or is_within_noise(row, metric):
+        return ""
     measured = row.metrics[metric] - reference.metrics[metric]
-    published = published_change(row, reference, metric) or 0.0
-    return _direction(published) == (0 if is_within_noise(row, metric) else _direction(measured))
+    return "same direction" if _direction(published) == _direction(measured) else "differs"
+
+
+def on_board(section: Section) -> tuple[tuple[str, tuple[LeaderboardRow, ...]], ...]:
+    """The groups of the leaderboard: those with a row that runs here."""
+    return tuple((key, rows) for key, rows in groups(section) if key != PUBLISHED_ONLY)
+
+
+def published_only(section: Section) -> tuple[LeaderboardRow, ...]:
+    """Systems of which only published numbers are shown."""
+    return next((rows for key, rows in groups(section) if key == PUBLISHED_ONLY), ())
 
 
 def _direction(points: float) -> int:

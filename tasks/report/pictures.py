@@ -14,13 +14,15 @@ from tasks.report.records import Thumbnail
 Item = TypeVar("Item")
 
 THUMBNAIL: Final = 112
-"""Longest side of a picture in a report, in pixels."""
+"""Longest side of a picture on a page, in pixels."""
+LARGE: Final = 224
+"""Longest side of one that enlarges."""
 
 
-def thumbnail(data: bytes, alt: str) -> Thumbnail:
-    """A small JPEG of an image."""
+def thumbnail(data: bytes, alt: str, side: int = THUMBNAIL) -> Thumbnail:
+    """A small JPEG of an image, its longest side at most so many pixels."""
     image = decode_image(data)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    image.thumbnail((side, side))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return Thumbnail(buffer.getvalue(), *image.size, alt=alt)
@@ -36,8 +38,8 @@ def nothing() -> Thumbnail:
 
 
 def evenly(items: Sequence[Item], count: int) -> list[Item]:
-    """At most `count` items, the first and the last among them, at even distances."""
-    if len(items) <= count:
-        return list(items)
+    """At most `count` items at even distances: the first and, of two or more, the last."""
+    if len(items) <= count or count < 2:
+        return list(items[:count])
     step = (len(items) - 1) / (count - 1)
     return [items[round(place * step)] for place in range(count)]

@@ -9,8 +9,8 @@ from typing import Final
 from tasks.report.records import Strip
 
 OUTCOMES: Final = {
-    "hit": "Found: a target is among the results shown",
     "miss": "Missed: no target is among the results shown",
+    "hit": "Found: a target is among the results shown",
     "open": "Not judged: the right answers of this split are hidden",
 }
 """Outcome -> heading, in the order in which a page shows them."""
@@ -28,7 +28,7 @@ def verdict(strip: Strip) -> tuple[str, str]:
 
 
 def groups(strips: Sequence[Strip]) -> tuple[tuple[str, tuple[Strip, ...]], ...]:
-    """Hits, misses and unjudged strips, as far as there are any, each in the order given."""
+    """Misses, hits and unjudged strips, as far as there are any, each in the order given."""
     members = {
         key: tuple(strip for strip in strips if verdict(strip)[0] == key) for key in OUTCOMES
     }

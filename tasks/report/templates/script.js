@@ -28,7 +28,7 @@ function sortRows(body, column, sign) {
   body.append(...rows);
 }
 
-const OUTCOMES = { hit: "Found", miss: "Missed", open: "Not judged" };
+const OUTCOMES = { miss: "Missed", hit: "Found", open: "Not judged" };
 for (const area of document.querySelectorAll("[data-filterable]")) {
   const strips = [...area.querySelectorAll(".strip")];
   const chosen = { outcome: "", method: "" };
@@ -59,6 +59,27 @@ for (const area of document.querySelectorAll("[data-filterable]")) {
     for (const group of area.querySelectorAll(".outcome"))
       group.hidden = !group.querySelector(".strip:not([hidden])");
   }
+}
+
+const large = make("dialog", { className: "large", ariaLabel: "Picture" });
+const shown = make("img", {});
+const words = make("p", {});
+large.append(shown, words);
+large.addEventListener("click", () => large.close());
+for (const picture of document.querySelectorAll(".strip img, .triplet img")) {
+  Object.assign(picture, { tabIndex: 0, role: "button" });
+  const enlarge = () => {
+    shown.src = picture.src;
+    words.textContent = shown.alt = picture.alt;
+    large.isConnected || document.body.append(large);
+    large.showModal();
+  };
+  picture.addEventListener("click", enlarge);
+  picture.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    enlarge();
+  });
 }
 
 window.addEventListener("beforeprint", () => {
