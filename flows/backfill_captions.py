@@ -55,7 +55,7 @@ def backfill_captions(asked: BackfillRequest) -> State[Any]:
     retry = asked.selector.which == "failed"
     costs = [cost_of(n, stage, retry) for n, stage in zip(names, stages, strict=True)]
     _show_costs(collection, costs)
-    warning = "; ".join(filter(None, (warning_for(asked.profile, name) for name in names)))
+    warning = warning_for(asked.profile, *names)
     if asked.dry_run:
         message = f"{warning}. {_in_words(costs)}" if warning else _in_words(costs)
         return Completed(message=message, data={"costs": [vars(c) for c in costs]})

@@ -65,7 +65,11 @@ def run_ingest(
 ) -> dict[str, Any]:
     """Ingest with progress shown; returns the summary as plain JSON."""
     with watching(f"ingest {name}", 0, 0) as listener, progress.listening(listener):
-        return run_task(ingest_source, root, source, name, class_field, if_taken, layout)
+        made: dict[str, Any] = run_task(
+            ingest_source, root, source, name, class_field, if_taken, layout
+        )
+    offer_what_exists(root)
+    return made
 
 
 @flow(name="ingest", flow_run_name="ingest {name}", persist_result=False, result_serializer="json")
@@ -84,7 +88,6 @@ def ingest_collection(asked: requests.IngestRequest) -> State[Any]:
         _show_unusable(asked.name, made)
     if not made["images"]:
         raise ValueError(f"no input in {asked.source} is a usable image; {escaped(message)}")
-    offer_what_exists(asked.root)
     return Completed(message=escaped(message), data=made)
 
 

@@ -6,7 +6,8 @@ that trained them. On photographs every step runs, and its words and order mean 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -45,35 +46,46 @@ def _is_shipped(engine: object) -> bool:
     return bool(place) and Path(place, RECIPE).is_file()
 
 
-def warning_for(profile: Profile, collection: str) -> str:
-    """What is wrong with the results of a profile on a collection; empty: nothing is known."""
+def warning_for(profile: Profile, *collections: str) -> str:
+    """What is wrong with the results of a profile on collections; empty: nothing is known."""
     engines = {
         "encoder": profile.encoder,
         "captioner": profile.captioner,
         "text generator": profile.generator,
     }
-    return warning_on(profile.root, collection, engines)
+    return warning_on(profile.root, collections, engines)
 
 
-def warning_on(root: str, collection: str, engines: Mapping[str, object]) -> str:
-    """What is wrong with the results of some models on a collection; empty: nothing is known.
+def warning_on(root: str, collections: Sequence[str], engines: Mapping[str, object]) -> str:
+    """What is wrong with the results of some models on collections; empty: nothing is known.
 
-    At most `SAMPLE` pictures are read, and none where no model is a shipped small one.
+    At most `SAMPLE` pictures of each are read, once, and none where no model is a shipped one.
 
     Args:
         root: Root of the tables.
-        collection: Name of an ingested collection.
+        collections: Names of ingested collections.
         engines: What a model does -> its settings.
     """
     models = only_drawn(engines)
-    if not models or look_drawn(_sample(root, collection)):
+    foreign = [name for name in collections if models and _is_foreign(root, name)]
+    if not foreign:
         return ""
     return (
-        f"RESULTS MEAN NOTHING HERE: the pictures of {collection} are not drawn shapes, and the "
-        f"small models that ship with cirflow ({', '.join(models)}) know nothing else. Use a "
-        f"profile with real models: {SUITED}; `cirflow doctor --profile small` says what it "
+        f"RESULTS MEAN NOTHING HERE: the pictures of {', '.join(foreign)} are not drawn shapes, "
+        f"and the small models that ship with cirflow ({', '.join(models)}) know nothing else. "
+        f"Use a profile with real models: {SUITED}; `cirflow doctor --profile small` says what it "
         "downloads and whether it runs here"
     )
+
+
+def _is_foreign(root: str, collection: str) -> bool:
+    return _looked_at(root, collection, Collection.open(Location(root), collection).listing)
+
+
+@functools.lru_cache(maxsize=512)
+def _looked_at(root: str, collection: str, listing: str) -> bool:
+    """Whether a collection's pictures are not drawn ones; looked at once for each listing."""
+    return not look_drawn(_sample(root, collection))
 
 
 def _sample(root: str, collection: str) -> Iterator[Image]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastapi.responses import HTMLResponse
 
 from deployments.service.routers import navigation
+from tasks.foreign_pictures import warning_for
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -56,6 +57,7 @@ def page(
             here=request.url.path,
             profile=service.profile.name,
             root=service.root,
+            warning=warning_for(service.profile, *service.galleries()),
             **shown,
         )
     )

@@ -52,9 +52,8 @@ def notes_on(stage: TripletStage, quality: TripletQuality) -> list[str]:
     blind = {each.guard: each.not_at_hand for each in guards if each.not_at_hand}
     notes = attention(quality, {s.collection: s.weight for s in stage.pairs.sources})
     engines = {"captioner": stage.captions.captioner, "rewriter": stage.generator}
-    notes += filter(
-        None, (warning_on(stage.root, s.collection, engines) for s in stage.pairs.sources)
-    )
+    sources = [source.collection for source in stage.pairs.sources]
+    notes += filter(None, [warning_on(stage.root, sources, engines)])
     if not stage.pairs.guard:
         notes.append(
             "No benchmark was guarded: its images may be among the pairs. Name those that you will "

@@ -36,7 +36,7 @@ def test_drawn_pictures_and_photographs_lie_apart(shared_data: Path, tmp_path: P
     assert min(drawn) >= FEW
     photographs = sorted((shared_data / "clothing" / "images").rglob("*.jpg"))[::10]
     shares = [share_of_colours(Image.open(p)) for p in photographs]
-    assert sum(share >= FEW for share in shares) < 0.03 * len(shares)
+    assert sum(share >= FEW for share in shares) < 0.05 * len(shares)
 
 
 def test_photographs_are_named_once_and_shapes_never(shared_data: Path, tmp_path: Path) -> None:
@@ -50,6 +50,7 @@ def test_photographs_are_named_once_and_shapes_never(shared_data: Path, tmp_path
     assert "the pictures of hats are not drawn shapes" in said
     assert "encoder, captioner, text generator" in said
     assert "small" in said
+    assert "the pictures of hats are" in warning_for(tiny, "shapes", "hats")
     real = resolve_profile("production", {"root": str(root)})
     assert warning_for(real, "hats") == ""
 

@@ -62,7 +62,13 @@ class Field:
         )
 
     def write(self, value: str | int) -> None:
-        """Put a text or a number into it."""
+        """Put a text or a number into it; beside a list of what exists, as another one."""
+        another = self.place.get_by_role("button", name="another", exact=True)
+        expect(
+            self.place.locator("textarea, input, button.p-select-button__control").first
+        ).to_be_visible()
+        if another.count():
+            another.click()
         box = self.place.locator("textarea, input").first
 
         def shows() -> None:

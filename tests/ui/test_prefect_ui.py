@@ -49,10 +49,11 @@ def test_a_new_backbone_is_evaluated_from_its_form(
 ) -> None:
     before = run_names(stack)
     form = DeploymentPage(page).open(stack.settings.url, "rerun-backbone").custom_run()
-    form.field("backbone", "Name").write(str(NEW_BACKBONE))
+    assert "photos" in form.field("mapping_captions").choices()  # ingested after `cirflow up`
+    form.field("backbone", "Name").choose(str(NEW_BACKBONE))
     form.field("backbone", "Pretrained").write("")
     form.field("methods").choose(*EVALUATED)
-    form.field("mapping_captions").write("photos")
+    form.field("mapping_captions").choose("photos")
     form.field("mapping_steps").write(20)
     page.screenshot(path=tmp_path / "form.png")
     run = form.submit()
@@ -84,6 +85,7 @@ def test_the_form_offers_what_is_allowed_and_refuses_the_rest(
     before = run_names(stack)
     form = DeploymentPage(page).open(stack.settings.url, "rerun-backbone").custom_run()
     assert form.field("benchmarks", "Name").choices() == list(BENCHMARKS)
+    assert "benchmarks/cirr" in form.field("benchmarks", "Folder").choices()
     assert form.field("benchmarks", "Split").choices() == ["val", "test1", "test"]
     runnable = {name for name, method in METHODS.items() if method.runs}
     assert set(form.field("methods").choices()) == runnable

@@ -73,7 +73,6 @@ def progress_page(gallery: str, request: Request, service: Serving) -> HTMLRespo
         title=f"Progress of {gallery}",
         gallery=gallery,
         found=_readiness(gallery, service),
-        warning=warning_for(service.profile, gallery),
     )
 
 
