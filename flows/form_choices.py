@@ -1,7 +1,7 @@
 """Forms that offer what exists: the drop-downs of deployments, brought up to date.
 
-Prefect keeps the schema of a deployment's form. A field of `FIELDS` becomes a choice between a
-name that exists and one that is typed, so that a list which is behind refuses nothing.
+Prefect keeps the schema of a deployment's form. A field of `FIELDS` becomes a text with a
+list of what exists beside it, so that a list which is behind refuses nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ADVANCED: Final = ("runs", "shard_size", "work", "allow_gaps", "ray", "options",
 LAST: Final = 1000
 """Added to the place of an advanced parameter."""
 
-OFFERED, TYPED = "one that exists", "another"
+OFFERED, TYPED = "one that exists", "a name"
 
 
 def offering(
@@ -94,7 +94,8 @@ def _choice(field: Mapping[str, Any], names: Iterable[str], given: Json) -> dict
         text = {"type": "string"}
         return {**kept, "anyOf": [text, *others]} if others else {**kept, **text}
     listed = {"type": "string", "enum": offered, "title": OFFERED}
-    return {**kept, "anyOf": [listed, {"type": "string", "title": TYPED}, *others]}
+    # Prefect's UI shows any text by the first alternative: a list there would end typing at once.
+    return {**kept, "anyOf": [{"type": "string", "title": TYPED}, listed, *others]}
 
 
 def _offered(field: Mapping[str, Any]) -> list[str]:

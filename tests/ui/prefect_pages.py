@@ -62,13 +62,7 @@ class Field:
         )
 
     def write(self, value: str | int) -> None:
-        """Put a text or a number into it; beside a list of what exists, as another one."""
-        another = self.place.get_by_role("button", name="another", exact=True)
-        expect(
-            self.place.locator("textarea, input, button.p-select-button__control").first
-        ).to_be_visible()
-        if another.count():
-            another.click()
+        """Put a text or a number into it."""
         box = self.place.locator("textarea, input").first
 
         def shows() -> None:
@@ -93,11 +87,23 @@ class Field:
         with self._opened() as options:
             return [text.strip() for text in options.all_inner_texts()]
 
+    def pick(self, value: str) -> None:
+        """Choose what exists; the form then shows it as the field's text."""
+        with self._opened() as options:
+            options.get_by_text(value, exact=True).click()
+        text = self.place.locator("textarea").first
+        self.written.append(lambda: expect(text).to_have_value(value))
+        self.written[-1]()
+
     @contextmanager
     def _opened(self) -> Iterator[Locator]:
         """Its drop-down, open. In this version of the UI a click on its text closes it again at
         once; the arrow beside it opens it."""
         options = self.place.page.get_by_role("option")
+        listed = self.place.get_by_role("button", name="one that exists", exact=True)
+        expect(self.place.locator("textarea, .p-select-button__icon").first).to_be_visible()
+        if listed.count():
+            listed.click()
         until(self.place.locator(".p-select-button__icon").first.click, options.first)
         yield options
         self.place.page.get_by_role("heading", name="Parameters", exact=True).click()

@@ -50,10 +50,10 @@ def test_a_new_backbone_is_evaluated_from_its_form(
     before = run_names(stack)
     form = DeploymentPage(page).open(stack.settings.url, "rerun-backbone").custom_run()
     assert "photos" in form.field("mapping_captions").choices()  # ingested after `cirflow up`
-    form.field("backbone", "Name").choose(str(NEW_BACKBONE))
+    form.field("backbone", "Name").pick(str(NEW_BACKBONE))
     form.field("backbone", "Pretrained").write("")
     form.field("methods").choose(*EVALUATED)
-    form.field("mapping_captions").choose("photos")
+    form.field("mapping_captions").pick("photos")
     form.field("mapping_steps").write(20)
     page.screenshot(path=tmp_path / "form.png")
     run = form.submit()
