@@ -14,7 +14,7 @@ from _pytest.mark.expression import Expression
 COMMAND = re.compile(
     r'^\t\$\(PYTEST\)(?: --no-loadscope-reorder| --durations=\d+)* -m "([^"]+)"$', re.MULTILINE
 )
-"""A line of the Makefile that runs tests. Nothing but `-m` may choose among them; order may differ."""
+"""A line of the Makefile that runs tests. Nothing but `-m` may choose among them."""
 
 
 def test_each_test_belongs_to_one_of_the_two_commands(
