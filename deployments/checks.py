@@ -141,7 +141,8 @@ def check_checkpoints(profile: Profile) -> Iterator[Finding]:
         elif what.endswith("network") or path.is_absolute() or place.startswith("."):
             remedy = "set its path in the profile"
             if what == "mapping network":
-                remedy += ", or train one: cirflow run train-mapping --set collection=NAME"
+                command = "cirflow run train-mapping --profile PROFILE --set captions=FILE"
+                remedy += f", or train one: {command}"
             yield Finding(what, "broken", f"{place} does not exist", remedy)
 
 

@@ -9,6 +9,7 @@ from typing import Final
 from models.generators.adapter_card import benchmark_texts_seen
 from models.retrieval.cvsi_settings import CVSI, SEARCH_FAMILY, CvsiSettings
 from models.retrieval.features import COMPOSED
+from models.retrieval.gate_files import GATE_FILE
 from models.retrieval.ldre import LDRE, LdreSettings
 from models.retrieval.method_records import Method, late_fusion
 from models.retrieval.methods import METHODS, VERIFIER, method, needs
@@ -17,6 +18,7 @@ from models.retrieval.systems.composed_embedding import EMBEDDER, EMBEDDING
 from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS
 from models.retrieval.systems.instructpix2pix import EDITED
 from models.retrieval.systems.query_weights import GATE, NO_GATE
+from storage.locations.location import Location
 from tasks.compodiff import denoiser_facts, denoiser_problem
 from tasks.engines import embedder_facts, verifier_fingerprint, why_no_pseudo_tokens
 from tasks.mapping_facts import token_network_not_zero_shot
@@ -102,12 +104,23 @@ def why_not_ready(name: str, profile: Profile, trains_network: bool = False) -> 
             return profile.editor.lacking
         if kind == EMBEDDER:
             return profile.embedder.lacking
-        if f"{kind}:" == GATE and not profile.query_weights.get(which):
-            return NO_GATE.format(name=which)
+        if f"{kind}:" == GATE:
+            problem = _gate_problem(profile.query_weights.get(which, ""), which)
+            if problem:
+                return problem
         if kind == "composed":
             problem = network_problem(profile.composed.get(which, ""), which)
             if problem:
                 return problem
+    return ""
+
+
+def _gate_problem(folder: str, name: str) -> str:
+    """Why there are no weights for each query; empty where a folder of them is named."""
+    if not folder:
+        return NO_GATE.format(name=name)
+    if not Location(folder).exists(GATE_FILE):
+        return f"{folder} holds no {GATE_FILE} (query_weights.{name}); {NO_GATE.format(name=name)}"
     return ""
 
 

@@ -294,8 +294,8 @@ def _require_own_filter(checkpoint: str, identity: str, first: str, own: str) ->
         raise ValueError(
             f"the re-ranker at {checkpoint} was trained on another filter than {first}, first "
             f"{name}: name the filter that it was trained on (composed.candidate-filter), or train "
-            "a re-ranker on this one (cirflow run train-composed system=candidate-rerank, "
-            f"start={first})"
+            "a re-ranker on this one (cirflow run train-composed --set "
+            f"system=candidate-rerank --set start={first})"
         )
 
 
@@ -309,7 +309,7 @@ def _scorer(settings: ReformulationSettings, identity: str, threads: int) -> Can
     if not isinstance(network, RerankNetwork):
         raise ValueError(
             f"the network at {settings.checkpoint} is a {type(network).__name__}, which scores no "
-            "candidates; train one (cirflow run train-composed system=candidate-rerank)"
+            "candidates; train one (cirflow run train-composed --set system=candidate-rerank)"
         )
     return CandidateScorer(
         network, settings.device, settings.dtype, settings.batch_size, threads=threads

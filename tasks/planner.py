@@ -43,8 +43,8 @@ from tasks.stages.stage import Stage, inputs_of
 from tasks.stages.verifications import VerificationStage
 from tasks.stages.verified import VerifiedStage
 from tasks.stages.weighted import WeightedStage
-from tasks.training.query_weights import WeighedFamily
 from tasks.training.triplet_sets import TripletSet
+from tasks.training.weighed_family import WeighedFamily
 
 StageT = TypeVar("StageT", bound=Stage)
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from models.protocols import Fingerprint, FloatArray
 
 NO_EMBEDDER = (
-    "no embedding model is named; name one (embedder.engine=chat-embedder "
-    "embedder.model=FOLDER embedder.form.preset=qwen3-vl-embedding)"
+    "no embedding model is named; name one (--set embedder.engine=chat-embedder "
+    "--set embedder.model=FOLDER --set embedder.form.preset=qwen3-vl-embedding)"
 )
 
 

@@ -9,57 +9,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from models.retrieval.gate_files import GATE_FILE, gate_file
 from models.retrieval.gate_settings import GateTraining
-from models.retrieval.method_records import AnyRecipe
 from tasks.galleries import open_gallery
 from tasks.query_sets import QueryItem
 from tasks.stages.query_features import QueryFeatureStage
-from tasks.stages.rankings import AnyGalleryFeature, AnyQueryFeature
-from tasks.stages.stage import Stage
+from tasks.stages.rankings import AnyQueryFeature
 from tasks.training.publish import Job, publish, publishing_once
 from tasks.training.spent import FILE, cost_file
 from tasks.training.triplet_sets import TripletSet, planned_split
+from tasks.training.weighed_family import WeighedFamily
 
 if TYPE_CHECKING:
     from models.retrieval.query_weights_training import Examples, Trained
     from models.triplets import Triplet
 
 PRODUCER = "cirflow/query-weights/1"
-
-
-@dataclass(frozen=True)
-class WeighedFamily:
-    """What a gate of one benchmark family is trained on.
-
-    Attributes:
-        recipe: The parts, and how the gallery's features are summed.
-        excludes_reference: Whether the family's rankings leave the reference out.
-        queries: Collection -> feature -> stage.
-        galleries: Collection -> feature -> stage.
-    """
-
-    recipe: AnyRecipe
-    excludes_reference: bool
-    queries: Mapping[str, Mapping[str, AnyQueryFeature]]
-    galleries: Mapping[str, Mapping[str, AnyGalleryFeature]]
-
-    @property
-    def stages(self) -> list[Stage]:
-        """All features."""
-        sides = (*self.queries.values(), *self.galleries.values())
-        return [stage for side in sides for stage in side.values()]
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Features by content, and the rule."""
-        return {
-            "recipe": self.recipe.as_json(),
-            "excludes_reference": self.excludes_reference,
-            "features": [
-                {collection: {name: stage.spec_key for name, stage in own.items()}}
-                for side in (self.queries, self.galleries)
-                for collection, own in sorted(side.items())
-            ],
-        }
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from embedded_world.benchmarks import WorldSize, write_world
-from flows.generate_triplets import triplet_set, triplet_stage
 from flows.profiles import resolve_profile
 from flows.requests.train_weights import train_weights
 from storage.collections.collection import ingest
@@ -25,8 +24,10 @@ from tasks.stages.rankings import ranking_protocol
 from tasks.stages.stage import in_order
 from tasks.stages.verified import VerifiedStage
 from tasks.stages.weighted import WeightedStage
-from tasks.training.query_weights import GateJob, planned_content, train_gates
 from tests.fakes.drawn import small_settings
+
+if TYPE_CHECKING:
+    from tasks.training.query_weights import GateJob
 
 SIZE = WorldSize(subsets=2, circo_queries=1, fashion_queries=1, distractors=2)
 METHOD = "cvsi+weights"
@@ -62,6 +63,9 @@ def profile(ref: BenchmarkRef) -> Profile:
 @pytest.fixture(scope="module")
 def job(profile: Profile, ref: BenchmarkRef) -> GateJob:
     """Triplets of the world's pictures, their features, and the training."""
+    from flows.generate_triplets import triplet_set, triplet_stage
+    from tasks.training.query_weights import GateJob, planned_content
+
     sources = (PairSource(collection=ref.collection_name, within="collection"),)
     texts = triplet_stage(profile, PairSample(sources=sources, count=PAIRS))
     fill([texts])
@@ -88,6 +92,8 @@ def job(profile: Profile, ref: BenchmarkRef) -> GateJob:
 @pytest.fixture(scope="module")
 def weighing(profile: Profile, job: GateJob) -> Profile:
     """The profile with the trained gate."""
+    from tasks.training.query_weights import train_gates
+
     made = train_gates.fn(job, 0.0)
     return profile.changed(query_weights={"cvsi": made["checkpoint"]})
 
@@ -106,6 +112,8 @@ def test_a_published_gate_is_kept_and_tells_what_it_learned_from(
     folder = Path(weighing.query_weights["cvsi"])
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {"gate.json", "README.md", "cost.json"} <= before.keys()
+    from tasks.training.query_weights import train_gates
+
     state = train_gates.fn(job, 0.0)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert state.name == "Cached"

@@ -8,8 +8,8 @@ from models.retrieval.features import COMPOSED, Feature
 from models.retrieval.method_records import Method, everywhere
 
 NO_FOLDER: Final = (
-    "no trained network is named; train one (cirflow run train-composed system={name}) or name "
-    "one of yours (composed.{name}=FOLDER)"
+    "no trained network is named; train one (cirflow run train-composed --set system={name} --set "
+    "triplets=FILE) or name one of yours (--set composed.{name}=FOLDER)"
 )
 
 

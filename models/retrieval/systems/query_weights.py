@@ -20,8 +20,8 @@ GATE: Final = "gate:"
 """Begins the need of a trained gate; the method whose parts it weighs follows."""
 
 NO_GATE: Final = (
-    "no trained gate is named; train one (cirflow run train-weights) or name one of yours "
-    "(query_weights.{name}=FOLDER)"
+    "no trained gate is named; train one (cirflow run train-weights --set method={name} --set "
+    "triplets=FILE) or name one of yours (--set query_weights.{name}=FOLDER)"
 )
 
 
