@@ -119,7 +119,7 @@ def test_a_shard_has_its_answers_while_the_next_is_still_asked() -> None:
         return found
 
     run(slow, shards_of([40, 40, 40]), waiting)
-    assert [shard for shard, _ in sorted(seen, key=lambda each: each[1])] == [0, 1, 2]
+    assert sorted(shard for shard, _ in seen) == [0, 1, 2]
     assert dict(seen)[1] <= 81
 
 

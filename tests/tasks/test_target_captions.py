@@ -113,7 +113,7 @@ def test_all_captions_have_the_key_they_had_and_need_no_vectors(profile: Profile
     assert few.vectors is not None
     fill(few.vectors)
     averaged = stored.rows(stored.planned(), lambda count: None)["vector"].to_pylist()[:3]
-    np.testing.assert_allclose(averaged, encoded, atol=1e-6)
+    np.testing.assert_allclose(averaged, encoded, atol=1e-6, rtol=1e-6)
 
 
 def test_more_captions_than_of_references_are_captions_of_their_own(profile: Profile) -> None:
