@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
 from deployments.errors import UserError
+from deployments.hosts import is_loopback
 from deployments.prefect_session import QUIET, RECORDS
 from deployments.server.guard import names
 from deployments.server.run import sign_in_folder
@@ -60,12 +60,7 @@ class StackSettings:
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     @property
     def reached(self) -> str:
