@@ -15,10 +15,15 @@ def unknown(what: str, given: str, known: Iterable[str], also: Iterable[str] = (
         known: Allowed names, in the order to list them in.
         also: Further allowed names, too many to list.
     """
-    names = list(known)
+    names, given = list(known), brief(given)
     near = _nearest(given, [*names, *also])
     hint = f"did you mean {near!r}? " if near else ""
-    return f"unknown {what} {given!r}; {hint}known: {', '.join(names)}"
+    return f"unknown {what} {given!r}; {hint}known: {', '.join(names) or 'none yet'}"
+
+
+def brief(given: str) -> str:
+    """The first 80 characters of what was given; a longer text ends in three dots."""
+    return given if len(given) <= 80 else f"{given[:77]}..."
 
 
 def _nearest(given: str, known: Iterable[str]) -> str:

@@ -83,7 +83,7 @@ def readiness(profile: Profile, collection: str, methods: Sequence[str] = ()) ->
                 tuple(
                     state.title
                     for state in (states[_mark(stage)] for stage in own)
-                    if not state.is_whole
+                    if not (state.is_whole and state.planned)
                 ),
             )
             for name, own in needed.items()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import socket
 import sys
+from pathlib import Path
 
 from deployments.errors import UserError
 from deployments.place import add_place, place_words, profile_of
@@ -41,8 +42,6 @@ def run(arguments: argparse.Namespace) -> int:
     from storage.locations.access import require_reachable
     from storage.locations.location import Location
 
-    if not 1 <= arguments.port <= 65535:
-        raise UserError(f"--port is a number from 1 to 65535, not {arguments.port}")
     profile = profile_of(arguments)
     settings = ServiceSettings(
         profile,
@@ -54,7 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
         chosen=tuple(place_words(arguments)),
     )
     settings.check()
-    require_reachable(Location(profile.root))
+    location = Location(profile.root)
+    require_reachable(location)
+    if location.is_local:
+        _look_at(Path(location.root))
     require_free(settings.host, settings.port)
     import uvicorn
 
@@ -68,12 +70,27 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _look_at(root: Path) -> None:
+    """Say that a root is not there yet.
+
+    Raises:
+        UserError: it is not a folder.
+    """
+    if not root.exists():
+        said = "the root is not there yet; make it with `cirflow ingest SOURCE --name NAME`"
+        print(f"{root}: {said}, or name another (--root)", file=sys.stderr)
+    elif not root.is_dir():
+        raise UserError(f"{root} is not a folder; name the root of the tables (--root DIR)")
+
+
 def require_free(host: str, port: int) -> None:
     """Refuse an address that somebody listens on, before anything is loaded.
 
     Raises:
-        UserError: the address cannot be had.
+        UserError: the address cannot be had, or the number is not one of a port.
     """
+    if not 1 <= port <= 65535:
+        raise UserError(f"--port is a number from 1 to 65535, not {port}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

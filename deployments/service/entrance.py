@@ -40,10 +40,12 @@ class Entrance:
         self._body_bytes = body_bytes
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request; HEAD as GET, without the body."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        head = scope["method"] == "HEAD"
+        scope = {**scope, "method": "GET"} if head else scope
         scope["request_id"] = request_id = secrets.token_hex(8)
         began, status = time.perf_counter(), 0
 
@@ -53,6 +55,8 @@ class Entrance:
                 status = message["status"]
                 named = (b"x-request-id", request_id.encode())
                 message = {**message, "headers": [*message.get("headers", []), named]}
+            elif head and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             await send(message)
 
         with self._metrics.running.track_inprogress():

@@ -16,6 +16,7 @@ from models.redaction import redact
 from storage.collections.decoding import ImageProblem
 from storage.collections.known import UnknownCollection
 from storage.tables.plans import IncompleteTable
+from tasks.explorer.evaluations import UnknownEvaluation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -76,6 +77,7 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(UnknownCollection, _typed(404, "unknown_gallery"))
+    app.add_exception_handler(UnknownEvaluation, _typed(404, "unknown_evaluation"))
     app.add_exception_handler(IncompleteTable, _typed(409, "not_embedded"))
     app.add_exception_handler(ImageProblem, _typed(422, "not_a_picture"))
     for kind in (UserError, ValueError, LookupError, OSError):

@@ -13,6 +13,7 @@ from deployments.service.metrics import Metrics
 from deployments.service.rate import Rate
 from deployments.service.settings import ServiceSettings
 from deployments.service.uploads import Pictures
+from models.spelling import unknown
 from models.user_cache import user_cache_folder
 from storage.collections.known import list_collections
 from storage.collections.reading import read_pictures
@@ -59,6 +60,16 @@ class Service:
     def galleries(self) -> list[str]:
         """Names of the collections of the root."""
         return list_collections(Location(self.root))
+
+    def require_gallery(self, name: str) -> None:
+        """Refuse a name that no collection has.
+
+        Raises:
+            Refusal: with the nearest name.
+        """
+        known = self.galleries()
+        if name not in known:
+            raise Refusal(404, "unknown_gallery", unknown("gallery", name, known))
 
     def picture(self, image_id: str) -> bytes:
         """The bytes of a picture: an uploaded one, or one of the root.

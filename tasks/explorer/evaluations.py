@@ -22,6 +22,10 @@ from tasks.stages.rankings import RankingStage
 EVALUATIONS_SPEC: Final[Mapping[str, Any]] = {"producer": "cirflow/evaluations/1"}
 
 
+class UnknownEvaluation(LookupError):
+    """The root knows no evaluation of a key; the message lists some that it knows."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Methods that ranked one benchmark in one run of a flow.
@@ -110,11 +114,11 @@ def evaluation_of(root: str, key: str) -> Evaluation:
     """One evaluation by its key.
 
     Raises:
-        LookupError: the root knows none of this key.
+        UnknownEvaluation: the root knows none of this key.
     """
     known = {each.key: each for each in finished_evaluations(root)}
     if key not in known:
-        raise LookupError(unknown("evaluation", key, list(known)[:6], also=known))
+        raise UnknownEvaluation(unknown("evaluation", key, list(known)[:6], also=known))
     return known[key]
 
 

@@ -40,6 +40,8 @@ class Pictures:
 
     Attributes:
         shown: Its images.
+        page: Number of this page.
+        pages: Number of pages.
         found: Images that were found in all.
         images: Images of the collection.
         captioned: Of those, how many have captions.
@@ -47,6 +49,8 @@ class Pictures:
     """
 
     shown: tuple[Shown, ...]
+    page: int
+    pages: int
     found: int
     images: int
     captioned: int
@@ -62,7 +66,7 @@ def pictures_of(
         profile: Root, and the captioner whose captions are shown.
         name: The collection.
         words: Words that one caption, or the path, contains, each of them, in any case.
-        page: From 1; a page behind the last is empty.
+        page: From 1; a page behind the last is the last one.
         size: Images of a page.
         kind: Which captions; where the profile made none, those of the root's largest table.
 
@@ -75,6 +79,8 @@ def pictures_of(
     wanted = rows.images
     for word in words.lower().split():
         wanted = wanted.filter(pl.col("words").str.contains(word, literal=True))
+    pages = max(1, -(-wanted.height // size))
+    page = min(page, pages)
     shown = wanted.slice(size * (page - 1), size)
     return Pictures(
         shown=tuple(
@@ -83,6 +89,8 @@ def pictures_of(
                 "image_id", "path", "captions", "reason"
             ).iter_rows()
         ),
+        page=page,
+        pages=pages,
         found=wanted.height,
         images=rows.images.height,
         captioned=rows.images.height - rows.images["captions"].null_count(),

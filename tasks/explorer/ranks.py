@@ -77,7 +77,7 @@ def ranked_queries(root: str, key: str) -> Ranked:
         key: The evaluation's.
 
     Raises:
-        LookupError: the root knows no such evaluation.
+        UnknownEvaluation: the root knows no such evaluation.
         FileNotFoundError: the benchmark's annotations or a ranking are gone.
     """
     evaluation = evaluation_of(root, key)

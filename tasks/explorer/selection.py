@@ -55,9 +55,9 @@ class Selection(Settings):
     """One semantic aspect of the change."""
     group: str = ""
     """One hard-negative group."""
-    low: int = Field(0, ge=0)
+    low: int = Field(0, ge=0, le=UNRANKED)
     """Least rank by the method; 0: any."""
-    high: int = Field(0, ge=0)
+    high: int = Field(0, ge=0, le=UNRANKED)
     """Greatest rank by the method; 0: any, unranked ones as well."""
     text: str = Field("", max_length=200)
     """Words that the modification text contains, in any case."""

@@ -68,6 +68,21 @@ def test_the_first_search_waits_for_image_features_alone(
     assert "my-photos" in missing.text
 
 
+def test_a_collection_without_images_has_no_ready_method(tmp_path: Path) -> None:
+    from storage.collections.collection import ingest
+    from storage.locations.location import Location
+    from tasks.readiness import readiness
+    from tests.fakes.drawn import small_profile
+
+    own = small_profile(tmp_path / "root")
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "notes.jpg").write_text("not a picture")
+    ingest(Location(own.root), tmp_path / "bare", "bare")
+    found = readiness(own, "bare", ["image-text-sum"])
+    assert [each.planned for each in found.tables] == [0]
+    assert not found.methods[0].ready
+
+
 @pytest.mark.parametrize(
     ("source", "name"),
     [("/a/photos", "photos"), ("/a/My photos (2)/", "My-photos-2-"), ("s.tar", "s.tar")],

@@ -33,6 +33,7 @@ def pictures(
     number: Annotated[int, Query(alias="page", ge=1)] = 1,
 ) -> HTMLResponse:
     """A collection's pictures."""
+    service.require_gallery(name)
     found = pictures_of(service.profile, name, text, number, PAGE)
 
     def link(number: int) -> str:
@@ -45,7 +46,7 @@ def pictures(
         name=name,
         text=text,
         pictures=found,
-        number=number,
-        pages=max(1, -(-found.found // PAGE)),
+        number=found.page,
+        pages=found.pages,
         link=link,
     )

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
+from pydantic import ValidationError
 
+from deployments.service.errors import Refusal
 from deployments.service.pages import page
 from deployments.service.state import Serving
 from models.retrieval.methods import title_of
+from models.spelling import unknown
 from storage.benchmarks.registry import benchmark_facts
 from tasks.explorer.evaluations import Evaluation, finished_evaluations, folder_key
 from tasks.explorer.ranks import Ranked, column, ranked_queries
@@ -112,6 +116,9 @@ def queries_csv(request: Request, service: Serving, key: str) -> Response:
 def one_query(request: Request, service: Serving, key: str, query: str) -> HTMLResponse:
     """One query by every method of its evaluation, with the texts of each."""
     ranked = ranked_queries(service.root, key)
+    if query not in ranked.rows:
+        said = unknown("query", query, list(ranked.rows)[:6], also=ranked.rows)
+        raise Refusal(404, "unknown_query", said)
     (strip,) = query_strips(ranked, [query], ranked.methods, DEEP)
     texts = {name: query_texts(ranked, [query], name)[0] for name in ranked.methods}
     return page(
@@ -144,13 +151,19 @@ def _title(evaluation: Evaluation) -> str:
 
 
 def _selection(request: Request, ranked: Ranked) -> Selection:
-    """What an address asks for; fields of a form that were left empty are left out.
+    """What an address asks for, without empty fields and parameters of other programs.
 
     Raises:
-        ValueError: a value does not fit.
+        RequestValidationError: a value does not fit.
+        ValueError: a method was not evaluated.
     """
-    given = {name: value for name, value in request.query_params.items() if value}
-    return Selection.model_validate(given).of_methods(ranked.methods)
+    given = {n: v for n, v in request.query_params.items() if v and n in Selection.model_fields}
+    try:
+        selection = Selection.model_validate(given)
+    except ValidationError as error:
+        faults = [{**each, "loc": ("query", *each["loc"])} for each in error.errors()]
+        raise RequestValidationError(faults) from error
+    return selection.of_methods(ranked.methods)
 
 
 def _told(selection: Selection) -> dict[str, Any]:

@@ -12,9 +12,7 @@ from deployments.service.records import ImageFacts
 from deployments.service.searches import captions_of
 from deployments.service.state import Serving
 from storage.collections.decoding import inspect_image
-from storage.collections.known import require_collection
 from storage.collections.thumbnails import SIDES
-from storage.locations.location import Location
 
 router = APIRouter(tags=["images"])
 
@@ -55,7 +53,7 @@ def about(
     paths: list[str] = []
     captions: list[str] = []
     if gallery:
-        require_collection(Location(service.root), gallery)
+        service.require_gallery(gallery)
         rows = service.kept.collection(service.root, gallery).rows_of([image_id])
         own = rows.filter(rows["image_id"] == image_id).select("source", "path")
         paths = [os.path.join(source, path) for source, path in own.iter_rows()]

@@ -6,10 +6,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
-from deployments.service.errors import Refusal
 from deployments.service.pages import page
 from deployments.service.state import Service, Serving
-from models.spelling import unknown
 from tasks.foreign_pictures import warning_for
 from tasks.readiness import Readiness, readiness
 
@@ -77,7 +75,5 @@ def progress_page(gallery: str, request: Request, service: Serving) -> HTMLRespo
 
 
 def _readiness(gallery: str, service: Service) -> Readiness:
-    known = service.galleries()
-    if gallery not in known:
-        raise Refusal(404, "unknown_gallery", unknown("gallery", gallery, known))
+    service.require_gallery(gallery)
     return readiness(service.profile, gallery)

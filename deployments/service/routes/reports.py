@@ -12,6 +12,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 from deployments.service.errors import Refusal
 from deployments.service.pages import page
 from deployments.service.state import Serving
+from models.spelling import brief
 from storage.benchmarks.registry import benchmark_facts
 from tasks.explorer.evaluations import finished_evaluations, folder_key, report_folders
 from tasks.scoring.ledger import read_ledger
@@ -59,11 +60,15 @@ def report(service: Serving, key: str, name: str) -> FileResponse:
     """One file of a report."""
     folder = report_folders(service.root).get(key)
     if folder is None:
-        raise Refusal(404, "unknown_report", f"no evaluation wrote a report {key}: see /reports")
+        raise Refusal(
+            404, "unknown_report", f"no evaluation wrote a report {brief(key)!r}: see /reports"
+        )
     files = _files(folder)
     if name not in files:
         known = ", ".join(files) or "none: the folder lies on the machine that made it"
-        raise Refusal(404, "unknown_file", f"the report has no file {name!r}; it has {known}")
+        raise Refusal(
+            404, "unknown_file", f"the report has no file {brief(name)!r}; it has {known}"
+        )
     headers = {"content-security-policy": POLICY, "cache-control": "no-store"}
     return FileResponse(folder / name, media_type="text/html; charset=utf-8", headers=headers)
 

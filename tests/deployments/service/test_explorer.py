@@ -76,12 +76,38 @@ def test_what_an_address_asks_wrongly_is_refused_in_words(world: RankedWorld) ->
         ({"method": "cvsj"}, "did you mean 'cvsi'"),
         ({"outcome": "won"}, "give against="),
         ({"k": "x"}, "k"),
-        ({"colour": "red"}, "colour"),
+        ({"k": "51"}, "k: Input should be less than or equal to 50"),
+        ({"page": "-1"}, "page: Input should be"),
+        ({"order": "foo"}, "order: Input should be"),
+        ({"low": "9" * 45}, "low: Input should be"),
+        ({"high": "9" * 45}, "high: Input should be"),
     ):
         refused = ask(world, path, params=given)
         assert (refused.status_code, said in refused.text) == (422, True), refused.text
-    assert ask(world, "/benchmarks/nothing").status_code == 422
-    assert ask(world, f"{path}/query", params={"query": "<b>"}).status_code == 422
+        assert "pydantic" not in refused.text
+    assert ask(world, path, params={"utm_source": "mail"}).status_code == 200
+
+
+def test_what_is_not_there_is_404_with_a_brief_echo(world: RankedWorld) -> None:
+    long = "z" * 200
+    for address in (
+        f"/benchmarks/{long}",
+        f"/benchmarks/{world.key}/query?query={long}",
+        f"/pictures/{long}",
+        f"/pictures/a%20{long}",
+        f"/progress/{long}",
+        f"/reports/{long}/report.html",
+    ):
+        refused = ask(world, address)
+        assert refused.status_code == 404, refused.text
+        assert "zzz..." in refused.text
+        assert "z" * 81 not in refused.text
+
+
+def test_a_page_behind_the_end_is_the_last_one(world: RankedWorld) -> None:
+    last = ask(world, "/pictures/cirr-val", params={"page": "9" * 23})
+    assert last.status_code == 200
+    assert "/v1/images/" in last.text
 
 
 def test_pictures_come_as_small_jpeg_and_only_by_their_content(world: RankedWorld) -> None:

@@ -78,6 +78,16 @@ def test_refusals_have_one_form(tmp_path: Path) -> None:
     assert "<h1>Not found</h1>" in page.text
 
 
+def test_head_is_answered_as_get_without_a_body(tmp_path: Path) -> None:
+    own = settings(tmp_path)
+    for path, status in (("/v1/health", 200), ("/docs", 200), ("/nothing", 404)):
+        head = ask(own, path, method="HEAD")
+        assert (head.status_code, head.content) == (status, b"")
+        assert int(head.headers["content-length"]) > 0
+    missing = ask(own, "/pictures/x")
+    assert (missing.status_code, "known: none yet" in missing.text) == (404, True)
+
+
 def test_a_large_body_is_refused_by_its_announced_length(tmp_path: Path) -> None:
     from dataclasses import replace
 
@@ -121,7 +131,16 @@ def test_serve_refuses_before_anything_is_loaded(
     for given, said in (
         (["--host=0.0.0.0"], "CIRFLOW_SERVICE_TOKEN"),
         (["--port=0"], "1 to 65535"),
+        (["--port=99999"], "1 to 65535"),
+        (["--port=-1"], "1 to 65535"),
         (["--name=abc"], "NAME:PORT"),
     ):
         assert main(["serve", f"--root={tmp_path}", *given]) == 2
         assert said in capsys.readouterr().err
+    assert main(["try", str(tmp_path), "--port=99999"]) == 2
+    assert "1 to 65535" in capsys.readouterr().err
+    assert main(["serve", f"--root={tmp_path / 'none'}", "--port=0"]) == 2
+    assert "is not there yet" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main(["serve", f"--root={tmp_path / 'file'}"]) == 2
+    assert "is not a folder" in capsys.readouterr().err
