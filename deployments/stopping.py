@@ -67,7 +67,7 @@ class Stop:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[Stop]:
-    """Raise `Stopped` at SIGTERM, and see to it that a stop does not take long.
+    """Raise `Stopped` at SIGTERM or SIGHUP, and see to it that a stop does not take long.
 
     Prefect and Lightning put handlers of their own in the place of this one while they run; the
     numbers come by another way, whatever handles it. After a stop all of this stays until
@@ -80,6 +80,9 @@ def stopped_by_signals() -> Iterator[Stop]:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     handler = signal.signal(signal.SIGTERM, _raise)
+    hung_up = signal.getsignal(signal.SIGHUP)
+    if hung_up is signal.SIG_DFL:  # `nohup` ignores it
+        signal.signal(signal.SIGHUP, _as_terminated)
     descriptor = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=stop.watch, args=(reading,), daemon=True).start()
     try:
@@ -88,8 +91,13 @@ def stopped_by_signals() -> Iterator[Stop]:
         if not stop.asked:
             signal.set_wakeup_fd(descriptor)
             signal.signal(signal.SIGTERM, handler)
+            signal.signal(signal.SIGHUP, hung_up)
             os.close(writing)
 
 
 def _raise(number: int, frame: Any) -> NoReturn:
     raise Stopped
+
+
+def _as_terminated(number: int, frame: Any) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)  # a terminal that is closed ends what it began

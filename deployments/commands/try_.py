@@ -13,8 +13,10 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,7 +109,7 @@ def captioning(arguments: argparse.Namespace, name: str) -> Iterator[None]:
     """Captions in the background, in a process of their own that gives way to searches."""
     command = rest_of(arguments, name)
     if arguments.no_captions:
-        _say(f"captions: cirflow {' '.join(command)}")
+        _say(f"captions: cirflow {shlex.join(command)}")
         yield
         return
     log = Path(".cirflow") / f"try-{name}.log"
@@ -122,13 +124,21 @@ def captioning(arguments: argparse.Namespace, name: str) -> Iterator[None]:
         )
     os.setpriority(os.PRIO_PROCESS, beside.pid, 10)
     _say(f"captions are made beside it; log: {log}")
+    stopping = threading.Event()
+
+    def tell() -> None:
+        if (status := beside.wait()) and not stopping.is_set():
+            _say(f"captions ended with status {status}, see {log}; cirflow {shlex.join(command)}")
+
+    threading.Thread(target=tell, daemon=True).start()
     try:
         yield
     finally:
+        stopping.set()
         if beside.poll() is None:
             beside.terminate()
             beside.wait()
-            _say(f"captions stopped; go on with: cirflow {' '.join(command)}")
+            _say(f"captions stopped; go on with: cirflow {shlex.join(command)}")
 
 
 def _serve(arguments: argparse.Namespace) -> int:

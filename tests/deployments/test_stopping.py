@@ -40,6 +40,7 @@ sys.exit(cli._guarded(run, None))
     ("grace", "signals", "status"),
     [
         ("0.2", [signal.SIGTERM], 143),
+        ("0.2", [signal.SIGHUP], 143),
         ("0.2", [signal.SIGINT], 130),
         ("600", [signal.SIGINT] * 2, 130),
     ],
