@@ -345,5 +345,6 @@ def test_every_table_is_whole(ran: Ran) -> None:
         "query_features",
         "rankings",
         "results",
+        "evaluations",
     }
     assert all(table.unreadable == 0 for table in tables)
