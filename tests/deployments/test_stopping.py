@@ -81,7 +81,7 @@ def test_a_training_is_stopped_and_resumed(tmp_path: Path, repository: Path) -> 
     values = {
         "triplets": json.dumps(triplets.model_dump(mode="json")),
         "root": str(tmp_path),
-        "training.max_steps": "60",
+        "training.max_steps": "20",
         "training.validation": "4",
         "batch_size": "4",
         "run.save_steps": "1",
