@@ -20,8 +20,9 @@ STUCK = """
 import signal, sys, time
 from deployments import cli, stopping
 
-# A process that a shell put into the background ignores Ctrl-C.
+# A process that a shell put into the background ignores Ctrl-C, and one under nohup SIGHUP.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 def run(arguments):
     while True:  # whatever is raised, as in a client that asks a lost server again and again

@@ -93,7 +93,7 @@ def test_vectors_of_fifteen_captions_give_every_smaller_number_without_encoding(
             if mean == "renormalised":
                 vectors = [vector / np.linalg.norm(vector) for vector in vectors]
             expected.append(np.mean(vectors, axis=0))
-        np.testing.assert_allclose(stage.table().vectors(keys[:3]), expected, atol=1e-6)
+        np.testing.assert_allclose(stage.table().vectors(keys[:3]), expected, atol=1e-6, rtol=1e-6)
         rows = stage.table().read(["n_captions", "status"], keys)
         assert rows["n_captions"].to_list() == [n, n, n, None]
         assert rows["status"].to_list() == ["ok", "ok", "ok", "no_captions"]
