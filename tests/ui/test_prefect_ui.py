@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Page
 
 from flows.profiles import resolve_profile
-from models.retrieval.methods import METHODS
+from models.retrieval.methods import METHODS, VERIFY
 from storage.benchmarks.registry import BENCHMARKS
 from tasks.profile_stages import caption_stage
 from tasks.scoring.ledger import read_ledger
@@ -90,7 +90,8 @@ def test_the_form_offers_what_is_allowed_and_refuses_the_rest(
     assert splits[:3] == ["val", "test1", "test"]
     assert set(splits) == {split for facts in BENCHMARKS.values() for split in facts.offered_splits}
     runnable = {name for name, method in METHODS.items() if method.runs}
-    assert set(form.field("methods").choices()) == runnable
+    verified = {name + VERIFY for name in runnable}
+    assert set(form.field("methods").choices()) == runnable | verified
 
     editor = form.use_json()
     given = json.loads(editor.input_value())
