@@ -116,7 +116,7 @@ def why_not_ready(name: str, profile: Profile, trains_network: bool = False) -> 
 
 
 def _gate_problem(folder: str, name: str) -> str:
-    """Why there are no weights for each query; empty where a folder of them is named."""
+    """Why weights for each query are missing; empty where a folder holds them."""
     if not folder:
         return NO_GATE.format(name=name)
     if not Location(folder).exists(GATE_FILE):

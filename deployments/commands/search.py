@@ -192,7 +192,7 @@ def require_embedded(arguments: argparse.Namespace, profile: Profile) -> None:
     """Refuse a gallery that was not embedded; no model is loaded.
 
     Raises:
-        UnknownCollection: there is no such collection.
+        UnknownCollection: no collection has the name.
         UserError: features of the method are missing; the message holds the command.
     """
     from flows.requests.checks import require_collections

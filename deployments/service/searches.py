@@ -50,7 +50,7 @@ def searched(service: Service, asked: SearchRequest) -> SearchAnswer:
     Raises:
         Refusal: the request asks for too much, or names what is not there.
         ImageProblem: the reference is not a picture.
-        UnknownCollection: there is no such gallery.
+        UnknownCollection: no gallery has the name.
         ValueError: the method does not run here, or takes no such weights.
     """
     from models.retrieval.contributions import Weights
@@ -140,7 +140,7 @@ def stages_of(service: Service, gallery: str, method: str) -> Mapping[str, AnyGa
     """The stages of the features that a method weighs in a gallery.
 
     Raises:
-        UnknownCollection: there is no such gallery.
+        UnknownCollection: no gallery has the name.
         ValueError: the name is not one, or the method does not run here.
     """
     from tasks.planner import gallery_stages
@@ -181,7 +181,7 @@ def gallery_facts(service: Service, name: str) -> GalleryFacts:
     """A collection and the methods that can search it now.
 
     Raises:
-        UnknownCollection: there is no such collection.
+        UnknownCollection: no collection has the name.
     """
     from tasks.foreign_pictures import warning_for
     from tasks.methods import runnable_methods

@@ -71,7 +71,7 @@ def pictures_of(
         kind: Which captions; where the profile made none, those of the root's largest table.
 
     Raises:
-        UnknownCollection: there is no such collection.
+        UnknownCollection: no collection has the name.
     """
     collection = Collection.open(Location(profile.root), name)
     captions = _captions(profile, name, kind)

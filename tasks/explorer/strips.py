@@ -27,7 +27,7 @@ class Picture:
 
     Attributes:
         name: The benchmark's name of it.
-        image_id: sha256 of its bytes; empty where there is no usable file.
+        image_id: sha256 of its bytes; empty where no file of it is usable.
     """
 
     name: str
