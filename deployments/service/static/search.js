@@ -63,9 +63,10 @@ function address() {
   return `${location.pathname}?${own}`;
 }
 
-function go(change, keep = false) {
-  Object.assign(query, change);
-  history[keep ? "replaceState" : "pushState"](null, "", address());
+function go(change) {
+  // What stands in the field is the text, so that none is lost that was typed meanwhile.
+  Object.assign(query, { text: $("text").value }, change);
+  history.pushState(null, "", address());
   show();
   search();
 }
@@ -394,7 +395,7 @@ function begin() {
 if (facts) {
   $("query").addEventListener("submit", (event) => {
     event.preventDefault();
-    go({ text: $("text").value });
+    go({});
   });
   const none = () => ({ query: {}, gallery: {} });
   $("gallery").addEventListener("change", () => {
