@@ -28,7 +28,7 @@ from tests.fakes.workers import Workers
 pytestmark = [pytest.mark.slow, pytest.mark.prefect, pytest.mark.timeout(3600)]
 
 COLLECTION = "drawn"
-IMAGES, SHARD = 5000, 100
+IMAGES, SHARD = 3000, 60
 SHARDS = IMAGES // SHARD
 PATIENCE = 900.0
 """Seconds that a step may take on a very busy machine; a quiet one needs a tenth."""
@@ -179,7 +179,7 @@ def test_every_row_is_made_once(
 
 def test_the_run_that_was_started_may_die(loaded: Cluster, workers: tuple[str, str]) -> None:
     """Its helper makes the whole table, just as it would itself."""
-    backfill = Backfill.start(loaded, captions=1)
+    backfill = Backfill.start(loaded, captions=2)
     backfill.wait_until_half_way(workers)
     lost, left = sorted(workers, key=lambda name: backfill.run_on(name) != backfill.first)
 

@@ -41,11 +41,15 @@ def serving(
         *("--dtype", "float32", "--max-model-len", str(context)),
         # A seeded request whose prefill is split kills vLLM 0.32's CPU engine: never split it.
         *("--no-enable-chunked-prefill", "--max-num-batched-tokens", "8192"),
+        # Compiling so small a model takes longer than all that is asked of it.
+        "--enforce-eager",
         *options,
     ]
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
+        # Bound threads of all servers would share the first core.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }
