@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import astuple, dataclass, fields
 from typing import Any, Final
 
@@ -13,12 +12,12 @@ from prefect import flow, runtime
 from prefect.states import Completed, State
 
 from flows.fan_out import start_helpers
-from flows.ray_workers import on_ray
+from flows.ray_workers import runner_of
 from flows.requests import backfill_captions as requests
 from flows.requests.backfill_captions import BackfillRequest, Selector
 from flows.requests.prepared import prepared_by
 from flows.running import RunLog, StageFailed, run_stage
-from flows.shard_runners import ShardRunner, in_this_process
+from flows.shard_runners import ShardRunner
 from storage.tables.key_columns import KeyColumn
 from storage.tables.schemas import OK
 from storage.tables.table import IncompleteTable
@@ -63,9 +62,7 @@ def backfill_captions(asked: BackfillRequest) -> State[Any]:
     work = any(cost.images for cost in costs)
     if work:
         about_to_make(_in_words(costs))
-    with (
-        on_ray(asked.ray) if asked.ray.workers and work else nullcontext(in_this_process) as runner
-    ):
+    with runner_of(asked.ray) as runner:
         for stage, cost in zip(stages, costs, strict=True):
             if asked.runs > 1 and cost.images > stage.shard_size:
                 again = {**asked.again, "collection": cost.collection}

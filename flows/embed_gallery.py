@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 from prefect.states import State
 
+from flows.ray_workers import runner_of
 from flows.requests import embed_gallery as requests
 from flows.requests.prepared import prepared_by
 from flows.running import RunLog, run_stages
@@ -32,7 +33,8 @@ def embed_gallery(asked: requests.EmbedRequest) -> State[Any]:
         for stage in gallery_stages(asked.profile, asked.collection, method).values()
     ]
     log = RunLog()
-    run_stages(features, log, asked.profile.allow_gaps)
+    with runner_of(asked.ray) as runner:
+        run_stages(features, log, asked.profile.allow_gaps, runner=runner)
     warning = warning_for(asked.profile, asked.collection)
     said = {"warning": warning} if warning else {}
     return summed_up({"stages": [report.as_json() for report in log.stages], **said})

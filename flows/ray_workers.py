@@ -1,8 +1,9 @@
 """The shards of a stage on Ray workers: optional, for users of a Ray cluster.
 
-Each shard is a task of the flow run, made and published by any free worker. A worker
-process loads the captioner once. Ray carries a stage and a shard there and a few numbers back, by
-cloudpickle: every client of a cluster can run code on it. Prefect's records stay JSON.
+Each shard is a task of the flow run, made and published by any free worker. A worker process loads
+an engine once and keeps it, and reads and writes tables itself. Ray carries a stage and a shard
+there and a few numbers back, by cloudpickle: every client of a cluster can run code on it.
+Prefect's records stay JSON.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import Any, Final
 
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.requests.backfill_captions import RayWorkers
-from flows.shard_runners import Made, ShardRunner
+from flows.requests.ray_workers import RayWorkers
+from flows.shard_runners import Made, ShardRunner, in_this_process
 from storage.tables.plans import Shard
 from storage.tables.turns import Turns
 from tasks import progress
@@ -39,6 +40,21 @@ def _connection(chosen: RayWorkers) -> dict[str, Any]:
         "include_dashboard": False,
         "log_to_driver": False,
     }
+
+
+@contextmanager
+def runner_of(chosen: RayWorkers) -> Iterator[ShardRunner]:
+    """The runner of a flow run: this process, or Ray, which starts with the first missing shard."""
+    with ExitStack() as stack:
+        started: list[ShardRunner] = []
+
+        def run(stage: Any, turns: Turns) -> Generator[Made]:
+            if turns.some:
+                if not started:
+                    started.append(stack.enter_context(on_ray(chosen)))
+                yield from started[0](stage, turns)
+
+        yield run if chosen.workers else in_this_process
 
 
 @contextmanager

@@ -127,11 +127,15 @@ def run_stage(
 
 
 def run_stages(
-    stages: Sequence[Stage], log: RunLog, allow_gaps: float, retry_failed: bool = False
+    stages: Sequence[Stage],
+    log: RunLog,
+    allow_gaps: float,
+    retry_failed: bool = False,
+    runner: ShardRunner = in_this_process,
 ) -> None:
     """Run stages and everything that they read, inputs first."""
     for stage in in_order(stages):
-        run_stage(stage, log, allow_gaps=allow_gaps, retry_failed=retry_failed)
+        run_stage(stage, log, allow_gaps=allow_gaps, retry_failed=retry_failed, runner=runner)
 
 
 _displays: list[Display] = []

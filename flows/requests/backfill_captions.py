@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import datetime
-import importlib.util
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from flows.form_fields import Of
 from flows.forms import PROFILE_CAPTIONING, Captioning, Overrides, ProfileName, Work
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_collections, require_engine, require_root
+from flows.requests.ray_workers import NO_RAY, RayWorkers
 from models.settings import Settings
 from storage.collections.known import list_collections
 from storage.locations.location import Location
@@ -33,28 +33,6 @@ class Selector(Settings):
 
 
 WITHOUT_CAPTIONS: Final = Selector()
-
-
-class RayWorkers(Settings):
-    """Worker processes of Ray."""
-
-    address: str = ""
-    """HOST:PORT of a Ray cluster. Empty: one on this host, for this run alone."""
-    workers: int = Field(0, ge=0)
-    """Shards at once, each in a process of its own. 0: without Ray."""
-    cpus: int = Field(1, ge=1)
-    """CPU cores for each worker."""
-    gpus: float = Field(0.0, ge=0)
-    """GPUs for each worker; 0.5 lets two share one."""
-
-    @model_validator(mode="after")
-    def _is_installed(self) -> RayWorkers:
-        if self.workers and importlib.util.find_spec("prefect_ray") is None:
-            raise ValueError("Ray is not installed here: pip install 'cirflow[ray]'")
-        return self
-
-
-NO_RAY: Final = RayWorkers()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from flows.forms import (
 )
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_collections, require_methods, require_root
+from flows.requests.ray_workers import NO_RAY, RayWorkers
 from tasks.settings import Profile
 
 
@@ -28,6 +29,7 @@ class EmbedRequest:
     profile: Profile
     collection: str
     methods: tuple[str, ...]
+    ray: RayWorkers
 
 
 def embed_gallery(
@@ -36,6 +38,7 @@ def embed_gallery(
     backbone: Clip = PROFILE_CLIP,
     captioning: Captioning = PROFILE_CAPTIONING,
     work: Work = PROFILE_WORK,
+    ray: RayWorkers = NO_RAY,
     profile: ProfileName = "tiny",
     settings: Overrides = None,
 ) -> EmbedRequest:
@@ -45,9 +48,10 @@ def embed_gallery(
         collection: Name of an ingested collection.
         methods: Methods that it will be searched by.
         backbone: The CLIP whose features are made.
+        ray: Embed and caption on the workers of a Ray cluster instead.
     """
     chosen = resolve_profile(profile, with_choices(settings, backbone, captioning, work))
     require_collections(chosen.root, [collection])
     require_methods(chosen, methods, gallery_only=True)
     require_root(chosen)
-    return EmbedRequest(chosen, collection, methods)
+    return EmbedRequest(chosen, collection, methods, ray)

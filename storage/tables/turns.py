@@ -85,6 +85,11 @@ class Turns:
             if self._stopped:
                 return
 
+    @property
+    def some(self) -> bool:
+        """Whether the plan has a shard."""
+        return bool(self._plan.shards)
+
     def stop(self) -> None:
         """Begin no further shard."""
         self._stopped = True

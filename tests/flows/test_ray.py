@@ -1,4 +1,4 @@
-"""The caption backfill on Ray: two worker processes fill the table as one process does."""
+"""Captions and features on Ray: two worker processes fill the tables as one process does."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_two_worker_processes_make_the_table_that_one_process_makes(
     noted: Callable[[], list[dict[str, Any]]],
     task_states: States,
 ) -> None:
-    from flows.requests.backfill_captions import RayWorkers
+    from flows.requests.ray_workers import RayWorkers
 
     draw_folder(tmp_path / "pictures", IMAGES, seed=47)
     alone, shared = tmp_path / "alone", tmp_path / "shared"
@@ -108,27 +108,52 @@ def test_two_worker_processes_make_the_table_that_one_process_makes(
 
 @pytest.mark.slow
 @pytest.mark.prefect
-def test_the_shard_of_a_worker_that_dies_goes_to_another(
+def test_a_gallery_is_embedded_although_a_worker_dies(
     tmp_path: Path,
     noted: Callable[[], list[dict[str, Any]]],
     prefect_results: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from flows.requests.backfill_captions import RayWorkers
+    """Another worker makes the lost shard, and all tables are those of one process."""
+    from flows import ray_workers
+    from flows.embed_gallery import embed_gallery
+    from flows.requests.ray_workers import RayWorkers
+    from tasks.planner import gallery_stages
 
+    count, shard = 60, 15
+    draw_folder(tmp_path / "pictures", count, seed=49)
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    for root in (alone, shared):
+        ingest(Location(str(root)), tmp_path / "pictures", "drawn")
+
+    def made(root: Path, workers: int) -> list[int]:
+        settings = small_settings(root, captions=1, shard=shard)
+        done = embed_gallery("drawn", ray=RayWorkers(workers=workers), settings=settings)
+        return [stage["made"] for stage in done["stages"]]
+
+    everything = made(alone, 0)
+    assert set(everything) == {count}
     monkeypatch.setenv(ray_process.DEATH, str(tmp_path / "died"))
-    draw_folder(tmp_path / "pictures", 4 * SHARD, seed=48)
-    ingest(Location(str(tmp_path / "root")), tmp_path / "pictures", "drawn")
-    report = backfill(tmp_path / "root", ray=RayWorkers(workers=WORKERS))
-    assert (report["made"], report["failed"], report["broken"]) == (4 * SHARD, 0, [])
-    shards = [line for line in noted() if "members" in line]
-    begun = Counter(key for line in shards for key in line["members"])
-    assert sorted(begun.values()) == [1] * 3 * SHARD + [2] * SHARD
+    assert made(shared, WORKERS) == everything
     assert (tmp_path / "died").exists()
+    captioned = [line for line in noted() if "members" in line]
+    assert os.getpid() not in {line["pid"] for line in captioned}
+    begun = Counter(key for line in captioned for key in line["members"])
+    assert sorted(begun.values()) == [1] * (count - shard) + [2] * shard
+
+    first, second = (
+        gallery_stages(small_profile(root, captions=1, shard=shard), "drawn", "cvsi")
+        for root in (alone, shared)
+    )
+    for name, stage in second.items():
+        assert stage.table().read().equals(first[name].table().read()), name
+
+    monkeypatch.setattr(ray_workers, "on_ray", None)  # nothing to make: no cluster starts
+    assert set(made(shared, WORKERS)) == {0}
 
 
 def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows.requests.backfill_captions import RayWorkers
+    from flows.requests.ray_workers import RayWorkers
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert RayWorkers().workers == 0  # nobody who does not ask for Ray needs it
@@ -138,7 +163,7 @@ def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
 
 def test_ray_and_further_runs_exclude_each_other(tmp_path: Path) -> None:
     from flows.backfill_captions import backfill_captions
-    from flows.requests.backfill_captions import RayWorkers
+    from flows.requests.ray_workers import RayWorkers
 
     needs_ray()
     draw_folder(tmp_path / "pictures", 1)
