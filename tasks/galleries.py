@@ -68,11 +68,18 @@ class OpenGallery:
         size: images of the gallery, those without features included.
         keys: (G,) sorted image ids of those that have every feature, as bytes.
         features: feature -> their rows.
+        tables: feature -> the folder of its table, which its spec key names.
     """
 
     size: int
     keys: Keys
     features: Mapping[str, Rows]
+    tables: Mapping[str, str]
+
+    @functools.cached_property
+    def images(self) -> str:
+        """What tells these images from others: with a table's folder it says a feature's rows."""
+        return sha256_hex(self.keys.tobytes())
 
     def ids(self, places: Iterable[int]) -> list[str]:
         """The image ids at some places."""
@@ -105,18 +112,19 @@ def open_gallery(
         for name, table in tables.items()
     }
     found = {name: mapped(table) for name, table in tables.items()}
+    folders = {name: table.folder for name, table in tables.items()}
     if all(covered[n].ok == covered[n].planned == len(found[n].keys) for n in found):
         # As many rows as images, each image among them: so the tables' keys are the images.
         every = {name: Rows(matrix.vectors) for name, matrix in found.items()}
         keys = next(iter(found.values())).keys
-        return OpenGallery(len(keys), keys, every)
+        return OpenGallery(len(keys), keys, every, folders)
     planned = stage.planned()
     keys, places = shared_keys(planned, [matrix.keys for matrix in found.values()])
     rows = {
         name: Rows.at(matrix.vectors, own)
         for (name, matrix), own in zip(found.items(), places, strict=True)
     }
-    return OpenGallery(len(planned), keys, rows)
+    return OpenGallery(len(planned), keys, rows, folders)
 
 
 def mapped(table: Table) -> Matrix:

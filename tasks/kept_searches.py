@@ -6,16 +6,20 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from storage.collections.collection import Collection
 from storage.locations.location import Location
 from tasks.galleries import OpenGallery, open_gallery
 
 if TYPE_CHECKING:
+    from models.retrieval.apart import Doubles
     from tasks.stages.rankings import AnyGalleryFeature
 
 T = TypeVar("T")
+
+OWN_BYTES: Final = 256 * 2**20
+"""Bytes of products of galleries' own features that are kept: 8 an image and pair of features."""
 
 
 class Kept:
@@ -30,6 +34,7 @@ class Kept:
         self._most = most
         self._fresh_s = fresh_s
         self._values: OrderedDict[Hashable, Any] = OrderedDict()
+        self._products: OrderedDict[Hashable, Doubles] = OrderedDict()
         self._current: dict[Hashable, tuple[float, Any]] = {}
         self._looking = threading.Lock()
         self._making = threading.RLock()  # models answer one at a time
@@ -68,6 +73,27 @@ class Kept:
         """
         marks = (collection, allow_gaps, *(each.model_dump_json() for each in stages.values()))
         return self.fresh(marks, lambda: open_gallery(stages, stages, allow_gaps))
+
+    def own_products(self, root: str, opened: OpenGallery, one: str, other: str) -> Doubles:
+        """The products of two features of each image, made once for a gallery.
+
+        They are told by tables and images, so that other weights and a look at the gallery after a
+        while make none; those that were used longest ago go first.
+        """
+        from models.retrieval.apart import own_products
+
+        key = (root, opened.tables[one], opened.tables[other], opened.images)
+        with self._looking:  # a search does not wait for another one's models
+            if key in self._products:
+                self._products.move_to_end(key)
+                return self._products[key]
+        made = own_products(opened.features[one], opened.features[other])
+        with self._looking:
+            self._products[key] = made
+            held = sum(each.nbytes for each in self._products.values())
+            while held > OWN_BYTES and len(self._products) > 1:
+                held -= self._products.popitem(last=False)[1].nbytes
+        return made
 
     def collection(self, root: str, name: str) -> Collection:
         """A collection, for the names of its images.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -111,6 +112,7 @@ def search_gallery(
         IncompleteTable: the gallery was not embedded under this profile.
         ImageProblem: the image cannot be decoded.
     """
+    from models.retrieval.apart import top_k_apart
     from models.retrieval.approximate import nearest, require_faiss
     from models.retrieval.contributions import contributions, reweighed
     from models.retrieval.gallery import MADE_ROWS, Gallery
@@ -171,8 +173,11 @@ def search_gallery(
             index, recall = index_of(profile.search, gallery, recipe, opened)
             count = profile.search.candidates
             top = nearest(index, images, vectors, left, count, excluded[0])
-        else:
+        elif row.weighs:  # its recipe is not what it ranks by
             top = top_k(vectors, images.blocks(MADE_ROWS), left, excluded=excluded)
+        else:
+            own_of = functools.partial(kept.own_products, profile.root, opened)
+            top = top_k_apart(recipe, vectors, opened.features, own_of, left, excluded)
         found = opened.ids(top.indices[0])
         numbers = dict(zip(found, map(float, top.scores[0]), strict=True))
         if again:

@@ -28,13 +28,14 @@ PartNorm: TypeAlias = Literal["unit", "as_is"]
 PART_NORMS: Final[tuple[str, ...]] = get_args(PartNorm)
 """`unit` scales a part to length one before it is summed; `as_is` leaves its length to count."""
 
-_TINY: Final = 1e-12
+TINY: Final = 1e-12
+"""A vector that is shorter counts as zero."""
 
 
 def unit(features: Array) -> Array:
     """Scale every vector to length one; a zero vector stays zero."""
     length = (features * features).sum(-1)[..., None] ** 0.5
-    return cast(Array, features / (length + (length < _TINY)))
+    return cast(Array, features / (length + (length < TINY)))
 
 
 def fuse(

@@ -261,6 +261,12 @@ def _few_scores(
     return scores
 
 
+def products(query: npt.NDArray[np.float32], gallery: Features) -> npt.NDArray[np.float32]:
+    """(G,) dot products of one query (d,) with (G, d) float16 or float32 rows."""
+    scores, held = torch.empty(1, len(gallery)), torch.from_numpy(query[None])
+    return _few_scores(held, gallery, scores, _Space("cpu"))[0].numpy()
+
+
 def as_float32(features: Features) -> npt.NDArray[np.float32]:
     """The features as float32; themselves if they are."""
     return _to_torch(features, "cpu").numpy()
