@@ -38,6 +38,7 @@ class Kept:
         self._current: dict[Hashable, tuple[float, Any]] = {}
         self._looking = threading.Lock()
         self._making = threading.RLock()  # models answer one at a time
+        self._opening = threading.RLock()  # pages do not wait for models
         self.made = 0
         self.found = 0
 
@@ -108,7 +109,7 @@ class Kept:
         since, value = self._current.get(key, (0.0, None))
         if value is not None and time.monotonic() - since < self._fresh_s:
             return cast(T, value)
-        with self._making:
+        with self._opening:
             since, value = self._current.get(key, (0.0, None))
             if value is None or time.monotonic() - since >= self._fresh_s:
                 value = make()

@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how other machines reach it without a proxy; may be repeated",
     )
     parser.add_argument("--origin", default="", help="its web address behind a proxy")
+    parser.add_argument(
+        "--cold", action="store_true", help="load galleries and models when they are first needed"
+    )
     add_place(parser)
 
 
@@ -51,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         origin=arguments.origin,
         token=token_of_environment(),
         chosen=tuple(place_words(arguments)),
+        warm=not arguments.cold,
     )
     settings.check()
     location = Location(profile.root)

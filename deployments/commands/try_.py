@@ -145,7 +145,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     from deployments.commands import serve
 
     given = {**vars(arguments), "name": []}
-    return serve.run(argparse.Namespace(**given, host="127.0.0.1", origin=""))
+    return serve.run(argparse.Namespace(**given, host="127.0.0.1", origin="", cold=False))
 
 
 def _say(line: str) -> None:

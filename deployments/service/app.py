@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
@@ -12,7 +15,7 @@ from deployments.service.errors import Faulty, add_handlers
 from deployments.service.pages import STATIC
 from deployments.service.routers import routers
 from deployments.service.settings import ServiceSettings
-from deployments.service.state import new_service
+from deployments.service.state import Service, new_service
 
 REFUSALS = {422: {"model": Faulty, "description": "Refused; the message says what to do."}}
 
@@ -32,6 +35,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         summary="Composed image retrieval: a reference image and a text find a target image.",
         docs_url=None,
         redoc_url=None,
+        lifespan=_warmed,
     )
     app.state.service = service
     add_handlers(app)
@@ -47,3 +51,12 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     )
     app.add_middleware(Guard, allowed=settings.allowed)
     return app
+
+
+@asynccontextmanager
+async def _warmed(app: FastAPI) -> AsyncIterator[None]:
+    service: Service = app.state.service
+    if service.settings.warm:
+        service.warming.start(service)
+    yield
+    service.warming.stop()

@@ -53,6 +53,7 @@ class ServiceSettings:
         token: What a client must send; empty: nothing, on loopback alone.
         limits: What a request may ask for.
         chosen: How the profile was chosen, as words of a command line.
+        warm: Whether galleries and models are loaded before they are asked for.
     """
 
     profile: Profile
@@ -63,6 +64,7 @@ class ServiceSettings:
     token: str = field(default="", repr=False)
     limits: Limits = Limits()
     chosen: tuple[str, ...] = ()
+    warm: bool = False
 
     @property
     def is_loopback(self) -> bool:

@@ -13,6 +13,7 @@ from deployments.service.metrics import Metrics
 from deployments.service.rate import Rate
 from deployments.service.settings import ServiceSettings
 from deployments.service.uploads import Pictures
+from deployments.service.warming import Warming
 from models.spelling import unknown
 from models.user_cache import user_cache_folder
 from storage.collections.known import list_collections
@@ -39,6 +40,7 @@ class Service:
         kept: Encodings of queries and open galleries.
         pictures: Pictures that were uploaded or read lately.
         rate: How often a client may search.
+        warming: Whether galleries and models are ready.
     """
 
     settings: ServiceSettings
@@ -46,6 +48,7 @@ class Service:
     kept: Kept
     pictures: Pictures
     rate: Rate
+    warming: Warming
 
     @property
     def profile(self) -> Profile:
@@ -113,7 +116,7 @@ def new_service(settings: ServiceSettings) -> Service:
     kept = Kept(most=KEPT_VALUES, fresh_s=FRESH_S)
     metrics = Metrics(kept)
     rate = Rate(limits.rate, limits.burst)
-    return Service(settings, metrics, kept, Pictures(limits.uploads), rate)
+    return Service(settings, metrics, kept, Pictures(limits.uploads), rate, Warming())
 
 
 def service_of(request: Request) -> Service:
