@@ -61,7 +61,7 @@ def test_the_first_search_waits_for_image_features_alone(
     assert lacking["image-text-sum"] == lacking["lincir"] == []
     assert lacking["cvsi"] == ["caption features of my-photos"]
     shown = answer(root, "/progress/my-photos").text
-    assert 'http-equiv="refresh"' in shown
+    assert 'id="made" data-whole' not in shown  # so that the page renews it
     assert "waits for caption features of my-photos" in shown
     missing = answer(root, "/progress/my-photo")
     assert missing.status_code == 404

@@ -11,6 +11,7 @@ import pytest
 
 from tests.fakes.postgres import free_port
 from tests.fakes.ranked_world import CAPTION, RankedWorld, ranked_world
+from tests.ui.axe import complaints
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -92,6 +93,36 @@ def test_from_the_list_to_queries_that_one_method_wins_and_to_the_report(
     shown = window.locator(".strip:visible .method").all_inner_texts()
     assert set(shown) == {"LDRE"}
     assert not faults
+
+
+PAGES = {
+    "benchmarks": "/benchmarks",
+    "explorer": "/benchmarks/{key}?method=cvsi&against=ldre&k=1&outcome=won",
+    "query": "/benchmarks/{key}/query?query=0",
+    "collections": "/pictures",
+    "pictures": "/pictures/{gallery}",
+    "galleries": "/progress",
+    "progress": "/progress/{gallery}",
+    "reports": "/reports",
+    "report": "/reports/{report}/report.html",
+    "api": "/docs",
+    "missing": "/nothing",
+}
+"""Pages of the service, all but the search page."""
+
+
+def test_every_page_reads_well(address: str, window: Page, world: RankedWorld) -> None:
+    from storage.collections.known import list_collections
+    from storage.locations.location import Location
+    from tasks.explorer.evaluations import folder_key
+
+    report = folder_key(world.report.parent)
+    (gallery,) = list_collections(Location(world.profile.root))
+    found: list[str] = []
+    for name, path in PAGES.items():
+        window.goto(address + path.format(key=world.key, gallery=gallery, report=report))
+        found += complaints(window, name)
+    assert not found, "\n".join(found)
 
 
 def _bad(message: object) -> bool:

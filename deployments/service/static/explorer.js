@@ -6,7 +6,7 @@ for (const form of document.querySelectorAll("[data-submit]"))
   });
 
 const large = Object.assign(document.createElement("dialog"), { className: "large" });
-const shown = document.createElement("img");
+const shown = Object.assign(document.createElement("img"), { alt: "" });
 const words = document.createElement("p");
 const close = Object.assign(document.createElement("button"), { type: "button", textContent: "Close" });
 large.setAttribute("aria-label", "Picture");
