@@ -1,4 +1,5 @@
-"""Stop the server and the workers that `cirflow up` started in this folder, and nothing else.
+"""Stop the server, the service and the workers that `cirflow up` started in this folder, and
+nothing else.
 
 Runs in progress end; their finished shards are published, and a new run resumes there. The server's
 state stays."""

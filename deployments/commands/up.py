@@ -1,5 +1,6 @@
 """Start a Prefect server with everything that cirflow needs: work pools, limits, the deployments of
-prefect.yaml, and the workers that run them. The address of the UI is printed.
+prefect.yaml, the workers that run them, and the service (`cirflow serve`) over the same tables, to
+which artifacts link. The addresses of both are printed.
 
 A repetition adds missing parts; running processes and changes made in the UI stay, and one that was
 killed is taken up. Two at once wait for each other. The state (runs, schedules, logs) lies in
@@ -16,12 +17,14 @@ from deployments.display import console
 from deployments.prefect_variables import check_variables
 from deployments.stack.auth import CLIENT_VARIABLE
 from deployments.stack.secret_blocks import add_secret_argument
+from deployments.stack.service import wait_for_service
 from deployments.stack.settings import StackSettings
 from deployments.stack.stack import (
     as_client,
     prepare,
     refuse_other_settings,
     start_server,
+    start_service,
     start_workers,
 )
 
@@ -49,6 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_gpus,
         default="auto",
         help="workers of the gpu pool: auto or a number",
+    )
+    parser.add_argument(
+        "--service-port", type=_number(1, 65535), default=8600, help="port of the service"
+    )
+    parser.add_argument("--no-service", action="store_true", help="leave `cirflow serve` out")
+    parser.add_argument(
+        "--profile", default="tiny", help="of the service: tiny, small, production or a TOML file"
+    )
+    parser.add_argument(
+        "--root", default="", help="tables that the service shows; default: the profile's"
     )
     add_secret_argument(parser)
 
@@ -78,8 +91,13 @@ def run(arguments: argparse.Namespace) -> int:
         names=tuple(arguments.name),
         workers=arguments.workers,
         gpus=count_gpus() if arguments.gpus == "auto" else arguments.gpus,
+        service_port=0 if arguments.no_service else arguments.service_port,
+        profile=_file(arguments.profile),
+        root=arguments.root,
     )
     stack.check()
+    if stack.service_port:
+        _check_service(stack)
     prepare(stack, _say)
     with stack.processes.alone(_say), as_client(stack):
         refuse_other_settings(stack)
@@ -93,16 +111,40 @@ def run(arguments: argparse.Namespace) -> int:
             for line in ensure_resources(client, secrets=arguments.secret).lines():
                 _say(line)
             start_workers(stack, _say)  # they come up while deployments are registered
+            start_service(stack, _say)
             register_deployments(client, stack.client_environment(), _say)
             offer_choices(client, str(stack.folder / ".cirflow"), stack.folder)
+        if stack.service_port:
+            wait_for_service(stack)
     _say(f"\nopen {stack.sign_in_link()}")
     _say("  this link signs one browser in, once; `cirflow up` prints another")
     _say(f"then {stack.origin or stack.url}/deployments: choose one, then Run > Custom run")
+    if stack.service_port:
+        _say(f"search, benchmarks, pictures and reports: {stack.service_url}/")
     _say(f"from a terminal: export PREFECT_API_URL={stack.api_url}")
     if stack.auth_file.is_file():
         _say(f'  outside {stack.folder}, also {CLIENT_VARIABLE}="$(cat {stack.auth_file})"')
     _say(f"logs: {stack.processes.path}; stop: cirflow down")
     return 0
+
+
+def _file(profile: str) -> str:
+    """A profile by its name, or its file by a path that holds in every folder."""
+    return str(Path(profile).resolve()) if profile.endswith(".toml") else profile
+
+
+def _check_service(stack: StackSettings) -> None:
+    """Refuse what the service would refuse after its start.
+
+    Raises:
+        UserError: a token that is too short.
+        ProfileError: an unknown profile.
+    """
+    from deployments.service.settings import ServiceSettings, token_of_environment
+    from flows.profiles import resolve_profile
+
+    profile = resolve_profile(stack.profile, {"root": stack.root} if stack.root else {})
+    ServiceSettings(profile, port=stack.service_port, token=token_of_environment()).check()
 
 
 def count_gpus() -> int:

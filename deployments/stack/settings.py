@@ -15,11 +15,15 @@ from deployments.server.run import sign_in_folder
 from deployments.server.sign_in import PATH, make_key
 from deployments.stack.auth import CLIENT_VARIABLE, SERVER_VARIABLE, read_auth_file
 from deployments.stack.processes import ProcessFolder
+from tasks.explorer.address import SERVICE_VARIABLE
 
 PREFECT_YAML = "prefect.yaml"
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Addresses that stand for all of the machine's -> where it reaches itself."""
+
+SERVICE_HOST = "127.0.0.1"
+"""Where the service of `cirflow up` listens; for other machines `cirflow serve` has options."""
 
 PATIENCE = {"PREFECT_CLIENT_MAX_RETRIES": "8"}
 """Runs and workers survive eight minutes without a server (2 + 4 + ... + 256 seconds)."""
@@ -37,6 +41,9 @@ class StackSettings:
         gpus: Workers of the gpu pool, each with one GPU of its own.
         origin: The one web address that may call the API from a browser; empty for loopback's.
         names: NAME:PORT under which other machines reach the server without the proxy.
+        service_port: Port of the service; 0 leaves it out.
+        profile: Profile of the service's searches.
+        root: Root that the service shows; empty: the profile's.
     """
 
     folder: Path
@@ -46,6 +53,9 @@ class StackSettings:
     gpus: int = 0
     origin: str = ""
     names: tuple[str, ...] = ()
+    service_port: int = 0
+    profile: str = "tiny"
+    root: str = ""
 
     @property
     def home(self) -> Path:
@@ -77,6 +87,11 @@ class StackSettings:
     def api_url(self) -> str:
         """Address of the API."""
         return f"{self.url}/api"
+
+    @property
+    def service_url(self) -> str:
+        """Address of the service for a browser on this machine; empty where it is left out."""
+        return f"http://{SERVICE_HOST}:{self.service_port}" if self.service_port else ""
 
     @property
     def auth_file(self) -> Path:
@@ -137,6 +152,11 @@ class StackSettings:
             "PREFECT_SERVER_UI_API_URL": f"{self.origin or self.url}/api",
         }
 
+    def service_environment(self) -> dict[str, str]:
+        """Environment of the service, which speaks to no Prefect server: no auth string."""
+        secrets = (CLIENT_VARIABLE, SERVER_VARIABLE)
+        return {k: v for k, v in self.client_environment().items() if k not in secrets}
+
     def client_environment(self) -> dict[str, str]:
         """Environment of workers and of clients that start flow runs."""
         environment = {**PATIENCE, **os.environ, **QUIET, **RECORDS}
@@ -147,6 +167,8 @@ class StackSettings:
             "CIRFLOW_HEAVY_POOL": "gpu" if self.gpus else "cpu",
             "PYTHONUNBUFFERED": "1",
         }
+        if self.service_url and self.is_loopback:  # browsers elsewhere would ask themselves
+            environment.setdefault(SERVICE_VARIABLE, self.service_url)
         auth = self.auth_string
         if auth:
             environment[CLIENT_VARIABLE] = auth

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from deployments.errors import UserError
 from deployments.server.run import server_command
 from deployments.stack.auth import make_auth_file
+from deployments.stack.service import NAME as SERVICE
+from deployments.stack.service import refuse_taken_service_port, service_command
 from deployments.stack.settings import StackSettings, prefect_command
 
 START_SECONDS = 300.0
@@ -66,7 +68,10 @@ def refuse_other_settings(stack: StackSettings) -> None:
     Raises:
         UserError: a process was started with other settings.
     """
-    for name, part in {"server": server_part(stack), **worker_parts(stack)}.items():
+    parts = {"server": server_part(stack), **worker_parts(stack)}
+    if stack.service_port:
+        parts[SERVICE] = Part(service_command(stack))
+    for name, part in parts.items():
         _refuse_other(stack, name, part)
 
 
@@ -91,6 +96,7 @@ def prepare(stack: StackSettings, say: Say) -> None:
     """
     if stack.processes.running("server") is None:
         _refuse_taken_port(stack)
+    refuse_taken_service_port(stack)
     try:
         stack.home.mkdir(parents=True, exist_ok=True)
         stack.home.chmod(0o700)  # run history and parameters are private
@@ -178,6 +184,15 @@ def start_workers(stack: StackSettings, say: Say) -> None:
         environment = {**stack.client_environment(), **part.environment}
         if stack.processes.start(name, part.command, environment, stack.folder):
             say(f"started {name}: {' '.join(part.command[5:])}")
+
+
+def start_service(stack: StackSettings, say: Say) -> None:
+    """Start the service unless it runs or is left out; it comes up while others are at work."""
+    if not stack.service_port:
+        return
+    environment = stack.service_environment()
+    if stack.processes.start(SERVICE, service_command(stack), environment, stack.folder):
+        say(f"started {SERVICE}: {stack.service_url}")
 
 
 def stop(stack: StackSettings, say: Say) -> int:

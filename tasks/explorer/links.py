@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
 from urllib.parse import urlsplit
 
+from tasks.explorer.address import SERVICE_VARIABLE
 from tasks.explorer.evaluations import folder_key
 from tasks.report.artifact import file_link
 from tasks.report.markdown import Markdown, plain
-
-SERVICE_VARIABLE: Final = "CIRFLOW_SERVICE"
-"""Web address of `cirflow serve` as browsers reach it, such as http://127.0.0.1:8600."""
 
 
 def report_link(report: Path) -> Markdown:

@@ -19,10 +19,10 @@ from deployments.cli import main
 from deployments.errors import UserError
 from deployments.stack.settings import StackSettings
 from deployments.stack.stack import prepare, stop
-from tests.fakes.live_stack import LiveStack, clean_environment
+from tests.fakes.live_stack import LiveStack, clean_environment, environment_of
 from tests.fakes.postgres import free_port
 
-ONE = ["deployments.server.run", "prefect worker start"]
+ONE = ["deployments.cli serve", "deployments.server.run", "prefect worker start"]
 """What runs of one stack."""
 
 
@@ -35,7 +35,7 @@ def stack(tmp_path: Path, repository: Path) -> Iterator[LiveStack]:
     """A stack that is not up yet."""
     home = tmp_path / "home"
     home.mkdir()
-    made = LiveStack(home, clean_environment(repository), free_port())
+    made = LiveStack(home, clean_environment(repository), free_port(), free_port())
     yield made
     stop(made.settings, quiet)
     assert made.processes() == []
@@ -43,9 +43,8 @@ def stack(tmp_path: Path, repository: Path) -> Iterator[LiveStack]:
 
 def typed(stack: LiveStack) -> subprocess.Popen[str]:
     """`cirflow up`, typed and not waited for."""
-    words = ("up", "--port", str(stack.port), "--gpus", "0")
     return subprocess.Popen(
-        [sys.executable, "-m", "deployments.cli", *words],
+        [sys.executable, "-m", "deployments.cli", "up", *stack.words],
         cwd=stack.folder,
         env=dict(stack.environment),
         stdout=subprocess.PIPE,
@@ -86,6 +85,18 @@ def nothing_is_told(stack: LiveStack, said: list[str]) -> None:
         assert "access-control-allow-origin" not in reply.headers
 
 
+def the_service_answers_and_has_no_auth_string(stack: LiveStack) -> None:
+    """It shows the folder's tables; workers know its address."""
+    settings = stack.settings
+    assert httpx.get(f"{settings.service_url}/v1/health").json()["profile"] == "tiny"
+    assert httpx.get(f"{settings.service_url}/v1/galleries").json() == {"galleries": []}
+    running = {name: settings.processes.running(name) for name in ("service", "worker-cpu")}
+    own = {name: environment_of(process) for name, process in running.items() if process}
+    assert own["worker-cpu"]["CIRFLOW_SERVICE"] == settings.service_url
+    assert settings.auth_string in own["worker-cpu"].values()
+    assert settings.auth_string not in own["service"].values()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_at_once_make_one_stack(stack: LiveStack) -> None:
@@ -96,7 +107,9 @@ def test_two_at_once_make_one_stack(stack: LiveStack) -> None:
     assert sum("starting the server" in text for text in said) == 1
     assert sum("waiting for its end" in text for text in said) == 1
     nothing_is_told(stack, said)
-    assert stack.cirflow("down").splitlines() == ["stopped worker-cpu", "stopped server"]
+    the_service_answers_and_has_no_auth_string(stack)
+    down = ["stopped service", "stopped worker-cpu", "stopped server"]
+    assert stack.cirflow("down").splitlines() == down
 
 
 @pytest.mark.slow
@@ -116,7 +129,7 @@ def test_what_was_killed_in_the_middle_is_taken_up(stack: LiveStack) -> None:
     assert server is not None
     server.kill()
     server.wait()
-    assert stack.cirflow("down").splitlines() == ["stopped worker-cpu"]
+    assert stack.cirflow("down").splitlines() == ["stopped service", "stopped worker-cpu"]
     assert parts(stack) == []
 
 
@@ -126,6 +139,29 @@ def test_a_port_of_somebody_else_is_named_and_he_is_left_alone(tmp_path: Path) -
         with pytest.raises(UserError, match=r"is taken: another program .*\(--port\)"):
             prepare(settings, quiet)
     assert not settings.folder.exists()
+
+
+def test_a_port_of_the_service_that_is_taken_is_named_before_anything_starts(
+    tmp_path: Path,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as foreign:
+        taken = foreign.getsockname()[1]
+        settings = StackSettings(tmp_path / "work", port=free_port(), service_port=taken)
+        with pytest.raises(UserError, match=rf"port {taken} of the service .*--no-service"):
+            prepare(settings, quiet)
+    assert not settings.folder.exists()
+
+
+def test_a_service_address_that_was_given_stays_and_none_is_made_for_other_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CIRFLOW_SERVICE", raising=False)
+    here = StackSettings(tmp_path, service_port=8600)
+    assert here.client_environment()["CIRFLOW_SERVICE"] == "http://127.0.0.1:8600"
+    for other in (StackSettings(tmp_path), StackSettings(tmp_path, "0.0.0.0", service_port=8600)):
+        assert "CIRFLOW_SERVICE" not in other.client_environment()
+    monkeypatch.setenv("CIRFLOW_SERVICE", "https://cir.example.org")
+    assert here.client_environment()["CIRFLOW_SERVICE"] == "https://cir.example.org"
 
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "nobody.invalid"])

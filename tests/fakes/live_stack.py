@@ -33,16 +33,18 @@ class LiveStack:
         folder: Where its runs work.
         environment: Environment of whoever types commands.
         port: Where the server listens.
+        service_port: Where the service does; 0 leaves it out.
     """
 
     folder: Path
     environment: Mapping[str, str]
     port: int
+    service_port: int = 0
 
     @property
     def settings(self) -> StackSettings:
         """Where things lie; as if on loopback."""
-        return StackSettings(self.folder, port=self.port)
+        return StackSettings(self.folder, port=self.port, service_port=self.service_port)
 
     @property
     def root(self) -> Path:
@@ -65,9 +67,13 @@ class LiveStack:
 
     def up(self, *arguments: str, status: int = 0) -> str:
         """Type `cirflow up` as for this stack, and more arguments."""
-        return self.cirflow(
-            "up", "--port", str(self.port), "--gpus", "0", *arguments, status=status
-        )
+        return self.cirflow("up", *self.words, *arguments, status=status)
+
+    @property
+    def words(self) -> list[str]:
+        """Options of `cirflow up` for this stack."""
+        own = f"--service-port={self.service_port}" if self.service_port else "--no-service"
+        return ["--port", str(self.port), "--gpus", "0", own]
 
     @contextmanager
     def client(self, auth: str | None = None) -> Iterator[SyncPrefectClient]:

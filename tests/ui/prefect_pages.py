@@ -325,11 +325,25 @@ class RunPage:
 
 
 class ArtifactPage:
-    """One artifact with tables."""
+    """One artifact with tables and links."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
         expect(page.get_by_role("table").first).to_be_visible()
+
+    def opened(self, link: str) -> Page:
+        """Click a link; returns the page that opened, here or in a window of its own."""
+        found = self._page.get_by_role("link", name=link, exact=True)
+        place = str(found.get_attribute("href"))
+        if found.get_attribute("target") == "_blank":
+            with self._page.context.expect_page() as opened:
+                found.click()
+            shown = opened.value
+        else:
+            found.click()
+            shown = self._page
+        shown.wait_for_url(place)
+        return shown
 
     def table(self, with_column: str) -> list[dict[str, str]]:
         """Rows of the table that has a column of that name, as the page shows them."""

@@ -23,12 +23,15 @@ def team_stack(folder: Path, repository: Path) -> Iterator[LiveStack]:
     """Bring a stack up, evaluate a benchmark on it and caption photographs; down at the end."""
     write_world(folder / "benchmarks", SMALL, seed=5)
     draw_folder(folder / "photos", PHOTOS, seed=41)
-    stack = LiveStack(folder, clean_environment(repository), free_port())
+    stack = LiveStack(folder, clean_environment(repository), free_port(), free_port())
     try:
         stack.up()
         stack.cirflow("ingest", "photos", "--name", "photos")
         evaluation = {"benchmark": "cirr", "folder": "benchmarks/cirr", "methods": EVALUATED}
         with stack.client() as client:
+            rerun = client.read_deployment_by_name("rerun-backbone/rerun-backbone")
+            form = rerun.parameter_openapi_schema or {}
+            assert "photos" in str(form["properties"]["mapping_captions"])  # ingest offered it
             runs = [
                 stack.start(client, "score-benchmark/score-benchmark", evaluation),
                 stack.start(

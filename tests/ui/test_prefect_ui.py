@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from flows.profiles import resolve_profile
 from models.retrieval.methods import METHODS, VERIFY
@@ -22,7 +22,7 @@ from tasks.profile_stages import caption_stage
 from tasks.scoring.ledger import read_ledger
 from tests.fakes.drawn import draw_folder
 from tests.fakes.live_stack import LiveStack
-from tests.ui.prefect_pages import DeploymentPage
+from tests.ui.prefect_pages import DeploymentPage, RunPage
 from tests.ui.team_stack import EVALUATED, PHOTOS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -102,6 +102,19 @@ def test_the_form_offers_what_is_allowed_and_refuses_the_rest(
     page.screenshot(path=tmp_path / "refused.png")
     assert f"'valid' is not one of {splits}" in complaint
     assert run_names(stack) == before
+
+
+def test_a_report_opens_from_its_artifact(stack: LiveStack, page: Page, tmp_path: Path) -> None:
+    with stack.client() as client:
+        scored = next(run for run in client.read_flow_runs() if run.name == "score cirr val")
+    page.goto(f"{stack.settings.url}/runs/flow-run/{scored.id}")
+    shown = RunPage(page).artifact("scores-cirr-val.*")
+    report = shown.opened("Full report")
+    assert report.url.startswith(f"{stack.settings.service_url}/reports/")
+    expect(report.get_by_role("heading", level=1)).to_be_visible()
+    rows = report.get_by_role("table").first.inner_text()
+    assert all(METHODS[name].title in rows for name in EVALUATED)
+    report.screenshot(path=tmp_path / "report.png")
 
 
 def test_a_scheduled_backfill_picks_up_just_the_new_images(
