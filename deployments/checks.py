@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError
 from deployments.downloads import check_downloads
 from deployments.findings import Finding
 from deployments.stack.settings import StackSettings
+from flows.profiles import PROFILES
 from models.engine_settings import CheckpointSettings, EngineSettings
 from models.generators.server_settings import ServerSettings
 from storage.locations.location import Location
@@ -139,11 +140,21 @@ def check_checkpoints(profile: Profile) -> Iterator[Finding]:
         if path.exists():
             yield _check_weights(what, path, here.get(what), profile)
         elif what.endswith("network") or path.is_absolute() or place.startswith("."):
-            remedy = "set its path in the profile"
             if what == "mapping network":
-                command = "cirflow run train-mapping --profile PROFILE --set captions=FILE"
-                remedy += f", or train one: {command}"
-            yield Finding(what, "broken", f"{place} does not exist", remedy)
+                yield _to_be_trained(profile)
+            else:
+                remedy = "set its path in the profile"
+                yield Finding(what, "broken", f"{place} does not exist", remedy)
+
+
+def _to_be_trained(profile: Profile) -> Finding:
+    """A mapping network that is not there: methods without it run, and training makes it."""
+    name = profile.name if profile.name in PROFILES else "PROFILE"
+    found = f"{profile.mapping.checkpoint} does not exist: it must be trained first, or its path "
+    found += "set in the profile; CVSI, LinCIR and their ablations need it, other methods run"
+    command = f"cirflow run train-mapping --profile {name} --set captions=FILE"
+    remedy = f"{command}, then --set mapping.checkpoint=FOLDER with the folder that it prints"
+    return Finding("mapping network", "note", found, remedy)
 
 
 def _check_weights(

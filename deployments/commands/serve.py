@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from deployments.errors import UserError
@@ -39,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_place(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Serve until a signal comes."""
+def run(arguments: argparse.Namespace, fault_of: Callable[[str], str] = lambda gallery: "") -> int:
+    """Serve until a signal comes; `fault_of` says what went wrong beside it with a gallery."""
     from deployments.service.settings import ServiceSettings, token_of_environment
     from storage.locations.access import require_reachable
     from storage.locations.location import Location
@@ -55,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         token=token_of_environment(),
         chosen=tuple(place_words(arguments)),
         warm=not arguments.cold,
+        fault_of=fault_of,
     )
     settings.check()
     location = Location(profile.root)

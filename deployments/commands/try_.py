@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,6 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     from flows.requests.checks import require_methods
 
     require_methods(profile, [AT_ONCE])
+    from storage.collections.first_picture import require_a_picture
+    from storage.locations.location import Location
+
+    require_a_picture(Location(profile.root), arguments.source)
     status = ingest.run(
         argparse.Namespace(
             **{**vars(arguments), "name": name},
@@ -72,9 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     fill(list(gallery_stages(profile, name, AT_ONCE).values()), stage_display)
     _say(f"ready for searches after {time.monotonic() - began:.0f} s")
-    with captioning(arguments, name):
+    with captioning(arguments, name) as fault_of:
         _say(f"open http://127.0.0.1:{arguments.port}/progress/{name} for what is still made")
-        return _serve(arguments)
+        return _serve(arguments, fault_of)
 
 
 def name_of(source: str) -> str:
@@ -105,15 +109,19 @@ def rest_of(arguments: argparse.Namespace, name: str) -> list[str]:
 
 
 @contextmanager
-def captioning(arguments: argparse.Namespace, name: str) -> Iterator[None]:
-    """Captions in the background, in a process of their own that gives way to searches."""
+def captioning(arguments: argparse.Namespace, name: str) -> Iterator[Callable[[str], str]]:
+    """Captions in the background, in a process of their own that gives way to searches.
+
+    Yields:
+        What went wrong with the captions of a gallery; empty where nothing did.
+    """
     command = rest_of(arguments, name)
     if arguments.no_captions:
         _say(f"captions: cirflow {shlex.join(command)}")
-        yield
+        yield lambda gallery: ""
         return
-    log = Path(".cirflow") / f"try-{name}.log"
-    log.parent.mkdir(exist_ok=True)
+    log = _log_of(arguments, name)
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as said:
         beside = subprocess.Popen(
             [sys.executable, "-m", "deployments.cli", *command],
@@ -126,13 +134,19 @@ def captioning(arguments: argparse.Namespace, name: str) -> Iterator[None]:
     _say(f"captions are made beside it; log: {log}")
     stopping = threading.Event()
 
+    def fault_of(gallery: str) -> str:
+        if gallery != name or not (status := beside.poll()):
+            return ""
+        return f"captions ended with status {status}, see {log}; cirflow {shlex.join(command)}"
+
     def tell() -> None:
-        if (status := beside.wait()) and not stopping.is_set():
-            _say(f"captions ended with status {status}, see {log}; cirflow {shlex.join(command)}")
+        beside.wait()
+        if (fault := fault_of(name)) and not stopping.is_set():
+            _say(fault)
 
     threading.Thread(target=tell, daemon=True).start()
     try:
-        yield
+        yield fault_of
     finally:
         stopping.set()
         if beside.poll() is None:
@@ -141,11 +155,20 @@ def captioning(arguments: argparse.Namespace, name: str) -> Iterator[None]:
             _say(f"captions stopped; go on with: cirflow {shlex.join(command)}")
 
 
-def _serve(arguments: argparse.Namespace) -> int:
+def _log_of(arguments: argparse.Namespace, name: str) -> Path:
+    """File of what the captions' process says: in the root, or beside the work where that is S3."""
+    from storage.locations.location import Location
+
+    root = Location(profile_of(arguments).root)
+    return Path(root.root if root.is_local else ".cirflow") / f"try-{name}.log"
+
+
+def _serve(arguments: argparse.Namespace, fault_of: Callable[[str], str]) -> int:
     from deployments.commands import serve
 
     given = {**vars(arguments), "name": []}
-    return serve.run(argparse.Namespace(**given, host="127.0.0.1", origin="", cold=False))
+    told = argparse.Namespace(**given, host="127.0.0.1", origin="", cold=False)
+    return serve.run(told, fault_of)
 
 
 def _say(line: str) -> None:

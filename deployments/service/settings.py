@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -54,6 +55,7 @@ class ServiceSettings:
         limits: What a request may ask for.
         chosen: How the profile was chosen, as words of a command line.
         warm: Whether galleries and models are loaded before they are asked for.
+        fault_of: What went wrong beside the service with a gallery; empty where nothing did.
     """
 
     profile: Profile
@@ -65,6 +67,7 @@ class ServiceSettings:
     limits: Limits = Limits()
     chosen: tuple[str, ...] = ()
     warm: bool = False
+    fault_of: Callable[[str], str] = lambda gallery: ""
 
     @property
     def is_loopback(self) -> bool:

@@ -9,6 +9,8 @@ from typing import Literal
 
 from storage.locations.location import Location
 
+SHOWN = 80
+"""Characters of an unknown name, and known names, that a refusal repeats."""
 _KEY = re.compile(r"[0-9a-f]{8,64}")
 
 IfTaken = Literal["refuse", "replace", "add"]
@@ -64,12 +66,13 @@ def list_collections(location: Location) -> list[str]:
 def unknown_collection(location: Location, name: str) -> UnknownCollection:
     """The error for a name that no collection has: the nearest one, and all that exist."""
     known = list_collections(location)
+    name = name if len(name) <= SHOWN else f"{name[:SHOWN]}..."
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
+    shown = ", ".join([*known[:SHOWN], *["..."] * (len(known) > SHOWN)]) or "none yet"
     return UnknownCollection(
-        f"there is no collection {name!r} at {location}; {hint}there are: "
-        f"{', '.join(known) or 'none yet'}. Make it with `cirflow ingest SOURCE --name {name}`, or "
-        "name the root of its tables (--set root=ROOT)"
+        f"there is no collection {name!r} at {location}; {hint}there are: {shown}. Make it with "
+        f"`cirflow ingest SOURCE --name {name}`, or name the root of its tables (--set root=ROOT)"
     )
 
 

@@ -82,7 +82,6 @@ def test_an_s3_root_that_nobody_serves(
         ("captioner.model", "captioner"),
         ("generator.model", "text generator"),
         ("encoder.name", "encoder"),
-        ("mapping.checkpoint", "mapping network"),
     ],
 )
 def test_a_missing_checkpoint(
@@ -93,6 +92,18 @@ def test_a_missing_checkpoint(
     assert found[what]["state"] == "broken"
     assert str(tmp_path / "gone") in found[what]["found"]
     assert "profile" in found[what]["remedy"]
+
+
+def test_a_mapping_network_that_must_be_trained_first_is_not_broken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    _, found = diagnose(capsys, root=tmp_path, **{"mapping.checkpoint": gone})
+    own = found["mapping network"]
+    assert own["state"] == "note"
+    assert str(gone) in own["found"]
+    assert "must be trained first" in own["found"]
+    assert own["remedy"].startswith("cirflow run train-mapping --profile tiny --set captions=")
 
 
 def test_an_llm_server_that_does_not_answer(
@@ -140,7 +151,7 @@ def test_libraries_of_another_version_and_libraries_that_are_not_there(
 def test_the_page_for_people_shows_each_remedy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["doctor", f"--set=root={tmp_path}", "--set=mapping.checkpoint=/gone"]) == 1
+    assert main(["doctor", f"--set=root={tmp_path}", "--set=captioner.model=/gone"]) == 1
     lines = capsys.readouterr().out.splitlines()
     broken = next(i for i, line in enumerate(lines) if line.startswith("broken"))
     assert "/gone does not exist" in lines[broken]

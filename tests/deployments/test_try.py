@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from tests.fakes.drawn import draw_folder
 PICTURES = 5
 
 
-def answer(root: Path, path: str) -> Any:
+def answer(root: Path, path: str, fault_of: Callable[[str], str] = lambda gallery: "") -> Any:
     """What the service of a root answers."""
     import httpx
 
@@ -26,7 +28,8 @@ def answer(root: Path, path: str) -> Any:
     from deployments.service.settings import ServiceSettings
     from flows.profiles import resolve_profile
 
-    app = create_app(ServiceSettings(resolve_profile("tiny", {"root": str(root)})))
+    profile = resolve_profile("tiny", {"root": str(root)})
+    app = create_app(ServiceSettings(profile, fault_of=fault_of))
 
     async def asked() -> httpx.Response:
         transport = httpx.ASGITransport(app)
@@ -44,7 +47,9 @@ def test_the_first_search_waits_for_image_features_alone(
 ) -> None:
     served: list[argparse.Namespace] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("deployments.commands.serve.run", lambda given: served.append(given) or 0)
+    monkeypatch.setattr(
+        "deployments.commands.serve.run", lambda given, _: served.append(given) or 0
+    )
     monkeypatch.setattr("deployments.commands.serve.require_free", lambda host, port: None)
     draw_folder(tmp_path / "my photos", PICTURES, seed=2)
     root = tmp_path / "root"
@@ -66,6 +71,46 @@ def test_the_first_search_waits_for_image_features_alone(
     missing = answer(root, "/progress/my-photo")
     assert missing.status_code == 404
     assert "my-photos" in missing.text
+
+
+@pytest.mark.parametrize("kind", ["empty", "text file", "texts"])
+def test_what_holds_no_picture_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    monkeypatch.setattr("deployments.commands.serve.require_free", lambda host, port: None)
+    source, root = tmp_path / "photos", tmp_path / "root"
+    source.mkdir()
+    if kind != "empty":
+        (source / "notes.txt").write_text("no picture")
+    given = source / "notes.txt" if kind == "text file" else source
+    assert main(["try", str(given), "--root", str(root)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "holds no picture that can be used" in said
+    assert "Name a folder with JPEG, PNG" in said
+    assert ("notes.txt" in said) == (kind != "empty")
+    assert not root.exists()
+
+
+def test_captions_that_died_are_told_where_progress_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    monkeypatch.setattr(try_, "rest_of", lambda arguments, name: ["no-such-command"])
+    given = argparse.Namespace(profile="tiny", set=[], root=str(root), no_captions=False)
+    with try_.captioning(given, "p") as fault_of:
+        deadline = time.monotonic() + 300
+        while not (fault := fault_of("p")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert fault_of("another") == ""
+    log = root / "try-p.log"
+    assert fault == f"captions ended with status 2, see {log}; cirflow no-such-command"
+    assert "no-such-command" in log.read_text()
+
+    draw_folder(tmp_path / "p", 1, seed=2)
+    assert main(["ingest", str(tmp_path / "p"), "--name", "p", "--root", str(root)]) == 0
+    assert answer(root, "/v1/progress/p", lambda gallery: fault).json()["fault"] == fault
+    assert f'role="alert">{fault}' in answer(root, "/progress/p", lambda gallery: fault).text
 
 
 def test_a_collection_without_images_has_no_ready_method(tmp_path: Path) -> None:

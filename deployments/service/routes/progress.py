@@ -31,11 +31,13 @@ class MethodProgress(BaseModel):
 
 
 class Progress(BaseModel):
-    """What of a gallery is made; `warning` says where its pictures do not fit the models."""
+    """What of a gallery is made; `warning` says where its pictures do not fit the models, `fault`
+    what went wrong with what is made beside the service."""
 
     gallery: str
     whole: bool
     warning: str
+    fault: str
     tables: list[TableProgress]
     methods: list[MethodProgress]
 
@@ -48,6 +50,7 @@ def progress(gallery: str, service: Serving) -> Progress:
         gallery=gallery,
         whole=found.is_whole,
         warning=warning_for(service.profile, gallery),
+        fault=service.settings.fault_of(gallery),
         tables=[TableProgress(**vars(each)) for each in found.tables],
         methods=[
             MethodProgress(name=each.name, title=each.title, lacks=list(each.lacks))
@@ -70,6 +73,7 @@ def progress_page(gallery: str, request: Request, service: Serving) -> HTMLRespo
         "progress.html",
         title=f"Progress of {gallery}",
         gallery=gallery,
+        fault=service.settings.fault_of(gallery),
         found=_readiness(gallery, service),
     )
 
