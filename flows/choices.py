@@ -40,9 +40,7 @@ def choices_of(root: str, home: Path) -> Choices:
         "tag": TAGS,
         "mapping": (*networks.get("mapping", ()), *files, str(EMBEDDED / "lincir")),
         "network": (*networks.get("reformulation", ()), str(EMBEDDED / "instructcir")),
-        "triplets": tuple(
-            str(path.relative_to(home)) for path in sorted(home.glob("out/**/triplets.json"))
-        ),
+        "triplets": tuple(_triplets(home)),
         "profile": (*PROFILES, *_profile_files(home)),
     }
 
@@ -61,6 +59,12 @@ def _folders(home: Path, places: Iterable[str]) -> Iterator[str]:
     for place in places:
         for folder in sorted((home / place).glob("*/")):
             yield str(folder.relative_to(home))
+
+
+def _triplets(home: Path) -> list[str]:
+    """Files of triplets, the latest first."""
+    files = sorted(home.glob("out/**/triplets.json"), key=lambda path: -path.stat().st_mtime)
+    return [str(file.relative_to(home)) for file in files]
 
 
 def _shipped(pattern: str) -> tuple[str, ...]:

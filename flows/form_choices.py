@@ -43,6 +43,9 @@ ADVANCED: Final = ("runs", "shard_size", "work", "allow_gaps", "ray", "options",
 LAST: Final = 1000
 """Added to the place of an advanced parameter."""
 
+SHIPPED_TRIPLETS: Final = "out/triplets/triplets.json"
+"""Value of the trainings in prefect.yaml; each run of generate-triplets has a folder of its own."""
+
 OFFERED, TYPED = "one that exists", "a name"
 
 
@@ -115,11 +118,21 @@ def refresh_forms(client: SyncPrefectClient, choices: Choices) -> list[str]:
     changed: list[str] = []
     for found in _deployments(client):
         schema = found.parameter_openapi_schema or {}
-        made = offering(schema, choices, found.parameters)
-        if made != schema:
-            client.update_deployment(found.id, DeploymentUpdate(parameter_openapi_schema=made))
+        given = with_latest_triplets(found.parameters, choices)
+        made = offering(schema, choices, given)
+        if made != schema or given != found.parameters:
+            update = DeploymentUpdate(parameter_openapi_schema=made, parameters=given)
+            client.update_deployment(found.id, update)
             changed.append(found.name)
     return changed
+
+
+def with_latest_triplets(given: Mapping[str, Any], choices: Choices) -> dict[str, Any]:
+    """A deployment's values; the shipped triplets give way to the latest ones that exist."""
+    sets = choices.get("triplets", ())
+    if given.get("triplets") != SHIPPED_TRIPLETS or SHIPPED_TRIPLETS in sets or not sets:
+        return dict(given)
+    return {**given, "triplets": sets[0]}
 
 
 def _deployments(client: SyncPrefectClient) -> list[DeploymentResponse]:

@@ -4,11 +4,12 @@ or an s3:// prefix. Every input gets a row, readable or not; equal bytes are one
 
 A repetition costs a listing and reads new inputs only. A name that stands for other images is
 refused without --add or --replace. Prefect is not started (`cirflow run ingest` does the same as a
-flow)."""
+flow); where `cirflow up` runs in this folder, its forms offer the collection."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import get_args
 
 from deployments.display import console, stage_display
@@ -89,9 +90,32 @@ def run(arguments: argparse.Namespace) -> int:
         _say(f"  {line}")
     said = summary.change.in_words()
     print(f"collection {summary.name} at {Location(asked.root)}" + (f": {said}" if said else ""))
+    _offer(asked.root)
     if not summary.images:
         raise UserError(f"none of the {summary.files} inputs in {asked.source} is a usable image")
     return 0
+
+
+def _offer(root: str) -> None:
+    """Offer the collection in the forms, where `cirflow up` runs in this folder."""
+    from deployments.stack.settings import up_here
+    from storage.locations.location import Location
+
+    folder = Path.cwd()
+    stack = up_here(folder)
+    if stack is None or Location(root) != Location(str(folder / ".cirflow")):
+        return
+    from deployments.stack.stack import as_client
+
+    with as_client(stack):
+        from deployments.stack.connection import server_client
+        from deployments.stack.registration import offer_choices
+
+        try:
+            with server_client(stack.api_url) as client:
+                offer_choices(client, str(folder / ".cirflow"), folder)
+        except UserError as error:  # the collection is there all the same
+            _say(f"the forms do not offer it yet ({error}); `cirflow up` brings them up")
 
 
 def _say(text: str) -> None:

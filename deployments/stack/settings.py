@@ -175,11 +175,8 @@ class StackSettings:
         return environment
 
 
-def running_here(api_url: str, folder: Path) -> StackSettings | None:
-    """The stack that `cirflow up` runs in a folder, if that is the one with this API.
-
-    Others' servers never get its auth string: the process that listens must be the recorded one.
-    """
+def up_here(folder: Path) -> StackSettings | None:
+    """The stack whose server `cirflow up` runs in a folder, if there is one."""
     processes = StackSettings(folder).processes
     if processes.running("server") is None:
         return None
@@ -187,7 +184,17 @@ def running_here(api_url: str, folder: Path) -> StackSettings | None:
     given = {name: words[words.index(name) + 1] for name in ("--host", "--port") if name in words}
     if len(given) < 2:
         return None
-    stack = StackSettings(folder, host=given["--host"], port=int(given["--port"]))
+    return StackSettings(folder, host=given["--host"], port=int(given["--port"]))
+
+
+def running_here(api_url: str, folder: Path) -> StackSettings | None:
+    """The stack that `cirflow up` runs in a folder, if that is the one with this API.
+
+    Others' servers never get its auth string: the process that listens must be the recorded one.
+    """
+    stack = up_here(folder)
+    if stack is None:
+        return None
     same = {stack.api_url, stack.api_url.replace("127.0.0.1", "localhost")}
     return stack if api_url.rstrip("/") in same else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from deployments.commands.run import FLOWS
 from flows.choices import choices_of
-from flows.form_choices import ADVANCED, FIELDS, LAST, offering
+from flows.form_choices import ADVANCED, FIELDS, LAST, offering, with_latest_triplets
 from flows.requests.checks import out_folder
 
 SCHEMA: Mapping[str, Any] = {
@@ -65,6 +66,26 @@ def test_a_repetition_adds_names_and_changes_nothing_else() -> None:
         "anyOf": [{"type": "string"}, {"type": "object"}],
         "position": 2,
     }
+
+
+def test_trainings_begin_with_the_latest_triplets_unless_somebody_chose_others(
+    tmp_path: Path,
+) -> None:
+    for age, name in enumerate(("triplets-2", "triplets-1")):  # the second by name is the latest
+        file = tmp_path / "out" / name / "triplets.json"
+        file.parent.mkdir(parents=True)
+        file.write_text("{}")
+        os.utime(file, (1000 - age, 1000 - age))
+    choices = choices_of(str(tmp_path / "root"), tmp_path)
+    latest, other = (f"out/triplets-{number}/triplets.json" for number in (2, 1))
+    assert choices["triplets"] == (latest, other)
+    shipped = {"triplets": "out/triplets/triplets.json", "system": "covr"}
+    assert with_latest_triplets(shipped, choices) == {"triplets": latest, "system": "covr"}
+    for given in ({"triplets": other}, {"triplets": "mine.json"}, {"name": "photos"}):
+        assert with_latest_triplets(given, choices) == given
+    assert with_latest_triplets(shipped, {"triplets": ()}) == shipped
+    there = {"triplets": (latest, "out/triplets/triplets.json")}
+    assert with_latest_triplets(shipped, there) == shipped
 
 
 def test_every_field_that_offers_something_exists() -> None:
