@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -83,12 +85,7 @@ def pictures_of(
     page = min(page, pages)
     shown = wanted.slice(size * (page - 1), size)
     return Pictures(
-        shown=tuple(
-            Shown(image_id, path, tuple(own or ()), reason or "")
-            for image_id, path, own, reason in shown.select(
-                "image_id", "path", "captions", "reason"
-            ).iter_rows()
-        ),
+        shown=tuple(map(_shown, shown.iter_rows(named=True))),
         page=page,
         pages=pages,
         found=wanted.height,
@@ -96,6 +93,26 @@ def pictures_of(
         captioned=rows.images.height - rows.images["captions"].null_count(),
         unusable=tuple(rows.unusable.select("path", "status", "reason").iter_rows()),
     )
+
+
+def pictures_by_id(
+    profile: Profile, name: str, image_ids: Sequence[str], kind: CaptionKind = "ensemble"
+) -> tuple[Shown, ...]:
+    """Images of a collection in the order of their ids, each with its captions.
+
+    Raises:
+        UnknownCollection: no collection has the name.
+    """
+    collection = Collection.open(Location(profile.root), name)
+    rows = _rows(profile.root, name, collection.listing, _captions(profile, name, kind))
+    wanted = pl.DataFrame({"image_id": list(image_ids)}, schema={"image_id": pl.String})
+    own = wanted.join(rows.images, on="image_id", how="inner", maintain_order="left")
+    return tuple(map(_shown, own.iter_rows(named=True)))
+
+
+def _shown(row: Mapping[str, Any]) -> Shown:
+    captions = tuple(row["captions"] or ())
+    return Shown(row["image_id"], row["path"], captions, row["reason"] or "")
 
 
 @dataclass(frozen=True)

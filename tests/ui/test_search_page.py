@@ -168,3 +168,23 @@ def test_the_page_reads_well(window: Page, address: str, pictures: list[Path]) -
     expect(window.get_by_role("dialog").locator("li")).to_have_count(2)
     found += complaints(window, "search-large")
     assert not found, "\n".join(found)
+
+
+def test_a_gallery_is_searched_by_a_picture_in_it_and_by_one_of_ones_own(
+    window: Page, address: str, pictures: list[Path], tmp_path: Path
+) -> None:
+    window.goto(f"{address}/pictures/drawn")
+    expect(window.locator(".picture")).to_have_count(14)
+    assert not (found := complaints(window, "gallery")), "\n".join(found)
+    window.get_by_role("link", name="More like 0003.png").click()
+    expect(window.locator(".picture")).to_have_count(13)
+    in_it = window.locator(".picture").first.inner_text()
+    assert not (found := complaints(window, "alike")), "\n".join(found)
+    window.get_by_role("link", name="Show all pictures").click()
+    bad = tmp_path / "notes.png"
+    bad.write_text("notes")
+    window.locator("#upload").set_input_files(bad)
+    expect(window.get_by_role("alert")).to_contain_text("The picture was not taken")
+    window.locator("#upload").set_input_files(pictures[3])
+    expect(window.locator(".picture")).to_have_count(13)
+    assert window.locator(".picture").first.inner_text() == in_it

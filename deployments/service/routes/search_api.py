@@ -23,7 +23,7 @@ router = APIRouter(tags=["search"])
 @router.post("/v1/search")
 def search(request: Request, asked: SearchRequest, service: Serving) -> SearchAnswer:
     """Images of a gallery that a reference picture and a text ask for, best first."""
-    _let_in(request, service)
+    let_in(request, service)
     return searched(service, asked)
 
 
@@ -34,7 +34,7 @@ def batch(request: Request, asked: BatchRequest, service: Serving) -> BatchAnswe
     if len(asked.searches) > most:
         said = f"a batch has 1 to {most} searches, not {len(asked.searches)}"
         raise Refusal(422, "too_many", said)
-    _let_in(request, service, len(asked.searches))
+    let_in(request, service, len(asked.searches))
     return BatchAnswer(answers=[searched(service, each) for each in asked.searches])
 
 
@@ -49,7 +49,7 @@ UPLOADED = {
 @router.post("/v1/uploads", openapi_extra=UPLOADED)
 async def upload(request: Request, service: Serving) -> Upload:
     """Keep a picture, whose bytes are the body, as the reference of searches for a while."""
-    _let_in(request, service)
+    let_in(request, service)
     data = await request.body()
     facts = checked_picture(service, data)
     image_id = service.pictures.add(data)
@@ -70,7 +70,12 @@ def methods(service: Serving) -> Methods:
     return Methods(methods=[method_facts(service, name) for name in METHODS])
 
 
-def _let_in(request: Request, service: Service, count: int = 1) -> None:
+def let_in(request: Request, service: Service, count: int = 1) -> None:
+    """Refuse a client that searches too often.
+
+    Raises:
+        Refusal: with the seconds to wait.
+    """
     client = request.client.host if request.client else ""
     if wait := service.rate.take(client, count):
         limits = service.settings.limits

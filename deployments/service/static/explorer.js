@@ -21,3 +21,20 @@ document.addEventListener("click", (event) => {
   words.textContent = shown.alt = link.querySelector("img").alt;
   large.showModal();
 });
+
+// A picture of one's own: it is uploaded, and the page shows what is like it.
+const upload = document.querySelector("#upload");
+upload?.addEventListener("change", async () => {
+  const fault = document.querySelector("#fault");
+  fault.hidden = true;
+  try {
+    const reply = await fetch("/v1/uploads", { method: "POST", body: upload.files[0] });
+    const said = await reply.json();
+    if (!reply.ok) throw new Error(said.error.message);
+    location.search = new URLSearchParams({ like: said.image_id });
+  } catch (error) {
+    fault.textContent = `The picture was not taken: ${error.message}`;
+    fault.hidden = false;
+    upload.value = "";
+  }
+});
