@@ -175,6 +175,7 @@ def test_a_gallery_is_searched_by_a_picture_in_it_and_by_one_of_ones_own(
 ) -> None:
     window.goto(f"{address}/pictures/drawn")
     expect(window.locator(".picture")).to_have_count(14)
+    expect(window.get_by_role("button", name="Close")).to_have_count(0)  # nothing is large yet
     assert not (found := complaints(window, "gallery")), "\n".join(found)
     window.get_by_role("link", name="More like 0003.png").click()
     expect(window.locator(".picture")).to_have_count(13)
