@@ -47,9 +47,13 @@ def check_name(name: str) -> None:
     letters = name.replace("-", "").replace("_", "").replace(".", "")
     if not (letters.isalnum() and name.isascii() and name[0].isalnum() and len(name) <= 128):
         raise ValueError(
-            f"{name!r} is not a name for a collection: use up to 128 letters, digits, '.', '_' and"
-            " '-', beginning with a letter or digit"
+            f"{_brief(name)!r} is not a name for a collection: use up to 128 letters, digits, "
+            "'.', '_' and '-', beginning with a letter or digit"
         )
+
+
+def _brief(name: str) -> str:
+    return name if len(name) <= SHOWN else f"{name[:SHOWN]}..."
 
 
 def pointer_path(name: str) -> str:
@@ -66,7 +70,7 @@ def list_collections(location: Location) -> list[str]:
 def unknown_collection(location: Location, name: str) -> UnknownCollection:
     """The error for a name that no collection has: the nearest one, and all that exist."""
     known = list_collections(location)
-    name = name if len(name) <= SHOWN else f"{name[:SHOWN]}..."
+    name = _brief(name)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     shown = ", ".join([*known[:SHOWN], *["..."] * (len(known) > SHOWN)]) or "none yet"

@@ -10,6 +10,7 @@ import pytest
 
 from storage.collections import names as collection_names
 from storage.collections.collection import Collection, ingest
+from storage.collections.known import UnknownCollection, require_collection
 from storage.collections.names import Change, NameTaken
 from storage.collections.pointers import Pointer
 from storage.locations.location import Location
@@ -197,3 +198,13 @@ def test_two_places_of_one_name_refreshed_at_once(
     ingest(root, a, "pets")
     names = [f"{a}/one.jpg", f"{a}/three.jpg", f"{b}/four.jpg", f"{b}/two.jpg"]
     assert paths(root, "pets") == names
+
+
+def test_a_refusal_repeats_little_of_what_was_given_and_of_what_exists(root: Location) -> None:
+    for number in range(100):
+        root.create(f"collections/{number:03}{'n' * 100}.json", b"{}")
+    for given in ("x" * 128, "x" * 100_000, "/" * 100_000):
+        with pytest.raises((UnknownCollection, ValueError)) as refused:
+            require_collection(root, given)
+        assert given[:80] in str(refused.value)
+        assert len(str(refused.value)) < 80 * 110 + 500
