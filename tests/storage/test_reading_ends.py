@@ -50,6 +50,6 @@ def test_many_readers_end_cleanly(table: Table) -> None:
     command = [sys.executable, "-c", READ, table.location.root, table.spec_key]
     ended = [
         subprocess.run(command, env=environment, capture_output=True, check=False)
-        for _ in range(60 if table.location.is_local else 15)
+        for _ in range(20 if table.location.is_local else 10)
     ]
     assert {each.returncode for each in ended} == {0}
