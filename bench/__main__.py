@@ -13,6 +13,7 @@ JUDGED = (
     "bootstrap",
     "search",
     "mapped_search",
+    "served_gallery",
     "caption_encoding",
     "image_embedding",
     "ingest",

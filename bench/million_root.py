@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -178,13 +178,16 @@ def gallery_stage(place: Place) -> Any:
     return stage
 
 
-def random_vectors(table: Table, dim: int) -> Callable[[Sequence[str]], pa.Table]:
-    """Makes rows of unit vectors."""
+def random_vectors(
+    table: Table, dim: int, more: Mapping[str, Any] | None = None
+) -> Callable[[Sequence[str]], pa.Table]:
+    """Makes rows of unit vectors, with one value in each of `more` columns."""
     random = np.random.default_rng(dim)
 
     def rows(members: Sequence[str]) -> pa.Table:
         made = random.standard_normal((len(members), dim), np.float32)
         made /= np.linalg.norm(made, axis=1, keepdims=True)
-        return table.rows(image_id=list(members), vector=made)
+        others = {name: [value] * len(members) for name, value in (more or {}).items()}
+        return table.rows(image_id=list(members), vector=made, **others)
 
     return rows

@@ -70,8 +70,19 @@ SYSTEM_TRAINING: Final[Mapping[str, Mapping[str, Any]]] = {
         "training": {"batch_size": 64, "max_steps": 800, "new_learning_rate": 2e-4},
     },
     "candidate-filter": {"training": _FUSION},
+    # Near copies are what it must order, so that its negatives are what the filter has first.
     "candidate-rerank": {
-        "training": {**_FUSION, "batch_size": 16, "max_steps": 1000, "learning_rate": 5e-4}
+        "network": {"negatives": 7, "among": 800, "dropout": 0, "filter_dropout": False},
+        "training": {
+            "batch_size": 32,
+            "max_steps": 1000,
+            "learning_rate": 5e-4,
+            "new_learning_rate": 1e-3,
+            "warmup": 0.03,
+            "clip": 1.0,
+            "schedule": "cosine",
+            "keep": "last",
+        },
     },
     "compodiff": {"network": {"captions": 0.2}, "training": {"max_steps": 1500}},
 }

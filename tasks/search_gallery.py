@@ -31,9 +31,13 @@ from tasks.stages.verifications import Pair, verifications_of
 from tasks.stages.weighted import gate_for
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from models.reranking.scorer import CandidateScorer
     from models.retrieval.approximate import Recall
     from models.retrieval.contributions import Contribution, Weights
+    from models.retrieval.search import Ints, TopK
 
 
 @dataclass(frozen=True)
@@ -115,9 +119,9 @@ def search_gallery(
     from models.retrieval.apart import top_k_apart
     from models.retrieval.approximate import nearest, require_faiss
     from models.retrieval.contributions import contributions, reweighed
-    from models.retrieval.gallery import MADE_ROWS, Gallery
+    from models.retrieval.gallery import Gallery
+    from models.retrieval.gate import spaces_apart
     from models.retrieval.query_weights import weighed
-    from models.retrieval.search import top_k
 
     kept = kept or Kept()
     settings = settings_of(method, profile.cvsi)
@@ -145,10 +149,16 @@ def search_gallery(
     kept.once(("decodes", query.image_id), lambda: bool(reference.at(1)))
     made, texts = query_features(stages, query, reference, kept)
     own = opened.place(query.image_id)
+    ranked = spaces_apart(recipe) if row.weighs else recipe
+
+    def best_of(vectors: npt.NDArray[np.float32], k: int, excluded: Ints) -> TopK:
+        own_of = functools.partial(kept.own_products, profile.root, opened)
+        return top_k_apart(ranked, vectors, opened.features, own_of, k, excluded)
+
     if row.weighs:
         gate = gate_for(profile.gate_of(row.weighs), recipe, family)
         parts, images, weighing = weighed(
-            recipe, gate, made, opened.features, padded_lists([[own]], 1)[0]
+            recipe, gate, made, opened.features, padded_lists([[own]], 1)[0], best_of
         )
         vectors = parts.fused(weighing)
     else:
@@ -173,11 +183,8 @@ def search_gallery(
             index, recall = index_of(profile.search, gallery, recipe, opened)
             count = profile.search.candidates
             top = nearest(index, images, vectors, left, count, excluded[0])
-        elif row.weighs:  # its recipe is not what it ranks by
-            top = top_k(vectors, images.blocks(MADE_ROWS), left, excluded=excluded)
         else:
-            own_of = functools.partial(kept.own_products, profile.root, opened)
-            top = top_k_apart(recipe, vectors, opened.features, own_of, left, excluded)
+            top = best_of(vectors, left, excluded)
         found = opened.ids(top.indices[0])
         numbers = dict(zip(found, map(float, top.scores[0]), strict=True))
         if again:

@@ -40,7 +40,7 @@ def warm_gallery(
     recipe = row.recipe(SEARCH_FAMILY)
     used = {name: gallery[name] for name in recipe.gallery}
     opened = kept.gallery(collection, used, profile.allow_gaps)
-    if row.weighs or 0 < profile.search.approximate_above < len(opened.keys):
+    if 0 < profile.search.approximate_above < len(opened.keys):
         return
     for part in recipe_parts(recipe):
         for one, other in combinations_with_replacement(sorted(part.gallery), 2):

@@ -28,6 +28,11 @@ def spaces_of(recipe: AnyRecipe) -> tuple[Recipe, ...]:
     return spaces
 
 
+def spaces_apart(recipe: AnyRecipe) -> LateFusion:
+    """The spaces end to end, each with weight 1: what vectors of weighed parts are ranked by."""
+    return LateFusion(tuple((1.0, space) for space in spaces_of(recipe)))
+
+
 def recipe_parts(recipe: AnyRecipe) -> tuple[Recipe, ...]:
     """The one recipe, or those of a late fusion."""
     return tuple(p for _, p in recipe.parts) if isinstance(recipe, LateFusion) else (recipe,)

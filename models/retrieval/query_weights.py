@@ -12,10 +12,10 @@ weights stay as they are. A gate is trained by `models.retrieval.query_weights_t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from models.retrieval.fusion import unit
 from models.retrieval.gallery import Gallery
 from models.retrieval.gate import Floats, Gate, softmax, spaces_of
 from models.retrieval.method_records import AnyRecipe
-from models.retrieval.search import Ints, top_k
+from models.retrieval.search import Ints, TopK, top_k
 
 BEST: Final = 10
 """Images of each part's own ranking that its signals are read from."""
@@ -99,7 +99,17 @@ class Searched:
     scores: npt.NDArray[np.float32]
 
 
-def search_parts(parts: Parts, images: Gallery, references: Ints, best: int = BEST) -> Searched:
+Search: TypeAlias = Callable[[npt.NDArray[np.float32], int, Ints], TopK]
+"""From (Q, D) vectors, k and (Q,) images that are not returned to the k best."""
+
+
+def search_parts(
+    parts: Parts,
+    images: Gallery,
+    references: Ints,
+    best: int = BEST,
+    search: Search | None = None,
+) -> Searched:
     """Search a gallery with each part; a query's reference is never among what it finds.
 
     Args:
@@ -107,9 +117,14 @@ def search_parts(parts: Parts, images: Gallery, references: Ints, best: int = BE
         images: The gallery.
         references: (Q,) gallery index of each reference, -1 where it is not in the gallery.
         best: Images to find, fewer in a smaller gallery.
+        search: Finds what a search in `images` finds; None: that.
     """
+
+    def naive(own: npt.NDArray[np.float32], k: int, excluded: Ints) -> TopK:
+        return top_k(own, images.blocks(), k, excluded=excluded)
+
     count = min(best, len(images) - 1)
-    found = [top_k(own, images.blocks(), count, excluded=references) for own in parts.vectors]
+    found = [(search or naive)(own, count, references) for own in parts.vectors]
     return Searched(
         np.stack([each.indices for each in found]), np.stack([each.scores for each in found])
     )
@@ -150,6 +165,7 @@ def weighed(
     queries: Mapping[str, npt.NDArray[Any]],
     gallery: Mapping[str, Any],
     references: Ints,
+    search: Search | None = None,
 ) -> tuple[Parts, Gallery, Floats]:
     """The parts of some queries, the gallery, and the gate's (Q, A) weights.
 
@@ -159,9 +175,11 @@ def weighed(
         queries: Feature -> (Q, d).
         gallery: Feature -> rows of the gallery.
         references: (Q,) gallery index of each reference, -1 where it is not in the gallery.
+        search: As in `search_parts`.
     """
     parts, images = parts_of(recipe, queries), images_of(recipe, gallery)
-    return parts, images, gate.weights(signals(parts, search_parts(parts, images, references)))
+    searched = search_parts(parts, images, references, search=search)
+    return parts, images, gate.weights(signals(parts, searched))
 
 
 def weight_grid(parts: int, step: float) -> Floats:
