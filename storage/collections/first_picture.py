@@ -17,7 +17,7 @@ def require_a_picture(location: Location, source: str | os.PathLike[str]) -> Non
     """Read inputs of a source until one is a usable image.
 
     Args:
-        location: Where collections are kept, which is no part of the source.
+        location: Where collections are kept, which is not part of the source.
         source: As given to `ingest`.
 
     Raises:
