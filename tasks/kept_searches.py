@@ -1,14 +1,15 @@
-"""What searches of one process share: encodings of queries, open galleries, listed names."""
+"""What searches of one process share: encodings of queries, open galleries, names of files."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from storage.collections.collection import Collection
+from storage.collections.image_paths import ImagePaths
 from storage.locations.location import Location
 from tasks.galleries import OpenGallery, open_gallery
 
@@ -20,6 +21,30 @@ T = TypeVar("T")
 
 OWN_BYTES: Final = 256 * 2**20
 """Bytes of products of galleries' own features that are kept: 8 an image and pair of features."""
+PATH_BYTES: Final = 256 * 2**20
+"""Bytes of names of files that are kept: about 100 and its path for each input."""
+
+
+class Held:
+    """What is kept up to a number of bytes: the one used longest ago goes first, the last stays."""
+
+    def __init__(self) -> None:
+        self._values: OrderedDict[Hashable, Any] = OrderedDict()
+        self._looking = threading.Lock()  # held for a look, not while something is made
+
+    def once(self, key: Hashable, most: int, make: Callable[[], T]) -> T:
+        """The value of a key, made when it is first asked for; `nbytes` says its size."""
+        with self._looking:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return cast(T, self._values[key])
+        made = make()
+        with self._looking:
+            self._values[key] = made
+            held = sum(each.nbytes for each in self._values.values())
+            while held > most and len(self._values) > 1:
+                held -= self._values.popitem(last=False)[1].nbytes
+        return made
 
 
 class Kept:
@@ -34,7 +59,8 @@ class Kept:
         self._most = most
         self._fresh_s = fresh_s
         self._values: OrderedDict[Hashable, Any] = OrderedDict()
-        self._products: OrderedDict[Hashable, Doubles] = OrderedDict()
+        self._products = Held()
+        self._paths = Held()
         self._current: dict[Hashable, tuple[float, Any]] = {}
         self._looking = threading.Lock()
         self._making = threading.RLock()  # models answer one at a time
@@ -65,15 +91,28 @@ class Kept:
         return self._values[key]
 
     def gallery(
-        self, collection: str, stages: Mapping[str, AnyGalleryFeature], allow_gaps: float
-    ) -> OpenGallery:
-        """The features of a gallery; see `open_gallery`.
+        self,
+        root: str,
+        collection: str,
+        stages: Mapping[str, AnyGalleryFeature],
+        allow_gaps: float,
+    ) -> tuple[Collection, OpenGallery]:
+        """A collection and the features of its images, of one moment; see `open_gallery`.
 
         Raises:
+            UnknownCollection: there is none of this name.
             IncompleteTable: more images lack one than `allow_gaps` allows.
         """
+
+        def make() -> tuple[Collection, OpenGallery]:
+            while True:
+                before = Collection.open(Location(root), collection)
+                opened = open_gallery(stages, stages, allow_gaps)
+                if Collection.open(Location(root), collection) == before:
+                    return before, opened
+
         marks = (collection, allow_gaps, *(each.model_dump_json() for each in stages.values()))
-        return self.fresh(marks, lambda: open_gallery(stages, stages, allow_gaps))
+        return self.fresh((root, *marks), make)
 
     def own_products(self, root: str, opened: OpenGallery, one: str, other: str) -> Doubles:
         """The products of two features of each image, made once for a gallery.
@@ -83,18 +122,25 @@ class Kept:
         """
         from models.retrieval.apart import own_products
 
-        key = (root, opened.tables[one], opened.tables[other], opened.images)
-        with self._looking:  # a search does not wait for another one's models
-            if key in self._products:
-                self._products.move_to_end(key)
-                return self._products[key]
-        made = own_products(opened.features[one], opened.features[other])
-        with self._looking:
-            self._products[key] = made
-            held = sum(each.nbytes for each in self._products.values())
-            while held > OWN_BYTES and len(self._products) > 1:
-                held -= self._products.popitem(last=False)[1].nbytes
-        return made
+        return self._products.once(
+            (root, opened.tables[one], opened.tables[other], opened.images),
+            OWN_BYTES,
+            lambda: own_products(opened.features[one], opened.features[other]),
+        )
+
+    def paths(self, listed: Collection) -> ImagePaths:
+        """Where the images of a listing came from: a listing never changes, so it is read once."""
+        key = (listed.location, listed.listing, listed.sources.spec_key)
+        with self._opening:  # many who ask at once read it once
+            return self._paths.once(key, PATH_BYTES, listed.paths)
+
+    def paths_of(
+        self, listed: Collection, image_ids: Sequence[str]
+    ) -> Mapping[str, tuple[str, ...]]:
+        """The files of some images of a collection; those of one search alone are not kept."""
+        if not self._fresh_s:
+            return listed.paths_of(image_ids)
+        return self.paths(listed).find(image_ids)
 
     def collection(self, root: str, name: str) -> Collection:
         """A collection, for the names of its images.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -134,7 +133,7 @@ def search_gallery(
     if weights:
         recipe = reweighed(recipe, weights)
     used = {name: gallery[name] for name in recipe.gallery}
-    opened = kept.gallery(collection, used, profile.allow_gaps)
+    listed, opened = kept.gallery(profile.root, collection, used, profile.allow_gaps)
     if approximate := 0 < profile.search.approximate_above < len(opened.keys):
         if row.weighs:
             raise ValueError(
@@ -202,7 +201,7 @@ def search_gallery(
             best, fused = verified(best, scores, margins, profile.verify.fusing.fusing)
             found, numbers = [*best, *later], {**numbers, **dict(zip(best, fused, strict=True))}
         shown = found[:k]
-        paths = _paths(kept, profile.root, collection, shown)
+        paths = kept.paths_of(listed, shown)
         terms: dict[str, Contribution] = {}
         if not row.weighs:  # a gate's weights are not the recipe's
             places = [opened.place(own) for own in shown]
@@ -259,13 +258,3 @@ def _margins(
 
 def _verdict(margins: Mapping[str, float], image_id: str) -> float | None:
     return sigmoid(margins[image_id]) if image_id in margins else None
-
-
-def _paths(
-    kept: Kept, root: str, collection: str, image_ids: Sequence[str]
-) -> dict[str, tuple[str, ...]]:
-    rows = kept.collection(root, collection).rows_of(image_ids)
-    paths: dict[str, tuple[str, ...]] = {}
-    for image_id, source, path in rows.select("image_id", "source", "path").iter_rows():
-        paths[image_id] = (*paths.get(image_id, ()), os.path.join(source, path))
-    return paths

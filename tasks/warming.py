@@ -1,9 +1,11 @@
-"""What the first search would wait for: open galleries and loaded models, made before it comes."""
+"""What the first search would wait for: code, open galleries and models, there before it comes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from importlib import import_module
 from itertools import combinations_with_replacement
+from typing import Final
 
 from models.retrieval.cvsi_settings import SEARCH_FAMILY
 from models.retrieval.gate import recipe_parts
@@ -20,6 +22,15 @@ from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage, in_order
 
 _NO_IMAGE = "0" * 64
+SEARCH_IMPORTS: Final = (
+    "models.retrieval.apart",
+    "models.retrieval.approximate",
+    "models.retrieval.contributions",
+    "models.retrieval.gallery",
+    "models.retrieval.query_weights",
+    "tasks.search_gallery",
+)
+"""Modules that wait for the first search; `tests/deployments/service/test_warming.py` compares."""
 
 
 def warm_gallery(
@@ -29,7 +40,7 @@ def warm_gallery(
     method: str,
     kept: Kept,
 ) -> None:
-    """Open a gallery as `search_gallery` does, and read its features once.
+    """Open a gallery as `search_gallery` does; read its features and names of files once.
 
     Raises:
         IncompleteTable: the gallery was not embedded under this profile.
@@ -39,7 +50,8 @@ def warm_gallery(
     )
     recipe = row.recipe(SEARCH_FAMILY)
     used = {name: gallery[name] for name in recipe.gallery}
-    opened = kept.gallery(collection, used, profile.allow_gaps)
+    listed, opened = kept.gallery(profile.root, collection, used, profile.allow_gaps)
+    kept.paths(listed)
     if 0 < profile.search.approximate_above < len(opened.keys):
         return
     for part in recipe_parts(recipe):
@@ -58,6 +70,12 @@ def warm_models(profile: Profile, collection: str, method: str, kept: Kept) -> N
     for stage in in_order(stages.values()):
         for mark, load in _loads(stage):
             _load_once(kept, mark, load)
+
+
+def warm_code() -> None:
+    """Import what a search imports when it needs it."""
+    for name in SEARCH_IMPORTS:
+        import_module(name)
 
 
 def _load_once(kept: Kept, mark: Hashable, load: Callable[[], object]) -> None:

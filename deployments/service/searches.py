@@ -108,7 +108,7 @@ def require_embedded(
     """
     gaps = service.profile.allow_gaps
     try:
-        service.kept.gallery(asked.gallery, stages, gaps)
+        service.kept.gallery(service.root, asked.gallery, stages, gaps)
     except IncompleteTable as error:
         command = embed_command(asked.gallery, asked.method, service.settings.chosen)
         raise Refusal(
@@ -187,7 +187,7 @@ def gallery_facts(service: Service, name: str) -> GalleryFacts:
     from tasks.methods import runnable_methods
 
     def make() -> GalleryFacts:
-        images = len(service.kept.collection(service.root, name).image_ids())
+        images = service.kept.paths(service.kept.collection(service.root, name)).images
         known: dict[str, bool] = {}
         ready = [
             method

@@ -46,7 +46,9 @@ class Warming:
     def _warm(self, service: Service) -> None:
         from deployments.service.searches import gallery_facts, method_facts, stages_of
         from models.retrieval.methods import METHODS
-        from tasks.warming import warm_gallery, warm_models
+        from tasks.warming import warm_code, warm_gallery, warm_models
+
+        warm_code()
 
         for method in METHODS:
             method_facts(service, method)

@@ -19,6 +19,7 @@ from typing import Any
 import polars as pl
 
 from storage.collections.decoding import MAX_PIXELS
+from storage.collections.image_paths import ImagePaths
 from storage.collections.known import IfTaken, Layout, Listing, check_name, unknown_collection
 from storage.collections.names import (
     Change,
@@ -42,7 +43,7 @@ from storage.collections.sources.scan import (
 )
 from storage.collections.writer import Examined, Known, Result, Writer, examine
 from storage.locations.location import Entry, Location
-from storage.tables.key_columns import KeyColumn
+from storage.tables.key_columns import KeyColumn, key_series
 from storage.tables.part_files import open_part
 from storage.tables.schemas import OK
 from storage.tables.table import IncompleteTable, Table, load_table, open_table
@@ -265,23 +266,26 @@ class Collection:
         """Return one row for each input, sorted by path, with its status and reason."""
         return self._read(None, self._source_keys()).sort(["path", "source_key"])
 
-    def rows_of(self, image_ids: Sequence[str]) -> pl.DataFrame:
-        """The key, place and path of each input that is one of some images, sorted as `rows`.
+    def paths(self) -> ImagePaths:
+        """Where all images came from, for many questions; see `paths_of` for one."""
+        columns = ["image_id", "source", "path", "status"]
+        rows = self._read(columns, self._source_keys())
+        return ImagePaths.of(rows.filter(pl.col("status") == OK))
 
-        Its parts are read one by one: memory does not grow with the collection.
+    def paths_of(self, image_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """The files of some images, by path; none for an image that the collection lacks.
+
+        Parts are read one by one: memory does not grow with the collection.
         """
-        columns, wanted = (
-            ["image_id", "source", "path"],
-            pl.Series(list(image_ids), dtype=pl.String),
-        )
+        columns, wanted = ["image_id", "source", "path"], key_series(image_ids).implode()
         found = [
-            rows.filter(pl.col("image_id").is_in(wanted.implode()))
+            rows.filter(pl.col("image_id").is_in(wanted))
             for rows in self.sources.iter_parts(columns)
         ]
         own = self._source_keys()
         rows = pl.concat(found) if found else self.sources.read(columns, [])
         listed = [key in own for key in rows["source_key"]]
-        return rows.filter(pl.Series(listed, dtype=pl.Boolean)).sort(["path", "source_key"])
+        return ImagePaths.of(rows.filter(pl.Series(listed, dtype=pl.Boolean))).find(image_ids)
 
     def _source_keys(self) -> KeyColumn:
         return listing_keys(self.location, Listing(self.listing, self.sources.spec_key))

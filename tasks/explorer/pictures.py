@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 
@@ -17,6 +17,9 @@ from storage.tables.table import Table, load_table
 from tasks.choices import CaptionKind
 from tasks.profile_stages import caption_stage
 from tasks.settings import Profile
+
+UNUSABLE: Final = 200
+"""Inputs that cannot be used of which a page tells."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Pictures:
         found: Images that were found in all.
         images: Images of the collection.
         captioned: Of those, how many have captions.
-        unusable: Inputs that cannot be used: path, status, reason.
+        unusable: The first inputs that cannot be used: path, status, reason.
+        unusable_in_all: How many there are.
     """
 
     shown: tuple[Shown, ...]
@@ -57,6 +61,7 @@ class Pictures:
     images: int
     captioned: int
     unusable: tuple[tuple[str, str, str], ...]
+    unusable_in_all: int
 
 
 def pictures_of(
@@ -75,39 +80,40 @@ def pictures_of(
     Raises:
         UnknownCollection: no collection has the name.
     """
-    collection = Collection.open(Location(profile.root), name)
-    captions = _captions(profile, name, kind)
-    rows = _rows(profile.root, name, collection.listing, captions)
+    rows = _rows(profile, name, kind)
     wanted = rows.images
     for word in words.lower().split():
         wanted = wanted.filter(pl.col("words").str.contains(word, literal=True))
     pages = max(1, -(-wanted.height // size))
     page = min(page, pages)
-    shown = wanted.slice(size * (page - 1), size)
-    return Pictures(
-        shown=tuple(map(_shown, shown.iter_rows(named=True))),
-        page=page,
-        pages=pages,
-        found=wanted.height,
-        images=rows.images.height,
-        captioned=rows.images.height - rows.images["captions"].null_count(),
-        unusable=tuple(rows.unusable.select("path", "status", "reason").iter_rows()),
-    )
+    return _page(rows, wanted.slice(size * (page - 1), size), page, pages, wanted.height)
 
 
 def pictures_by_id(
     profile: Profile, name: str, image_ids: Sequence[str], kind: CaptionKind = "ensemble"
-) -> tuple[Shown, ...]:
-    """Images of a collection in the order of their ids, each with its captions.
+) -> Pictures:
+    """One page of some images of a collection, in the order of their ids.
 
     Raises:
         UnknownCollection: no collection has the name.
     """
-    collection = Collection.open(Location(profile.root), name)
-    rows = _rows(profile.root, name, collection.listing, _captions(profile, name, kind))
+    rows = _rows(profile, name, kind)
     wanted = pl.DataFrame({"image_id": list(image_ids)}, schema={"image_id": pl.String})
     own = wanted.join(rows.images, on="image_id", how="inner", maintain_order="left")
-    return tuple(map(_shown, own.iter_rows(named=True)))
+    return _page(rows, own, 1, 1, own.height)
+
+
+def _page(rows: _Rows, shown: pl.DataFrame, page: int, pages: int, found: int) -> Pictures:
+    return Pictures(
+        shown=tuple(map(_shown, shown.iter_rows(named=True))),
+        page=page,
+        pages=pages,
+        found=found,
+        images=rows.images.height,
+        captioned=rows.images.height - rows.images["captions"].null_count(),
+        unusable=tuple(rows.unusable.select("path", "status", "reason").head(UNUSABLE).iter_rows()),
+        unusable_in_all=rows.unusable.height,
+    )
 
 
 def _shown(row: Mapping[str, Any]) -> Shown:
@@ -133,9 +139,11 @@ def _captions(profile: Profile, name: str, kind: CaptionKind) -> Table | None:
     return load_table(location, "captions", usable[-1].spec_key) if usable else None
 
 
-def _rows(root: str, name: str, listing: str, captions: Table | None) -> _Rows:
-    key = "" if captions is None else captions.spec_key
-    return _read(root, name, listing, key, "" if captions is None else captions.state())
+def _rows(profile: Profile, name: str, kind: CaptionKind) -> _Rows:
+    collection = Collection.open(Location(profile.root), name)
+    captions = _captions(profile, name, kind)
+    key, state = (captions.spec_key, captions.state()) if captions else ("", "")
+    return _read(profile.root, name, collection.listing, key, state)
 
 
 @functools.lru_cache(maxsize=4)

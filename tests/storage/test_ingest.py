@@ -54,10 +54,15 @@ def test_the_inputs_of_some_images_are_found(location: Location, folder: Path) -
     ingest(location, folder.parent, "others")
     collection = Collection.open(location, "pets")
     wanted = [sha(jpeg(1)), sha(jpeg(4)), "f" * 64]
-    rows = collection.rows_of(wanted)
-    assert rows["path"].to_list() == ["cat/1.jpg", "dog/again.jpg", "top.jpeg"]
-    assert rows["image_id"].to_list() == [wanted[0], wanted[0], wanted[1]]
-    assert collection.rows_of([]).is_empty()
+    found = {
+        wanted[0]: (str(folder / "cat/1.jpg"), str(folder / "dog/again.jpg")),
+        wanted[1]: (str(folder / "top.jpeg"),),
+        wanted[2]: (),
+    }
+    assert collection.paths_of(wanted) == found
+    assert collection.paths().find(wanted) == found
+    assert collection.paths().images == len(collection.image_ids())
+    assert collection.paths_of([]) == {}
 
 
 def test_a_folder_becomes_a_collection(location: Location, folder: Path) -> None:

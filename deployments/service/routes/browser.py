@@ -15,7 +15,7 @@ from deployments.service.pages import page
 from deployments.service.routes.search_api import let_in
 from deployments.service.searches import gallery_facts, stages_of
 from deployments.service.state import Service, Serving
-from tasks.explorer.pictures import Shown, pictures_by_id, pictures_of
+from tasks.explorer.pictures import pictures_by_id, pictures_of
 
 if TYPE_CHECKING:
     from tasks.search_gallery import SearchResult
@@ -45,13 +45,13 @@ def pictures(
 ) -> HTMLResponse:
     """A collection's pictures: all, those with some words, or those that are most like one."""
     service.require_gallery(name)
-    found = pictures_of(service.profile, name, text, number, PAGE)
-    alike: list[tuple[Shown, float | None]] = []
+    scores: dict[str, float] = {}
     if like:
         let_in(request, service)
-        hits = _most_alike(service, name, like).hits
-        scores = {hit.image_id: hit.score for hit in hits}
-        alike = [(s, scores[s.image_id]) for s in pictures_by_id(service.profile, name, [*scores])]
+        scores = {hit.image_id: hit.score for hit in _most_alike(service, name, like).hits}
+        found = pictures_by_id(service.profile, name, list(scores))
+    else:
+        found = pictures_of(service.profile, name, text, number, PAGE)
 
     def link(number: int) -> str:
         return f"/pictures/{name}?{urlencode({'text': text, 'page': number})}"
@@ -64,7 +64,7 @@ def pictures(
         text=text,
         pictures=found,
         like=like,
-        shown=alike if like else [(each, None) for each in found.shown],
+        shown=[(each, scores.get(each.image_id)) for each in found.shown],
         embed="" if _is_embedded(service, name) else _embed(service, name),
         number=found.page,
         pages=found.pages,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query, Response
@@ -54,9 +53,8 @@ def about(
     captions: list[str] = []
     if gallery:
         service.require_gallery(gallery)
-        rows = service.kept.collection(service.root, gallery).rows_of([image_id])
-        own = rows.filter(rows["image_id"] == image_id).select("source", "path")
-        paths = [os.path.join(source, path) for source, path in own.iter_rows()]
+        listed = service.kept.paths(service.kept.collection(service.root, gallery))
+        paths = list(listed.find([image_id])[image_id])
         captions = captions_of(service, gallery, image_id)
     return ImageFacts(
         image_id=image_id,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,3 +93,16 @@ def test_it_can_be_left_out(profile: Profile) -> None:
         assert http.get("/v1/health").json()["warm"] == "off"
     finally:
         http.__exit__(None, None, None)
+
+
+def test_all_that_a_search_imports_is_warmed() -> None:
+    script = (
+        "import sys; from tasks.warming import warm_code; warm_code();"
+        "from tasks import search_gallery;"
+        "import ast; tree = ast.parse(open(search_gallery.__file__).read());"
+        "late = [own for each in ast.walk(tree) if isinstance(each, ast.FunctionDef)"
+        "        for own in ast.walk(each) if isinstance(own, ast.ImportFrom)];"
+        "assert late; print(sorted({each.module for each in late} - set(sys.modules)))"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (said.stdout, said.stderr) == ("[]\n", "")
