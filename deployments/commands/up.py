@@ -1,6 +1,8 @@
 """Start a Prefect server with everything that cirflow needs: work pools, limits, the deployments of
 prefect.yaml, the workers that run them, and the service (`cirflow serve`) over the same tables, to
-which artifacts link. The addresses of both are printed.
+which artifacts link. The addresses of both are printed. On a --host that other machines reach, the
+service listens there too: set CIRFLOW_SERVICE_TOKEN to a secret and name its address
+(--service-origin, or --service-name NAME:PORT), or leave it out (--no-service).
 
 A repetition adds missing parts; running processes and changes made in the UI stay, and one that was
 killed is taken up. Two at once wait for each other. The state (runs, schedules, logs) lies in
@@ -56,6 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--service-port", type=_number(1, 65535), default=8600, help="port of the service"
     )
+    parser.add_argument("--service-origin", default="", help="its web address behind a proxy")
+    parser.add_argument(
+        "--service-name",
+        action="append",
+        default=[],
+        metavar="NAME:PORT",
+        help="how other machines reach the service without a proxy; may be repeated",
+    )
     parser.add_argument("--no-service", action="store_true", help="leave `cirflow serve` out")
     parser.add_argument(
         "--profile", default="tiny", help="of the service: tiny, small, production or a TOML file"
@@ -92,6 +102,8 @@ def run(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         gpus=count_gpus() if arguments.gpus == "auto" else arguments.gpus,
         service_port=0 if arguments.no_service else arguments.service_port,
+        service_origin=arguments.service_origin,
+        service_names=tuple(arguments.service_name),
         profile=_file(arguments.profile),
         root=arguments.root,
     )
@@ -120,7 +132,8 @@ def run(arguments: argparse.Namespace) -> int:
     _say("  this link signs one browser in, once; `cirflow up` prints another")
     _say(f"then {stack.origin or stack.url}/deployments: choose one, then Run > Custom run")
     if stack.service_port:
-        _say(f"search, benchmarks, pictures and reports: {stack.service_url}/")
+        there = stack.service_origin or stack.service_url
+        _say(f"search, benchmarks, pictures and reports: {there}/")
     _say(f"from a terminal: export PREFECT_API_URL={stack.api_url}")
     if stack.auth_file.is_file():
         _say(f'  outside {stack.folder}, also {CLIENT_VARIABLE}="$(cat {stack.auth_file})"')
@@ -137,14 +150,21 @@ def _check_service(stack: StackSettings) -> None:
     """Refuse what the service would refuse after its start.
 
     Raises:
-        UserError: a token that is too short.
+        UserError: other machines reach it and it has no token, or no name.
         ProfileError: an unknown profile.
     """
     from deployments.service.settings import ServiceSettings, token_of_environment
     from flows.profiles import resolve_profile
 
     profile = resolve_profile(stack.profile, {"root": stack.root} if stack.root else {})
-    ServiceSettings(profile, port=stack.service_port, token=token_of_environment()).check()
+    ServiceSettings(
+        profile,
+        host=stack.service_host,
+        port=stack.service_port,
+        names=stack.service_names,
+        origin=stack.service_origin,
+        token=token_of_environment(),
+    ).check("--service-")
 
 
 def count_gpus() -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from deployments.errors import UserError
-from deployments.hosts import is_loopback
+from deployments.hosts import EVERYWHERE, is_loopback, web_address
 from deployments.server.guard import Names, names
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ class ServiceSettings:
     @property
     def url(self) -> str:
         """Its address for a browser on this machine."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return self.origin or f"http://{host}:{self.port}"
+        return self.origin or web_address(self.host, self.port)
 
     @property
     def allowed(self) -> Names:
@@ -87,23 +86,27 @@ class ServiceSettings:
         Raises:
             UserError: a name without a port, or an origin that is not an address.
         """
-        own = () if self.is_loopback else (f"{self.host}:{self.port}",)
+        unnamed = self.is_loopback or self.host in EVERYWHERE
+        own = () if unnamed else (web_address(self.host, self.port)[len("http://") :],)
         try:
             return names(self.port, (*own, *self.names), [self.origin] if self.origin else [])
         except ValueError as error:
             raise UserError(str(error)) from error
 
-    def check(self) -> None:
-        """Refuse settings that are not safe.
+    def check(self, prefix: str = "--") -> None:
+        """Refuse settings that are not safe, or of no use.
+
+        Args:
+            prefix: How options for other machines begin on the command line in question.
 
         Raises:
-            UserError: other machines reach it and no token is set, a token is short, or a name is
-                not one that browsers send.
+            UserError: other machines reach it and no token is set, a token is short, a name is
+                not one that browsers send, or none is given for all addresses of this machine.
         """
         _ = self.allowed
         given = [f"--host {self.host}"] if not self.is_loopback else []
-        given += [f"--name {name}" for name in self.names]
-        given += [f"--origin {self.origin}"] if self.origin else []
+        given += [f"{prefix}name {name}" for name in self.names]
+        given += [f"{prefix}origin {self.origin}"] if self.origin else []
         if given and not self.token:
             raise UserError(
                 f"other machines can reach the service ({' '.join(given)}): set {TOKEN_VARIABLE} "
@@ -113,6 +116,12 @@ class ServiceSettings:
         if self.token and len(self.token) < SHORTEST_TOKEN:
             raise UserError(
                 f"{TOKEN_VARIABLE} has {len(self.token)} characters; give {SHORTEST_TOKEN} or more"
+            )
+        if self.host in EVERYWHERE and not (self.names or self.origin):
+            raise UserError(
+                f"{self.host} stands for all addresses of this machine and names none: say how "
+                f"others reach the service ({prefix}name NAME:PORT, or {prefix}origin https://NAME "
+                "behind a proxy)"
             )
 
 

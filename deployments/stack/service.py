@@ -1,4 +1,4 @@
-"""The service beside the server: `cirflow serve` on loopback, over the folder's tables."""
+"""The service beside the server: `cirflow serve` on the server's host, over the folder's tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import sys
 import time
 
 from deployments.errors import UserError
-from deployments.stack.settings import SERVICE_HOST, StackSettings
+from deployments.hosts import EVERYWHERE
+from deployments.stack.settings import StackSettings
 
 NAME = "service"
 """Name of its record and log."""
@@ -19,6 +20,9 @@ def service_command(stack: StackSettings) -> list[str]:
     """Its command line."""
     place = [f"--port={stack.service_port}", f"--profile={stack.profile}"]
     place += [f"--root={stack.root}"] if stack.root else []
+    place += [] if stack.is_loopback else [f"--host={stack.service_host}"]
+    place += [f"--name={name}" for name in stack.service_names]
+    place += [f"--origin={stack.service_origin}"] if stack.service_origin else []
     return [sys.executable, "-m", "deployments.cli", "serve", *place]
 
 
@@ -30,10 +34,11 @@ def refuse_taken_service_port(stack: StackSettings) -> None:
     """
     if not stack.service_port or stack.processes.running(NAME) is not None:
         return
-    with socket.socket() as trial:
+    family = socket.AF_INET6 if ":" in stack.service_host else socket.AF_INET
+    with socket.socket(family) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            trial.bind((SERVICE_HOST, stack.service_port))
+            trial.bind((stack.service_host, stack.service_port))
         except OSError as error:
             raise UserError(
                 f"port {stack.service_port} of the service cannot be had "
@@ -48,10 +53,11 @@ def wait_for_service(stack: StackSettings) -> None:
     Raises:
         UserError: it ended, or stayed silent.
     """
+    reached = EVERYWHERE.get(stack.service_host, stack.service_host)
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            with socket.create_connection((SERVICE_HOST, stack.service_port), timeout=2):
+            with socket.create_connection((reached, stack.service_port), timeout=2):
                 return
         except OSError as error:
             if stack.processes.running(NAME) is None or time.monotonic() > deadline:

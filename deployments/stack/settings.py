@@ -8,22 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployments.errors import UserError
-from deployments.hosts import is_loopback
+from deployments.hosts import EVERYWHERE, is_loopback, web_address
 from deployments.prefect_session import QUIET, RECORDS
 from deployments.server.guard import names
 from deployments.server.run import sign_in_folder
 from deployments.server.sign_in import PATH, make_key
+from deployments.service.settings import TOKEN_VARIABLE
 from deployments.stack.auth import CLIENT_VARIABLE, SERVER_VARIABLE, read_auth_file
 from deployments.stack.processes import ProcessFolder
 from tasks.explorer.address import SERVICE_VARIABLE
 
 PREFECT_YAML = "prefect.yaml"
-
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""Addresses that stand for all of the machine's -> where it reaches itself."""
-
-SERVICE_HOST = "127.0.0.1"
-"""Where the service of `cirflow up` listens; for other machines `cirflow serve` has options."""
 
 PATIENCE = {"PREFECT_CLIENT_MAX_RETRIES": "8"}
 """Runs and workers survive eight minutes without a server (2 + 4 + ... + 256 seconds)."""
@@ -41,7 +36,9 @@ class StackSettings:
         gpus: Workers of the gpu pool, each with one GPU of its own.
         origin: The one web address that may call the API from a browser; empty for loopback's.
         names: NAME:PORT under which other machines reach the server without the proxy.
-        service_port: Port of the service; 0 leaves it out.
+        service_port: Port of the service; 0 leaves it out. It listens where the server does.
+        service_origin: Web address of the service behind a proxy; empty without one.
+        service_names: NAME:PORT under which other machines reach the service without a proxy.
         profile: Profile of the service's searches.
         root: Root that the service shows; empty: the profile's.
     """
@@ -54,6 +51,8 @@ class StackSettings:
     origin: str = ""
     names: tuple[str, ...] = ()
     service_port: int = 0
+    service_origin: str = ""
+    service_names: tuple[str, ...] = ()
     profile: str = "tiny"
     root: str = ""
 
@@ -73,15 +72,9 @@ class StackSettings:
         return is_loopback(self.host)
 
     @property
-    def reached(self) -> str:
-        """Address at which this machine reaches the server."""
-        return _EVERYWHERE.get(self.host, self.host)
-
-    @property
     def url(self) -> str:
         """Address of the UI for a browser on this machine."""
-        host = f"[{self.reached}]" if ":" in self.reached else self.reached
-        return f"http://{host}:{self.port}"
+        return web_address(self.host, self.port)
 
     @property
     def api_url(self) -> str:
@@ -89,9 +82,21 @@ class StackSettings:
         return f"{self.url}/api"
 
     @property
+    def service_host(self) -> str:
+        """Address that the service listens on."""
+        return "127.0.0.1" if self.is_loopback else self.host
+
+    @property
     def service_url(self) -> str:
         """Address of the service for a browser on this machine; empty where it is left out."""
-        return f"http://{SERVICE_HOST}:{self.service_port}" if self.service_port else ""
+        return web_address(self.service_host, self.service_port) if self.service_port else ""
+
+    @property
+    def linked_service(self) -> str:
+        """Address of the service in links, for whoever opens them; empty where none is known."""
+        if self.service_port and self.service_origin:
+            return self.service_origin
+        return self.service_url if self.is_loopback else ""
 
     @property
     def auth_file(self) -> Path:
@@ -110,7 +115,7 @@ class StackSettings:
     @property
     def hosts(self) -> tuple[str, ...]:
         """Values of `Host` beside loopback's and the origin's."""
-        own = () if self.is_loopback or self.host in _EVERYWHERE else (self.url[len("http://") :],)
+        own = () if self.is_loopback or self.host in EVERYWHERE else (self.url[len("http://") :],)
         return (*own, *self.names)
 
     def sign_in_link(self) -> str:
@@ -155,7 +160,9 @@ class StackSettings:
     def service_environment(self) -> dict[str, str]:
         """Environment of the service, which speaks to no Prefect server: no auth string."""
         secrets = (CLIENT_VARIABLE, SERVER_VARIABLE)
-        return {k: v for k, v in self.client_environment().items() if k not in secrets}
+        own = {k: v for k, v in self.client_environment().items() if k not in secrets}
+        token = os.environ.get(TOKEN_VARIABLE)
+        return {**own, TOKEN_VARIABLE: token} if token else own
 
     def client_environment(self) -> dict[str, str]:
         """Environment of workers and of clients that start flow runs."""
@@ -167,8 +174,9 @@ class StackSettings:
             "CIRFLOW_HEAVY_POOL": "gpu" if self.gpus else "cpu",
             "PYTHONUNBUFFERED": "1",
         }
-        if self.service_url and self.is_loopback:  # browsers elsewhere would ask themselves
-            environment.setdefault(SERVICE_VARIABLE, self.service_url)
+        environment.pop(TOKEN_VARIABLE, None)  # runs need it for nothing
+        if self.linked_service:
+            environment.setdefault(SERVICE_VARIABLE, self.linked_service)
         auth = self.auth_string
         if auth:
             environment[CLIENT_VARIABLE] = auth

@@ -55,6 +55,10 @@ def test_a_token_is_asked_for_where_others_reach_it(tmp_path: Path) -> None:
     for given in ({"host": "0.0.0.0"}, {"origin": "https://a.test"}, {"names": ("a:1",)}):
         with pytest.raises(UserError, match="CIRFLOW_SERVICE_TOKEN"):
             settings(tmp_path, **given).check()
+    with pytest.raises(UserError, match=r"all addresses .*\(--name NAME:PORT"):
+        settings(tmp_path, host="0.0.0.0", token=TOKEN).check()
+    settings(tmp_path, host="0.0.0.0", names=("a.test:8600",), token=TOKEN).check()
+    settings(tmp_path, host="::", origin="https://a.test", token=TOKEN).check()
     with pytest.raises(UserError, match="5 characters"):
         settings(tmp_path, token="short").check()
     own = settings(tmp_path, token=TOKEN)
