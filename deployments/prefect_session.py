@@ -48,6 +48,9 @@ DEFAULTS = {
 STORAGE = "PREFECT_RESULTS_LOCAL_STORAGE_PATH"
 DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 
+LAST_WORDS_SECONDS = 10.0
+"""Longest wait for the logs, and for the events, that a command has still to send."""
+
 
 def _own_folder() -> Path:
     """Where Prefect keeps what runs say and raise: in the project, since that is its data."""
@@ -198,7 +201,10 @@ def temporary_server() -> Iterator[None]:
                 )
             time.sleep(0.1)
         with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: auth}):
-            yield
+            try:
+                yield
+            finally:
+                _send_what_waits()
     finally:
         server.terminate()
         try:
@@ -206,6 +212,18 @@ def temporary_server() -> Iterator[None]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+def _send_what_waits() -> None:
+    """Send the logs and events that wait in this process, while the server still answers.
+
+    Prefect sends them at exit, when it would try for a minute to reach a server that has ended.
+    """
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=LAST_WORDS_SECONDS)
 
 
 def _own_database() -> dict[str, str]:
