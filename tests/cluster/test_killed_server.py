@@ -25,7 +25,7 @@ KILLS = int(os.environ.get("CIRFLOW_SERVER_KILLS", "2"))
 """SIGKILLs of the server; as many runs are started as it takes."""
 ROOT = "s3://cluster/watched"
 """A root of its own: the cluster's store is that of other tests, too."""
-COLLECTION, IMAGES, SHARD = "watched", 900, 30
+COLLECTION, IMAGES, SHARD = "watched", 600, 20
 ENDED = {"Completed", "Failed", "Crashed"}
 
 
