@@ -37,6 +37,7 @@ def train_compodiff(
     profile: ProfileName = "tiny",
     settings: Overrides = None,
     n: int | None = None,
+    joined: int = 0,
     devices: Annotated[int, Of(RunSettings, "devices")] = 1,
     network: Annotated[Values, Group(DenoiserSettings, "network")] = DEFAULTS,
     training: Annotated[Values, Group(TrainingSettings, "training")] = DEFAULTS,
@@ -54,6 +55,8 @@ def train_compodiff(
         triplets: The file triplets.json that generate-triplets wrote, or its content; or a
             benchmark's train split as BENCHMARK:train:FOLDER, as in train-reformulation.
         n: Train on the first n pairs of the sample only; smaller sets are parts of larger ones.
+        joined: Further training triplets, made of two where the target of one is the reference of
+            the next, with both texts: for queries that ask for two things.
         network: Depth, heads, units and dropped conditions, e.g. {"depth": 4}.
         training: Choices of training, e.g. {"max_steps": 1200}; batch_size 128, new_learning_rate
             5e-4 and weight_decay 0.01 where they are not given.
@@ -68,7 +71,7 @@ def train_compodiff(
     own = DenoiserSettings.given(network, "network")
     chosen = resolve_profile(profile, with_choices(settings, backbone))
     require_backbone(chosen)
-    found = triplet_set_of(triplets, chosen, n)
+    found = triplet_set_of(triplets, chosen, n, joined)
     require_root(chosen)
     return CompoDiffRequest(
         profile=chosen,

@@ -46,6 +46,7 @@ def train_composed(
     profile: ProfileName = "tiny",
     settings: Overrides = None,
     n: int | None = None,
+    joined: int = 0,
     devices: Annotated[int, Of(RunSettings, "devices")] = 1,
     network: Values = DEFAULTS,
     training: Annotated[Values, Group(ComposedTraining, "training")] = DEFAULTS,
@@ -65,6 +66,8 @@ def train_composed(
         triplets: The file triplets.json that generate-triplets wrote, or its content; or a
             benchmark's train split as BENCHMARK:train:FOLDER, as in train-reformulation.
         n: Train on the first n pairs of the sample only; smaller sets are parts of larger ones.
+        joined: Further training triplets, made of two where the target of one is the reference of
+            the next, with both texts: for queries that ask for two things.
         network: The system's own settings by name, where they differ from its paper's.
         training: Choices of training where they differ from the system's published schedule,
             e.g. {"max_steps": 750, "batch_size": 64}.
@@ -86,7 +89,7 @@ def train_composed(
     chosen_training.share(chosen_run.devices)
     chosen = resolve_profile(profile, with_choices(settings, backbone))
     require_backbone(chosen)
-    found = triplet_set_of(triplets, chosen, n)
+    found = triplet_set_of(triplets, chosen, n, joined)
     require_root(chosen)
     _require_start(record, start)
     return ComposedRequest(

@@ -104,6 +104,7 @@ def train_reformulation(
     profile: ProfileName = "tiny",
     settings: Overrides = None,
     n: int | None = None,
+    joined: int = 0,
     start: str = "",
     epochs: Annotated[int, Of(ReformulationTraining, "epochs")] = TRAINING.epochs,
     batch_size: Annotated[int, Of(ReformulationTraining, "batch_size")] = TRAINING.batch_size,
@@ -135,6 +136,8 @@ def train_reformulation(
             benchmark's train split as BENCHMARK:train:FOLDER, such as cirr:train:data/cirr, whose
             images are ingested. A part of it validates, and its results are not zero-shot.
         n: Train on the first n pairs of the sample only; smaller sets are parts of larger ones.
+        joined: Further training triplets, made of two where the target of one is the reference of
+            the next, with both texts: for queries that ask for two things.
         start: Folder of a trained reformulation network to train further, such as the zero-shot one
             on a train split; it brings its own backbone and `network`. Empty: the profile's CLIP.
         network: Parts of the network, e.g. {"cross_attended_blocks": 0, "gate": "zero_init"}.
@@ -171,7 +174,7 @@ def train_reformulation(
         groups = _continuing(groups, start, network)
     else:
         require_backbone(chosen)
-    found = triplet_set_of(triplets, chosen, n)
+    found = triplet_set_of(triplets, chosen, n, joined)
     require_root(chosen)
     return ReformulationRequest(chosen, found, groups, not_zero_shot, notes or {}, start)
 

@@ -35,7 +35,7 @@ class TripletRequest:
 
 
 def triplet_set_of(
-    given: str | Values, profile: Profile | None = None, n: int | None = None
+    given: str | Values, profile: Profile | None = None, n: int | None = None, joined: int = 0
 ) -> TripletSet:
     """The set that a file, its content or a benchmark's train split names.
 
@@ -43,21 +43,29 @@ def triplet_set_of(
         given: A file, its content, or BENCHMARK:SPLIT:FOLDER.
         profile: Where the images of a split are ingested; None where only files are taken.
         n: Pairs of the sample, the first ones; None: all.
+        joined: Triplets that are added, made of two; 0: as many as the reference says.
 
     Raises:
-        ValueError: the file is missing, it is not a reference to triplets, or the images of the
-            split are not ingested.
+        ValueError: the file is missing, it is not a reference to triplets, the images of the
+            split are not ingested, or `joined` is negative.
     """
+    if joined < 0:
+        raise ValueError(f"joined: a number of triplets is 0 or more, not {joined}")
+    found = _found(given, profile)
+    found = found if n is None else found.first(n)
+    return found.model_copy(update={"joined": joined}) if joined else found
+
+
+def _found(given: str | Values, profile: Profile | None) -> TripletSet:
+    """The whole set."""
     if isinstance(given, str) and not Path(given).is_file():
         from tasks.training.annotated_triplets import annotated_triplets, parse_split
 
         if profile is not None and (ref := parse_split(given)) is not None:
             require_root(profile)
-            found = annotated_triplets(profile.root, ref, profile.allow_missing_images)
-            return found if n is None else found.first(n)
+            return annotated_triplets(profile.root, ref, profile.allow_missing_images)
         splits = ", or name a train split as BENCHMARK:train:FOLDER" if profile else ""
         raise ValueError(f"{given}: no such file; generate-triplets writes triplets.json{splits}")
     from tasks.training.triplet_sets import parse_triplet_set  # brings the reader of tables
 
-    found = parse_triplet_set(given)
-    return found if n is None else found.first(n)
+    return parse_triplet_set(given)

@@ -13,7 +13,7 @@ import polars as pl
 from pydantic import Field
 
 from models.settings import Settings
-from models.triplets import AnnotatedTriplet, Triplet
+from models.triplets import AnnotatedTriplet, Triplet, triplet_id
 from storage.collections.collection import Collection
 from storage.locations.location import Entry, Location
 from storage.tables.keys import content_key
@@ -40,6 +40,8 @@ class TripletSet(Settings):
     """Collections that the images lie in."""
     count: int = Field(ge=1)
     """Pairs taken from the beginning of the sample."""
+    joined: int = Field(default=0, ge=0)
+    """Further training triplets, each of two that follow one another; see `joined_triplets`."""
 
     def first(self, count: int) -> TripletSet:
         """The set of the first pairs only.
@@ -91,7 +93,7 @@ class TripletSet(Settings):
             ValueError: nothing would be left to train on.
             IncompleteTable: pairs of the set were not made yet.
         """
-        split = split_triplets(self.triplets(), held_out)
+        split = split_triplets(self.triplets(), held_out, self.joined)
         if not split.training:
             raise ValueError(
                 f"{len(split.validation):,} triplets held out for validation and "
@@ -139,7 +141,7 @@ class TripletSplit:
     """Triplets to train on, triplets to validate with, and how many are neither.
 
     Attributes:
-        training: In the order of the sample.
+        training: In the order of the sample, joined ones behind them.
         validation: In the order of the sample; no image of theirs is in `training`.
         left_out: Triplets that share an image with a validation triplet.
     """
@@ -159,15 +161,73 @@ class TripletSplit:
         return sorted({image for t in both for image in (t.reference, t.target)})
 
 
-def split_triplets(triplets: Sequence[Triplet], held_out: int) -> TripletSplit:
-    """The first `held_out` triplets, and the others that share no image with them."""
+def split_triplets(triplets: Sequence[Triplet], held_out: int, joined: int = 0) -> TripletSplit:
+    """The first `held_out` triplets, and the others that share no image with them.
+
+    Args:
+        triplets: In the order of the sample.
+        held_out: How many validate.
+        joined: How many are added to the training ones, made of two of these.
+
+    Raises:
+        ValueError: fewer can be joined than are asked for.
+    """
     if held_out < 0:
         raise ValueError(f"held_out must not be negative, not {held_out}")
     validation = tuple(triplets[:held_out])
     kept_back = {image for t in validation for image in (t.reference, t.target)}
     rest = triplets[held_out:]
     training = tuple(t for t in rest if not kept_back & {t.reference, t.target})
-    return TripletSplit(training, validation, len(rest) - len(training))
+    left_out = len(rest) - len(training)
+    return TripletSplit((*training, *joined_triplets(training, joined)), validation, left_out)
+
+
+def joined_triplets(triplets: Sequence[Triplet], count: int) -> list[Triplet]:
+    """Triplets from the reference of one to the target of the next, with both texts.
+
+    Where one triplet's target is another's reference, "A and B" leads from the first's reference
+    to the second's target, as FashionIQ's queries join two captions. No text is generated for
+    them. Fewer are the beginning of more; pairs that have a triplet already are left out.
+
+    Raises:
+        ValueError: there are fewer than `count`.
+    """
+    if not count:
+        return []
+    following: dict[str, list[Triplet]] = {}
+    for each in triplets:
+        following.setdefault(each.reference, []).append(each)
+    known = {triplet.triplet_id for triplet in triplets}
+    made: dict[str, tuple[Triplet, Triplet]] = {}
+    for first in triplets:
+        for second in following.get(first.target, ()):
+            name = triplet_id(first.reference, second.target)
+            if second.target != first.reference and name not in known:
+                made.setdefault(name, (first, second))
+    if len(made) < count:
+        raise ValueError(
+            f"joined={count:,}: of {len(triplets):,} training triplets only {len(made):,} pairs "
+            "follow one another; ask for as many at most, or generate more triplets"
+        )
+    start = 1 + max(triplet.position for triplet in triplets)
+    return [
+        _joined(*made[name], position=start + place)
+        for place, name in enumerate(sorted(made)[:count])
+    ]
+
+
+def _joined(first: Triplet, second: Triplet, position: int) -> Triplet:
+    return Triplet(
+        triplet_id=triplet_id(first.reference, second.target),
+        position=position,
+        reference=first.reference,
+        target=second.target,
+        source=first.source,
+        meta_class=first.meta_class,
+        reference_caption=first.reference_caption,
+        target_caption=second.target_caption,
+        text=f"{first.text} and {second.text}",
+    )
 
 
 def planned_split(triplets: TripletSet, validation: int, content: str) -> TripletSplit:
@@ -199,7 +259,7 @@ def _split(triplets: TripletSet, validation: int, parts: tuple[Entry, ...]) -> T
             f"none of the {triplets.count} pairs of triplets/{triplets.spec_key} has a text; see "
             "the quality report of generate-triplets for the reasons"
         )
-    return split_triplets(rows, min(validation, len(rows) // 10))
+    return split_triplets(rows, min(validation, len(rows) // 10), triplets.joined)
 
 
 def _contents(triplets: Sequence[Triplet]) -> list[tuple[str, str]]:

@@ -12,7 +12,12 @@ import pytest
 
 from models.triplets import Triplet, triplet_id
 from storage.tables.table import IncompleteTable
-from tasks.training.triplet_sets import TripletSet, parse_triplet_set, split_triplets
+from tasks.training.triplet_sets import (
+    TripletSet,
+    joined_triplets,
+    parse_triplet_set,
+    split_triplets,
+)
 
 PAIRS = 60
 
@@ -89,6 +94,41 @@ def test_the_content_key_sees_texts_and_sides(whole: TripletSet) -> None:
 def retold(triplet: Triplet) -> Triplet:
     values = {name: getattr(triplet, name) for name in Triplet.__dataclass_fields__}
     return Triplet(**(values | {"text": "told in other words"}))
+
+
+def hop(reference: str, target: str, position: int, text: str) -> Triplet:
+    name = triplet_id(reference, target)
+    return Triplet(name, position, reference, target, "drawn", "", reference, target, text)
+
+
+def test_triplets_that_follow_one_another_are_joined() -> None:
+    chain = [hop("a", "b", 0, "red"), hop("b", "c", 1, "small"), hop("c", "a", 4, "striped")]
+    back, known = hop("b", "a", 7, "blue"), hop("a", "c", 9, "moved")
+    found = {(t.reference, t.target): t for t in joined_triplets(chain, 3)}
+    assert {pair: t.text for pair, t in found.items()} == {
+        ("a", "c"): "red and small",
+        ("b", "a"): "small and striped",
+        ("c", "b"): "striped and red",
+    }
+    assert sorted(t.position for t in found.values()) == [5, 6, 7]
+    assert found["a", "c"].triplet_id == triplet_id("a", "c")
+    # A pair with a text of its own keeps it, and no picture is its own target.
+    given = [*chain, back, known]
+    assert [(t.reference, t.target, t.text) for t in joined_triplets(given, 1)] == [
+        ("c", "b", "striped and red")
+    ]
+    with pytest.raises(ValueError, match="only 1 pairs follow one another"):
+        joined_triplets(given, 2)
+
+
+def test_joined_triplets_are_trained_on_and_validate_nothing(whole: TripletSet) -> None:
+    plain, more = whole.split(3), whole.model_copy(update={"joined": 5}).split(3)
+    assert (more.validation, more.left_out) == (plain.validation, plain.left_out)
+    assert more.training[: len(plain.training)] == plain.training
+    joined = more.training[len(plain.training) :]
+    assert joined == tuple(joined_triplets(plain.training, 7)[:5])
+    assert set(more.image_ids()) == set(plain.image_ids())
+    assert more.content != plain.content
 
 
 def test_images_come_by_id(whole: TripletSet) -> None:
