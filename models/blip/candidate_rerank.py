@@ -134,9 +134,13 @@ class RerankNetwork(ComposedNetwork):
 
         See `CrossEncoder`.
         """
+        return self._scores(fused, texts, images, self.settings.filter_share)
+
+    def _scores(
+        self, fused: torch.Tensor, texts: Texts, images: torch.Tensor, share: float
+    ) -> torch.Tensor:
         ids = texts["texts"]
         scores: torch.Tensor = self.cross(fused, ids, ids != self.filter.pad, images)
-        share = self.settings.filter_share
         return scores + share * self.filter_scores(fused, images) if share else scores
 
     def filter_scores(self, fused: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
@@ -152,6 +156,7 @@ class RerankNetwork(ComposedNetwork):
 
         The filter's dropout is on, as in the published training, where `filter_dropout` is.
         """
+        share = self.settings.filter_share if self.settings.filter_in_loss else 0.0
         with torch.no_grad():
             fused = self.fused(self.image_tokens(batch["references"]), batch)
             targets = self.image_tokens(batch["targets"])
@@ -160,8 +165,8 @@ class RerankNetwork(ComposedNetwork):
                 beside = self.image_tokens(others).unflatten(0, (len(targets), -1))
         if others is not None:
             lists = torch.cat([targets[:, None], beside], dim=1)
-            return choice_loss(self.scores(fused, batch, lists))
-        scores = self.scores(fused, batch, targets)
+            return choice_loss(self._scores(fused, batch, lists, share))
+        scores = self._scores(fused, batch, targets, share)
         return matching_loss(scores, batch["target_ids"] if self.settings.mask_repeats else None)
 
     def held_out(self, batches: Iterable[Batch]) -> dict[str, float]:

@@ -43,6 +43,9 @@ class RerankSettings(Settings):
     filter_share: float = Field(0.0, ge=0)
     """What of the filter's own score (cosine over its temperature) is added to each score, in
     training and in use, so that the re-ranker learns where its filter errs; 0, as published."""
+    filter_in_loss: bool = True
+    """Whether that share is in the training's scores; if not, the re-ranker learns to rank alone,
+    and its score and the filter's are added in use."""
 
     @model_serializer(mode="wrap")
     def _plain(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -54,6 +57,8 @@ class RerankSettings(Settings):
             del plain["negatives"], plain["among"]
         if not self.filter_share:
             del plain["filter_share"]
+        if self.filter_in_loss:
+            del plain["filter_in_loss"]
         return plain
 
 

@@ -273,6 +273,38 @@ def test_training_with_negatives_chooses_among_each_querys_own_images(tmp_path: 
     assert loss == pytest.approx(sum(terms) / 2, abs=1e-5)
 
 
+@pytest.mark.parametrize("negatives", [{}, {"negatives": 6}])
+def test_a_share_outside_the_loss_is_added_in_use_alone(
+    tmp_path: Path, negatives: dict[str, int]
+) -> None:
+    import torch
+
+    from models.blip.candidate_rerank import RerankNetwork
+    from models.composed.candidate_rerank import RerankSettings
+
+    plain = _reranker(tmp_path)
+    learned, added = (
+        RerankNetwork.continuing(
+            plain, RerankSettings(filter_share=1, filter_in_loss=inside, dropout=0)
+        ).eval()
+        for inside in (True, False)
+    )
+    torch.manual_seed(3)
+    batch = {
+        name: torch.randn(count, 3, 32, 32)
+        for name, count in {"references": 2, "targets": 2, **negatives}.items()
+    }
+    batch |= {"target_ids": torch.tensor([0, 1]), **plain.tokenised(TEXTS)}
+    with torch.no_grad():
+        loss, with_share, without = (float(n.loss(batch)) for n in (plain, learned, added))
+        images = plain.image_tokens(batch["targets"])
+        scores = [n.scores(n.fused(images, batch), batch, images) for n in (learned, added)]
+    assert without == loss
+    assert abs(with_share - loss) > 1e-3
+    torch.testing.assert_close(*scores)
+    assert "filter_in_loss" not in RerankSettings(filter_share=1).model_dump()
+
+
 def test_both_branches_start_as_the_filters_text_tower(tmp_path: Path) -> None:
     import torch
 
