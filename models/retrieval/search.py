@@ -20,10 +20,10 @@ import torch
 QUERY_BLOCK = 1024
 GALLERY_BLOCK = 16384
 # For few queries a score block is wider, as each costs a dozen small calls, and float16 is
-# converted in pieces that stay in a core's cache, where the product finds them.
+# converted in pieces of float32 that stay in a core's own cache, where the product finds them.
 WIDE_BLOCK = 16 * GALLERY_BLOCK
 FEW_QUERIES = 32
-CACHED_ROWS = 1024
+CACHED_BYTES = 768 * 1024
 RUN = 64
 """Neighbouring scores of which the highest is compared first."""
 
@@ -233,12 +233,15 @@ class _Space:
 
     def __init__(self, device: str) -> None:
         self._held = torch.empty(0, device=device)
+        self._last = self._held.view(0, 0)
 
     def of(self, rows: int, columns: int) -> torch.Tensor:
         """A matrix of float32 in the place of the one before."""
-        if self._held.numel() < rows * columns:
-            self._held = torch.empty(rows * columns, device=self._held.device)
-        return self._held[: rows * columns].view(rows, columns)
+        if self._last.shape != (rows, columns):
+            if self._held.numel() < rows * columns:
+                self._held = torch.empty(rows * columns, device=self._held.device)
+            self._last = self._held[: rows * columns].view(rows, columns)
+        return self._last
 
     def as_float32(self, features: torch.Tensor) -> torch.Tensor:
         """The features on the device as float32; themselves if they are."""
@@ -250,15 +253,26 @@ def _few_scores(
     queries: torch.Tensor, gallery: Features, scores: torch.Tensor, converted: _Space
 ) -> torch.Tensor:
     """(Q, g) products of few queries, piece by piece, in `scores`."""
-    cached = CACHED_ROWS * torch.get_num_threads()
+    cached = max(1, CACHED_BYTES // (4 * gallery.shape[1])) * torch.get_num_threads()
     step = cached if gallery.dtype == np.float16 else GALLERY_BLOCK
-    for start in range(0, len(gallery), step):
-        images = converted.as_float32(_wrapped(gallery[start : start + step]))
-        if len(queries) == 1:
-            torch.mv(images, queries[0], out=scores[0, start : start + step])
+    one = len(queries) == 1
+    places = scores[0].split(step) if one else scores.split(step, dim=1)
+    for piece, place in zip(_pieces(gallery, step), places, strict=True):
+        images = converted.as_float32(piece)
+        if one:
+            torch.mv(images, queries[0], out=place)
         else:
-            scores[:, start : start + step] = queries @ images.T
+            torch.mm(queries, images.T, out=place)
     return scores
+
+
+def _pieces(gallery: Features, step: int) -> Iterator[torch.Tensor]:
+    """Its rows, `step` at a time; a view of each where torch may have one."""
+    if _viewed(gallery):  # once for all, as numpy's slices of a map cost more than a product
+        yield from torch.from_numpy(gallery).split(step)
+    else:
+        for start in range(0, len(gallery), step):
+            yield _wrapped(gallery[start : start + step])
 
 
 def products(query: npt.NDArray[np.float32], gallery: Features) -> npt.NDArray[np.float32]:
@@ -281,9 +295,12 @@ def _wrapped(features: Features) -> torch.Tensor:
     """The features themselves as a tensor of float16 or float32; a copy of others."""
     if features.dtype not in (np.float16, np.float32):
         features = features.astype(np.float32)
-    if not features.flags.writeable:  # torch warns of such memory
-        features = features.copy()
-    return torch.from_numpy(features)
+    return torch.from_numpy(features if _viewed(features) else features.copy())
+
+
+def _viewed(features: Features) -> bool:
+    """Whether torch takes the memory itself; it warns of memory that is read-only."""
+    return features.dtype in (np.float16, np.float32) and features.flags.writeable
 
 
 def check_features(features: Features, what: str, dim: int | None = None) -> None:

@@ -117,12 +117,16 @@ def test_memory_map_stream_and_array_agree_in_half_precision(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("queries", [1, 5, 40])
 @pytest.mark.parametrize("dim", [5, 96])
-def test_float16_galleries_rank_as_float32_of_their_values(queries: int, dim: int) -> None:
-    from models.retrieval.search import CACHED_ROWS, top_k
+def test_float16_galleries_rank_as_float32_of_their_values(
+    queries: int, dim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from models.retrieval import search
+    from models.retrieval.search import top_k
 
+    monkeypatch.setattr(search, "CACHED_BYTES", 4 * dim * 512)
     rng = np.random.default_rng(dim)
     asked = rng.standard_normal((queries, dim)).astype(np.float32)
-    gallery = rng.standard_normal((3 * CACHED_ROWS + 77, dim)).astype(np.float16)
+    gallery = rng.standard_normal((6 * 512 + 77, dim)).astype(np.float16)  # the last piece is cut
     gallery[900:] = gallery[: len(gallery) - 900]  # every score twice or more
     closed = gallery.copy()
     closed.flags.writeable = False
