@@ -63,7 +63,8 @@ def _folders(home: Path, places: Iterable[str]) -> Iterator[str]:
 
 def _triplets(home: Path) -> list[str]:
     """Files of triplets, the latest first."""
-    files = sorted(home.glob("out/**/triplets.json"), key=lambda path: -path.stat().st_mtime)
+    found = [*home.glob("triplets.json"), *home.glob("out/**/triplets.json")]
+    files = sorted(found, key=lambda path: -path.stat().st_mtime)
     return [str(file.relative_to(home)) for file in files]
 
 

@@ -43,8 +43,11 @@ ADVANCED: Final = ("runs", "shard_size", "work", "allow_gaps", "ray", "options",
 LAST: Final = 1000
 """Added to the place of an advanced parameter."""
 
-SHIPPED_TRIPLETS: Final = "out/triplets/triplets.json"
-"""Value of the trainings in prefect.yaml; each run of generate-triplets has a folder of its own."""
+SHIPPED_TRIPLETS: Final = ("out/triplets/triplets.json", "triplets.json")
+"""Values of the trainings in prefect.yaml, now and earlier, which need not exist: each run of
+generate-triplets has a folder of its own."""
+WHOLE: Final = ("triplets",)
+"""Kinds whose choices are all that exist: a name that is gone is offered no longer."""
 
 OFFERED, TYPED = "one that exists", "a name"
 
@@ -77,19 +80,20 @@ def _fields(
 ) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for name, field in fields.items():
-        names = choices.get(FIELDS.get((group, name), ""), ())
-        made[name] = (
-            _choice(field, names, given.get(name)) if (group, name) in FIELDS else {**field}
-        )
+        kind = FIELDS.get((group, name), "")
+        own = given.get(name)
+        made[name] = _choice(field, kind, choices.get(kind, ()), own) if kind else {**field}
     return made
 
 
-def _choice(field: Mapping[str, Any], names: Iterable[str], given: Json) -> dict[str, Any]:
+def _choice(
+    field: Mapping[str, Any], kind: str, names: Iterable[str], given: Json
+) -> dict[str, Any]:
     """A field as a choice between names and a text of its own."""
     if "items" in field:
         more = given if isinstance(given, list) else []
-        return {**field, "items": _choice(field["items"], [*names, *more], None)}
-    own = [field.get("default"), given, *_offered(field)]
+        return {**field, "items": _choice(field["items"], kind, [*names, *more], None)}
+    own = [] if kind in WHOLE else [field.get("default"), given, *_offered(field)]
     kept = {key: value for key, value in field.items() if key not in ("type", "anyOf", "enum")}
     others = [each for each in field.get("anyOf", []) if each.get("type") != "string"]
     offered = list(dict.fromkeys(each for each in [*names, *own] if isinstance(each, str) and each))
@@ -129,8 +133,8 @@ def refresh_forms(client: SyncPrefectClient, choices: Choices) -> list[str]:
 
 def with_latest_triplets(given: Mapping[str, Any], choices: Choices) -> dict[str, Any]:
     """A deployment's values; the shipped triplets give way to the latest ones that exist."""
-    sets = choices.get("triplets", ())
-    if given.get("triplets") != SHIPPED_TRIPLETS or SHIPPED_TRIPLETS in sets or not sets:
+    sets, own = choices.get("triplets", ()), given.get("triplets")
+    if own not in SHIPPED_TRIPLETS or own in sets or not sets:
         return dict(given)
     return {**given, "triplets": sets[0]}
 

@@ -14,7 +14,7 @@ from flows.requests import ingest_collection as requests
 from flows.requests.prepared import prepared_by
 from flows.running import watching
 from models.plain_text import escaped
-from storage.collections.collection import ingest
+from storage.collections.collection import NothingUsable, ingest
 from storage.collections.known import IfTaken, Layout
 from storage.locations.location import Location
 from tasks import progress
@@ -43,15 +43,18 @@ def ingest_source(
         progress.tick(count - done)
         done = count
 
-    summary = ingest(
-        Location(root),
-        source,
-        name,
-        if_taken=if_taken,
-        class_field=class_field,
-        layout=layout,
-        progress=report,
-    )
+    try:
+        summary = ingest(
+            Location(root),
+            source,
+            name,
+            if_taken=if_taken,
+            class_field=class_field,
+            layout=layout,
+            progress=report,
+        )
+    except NothingUsable as error:
+        return error.summary.as_json() | {"said": str(error)}
     return summary.as_json() | {"said": summary.change.in_words() or "a new collection"}
 
 
@@ -63,11 +66,19 @@ def run_ingest(
     if_taken: IfTaken = "refuse",
     layout: Layout = "files",
 ) -> dict[str, Any]:
-    """Ingest with progress shown; returns the summary as plain JSON."""
+    """Ingest with progress shown; returns the summary as plain JSON.
+
+    Raises:
+        ValueError: no input is a usable image.
+    """
     with watching(f"ingest {name}", 0, 0) as listener, progress.listening(listener):
         made: dict[str, Any] = run_task(
             ingest_source, root, source, name, class_field, if_taken, layout
         )
+    if made["unusable"]:
+        _show_unusable(name, made)
+    if not made["images"]:
+        raise ValueError(escaped(made["said"]))
     offer_what_exists(root)
     return made
 
@@ -85,9 +96,6 @@ def ingest_collection(asked: requests.IngestRequest) -> State[Any]:
     if made["unusable"]:
         named = [f"{path}: {status} ({reason})" for path, status, reason in made["unusable"][:3]]
         message += f"; {sum(made['failed'].values())} not usable, first {'; '.join(named)}"
-        _show_unusable(asked.name, made)
-    if not made["images"]:
-        raise ValueError(f"no input in {asked.source} is a usable image; {escaped(message)}")
     return Completed(message=escaped(message), data=made)
 
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from deployments.display import console, stage_display
 from deployments.errors import UserError
 from deployments.place import add_place, given_settings
 from models.plain_text import escaped
 from storage.collections.known import Layout
+
+if TYPE_CHECKING:
+    from storage.collections.collection import IngestSummary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ingest and sum up; the status is 1 if no input is a usable image."""
+    """Ingest and sum up.
+
+    Raises:
+        UserError: no input is a usable image.
+    """
     from flows.requests.ingest_collection import ingest_collection
 
     asked = ingest_collection(
@@ -58,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.if_taken,
         arguments.layout,
     )
-    from storage.collections.collection import ingest
+    from storage.collections.collection import NothingUsable, ingest
     from storage.locations.location import Location
 
     done = 0
@@ -69,15 +76,28 @@ def run(arguments: argparse.Namespace) -> int:
             listener(count - done)
             done = count
 
-        summary = ingest(
-            Location(asked.root),
-            asked.source,
-            asked.name,
-            if_taken=asked.if_taken,
-            class_field=asked.class_field,
-            layout=asked.layout,
-            progress=report,
-        )
+        try:
+            summary = ingest(
+                Location(asked.root),
+                asked.source,
+                asked.name,
+                if_taken=asked.if_taken,
+                class_field=asked.class_field,
+                layout=asked.layout,
+                progress=report,
+            )
+        except NothingUsable as error:
+            _tell(error.summary)
+            raise UserError(str(error)) from error
+    _tell(summary)
+    said = summary.change.in_words()
+    print(f"collection {summary.name} at {Location(asked.root)}" + (f": {said}" if said else ""))
+    _offer(asked.root)
+    return 0
+
+
+def _tell(summary: IngestSummary) -> None:
+    """What was found, and the reasons of what cannot be used."""
     _say(
         f"{summary.files} inputs: {summary.images} images, {summary.duplicates} duplicates, "
         f"{sum(summary.failed.values())} not usable; {summary.new_images} images were new"
@@ -88,12 +108,6 @@ def run(arguments: argparse.Namespace) -> int:
         _say(f"  {status}: {count}")
     for line in summary.unusable_in_words:
         _say(f"  {line}")
-    said = summary.change.in_words()
-    print(f"collection {summary.name} at {Location(asked.root)}" + (f": {said}" if said else ""))
-    _offer(asked.root)
-    if not summary.images:
-        raise UserError(f"none of the {summary.files} inputs in {asked.source} is a usable image")
-    return 0
 
 
 def _offer(root: str) -> None:

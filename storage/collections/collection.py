@@ -22,6 +22,7 @@ from storage.collections.decoding import MAX_PIXELS
 from storage.collections.image_paths import ImagePaths
 from storage.collections.known import IfTaken, Layout, Listing, check_name, unknown_collection
 from storage.collections.names import (
+    NOT_GIVEN,
     Change,
     Found,
     give_name,
@@ -63,7 +64,7 @@ class IngestSummary:
         duplicates: further inputs with the bytes of one of those.
         failed: status -> number of inputs without an image.
         new_files, new_images, new_bytes: the additions of this run to the tables.
-        change: how the name changed.
+        change: how the name changed; `NOT_GIVEN` without a usable image.
         unusable: the first inputs without an image, by path: path, status and reason.
         notes: on the counts of a named source, against those that are published.
     """
@@ -101,6 +102,19 @@ class IngestSummary:
         own |= {"failed": dict(self.failed), "unusable": [list(each) for each in self.unusable]}
         own |= {"notes": list(self.notes)}
         return {**own, **change}
+
+
+class NothingUsable(ValueError):
+    """No input of a source is a usable image: its name was not given, or stays as it was.
+
+    Args:
+        message: what was found.
+        summary: the counts, and the first inputs with their reasons.
+    """
+
+    def __init__(self, message: str, summary: IngestSummary) -> None:
+        super().__init__(message)
+        self.summary = summary
 
 
 def ingest(
@@ -150,6 +164,7 @@ def ingest(
         FileNotFoundError: there is no such source.
         ValueError: the name is not allowed.
         NameTaken: the name stands for other images.
+        NothingUsable: there is no usable image in it; a name stands for some.
         LabelFault: the source is not of this layout.
     """
     check_name(name)
@@ -172,7 +187,23 @@ def ingest(
     writer.close()
     places_of(location).find((), again=True)  # for readers, who may not be allowed to write
     found = Found(location, name, writer.source, writer.sources, sorted(writer.listing))
-    return replace(_summary(writer, found, give_name(found, if_taken)), notes=listed.notes)
+    summary = replace(_summary(writer, found), notes=listed.notes)
+    if not summary.images:
+        raise NothingUsable(_nothing(location, summary), summary)
+    return replace(summary, change=give_name(found, if_taken))
+
+
+def _nothing(location: Location, summary: IngestSummary) -> str:
+    """What an ingest without an image found, and what became of the name."""
+    found = f"no input in {summary.source} is a usable image"
+    if not summary.files:
+        found = f"{summary.source} is empty"
+    elif summary.unusable:
+        path, status, reason = summary.unusable[0]
+        found += f" ({summary.files} in all, the first {path}: {status}, {reason})"
+    taken = read_pointer(location, summary.name) is not None
+    kept = "stays as it was" if taken else "was not made"
+    return f"{found}; the collection {summary.name!r} {kept}"
 
 
 def _examined(
@@ -202,7 +233,7 @@ def _settled(event: ContainerEnd | ContainerKnown) -> Future[Result]:
     return future
 
 
-def _summary(writer: Writer, found: Found, change: Change) -> IngestSummary:
+def _summary(writer: Writer, found: Found) -> IngestSummary:
     rows = found.rows()
     good = rows.filter(pl.col("status") == OK)
     images = good["image_id"].n_unique()
@@ -218,7 +249,7 @@ def _summary(writer: Writer, found: Found, change: Change) -> IngestSummary:
         new_files=writer.new_files,
         new_images=writer.new_images,
         new_bytes=writer.new_bytes,
-        change=change,
+        change=NOT_GIVEN,
         unusable=tuple(bad.select("path", "status", "reason").head(SHOWN).iter_rows()),
     )
 

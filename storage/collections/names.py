@@ -12,7 +12,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 
@@ -72,6 +72,9 @@ class Change:
         now, before = ", ".join(self.places), ", ".join(self.places_before)
         return f"{text}; the name stands for {now} now, for {before} before"
 
+
+NOT_GIVEN: Final = Change("", (), (), 0, 0, 0, 0)
+"""Of a name that was given to nothing."""
 
 # --------------------------------------------------------------------------- changing
 

@@ -144,7 +144,7 @@ MISTAKES: Final = (
     Mistake("run finetune-rewriter", ("nothing to learn from", "pairs=FILE")),
     Mistake("ingest photo --name photos --root tables", ("photo", "there is nothing at")),
     Mistake("ingest photos --name my/photos --root tables", ("'my/photos' is not a name",)),
-    Mistake("ingest notes --name notes --root tables", ("none of the 1 inputs",)),
+    Mistake("ingest notes --name notes --root tables", ("no input in", "'notes' was not made")),
     Mistake(f"{SEARCH} --gallery photo", ("did you mean 'photos'",)),
     Mistake(f"{SEARCH} --gallery photos", ("not embedded", "cirflow run embed-gallery")),
     Mistake(f"{SEARCH} --gallery photos --method cvsy", ("did you mean 'cvsi'",)),

@@ -68,6 +68,19 @@ def test_a_repetition_adds_names_and_changes_nothing_else() -> None:
     }
 
 
+def test_triplets_that_are_gone_are_offered_no_longer() -> None:
+    """A deployment of an earlier version: its value was offered, and the file is not there."""
+    shipped = {"triplets": "out/triplets/triplets.json"}
+    earlier = offering(SCHEMA, {"triplets": (shipped["triplets"], "old.json")}, shipped)
+    assert offered(earlier["properties"]["triplets"]) == [shipped["triplets"], "old.json"]
+    again = offering(earlier, {"triplets": ("new.json",)}, shipped)["properties"]["triplets"]
+    assert offered(again) == ["new.json"]
+    assert {"type": "object"} in again["anyOf"]
+    none = offering(earlier, {"triplets": ()}, shipped)["properties"]["triplets"]
+    assert [each["type"] for each in none["anyOf"]] == ["string", "object"]
+    assert not [each for each in none["anyOf"] if "enum" in each]
+
+
 def test_trainings_begin_with_the_latest_triplets_unless_somebody_chose_others(
     tmp_path: Path,
 ) -> None:
@@ -83,6 +96,8 @@ def test_trainings_begin_with_the_latest_triplets_unless_somebody_chose_others(
     assert with_latest_triplets(shipped, choices) == {"triplets": latest, "system": "covr"}
     for given in ({"triplets": other}, {"triplets": "mine.json"}, {"name": "photos"}):
         assert with_latest_triplets(given, choices) == given
+    earlier = {"triplets": "triplets.json", "method": "cvsi"}
+    assert with_latest_triplets(earlier, choices) == {"triplets": latest, "method": "cvsi"}
     assert with_latest_triplets(shipped, {"triplets": ()}) == shipped
     there = {"triplets": (latest, "out/triplets/triplets.json")}
     assert with_latest_triplets(shipped, there) == shipped

@@ -114,15 +114,24 @@ def test_captions_that_died_are_told_where_progress_is_looked_at(
 
 
 def test_a_collection_without_images_has_no_ready_method(tmp_path: Path) -> None:
-    from storage.collections.collection import ingest
+    """Earlier versions made such a collection."""
+    from storage.collections.collection import NothingUsable, ingest
+    from storage.collections.names import Found, give_name
     from storage.locations.location import Location
+    from storage.tables.listing import list_tables
+    from storage.tables.table import load_table
     from tasks.readiness import readiness
     from tests.fakes.drawn import small_profile
 
     own = small_profile(tmp_path / "root")
-    (tmp_path / "bare").mkdir()
-    (tmp_path / "bare" / "notes.jpg").write_text("not a picture")
-    ingest(Location(own.root), tmp_path / "bare", "bare")
+    root, place = Location(own.root), tmp_path / "bare"
+    place.mkdir()
+    (place / "notes.jpg").write_text("not a picture")
+    with pytest.raises(NothingUsable):
+        ingest(root, place, "bare")
+    (listed,) = list_tables(root, ["sources"])
+    rows = load_table(root, "sources", listed.spec_key)
+    give_name(Found(root, "bare", str(place), rows, list(rows.read()["source_key"])), "refuse")
     found = readiness(own, "bare", ["image-text-sum"])
     assert [each.planned for each in found.tables] == [0]
     assert not found.methods[0].ready

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from storage.collections.known import list_collections
+from storage.locations.location import Location
 from tests.fakes.drawn import draw_folder
 
 if TYPE_CHECKING:
@@ -59,9 +61,16 @@ def test_what_cannot_be_used_is_named_in_the_state_and_in_an_artifact(tmp_path: 
 
 
 def test_a_run_that_finds_nothing_usable_fails_and_says_so(tmp_path: Path) -> None:
+    from prefect.artifacts import Artifact
+
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.jpg").write_text("notes", encoding="utf-8")
     state = run(tmp_path / "root", tmp_path / "mine")
     assert state.is_failed()
     assert "no input in" in str(state.message)
     assert "notes.jpg: not_an_image" in str(state.message)
+    assert "the collection 'drawn' was not made" in str(state.message)
+    assert list_collections(Location(str(tmp_path / "root"))) == []
+    page = Artifact.get("ingest-drawn")
+    assert page is not None
+    assert r"notes\.jpg" in str(page.data)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from storage.collections import writer as ingest_writer
-from storage.collections.collection import Collection, IngestSummary, ingest
+from storage.collections.collection import Collection, IngestSummary, NothingUsable, ingest
 from storage.collections.known import UnknownCollection, list_collections
 from storage.collections.sources import files as source_files
 from storage.locations.location import Location
@@ -63,6 +63,31 @@ def test_the_inputs_of_some_images_are_found(location: Location, folder: Path) -
     assert collection.paths().find(wanted) == found
     assert collection.paths().images == len(collection.image_ids())
     assert collection.paths_of([]) == {}
+
+
+def test_a_name_stands_for_some_image_or_stays_as_it_was(location: Location, folder: Path) -> None:
+    empty, broken = folder.parent / "empty", folder.parent / "broken"
+    empty.mkdir()
+    broken.mkdir()
+    (broken / "a.jpg").write_bytes(b"no picture")
+    for source, said in (
+        (empty, r"empty is empty; the collection 'pets' was not made"),
+        (broken, r"no input in .*a\.jpg: not_an_image, .*'pets' was not made"),
+    ):
+        with pytest.raises(NothingUsable, match=said) as refused:
+            ingest(location, source, "pets")
+        assert refused.value.summary.images == 0
+    assert list_collections(location) == []
+    before = ingest(location, folder, "pets").listing
+    for source, taken in ((broken, "replace"), (broken, "add"), (empty, "replace")):
+        with pytest.raises(NothingUsable, match="'pets' stays as it was"):
+            ingest(location, source, "pets", if_taken=taken)
+    aside = folder.parent / "aside"
+    folder.rename(aside)  # as a disk that is not mounted
+    folder.mkdir()
+    with pytest.raises(NothingUsable, match="'pets' stays as it was"):
+        ingest(location, folder, "pets")
+    assert Collection.open(location, "pets").listing == before
 
 
 def test_a_folder_becomes_a_collection(location: Location, folder: Path) -> None:
@@ -410,12 +435,6 @@ def test_one_file_is_a_source(tmp_path: Path, folder: Path) -> None:
     location = Location(str(tmp_path / "root"))
     assert ingest(location, folder / "top.jpeg", "one").images == 1
     assert list(statuses(Collection.open(location, "one"))) == ["top.jpeg"]
-
-
-def test_an_empty_folder_is_an_empty_collection(location: Location, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    assert ingest(location, tmp_path / "empty", "none").files == 0
-    assert Collection.open(location, "none").image_ids() == []
 
 
 def test_sources_and_names_that_do_not_exist(location: Location, folder: Path) -> None:
