@@ -97,7 +97,11 @@ def tiny() -> Profile:
         ),
         verify=VerifySettings(
             verifier=VlmVerifierSettings(
-                model=str(EMBEDDED / "verifier"), device="cpu", dtype="fp32", prompts=SHORT_PROMPTS
+                model=str(EMBEDDED / "verifier"),
+                device="cpu",
+                dtype="fp32",
+                prompts=SHORT_PROMPTS,
+                modes=("pointwise",),  # it was trained on modification texts and single pictures
             )
         ),
         single_caption="first",

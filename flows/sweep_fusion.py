@@ -99,7 +99,8 @@ def _swept_verdicts(asked: requests.SweepRequest, log: RunLog) -> dict[str, Any]
     run_stages(plan.upstream, log, chosen.allow_gaps)
     (stage,) = plan.rankings
     assert isinstance(stage, VerifiedStage), asked.method
-    grid = verify_grid(stage.verifications.count, grid_points(asked.step))
+    in_lists = chosen.verify.mode == "listwise"
+    grid = verify_grid(stage.verifications.count, grid_points(asked.step), in_lists)
     results, name = sweep_verified(stage, grid), f"{ref.collection_name}-{asked.method}"
     return _published(asked, log, results, name)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
-    from models.verifiers.protocol import Verification
+    from models.verifiers.protocol import Choice, Verification
 
     FloatArray: TypeAlias = npt.NDArray[np.float32]
 
@@ -241,7 +241,7 @@ class SplicedText:
     after: str = ""
 
 
-def require_engine(replies: Iterable[TextReply | CaptionReply | Verification]) -> None:
+def require_engine(replies: Iterable[TextReply | CaptionReply | Verification | Choice]) -> None:
     """Refuse replies none of which has an answer because the engine gave up.
 
     They are worth no rows: everything is asked again when the cause is mended.
@@ -249,7 +249,7 @@ def require_engine(replies: Iterable[TextReply | CaptionReply | Verification]) -
     Raises:
         EngineUnavailable: With the engine's reason.
     """
-    known: list[TextReply | CaptionReply | Verification] = list(replies)
+    known: list[TextReply | CaptionReply | Verification | Choice] = list(replies)
     gave_up = next((reply for reply in known if reply.gave_up), None)
     if gave_up and not any(reply.status == "ok" for reply in known):
         raise EngineUnavailable(gave_up.reason)

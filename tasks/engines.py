@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.encoders import facts
+from models.verifiers.settings import VerifierSettings
 from storage.locations.location import Location
 from tasks.published_files import require_as_published
 from tasks.settings import (
@@ -22,7 +23,6 @@ from tasks.settings import (
     EditorSettings,
     EmbedderSettings,
     GeneratorSettings,
-    VerifierSettings,
 )
 
 if TYPE_CHECKING:

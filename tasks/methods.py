@@ -86,6 +86,8 @@ def why_not_ready(name: str, profile: Profile, trains_network: bool = False) -> 
     spliced = any(need.startswith(_SPLICED) for need in wanted)
     if spliced and (reason := why_no_pseudo_tokens(profile.query_encoder)):
         return reason
+    if VERIFIER in wanted and profile.verify.why_not:
+        return profile.verify.why_not
     if row.status != "needs_checkpoint":
         return row.reason
     for need in wanted:
@@ -167,7 +169,7 @@ def label_of(name: str, profile: Profile) -> str:
     if EMBEDDER in wanted:
         reasons.append(texts_seen_by(embedder_facts(profile.embedder)[0]))
     if VERIFIER in wanted:
-        reasons.append(texts_seen_by(verifier_fingerprint(profile.verify.verifier)))
+        reasons.append(texts_seen_by(verifier_fingerprint(profile.verify.asked_verifier)))
     reason = next(filter(None, reasons), "")
     return not_zero_shot({"zero_shot": False, "zero_shot_reason": reason}) if reason else ""
 

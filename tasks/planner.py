@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from models.imported_texts import ImportedCaptions
 from models.retrieval.features import COMPOSED
@@ -32,8 +32,11 @@ from tasks.stages.edited_features import EditedQueryStage
 from tasks.stages.embedded_features import EmbeddedImageStage, EmbeddedQueryStage
 from tasks.stages.image_features import ImageFeatureStage
 from tasks.stages.image_sets import ImageSet, Part
+from tasks.stages.list_verifications import ListVerificationStage
 from tasks.stages.palavra_tokens import PalavraTokenStage
 from tasks.stages.query_features import AnyTokens, QueryFeatureStage
+from tasks.stages.questioned import QuestionedStage
+from tasks.stages.questions import QuestionStage
 from tasks.stages.rankings import AnyGalleryFeature, AnyQueryFeature, RankingStage, depth_of
 from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
 from tasks.stages.rerank_scores import RerankScoreStage
@@ -41,7 +44,7 @@ from tasks.stages.reranked import RerankedStage
 from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage, inputs_of
 from tasks.stages.verifications import VerificationStage
-from tasks.stages.verified import VerifiedStage
+from tasks.stages.verified import AnyVerifications, VerifiedStage
 from tasks.stages.weighted import WeightedStage
 from tasks.training.triplet_sets import TripletSet
 from tasks.training.weighed_family import WeighedFamily
@@ -210,21 +213,44 @@ class _Builder:
     ) -> VerifiedStage:
         """The ranking of a method whose best images a verifier looks at."""
         chosen = self.profile.verify
+        if reason := chosen.why_not:
+            raise ValueError(reason)
         own = dataclasses.replace(self, method=first).ranking(ref)
         deep = own.model_copy(update={"depth": max(own.depth, chosen.candidates)})
-        verifications = VerificationStage(
-            root=self.profile.root,
-            shard_size=self.profile.shards.verifications,
-            first=self._keep(deep),
-            verifier=chosen.verifier,
-            count=chosen.candidates,
-            pictures=self.profile.pictures,
-            edits=self._edits(family, True) if chosen.reads_captions else None,
-        )
+        verifications = self._verifications(self._keep(deep), ref, family)
         fields = {name: getattr(stage, name) for name in RankingStage.model_fields}
         return VerifiedStage(
             **fields, verifications=self._keep(verifications), fusing=chosen.fusing
         )
+
+    def _verifications(
+        self, first: RankingStage, ref: BenchmarkRef, family: str
+    ) -> AnyVerifications:
+        """What a verifier is asked about the best images of a ranking."""
+        chosen = self.profile.verify
+        fields: dict[str, Any] = {
+            "root": self.profile.root,
+            "first": first,
+            "verifier": chosen.asked_verifier,
+            "count": chosen.candidates,
+            "pictures": self.profile.pictures,
+        }
+        pairs = self.profile.shards.verifications
+        if chosen.mode == "listwise":
+            size = self.profile.shards.rerank
+            return ListVerificationStage(**fields, shard_size=size, settings=chosen.listwise)
+        if chosen.mode == "questions":
+            by_generator = chosen.questions.source == "generator"
+            asked = QuestionStage(
+                root=self.profile.root,
+                shard_size=self.profile.shards.rewrites,
+                benchmark=ref,
+                settings=chosen.questions,
+                generator=self.profile.generator if by_generator else None,
+            )
+            return QuestionedStage(**fields, shard_size=pairs, asked=self._keep(asked))
+        edits = self._edits(family, True) if chosen.reads_captions else None
+        return VerificationStage(**fields, shard_size=pairs, edits=edits)
 
     def gallery_features(self, names: Mapping[str, object]) -> dict[str, AnyGalleryFeature]:
         return {name: self._gallery_feature(name) for name in names}

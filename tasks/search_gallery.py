@@ -12,7 +12,7 @@ from models.retrieval.methods import first_stage
 from models.retrieval.ranked_lists import padded_lists
 from models.retrieval.reranked import reranked
 from models.retrieval.verified import places_as_scores, verified
-from models.verifiers.protocol import RANKED, sigmoid
+from models.verifiers.protocol import sigmoid
 from storage.tables.keys import sha256_hex
 from tasks.approximate import index_of
 from tasks.kept_searches import Kept
@@ -21,12 +21,12 @@ from tasks.networks import load_scorer, picture_side
 from tasks.planner import query_stages
 from tasks.query_encodings import query_features
 from tasks.query_sets import OneQuery
+from tasks.search_verdicts import margins_of
 from tasks.settings import Profile, ReformulationSettings
 from tasks.stages.decoded import OnePicture
 from tasks.stages.image_sets import ImageSet
 from tasks.stages.rankings import AnyGalleryFeature
 from tasks.stages.reformulation_features import network_behind
-from tasks.stages.verifications import Pair, verifications_of
 from tasks.stages.weighted import gate_for
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def search_gallery(
             found, numbers = reranked(found, known, again), {**numbers, **known}
         if looked_at:
             best, later = found[:looked_at], found[looked_at:]
-            margins = _margins(profile, collection, query, image, best)
+            margins = margins_of(profile, collection, query, image, best)
             one_scale = [numbers[each] for each in best]
             scores = places_as_scores(len(best)) if again else one_scale
             best, fused = verified(best, scores, margins, profile.verify.fusing.fusing)
@@ -234,26 +234,6 @@ def _second_look(
         query.image_id, query.text, candidates, lambda name: pictures[name].at(side)
     )
     return dict(zip(candidates, map(float, scores), strict=True))
-
-
-def _margins(
-    profile: Profile, collection: str, query: OneQuery, reference: bytes, candidates: Sequence[str]
-) -> dict[str, float]:
-    """Image id -> margin of a verifier, of those that it could answer for."""
-    data = dict(ImageSet(collection=collection).read(profile.root, candidates))
-    pairs = {name: Pair(query.image_id, query.text, name) for name in candidates}
-    found = verifications_of(
-        profile.verify.verifier,
-        profile.pictures,
-        pairs,
-        {**data, query.image_id: reference},
-        lambda count: None,
-    )
-    return {
-        name: made.margin
-        for name, made in found.items()
-        if made.margin is not None and made.status in RANKED
-    }
 
 
 def _verdict(margins: Mapping[str, float], image_id: str) -> float | None:

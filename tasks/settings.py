@@ -28,14 +28,12 @@ from models.retrieval.systems.composed import NO_FOLDER
 from models.retrieval.systems.composed_embedding import EMBEDDING_WEIGHTS
 from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS, NO_NETWORK
 from models.retrieval.systems.query_weights import NO_GATE
-from models.retrieval.verified import Fusing, Rule
 from models.settings import Settings
 from models.textual_inversion.oti_settings import OtiSettings
 from models.textual_inversion.phrases import PhraseSettings
 from models.textual_inversion.refining import RefiningSettings
-from models.verifiers.blip_itm import BlipItmSettings
-from models.verifiers.settings import VerifierSettings
 from storage.collections.decoding import Alpha, Orientation
+from tasks.verify_settings import VerifySettings
 
 
 class CaptionOptions(Settings):
@@ -229,43 +227,6 @@ class RerankSettings(Settings):
                 f"set rerank.candidates.{family} to 1 or more"
             )
         return count
-
-
-class FusingSettings(Settings):
-    """How a verifier's verdicts and a first stage's scores become one order."""
-
-    rule: Rule = "minmax"
-    """replace: the verdicts alone. sum: score + w P(yes). minmax, z: scores brought to one scale
-    first. rrf: ranks alone. veto: candidates with P(yes) below the threshold go behind."""
-    weight: float = Field(0.5, ge=0, le=1)
-    """w, the verdict's share; `replace` and `veto` have none."""
-    threshold: float = Field(0.5, ge=0, le=1)
-    """Least P(yes) that `veto` accepts."""
-
-    @property
-    def fusing(self) -> Fusing:
-        """The rule for computing."""
-        return Fusing(self.rule, self.weight, self.threshold)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """The rule with what it reads."""
-        reads = {"replace": (), "veto": ("threshold",)}.get(self.rule, ("weight",))
-        return {"rule": self.rule, **{name: getattr(self, name) for name in reads}}
-
-
-class VerifySettings(Settings):
-    """A verifier that looks at the best images of METHOD+verify."""
-
-    verifier: VerifierSettings
-    candidates: int = Field(25, ge=1)
-    """K, images of each ranking that are looked at. Members of a query's group always are."""
-    fusing: FusingSettings = FusingSettings()
-
-    @property
-    def reads_captions(self) -> bool:
-        """Whether it compares a candidate with an edited caption, without the reference image."""
-        return isinstance(self.verifier, BlipItmSettings)
 
 
 class SearchSettings(Settings):

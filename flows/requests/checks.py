@@ -9,6 +9,7 @@ from pathlib import Path
 from models.editors.imported import ImportedPictures
 from models.encoders.backbone_files import require_known
 from models.engine_settings import CheckpointSettings, EngineSettings
+from models.generators.questioning import PLACEHOLDERS as QUESTION_PLACEHOLDERS
 from models.imported_texts import ImportedEngine
 from models.instructcir.modification_texts import PLACEHOLDERS
 from models.prompts.library import load_prompt
@@ -139,10 +140,27 @@ def require_methods(
         require_engine("embedder", profile.embedder)
     if VERIFIER in wanted and not gallery_only:
         require_engine("verify.verifier", profile.verify.verifier)
+        require_questions(profile)
     for family in families if wanted & {"edits", "single_edit"} else ():
         load_prompt(profile.prompts.edit_of(family))
     if "objects" in wanted:
         load_prompt(profile.prompts.objects)
+
+
+def require_questions(profile: Profile) -> None:
+    """Refuse prompts and a text generator that the verifier's mode `questions` cannot use.
+
+    Raises:
+        ValueError: names the setting.
+    """
+    chosen = profile.verify.questions
+    if profile.verify.mode != "questions":
+        return
+    for name in filter(None, (chosen.rule, chosen.kept)):
+        load_prompt(name, ("text",))
+    if chosen.source == "generator":
+        require_engine("generator", profile.generator)
+        load_prompt(chosen.prompt, QUESTION_PLACEHOLDERS)
 
 
 def require_words(profile: Profile) -> None:

@@ -20,7 +20,7 @@ from models.engine_settings import CheckpointSettings
 from models.loaded_checkpoint import LoadedCheckpoint, images_scaled_by
 from models.metering import Spent, current_meter
 from models.protocols import Fingerprint
-from models.verifiers.protocol import Refused, Verification, VerificationRequest
+from models.verifiers.protocol import Mode, Refused, Verification, VerificationRequest
 
 if TYPE_CHECKING:
     pass
@@ -35,6 +35,9 @@ class BlipItmSettings(CheckpointSettings):
     MODEL_TYPES: ClassVar[Sequence[str]] = ("blip",)
     ARCHITECTURES: ClassVar[Sequence[str]] = ("ForImageTextRetrieval",)
     NEEDED_FILES: ClassVar[Sequence[Sequence[str]]] = (TOKENIZER, PROCESSOR)
+
+    modes: ClassVar[tuple[Mode, ...]] = ("pointwise",)
+    """It reads one picture and one text."""
 
     engine: Literal["blip-itm"] = "blip-itm"
     batch_size: int = Field(32, ge=1)

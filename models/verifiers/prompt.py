@@ -63,6 +63,16 @@ SHORT_PROMPTS: Final = VerifierPrompts(
 )
 """The modification text alone: what the embedded verifier was trained on."""
 
+GRID_PROMPTS: Final = VerifierPrompts(
+    judge="verify_list_judge", candidate="verify_list_candidate", question="verify_list_question"
+)
+"""A grid of candidates in the place of the one candidate."""
+
+ASKED_PROMPTS: Final = VerifierPrompts(
+    judge="verify_asked_judge", query="verify_asked_query", question=""
+)
+"""A question about the pair in the place of the modification text."""
+
 
 @dataclass(frozen=True)
 class RoleTexts:

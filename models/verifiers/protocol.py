@@ -10,19 +10,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 if TYPE_CHECKING:
     from PIL import Image
 
-VerificationStatus: TypeAlias = Literal[
-    "ok", "censored", "off_format", "overlong", "timeout", "rejected", "engine_error"
-]
-"""`ok`: the margin is exact. `censored`: one side is not among the tokens that a server lists, so
-the margin is a bound of its sign. `off_format`: neither side is. The others have no margin."""
+Mode: TypeAlias = Literal["pointwise", "listwise", "questions"]
+"""`pointwise`: yes or no about each candidate. `listwise`: the candidates in one picture, one
+answer. `questions`: yes or no to each question drawn from the text, about each candidate."""
+MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 
-RANKED: tuple[VerificationStatus, ...] = ("ok", "censored")
+VerificationStatus: TypeAlias = Literal[
+    "ok", "censored", "incomplete", "off_format", "overlong", "timeout", "rejected", "engine_error"
+]
+"""`ok`: the margin is exact. `censored`: one side, or a mark, is not among the tokens that a server
+lists, so the margin is a bound of its sign. `incomplete`: an order that lacks candidates.
+`off_format`: none of the answers is there. The others have no margin."""
+
+RANKED: tuple[VerificationStatus, ...] = ("ok", "censored", "incomplete")
 """Statuses whose margin orders a candidate; all others keep the first stage's place."""
+
+ListAnswer: TypeAlias = Literal["logits", "order"]
+"""How a list is answered: by the logits of one position, or by an order in text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +91,53 @@ class Verification:
         return None if self.margin is None else sigmoid(self.margin)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridRequest:
+    """The candidates of one query in one picture.
+
+    Attributes:
+        key: The caller's name for the request; comes back on the answer.
+        reference: The reference image, RGB.
+        text: The modification text.
+        grid: The candidates in one picture, each with its mark (`models.verifiers.grid`).
+        marks: Their marks.
+        answer: How it is to be answered.
+    """
+
+    key: str
+    reference: Image.Image
+    text: str
+    grid: Image.Image
+    marks: tuple[str, ...]
+    answer: ListAnswer = "logits"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The answer to one `GridRequest`.
+
+    Attributes:
+        key: The request's key.
+        margins: Of the candidates in the order of their marks (`models.verifiers.choices`); empty
+            where the status has none.
+        mass: Probability of all marks among all tokens; None where it is unknown.
+        answer: The likeliest token, or the answered text.
+        status: Whether the margins can be believed.
+        reason: Why not, in words; empty when the status is `ok`.
+        attempts: How many times the engine was asked.
+        gave_up: Whether the engine has given up all that is still to be asked.
+    """
+
+    key: str
+    margins: tuple[float, ...]
+    mass: float | None
+    answer: str = ""
+    status: VerificationStatus | str = "ok"
+    reason: str = ""
+    attempts: int = 1
+    gave_up: bool = False
+
+
 class Refused(ValueError):
     """A request that a verifier cannot put to its model.
 
@@ -106,6 +162,19 @@ class Verifier(Protocol):
     """A model that says whether a candidate fits a query."""
 
     def verify(self, requests: Iterable[VerificationRequest]) -> Iterator[Verification]:
+        """Answer every request exactly once, in any order, as a stream.
+
+        Raises:
+            EngineUnavailable: Before the first answer; from then on failures are answers.
+        """
+        ...
+
+
+@runtime_checkable
+class GridVerifier(Verifier, Protocol):
+    """A verifier that also chooses among candidates in one picture."""
+
+    def choose(self, requests: Iterable[GridRequest]) -> Iterator[Choice]:
         """Answer every request exactly once, in any order, as a stream.
 
         Raises:

@@ -29,9 +29,25 @@ from models.engine_settings import CheckpointSettings
 from models.loaded_checkpoint import LoadedCheckpoint, images_scaled_by, require_chat_template
 from models.metering import Spent, current_meter
 from models.protocols import Fingerprint
-from models.verifiers.answer_tokens import TOKENIZER_FILE, AnswerTokens, answer_tokens
+from models.verifiers.answer_tokens import (
+    TOKENIZER_FILE,
+    AnswerTokens,
+    answer_tokens,
+    mark_tokens,
+)
+from models.verifiers.choices import log_odds
+from models.verifiers.grid import all_marks
 from models.verifiers.prompt import Picture, VerifierPrompts
-from models.verifiers.protocol import Refused, Verification, VerificationRequest
+from models.verifiers.protocol import (
+    MODES,
+    Choice,
+    GridRequest,
+    Mode,
+    Refused,
+    Verification,
+    VerificationRequest,
+    VerificationStatus,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,7 +75,10 @@ class VlmVerifierSettings(CheckpointSettings):
     min_pixels: int = Field(0, ge=0)
     """Least pixels of a picture, to which a smaller one is enlarged; 0 is the checkpoint's own."""
     max_pixels: int = Field(0, ge=0)
-    """Most pixels of a picture, to which a larger one is reduced; 0 is the checkpoint's own."""
+    """Most pixels of a picture, to which a larger one is reduced; 0 is the checkpoint's own. A grid
+    of candidates is one picture."""
+    modes: tuple[Mode, ...] = MODES
+    """Ways of asking that the checkpoint can answer; another one is refused (`verify.mode`)."""
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -169,14 +188,66 @@ class VlmVerifier(LoadedCheckpoint[VlmVerifierSettings]):
             pairs = iter(lambda: list(islice(stream, size)), [])
             yield from verify_in_batches(pairs, self._verify_pairs)
 
+    def choose(self, requests: Iterable[GridRequest]) -> Iterator[Choice]:
+        """Answer every request exactly once, in the order given; see `in_process`.
+
+        Raises:
+            ValueError: Before the first answer, when the checkpoint cannot be used or has marks of
+                more than one token.
+        """
+        from models.verifiers.in_process import in_batches
+
+        stream, size = iter(requests), self._settings.batch_size
+        _ = self._processor, self._marks
+        batches = iter(lambda: list(islice(stream, size)), [])
+        yield from in_batches(batches, self._choose, _no_choice)
+
+    @cached_property
+    def _marks(self) -> dict[str, tuple[int, ...]]:
+        """The tokens of each mark that a grid may have."""
+        settings = self._settings
+        folder = checkpoint_folder(settings.model, settings.revision)
+        return dict(zip(all_marks(), mark_tokens(folder, all_marks()), strict=True))
+
     # ------------------------------------------------------------------ one pair a row
 
     def _verify_pairs(self, requests: Sequence[VerificationRequest]) -> list[Verification]:
+        asked = [(request.text, (request.reference, request.candidate)) for request in requests]
+        return self._answer(requests, *self._read_rows(asked))
+
+    def _choose(self, requests: Sequence[GridRequest]) -> list[Choice]:
+        if any(request.answer != "logits" for request in requests):
+            raise Refused("rejected", "an order in text is asked of a server alone")
+        asked = [(request.text, (request.reference, request.grid)) for request in requests]
+        hidden, read = self._read_rows(asked)
+        self._count(len(requests), read)
+        return [
+            self._choice(request, own[None]) for request, own in zip(requests, hidden, strict=True)
+        ]
+
+    def _choice(self, request: GridRequest, hidden: Tensor) -> Choice:
+        """The answer by the last hidden state at its position (1, d)."""
+        import torch
+
+        own, whole, (word,) = self._read(hidden, [self._marks[mark] for mark in request.marks])
+        logits = torch.cat(own)
+        if not bool(logits.isfinite().all()):
+            reason = f"the logits of the marks are {logits.tolist()}"
+            return Choice(request.key, (), None, word, "engine_error", reason)
+        mass = float(torch.exp(torch.logsumexp(logits, dim=0) - whole[0]))
+        return Choice(request.key, log_odds(logits.tolist()), min(mass, 1.0), word)
+
+    def _read_rows(self, asked: Sequence[tuple[str, Sequence[Image.Image]]]) -> tuple[Tensor, int]:
+        """Last hidden states where the answers come (B, d), and how many tokens were read.
+
+        Args:
+            asked: Text and both pictures of each row.
+        """
         import torch
 
         inputs = self._processor(
-            text=[self._chat(request.text) for request in requests],
-            images=[[_rgb(r.reference), _rgb(r.candidate)] for r in requests],
+            text=[self._chat(text) for text, _ in asked],
+            images=[[_rgb(picture) for picture in pictures] for _, pictures in asked],
             padding=True,
             add_special_tokens=False,
             return_tensors="pt",
@@ -185,8 +256,7 @@ class VlmVerifier(LoadedCheckpoint[VlmVerifierSettings]):
         self._require_room(int(inputs["attention_mask"].sum(dim=1).max()))
         with torch.inference_mode():
             inputs = inputs.to(self._device, self._dtype)
-            hidden = self._model.model(**inputs)[0][:, -1]
-        return self._answer(requests, hidden, read)
+            return self._model.model(**inputs)[0][:, -1], read
 
     # ------------------------------------------------------------------ packed behind a prefix
 
@@ -294,27 +364,52 @@ class VlmVerifier(LoadedCheckpoint[VlmVerifierSettings]):
         """Margins from the last hidden states where the answers come (k, d)."""
         import torch
 
-        with torch.inference_mode():
-            head = self._model.get_output_embeddings()
-            logits = head(hidden).float()
-            # In float32: logits of bf16 are multiples of an eighth, and margins would tie.
-            yes, no = (
-                torch.logsumexp(hidden.float() @ head.weight[list(ids)].float().T, dim=-1)
-                for ids in (self._answers.yes, self._answers.no)
-            )
-            both, whole = torch.logaddexp(yes, no), torch.logsumexp(logits, dim=-1)
-        masses = torch.exp(both - whole).clamp(max=1.0).tolist()
-        words = self._processor.tokenizer.batch_decode(logits.argmax(dim=-1)[:, None])
-        spent = Spent(
-            questions=len(requests), calls=len(requests), prompt_tokens=read, answer_tokens=0
-        )
-        current_meter().add(spent)
+        groups = (self._answers.yes, self._answers.no)
+        (yes, no), whole, words = self._read(hidden, groups)
+        masses = torch.exp(torch.logaddexp(yes, no) - whole).clamp(max=1.0).tolist()
+        self._count(len(requests), read)
         return [
-            _verification(request.key, margin, mass, word.strip())
+            _verification(request.key, margin, mass, word)
             for request, margin, mass, word in zip(
                 requests, (yes - no).tolist(), masses, words, strict=True
             )
         ]
+
+    def _read(
+        self, hidden: Tensor, groups: Sequence[Sequence[int]]
+    ) -> tuple[list[Tensor], Tensor, list[str]]:
+        """What stands at the positions of answers.
+
+        Args:
+            hidden: Last hidden states (k, d).
+            groups: Ids of tokens that are one answer.
+
+        Returns:
+            Logit of each answer (k,), the sum of all tokens on the same scale (k,), and the
+            likeliest tokens.
+        """
+        import torch
+
+        with torch.inference_mode():
+            head = self._model.get_output_embeddings()
+            logits = head(hidden).float()
+            # In float32: logits of bf16 are multiples of an eighth, and margins would tie.
+            own = [
+                torch.logsumexp(hidden.float() @ head.weight[list(ids)].float().T, dim=-1)
+                for ids in groups
+            ]
+            whole = torch.logsumexp(logits, dim=-1)
+        words = self._processor.tokenizer.batch_decode(logits.argmax(dim=-1)[:, None])
+        return own, whole, [word.strip() for word in words]
+
+    @staticmethod
+    def _count(questions: int, tokens: int) -> None:
+        spent = Spent(questions=questions, calls=questions, prompt_tokens=tokens, answer_tokens=0)
+        current_meter().add(spent)
+
+
+def _no_choice(request: GridRequest, status: VerificationStatus, reason: str) -> Choice:
+    return Choice(request.key, (), None, "", status, reason)
 
 
 def _verification(key: str, margin: float, mass: float, word: str) -> Verification:

@@ -15,7 +15,14 @@ from statistics import pstdev
 from typing import TYPE_CHECKING, Final
 
 from models.metering import measuring
-from models.verifiers.protocol import Verification, VerificationRequest
+from models.verifiers.grid import draw_grid, marks_of
+from models.verifiers.protocol import (
+    Choice,
+    GridRequest,
+    ListAnswer,
+    Verification,
+    VerificationRequest,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,6 +34,7 @@ LEAST_MARGIN: Final = 0.2
 """If all margins are smaller, P(yes) lies between 0.45 and 0.55 for all."""
 LEAST_SPREAD: Final = 0.05
 LEAST_CHANGE: Final = 1e-4
+GRID_CELL: Final = 96
 
 _Ask = Callable[[Iterable[VerificationRequest]], Iterator[Verification]]
 
@@ -58,6 +66,51 @@ def require_sound_server(settings: OpenAIVerifierSettings, ask: _Ask) -> None:
             f"the server at {settings.base_url} failed the test of a verifier: {fault}. Serve the "
             "model with its own chat template and two pictures a prompt "
             "(--limit-mm-per-prompt '{\"image\":2}'); skip_self_test=true believes it all the same"
+        )
+
+
+def require_grid_reader(
+    settings: OpenAIVerifierSettings,
+    ask: Callable[[Iterable[GridRequest]], Iterator[Choice]],
+    answer: ListAnswer,
+) -> None:
+    """Refuse a server whose answer about a grid stays the same when its pictures change places.
+
+    Raises:
+        ServerUnusable: Saying in which way it failed.
+    """
+    from models.generators.openai_failures import ServerUnusable
+
+    pictures = _pictures()[:4]
+    requests = [
+        GridRequest(
+            key=key,
+            reference=pictures[0],
+            text=TEXTS[0],
+            grid=draw_grid(order, GRID_CELL),
+            marks=marks_of(len(order)),
+            answer=answer,
+        )
+        for key, order in (("grid", pictures), ("grid turned round", pictures[::-1]))
+    ]
+    found = {choice.key: choice for choice in ask(requests)}
+    fault = next(
+        (
+            f"{c.key} got no answer ({c.status}: {c.reason})"
+            for c in found.values()
+            if not c.margins
+        ),
+        "",
+    )
+    if not fault:
+        first, second = (found[request.key].margins for request in requests)
+        if max(abs(a - b) for a, b in zip(first, second, strict=True)) < LEAST_CHANGE:
+            fault = "its answer stays the same when the pictures of a grid change places"
+    if fault:
+        raise ServerUnusable(
+            f"the server at {settings.base_url} failed the test of a verifier of grids: {fault}. "
+            "Set verify.mode=pointwise, or serve a model that reads several pictures; "
+            "skip_self_test=true believes it all the same"
         )
 
 

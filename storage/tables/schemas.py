@@ -250,6 +250,30 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], TableSchema]] = {
         answer=pa.string(),
         attempts=pa.int32(),
     ),
+    # A verifier's choice among a query's candidates in one picture: candidates[i] (an image id)
+    # has margins[i], the log-odds of its probability to be chosen; mass: of all of them.
+    "list_verifications": _fixed(
+        "list_verifications",
+        "list_key",
+        reference=pa.string(),
+        text=pa.string(),
+        candidates=_TEXTS,
+        margins=pa.list_(pa.float32()),
+        mass=pa.float32(),
+        answer=pa.string(),
+        attempts=pa.int32(),
+    ),
+    # Questions with yes or no as an answer that are drawn from a modification text.
+    "questions": _fixed(
+        "questions",
+        "text_key",
+        text=pa.string(),
+        questions=_TEXTS,
+        raw=pa.string(),
+        finish_reason=pa.string(),
+        attempts=pa.int32(),
+        answered_by=pa.string(),
+    ),
     # Quality under fusion weights: one setting of CVSI's a row; metrics[i] has values[i], percent.
     "sweeps": _measured(
         _fixed(

@@ -95,7 +95,7 @@ def _verdicts(stage: RankingStage) -> dict[tuple[str, str, str], float | str]:
         return {}
     return {
         pair: reason if margin is None else sigmoid(margin)
-        for pair, (margin, reason) in stage.verifications.read().items()
+        for pair, (margin, reason) in stage.verifications.read().by_pair.items()
     }
 
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Final
 
 from storage.tables.costs import Cost, TableCost
 from tasks.scoring.scores import MethodScores
 from tasks.stages.captions import CaptionStage
 from tasks.stages.concepts import ConceptPhraseStage, ConceptVectorStage
+from tasks.stages.list_verifications import ListVerificationStage
 from tasks.stages.query_features import token_networks
+from tasks.stages.questions import QuestionStage
 from tasks.stages.rankings import RankingStage
 from tasks.stages.reformulation_features import ReformulatedQueryStage
 from tasks.stages.rerank_scores import RerankScoreStage
@@ -25,6 +27,8 @@ from tasks.stages.stage import Stage, in_order
 from tasks.stages.verifications import VerificationStage
 from tasks.training.spent import training_hours
 
+LOOKS: Final = (VerificationStage, ListVerificationStage)
+"""What a verifier is asked; questions are pairs, too."""
 Costs = Mapping[str, TableCost]
 """Costs of tables by the address of their folder."""
 
@@ -86,15 +90,17 @@ def query_cost(ranking: RankingStage, costs: Costs) -> QueryCost:
         costs: Costs of at least the tables behind it and of its own.
     """
     asked = in_order(ranking.query_features.values())
-    kinds = (RankingStage, RerankScoreStage, VerificationStage)
+    kinds = (RankingStage, RerankScoreStage, *LOOKS)
     searches = [stage for stage in in_order([ranking]) if isinstance(stage, kinds)]
     made = {_place(stage): _each(stage, costs) for stage in (*asked, *searches)}
     texts = [stage for stage in asked if isinstance(stage, CaptionStage | RewriteStage)]
+    drawn = [s for s in in_order([ranking]) if isinstance(s, QuestionStage) and s.generator]
+    made |= {_place(stage): _each(stage, costs) for stage in drawn}
     # Concepts and their phrases are made once, and not for each query.
     once = (ConceptVectorStage, ConceptPhraseStage)
     others = [s for s in asked if s not in texts and not isinstance(s, once)]
-    answers = [(made[_place(stage)], _needed(stage)) for stage in texts]
-    looks = [s for s in searches if isinstance(s, VerificationStage)]
+    answers = [(made[_place(stage)], _needed(stage)) for stage in (*texts, *drawn)]
+    looks = [s for s in searches if isinstance(s, LOOKS)]
     asking = [*answers, *((made[_place(stage)], _needed(stage)) for stage in looks)]
     ranked = [(made[_place(stage)], _needed(stage)) for stage in searches]
     gallery = [_each(each, costs) for each in in_order(ranking.gallery_features.values())]
@@ -150,7 +156,7 @@ class _Mean:
 def _each(stage: Stage, costs: Costs) -> _Mean | None:
     """The mean of a stage's table; None where no work on it was noted."""
     made = costs.get(_place(stage), TableCost()).made
-    asks = isinstance(stage, CaptionStage | RewriteStage | VerificationStage)
+    asks = isinstance(stage, (CaptionStage, RewriteStage, QuestionStage, *LOOKS))
     number = made.questions if asks else made.rows
     return _mean(made, number) if number else None
 
@@ -161,8 +167,8 @@ def _mean(made: Cost, number: int) -> _Mean:
 
 def _needed(stage: Stage) -> float:
     """Questions of a stage that one query needs, on average."""
-    if isinstance(stage, VerificationStage):
-        return len(stage.pairs()) / max(1, len({p.query for p in stage.pairs().values()}))
+    if isinstance(stage, LOOKS):
+        return stage.calls_of_a_query
     if not isinstance(stage, RewriteStage):
         return 1.0
     captions = stage.captions.sampling.n if stage.content == "per_caption" else 1

@@ -25,6 +25,8 @@ BEHIND_RANKINGS = (
     "edited_pictures",
     "rerank_scores",
     "verifications",
+    "list_verifications",
+    "questions",
 )
 """Tables whose specs say how a ranking was made."""
 
@@ -98,13 +100,15 @@ def label_of(protocol: Mapping[str, Any]) -> str:
     editors = protocol.get("edited_elsewhere_by", "")
     edited = f"references edited elsewhere by {editors}" if editors else ""
     lacking = protocol.get("not_verified")
+    partly = protocol.get("incomplete_lists", 0)
+    part = f"{partly:,} lists of candidates were answered in part" if partly else ""
     kept = (
         f"{lacking['lacking']:,} of {lacking['pairs']:,} candidates were not verified and keep "
         "their places"
         if lacking
         else ""
     )
-    return "; ".join(each for each in (not_zero_shot(protocol), asked, edited, kept) if each)
+    return "; ".join(each for each in (not_zero_shot(protocol), asked, edited, kept, part) if each)
 
 
 def _spec(location: Location, spec_key: str) -> Mapping[str, Any] | None:

@@ -154,6 +154,8 @@ def names_of(stage: RankingStage) -> dict[str, str]:
     from tasks.stages.captions import CaptionStage
     from tasks.stages.edited_pictures import EditedPictureStage
     from tasks.stages.embedded_features import EmbeddedQueryStage
+    from tasks.stages.list_verifications import ListVerificationStage
+    from tasks.stages.questions import QuestionStage
     from tasks.stages.rewrites import RewriteStage
     from tasks.stages.stage import inputs_of
     from tasks.stages.verifications import VerificationStage
@@ -163,8 +165,10 @@ def names_of(stage: RankingStage) -> dict[str, str]:
         names |= _imports(each)
         if isinstance(each, CaptionStage):
             names[spec_words.local(each.spec["captioner"])] = spec_words.last_name(each.captioner)
-        if isinstance(each, VerificationStage):
+        if isinstance(each, VerificationStage | ListVerificationStage):
             names[spec_words.local(each.spec["verifier"])] = spec_words.last_name(each.verifier)
+        if isinstance(each, QuestionStage) and each.generator:
+            names[spec_words.local(each.spec["generator"])] = spec_words.last_name(each.generator)
         if isinstance(each, EmbeddedQueryStage):
             names[spec_words.local(each.spec["embedder"])] = spec_words.last_name(each.embedder)
         if isinstance(each, EditedPictureStage):

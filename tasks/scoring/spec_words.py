@@ -71,7 +71,19 @@ def verifier(ranking: Spec, spec_of: Callable[[str], Spec | None]) -> str:
     spec, rule = spec_of(ranking["verifications"]), dict(ranking["fusing"])
     name = engine(spec["verifier"]) if spec else "a verifier"
     said = " ".join(map(str, rule.values()))
-    return f"{name} over the first {ranking['candidates']}, {said}"
+    return f"{name}{_mode(ranking, spec_of)} over the first {ranking['candidates']}, {said}"
+
+
+def _mode(ranking: Spec, spec_of: Callable[[str], Spec | None]) -> str:
+    """How a verifier was asked, where not about each candidate alone: `, listwise`."""
+    if ranking.get("mode") == "listwise":
+        return ", listwise" + (f" in {ranking['orders']} orders" if ranking["orders"] > 1 else "")
+    if ranking.get("mode") != "questions":
+        return ""
+    spec = spec_of(ranking["questions"]) or {}
+    source = engine(spec["generator"]) if "generator" in spec else "rule"
+    asked = f"{source} {prompt(spec)}".strip()
+    return f", questions of {asked}, {ranking['score']},"
 
 
 def branch(spec: Spec) -> str:

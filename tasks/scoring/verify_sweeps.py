@@ -11,8 +11,8 @@ from storage.benchmarks.registry import benchmark_facts
 from tasks.query_sets import load_query_set
 from tasks.scoring.scores import metrics_of, ranking_of
 from tasks.scoring.sweeps import sorted_rows
-from tasks.settings import FusingSettings
 from tasks.stages.verified import VerifiedStage, reordered
+from tasks.verify_settings import FusingSettings
 
 DEPTHS: Final = (3, 5, 10, 15, 25, 50, 100)
 """K that are tried, as far as candidates were verified."""
@@ -27,14 +27,16 @@ class Tried:
     fusing: FusingSettings
 
 
-def verify_grid(most: int, points: Sequence[float]) -> list[Tried]:
+def verify_grid(most: int, points: Sequence[float], in_lists: bool = False) -> list[Tried]:
     """The first stage alone, then every K, rule, and weight or threshold.
 
     Args:
         most: Candidates of each query that are verified.
         points: Weights and thresholds to try.
+        in_lists: Whether candidates were judged as lists, whose verdicts say nothing of shorter
+            lists: K is then not tried.
     """
-    counts = [*(each for each in DEPTHS if each < most), most]
+    counts = [most] if in_lists else [*(each for each in DEPTHS if each < most), most]
     return [
         Tried(0, FusingSettings()),
         *(Tried(count, fusing) for count in counts for fusing in _rules(points)),
@@ -48,14 +50,14 @@ def sweep_verified(stage: VerifiedStage, grid: Sequence[Tried]) -> list[dict[str
         stage: Its first stage and its verifications are made, to the largest K of the grid.
         grid: The settings to try.
     """
-    first, margins = stage.verifications.first, stage.verifications.read()
+    first, verdicts = stage.verifications.first, stage.verifications.read()
     benchmark = load_query_set(stage.root, stage.benchmark).benchmark
     table = first.table().read(keys=first.planned()).to_dicts()
     rows = {row["query_id"]: row for row in table}
     found = []
     for tried in grid:
         fusing = tried.fusing.fusing
-        made = reordered(stage, rows, margins, tried.count, fusing) if tried.count else rows
+        made = reordered(stage, rows, verdicts, tried.count, fusing) if tried.count else rows
         said = {"candidates": tried.count, **(tried.fusing.identity if tried.count else {})}
         found.append((said, metrics_of(ranking_of(made, benchmark), benchmark)))
     return sorted_rows(found, benchmark_facts(benchmark.name).metrics.main)

@@ -27,10 +27,10 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 from models.metering import Meter, count_for, current_meter
 from models.protocols import CaptionReply, TextGenerator, TextReply, TextRequest
-from models.verifiers.protocol import Verification
+from models.verifiers.protocol import Choice, Verification
 
 Item = TypeVar("Item")
-Reply = TypeVar("Reply", bound=CaptionReply | TextReply | Verification)
+Reply = TypeVar("Reply", bound=CaptionReply | TextReply | Verification | Choice)
 P = ParamSpec("P")
 R = TypeVar("R")
 Engine = Callable[[Iterator[Item]], Iterator[Reply]]

@@ -8,7 +8,7 @@ another benchmark make the pairs that are new, and no others.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -32,6 +32,7 @@ from tasks.stages.rankings import RankingStage, query_id
 from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage, Tick
 from tasks.stages.streams import ask
+from tasks.stages.verdicts import PairVerdicts, Verdict
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -101,9 +102,20 @@ class VerificationStage(Stage):
         pairs = self.pairs()
         return sorted(keys, key=lambda key: (pairs[key].query, key))
 
+    @property
+    def said(self) -> dict[str, Any]:
+        """What tells its rankings from those of the mode `pointwise`."""
+        return {}
+
+    @property
+    def calls_of_a_query(self) -> float:
+        """Questions to the verifier that a query needs, on average."""
+        pairs = self.pairs()
+        return len(pairs) / max(1, len({pair.query for pair in pairs.values()}))
+
     def pairs(self) -> Mapping[str, Pair]:
         """Every pair of a query that the first stage has ranked, by key."""
-        return _pairs(_Ranked.of(self.first), self.count)
+        return pairs_of(Ranked.of(self.first), self.count)
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Verify the members; a pair with an image that does not decode is a row with its status.
@@ -146,14 +158,25 @@ class VerificationStage(Stage):
             if answers[each.key]
         }
 
-    def read(self) -> dict[tuple[str, str, str], tuple[float | None, str]]:
-        """(reference, text, candidate) -> margin, or None and why there is none."""
+    def read(self) -> PairVerdicts:
+        """The verdicts of all pairs."""
         known = self.pairs()
-        rows = self.table().read(["margin", "status", "reason"], sorted(known)).iter_rows()
+        return PairVerdicts(
+            {
+                (*known[key].query, known[key].candidate): own
+                for key, own in self._rows_of(known).items()
+            }
+        )
+
+    def failures(self) -> dict[str, Any]:
+        """What a result says of failed verdicts besides their number."""
+        return {}
+
+    def _rows_of(self, keys: Iterable[str]) -> dict[str, Verdict]:
+        """The verdicts of some pairs, by key."""
+        rows = self.table().read(["margin", "status", "reason"], sorted(keys)).iter_rows()
         return {
-            (known[key].reference, known[key].text, known[key].candidate): (
-                (margin, "") if status in RANKED else (None, f"{status}: {reason}")
-            )
+            key: (margin, "") if status in RANKED else (None, f"{status}: {reason}")
             for key, margin, status, reason in rows
         }
 
@@ -227,21 +250,23 @@ def failed(key: str, problem: ImageProblem) -> Verification:
 
 
 @dataclass(frozen=True)
-class _Ranked:
-    """A ranking as it is filled now: what its pairs follow from."""
+class Ranked:
+    """A ranking as it is filled now: what its candidates follow from."""
 
     spec_key: str
     parts: tuple[str, ...]
     stage: RankingStage = field(compare=False)
 
     @classmethod
-    def of(cls, stage: RankingStage) -> _Ranked:
+    def of(cls, stage: RankingStage) -> Ranked:
+        """The present state of a stage's table."""
         parts = tuple(entry.path for entry in stage.table().parts())
         return cls(stage.spec_key, parts, stage)
 
 
 @functools.lru_cache(maxsize=4)
-def _pairs(ranked: _Ranked, count: int) -> Mapping[str, Pair]:
+def pairs_of(ranked: Ranked, count: int) -> Mapping[str, Pair]:
+    """Every pair of a query that a ranking holds, by key."""
     stage = ranked.stage
     query_set = load_query_set(stage.root, stage.benchmark)
     items = {query_id(*key): item for key, item in query_set.items.items()}
@@ -256,10 +281,14 @@ def _pairs(ranked: _Ranked, count: int) -> Mapping[str, Pair]:
 
 def candidates_of(stage: RankingStage, count: int) -> dict[str, list[str]]:
     """Query id -> names of its candidates: the first K, then members of its group behind K."""
+    return {
+        key: list(dict.fromkeys((*best, *group)))
+        for key, (best, group) in lists_of(stage, count).items()
+    }
+
+
+def lists_of(stage: RankingStage, count: int) -> dict[str, tuple[list[str], list[str]]]:
+    """Query id -> names of its first K images, and of the members of its group, best first."""
     columns = ["names", "subset_names", "status"]
     rows = stage.table().read(columns, stage.planned()).iter_rows()
-    return {
-        key: list(dict.fromkeys((*names[:count], *group)))
-        for key, names, group, status in rows
-        if status == OK
-    }
+    return {key: (names[:count], group) for key, names, group, status in rows if status == OK}

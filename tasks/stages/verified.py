@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import pyarrow as pa
 
@@ -12,14 +12,17 @@ from storage.tables.schemas import OK
 from tasks.engines import verifier_fingerprint
 from tasks.networks import texts_seen_by
 from tasks.query_sets import load_query_set
-from tasks.settings import FusingSettings
+from tasks.stages.list_verifications import ListVerificationStage
+from tasks.stages.questioned import QuestionedStage
 from tasks.stages.rankings import RankingStage, query_id
 from tasks.stages.reranked import RerankedStage
 from tasks.stages.stage import Tick
+from tasks.stages.verdicts import Verdicts
 from tasks.stages.verifications import VerificationStage
+from tasks.verify_settings import FusingSettings
 
-Margins = Mapping[tuple[str, str, str], tuple[float | None, str]]
-"""(reference, text, candidate) -> margin, or None and the reason."""
+AnyVerifications: TypeAlias = VerificationStage | QuestionedStage | ListVerificationStage
+"""What a verifier was asked about the best images: one class for each `verify.mode`."""
 
 
 class VerifiedStage(RankingStage):
@@ -32,7 +35,7 @@ class VerifiedStage(RankingStage):
 
     producer: ClassVar[str] = "cirflow/verified/1"
 
-    verifications: VerificationStage
+    verifications: AnyVerifications
     fusing: FusingSettings
 
     def identity(self) -> dict[str, Any]:
@@ -42,6 +45,7 @@ class VerifiedStage(RankingStage):
             "first_stage": self.verifications.first.spec_key,
             "verifications": self.verifications.spec_key,
             "candidates": self.verifications.count,
+            **self.verifications.said,
             "fusing": self.fusing.identity,
         }
 
@@ -51,23 +55,25 @@ class VerifiedStage(RankingStage):
         own = {
             "verifier": self.verifications.verifier.title,
             "candidates": self.verifications.count,
+            **self.verifications.said,
             **self.fusing.identity,
         }
         seen = texts_seen_by(verifier_fingerprint(self.verifications.verifier))
         return {**said, "verification": own}, [*reasons, seen]
 
     def failures(self) -> dict[str, Any]:
-        """Pairs without a margin, if there are any."""
-        found = self.verifications.read()
+        """Pairs without a margin, if there are any, and what the mode itself counts."""
+        found = self.verifications.read().by_pair
         lacking = sum(margin is None for margin, _ in found.values())
-        return {"not_verified": {"pairs": len(found), "lacking": lacking}} if lacking else {}
+        said = {"not_verified": {"pairs": len(found), "lacking": lacking}} if lacking else {}
+        return {**said, **self.verifications.failures()}
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Order the members again."""
         first = self.verifications.first
-        margins = self.verifications.read()
+        verdicts = self.verifications.read()
         rows = {row["query_id"]: row for row in first.table().read(keys=members).to_dicts()}
-        made = reordered(self, rows, margins, self.verifications.count, self.fusing.fusing)
+        made = reordered(self, rows, verdicts, self.verifications.count, self.fusing.fusing)
         tick(len(members))
         columns = ("category", "names", "scores", "subset_names", "status", "reason")
         return self.table().rows(
@@ -78,7 +84,7 @@ class VerifiedStage(RankingStage):
 def reordered(
     stage: VerifiedStage,
     rows: Mapping[str, Mapping[str, Any]],
-    margins: Margins,
+    verdicts: Verdicts,
     count: int,
     fusing: Fusing,
 ) -> dict[str, dict[str, Any]]:
@@ -87,7 +93,7 @@ def reordered(
     Args:
         stage: Says the benchmark and the first stage.
         rows: Rows of the first stage's table.
-        margins: Of at least the first `count` images and the group of each query.
+        verdicts: Of at least the first `count` images and the group of each query.
         count: K.
         fusing: The rule.
     """
@@ -100,18 +106,21 @@ def reordered(
         if row["status"] != OK:
             continue
         asked = items[key].image_id, items[key].texts[0]
-        known = {
-            name: margin
-            for name in {*row["names"][:count], *row["subset_names"]}
-            if (margin := margins[(*asked, query_set.image_ids[name])][0]) is not None
-        }
+
+        def margins_of(names: Sequence[str], asked: tuple[str, str] = asked) -> dict[str, float]:
+            ids = {name: query_set.image_ids[name] for name in names}
+            known = verdicts.margins_of(*asked, list(ids.values()))
+            return {name: known[own] for name, own in ids.items() if own in known}
+
         best, later = row["names"][:count], row["names"][count:]
         numbers = row["scores"][: len(best)] if one_scale else places_as_scores(len(best))
-        names, scores = verified(best, numbers, known, fusing)
+        names, scores = verified(best, numbers, margins_of(best), fusing)
         group = row["subset_names"]
         made[key] |= {
             "names": [*names, *later][: stage.depth],
             "scores": [*scores, *row["scores"][count:]][: stage.depth],
-            "subset_names": verified(group, places_as_scores(len(group)), known, fusing)[0],
+            "subset_names": verified(
+                group, places_as_scores(len(group)), margins_of(group), fusing
+            )[0],
         }
     return made

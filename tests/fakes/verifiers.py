@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from models.verifiers.protocol import VerificationRequest
+from models.verifiers.protocol import GridRequest, VerificationRequest
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,6 +32,43 @@ def save_qwen3_vl(folder: Path, seed: int = 0) -> Path:
     processor.image_processor.size = {"shortest_edge": 4096, "longest_edge": 16384}
     ship(new_verifier(tokenizer, seed), processor, folder)
     return folder
+
+
+def save_grid_reader(folder: Path) -> Path:
+    """The same with a token for each mark of a grid and for some words of questions."""
+    from embedded_world.recipes.verifier_model import (
+        build_verifier_tokenizer,
+        new_verifier,
+        ship,
+        verifier_processor,
+    )
+    from models.verifiers.grid import all_marks
+
+    tokenizer = build_verifier_tokenizer()
+    tokenizer.add_tokens([*all_marks(), "Is", "there", "?"])
+    processor = verifier_processor(tokenizer)
+    processor.image_processor.size = {"shortest_edge": 4096, "longest_edge": 36864}
+    ship(new_verifier(tokenizer, 5), processor, folder)
+    return folder
+
+
+def drawn_grids(queries: int, candidates: int) -> list[GridRequest]:
+    """Drawn queries with their candidates in one picture each."""
+    from models.verifiers.grid import draw_grid, marks_of
+
+    found = []
+    for q in range(queries):
+        own = drawn_requests(queries, candidates)[q * candidates : (q + 1) * candidates]
+        found.append(
+            GridRequest(
+                key=f"{q}",
+                reference=own[0].reference,
+                text=own[0].text,
+                grid=draw_grid([request.candidate for request in own], 64),
+                marks=marks_of(len(own)),
+            )
+        )
+    return found
 
 
 def save_qwen2_5_vl(folder: Path) -> Path:

@@ -13,9 +13,17 @@ import pytest
 from PIL import Image
 
 from models.protocols import EngineUnavailable
+from models.verifiers.grid import draw_grid, marks_of
 from models.verifiers.openai_verifier import OpenAIVerifierSettings, margin_of
-from models.verifiers.protocol import Verification, VerificationRequest
-from tests.fakes.openai_server import MODEL, FakeOpenAIServer, Reply, completion, error
+from models.verifiers.prompt import GRID_PROMPTS
+from models.verifiers.protocol import (
+    Choice,
+    GridRequest,
+    Verification,
+    VerificationRequest,
+    sigmoid,
+)
+from tests.fakes.openai_server import MODEL, FakeOpenAIServer, Reply, chat, completion, error
 
 Listed = Mapping[str, float]
 FIRST = {"yes": math.log(0.6), "Yes": math.log(0.15), " no": math.log(0.05), "The": math.log(0.2)}
@@ -219,3 +227,108 @@ def test_the_identity_has_no_address() -> None:
     assert here.fingerprint == there.fingerprint
     assert here.fingerprint != here.changed(identity="bf16").fingerprint
     assert here.fingerprint != here.changed(prompts={"judge": ""}).fingerprint
+
+
+# --------------------------------------------------------------------------- several in one picture
+
+MARKED = {"2": math.log(0.5), "1": math.log(0.25), " 3": math.log(0.125), "The": math.log(0.1)}
+
+
+def grid_request(key: str = "a", text: str = "make it red", answer: Any = "logits") -> GridRequest:
+    pictures = [Image.new("RGB", (24, 16), colour) for colour in ("red", "blue", "green")]
+    return GridRequest(
+        key=key,
+        reference=pictures[0],
+        text=text,
+        grid=draw_grid(pictures, 32),
+        marks=marks_of(3),
+        answer=answer,
+    )
+
+
+def choose(server: FakeOpenAIServer, *requests: GridRequest, **changes: Any) -> list[Choice]:
+    own = settings(server, prompts=GRID_PROMPTS, **changes)
+    return list(own.load().choose(requests))
+
+
+def test_a_grid_is_one_question_of_two_pictures() -> None:
+    with FakeOpenAIServer(answered(MARKED, "2")) as server:
+        [choice] = choose(server, grid_request())
+    assert (choice.status, choice.answer) == ("ok", "2")
+    assert [sigmoid(m) for m in choice.margins] == pytest.approx([2 / 7, 4 / 7, 1 / 7])
+    assert choice.mass == pytest.approx(0.875)
+    [asked] = server.requests
+    assert (asked["max_tokens"], asked["temperature"], asked["top_logprobs"]) == (1, 0.0, 20)
+    parts = asked["messages"][-1]["content"]
+    assert [p["type"] for p in parts] == ["text", "image_url", "text", "image_url", "text"]
+    url = parts[3]["image_url"]["url"].removeprefix("data:image/png;base64,")
+    sent = Image.open(io.BytesIO(base64.b64decode(url)))
+    assert sent.size == draw_grid([Image.new("RGB", (1, 1))] * 3, 32).size
+    assert "marks" in parts[4]["text"]
+
+
+def test_an_order_in_text_asks_for_no_logits() -> None:
+    thought = "<think>2 is red.</think>\n2 > 3 > 1"
+    with FakeOpenAIServer(chat(thought)) as server:
+        [choice] = choose(server, grid_request(answer="order"))
+    assert choice.status == "ok"
+    assert [sigmoid(m) for m in choice.margins] == pytest.approx([1 / 6, 5 / 6, 1 / 2])
+    assert choice.mass is None
+    [asked] = server.requests
+    assert "logprobs" not in asked
+    assert asked["max_tokens"] > 26
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer", "status", "said"),
+    [
+        (answered({"The": -0.1, "A": -2.0}), "logits", "off_format", "none of the 3 marks"),
+        (answered({"2": -0.1, "A": -2.0}), "logits", "censored", "2 of 3 marks"),
+        (answered([]), "logits", "rejected", "lists no likely tokens"),
+        (without_logprobs(), "logits", "rejected", "lists no likely tokens"),
+        (Reply(fault="hang"), "logits", "timeout", ""),
+        (error(400, "maximum context length is 256 tokens"), "logits", "overlong", "256"),
+        (error(500, "boom"), "logits", "engine_error", "boom"),
+        (chat("2"), "order", "incomplete", "2 of 3 marks"),
+        (chat("the second"), "order", "off_format", "not a mark"),
+        (chat("2 > 4 > 1"), "order", "off_format", "not a mark"),
+        (chat("2 > 2 > 1"), "order", "off_format", "twice"),
+        (Reply(fault="hang"), "order", "timeout", ""),
+    ],
+)
+def test_each_malformed_choice_has_a_status(
+    reply: Reply, answer: Any, status: str, said: str
+) -> None:
+    whole = answered(MARKED, "2") if answer == "logits" else chat("2 > 3 > 1")
+
+    def respond(asked: Mapping[str, Any]) -> Reply:
+        return reply if "break" in asked["messages"][-1]["content"][0]["text"] else whole
+
+    requests = [grid_request("a", "break it", answer), grid_request("b", answer=answer)]
+    with FakeOpenAIServer(then=respond) as server:
+        bad, good = choose(server, *requests, timeout=0.5)
+    assert (bad.key, bad.status) == ("a", status)
+    assert bool(bad.margins) == (status in ("censored", "incomplete"))
+    assert said in bad.reason
+    assert bad.reason
+    assert (good.key, good.status) == ("b", "ok")
+
+
+def test_a_server_that_does_not_look_at_a_grid_is_refused() -> None:
+    """Its favourite place stays the same whatever stands there; another one is asked on."""
+
+    def looks(asked: Mapping[str, Any]) -> Reply:
+        parts = asked["messages"][-1]["content"]
+        url = parts[3]["image_url"]["url"].encode()
+        return answered({"1": -0.1 - sum(url) % 97 / 100, "2": -2.0, "3": -3.0, "4": -4.0})
+
+    with FakeOpenAIServer(then=lambda _: answered({"1": -0.1, "2": -3.0, "3": -4.0})) as server:
+        with pytest.raises(EngineUnavailable, match="when the pictures of a grid change places"):
+            choose(server, grid_request(), skip_self_test=False)
+        assert len(server.requests) == 2
+    with FakeOpenAIServer(then=looks) as server:
+        own = settings(server, prompts=GRID_PROMPTS, skip_self_test=False).load()
+        for _ in range(2):
+            assert [c.status for c in own.choose([grid_request("a")])] == ["ok"]
+        assert len(server.requests) == 2 + 2
+        assert list(own.choose([])) == []

@@ -40,11 +40,19 @@ def test_the_shipped_prompts_are_these() -> None:
         "objects",
         "objects_short",
         "paraphrase",
+        "verify_asked_judge",
+        "verify_asked_query",
         "verify_candidate",
         "verify_judge",
+        "verify_kept",
+        "verify_list_candidate",
+        "verify_list_judge",
+        "verify_list_question",
         "verify_query",
         "verify_query_short",
         "verify_question",
+        "verify_questions",
+        "verify_rule",
     ]
 
 

@@ -305,7 +305,7 @@ def test_a_matcher_reads_the_edited_caption(profile: Profile, folder: Path) -> N
     model = BlipForImageTextRetrieval.from_pretrained(place).eval()
     processor = AutoProcessor.from_pretrained(place)
     paths = {query_set.image_ids[n]: path for n, path in query_set.benchmark.image_paths.items()}
-    margins = stage.read()
+    margins = stage.read().by_pair
     item = next(each for each in query_set.items.values() if texts[each.key])
     own_pairs = [p for p in stage.pairs().values() if p.query == (item.image_id, item.texts[0])]
     for pair in own_pairs:
