@@ -143,6 +143,7 @@ class ComposedJob(TripletJob):
             tokenised=network.tokenised,
             settings=self.training,
             run=run,
+            folder=self.training_folder,
         )
 
     def made_ready(

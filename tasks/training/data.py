@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from PIL import Image
+from PIL import __version__ as pillow_version
 
 from models.encoders.preprocess import ImagePreprocess
-from models.training.crops import Pixels, still_pixels, whole_pixels
+from models.training.crops import Pixels, still_pixels, still_preprocess, whole_pixels
 from models.training.settings import TripletTraining
 from models.training.triplet_batches import Tokenised, TripletRows
 from models.training.triplet_data import TripletData
 from models.triplets import Triplet
 from storage.collections.decoding import ImageProblem, decode_image
+from storage.collections.packed import PackedPictures, open_packed, pack
+from storage.tables.keys import content_key
 from storage.tables.table import IncompleteTable
+from tasks.training.folder import TrainingFolder
 from tasks.training.triplet_sets import TripletSet, TripletSplit
 
 if TYPE_CHECKING:
+    from models.protocols import Json
     from tasks.training.run_settings import RunSettings
 
 ReadImages: TypeAlias = Callable[[Sequence[str]], Iterator[tuple[str, bytes]]]
@@ -40,8 +46,12 @@ def load_triplets(
     tokenised: Tokenised,
     settings: TripletTraining,
     run: RunSettings,
+    folder: TrainingFolder,
 ) -> TripletData:
-    """The triplets of a set with their images; see `decoded_triplets`."""
+    """The triplets of a set with their images; see `decoded_triplets`.
+
+    Several processes share the decoded pictures by a file of the training's folder.
+    """
     return decoded_triplets(
         split,
         triplets.images().read_images,
@@ -50,6 +60,7 @@ def load_triplets(
         settings=settings,
         cache_bytes=run.cache_mb * 2**20,
         workers=run.workers,
+        shared=folder if run.devices > 1 else None,
     )
 
 
@@ -62,6 +73,7 @@ def decoded_triplets(
     settings: TripletTraining,
     cache_bytes: int = 2 * 2**30,
     workers: int = 0,
+    shared: TrainingFolder | None = None,
 ) -> TripletData:
     """Decode the images that fit into memory, and leave out triplets with unreadable images.
 
@@ -71,9 +83,11 @@ def decoded_triplets(
         preprocess: The backbone's; its mode is replaced by the augmentation's.
         tokenised: The network's, from texts to what it reads.
         settings: Of the training.
-        cache_bytes: Most memory for decoded pictures, in each process; with random crops
-            twice that, for whole pictures and for pictures to validate with.
+        cache_bytes: Most memory for decoded pictures, in each process unless they are shared; with
+            random crops as much again in each, for pictures to validate with.
         workers: Threads that make batches ahead; 0 makes each when it is asked for.
+        shared: Where the pictures lie decoded for all processes of the training; None keeps them
+            in the memory of this one.
 
     Raises:
         ValueError: There is no triplet, or too few for one batch.
@@ -83,7 +97,15 @@ def decoded_triplets(
     still = PictureCache(read, still_pixels(preprocess, settings.augmentation), cache_bytes)
     crops = settings.augmentation == "random_resized_crop"
     pictures = PictureCache(read, whole_pixels, cache_bytes) if crops else still
-    left_out = pictures.fill(split.image_ids())
+    if shared is None:
+        left_out = pictures.fill(split.image_ids())
+    else:
+        made_by: dict[str, Json] = {
+            "pillow": pillow_version,
+            "bytes": cache_bytes,
+            "pixels": None if crops else still_preprocess(preprocess, settings.augmentation).record,
+        }
+        left_out = pictures.fill_shared(split.image_ids(), shared, made_by)
 
     def usable(triplets: Sequence[Triplet]) -> list[Triplet]:
         return [t for t in triplets if left_out.keys().isdisjoint((t.reference, t.target))]
@@ -124,20 +146,42 @@ class PictureCache:
         self._prepare = prepare
         self._room = memory_bytes
         self._kept: dict[str, Pixels] = {}
+        self._packed: PackedPictures | None = None
         self._lock = threading.Lock()
 
     def fill(self, image_ids: Sequence[str], threads: int = _THREADS) -> dict[str, str]:
         """Decode images until the memory is full; returns those that cannot be read, and why."""
         problems: dict[str, str] = {}
         wanted = sorted(set(image_ids) - set(self._kept))
-        found: set[str] = set()
-        for image_id, outcome in self._decoded(wanted, threads):
-            found.add(image_id)
-            if isinstance(outcome, ImageProblem):
-                problems[image_id] = str(outcome)
-            elif not self._keep(image_id, outcome):
-                return problems
-        return problems | {name: "not stored" for name in wanted if name not in found}
+        with closing(self._outcomes(wanted, threads)) as outcomes:
+            for image_id, outcome in outcomes:
+                if isinstance(outcome, str):
+                    problems[image_id] = outcome
+                elif not self._keep(image_id, outcome):
+                    break
+        return problems
+
+    def fill_shared(
+        self, image_ids: Sequence[str], folder: TrainingFolder, made_by: Mapping[str, Json]
+    ) -> dict[str, str]:
+        """`fill` by a file that the first process writes, and that all others map.
+
+        Args:
+            image_ids: Images to decode.
+            folder: Of the training; it is cleared when the training is published.
+            made_by: All that pixels depend on besides the images.
+        """
+        wanted = sorted(set(image_ids))
+        file = folder.pictures(content_key({**made_by, "images": wanted}))
+        self._packed = open_packed(file)
+        if self._packed is None:
+            with closing(self._outcomes(wanted, _THREADS)) as outcomes:
+                pack(file, outcomes, self._room)
+            self._packed = open_packed(file)
+        if self._packed is None:
+            raise OSError(f"{file} is damaged right after it was written; check the disk")
+        self._room = 0
+        return dict(self._packed.problems)
 
     def get(self, image_ids: Sequence[str]) -> list[Pixels]:
         """Pixels of images, in order.
@@ -146,6 +190,8 @@ class PictureCache:
             ValueError: An image cannot be read.
         """
         found = {name: self._kept[name] for name in image_ids if name in self._kept}
+        if self._packed is not None:
+            found |= self._packed.among(image_ids)
         missing = [name for name in dict.fromkeys(image_ids) if name not in found]
         for image_id, outcome in self._decoded(missing, _THREADS):
             if isinstance(outcome, ImageProblem):
@@ -172,9 +218,20 @@ class PictureCache:
                 self._kept[image_id] = pixels
         return True
 
+    def _outcomes(
+        self, wanted: Sequence[str], threads: int
+    ) -> Generator[tuple[str, Pixels | str], None, None]:
+        """Each image with its pixels, or with the reason why it has none."""
+        found: set[str] = set()
+        with closing(self._decoded(wanted, threads)) as decoded:
+            for image_id, outcome in decoded:
+                found.add(image_id)
+                yield image_id, str(outcome) if isinstance(outcome, ImageProblem) else outcome
+        yield from ((name, "not stored") for name in wanted if name not in found)
+
     def _decoded(
         self, image_ids: Sequence[str], threads: int
-    ) -> Iterator[tuple[str, Pixels | ImageProblem]]:
+    ) -> Generator[tuple[str, Pixels | ImageProblem], None, None]:
         """Decode in a few threads, a few pictures ahead."""
 
         def work(data: bytes) -> Pixels | ImageProblem:

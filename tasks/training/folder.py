@@ -18,6 +18,7 @@ from storage.locations.location import Location
 CHECKPOINT: Final = "state.ckpt"
 HISTORY: Final = "history.json"
 SLOTS: Final = ("weights-a.safetensors", "weights-b.safetensors")
+_PICTURES: Final = "pictures-"
 _LOCK: Final = "lock"
 
 
@@ -117,11 +118,26 @@ class TrainingFolder:
             yield
 
     def clear(self) -> None:
-        """Remove the state and the kept weights, which are large; history and logs stay."""
+        """Remove state, kept weights and pictures, which are large; history and logs stay."""
         location = Location(self.root)
         for name in (CHECKPOINT, *SLOTS):
             (self.path / name).unlink(missing_ok=True)
             location.remove(f"{self.folder}/{name}")
+        for path in self._pictures():
+            path.unlink(missing_ok=True)
+
+    def pictures(self, key: str) -> Path:
+        """The local file of decoded pictures that has a key; those of other keys are removed."""
+        self.make()
+        file = self.path / f"{_PICTURES}{key}"
+        for other in self._pictures():
+            if other != file:
+                other.unlink(missing_ok=True)
+        return file
+
+    def _pictures(self) -> list[Path]:
+        """Also what a process that was killed left unfinished."""
+        return [*self.path.glob(f"{_PICTURES}*"), *self.path.glob(f".{_PICTURES}*")]
 
     def file(self, name: str) -> Path | None:
         """A file of the folder, or None if there is none."""

@@ -129,6 +129,7 @@ class ReformulationJob(TripletJob):
             tokenised=network.text_ids.batch,
             settings=self.training,
             run=run,
+            folder=self.training_folder,
         )
 
     def module(self, network: ReformulationNetwork, steps: int) -> ReformulationModule:

@@ -25,8 +25,9 @@ class RunSettings(Settings):
     workers: int = Field(0, ge=0)
     """Threads of each device that prepare batches ahead."""
     cache_mb: int = Field(2048, ge=0)
-    """MiB of memory for decoded pictures in each process. As much again is for whole pictures where
-    crops are random, and else for what a frozen image tower makes of the pictures, once."""
+    """MiB for decoded pictures: memory of one process, or a file that the processes of several
+    devices share. As much again in each is for pictures to validate with where crops are random,
+    and else for what a frozen image tower makes of the pictures, once."""
     log_steps: int = Field(10, ge=1)
     """Steps between two points of the curves."""
     save_steps: int = Field(1000, ge=1)

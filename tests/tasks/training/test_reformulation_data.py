@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from models.instructcir.training_settings import ReformulationTraining
 from models.triplets import Triplet
 from storage.collections.collection import Collection
 from storage.locations.location import Location
+from tasks.training.folder import TrainingFolder
 from tasks.training.triplet_sets import TripletSplit
 from tests.fakes import pictures
 from tests.fakes.small_clip import write_small_clip
@@ -60,7 +61,12 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> OpenClipEncoder:
 
 
 def make_data(
-    encoder: OpenClipEncoder, images: Images, count: int = 20, **changes: object
+    encoder: OpenClipEncoder,
+    images: Callable[[Sequence[str]], Iterator[tuple[str, bytes]]],
+    count: int = 20,
+    *,
+    shared: TrainingFolder | None = None,
+    **changes: object,
 ) -> TripletData:
     from models.instructcir.text_sequence import TextIds
     from tasks.training.data import decoded_triplets
@@ -72,6 +78,7 @@ def make_data(
         preprocess=encoder.preprocess,
         tokenised=TextIds(encoder.tower.tokens).batch,
         settings=settings,
+        shared=shared,
     )
 
 
@@ -134,6 +141,77 @@ def test_memory_is_bounded_and_pixels_do_not_depend_on_it() -> None:
     assert sum(each.nbytes for each in small._kept.values()) == 2 * size
     for mine, theirs in zip(small.get(names), large.get(names), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("augmentation", ["targetpad", "random_resized_crop"])
+def test_processes_share_pictures_that_one_of_them_decoded(
+    encoder: OpenClipEncoder, tmp_path: Path, augmentation: str
+) -> None:
+    import torch
+
+    folder = TrainingFolder(str(tmp_path), "training/kind/key")
+    alone, first, second = Images(), Images(), Images()
+    wanted = make_data(encoder, alone, augmentation=augmentation).train_dataloader()._dataset
+    for images, decoded in ((first, 7), (second, 0)):
+        data = make_data(encoder, images, augmentation=augmentation, shared=folder)
+        shares = data.train_dataloader()._dataset
+        for number in range(wanted.batches):
+            mine, theirs = shares[number], wanted[number]
+            assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+        assert images.read.total() == decoded
+    # Pictures for other eyes are decoded again, and take the place of the first ones.
+    make_data(encoder, second, augmentation="clip", shared=folder)
+    assert second.read.total() == 7
+    assert len(list(folder.path.iterdir())) == 1
+    folder.clear()
+    assert not list(folder.path.iterdir())
+
+
+def test_a_damaged_file_of_shared_pictures_is_made_again(
+    encoder: OpenClipEncoder, tmp_path: Path
+) -> None:
+    folder = TrainingFolder(str(tmp_path), "training/kind/key")
+    make_data(encoder, Images(), shared=folder)
+    (file,) = folder.path.iterdir()
+    whole = file.read_bytes()
+    for damaged in (whole[:-1], whole[:40], b"", bytes([whole[0] ^ 1]) + whole[1:]):
+        file.write_bytes(damaged)
+        images = Images()
+        make_data(encoder, images, shared=folder)
+        assert images.read.total() == 7
+        assert file.read_bytes() == whole
+
+
+def test_shared_pictures_say_which_cannot_be_read(encoder: OpenClipEncoder, tmp_path: Path) -> None:
+    folder, images = TrainingFolder(str(tmp_path), "training/kind/key"), Images()
+    bad, gone = f"{1:064x}", f"{4:064x}"
+
+    def read(ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        for name, data in images([each for each in ids if each != gone]):
+            yield name, b"no picture" if name == bad else data
+
+    alone = make_data(encoder, read)
+    for _ in range(2):
+        data = make_data(encoder, read, shared=folder)
+        assert data.left_out == alone.left_out
+        assert data.left_out.keys() == {bad, gone}
+        assert data.training.triplets == alone.training.triplets
+    assert max(images.read.values()) == 2  # alone, and for all who share
+
+
+def test_shared_pictures_have_a_bound_too(tmp_path: Path) -> None:
+    from tasks.training.data import PictureCache
+
+    folder = TrainingFolder(str(tmp_path), "training/kind/key")
+    images, names = Images(), [f"{i:064x}" for i in range(7)]
+    size = 50 * 40 * 3
+    cache = PictureCache(images, np.asarray, 2 * size)
+    assert cache.fill_shared(names, folder, {}) == {}
+    (file,) = folder.path.iterdir()
+    assert 2 * size < file.stat().st_size < 3 * size
+    for _ in range(2):
+        for name, pixels in zip(names, cache.get(names), strict=True):
+            np.testing.assert_array_equal(pixels, np.asarray(picture(name)))
 
 
 def test_misses_are_read_at_once_and_decoded_in_threads() -> None:

@@ -464,6 +464,7 @@ def test_two_processes_train_like_one(tmp_path: Path, triplets: TripletSet, trai
     train_in_processes(job, two, lambda step, total, loss: steps.append(step))
     assert steps == [4, 5, 6]  # it went on from the state of step 3
     folder = job.training_folder
+    assert len(list(folder.path.glob("pictures-*"))) == 1  # for both
     history = folder.finished()
     assert history is not None
     again = safetensors.torch.load_file(folder.path / history.kept["file"])
