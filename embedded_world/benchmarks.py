@@ -6,14 +6,14 @@ holds a scene that fits a query by accident: content alone decides which answers
 """
 
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from embedded_world.drawing import draw
-from embedded_world.edits import Edit, random_edit
+from embedded_world.edits import ONE_EDIT, Edit, random_edit
 from embedded_world.modification_texts import modification_text
 from embedded_world.scenes import (
     FILLS,
@@ -92,11 +92,12 @@ class NoEditLeft(Exception):
     """The scenes one edit away from a scene are in the gallery already."""
 
 
-def _new_edit(
+def new_edit(
     scene: Scene,
     rng: Random,
     taken: Set[Scene],
     *,
+    kinds: Sequence[str] = ONE_EDIT,
     shapes: Sequence[str] = SHAPES,
     held_out: bool = True,
 ) -> tuple[Edit, Scene]:
@@ -106,7 +107,7 @@ def _new_edit(
         NoEditLeft: hardly any edit, or none, has such a result.
     """
     for _ in range(_DRAWS):
-        edit = random_edit(scene, rng, shapes=shapes)
+        edit = random_edit(scene, rng, kinds, shapes=shapes)
         after = edit.apply(scene)
         if is_held_out(after) == held_out and after not in taken:
             return edit, after
@@ -130,7 +131,7 @@ def _add_siblings(
     for i in range(count):
         origin = before if i % 3 == 2 else after
         try:
-            _, close = _new_edit(origin, rng, gallery.contents, shapes=shapes)
+            _, close = new_edit(origin, rng, gallery.contents, shapes=shapes)
         except NoEditLeft:
             continue
         if not wanted.matches(close):
@@ -212,7 +213,7 @@ def _cirr_subset(
         start = sample_scenes(rng, 1, held_out=held_out)[0]
     scenes, edits = [start], {}
     for origin in (0, 0, 0, 1, 1):
-        edit, after = _new_edit(scenes[origin], rng, taken | set(scenes), held_out=held_out)
+        edit, after = new_edit(scenes[origin], rng, taken | set(scenes), held_out=held_out)
         edits[len(scenes)] = (origin, edit)
         scenes.append(after)
     order = list(range(6))
@@ -250,16 +251,27 @@ def write_circo(root: Path, size: WorldSize, seed: int) -> None:
     and, where the text leaves size or fill open, every scene that fits.
     """
     gallery, queries = circo_queries(size, seed)
-    for split, part in (
-        ("val", queries[: size.circo_queries]),
-        ("test", queries[size.circo_queries :]),
-    ):
-        records = [_circo_record(i, gallery, *query, split) for i, query in enumerate(part)]
-        _write_json(root / "annotations" / f"{split}.json", records)
+    parts = {"val": queries[: size.circo_queries], "test": queries[size.circo_queries :]}
+    records = {
+        split: [_circo_record(i, gallery, *query, split) for i, query in enumerate(part)]
+        for split, part in parts.items()
+    }
+    write_circo_files(root, gallery, records, seed)
+
+
+def write_circo_files(
+    root: Path,
+    gallery: Gallery,
+    records: Mapping[str, Sequence[Mapping[str, object]]],
+    picture_seed: int,
+) -> None:
+    """Write the files and pictures of CIRCO-like splits over one gallery below `root`."""
+    for split, own in records.items():
+        _write_json(root / "annotations" / f"{split}.json", own)
     images = [{"id": int(name), "file_name": f"{name}.jpg"} for name in gallery.scenes]
     info = root / "COCO2017_unlabeled" / "annotations" / "image_info_unlabeled2017.json"
     _write_json(info, {"images": images})
-    _write_pictures(root / "COCO2017_unlabeled" / "unlabeled2017", gallery, "jpg", seed)
+    _write_pictures(root / "COCO2017_unlabeled" / "unlabeled2017", gallery, "jpg", picture_seed)
 
 
 CircoQuery = tuple[str, tuple[str, Edit], Scene]
@@ -398,7 +410,13 @@ def _fashion_query(
         return {"candidate": names[0], "target": names[1], "captions": captions}
 
 
-WRITERS = {"cirr": write_cirr, "circo": write_circo, "fashioniq": write_fashioniq}
+Write = Callable[[Path, WorldSize, int], None]
+"""(folder, size, seed): writes one benchmark."""
+WRITERS: Final[Mapping[str, Write]] = {
+    "cirr": write_cirr,
+    "circo": write_circo,
+    "fashioniq": write_fashioniq,
+}
 
 
 def write_world(root: Path, size: WorldSize, seed: int) -> dict[str, Path]:
@@ -406,10 +424,20 @@ def write_world(root: Path, size: WorldSize, seed: int) -> dict[str, Path]:
 
     A folder whose `world.json` names the same size and seed is left as it is.
     """
+    return write_benchmarks(root, WRITERS, size, seed, {"seed": seed, **vars(size)})
+
+
+def write_benchmarks(
+    root: Path,
+    writers: Mapping[str, Write],
+    size: WorldSize,
+    seed: int,
+    note: Mapping[str, object],
+) -> dict[str, Path]:
+    """Write benchmarks below `root`, but not one whose `world.json` says the same as `note`."""
     made = {}
-    for name, write in WRITERS.items():
+    for name, write in writers.items():
         folder = root / name
-        note = {"seed": seed, **vars(size)}
         marker = folder / "world.json"
         if not (marker.is_file() and json.loads(marker.read_text()) == note):
             marker.unlink(missing_ok=True)  # until all is drawn, no world is here

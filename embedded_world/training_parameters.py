@@ -72,7 +72,11 @@ SYSTEM_TRAINING: Final[Mapping[str, Mapping[str, Any]]] = {
     "candidate-filter": {"training": _FUSION},
     # Near copies are what it must order, so that its negatives are what the filter has first.
     "candidate-rerank": {
-        "network": {"negatives": 7, "among": 800, "dropout": 0, "filter_dropout": False},
+        "network": {
+            **{"negatives": 7, "among": 800, "dropout": 0, "filter_dropout": False},
+            **{"filter_share": 1, "filter_in_loss": False},
+        },
+        "joined": 15_000,
         "training": {
             "batch_size": 32,
             "max_steps": 1000,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from embedded_world.benchmarks import WorldSize, write_world
+from embedded_world.harder import HARDER, write_harder_world
 from flows.drawn_training import train_comparison_systems
 from flows.profiles import resolve_profile
 from flows.requests import evaluate_world as requests
@@ -35,9 +37,10 @@ USUAL: Final = WorldSize(subsets=250, circo_queries=300, fashion_queries=100)
 
 @task(cache_policy=NO_CACHE)
 @redacting
-def draw_world(folder: Path, size: WorldSize, seed: int) -> dict[str, str]:
+def draw_world(folder: Path, size: WorldSize, seed: int, harder: bool = False) -> dict[str, str]:
     """Draw the three embedded benchmarks, unless they are there; benchmark -> folder."""
-    return {name: str(path) for name, path in write_world(folder, size, seed).items()}
+    write = write_harder_world if harder else write_world
+    return {name: str(path) for name, path in write(folder, size, seed).items()}
 
 
 def demo_world(folder: Path, seed: int) -> dict[str, str]:
@@ -54,32 +57,44 @@ def demo_world(folder: Path, seed: int) -> dict[str, str]:
 def drawn_benchmarks(
     folder: Path,
     seed: int,
-    subsets: int = USUAL.subsets,
-    circo_queries: int = USUAL.circo_queries,
-    fashion_queries: int = USUAL.fashion_queries,
+    subsets: int | None = None,
+    circo_queries: int | None = None,
+    fashion_queries: int | None = None,
+    harder: bool = False,
 ) -> list[BenchmarkRef]:
     """The embedded benchmarks of a seed with public targets, drawn unless they are there.
 
     Args:
         folder: Holds one world for each seed, and nothing of another size.
         seed: Seed of the world.
-        subsets: CIRR-like groups of six; each gives two queries.
+        subsets: CIRR-like groups of six, each with two queries; None: as many as usual.
         circo_queries: CIRCO-like queries.
         fashion_queries: FashionIQ-like queries per category.
+        harder: Whether they are those of `embedded_world.harder`.
     """
-    size = WorldSize(subsets=subsets, circo_queries=circo_queries, fashion_queries=fashion_queries)
-    roots = run_task(draw_world, folder / f"world-{seed}", size, seed)
+    asked = {
+        "subsets": subsets,
+        "circo_queries": circo_queries,
+        "fashion_queries": fashion_queries,
+    }
+    given = {name: count for name, count in asked.items() if count is not None}
+    size = replace(HARDER if harder else USUAL, **given)
+    place = folder / f"{'harder-' if harder else ''}world-{seed}"
+    roots = run_task(draw_world, place, size, seed, harder)
     return [
-        BenchmarkRef(name=name, root=root, split="val", collection=drawn_name(name, seed, size))
+        BenchmarkRef(
+            name=name, root=root, split="val", collection=drawn_name(name, seed, size, harder)
+        )
         for name, root in roots.items()
     ]
 
 
-def drawn_name(benchmark: str, seed: int, size: WorldSize) -> str:
+def drawn_name(benchmark: str, seed: int, size: WorldSize, harder: bool = False) -> str:
     """Name of the collection of a drawn benchmark; one of another size has another name."""
     count = {"cirr": "subsets", "circo": "circo_queries", "fashioniq": "fashion_queries"}[benchmark]
-    own, usual = vars(size)[count], vars(USUAL)[count]
-    return f"{benchmark}-val-seed-{seed}" + ("" if own == usual else f"-of-{own}")
+    own, usual = vars(size)[count], vars(HARDER if harder else USUAL)[count]
+    kind = "harder-" if harder else ""
+    return f"{benchmark}-val-{kind}seed-{seed}" + ("" if own == usual else f"-of-{own}")
 
 
 @flow(
@@ -101,11 +116,16 @@ def evaluate_world(asked: WorldsRequest) -> dict[str, Any]:
     scores: dict[str, dict[str, list[MethodScores]]] = {}
     for seed in asked.seeds:
         drawn = drawn_benchmarks(
-            folder, seed, asked.subsets, asked.circo_queries, asked.fashion_queries
+            folder,
+            seed,
+            asked.subsets,
+            asked.circo_queries,
+            asked.fashion_queries,
+            harder=asked.harder,
         )
         refs = [ref for ref in drawn if ref.name in asked.benchmarks or not asked.benchmarks]
         place = folder / f"seed-{seed}"
-        title = f"embedded world, seed {seed}"
+        title = f"{'harder ' if asked.harder else ''}embedded world, seed {seed}"
         outcome = evaluate(profile, refs, asked.methods, place, title)
         for item in outcome.benchmarks:
             for name, own in {**item.scores, **_controls(item)}.items():
@@ -116,7 +136,7 @@ def evaluate_world(asked: WorldsRequest) -> dict[str, Any]:
     }
     Location(str(folder)).replace("summary.json", json.dumps(tables, indent=1).encode())
     Location(str(folder)).replace(
-        "summary.md", as_markdown(tables, asked.seeds, asked.against).encode()
+        "summary.md", as_markdown(tables, asked.seeds, asked.against, asked.harder).encode()
     )
     return {"summary": str(folder / "summary.md")}
 
@@ -168,10 +188,14 @@ def _interval(draws: Draws) -> list[float]:
 
 
 def as_markdown(
-    tables: Mapping[str, Sequence[Mapping[str, Any]]], seeds: Sequence[int], against: str = "cvsi"
+    tables: Mapping[str, Sequence[Mapping[str, Any]]],
+    seeds: Sequence[int],
+    against: str = "cvsi",
+    harder: bool = False,
 ) -> str:
     """The summary as Markdown tables."""
-    lines = [f"Embedded world, seeds {', '.join(map(str, seeds))}. Percent."]
+    world = "Harder embedded world" if harder else "Embedded world"
+    lines = [f"{world}, seeds {', '.join(map(str, seeds))}. Percent."]
     for benchmark, rows in tables.items():
         lines += [
             "",

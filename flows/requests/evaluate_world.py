@@ -34,9 +34,10 @@ class WorldsRequest:
     seeds: tuple[int, ...]
     methods: tuple[str, ...]
     benchmarks: tuple[str, ...]
-    subsets: int
-    circo_queries: int
-    fashion_queries: int
+    subsets: int | None
+    circo_queries: int | None
+    fashion_queries: int | None
+    harder: bool
     folder: Path
     against: str
 
@@ -47,9 +48,10 @@ def evaluate_world(
     settings: Overrides = None,
     methods: tuple[MethodName, ...] = (),
     benchmarks: tuple[BenchmarkName, ...] = (),
-    subsets: int = 250,
-    circo_queries: int = 300,
-    fashion_queries: int = 100,
+    subsets: int | None = None,
+    circo_queries: int | None = None,
+    fashion_queries: int | None = None,
+    harder: bool = False,
     out: str = "out/world",
     against: MethodName = "cvsi",
     train: bool = False,
@@ -60,9 +62,11 @@ def evaluate_world(
         seeds: Seeds of the worlds.
         methods: Names of methods; none chosen means the demo's.
         benchmarks: Names of benchmarks; none chosen means all.
-        subsets: CIRR-like groups of six; each gives two queries.
-        circo_queries: CIRCO-like queries.
-        fashion_queries: FashionIQ-like queries per category.
+        subsets: CIRR-like groups of six; each gives two queries. None: 250, in a harder world 850.
+        circo_queries: CIRCO-like queries. None: 300, in a harder world 160.
+        fashion_queries: FashionIQ-like queries per category. None: 100, in a harder world 250.
+        harder: Worlds whose queries ask for two changes at once, with galleries of more than 5,000
+            pictures: those with one of the two changes, and lookalikes of the target.
         out: Folder for worlds, tables, reports and the summary.
         against: The summary says how far the others are behind this method, where it is scored.
         train: Train the comparison systems among the methods (all, if none are chosen) on drawn
@@ -91,6 +95,7 @@ def evaluate_world(
         subsets,
         circo_queries,
         fashion_queries,
+        harder,
         folder,
         against,
     )

@@ -44,7 +44,7 @@ class Wanted:
     Attributes:
         system: What is trained.
         start: The system that it starts from, which is trained before; empty: the backbone.
-        parameters: Of its own flow: `network`, `training`.
+        parameters: Of its own flow: `network`, `training`, `joined`.
     """
 
     system: str
@@ -105,8 +105,9 @@ def train_systems(
     for name, own in parameters.items():
         if name not in TRAINABLE:
             raise ValueError(unknown("system in parameters", name, TRAINABLE))
-        if not isinstance(own, Mapping) or own.keys() - {"network", "training"}:
-            raise ValueError(f"parameters.{name} has network and training, not {own!r}")
+        allowed = ["network", "training", *([] if name in INVERSIONS else ["joined"])]
+        if not isinstance(own, Mapping) or own.keys() - set(allowed):
+            raise ValueError(f"parameters.{name} has {', '.join(allowed)}; given: {own!r}")
     require_backbone(chosen)
     found = triplet_set_of(triplets, chosen)
     require_out(Path(out))

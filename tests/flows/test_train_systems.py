@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +37,17 @@ def test_a_file_gives_what_it_extends_and_changes(tmp_path: Path) -> None:
     assert extended("production") == ("production", {})
 
 
+def test_what_a_system_does_not_take_is_refused_by_name() -> None:
+    from flows.requests.train_systems import train_systems
+
+    for given, said in (
+        ({"searle": {"joined": 5}}, "parameters.searle has network, training; given"),
+        ({"covr": {"n": 5}}, "parameters.covr has network, training, joined; given"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            train_systems("triplets.json", parameters=given)
+
+
 @pytest.mark.slow
 @pytest.mark.prefect
 def test_all_are_trained_once_and_run(tmp_path: Path, prefect_results: Path) -> None:
@@ -44,9 +57,12 @@ def test_all_are_trained_once_and_run(tmp_path: Path, prefect_results: Path) -> 
 
     triplets = write_triplets(str(tmp_path))
     training = {"max_steps": 2, "batch_size": 4, "validation": 4}
-    asked = {
+    asked: dict[str, Any] = {
         "triplets": triplets.model_dump(mode="json"),
-        "parameters": {name: {"training": training} for name in TRAINABLE},
+        "parameters": {
+            name: {"training": training, **({"joined": 2} if name == "covr" else {})}
+            for name in TRAINABLE
+        },
         "settings": {"root": str(tmp_path), "inversion.oti.steps": 2},
         "out": str(tmp_path / "out"),
     }
@@ -61,5 +77,7 @@ def test_all_are_trained_once_and_run(tmp_path: Path, prefect_results: Path) -> 
     states = sorted(Path(tmp_path, "checkpoints").rglob("config.json"))
     stamps = [path.stat().st_mtime_ns for path in states]
     assert len(states) == len(TRAINABLE)
+    card = json.loads(Path(made["settings"]["composed.covr"], "config.json").read_text())
+    assert card["provenance"]["triplets"]["joined"] == 2
     assert train_systems(**asked)["settings"] == made["settings"]
     assert [path.stat().st_mtime_ns for path in states] == stamps

@@ -1,0 +1,255 @@
+"""Harder drawn benchmarks: two steps at once, what has one of them, and what lacks one attribute.
+
+The usual world's queries ask for one change, so that rank 10 of its galleries is easily reached
+by the image or the text alone. Here every query asks for two changes of the reference; the gallery
+holds the pictures with only one of the two, pictures that share all but one attribute with the
+target, and some thousands of others. Files and rules are those of `benchmarks`: every scene is held
+out of training, and content alone decides which answers are right.
+
+Things are not pointed at by their relation to others and are not counted: the shipped models
+were trained on no such word.
+"""
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from embedded_world.benchmarks import (
+    ASPECTS,
+    Gallery,
+    WorldSize,
+    new_edit,
+    write_benchmarks,
+    write_circo_files,
+    write_cirr_split,
+    write_fashion_split,
+)
+from embedded_world.edits import Edit, random_edit
+from embedded_world.modification_texts import modification_text
+from embedded_world.scenes import (
+    COLOURS,
+    FILLS,
+    MAX_THINGS,
+    SHAPES,
+    SIZES,
+    THEMES,
+    Scene,
+    is_held_out,
+    sample_scenes,
+)
+
+HARDER: Final = WorldSize(
+    subsets=850,
+    circo_queries=160,
+    fashion_queries=250,
+    distractors=600,
+    siblings=10,
+    fashion_siblings=14,
+)
+"""Galleries of more than 5,000 pictures: CIRR-like, CIRCO-like and in each FashionIQ-like one."""
+_CANDIDATES = 250
+"""Edits of a scene that are drawn; one result in twenty is held out of training."""
+_OTHERS = ("add", "replace", "move")
+"""Edits, besides those of an attribute, that lead to many scenes."""
+
+
+@dataclass(frozen=True)
+class TwoSteps:
+    """Two edits of one scene that touch different places, so that their order does not matter.
+
+    Attributes:
+        before: The scene before both.
+        edits: The two.
+        halves: The scenes after one of them.
+        after: The scene after both.
+    """
+
+    before: Scene
+    edits: tuple[Edit, Edit]
+    halves: tuple[Scene, Scene]
+    after: Scene
+
+    def texts(self, rng: Random) -> tuple[str, str]:
+        """What either edit says of the scene before."""
+        first, second = self.edits
+        return modification_text(first, self.before, rng), modification_text(
+            second, self.before, rng
+        )
+
+    def backwards(self) -> "TwoSteps":
+        """From the scene after both to the scene before."""
+        first, second = (inverse(edit, self.before) for edit in self.edits)
+        return TwoSteps(self.after, (first, second), self.halves[::-1], self.before)
+
+
+def inverse(edit: Edit, before: Scene) -> Edit:
+    """The edit that leads back to the scene before an edit."""
+    if edit.kind == "background":
+        return Edit("background", background=before.background)
+    assert edit.cell is not None
+    if edit.kind == "add":
+        return Edit("remove", edit.cell)
+    if edit.kind == "move":
+        return Edit("move", edit.to_cell, to_cell=edit.cell)
+    kind = "add" if edit.kind == "remove" else edit.kind
+    return Edit(kind, edit.cell, before.thing(edit.cell))
+
+
+def two_steps(rng: Random, taken: Set[Scene], shapes: Sequence[str] = SHAPES) -> TwoSteps:
+    """Draw a scene and two edits of it; all four scenes are held out, and none is taken."""
+
+    def free(scene: Scene) -> bool:
+        return 1 <= len(scene.occupied) <= MAX_THINGS and is_held_out(scene) and scene not in taken
+
+    while True:
+        before = sample_scenes(rng, 1, held_out=True, shapes=shapes)[0]
+        if before in taken:
+            continue
+        drawn = [random_edit(before, rng, shapes=shapes) for _ in range(_CANDIDATES)]
+        singles = {after: edit for edit in drawn if free(after := edit.apply(before))}
+        pairs = list(combinations(singles.items(), 2))
+        rng.shuffle(pairs)
+        for (one, first), (other, second) in pairs:
+            after = second.apply(one)
+            if not first.touched & second.touched and after != before and free(after):
+                return TwoSteps(before, (first, second), (one, other), after)
+
+
+def lookalikes(scene: Scene, shapes: Sequence[str] = SHAPES) -> list[Scene]:
+    """All scenes that share all but one attribute of one thing with a scene."""
+    values = {"colour": COLOURS, "shape": shapes, "size": SIZES, "fill": FILLS}
+    return [
+        scene.put(cell, replace(thing, **{name: value}))
+        for cell in scene.occupied
+        for thing in [scene.thing(cell)]
+        for name, others in values.items()
+        for value in others
+        if value != getattr(thing, name)
+    ]
+
+
+def _add_near(
+    gallery: Gallery, rng: Random, count: int, scene: Scene, shapes: Sequence[str] = SHAPES
+) -> list[str]:
+    """Add lookalikes of a scene, then scenes that are one edit away; returns their names."""
+    close = [each for each in lookalikes(scene, shapes) if is_held_out(each)]
+    close = [each for each in close if each not in gallery.contents]
+    names = [gallery.add(each) for each in rng.sample(close, min(count, len(close)))]
+    while len(names) < count:
+        taken = gallery.contents
+        names.append(gallery.add(new_edit(scene, rng, taken, kinds=_OTHERS, shapes=shapes)[1]))
+    return names
+
+
+# --------------------------------------------------------------------------- CIRR
+
+
+def write_harder_cirr(root: Path, size: WorldSize, seed: int) -> None:
+    """Write a CIRR-like benchmark (split `val`) below `root`.
+
+    A subset holds a scene, both halves of the way, its end and two pictures near the end. Its two
+    queries lead from the scene to the end and back.
+    """
+    rng, gallery = Random(f"harder cirr {seed}"), Gallery("dev-")
+    records: list[dict[str, object]] = []
+    while len(records) < 2 * size.subsets:
+        way = two_steps(rng, gallery.contents)
+        scenes = [way.before, *way.halves, way.after]
+        names = [gallery.add(scene) for scene in scenes]
+        names += _add_near(gallery, rng, 2, way.after)
+        members = list(names)
+        rng.shuffle(members)
+        for reference, target, own in ((0, 3, way), (3, 0, way.backwards())):
+            records.append(
+                {
+                    "pairid": len(records),
+                    "reference": names[reference],
+                    "target_hard": names[target],
+                    "target_soft": {names[target]: 1.0},
+                    "caption": " and ".join(own.texts(rng)),
+                    "img_set": {
+                        "id": len(records) // 2,
+                        "members": members,
+                        "reference_rank": members.index(names[reference]),
+                        "target_rank": members.index(names[target]),
+                    },
+                }
+            )
+    write_cirr_split(root, "val", gallery, records, 2 * seed)
+
+
+# --------------------------------------------------------------------------- CIRCO
+
+
+def write_harder_circo(root: Path, size: WorldSize, seed: int) -> None:
+    """Write a CIRCO-like benchmark (split `val`) below `root`.
+
+    The targets of a query are several drawings of one scene.
+    """
+    rng, gallery = Random(f"harder circo {seed}"), Gallery("")
+    records: list[dict[str, object]] = []
+    for index in range(size.circo_queries):
+        way = two_steps(rng, gallery.contents)
+        reference = gallery.add(way.before)
+        targets = [gallery.add(way.after) for _ in range(rng.randint(2, 4))]
+        for half in way.halves:
+            gallery.add(half)
+        _add_near(gallery, rng, size.siblings, way.after)
+        records.append(
+            {
+                "id": index,
+                "reference_img_id": int(reference),
+                "relative_caption": " and ".join(way.texts(rng)),
+                "shared_concept": "drawn things",
+                "target_img_id": int(targets[0]),
+                "gt_img_ids": [int(name) for name in targets],
+                "semantic_aspects": sorted({ASPECTS[edit.kind] for edit in way.edits}),
+            }
+        )
+    _fill(gallery, rng, size.distractors)
+    write_circo_files(root, gallery, {"val": records}, seed)
+
+
+# --------------------------------------------------------------------------- FashionIQ
+
+
+def write_harder_fashioniq(root: Path, size: WorldSize, seed: int) -> None:
+    """Write a FashionIQ-like benchmark (split `val`) below `root`."""
+    for place, category in enumerate(THEMES):
+        shapes = THEMES[category]
+        rng, gallery = Random(f"harder fashioniq {category} {seed}"), Gallery(category[:1].upper())
+        records: list[dict[str, object]] = []
+        for _ in range(size.fashion_queries):
+            way = two_steps(rng, gallery.contents, shapes)
+            names = [gallery.add(scene) for scene in (way.before, way.after, *way.halves)]
+            _add_near(gallery, rng, size.fashion_siblings, way.after, shapes)
+            records.append(
+                {"candidate": names[0], "target": names[1], "captions": [*way.texts(rng)]}
+            )
+        _fill(gallery, rng, size.distractors, shapes)
+        write_fashion_split(root, "val", category, gallery, records, 3 * seed + place)
+
+
+def _fill(gallery: Gallery, rng: Random, count: int, shapes: Sequence[str] = SHAPES) -> None:
+    """Add scenes that are in no query's neighbourhood on purpose."""
+    wanted = len(gallery.scenes) + count
+    while len(gallery.scenes) < wanted:
+        scene = sample_scenes(rng, 1, held_out=True, shapes=shapes)[0]
+        if scene not in gallery.contents:
+            gallery.add(scene)
+
+
+WRITERS: Final = {
+    "cirr": write_harder_cirr,
+    "circo": write_harder_circo,
+    "fashioniq": write_harder_fashioniq,
+}
+
+
+def write_harder_world(root: Path, size: WorldSize, seed: int) -> dict[str, Path]:
+    """Write all three below `root`; returns name -> folder. What is there is left as it is."""
+    note = {"world": "harder", "seed": seed, **vars(size)}
+    return write_benchmarks(root, WRITERS, size, seed, note)
