@@ -162,7 +162,8 @@ def label_of(name: str, profile: Profile) -> str:
     if COMPODIFF in wanted:
         reasons.append(denoiser_facts(profile.compodiff.checkpoint).not_zero_shot)
     reasons += [token_network_not_zero_shot(each) for each in _token_networks(wanted, profile)]
-    if wanted & _WRITTEN or ("tokens:oti" in wanted and not profile.inversion.phrases):
+    asks = VERIFIER in wanted and profile.verify.writes_questions
+    if wanted & _WRITTEN or asks or ("tokens:oti" in wanted and not profile.inversion.phrases):
         own = profile.generator
         seen = benchmark_texts_seen(getattr(own, "model", ""), getattr(own, "adapter", ""))
         reasons.append(texts_seen_by({"saw_benchmark_texts": seen}))

@@ -369,8 +369,8 @@ def why_not_zero_shot(provenance: Mapping[str, Any]) -> str:
     return "; ".join(reasons)
 
 
-def texts_seen_by(generator: Mapping[str, Any]) -> str:
-    """Why what a text generator wrote is not zero-shot, by its fingerprint; empty where it is."""
+def texts_seen_by(generator: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
+    """Why what text generators wrote is not zero-shot, by fingerprints; empty where it is."""
     seen = " and ".join(dict.fromkeys(_benchmarks_seen(generator)))
     return f"the text generator was tuned on annotated texts of {seen}" if seen else ""
 

@@ -240,13 +240,12 @@ class _Builder:
             size = self.profile.shards.rerank
             return ListVerificationStage(**fields, shard_size=size, settings=chosen.listwise)
         if chosen.mode == "questions":
-            by_generator = chosen.questions.source == "generator"
             asked = QuestionStage(
                 root=self.profile.root,
                 shard_size=self.profile.shards.rewrites,
                 benchmark=ref,
                 settings=chosen.questions,
-                generator=self.profile.generator if by_generator else None,
+                generator=self.profile.generator if chosen.writes_questions else None,
             )
             return QuestionedStage(**fields, shard_size=pairs, asked=self._keep(asked))
         edits = self._edits(family, True) if chosen.reads_captions else None

@@ -46,7 +46,8 @@ class Hit:
     Attributes:
         rank: 1 for the best.
         score: similarity under the method; of images that a second stage has read, its score.
-        verdict: P(yes) of the verifier; None where none has looked at the image.
+        verdict: P(yes) of the verifier, in a list the probability to be chosen; None where none has
+            looked at the image.
         image_id: sha256 of its bytes.
         paths: where it was ingested from.
         contribution: what each feature added to the similarity under the method's weights.

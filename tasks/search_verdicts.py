@@ -84,7 +84,7 @@ def _in_a_list(
 def _questions(profile: Profile, text: str) -> tuple[str, ...]:
     """The questions about one text; none where they could not be drawn."""
     chosen = profile.verify.questions
-    generator = profile.generator if chosen.source == "generator" else None
+    generator = profile.generator if profile.verify.writes_questions else None
     loaded = load_generator(generator) if generator else None
     found = questions_of({"": text}, chosen, generator, loaded, lambda count: None)
     return found[""][0].texts

@@ -94,14 +94,26 @@ class VerifySettings(Settings):
         return isinstance(self.verifier, BlipItmSettings)
 
     @property
+    def writes_questions(self) -> bool:
+        """Whether the text generator writes questions for it."""
+        return self.mode == "questions" and self.questions.source == "generator"
+
+    @property
     def why_not(self) -> str:
         """Why the verifier cannot answer in this mode, and what to set; empty where it can."""
         if self.mode not in self.verifier.modes:
+            other = (
+                "set verify.verifier.engine=qwen3-vl"
+                if self.reads_captions
+                else (
+                    "set verify.verifier.model to one that reads any text and several pictures, as "
+                    f'that of profile=small, with verify.verifier.modes=["{self.mode}"]'
+                )
+            )
             return (
                 f"verify.mode={self.mode}: {self.verifier.title} answers "
-                f"{' and '.join(self.verifier.modes)} alone (verify.verifier.modes); set "
-                f"verify.mode={self.verifier.modes[0]}, or take a verifier that reads any text and "
-                "several pictures: verify.verifier.model of the profiles small and production"
+                f"{' and '.join(self.verifier.modes)} alone; set "
+                f"verify.mode={self.verifier.modes[0]}, or {other}"
             )
         if self.mode == "listwise" and self.candidates > MOST:
             return (

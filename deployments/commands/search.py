@@ -124,7 +124,7 @@ def searched(arguments: argparse.Namespace) -> int:
     if result.objects:
         print(f"added:   {result.objects}")
     for hit in result.hits:
-        said = "" if hit.verdict is None else f"  yes {hit.verdict:.2f}"
+        said = "" if hit.verdict is None else f"  verifier {hit.verdict:.2f}"
         print(f"{hit.rank:3}  {hit.score:.4f}{said}  {hit.paths[0]}")
     return 0
 

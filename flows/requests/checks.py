@@ -158,7 +158,7 @@ def require_questions(profile: Profile) -> None:
         return
     for name in filter(None, (chosen.rule, chosen.kept)):
         load_prompt(name, ("text",))
-    if chosen.source == "generator":
+    if profile.verify.writes_questions:
         require_engine("generator", profile.generator)
         load_prompt(chosen.prompt, QUESTION_PLACEHOLDERS)
 

@@ -69,7 +69,7 @@ class OpenAIVerifierSettings(ServerSettings):
     """Most that a margin may differ from that in process: 0.05 for fp32, 0.5 for bf16."""
     skip_self_test: bool = False
     """Believe the server without the test at the start."""
-    modes: tuple[Mode, ...] = MODES
+    modes: tuple[Mode, ...] = Field(MODES, min_length=1)
     """Ways of asking that the served model can answer; another one is refused (`verify.mode`)."""
 
     @property

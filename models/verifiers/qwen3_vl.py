@@ -77,7 +77,7 @@ class VlmVerifierSettings(CheckpointSettings):
     max_pixels: int = Field(0, ge=0)
     """Most pixels of a picture, to which a larger one is reduced; 0 is the checkpoint's own. A grid
     of candidates is one picture."""
-    modes: tuple[Mode, ...] = MODES
+    modes: tuple[Mode, ...] = Field(MODES, min_length=1)
     """Ways of asking that the checkpoint can answer; another one is refused (`verify.mode`)."""
 
     @property

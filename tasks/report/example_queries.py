@@ -90,7 +90,8 @@ def _edited(
 
 
 def _verdicts(stage: RankingStage) -> dict[tuple[str, str, str], float | str]:
-    """(reference, text, candidate) -> P(yes), or why there is none; empty without a verifier."""
+    """(reference, text, candidate) -> sigmoid of the margin, or why there is none; empty without a
+    verifier."""
     if not isinstance(stage, VerifiedStage):
         return {}
     return {

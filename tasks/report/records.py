@@ -148,7 +148,8 @@ class Result:
         thumbnail: Its picture.
         score: Similarity to the query; None where it is not known.
         is_target: Whether it is one of the right answers.
-        verdict: P(yes) of a verifier, or why it has none; None where none looked at it.
+        verdict: P(yes) of a verifier, in a list the probability to be chosen; or why it has none.
+            None where none looked at it.
         rank: 1-based rank; None in `Strip.results` means its place in the list, and in
             `Strip.missed` that it was not ranked at all.
     """

@@ -93,8 +93,8 @@ def not_zero_shot(protocol: Mapping[str, Any]) -> str:
 
 
 def label_of(protocol: Mapping[str, Any]) -> str:
-    """What readers must know: not zero-shot, replaced texts, foreign pictures, pairs that were
-    not verified; mostly empty."""
+    """What readers must know: not zero-shot, replaced texts, foreign pictures, candidates that were
+    not verified or not all of them, how often a grid's order decides; mostly empty."""
     texts = protocol.get("texts", {})
     asked = f"{texts['source']} texts of queries" if texts else ""
     editors = protocol.get("edited_elsewhere_by", "")
@@ -102,13 +102,22 @@ def label_of(protocol: Mapping[str, Any]) -> str:
     lacking = protocol.get("not_verified")
     partly = protocol.get("incomplete_lists", 0)
     part = f"{partly:,} lists of candidates were answered in part" if partly else ""
+    flips = protocol.get("order_flips", {})
+    turned = (
+        f"another order of the picture brings another first candidate in {flips['flipped']:,} of "
+        f"{flips['lists']:,} lists"
+        if flips
+        else ""
+    )
     kept = (
         f"{lacking['lacking']:,} of {lacking['pairs']:,} candidates were not verified and keep "
         "their places"
         if lacking
         else ""
     )
-    return "; ".join(each for each in (not_zero_shot(protocol), asked, edited, kept, part) if each)
+    return "; ".join(
+        each for each in (not_zero_shot(protocol), asked, edited, kept, part, turned) if each
+    )
 
 
 def _spec(location: Location, spec_key: str) -> Mapping[str, Any] | None:

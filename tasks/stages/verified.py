@@ -9,14 +9,13 @@ import pyarrow as pa
 
 from models.retrieval.verified import Fusing, places_as_scores, verified
 from storage.tables.schemas import OK
-from tasks.engines import verifier_fingerprint
 from tasks.networks import texts_seen_by
 from tasks.query_sets import load_query_set
 from tasks.stages.list_verifications import ListVerificationStage
 from tasks.stages.questioned import QuestionedStage
 from tasks.stages.rankings import RankingStage, query_id
 from tasks.stages.reranked import RerankedStage
-from tasks.stages.stage import Tick
+from tasks.stages.stage import Stage, Tick
 from tasks.stages.verdicts import Verdicts
 from tasks.stages.verifications import VerificationStage
 from tasks.verify_settings import FusingSettings
@@ -58,8 +57,14 @@ class VerifiedStage(RankingStage):
             **self.verifications.said,
             **self.fusing.identity,
         }
-        seen = texts_seen_by(verifier_fingerprint(self.verifications.verifier))
+        seen = texts_seen_by([stage.spec for stage in self._asked])
         return {**said, "verification": own}, [*reasons, seen]
+
+    @property
+    def _asked(self) -> list[Stage]:
+        """The verifier's table, and that of its questions."""
+        own = self.verifications
+        return [own, own.asked] if isinstance(own, QuestionedStage) else [own]
 
     def failures(self) -> dict[str, Any]:
         """Pairs without a margin, if there are any, and what the mode itself counts."""

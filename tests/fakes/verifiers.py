@@ -18,37 +18,25 @@ CHAT = (
 )
 
 
-def save_qwen3_vl(folder: Path, seed: int = 0) -> Path:
-    """The embedded verifier's architecture with random weights."""
-    from embedded_world.recipes.verifier_model import (
-        build_verifier_tokenizer,
-        new_verifier,
-        ship,
-        verifier_processor,
-    )
-
-    tokenizer = build_verifier_tokenizer()
-    processor = verifier_processor(tokenizer)
-    processor.image_processor.size = {"shortest_edge": 4096, "longest_edge": 16384}
-    ship(new_verifier(tokenizer, seed), processor, folder)
-    return folder
-
-
-def save_grid_reader(folder: Path) -> Path:
-    """The same with a token for each mark of a grid and for some words of questions."""
-    from embedded_world.recipes.verifier_model import (
-        build_verifier_tokenizer,
-        new_verifier,
-        ship,
-        verifier_processor,
-    )
+def tokenizer_of(marked: bool) -> Any:
+    """The embedded verifier's tokenizer; a marked one has a token for each mark of a grid."""
+    from embedded_world.recipes.verifier_model import build_verifier_tokenizer
     from models.verifiers.grid import all_marks
 
     tokenizer = build_verifier_tokenizer()
-    tokenizer.add_tokens([*all_marks(), "Is", "there", "?"])
+    if marked:
+        tokenizer.add_tokens(list(all_marks()))
+    return tokenizer
+
+
+def save_qwen3_vl(folder: Path, seed: int = 0, marked: bool = False) -> Path:
+    """The embedded verifier's architecture with random weights."""
+    from embedded_world.recipes.verifier_model import new_verifier, ship, verifier_processor
+
+    tokenizer = tokenizer_of(marked)
     processor = verifier_processor(tokenizer)
-    processor.image_processor.size = {"shortest_edge": 4096, "longest_edge": 36864}
-    ship(new_verifier(tokenizer, 5), processor, folder)
+    processor.image_processor.size = {"shortest_edge": 4096, "longest_edge": 16384}
+    ship(new_verifier(tokenizer, seed), processor, folder)
     return folder
 
 
@@ -71,7 +59,7 @@ def drawn_grids(queries: int, candidates: int) -> list[GridRequest]:
     return found
 
 
-def save_qwen2_5_vl(folder: Path) -> Path:
+def save_qwen2_5_vl(folder: Path, marked: bool = False) -> Path:
     """A Qwen2.5-VL, which has windows in its vision tower and no DeepStack."""
     import torch
     from transformers import (
@@ -82,9 +70,9 @@ def save_qwen2_5_vl(folder: Path) -> Path:
         Qwen2VLVideoProcessor,
     )
 
-    from embedded_world.recipes.verifier_model import CHAT_TEMPLATE, build_verifier_tokenizer
+    from embedded_world.recipes.verifier_model import CHAT_TEMPLATE
 
-    tokenizer = build_verifier_tokenizer()
+    tokenizer = tokenizer_of(marked)
     token = tokenizer.convert_tokens_to_ids
     torch.manual_seed(1)
     config = Qwen2_5_VLConfig(
@@ -117,7 +105,7 @@ def save_qwen2_5_vl(folder: Path) -> Path:
     return _save(folder, Qwen2_5_VLForConditionalGeneration(config), processor)
 
 
-def save_llava_onevision(folder: Path) -> Path:
+def save_llava_onevision(folder: Path, marked: bool = False) -> Path:
     """A LLaVA-OneVision; its pictures become tiles, and it takes no grid."""
     import torch
     from tokenizers import AddedToken
@@ -129,9 +117,7 @@ def save_llava_onevision(folder: Path) -> Path:
         LlavaOnevisionVideoProcessor,
     )
 
-    from embedded_world.recipes.verifier_model import build_verifier_tokenizer
-
-    tokenizer = build_verifier_tokenizer()
+    tokenizer = tokenizer_of(marked)
     tokenizer.add_tokens(
         [AddedToken(t, special=True, normalized=False) for t in ("<image>", "<video>")],
         special_tokens=True,

@@ -18,6 +18,7 @@ from storage.locations.location import Location
 from tasks.methods import why_not_ready
 from tasks.planner import gallery_stages, plan_evaluation
 from tasks.query_sets import BenchmarkRef, image_folder, load_query_set
+from tasks.scoring.ledger import label_of
 from tasks.scoring.making import made_by
 from tasks.scoring.scores import score_ranking
 from tasks.settings import Profile
@@ -181,6 +182,8 @@ def test_seeded_orders_are_averaged_and_flips_are_counted(
     flipped = sum(len({each.candidates[-1] for each in own.drawn(3)}) > 1 for own in lists)
     assert ranking_protocol(stage)["order_flips"] == {"lists": len(lists), "flipped": flipped}
     assert flipped
+    said = f"another first candidate in {flipped} of {len(lists)} lists"
+    assert said in label_of(ranking_protocol(stage))
     assert made == len(drawn)
     assert "listwise in 3 orders over the first 4, replace" in made_by(stage)["verifier"]
 
@@ -188,8 +191,6 @@ def test_seeded_orders_are_averaged_and_flips_are_counted(
 def test_a_malformed_list_keeps_the_first_stage_and_is_counted(
     world: Path, verifier: CountingVerifier
 ) -> None:
-    from tasks.scoring.ledger import label_of
-
     profile = profile_of(world, LISTWISE | {"verify.listwise.cell": 48})
     queries = load_query_set(profile.root, reference(world)).benchmark.queries
     bad, part = queries[0].text, next(q.text for q in queries if q.text != queries[0].text)

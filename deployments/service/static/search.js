@@ -325,7 +325,7 @@ async function enlarge(hit, answer) {
       {},
       make("h2", { id: "large-name" }, `${hit.rank}. ${hit.name}`),
       make("p", { class: "quiet" }, `${method(answer.method).title}, score ${hit.score.toFixed(4)}`),
-      ...(hit.verdict === null ? [] : [make("p", {}, `The verifier says yes with ${hit.verdict.toFixed(2)}.`)]),
+      ...(hit.verdict === null ? [] : [make("p", {}, `The verifier gives it ${hit.verdict.toFixed(2)}.`)]),
       ...bars,
       make("h3", {}, "Captions"),
       captions,
