@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
 import secrets
 import time
-from typing import Any
+from typing import Any, Final
 
 from deployments.server.guard import App, Message, Receive, Send
 from deployments.service.errors import Refusal, fault_body
@@ -17,8 +18,10 @@ OPEN = ("/v1/health",)
 """Paths that need no token: they say nothing about pictures."""
 
 
-class TooLarge(Refusal):
-    """A body went on beyond the limit."""
+BODY_S: Final = 60.0
+"""Seconds in which the body of a request must have come."""
+BODIES: Final = 8
+"""The longest bodies that are held in memory at a time; requests beyond are refused."""
 
 
 class Entrance:
@@ -31,13 +34,18 @@ class Entrance:
             browser asks for (Basic: kept by browsers for this address and port alone); empty: none.
         body_bytes: Longest body. A longer one is refused by its announced length, or where it
             passes the limit, and is never held whole.
+        body_s: Seconds in which a body must have come.
     """
 
-    def __init__(self, app: App, metrics: Metrics, token: str, body_bytes: int) -> None:
+    def __init__(
+        self, app: App, metrics: Metrics, token: str, body_bytes: int, body_s: float = BODY_S
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._token = token
         self._body_bytes = body_bytes
+        self._body_s = body_s
+        self._held = 0  # bytes of all bodies whose requests are not answered yet
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request; HEAD as GET, without the body."""
@@ -77,23 +85,45 @@ class Entrance:
         if not length.isdigit() or int(length) > self._body_bytes:
             await _refuse(scope, send, 413, "too_large", too_large)
             return
-        taken = 0
+        taken, whole = 0, False
+        until = asyncio.get_running_loop().time() + self._body_s
+        fault: Refusal | None = None
 
         async def receiving() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
+            nonlocal taken, whole, fault
+            if whole:  # what comes now is the end of the connection, whenever that is
+                return await receive()
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError:
+                said = f"the request's body did not come within {self._body_s:g} seconds"
+                fault = Refusal(408, "too_slow", said)
+                raise fault from None
+            more = len(message.get("body", b""))
+            taken, self._held = taken + more, self._held + more
+            whole = not message.get("more_body", False)
             if taken > self._body_bytes:
-                raise TooLarge(413, "too_large", too_large)
+                fault = Refusal(413, "too_large", too_large)
+            elif self._held > BODIES * self._body_bytes:
+                fault = Refusal(503, "busy", "too many large requests at once; ask again later")
+            if fault:
+                raise fault
             return message
 
         async def sending(message: Message) -> None:
-            if taken <= self._body_bytes:  # what the routes say of a body cut short is not true
+            if fault is None:  # what the routes say of a body cut short is not true
                 await send(message)
 
-        await self._app(scope, receiving, sending)
-        if taken > self._body_bytes:
-            await _refuse(scope, send, 413, "too_large", too_large)
+        try:
+            await self._app(scope, receiving, sending)
+        except Refusal:
+            if fault is None:
+                raise
+        finally:
+            self._held -= taken
+        if fault:
+            await _refuse(scope, send, fault.status, fault.code, str(fault))
 
     def _knows(self, given: bytes) -> bool:
         if not self._token:

@@ -34,7 +34,7 @@ def environment() -> Environment:
 
 
 def page(
-    request: Request, template: str, *, status: int = 200, title: str, **shown: Any
+    request: Request, template: str, *, status: int = 200, title: str, of: str = "", **shown: Any
 ) -> HTMLResponse:
     """A page of a template that extends `base.html`.
 
@@ -43,6 +43,7 @@ def page(
         template: File in `templates`.
         status: HTTP status.
         title: Title of the page.
+        of: The gallery that it shows; pictures that do not fit the models are warned of.
         shown: What the template shows.
     """
     from deployments.service.state import service_of
@@ -57,7 +58,7 @@ def page(
             here=request.url.path,
             profile=service.profile.name,
             root=service.root,
-            warning=warning_for(service.profile, *service.galleries()),
+            warning=warning_for(service.profile, of) if of else "",
             **shown,
         )
     )

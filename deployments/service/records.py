@@ -111,13 +111,15 @@ class Upload(BaseModel):
 class GalleryFacts(BaseModel):
     """A collection, and the methods whose features it has under the service's profile.
 
-    `warning` says where its pictures do not fit the profile's models; empty where they do.
+    `warning` says where its pictures do not fit the profile's models, `fault` what is wrong with
+    its files; empty where nothing is.
     """
 
     name: str
     images: int
     methods: list[str]
     warning: str
+    fault: str
 
 
 class Galleries(BaseModel):

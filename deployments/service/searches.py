@@ -8,6 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from deployments.errors import told
 from deployments.place import embed_command
 from deployments.service.errors import Refusal
 from deployments.service.records import (
@@ -21,7 +22,7 @@ from deployments.service.records import (
     Texts,
 )
 from storage.collections.decoding import inspect_image
-from storage.collections.known import require_collection
+from storage.collections.known import UnknownCollection, require_collection
 from storage.locations.location import Location
 from storage.tables.plans import IncompleteTable
 from storage.tables.table import require_complete
@@ -178,7 +179,7 @@ def reason_of(service: Service, method: str) -> str:
 
 
 def gallery_facts(service: Service, name: str) -> GalleryFacts:
-    """A collection and the methods that can search it now.
+    """A collection and the methods that can search it now, or what is wrong with its files.
 
     Raises:
         UnknownCollection: no collection has the name.
@@ -186,7 +187,7 @@ def gallery_facts(service: Service, name: str) -> GalleryFacts:
     from tasks.foreign_pictures import warning_for
     from tasks.methods import runnable_methods
 
-    def make() -> GalleryFacts:
+    def facts() -> GalleryFacts:
         images = service.kept.paths(service.kept.collection(service.root, name)).images
         known: dict[str, bool] = {}
         ready = [
@@ -195,7 +196,17 @@ def gallery_facts(service: Service, name: str) -> GalleryFacts:
             if all(_is_filled(service, each, known) for each in _stages(service, name, method))
         ]
         warning = warning_for(service.profile, name)
-        return GalleryFacts(name=name, images=images, methods=ready, warning=warning)
+        return GalleryFacts(name=name, images=images, methods=ready, warning=warning, fault="")
+
+    def make() -> GalleryFacts:
+        try:
+            return facts()
+        except UnknownCollection:
+            raise
+        except (OSError, ValueError, LookupError) as error:  # damaged: it hides no other one
+            if not (fault := told(error)):
+                raise
+            return GalleryFacts(name=name, images=0, methods=[], warning="", fault=fault)
 
     return service.kept.fresh(("facts", name), make)
 

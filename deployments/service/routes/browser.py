@@ -31,7 +31,8 @@ ALIKE: Final = "image-only"
 @router.get("/pictures")
 def collections(request: Request, service: Serving) -> HTMLResponse:
     """The collections of the root."""
-    return page(request, "collections.html", title="Pictures", names=service.galleries())
+    facts = [gallery_facts(service, name) for name in service.galleries()]
+    return page(request, "collections.html", title="Pictures", galleries=facts)
 
 
 @router.get("/pictures/{name}")
@@ -60,6 +61,7 @@ def pictures(
         request,
         "pictures.html",
         title=name,
+        of=name,
         name=name,
         text=text,
         pictures=found,

@@ -7,6 +7,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
 from deployments.service.pages import page
+from deployments.service.searches import gallery_facts
 from deployments.service.state import Service, Serving
 from tasks.foreign_pictures import warning_for
 from tasks.readiness import Readiness, readiness
@@ -62,7 +63,8 @@ def progress(gallery: str, service: Serving) -> Progress:
 @router.get("/progress", response_class=HTMLResponse, include_in_schema=False)
 def galleries(request: Request, service: Serving) -> HTMLResponse:
     """The galleries, each with a link to its progress."""
-    return page(request, "galleries.html", title="Progress", galleries=service.galleries())
+    facts = [gallery_facts(service, name) for name in service.galleries()]
+    return page(request, "galleries.html", title="Progress", galleries=facts)
 
 
 @router.get("/progress/{gallery}", response_class=HTMLResponse, include_in_schema=False)
@@ -72,6 +74,7 @@ def progress_page(gallery: str, request: Request, service: Serving) -> HTMLRespo
         request,
         "progress.html",
         title=f"Progress of {gallery}",
+        of=gallery,
         gallery=gallery,
         fault=service.settings.fault_of(gallery),
         found=_readiness(gallery, service),

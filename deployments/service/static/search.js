@@ -25,11 +25,16 @@ let query;
 let names = {}; // image id -> file name, for the trail and for commands
 let asked = 0; // the latest search; answers of earlier ones are dropped
 
+/** The method that a gallery opens with: one that looks at the picture and at the text. */
+function usualOf(own) {
+  return ["cvsi", "image-text-sum", ...own.methods].find((name) => own.methods.includes(name)) || "";
+}
+
 function fromAddress() {
   const given = new URLSearchParams(location.search);
   const first = facts.galleries.find((each) => each.methods.length) || facts.galleries[0];
   const own = gallery(given.get("gallery")) || first;
-  const usual = own.methods.includes("cvsi") ? "cvsi" : own.methods[0] || "";
+  const usual = usualOf(own);
   const weights = { query: {}, gallery: {} };
   for (const [name, value] of given) {
     const [side, feature] = name.split(".");
@@ -123,6 +128,7 @@ function sliders() {
     }
   }
   $("weights").hidden = !rows.length;
+  $("weights").querySelector("legend").textContent = `Weights of ${own.title}`;
   $("sliders").replaceChildren(...rows);
 }
 
@@ -212,10 +218,10 @@ async function search() {
   $("copy").hidden = true;
   if (!query.method) {
     $("results").replaceChildren();
-    fault(
+    const lacking =
       `The gallery ${query.gallery} has no features under this profile (see Progress): ` +
-        `cirflow run embed-gallery --set collection=${query.gallery}`,
-    );
+      `cirflow run embed-gallery --set collection=${query.gallery}`;
+    fault(gallery(query.gallery).fault || lacking);
     return;
   }
   if (!query.ref || !query.text.trim()) {
@@ -270,6 +276,7 @@ function column(answer) {
     "section",
     { "aria-label": own.title, "data-method": answer.method },
     make("h2", {}, own.title),
+    make("p", { class: "texts" }, own.description),
     ...(own.label ? [make("p", { class: "notice" }, own.label)] : []),
     ...(said.length ? [make("p", { class: "texts" }, said.join(" · "))] : []),
     make("ol", { class: "pictures" }, ...answer.hits.map((hit) => card(hit, answer))),
@@ -290,7 +297,7 @@ function card(hit, answer) {
       "div",
       { class: "caption" },
       make("span", {}, `${hit.rank}. ${hit.name}`),
-      make("span", { class: "quiet" }, hit.score.toFixed(3)),
+      make("span", { class: "quiet score" }, hit.score.toFixed(3)),
     ),
     make("button", { class: "next", type: "button", onclick: () => use(hit), "aria-label": `Use ${hit.name} as the reference` }, "Use as reference"),
   );
@@ -400,7 +407,7 @@ if (facts) {
   const none = () => ({ query: {}, gallery: {} });
   $("gallery").addEventListener("change", () => {
     const own = gallery($("gallery").value);
-    const kept = own.methods.includes(query.method) ? query.method : own.methods[0] || "";
+    const kept = own.methods.includes(query.method) ? query.method : usualOf(own);
     const other = own.methods.includes(query.other) && query.other !== kept ? query.other : "";
     go({ gallery: own.name, method: kept, other, weights: kept === query.method ? query.weights : none() });
   });
@@ -415,6 +422,10 @@ if (facts) {
     $("k-shown").value = query.k;
     history.replaceState(null, "", address());
     later();
+  });
+  $("reference").addEventListener("error", () => {
+    $("reference").hidden = true;
+    $("hint").textContent = "This picture is not kept any more.";
   });
   $("file").addEventListener("change", () => upload($("file").files[0]));
   const drop = $("drop");

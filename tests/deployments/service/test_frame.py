@@ -103,6 +103,50 @@ def test_a_large_body_is_refused_by_its_announced_length(tmp_path: Path) -> None
     assert lying.status_code == 413
 
 
+def test_bodies_that_stall_are_refused_and_hold_a_bounded_memory() -> None:
+    """Each client sends the greater part of a body and then nothing; the last ones too much."""
+    from deployments.service.entrance import BODIES, Entrance
+    from deployments.service.metrics import Metrics
+    from tasks.kept_searches import Kept
+
+    size = 1000
+    answered: list[tuple[int, str]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        more = True
+        while more:
+            more = (await receive()).get("more_body", False)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    async def client(entrance: Entrance, stalls: bool) -> None:
+        sent = [{"type": "http.request", "body": b"x" * size, "more_body": stalls}]
+
+        async def receive() -> dict[str, Any]:
+            if not sent:
+                await asyncio.Event().wait()  # for ever
+            return sent.pop()
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                answered.append((message["status"], ""))
+            else:  # nothing else is sent between the two
+                answered[-1] = (answered[-1][0], message["body"].decode())
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/uploads", "headers": []}
+        await entrance(scope, receive, send)
+
+    async def all_of_them() -> None:
+        entrance = Entrance(app, Metrics(Kept()), "", size, body_s=0.2)
+        await asyncio.gather(*(client(entrance, stalls=True) for _ in range(BODIES + 2)))
+        await client(entrance, stalls=False)  # what was held is free again
+
+    asyncio.run(all_of_them())
+    assert [status for status, _ in answered] == [503, 503, *[408] * BODIES, 200]
+    assert '"code": "busy"' in answered[0][1]
+    assert '"code": "too_slow"' in answered[2][1]
+
+
 def test_measures_count_by_route(tmp_path: Path) -> None:
     import httpx
 

@@ -65,3 +65,20 @@ def test_what_cannot_be_searched_by_a_picture_says_what_to_do(
     assert "--set=collection=bare" in refused.text
     assert browser.get("/pictures/drawn", params={"like": "0" * 64}).status_code == 404
     assert browser.get("/pictures/drawn", params={"like": "../etc"}).status_code == 422
+
+
+def test_pages_warn_of_their_own_gallery_alone(
+    browser: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A benchmark of drawn pictures is not in doubt because photographs lie under the same root."""
+    warned = "deployments.service.pages.warning_for"
+    monkeypatch.setattr(warned, lambda profile, *names: f"not drawn: {', '.join(names)}")
+    for path, said in (
+        ("/pictures/drawn", True),
+        ("/progress/drawn", True),
+        ("/benchmarks", False),
+        ("/reports", False),
+        ("/pictures", False),
+    ):
+        warnings = re.findall("not drawn: ([^<]*)<", browser.get(path).text)
+        assert warnings == (["drawn"] if said else [])

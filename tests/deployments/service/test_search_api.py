@@ -309,3 +309,32 @@ def test_two_hundred_searches_at_once(app: FastAPI, client: Client, drawn: list[
     for answer in answers:
         scores = [hit["score"] for hit in answer["hits"]]
         assert scores == [hit.score for hit in alone[answer["image_id"]].hits]
+
+
+def test_a_damaged_collection_hides_no_other(profile: Profile, tmp_path: Path) -> None:
+    import shutil
+
+    from fastapi.testclient import TestClient
+
+    from deployments.service.app import create_app
+    from deployments.service.settings import ServiceSettings
+
+    root = tmp_path / "root"
+    shutil.copytree(profile.root, root)
+    for file in (root / "collections" / "bare.json", root / "collections" / "copies" / "bare.json"):
+        file.write_text("{")
+    app = create_app(ServiceSettings(profile.model_copy(update={"root": str(root)})))
+    http = TestClient(app, HERE, raise_server_exceptions=False)
+    found = {each["name"]: each for each in http.get("/v1/galleries").json()["galleries"]}
+    assert "cirflow cache repair" in found["bare"]["fault"]
+    assert found["bare"]["methods"] == []
+    assert (found["drawn"]["images"], found["drawn"]["fault"]) == (IMAGES, "")
+    assert "cvsi" in found["drawn"]["methods"]
+    for path in ("/", "/pictures", "/progress"):
+        page = http.get(path, headers={"accept": "text/html"})
+        assert page.status_code == 200
+        assert "drawn" in page.text
+        assert "is damaged" in page.text
+    said = http.get("/pictures/bare", headers={"accept": "text/html"})
+    assert (said.status_code, "cirflow cache repair" in said.text) == (422, True)
+    http.close()
