@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from models.protocols import FloatArray
+    from models.retrieval.gallery import Rows
 
     Doubles = npt.NDArray[np.float64]
 
 _QUERIES_PER_BLOCK: Final = 8
+_IMAGES_PER_BLOCK: Final = 16_384
 
 
 class LdreSettings(Settings):
@@ -57,7 +59,7 @@ LDRE: Final = LdreSettings()
 def ldre_queries(
     edited: FloatArray,
     unedited: FloatArray,
-    gallery: FloatArray,
+    gallery: FloatArray | Rows,
     settings: LdreSettings = LDRE,
 ) -> FloatArray:
     """Query vectors of LDRE.
@@ -65,35 +67,46 @@ def ldre_queries(
     Args:
         edited: (Q, N, d) one feature per edited caption.
         unedited: (Q, N, d) one feature per caption of the reference, in the same order.
-        gallery: (G, d) image features.
+        gallery: (G, d) image features, read in blocks.
         settings: Constants of the method.
 
     Returns:
         (Q, d) weighted sums, not normalised.
     """
-    if edited.shape != unedited.shape or edited.shape[-1] != gallery.shape[-1]:
+    width = gallery[:1].shape[-1]
+    if edited.shape != unedited.shape or edited.shape[-1] != width:
         raise ValueError(
             f"edited captions {edited.shape}, captions {unedited.shape} and gallery "
-            f"{gallery.shape} do not fit: (Q, N, d), (Q, N, d), (G, d)"
+            f"{(len(gallery), width)} do not fit: (Q, N, d), (Q, N, d), (G, d)"
         )
     # Dividing by the temperature multiplies rounding, so that single precision is not enough.
-    after, before, images = (unit(v.astype(np.float64)) for v in (edited, unedited, gallery))
-    scores = _scores(after, before, images, settings.top)
+    after, before = (unit(v.astype(np.float64)) for v in (edited, unedited))
+    scores = _scores(after, before, gallery, settings.top)
     if settings.scope == "global":
         scores = np.broadcast_to(scores.sum(axis=0, keepdims=True), scores.shape)
     weights = _softmax(scores, settings.temperature)
     return np.einsum("qn,qnd->qd", weights, after).astype(np.float32)
 
 
-def _scores(edited: Doubles, unedited: Doubles, gallery: Doubles, top: int) -> Doubles:
-    """s_i of every caption (Q, N), in blocks of queries so that memory stays bounded."""
-    top = min(top, len(gallery))
-    scores = np.empty(edited.shape[:2])
-    for start in range(0, len(edited), _QUERIES_PER_BLOCK):
-        block = slice(start, start + _QUERIES_PER_BLOCK)
-        away = np.maximum((unedited[block] - edited[block]) @ gallery.T, 0.0)
-        scores[block] = np.partition(away, -top, axis=-1)[..., -top:].sum(axis=-1)
-    return scores
+def _scores(edited: Doubles, unedited: Doubles, gallery: FloatArray | Rows, top: int) -> Doubles:
+    """s_i of every caption (Q, N), in blocks of images and queries so that memory stays bounded."""
+    best = np.empty((*edited.shape[:2], 0))
+    for first in range(0, len(gallery), _IMAGES_PER_BLOCK):
+        images = unit(gallery[first : first + _IMAGES_PER_BLOCK].astype(np.float64))
+        found = np.empty((*best.shape[:2], min(top, len(images))))
+        for start in range(0, len(edited), _QUERIES_PER_BLOCK):
+            block = slice(start, start + _QUERIES_PER_BLOCK)
+            away = np.maximum((unedited[block] - edited[block]) @ images.T, 0.0)
+            found[block] = _largest(away, top)
+        best = _largest(np.concatenate([best, found], axis=-1), top)
+    return best.sum(axis=-1)
+
+
+def _largest(values: Doubles, top: int) -> Doubles:
+    """The largest ones along the last axis, in any order; all where they are fewer."""
+    if values.shape[-1] <= top:
+        return values
+    return np.partition(values, -top, axis=-1)[..., -top:]
 
 
 def _softmax(scores: Doubles, temperature: float) -> Doubles:

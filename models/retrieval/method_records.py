@@ -31,7 +31,7 @@ Group: TypeAlias = Literal[
     "generative",
 ]
 Features: TypeAlias = "Mapping[str, np.ndarray[Any, Any]]"
-Combine: TypeAlias = "Callable[[Features, Features], np.ndarray[Any, Any]]"
+Combine: TypeAlias = "Callable[[Features, Mapping[str, Any]], np.ndarray[Any, Any]]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +64,9 @@ class Recipe:
             object.__setattr__(self, side, MappingProxyType(used))
 
     def query_vectors(self, query: Features, gallery: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-        """Query vectors (Q, d) from features by name; gallery features only for `combine`.
-
-        Mapped gallery features (`models.retrieval.gallery`) are read whole for it.
-        """
+        """Query vectors (Q, d) from features by name; gallery features only for `combine`."""
         if self.combine is not None:
-            return self.combine(query, {name: np.asarray(own) for name, own in gallery.items()})
+            return self.combine(query, gallery)
         return fuse(query, self.query, self.norms)
 
     def gallery_vectors(self, gallery: Features) -> np.ndarray[Any, Any]:

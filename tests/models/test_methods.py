@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -270,6 +272,42 @@ def test_ldre_equals_its_formula(scope: str) -> None:
     if scope == "query":
         alone = ldre_queries(edited[3:4], unedited[3:4], gallery)
         np.testing.assert_allclose(alone, got[3:4], atol=2e-5)
+
+
+def test_ldre_of_a_mapped_gallery_reads_blocks_and_equals_its_formula(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from models.retrieval import ldre
+    from models.retrieval.gallery import Rows
+
+    edited, unedited, gallery = vectors(11, 4, 8), vectors(11, 4, 8, seed=1), vectors(23, 8, seed=2)
+    np.save(tmp_path / "gallery.npy", gallery)
+    mapped = np.load(tmp_path / "gallery.npy", mmap_mode="c")
+    order = np.random.default_rng(3).permutation(23)
+    read: list[int] = []
+    plain = Rows.__getitem__
+
+    def counted(self: Rows, rows: Any) -> Any:
+        found = plain(self, rows)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(Rows, "__getitem__", counted)
+    whole = ldre_queries(edited, unedited, gallery[order])
+    for block in (1, 3, 7, 23, 100):  # also blocks that are smaller than the five that count
+        monkeypatch.setattr(ldre, "_IMAGES_PER_BLOCK", block)
+        got = (
+            METHODS["ldre"]
+            .recipe("circo")
+            .query_vectors(
+                {"each_edited_caption": edited, "each_caption": unedited},
+                {"image": Rows.at(mapped, order)},
+            )
+        )
+        np.testing.assert_allclose(got, naive_ldre(edited, unedited, gallery, "query"), atol=2e-5)
+        np.testing.assert_allclose(got, whole, atol=1e-6)
+        assert max(read) <= block
+        read.clear()
 
 
 def test_ldre_row_and_edge_cases() -> None:

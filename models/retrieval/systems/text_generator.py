@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -59,7 +59,7 @@ def each_caption(maker: FeatureMaker, queries: Sequence[QueryInputs]) -> Made:
 def ldre_recipe(weighing: LdreSettings) -> RecipeMaker:
     """LDRE's recipe under some settings of its own, the same for every benchmark family."""
 
-    def combine(query: Features, gallery: Features) -> np.ndarray[Any, Any]:
+    def combine(query: Features, gallery: Mapping[str, Any]) -> np.ndarray[Any, Any]:
         edited, unedited = query["each_edited_caption"], query["each_caption"]
         return ldre_queries(edited, unedited, gallery["image"], weighing)
 
