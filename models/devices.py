@@ -6,13 +6,15 @@ driver is asked whether there is a GPU, as torch asks it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from models.protocols import TORCH_DTYPES, AutoDtype, Dtype
 
@@ -26,6 +28,9 @@ _DRIVERS: Final = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
 def pick_device(device: str) -> torch.device:
     """The device named, where `auto` means the GPU if there is one.
 
+    On CUDA, torch computes convolutions of fp32 in TF32 unless it is told otherwise; it is told so
+    here, for the whole process.
+
     Raises:
         ValueError: A GPU is named and torch sees none.
     """
@@ -35,16 +40,41 @@ def pick_device(device: str) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} was asked for, but torch sees no GPU; use 'cpu'")
-    return torch.device(device)
+    found = torch.device(device)
+    if found.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+    return found
 
 
-def autocast_of(device: torch.device, dtype: Dtype) -> torch.autocast:
-    """Computation in a precision over fp32 weights."""
+def autocast_of(device: torch.device, dtype: Dtype | Literal["tf32"]) -> torch.autocast:
+    """Computation in a precision over fp32 weights; see `tf32_products` for tf32."""
     import torch
 
-    return torch.autocast(
-        device.type, dtype=getattr(torch, TORCH_DTYPES[dtype]), enabled=dtype != "fp32"
-    )
+    full = dtype in ("fp32", "tf32")
+    half = torch.float32 if full else getattr(torch, TORCH_DTYPES[dtype])
+    return torch.autocast(device.type, dtype=half, enabled=not full)
+
+
+@contextlib.contextmanager
+def tf32_products(device: torch.device) -> Iterator[None]:
+    """Products and convolutions of fp32 in TF32 (10 bits of mantissa), where the device is CUDA's.
+
+    It holds for the whole process. Only these two of torch's switches may be used together; its
+    newer ones for one backend make a reading of the older ones fail.
+    """
+    import torch
+
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def precision_of(dtype: AutoDtype, device: str) -> Dtype:

@@ -33,14 +33,14 @@ GIB: Final = 2.0**30
 
 PARTS: Final = (
     Part("limits", "the card's matrix products and copies", 25, 10, 2 * GIB),
-    Part("ViT-B-32", "image and text embedding", 35, 20, 4 * GIB),
-    Part("ViT-L-14", "image and text embedding", 45, 20, 8 * GIB),
-    Part("ViT-bigG-14", "image and text embedding", 70, 40, 24 * GIB),
-    Part("captions", "15 captions an image, BLIP-2 OPT-2.7b", 70, 30, 20 * GIB),
-    Part("edits", "edited captions, LLaMA-7B's shape", 60, 30, 40 * GIB),
-    Part("search", "1,000 queries over 10 M x 768", 45, 25, 2 * GIB),
+    Part("ViT-B-32", "image and text embedding", 65, 20, 8 * GIB),
+    Part("ViT-L-14", "image and text embedding", 85, 20, 16 * GIB),
+    Part("ViT-bigG-14", "image and text embedding", 60, 40, 24 * GIB),
+    Part("captions", "15 captions an image, BLIP-2 OPT-2.7b", 60, 30, 20 * GIB),
+    Part("edits", "edited captions, LLaMA-7B's shape", 50, 30, 40 * GIB),
+    Part("search", "1,000 queries over 10 M x 768", 35, 25, 2 * GIB),
     Part("lincir", "training steps of LinCIR", 30, 15, 8 * GIB),
-    Part("instructcir", "training steps of InstructCIR", 100, 35, 30 * GIB),
+    Part("instructcir", "training steps of InstructCIR", 70, 35, 30 * GIB),
 )
 """In the order in which they run: what may be cut short by its compiler comes last."""
 

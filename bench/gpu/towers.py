@@ -2,23 +2,27 @@
 
 Ours decodes JPEG files, prepares and encodes them, and tokenises texts; bare are open_clip's own
 `encode_image` and `encode_text` on what lies ready on the device. So a ratio far below 1 says that
-the host is the bound: it is measured alone too.
+the host is the bound: it is measured alone too. Other ways to run the image tower are measured
+without the host, against the plain way on the same pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import torch
 
 from bench.gpu import made
 from bench.gpu.case import Case
-from bench.gpu.records import Row, Work
+from bench.gpu.failures import attempted
+from bench.gpu.records import Gap, Row, Work
 from bench.gpu.timing import Clock, Turns, repeats
 from bench.gpu.work import counted_flops, weight_bytes
+from models.devices import tf32_products
 from models.encoders.loading import load_encoder
 from models.encoders.spec import EncoderSpec
 from models.encoders.text_tower import pad_rows
@@ -29,6 +33,9 @@ if TYPE_CHECKING:
 _IMAGES: Final = {"ViT-B-32": 512, "ViT-L-14": 256, "ViT-bigG-14": 128}
 """Images in a forward pass: enough to fill an H100."""
 _FILES: Final = 64
+_FORMS_OF: Final = ("ViT-B-32", "ViT-L-14")
+
+Tower: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,26 +50,85 @@ class _Bound:
         return f"{which}: host alone {self.host:,.0f}/s, device alone {self.device:,.0f}/s"
 
 
-def encoder_of(name: str, case: Case, image_batch: int) -> OpenClipEncoder:
-    """A backbone with random weights, or a small one in its place."""
+def encoder_of(name: str, case: Case, image_batch: int, **how: Any) -> OpenClipEncoder:
+    """A backbone with random weights, or a small one in its place; `how` are fields of its spec."""
     with made.backbone(name, case.small) as (name, pretrained):
         spec = EncoderSpec(
             name=name,
             pretrained=pretrained,
             preprocess="clip",
-            dtype=case.half,
             device=str(case.device),
             image_batch=image_batch,
+            **{"dtype": case.half, **how},
         )
         return made.on_device(case.device, torch.float32, lambda: load_encoder(spec))
 
 
-def measure(name: str, case: Case) -> Iterator[Row]:
-    """Images, then texts, of one backbone."""
+def measure(name: str, case: Case) -> Iterator[Row | Gap]:
+    """Images, then texts, of one backbone; of the smaller ones other forms of the image tower."""
     batch = 8 if case.small else _IMAGES[name]
     encoder = encoder_of(name, case, batch)
-    yield _images(name, encoder, batch, case.until_earlier(case.for_the_next(2)))
-    yield _texts(name, encoder, case)
+    forms = _forms(name, encoder, batch, case) if name in _FORMS_OF else {}
+    first = made.Photographs(made.jpegs(4), batch)
+    (pixels,) = encoder.preprocess.batches(first, batch, case.device)
+    left = 2 + len(forms)
+    yield _images(name, encoder, batch, case.until_earlier(case.for_the_next(left)))
+    yield _texts(name, encoder, case.until_earlier(case.for_the_next(left - 1)))
+    for number, (form, make) in enumerate(forms.items()):
+        share = case.until_earlier(case.for_the_next(len(forms) - number))
+        what = f"{name} image tower, {form}, batches of {batch}, device alone"
+        yield from attempted(name, what, functools.partial(_form, name, what, pixels, share, make))
+
+
+def _forms(
+    name: str, encoder: OpenClipEncoder, batch: int, case: Case
+) -> Mapping[str, Callable[[], tuple[Tower, Tower]]]:
+    """Another form of the image tower and the plain one, by what the other one is."""
+
+    def in_tf32() -> tuple[Tower, Tower]:
+        exact = encoder_of(name, case, batch, dtype="fp32").image_features
+
+        def rough(pixels: torch.Tensor) -> torch.Tensor:
+            with tf32_products(case.device):
+                return exact(pixels)
+
+        return rough, exact
+
+    def moved() -> tuple[Tower, Tower]:
+        other = encoder_of(name, case, batch, channels_last=True)
+        return other.image_features, encoder.image_features
+
+    def compiled() -> tuple[Tower, Tower]:
+        return encoder_of(name, case, batch, compile=True).image_features, encoder.image_features
+
+    forms = {"fp32 in TF32": in_tf32, "channels last": moved}
+    return forms if case.small else forms | {"compiled": compiled}
+
+
+def _form(
+    name: str, what: str, pixels: torch.Tensor, case: Case, make: Callable[[], tuple[Tower, Tower]]
+) -> Row:
+    clock, (ours, plain) = Clock(case.device), make()
+
+    def run(tower: Tower, times: int) -> np.ndarray:
+        with torch.inference_mode():
+            return torch.cat([tower(pixels).float() for _ in range(times)]).cpu().numpy()
+
+    started = clock.seconds(lambda: run(ours, 1))
+    difference = _difference(run(ours, 1), run(plain, 1))
+    times, turns = _in_turns(
+        clock, lambda times: run(ours, times), lambda times: run(plain, times), case
+    )
+    return _row(
+        name,
+        what,
+        "images",
+        turns,
+        times * len(pixels),
+        work=Work(),
+        note=f"first time {started:.1f} s; features differ from plain by {difference:.1e}",
+        more={"difference": difference},
+    )
 
 
 def _images(name: str, encoder: OpenClipEncoder, batch: int, case: Case) -> Row:

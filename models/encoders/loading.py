@@ -88,6 +88,8 @@ def load_encoder(spec: EncoderSpec) -> OpenClipEncoder:
         identity=encoder_identity(spec, quick_gelu, weights, weights_hash, tokenizer_sha256(spec)),
         device=device,
         image_batch=spec.image_batch,
+        channels_last=spec.channels_last,
+        compiled=spec.compile,
     )
 
 

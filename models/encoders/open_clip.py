@@ -41,6 +41,8 @@ class OpenClipEncoder:
         identity: Mapping[str, Json],
         device: torch.device,
         image_batch: int = 64,
+        channels_last: bool = False,
+        compiled: bool = False,
     ) -> None:
         """Wrap a loaded model; `models.encoders.loading.load_encoder` is the usual door.
 
@@ -51,6 +53,8 @@ class OpenClipEncoder:
             identity: Name, tag, precision and weight hashes for the fingerprint.
             device: Where the model lies.
             image_batch: Images in one forward pass.
+            channels_last: Whether the image tower keeps channels last; its weights are moved.
+            compiled: Whether pictures go through `torch.compile`; the model itself does not.
         """
         self.model = model
         self.preprocess = preprocess
@@ -58,6 +62,11 @@ class OpenClipEncoder:
         self._identity = dict(identity)
         self._device = device
         self._image_batch = image_batch
+        self._pixel_dtype = _pixel_dtype(model)
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
+        if channels_last:
+            model.visual.to(memory_format=torch.channels_last)
+        self._image_tower = torch.compile(model.encode_image) if compiled else model.encode_image
         self._no_splice = why_unsupported(model, tokenizer)
         self.text: TextTower | None = None
         if not self._no_splice:
@@ -101,21 +110,21 @@ class OpenClipEncoder:
         """
         if not len(images):
             return np.zeros((0, self.dim), dtype=np.float32)
-        dtype = _pixel_dtype(self.model)
-
-        def encode(pixels: torch.Tensor, start: int) -> torch.Tensor:
-            features: torch.Tensor = self.model.encode_image(pixels.to(dtype), normalize=False)
-            return features
-
         with device_time():
             return encoded(
                 images,
-                encode,
+                lambda pixels, start: self.image_features(pixels),
                 preprocess=self.preprocess,
                 batch=self._image_batch,
                 device=self._device,
                 threads=threads,
             )
+
+    def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels (b, 3, H, W) on the device, normalised -> (b, d) in the tower's precision."""
+        pixels = pixels.to(self._pixel_dtype).contiguous(memory_format=self._layout)
+        features: torch.Tensor = self._image_tower(pixels, normalize=False)
+        return features
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """Encode texts; returns (B, d) float32, not normalised, each distinct text once."""

@@ -37,6 +37,12 @@ class EncoderSpec(Settings):
     """`auto`, or a torch device."""
     image_batch: int = Field(64, ge=1)
     """Images in one forward pass."""
+    channels_last: bool = False
+    """Keep pixels and convolutions of the image tower with channels last; worth a try for ResNets
+    and ConvNeXts. Features differ in rounding alone, so that identities leave it out."""
+    compile: bool = False
+    """Run the image tower through `torch.compile`: it pays for large galleries, since compiling
+    takes a minute. Features differ in rounding alone, so that identities leave it out."""
 
     @model_validator(mode="after")
     def _brings_weights_once(self) -> Self:

@@ -60,8 +60,8 @@ class NetworkParts:
 def load_backbone(spec: EncoderSpec, check: Check | None = None) -> tuple[nn.Module, NetworkParts]:
     """Load a backbone with its weights, in fp32 on the CPU.
 
-    `spec.dtype`, `spec.device` and `spec.image_batch` are not looked at: weights are kept in
-    fp32 for training, and autocast decides the precision of the computation.
+    How `spec` runs a backbone is not looked at: weights are kept in fp32 for training, and
+    autocast decides the precision of the computation.
 
     Args:
         spec: The backbone.
@@ -71,7 +71,8 @@ def load_backbone(spec: EncoderSpec, check: Check | None = None) -> tuple[nn.Mod
         EncoderNotFound: No such backbone, tag or weights.
         BackboneUnsupported: It cannot be built on; the message says why.
     """
-    encoder = load_encoder(spec.changed(dtype="fp32", device="cpu"))
+    bare = spec.changed(dtype="fp32", device="cpu", channels_last=False, compile=False)
+    encoder = load_encoder(bare)
     tokenizer = encoder.tokenizer
     (check or check_backbone)(encoder.model, tokenizer, spec.name)
     config = open_clip.get_model_config(spec.source)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from models.settings import Settings
 
-Precision: TypeAlias = Literal["fp32", "bf16"]
+Precision: TypeAlias = Literal["fp32", "tf32", "bf16"]
 Augmentation: TypeAlias = Literal["clip", "targetpad", "random_resized_crop"]
 Keep: TypeAlias = Literal["best", "last"]
 Captions: TypeAlias = Literal["joined", "drawn"]
@@ -43,7 +43,8 @@ class CommonTraining(Settings):
     clip: float = Field(1.0, ge=0)
     """Largest norm of the gradient; 0 leaves the gradient alone."""
     precision: Precision = "fp32"
-    """`fp32`, or `bf16` autocast over fp32 weights, which suits GPUs."""
+    """`fp32`; `tf32`, the same with products in TF32 on a GPU; or `bf16`, autocast over fp32
+    weights, which suits GPUs."""
     seed: int = 0
     """Of new weights, order, crops and dropout."""
     validation: int = Field(200, ge=0)

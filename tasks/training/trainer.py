@@ -6,7 +6,7 @@ import importlib
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,13 +14,14 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 
+from models.devices import tf32_products
 from models.training.batches import TrainingData
 from tasks.training.callbacks import Pace, Report, StepKeeper
 from tasks.training.folder import CHECKPOINT
 from tasks.training.lightning_job import LightningJob
 from tasks.training.run_settings import RunSettings
 
-_PRECISIONS: Final = {"fp32": "32-true", "bf16": "bf16-mixed"}
+_PRECISIONS: Final = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed"}
 _LOGGERS: Final = {
     "csv": "CSVLogger",
     "tensorboard": "TensorBoardLogger",
@@ -49,6 +50,14 @@ def fit(
         network: From `job.new_network`; it is trained in place.
         report: Told of every step.
     """
+    in_tf32 = job.settings.precision == "tf32"
+    with tf32_products(run.device()) if in_tf32 else nullcontext():
+        _fit(job, run, data, network, report)
+
+
+def _fit(
+    job: LightningJob, run: RunSettings, data: TrainingData, network: Any, report: Report
+) -> None:
     data = job.made_ready(data, run, network)
     _, steps = job.settings.steps_of(data.count)
     module = job.module(network, steps)

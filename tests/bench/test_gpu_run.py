@@ -238,8 +238,9 @@ def test_ours_and_bare_agree_in_small() -> None:
     assert found.more["equal"] == 6
     (found,) = captions.measure(case)
     assert found.more["greedy_equal"] == 2
-    for row in towers.measure("ViT-B-32", case):
-        assert row.more["difference"] < 1e-5
+    rows = list(towers.measure("ViT-B-32", case))
+    assert [row.unit for row in rows] == ["images", "texts", "images", "images"]
+    assert all(row.more["difference"] < 1e-5 for row in rows)
 
 
 def test_lincir_bare_computes_the_same_loss() -> None:

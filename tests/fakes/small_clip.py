@@ -32,7 +32,10 @@ CONFIG: dict[str, Any] = {
 
 
 def write_small_clip(
-    folder: Path, text: dict[str, Any] | None = None, merges: list[str] | None = None
+    folder: Path,
+    text: dict[str, Any] | None = None,
+    merges: list[str] | None = None,
+    vision: dict[str, Any] | None = None,
 ) -> Path:
     """Write config, random weights and, with `merges`, a byte-pair file of its own."""
     import open_clip
@@ -45,6 +48,7 @@ def write_small_clip(
         lines = "\n".join(["#version: 0.2", *merges])
         (folder / "bpe.txt.gz").write_bytes(gzip.compress(lines.encode()))
     config["model_cfg"]["text_cfg"].update(text or {})
+    config["model_cfg"]["vision_cfg"].update(vision or {})
     torch.manual_seed(0)
     model = open_clip.CLIP(**copy.deepcopy(config["model_cfg"]))
     # Biases and norms start at 0 and 1: perturb everything, so that equality means something.

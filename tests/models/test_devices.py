@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,47 @@ from models.devices import gpu_is_available, pick_device, pick_dtype, torch_dtyp
 @pytest.fixture(autouse=True)
 def asked_anew() -> None:
     gpu_is_available.cache_clear()
+
+
+@pytest.fixture
+def switches() -> Iterator[Callable[[], tuple[object, ...]]]:
+    """What torch may compute fp32 of CUDA in: products, convolutions, and its own summary."""
+    import torch
+
+    def read() -> tuple[object, ...]:
+        products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+        # Lightning reads the summary on a GPU; where switches contradict each other, it raises.
+        return products.allow_tf32, convolutions.allow_tf32, torch.get_float32_matmul_precision()
+
+    before = read()
+    yield read
+    torch.set_float32_matmul_precision(str(before[2]))
+    torch.backends.cudnn.allow_tf32 = bool(before[1])
+
+
+def test_fp32_on_a_gpu_is_fp32_in_convolutions_too(
+    switches: Callable[[], tuple[object, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    pick_device("cpu")
+    assert switches() == (False, True, "highest")  # torch's own choice
+    pick_device("auto")
+    assert switches() == (False, False, "highest")
+
+
+def test_tf32_holds_as_long_as_it_is_asked_for(
+    switches: Callable[[], tuple[object, ...]],
+) -> None:
+    import torch
+
+    before = switches()
+    with devices.tf32_products(torch.device("cpu")):
+        assert switches() == before
+    with devices.tf32_products(torch.device("cuda", 1)):
+        assert switches() == (True, True, "high")
+    assert switches() == before
 
 
 def test_the_driver_says_what_torch_says() -> None:

@@ -172,6 +172,52 @@ def test_low_precision_stays_near_float32(small: Path, dtype: str, tolerance: fl
     assert exact.fingerprint != rough.fingerprint
 
 
+RESNET = {"layers": [1, 1, 1, 1], "width": 8, "image_size": 64, "head_width": 64}
+
+
+@pytest.mark.parametrize("vision", [{}, RESNET])
+def test_channels_last_give_the_same_features_under_the_same_key(
+    tmp_path: Path, vision: dict[str, Any]
+) -> None:
+    import torch
+
+    from models.encoders.loading import load_encoder
+    from models.instructcir.parts import load_backbone
+    from tests.fakes.small_clip import write_small_clip
+
+    plain = EncoderSpec(name=str(write_small_clip(tmp_path, vision=vision)), device="cpu")
+    other = plain.changed(channels_last=True, image_batch=2)
+    exact, moved = load_encoder(plain), load_encoder(other)
+    (weight,) = (w for name, w in moved.model.named_parameters() if name.endswith("conv1.weight")
+                 and "layer" not in name)  # fmt: skip
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not weight.is_contiguous()
+    np.testing.assert_allclose(
+        moved.encode_images(pictures()), exact.encode_images(pictures()), rtol=1e-4, atol=5e-6
+    )
+    assert moved.fingerprint == exact.fingerprint == encoder_facts(other).fingerprint
+    if not vision:  # what is trained and saved is laid out as ever
+        model, _ = load_backbone(other)
+        assert all(each.is_contiguous() for each in model.parameters())
+
+
+@pytest.mark.slow
+def test_a_compiled_image_tower_gives_the_same_features_under_the_same_key(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from models.encoders.loading import load_encoder
+    from tests.fakes.captured_graphs import capture_graphs
+
+    plain = EncoderSpec(name=str(small), device="cpu", image_batch=2)
+    captured = capture_graphs(monkeypatch)
+    exact, compiled = load_encoder(plain), load_encoder(plain.changed(compile=True))
+    wanted = exact.encode_images(pictures())
+    assert not captured
+    np.testing.assert_allclose(compiled.encode_images(pictures()), wanted, atol=2e-6)
+    assert captured
+    assert compiled.fingerprint == exact.fingerprint
+
+
 def test_a_precision_that_follows_the_device_is_named_by_what_it_means(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -407,6 +407,20 @@ def test_bfloat16_is_near_and_its_weights_are_fp32(
     assert load_network(tmp_path / "bf16" / job.folder).combiner is not None
 
 
+def test_tf32_is_fp32_on_a_cpu_under_a_key_of_its_own(
+    tmp_path: Path, triplets: TripletSet, train: Train
+) -> None:
+    import torch
+
+    jobs = [
+        job_at(tmp_path, triplets, training={"max_steps": 1, "validation": 0, "precision": each})
+        for each in ("fp32", "tf32")
+    ]
+    assert jobs[0].key != jobs[1].key
+    (_, wanted), (_, found) = (train(job) for job in jobs)
+    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+
+
 @pytest.mark.slow
 def test_compiled_training_is_the_same(
     tmp_path: Path, triplets: TripletSet, train: Train, monkeypatch: pytest.MonkeyPatch
