@@ -90,11 +90,13 @@ class Writer:
         self.listing: dict[str, None] = {}
         self.new_files = self.new_images = self.new_bytes = 0
         self._part_bytes, self._part_rows = part_bytes, part_rows
-        self._image_ids = set(self.images.read(columns=[])["image_id"])
+        images = self.images.read(columns=[])
         rows = self.sources.read(columns=["image_id"])
-        self._image_of: dict[str, str | None] = dict(
-            zip(rows["source_key"], rows["image_id"], strict=True)
-        )
+        lost = rows.drop_nulls("image_id").join(images, on="image_id", how="anti")
+        # Texts of Python are the memory of an ingest: of each row its key alone is held.
+        self._image_ids = set(images["image_id"])
+        self._stored = set(rows["source_key"])
+        self._lost: dict[str, str] = dict(lost.select("source_key", "image_id").iter_rows())
         self._held_bytes = 0
         self._rows: dict[str, dict[str, Any]] = {}
         self._batch: dict[str, dict[str, Any]] = {}
@@ -122,10 +124,9 @@ class Writer:
         return True
 
     def _is_stored(self, key: str) -> bool:
-        if key not in self._image_of:
+        if key not in self._stored:
             return False
-        image_id = self._image_of[key]
-        return image_id is None or image_id in self._image_ids
+        return key not in self._lost or self._lost[key] in self._image_ids
 
     def _key(self, candidate: Candidate, status: str = "") -> str:
         mark = [status] if status in _TRANSIENT else []
@@ -154,7 +155,7 @@ class Writer:
             self._held_bytes += item.size
             self.new_images += 1
             self.new_bytes += item.size
-        if key not in self._image_of and key not in self._rows:
+        if key not in self._stored and key not in self._rows:
             self._rows[key] = self._source_row(key, item)
             self.new_files += 1
         if self._held_bytes >= self._part_bytes or len(self._rows) >= self._part_rows:
@@ -199,7 +200,7 @@ class Writer:
         """Begin to publish the batch, once the one before is published."""
         self._wait()
         ended = {each: self._container_keys.pop(each) for each in self._finished}
-        self._image_of.update({key: row["image_id"] for key, row in self._rows.items()})
+        self._stored.update(self._rows)
         batch = self._batch, self._rows, ended
         self._batch, self._rows, self._finished, self._held_bytes = {}, {}, [], 0
         self._published = self._publisher.submit(self._publish, *batch)
