@@ -170,13 +170,22 @@ class PictureCache:
             image_ids: Images to decode.
             folder: Of the training; it is cleared when the training is published.
             made_by: All that pixels depend on besides the images.
+
+        Raises:
+            OSError: The file cannot be written; the message says what to do.
         """
         wanted = sorted(set(image_ids))
         file = folder.pictures(content_key({**made_by, "images": wanted}))
         self._packed = open_packed(file)
         if self._packed is None:
-            with closing(self._outcomes(wanted, _THREADS)) as outcomes:
-                pack(file, outcomes, self._room)
+            try:
+                with closing(self._outcomes(wanted, _THREADS)) as outcomes:
+                    pack(file, outcomes, self._room)
+            except OSError as error:
+                raise OSError(
+                    f"decoded pictures cannot be shared in {file}: {error}. They take up to "
+                    f"{self._room // 2**20:,} MiB there; make room, or lower run.cache_mb"
+                ) from error
             self._packed = open_packed(file)
         if self._packed is None:
             raise OSError(f"{file} is damaged right after it was written; check the disk")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -212,6 +213,20 @@ def test_shared_pictures_have_a_bound_too(tmp_path: Path) -> None:
     for _ in range(2):
         for name, pixels in zip(names, cache.get(names), strict=True):
             np.testing.assert_array_equal(pixels, np.asarray(picture(name)))
+
+
+def test_a_full_disk_is_named_with_its_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.training import data
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(data, "pack", full)
+    cache = data.PictureCache(Images(), np.asarray, 3 * 2**20)
+    with pytest.raises(OSError, match=r"No space left .* up to 3 MiB .* lower run.cache_mb"):
+        cache.fill_shared([f"{1:064x}"], TrainingFolder(str(tmp_path), "training/kind/key"), {})
 
 
 def test_misses_are_read_at_once_and_decoded_in_threads() -> None:
