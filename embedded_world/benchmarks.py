@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, Final
 
 from embedded_world.drawing import draw
-from embedded_world.edits import ONE_EDIT, Edit, random_edit
+from embedded_world.edits import Edit, random_edit
 from embedded_world.modification_texts import modification_text
 from embedded_world.scenes import (
     FILLS,
@@ -92,12 +92,11 @@ class NoEditLeft(Exception):
     """The scenes one edit away from a scene are in the gallery already."""
 
 
-def new_edit(
+def _new_edit(
     scene: Scene,
     rng: Random,
     taken: Set[Scene],
     *,
-    kinds: Sequence[str] = ONE_EDIT,
     shapes: Sequence[str] = SHAPES,
     held_out: bool = True,
 ) -> tuple[Edit, Scene]:
@@ -107,7 +106,7 @@ def new_edit(
         NoEditLeft: hardly any edit, or none, has such a result.
     """
     for _ in range(_DRAWS):
-        edit = random_edit(scene, rng, kinds, shapes=shapes)
+        edit = random_edit(scene, rng, shapes=shapes)
         after = edit.apply(scene)
         if is_held_out(after) == held_out and after not in taken:
             return edit, after
@@ -131,7 +130,7 @@ def _add_siblings(
     for i in range(count):
         origin = before if i % 3 == 2 else after
         try:
-            _, close = new_edit(origin, rng, gallery.contents, shapes=shapes)
+            _, close = _new_edit(origin, rng, gallery.contents, shapes=shapes)
         except NoEditLeft:
             continue
         if not wanted.matches(close):
@@ -213,7 +212,7 @@ def _cirr_subset(
         start = sample_scenes(rng, 1, held_out=held_out)[0]
     scenes, edits = [start], {}
     for origin in (0, 0, 0, 1, 1):
-        edit, after = new_edit(scenes[origin], rng, taken | set(scenes), held_out=held_out)
+        edit, after = _new_edit(scenes[origin], rng, taken | set(scenes), held_out=held_out)
         edits[len(scenes)] = (origin, edit)
         scenes.append(after)
     order = list(range(6))

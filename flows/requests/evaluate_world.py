@@ -63,7 +63,7 @@ def evaluate_world(
         methods: Names of methods; none chosen means the demo's.
         benchmarks: Names of benchmarks; none chosen means all.
         subsets: CIRR-like groups of six; each gives two queries. None: 250, in a harder world 850.
-        circo_queries: CIRCO-like queries. None: 300, in a harder world 160.
+        circo_queries: CIRCO-like queries. None: 300, in a harder world 260.
         fashion_queries: FashionIQ-like queries per category. None: 100, in a harder world 250.
         harder: Worlds whose queries ask for two changes at once, with galleries of more than 5,000
             pictures: those with one of the two changes, and lookalikes of the target.

@@ -115,7 +115,7 @@ def test_a_cirr_group_is_asked_from_both_ends(world: World) -> None:
 @pytest.mark.parametrize("kind", ONE_EDIT)
 def test_an_edit_can_be_taken_back(kind: str) -> None:
     rng = Random(kind)
-    for before in sample_scenes(rng, 20, held_out=False, least=2):
+    for before in sample_scenes(rng, 20, held_out=False, least=2, most=2):
         edit = random_edit(before, rng, [kind])
         assert inverse(edit, before).apply(edit.apply(before)) == before
 
