@@ -67,7 +67,9 @@ def run(arguments: argparse.Namespace, fault_of: Callable[[str], str] = lambda g
     import uvicorn
 
     from deployments.service.app import create_app
+    from deployments.service.memory import give_back_large_blocks
 
+    give_back_large_blocks()
     app = create_app(settings)
     print(f"open {settings.url}/  (stop: Ctrl-C)", file=sys.stderr)
     uvicorn.run(

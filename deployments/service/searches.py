@@ -21,7 +21,6 @@ from deployments.service.records import (
     Sides,
     Texts,
 )
-from storage.collections.decoding import inspect_image
 from storage.collections.known import UnknownCollection, require_collection
 from storage.locations.location import Location
 from storage.tables.plans import IncompleteTable
@@ -37,12 +36,12 @@ if TYPE_CHECKING:
 
 
 def checked_picture(service: Service, data: bytes) -> ImageFacts:
-    """What an uploaded picture is, by its header.
+    """What an uploaded picture is.
 
     Raises:
         ImageProblem: it is not a picture, or has too many pixels.
     """
-    return inspect_image(data, max_pixels=service.settings.limits.pixels)
+    return service.inspected(data, service.settings.limits.pixels)
 
 
 def searched(service: Service, asked: SearchRequest) -> SearchAnswer:

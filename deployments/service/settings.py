@@ -24,7 +24,7 @@ class Limits:
 
     Attributes:
         body_bytes: Bytes of a request's body; more is refused without reading it.
-        pixels: Width x height of an uploaded picture, by its header.
+        pixels: Width x height of an uploaded picture.
         k: Images of a search.
         batch: Searches of one batch.
         rate: Searches a second and client, in the long run.

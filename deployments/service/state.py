@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from fastapi import Depends, Request
 
@@ -16,6 +17,7 @@ from deployments.service.uploads import Pictures
 from deployments.service.warming import Warming
 from models.spelling import unknown
 from models.user_cache import user_cache_folder
+from storage.collections.decoding import MAX_PIXELS, inspect_image
 from storage.collections.known import list_collections
 from storage.collections.reading import read_pictures
 from storage.collections.thumbnails import kept_thumbnail, thumbnail
@@ -24,6 +26,11 @@ from storage.tables.plans import IncompleteTable
 from tasks.kept_searches import Kept
 from tasks.settings import Profile
 
+if TYPE_CHECKING:
+    from storage.collections.decoding import ImageFacts
+
+DECODING: Final = 2
+"""Pictures that are decoded at a time: each may take hundreds of megabytes for a moment."""
 KEPT_VALUES: Final = 2048
 """Values of queries that are kept: a few vectors and texts for each."""
 FRESH_S: Final = 10.0
@@ -41,6 +48,7 @@ class Service:
         pictures: Pictures that were uploaded or read lately.
         rate: How often a client may search.
         warming: Whether galleries and models are ready.
+        decoding: Holds back pictures while others are decoded.
     """
 
     settings: ServiceSettings
@@ -49,6 +57,7 @@ class Service:
     pictures: Pictures
     rate: Rate
     warming: Warming
+    decoding: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(DECODING))
 
     @property
     def profile(self) -> Profile:
@@ -94,6 +103,15 @@ class Service:
         self.pictures.add(data)
         return data
 
+    def inspected(self, data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts:
+        """What a picture is; it is decoded whole, so not on the event loop.
+
+        Raises:
+            ImageProblem: it is not a picture, or has too many pixels.
+        """
+        with self.decoding:
+            return inspect_image(data, max_pixels)
+
     def thumbnail(self, image_id: str, side: int) -> bytes:
         """A picture as a JPEG of at most `side` pixels, made once for pictures of the root.
 
@@ -101,13 +119,19 @@ class Service:
             Refusal: there is none of this id.
             ImageProblem: its bytes give no image.
         """
+
+        def make() -> bytes:
+            data = self.picture(image_id)
+            with self.decoding:
+                return thumbnail(data, side)
+
         try:
             folder: Path | None = user_cache_folder() / "thumbnails"
         except RuntimeError:  # the user has no home folder
             folder = None
         if folder is None or self.pictures.get(image_id) is not None:
-            return thumbnail(self.picture(image_id), side)
-        return kept_thumbnail(folder, image_id, side, lambda: self.picture(image_id))
+            return make()
+        return kept_thumbnail(folder, image_id, side, make)
 
 
 def new_service(settings: ServiceSettings) -> Service:

@@ -193,7 +193,7 @@ def _to_rgb(image: Image.Image, alpha: Alpha) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
         image = _from_16_bits(image)
     if alpha == "white" and image.has_transparency_data:
-        colours = image.convert("RGBA")
+        colours = image if image.mode == "RGBA" else image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, colours).convert("RGB")
     # convert() of an RGB image is a copy: the result must not depend on the open file

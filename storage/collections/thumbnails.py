@@ -31,24 +31,21 @@ def thumbnail(data: bytes, side: int) -> bytes:
     return out.getvalue()
 
 
-def kept_thumbnail(folder: Path, image_id: str, side: int, read: Callable[[], bytes]) -> bytes:
+def kept_thumbnail(folder: Path, image_id: str, side: int, make: Callable[[], bytes]) -> bytes:
     """The thumbnail of an image, made when it is first asked for.
 
     Args:
         folder: Where thumbnails are kept.
         image_id: sha256 of the picture, in hexadecimal.
         side: One of `SIDES`.
-        read: Reads the picture.
-
-    Raises:
-        ImageProblem: the bytes give no image.
+        make: Makes the thumbnail.
     """
     file = folder / image_id[:2] / f"{image_id}-{side}.jpg"
     try:
         return file.read_bytes()
     except FileNotFoundError:
         pass
-    made = thumbnail(read(), side)
+    made = make()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         aside = file.with_name(f"{file.name}.{secrets.token_hex(4)}")

@@ -10,7 +10,6 @@ from deployments.service.errors import Refusal
 from deployments.service.records import ImageFacts
 from deployments.service.searches import captions_of
 from deployments.service.state import Serving
-from storage.collections.decoding import inspect_image
 from storage.collections.thumbnails import SIDES
 
 router = APIRouter(tags=["images"])
@@ -31,7 +30,7 @@ KINDS: Final = {
 def image(image_id: Id, service: Serving) -> Response:
     """A picture's own bytes."""
     data = service.picture(image_id)
-    kind = KINDS.get(inspect_image(data).format, "application/octet-stream")
+    kind = KINDS.get(service.inspected(data).format, "application/octet-stream")
     return Response(data, media_type=kind, headers=KEPT)
 
 
@@ -48,7 +47,7 @@ def about(
     image_id: Id, service: Serving, gallery: Annotated[str, Query(max_length=128)] = ""
 ) -> ImageFacts:
     """What a picture is, and in a gallery its files and captions."""
-    facts = inspect_image(service.picture(image_id))
+    facts = service.inspected(service.picture(image_id))
     paths: list[str] = []
     captions: list[str] = []
     if gallery:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
 
 from deployments.service.errors import Refusal
 from deployments.service.records import (
@@ -51,7 +52,7 @@ async def upload(request: Request, service: Serving) -> Upload:
     """Keep a picture, whose bytes are the body, as the reference of searches for a while."""
     let_in(request, service)
     data = await request.body()
-    facts = checked_picture(service, data)
+    facts = await run_in_threadpool(checked_picture, service, data)
     image_id = service.pictures.add(data)
     return Upload(image_id=image_id, width=facts.width, height=facts.height, format=facts.format)
 

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import struct
+import threading
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -338,3 +339,43 @@ def test_a_damaged_collection_hides_no_other(profile: Profile, tmp_path: Path) -
     said = http.get("/pictures/bare", headers={"accept": "text/html"})
     assert (said.status_code, "cirflow cache repair" in said.text) == (422, True)
     http.close()
+
+
+def test_pictures_are_decoded_beside_the_event_loop_a_few_at_a_time(
+    client: Client, drawn: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large picture holds up no other request, and many of them fill no memory."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from deployments.service import state
+    from storage.collections.decoding import inspect_image
+    from storage.collections.thumbnails import thumbnail
+
+    at_once: set[int] = set()
+    most: list[int] = []
+
+    def watched(decode: Any) -> Any:
+        def decoded(*given: Any) -> Any:
+            with pytest.raises(RuntimeError, match="no running event loop"):
+                asyncio.get_running_loop()
+            at_once.add(own := threading.get_ident())
+            most.append(len(at_once))
+            made = decode(*given)
+            at_once.discard(own)
+            return made
+
+        return decoded
+
+    monkeypatch.setattr(state, "inspect_image", watched(inspect_image))
+    monkeypatch.setattr(state, "thumbnail", watched(thumbnail))
+    data = [file.read_bytes() for file in drawn]
+
+    def use(image: bytes) -> None:
+        image_id = client.upload(image).image_id
+        for path in ("", "/thumbnail", "/about"):
+            assert client._http.get(f"/v1/images/{image_id}{path}").status_code == 200
+
+    with ThreadPoolExecutor(len(data)) as pool:
+        list(pool.map(use, data))
+    assert len(most) == 4 * len(data)
+    assert max(most) <= state.DECODING
