@@ -112,6 +112,7 @@ class ServiceSettings:
                 f"other machines can reach the service ({' '.join(given)}): set {TOKEN_VARIABLE} "
                 f"to a secret of {SHORTEST_TOKEN} characters or more, which browsers are then "
                 "asked for as a password, or stay on 127.0.0.1"
+                + (" (or leave the service out: --no-service)" if prefix != "--" else "")
             )
         if self.token and len(self.token) < SHORTEST_TOKEN:
             raise UserError(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from flows.forms import BenchmarkName, MethodName, Overrides, ProfileName
 from flows.profiles import resolve_profile
@@ -48,9 +50,9 @@ def evaluate_world(
     settings: Overrides = None,
     methods: tuple[MethodName, ...] = (),
     benchmarks: tuple[BenchmarkName, ...] = (),
-    subsets: int | None = None,
-    circo_queries: int | None = None,
-    fashion_queries: int | None = None,
+    subsets: Annotated[int, Field(ge=1)] | None = None,
+    circo_queries: Annotated[int, Field(ge=1)] | None = None,
+    fashion_queries: Annotated[int, Field(ge=1)] | None = None,
     harder: bool = False,
     out: str = "out/world",
     against: MethodName = "cvsi",

@@ -49,7 +49,7 @@ class RerankSettings(Settings):
 
     @model_serializer(mode="wrap")
     def _plain(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A setting that came later is left out at its default, so that no key changes by it."""
+        """A later setting is left out at its default or without effect: no key changes by it."""
         plain: dict[str, Any] = written(self)
         if self.dropout is None:
             del plain["dropout"]
@@ -57,7 +57,7 @@ class RerankSettings(Settings):
             del plain["negatives"], plain["among"]
         if not self.filter_share:
             del plain["filter_share"]
-        if self.filter_in_loss:
+        if self.filter_in_loss or not self.filter_share:
             del plain["filter_in_loss"]
         return plain
 

@@ -41,7 +41,7 @@ class TripletSet(Settings):
     count: int = Field(ge=1)
     """Pairs taken from the beginning of the sample."""
     joined: int = Field(default=0, ge=0)
-    """Further training triplets, each of two that follow one another; see `joined_triplets`."""
+    """Further training triplets, each joined of two; see `joined_triplets`."""
 
     def first(self, count: int) -> TripletSet:
         """The set of the first pairs only.
@@ -50,7 +50,9 @@ class TripletSet(Settings):
             ValueError: this set has fewer.
         """
         if not 1 <= count <= self.count:
-            raise ValueError(f"a part of {self.count:,} pairs has 1 to as many, not {count:,}")
+            raise ValueError(
+                f"the set has {self.count:,} pairs: take 1 to all of them, not {count:,}"
+            )
         return self.model_copy(update={"count": count})
 
     def table(self) -> Table:
@@ -206,8 +208,9 @@ def joined_triplets(triplets: Sequence[Triplet], count: int) -> list[Triplet]:
                 made.setdefault(name, (first, second))
     if len(made) < count:
         raise ValueError(
-            f"joined={count:,}: of {len(triplets):,} training triplets only {len(made):,} pairs "
-            "follow one another; ask for as many at most, or generate more triplets"
+            f"joined={count}: of the {len(triplets):,} training triplets at most {len(made):,} can "
+            "be joined; ask for no more, or train on more triplets (a larger n, or more from "
+            "generate-triplets)"
         )
     start = 1 + max(triplet.position for triplet in triplets)
     return [

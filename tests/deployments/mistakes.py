@@ -141,6 +141,9 @@ MISTAKES: Final = (
         "run generate-triplets --root tables --set collections=photo --set count=9",
         ("did you mean 'photos'",),
     ),
+    Mistake(
+        "run evaluate-world --set seeds=0 --set subsets=0", ("subsets", "or equal to 1, not 0")
+    ),
     Mistake("run finetune-rewriter", ("nothing to learn from", "pairs=FILE")),
     Mistake("ingest photo --name photos --root tables", ("photo", "there is nothing at")),
     Mistake("ingest photos --name my/photos --root tables", ("'my/photos' is not a name",)),

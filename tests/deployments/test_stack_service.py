@@ -22,6 +22,7 @@ NAMED = "--service-name=box.test:8600"
     ("token", "given", "said"),
     [
         ("", [NAMED], "set CIRFLOW_SERVICE_TOKEN"),
+        ("", [NAMED], "leave the service out: --no-service"),
         ("short", [NAMED], "5 characters"),
         (TOKEN, [], "--service-name NAME:PORT"),
         (TOKEN, ["--service-name=box.test"], "NAME:PORT"),

@@ -303,6 +303,7 @@ def test_a_share_outside_the_loss_is_added_in_use_alone(
     assert abs(with_share - loss) > 1e-3
     torch.testing.assert_close(*scores)
     assert "filter_in_loss" not in RerankSettings(filter_share=1).model_dump()
+    assert RerankSettings(filter_in_loss=False).model_dump() == RerankSettings().model_dump()
 
 
 def test_both_branches_start_as_the_filters_text_tower(tmp_path: Path) -> None:
