@@ -118,7 +118,7 @@ def test_triplets_that_follow_one_another_are_joined() -> None:
         ("c", "b", "striped and red")
     ]
     with pytest.raises(
-        ValueError, match=r"joined=2: of the 5 .* at most 1 can be joined; .* a larger n"
+        ValueError, match=r"joined=2: of the 5 .* at most 1 can be joined; .*a larger n"
     ):
         joined_triplets(given, 2)
 
