@@ -85,8 +85,9 @@ def _look_at(root: Path) -> None:
         UserError: it is not a folder.
     """
     if not root.exists():
-        said = "the root is not there yet; make it with `cirflow ingest SOURCE --name NAME`"
-        print(f"{root}: {said}, or name another (--root)", file=sys.stderr)
+        made = f"`cirflow ingest SOURCE --name NAME --root {root}`"
+        said = f"the root is not there yet; make it with {made}, or name another (--root)"
+        print(f"{root}: {said}", file=sys.stderr)
     elif not root.is_dir():
         raise UserError(f"{root} is not a folder; name the root of the tables (--root DIR)")
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_SHORT = 80
+"""Characters of a refused text that the refusal repeats."""
+
 
 class Fault(BaseModel):
     """Why a request was refused.
@@ -123,11 +126,19 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    faults = [
-        f"{'.'.join(str(part) for part in each['loc'][1:]) or each['loc'][0]}: {each['msg']}"
-        for each in error.errors()
-    ]
-    return _answer(request, 422, "invalid", "; ".join(faults[:5]))
+    faults = [_in_words(each) for each in error.errors()[:5]]
+    return _answer(request, 422, "invalid", "; ".join(faults))
+
+
+def _in_words(fault: Mapping[str, Any]) -> str:
+    """What pydantic found wrong in a request: the place, the reason and a short value."""
+    if fault["type"] == "json_invalid":
+        return f"the body is not JSON (character {fault['loc'][-1]}: {fault['ctx']['error']})"
+    place = ".".join(map(str, fault["loc"][1:])) or fault["loc"][0]
+    given = fault.get("input")
+    short = isinstance(given, int | float) or (isinstance(given, str) and len(given) <= _SHORT)
+    said = fault["msg"].removeprefix("Value error, ") + (f", not {given!r}" if short else "")
+    return f"{place}: {said}"
 
 
 async def _http(request: Request, error: Exception) -> Response:
