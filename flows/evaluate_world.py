@@ -155,8 +155,9 @@ def sum_up(
 ) -> list[dict[str, Any]]:
     """One row per method, best first.
 
-    The intervals are 95 % bootstrap intervals over queries of the mean over seeds; `behind` is
-    `against` minus the method on the same draws, where `against` is among the scores.
+    The intervals are 95 % bootstrap intervals over queries of the mean over seeds. `behind` is the
+    mean of `against` minus the method's, where `against` is among the scores; its interval is that
+    of the differences on the same draws.
     """
     whole = _mean_draws(scores[against], main) if against in scores else None
     rows = []
@@ -173,7 +174,8 @@ def sum_up(
             "queries": sum(each.queries for each in own),
         }
         if whole is not None and name != against:
-            row["behind"] = round(mean(whole - draws), 2)
+            first = mean([each.metrics[main] for each in scores[against]])
+            row["behind"] = round(first - mean(values), 2)
             row["behind_interval"] = _interval(whole - draws)
         rows.append(row)
     return sorted(rows, key=lambda row: -row["mean"])
