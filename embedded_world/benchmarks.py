@@ -418,12 +418,14 @@ WRITERS: Final[Mapping[str, Write]] = {
 }
 
 
-def write_world(root: Path, size: WorldSize, seed: int) -> dict[str, Path]:
-    """Write all three embedded benchmarks below `root`; returns name -> folder.
+def write_world(
+    root: Path, size: WorldSize, seed: int, names: Sequence[str] = ()
+) -> dict[str, Path]:
+    """Write embedded benchmarks, all three or those named, below `root`; returns name -> folder.
 
     A folder whose `world.json` names the same size and seed is left as it is.
     """
-    return write_benchmarks(root, WRITERS, size, seed, {"seed": seed, **vars(size)})
+    return write_benchmarks(root, WRITERS, size, seed, names, {"seed": seed, **vars(size)})
 
 
 def write_benchmarks(
@@ -431,11 +433,14 @@ def write_benchmarks(
     writers: Mapping[str, Write],
     size: WorldSize,
     seed: int,
+    names: Sequence[str],
     note: Mapping[str, object],
 ) -> dict[str, Path]:
-    """Write benchmarks below `root`, but not one whose `world.json` says the same as `note`."""
+    """Write benchmarks, all or those named, unless a `world.json` there says the same as `note`."""
     made = {}
     for name, write in writers.items():
+        if names and name not in names:
+            continue
         folder = root / name
         marker = folder / "world.json"
         if not (marker.is_file() and json.loads(marker.read_text()) == note):

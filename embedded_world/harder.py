@@ -257,7 +257,9 @@ WRITERS: Final = {
 }
 
 
-def write_harder_world(root: Path, size: WorldSize, seed: int) -> dict[str, Path]:
-    """Write all three below `root`; returns name -> folder. What is there is left as it is."""
+def write_harder_world(
+    root: Path, size: WorldSize, seed: int, names: Sequence[str] = ()
+) -> dict[str, Path]:
+    """Write all three, or those named, below `root`; returns name -> folder, as `write_world`."""
     note = {"world": "harder", "seed": seed, **vars(size)}
-    return write_benchmarks(root, WRITERS, size, seed, note)
+    return write_benchmarks(root, WRITERS, size, seed, names, note)

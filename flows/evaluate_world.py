@@ -37,10 +37,12 @@ USUAL: Final = WorldSize(subsets=250, circo_queries=300, fashion_queries=100)
 
 @task(cache_policy=NO_CACHE)
 @redacting
-def draw_world(folder: Path, size: WorldSize, seed: int, harder: bool = False) -> dict[str, str]:
-    """Draw the three embedded benchmarks, unless they are there; benchmark -> folder."""
+def draw_world(
+    folder: Path, size: WorldSize, seed: int, harder: bool = False, names: Sequence[str] = ()
+) -> dict[str, str]:
+    """Draw embedded benchmarks, all or those named, unless they are there; benchmark -> folder."""
     write = write_harder_world if harder else write_world
-    return {name: str(path) for name, path in write(folder, size, seed).items()}
+    return {name: str(path) for name, path in write(folder, size, seed, names).items()}
 
 
 def demo_world(folder: Path, seed: int) -> dict[str, str]:
@@ -61,6 +63,7 @@ def drawn_benchmarks(
     circo_queries: int | None = None,
     fashion_queries: int | None = None,
     harder: bool = False,
+    names: Sequence[str] = (),
 ) -> list[BenchmarkRef]:
     """The embedded benchmarks of a seed with public targets, drawn unless they are there.
 
@@ -71,6 +74,7 @@ def drawn_benchmarks(
         circo_queries: CIRCO-like queries.
         fashion_queries: FashionIQ-like queries per category.
         harder: Whether they are those of `embedded_world.harder`.
+        names: Benchmarks that are wanted; none: all.
     """
     asked = {
         "subsets": subsets,
@@ -79,8 +83,8 @@ def drawn_benchmarks(
     }
     given = {name: count for name, count in asked.items() if count is not None}
     size = replace(HARDER if harder else USUAL, **given)
-    place = folder / f"{'harder-' if harder else ''}world-{seed}"
-    roots = run_task(draw_world, place, size, seed, harder)
+    place = folder / f"{_kind(harder)}world-{seed}"
+    roots = run_task(draw_world, place, size, seed, harder, names)
     return [
         BenchmarkRef(
             name=name, root=root, split="val", collection=drawn_name(name, seed, size, harder)
@@ -93,8 +97,13 @@ def drawn_name(benchmark: str, seed: int, size: WorldSize, harder: bool = False)
     """Name of the collection of a drawn benchmark; one of another size has another name."""
     count = {"cirr": "subsets", "circo": "circo_queries", "fashioniq": "fashion_queries"}[benchmark]
     own, usual = vars(size)[count], vars(HARDER if harder else USUAL)[count]
-    kind = "harder-" if harder else ""
-    return f"{benchmark}-val-{kind}seed-{seed}" + ("" if own == usual else f"-of-{own}")
+    name = f"{benchmark}-val-{_kind(harder)}seed-{seed}"
+    return name if own == usual else f"{name}-of-{own}"
+
+
+def _kind(harder: bool) -> str:
+    """Beginning of names, so that both kinds of world may lie in one folder."""
+    return "harder-" if harder else ""
 
 
 @flow(
@@ -107,7 +116,7 @@ def drawn_name(benchmark: str, seed: int, size: WorldSize, harder: bool = False)
 @prepared_by(requests.evaluate_world)
 def evaluate_world(asked: WorldsRequest) -> dict[str, Any]:
     """Draw and evaluate world by world, then sum up."""
-    folder, profile = asked.folder, asked.profile
+    folder, profile, kind = asked.folder, asked.profile, _kind(asked.harder)
     if asked.trained:
         changes = asked.changes | train_comparison_systems(
             folder / "systems", asked.profile_name, asked.changes, asked.trained
@@ -115,16 +124,16 @@ def evaluate_world(asked: WorldsRequest) -> dict[str, Any]:
         profile = resolve_profile(asked.profile_name, changes)
     scores: dict[str, dict[str, list[MethodScores]]] = {}
     for seed in asked.seeds:
-        drawn = drawn_benchmarks(
+        refs = drawn_benchmarks(
             folder,
             seed,
             asked.subsets,
             asked.circo_queries,
             asked.fashion_queries,
             harder=asked.harder,
+            names=asked.benchmarks,
         )
-        refs = [ref for ref in drawn if ref.name in asked.benchmarks or not asked.benchmarks]
-        place = folder / f"seed-{seed}"
+        place = folder / f"{kind}seed-{seed}"
         title = f"{'harder ' if asked.harder else ''}embedded world, seed {seed}"
         outcome = evaluate(profile, refs, asked.methods, place, title)
         for item in outcome.benchmarks:
@@ -134,11 +143,11 @@ def evaluate_world(asked: WorldsRequest) -> dict[str, Any]:
         benchmark: sum_up(own, benchmark_facts(benchmark).metrics.main, asked.against)
         for benchmark, own in scores.items()
     }
-    Location(str(folder)).replace("summary.json", json.dumps(tables, indent=1).encode())
+    Location(str(folder)).replace(f"{kind}summary.json", json.dumps(tables, indent=1).encode())
     Location(str(folder)).replace(
-        "summary.md", as_markdown(tables, asked.seeds, asked.against, asked.harder).encode()
+        f"{kind}summary.md", as_markdown(tables, asked.seeds, asked.against, asked.harder).encode()
     )
-    return {"summary": str(folder / "summary.md")}
+    return {"summary": str(folder / f"{kind}summary.md")}
 
 
 def _controls(item: EvaluatedBenchmark) -> dict[str, MethodScores]:

@@ -138,5 +138,6 @@ def test_a_world_that_is_there_is_left_alone_and_is_not_the_usual_one(tmp_path: 
     write_harder_world(tmp_path, size, seed=0)
     assert (root / "world.json").stat().st_mtime_ns == stamp
     assert json.loads((root / "world.json").read_text())["world"] == "harder"
-    benchmarks.write_world(tmp_path, size, seed=0)
+    assert [*benchmarks.write_world(tmp_path, size, 0, ["cirr"])] == ["cirr"]
+    assert "world" in json.loads((tmp_path / "circo" / "world.json").read_text())
     assert "world" not in json.loads((root / "world.json").read_text())
