@@ -50,9 +50,7 @@ class TripletSet(Settings):
             ValueError: this set has fewer.
         """
         if not 1 <= count <= self.count:
-            raise ValueError(
-                f"the set has {self.count:,} pairs: take 1 to all of them, not {count:,}"
-            )
+            raise ValueError(f"{count:,} pairs of a set of {self.count:,}: take 1 to all of them")
         return self.model_copy(update={"count": count})
 
     def table(self) -> Table:

@@ -252,7 +252,7 @@ def test_the_command_line_lists_choices_and_groups(capsys: pytest.CaptureFixture
     assert " backbone.name: open_clip's name (`ViT-L-14`)" in page
     assert f"One of {SPLIT_NAMES}. Default: val. benchmarks[].collection:" in page
     assert "One of profile, blip2, llava, openai. Default: profile. captioning.model:" in page
-    assert " encoder.image_batch = 128 Images in one forward pass. captioner.engine =" in page
+    assert " encoder.image_batch = 128 Images in one forward pass. encoder.channels_last" in page
     assert main(["run", "train-reformulation", "--list"]) == 0
     page = " ".join(capsys.readouterr().out.split())
     assert "`none` is the paper. One of none, zero_init. Default: none. network.text_mask:" in page
