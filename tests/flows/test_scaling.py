@@ -71,10 +71,10 @@ def test_what_cannot_be_done_is_refused_before_anything_is_trained() -> None:
         match=r"unknown group of training 'optimizer'; known: training, loss, network, ema",
     ):
         scaling(triplets, [1], seeds=[0], training={"optimizer": {}})
-    with pytest.raises(ValueError, match="100 pairs: take 1 to all of them, not 200"):
+    with pytest.raises(ValueError, match="200 pairs of a set of 100: take 1 to all"):
         scaling(triplets, [50, 200], seeds=[0])
     small = triplets | {"count": 10}
-    with pytest.raises(ValueError, match="10 pairs: take 1 to all of them, not 50"):
+    with pytest.raises(ValueError, match="50 pairs of a set of 10: take 1 to all"):
         scaling(triplets, [50], seeds=[0], other_triplets={"small": small})
     with pytest.raises(ValueError, match="unknown method 'lincr'; did you mean 'lincir'"):
         scaling(triplets, [50], seeds=[0], others=("lincr",))

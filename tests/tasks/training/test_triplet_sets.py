@@ -42,7 +42,7 @@ def test_fewer_pairs_are_a_prefix(whole: TripletSet) -> None:
     assert part.triplets() == tuple(t for t in whole.triplets() if t.position < 25)
     assert len(part.triplets()) == 23
     for count in (0, PAIRS + 1):
-        with pytest.raises(ValueError, match="60 pairs: take 1 to all of them, not"):
+        with pytest.raises(ValueError, match="pairs of a set of 60: take 1 to all"):
             whole.first(count)
 
 
