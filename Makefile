@@ -13,10 +13,10 @@ COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --no-a
 # What is installed has the hashes of the lock files; no package is fetched that they do not name.
 # Compiled once: where Python may not write bytecode, every start compiles 5,000 modules (7 s).
 INSTALL = $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode
-# Tests run in parallel by file, on at most four cores. They also wait: for files and turns in
-# `test`, and for servers in `test-long`, so that more processes than cores keep these busy.
+# Tests run in parallel by file, on at most four cores. Those of servers wait
+# more than they compute, so `test-long` runs one more than there are cores.
 CORES := $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu); echo $$((n < 4 ? n : 4)))
-PROCESSES = $$(($(CORES) + 1))
+PROCESSES = $(CORES)
 PYTEST = $(if $(wildcard $(VLLM)/.ready),CIRFLOW_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python )$(BIN)/python -m pytest --dist=loadfile --numprocesses=$(PROCESSES)
 POOLS_HEADER = \# Additions of the extras docker, kubernetes and ray to lock.txt; a constraint next to it, never alone.
 EDIT_HEADER = \# Additions of the extra edit to lock.txt; a constraint next to it, never alone.
@@ -51,7 +51,7 @@ down: $(READY) ## Stop the processes of `make up`
 test: $(READY) ## Run the tests that need nothing but this checkout
 	$(PYTEST) -m "not slow"
 
-test-long: PROCESSES = $$(($(CORES) + 2))
+test-long: PROCESSES = $$(($(CORES) + 1))
 test-long: $(READY) ## Run the others: real servers, kill storms, a browser, recipes that train
 	$(PYTEST) --no-loadscope-reorder --durations=40 -m "slow"
 

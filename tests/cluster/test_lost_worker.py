@@ -28,7 +28,7 @@ from tests.fakes.workers import Workers
 pytestmark = [pytest.mark.slow, pytest.mark.prefect, pytest.mark.timeout(3600)]
 
 COLLECTION = "drawn"
-IMAGES, SHARD = 1500, 30
+IMAGES, SHARD = 3000, 60
 SHARDS = IMAGES // SHARD
 PATIENCE = 900.0
 """Seconds that a step may take on a very busy machine; a quiet one needs a tenth."""
