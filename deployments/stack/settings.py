@@ -93,7 +93,7 @@ class StackSettings:
 
     @property
     def linked_service(self) -> str:
-        """Address of the service in links, for whoever opens them; empty where none is known."""
+        """Address of the service in links that people open; empty where it has no known one."""
         if self.service_port and self.service_origin:
             return self.service_origin
         return self.service_url if self.is_loopback else ""

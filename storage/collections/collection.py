@@ -164,7 +164,7 @@ def ingest(
         FileNotFoundError: there is no such source.
         ValueError: the name is not allowed.
         NameTaken: the name stands for other images.
-        NothingUsable: there is no usable image in it; a name stands for some.
+        NothingUsable: it holds no usable image, and a name stands for some.
         LabelFault: the source is not of this layout.
     """
     check_name(name)

@@ -22,9 +22,10 @@ from embedded_world import benchmarks, drawing
 from embedded_world.benchmarks import Gallery, WorldSize, write_world
 from embedded_world.captions import caption, parse_caption, varied_caption
 from embedded_world.drawing import CELL, draw, draw_batch
-from embedded_world.scenes import THEMES, Scene, content, is_held_out, sample_scenes
+from embedded_world.scenes import THEMES, content, is_held_out, sample_scenes
 from storage.benchmarks.records import Benchmark
 from storage.benchmarks.registry import load_benchmark
+from tests.fakes.noted_world import NotedWorld, noted_world
 from tests.fakes.world_reader import PLACES, Picture, edited, fits, picture_of, showing
 
 SIZE = WorldSize(subsets=20, circo_queries=25, fashion_queries=12, distractors=20)
@@ -32,23 +33,12 @@ SPLITS = [("cirr", "val"), ("cirr", "test1"), ("circo", "val"), ("fashioniq", "v
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], dict[str, Scene]]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> NotedWorld:
     """A drawn world, and the scene of every picture file."""
-    drawn: dict[str, Scene] = {}
-    write = benchmarks._write_pictures
-
-    def noting(folder: Path, gallery: Gallery, suffix: str, seed: int) -> None:
-        drawn.update({str(folder / f"{n}.{suffix}"): s for n, s in gallery.scenes.items()})
-        write(folder, gallery, suffix, seed)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmarks, "_write_pictures", noting)
-        return write_world(tmp_path_factory.mktemp("world"), SIZE, seed=11), drawn
+    return noted_world(write_world, tmp_path_factory.mktemp("world"), SIZE, seed=11)
 
 
-def loaded(
-    world: tuple[dict[str, Path], dict[str, Scene]], name: str, split: str
-) -> tuple[Benchmark, dict[str, Picture]]:
+def loaded(world: NotedWorld, name: str, split: str) -> tuple[Benchmark, dict[str, Picture]]:
     """A benchmark through its real loader, and the content of each of its pictures."""
     roots, drawn = world
     benchmark = load_benchmark(name, roots[name], split)
@@ -57,7 +47,7 @@ def loaded(
 
 
 def test_every_scene_is_held_out_and_no_training_scene_ever_is(
-    world: tuple[dict[str, Path], dict[str, Scene]],
+    world: NotedWorld,
 ) -> None:
     drawn = world[1]
     assert len(drawn) > 400
@@ -75,7 +65,7 @@ def test_every_scene_is_held_out_and_no_training_scene_ever_is(
 
 @pytest.mark.parametrize(("name", "split"), [s for s in SPLITS if s[1] != "test1"])
 def test_targets_are_exactly_the_pictures_that_the_instruction_asks_for(
-    world: tuple[dict[str, Path], dict[str, Scene]], name: str, split: str
+    world: NotedWorld, name: str, split: str
 ) -> None:
     benchmark, pictures = loaded(world, name, split)
     assert benchmark.missing == ()
@@ -102,7 +92,7 @@ def merged(reference: Picture, sofar: Picture, text: str) -> Picture:
 
 
 def test_the_file_of_a_picture_shows_what_it_was_drawn_from(
-    world: tuple[dict[str, Path], dict[str, Scene]],
+    world: NotedWorld,
 ) -> None:
     """Mean colour of solid things by hand-measured boxes, on files as the loaders find them."""
     solid = {
@@ -135,7 +125,7 @@ def test_the_file_of_a_picture_shows_what_it_was_drawn_from(
 
 @pytest.mark.parametrize("split", ["val", "test1"])
 def test_cirr_groups_have_six_distinct_members_that_differ_little(
-    world: tuple[dict[str, Path], dict[str, Scene]], split: str
+    world: NotedWorld, split: str
 ) -> None:
     benchmark, pictures = loaded(world, "cirr", split)
     assert len(benchmark.queries) == 2 * SIZE.subsets
@@ -163,7 +153,7 @@ def differences(one: Picture, other: Picture) -> int:
 
 
 def test_circo_queries_have_several_targets_and_hidden_splits_none(
-    world: tuple[dict[str, Path], dict[str, Scene]],
+    world: NotedWorld,
 ) -> None:
     benchmark, pictures = loaded(world, "circo", "val")
     assert [query.query_id for query in benchmark.queries] == [
@@ -182,7 +172,7 @@ def test_circo_queries_have_several_targets_and_hidden_splits_none(
 
 
 def test_both_orders_of_fashioniq_captions_lead_to_the_same_scene(
-    world: tuple[dict[str, Path], dict[str, Scene]],
+    world: NotedWorld,
 ) -> None:
     benchmark, pictures = loaded(world, "fashioniq", "val")
     assert set(benchmark.galleries) == set(THEMES)

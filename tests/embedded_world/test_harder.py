@@ -6,43 +6,33 @@ The judge is `tests.fakes.world_reader`, which shares no code with the grammar.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from embedded_world import benchmarks
-from embedded_world.benchmarks import Gallery, WorldSize
+from embedded_world.benchmarks import WorldSize
 from embedded_world.captions import caption
 from embedded_world.edits import ONE_EDIT, random_edit
 from embedded_world.harder import inverse, lookalikes, write_harder_world
-from embedded_world.scenes import Scene, is_held_out, sample_scenes
+from embedded_world.scenes import is_held_out, sample_scenes
 from storage.benchmarks.records import Benchmark
 from storage.benchmarks.registry import load_benchmark
+from tests.fakes.noted_world import NotedWorld, noted_world
 from tests.fakes.world_reader import Picture, edited, picture_of
 
 SIZE = WorldSize(6, 5, 3, distractors=20, siblings=6, fashion_siblings=5)
 NAMES = ("cirr", "circo", "fashioniq")
-World = tuple[Mapping[str, Path], Mapping[str, Scene]]
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(tmp_path_factory: pytest.TempPathFactory) -> NotedWorld:
     """A harder world, and the scene of every picture file."""
-    drawn: dict[str, Scene] = {}
-    write = benchmarks._write_pictures
-
-    def noting(folder: Path, gallery: Gallery, suffix: str, seed: int) -> None:
-        drawn.update({str(folder / f"{n}.{suffix}"): s for n, s in gallery.scenes.items()})
-        write(folder, gallery, suffix, seed)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmarks, "_write_pictures", noting)
-        return write_harder_world(tmp_path_factory.mktemp("harder"), SIZE, seed=7), drawn
+    return noted_world(write_harder_world, tmp_path_factory.mktemp("harder"), SIZE, seed=7)
 
 
-def loaded(world: World, name: str) -> tuple[Benchmark, dict[str, Picture]]:
+def loaded(world: NotedWorld, name: str) -> tuple[Benchmark, dict[str, Picture]]:
     """A benchmark through its real loader, and the content of each of its pictures."""
     benchmark = load_benchmark(name, world[0][name], "val")
     return benchmark, {
@@ -69,7 +59,7 @@ def merged(reference: Picture, first: Picture, second: Picture) -> Picture:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_query_asks_for_two_changes_and_the_gallery_has_each_half(
-    world: World, name: str
+    world: NotedWorld, name: str
 ) -> None:
     benchmark, pictures = loaded(world, name)
     assert benchmark.missing == ()
@@ -88,7 +78,9 @@ def test_each_query_asks_for_two_changes_and_the_gallery_has_each_half(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_scene_is_of_training_and_lookalikes_are_in_the_gallery(world: World, name: str) -> None:
+def test_no_scene_is_of_training_and_lookalikes_are_in_the_gallery(
+    world: NotedWorld, name: str
+) -> None:
     benchmark, _ = loaded(world, name)
     scenes = {n: world[1][str(path)] for n, path in benchmark.image_paths.items()}
     assert all(map(is_held_out, scenes.values()))
@@ -102,7 +94,7 @@ def test_no_scene_is_of_training_and_lookalikes_are_in_the_gallery(world: World,
     assert sum(near) >= len(near)
 
 
-def test_a_cirr_group_is_asked_from_both_ends(world: World) -> None:
+def test_a_cirr_group_is_asked_from_both_ends(world: NotedWorld) -> None:
     benchmark, pictures = loaded(world, "cirr")
     assert len(benchmark.queries) == 2 * SIZE.subsets
     assert len(pictures) == 6 * SIZE.subsets
