@@ -35,7 +35,7 @@ class VerifierQuery:
         reference: What the reference shows.
         text: The modification text.
         wanted: The edited scene; None values fit anything.
-        candidates: CANDIDATES scenes, of which the first RIGHT fit `wanted`.
+        candidates: Scenes, of which the first RIGHT fit `wanted`.
         kind: Kind of the edit, or TWO_EDITS.
     """
 
@@ -57,6 +57,7 @@ def draw_query(
     held_out: bool,
     most: int = MAX_THINGS,
     two_edits: float = TWO_EDIT_SHARE,
+    count: int = CANDIDATES,
 ) -> VerifierQuery:
     """Draw a query all scenes of which are on one side of the split.
 
@@ -65,10 +66,11 @@ def draw_query(
         held_out: True for evaluation, False for training.
         most: Most things in a reference.
         two_edits: Share of queries with two edits.
+        count: How many candidates it has.
     """
     if rng.random() < two_edits:
-        return _with_two_edits(rng, held_out, most)
-    return _with_one_edit(rng, held_out, most)
+        return _with_two_edits(rng, held_out, most, count)
+    return _with_one_edit(rng, held_out, most, count)
 
 
 def cells_off(wanted: Scene, scene: Scene) -> int:
@@ -79,7 +81,7 @@ def cells_off(wanted: Scene, scene: Scene) -> int:
     return off
 
 
-def _with_one_edit(rng: Random, held_out: bool, most: int) -> VerifierQuery:
+def _with_one_edit(rng: Random, held_out: bool, most: int, count: int) -> VerifierQuery:
     while True:
         reference = sample_scenes(rng, 1, held_out=held_out, most=most)[0]
         edit = random_edit(reference, rng, open_share=0.5 if rng.random() < OPEN_SHARE else 0.0)
@@ -98,12 +100,12 @@ def _with_one_edit(rng: Random, held_out: bool, most: int) -> VerifierQuery:
         (0.17, lambda: _near(reference, rng)),
         (0.05, lambda: random_scene(rng)),
     ]
-    candidates = _candidates(rng, reference, wanted, right, wrong, held_out)
+    candidates = _candidates(rng, reference, wanted, right, wrong, held_out, count)
     text = modification_text(edit, reference, rng)
     return VerifierQuery(reference, text, wanted, candidates, edit.kind)
 
 
-def _with_two_edits(rng: Random, held_out: bool, most: int) -> VerifierQuery:
+def _with_two_edits(rng: Random, held_out: bool, most: int, count: int) -> VerifierQuery:
     while True:
         reference = sample_scenes(rng, 1, held_out=held_out, most=most)[0]
         first = random_edit(reference, rng)
@@ -120,7 +122,7 @@ def _with_two_edits(rng: Random, held_out: bool, most: int) -> VerifierQuery:
         (0.20, lambda: _near(rng.choice(halves), rng)),
         (0.05, lambda: random_scene(rng)),
     ]
-    candidates = _candidates(rng, reference, wanted, [wanted] * RIGHT, wrong, held_out)
+    candidates = _candidates(rng, reference, wanted, [wanted] * RIGHT, wrong, held_out, count)
     text = join_texts([modification_text(edit, reference, rng) for edit in (first, second)])
     return VerifierQuery(reference, text, wanted, candidates, TWO_EDITS)
 
@@ -132,10 +134,11 @@ def _candidates(
     right: list[Scene],
     wrong: list[tuple[float, _Draw]],
     held_out: bool,
+    count: int,
 ) -> tuple[Scene, ...]:
     shares, draws = zip(*wrong, strict=True)
     found = list(right)
-    while len(found) < CANDIDATES:
+    while len(found) < count:
         scene = _complete(rng.choices(draws, shares)[0](), rng)
         # Few edits of a held-out scene are held out, so its own share would fill the list with it.
         repeated = scene == reference and reference in found
