@@ -91,8 +91,8 @@ class Cluster:
             found = client.read_deployment_by_name(deployment)
             client.update_deployment(found.id, DeploymentUpdate(entrypoint=entrypoint))
 
-    def start_worker(self, name: str) -> None:
-        """Start a worker of the pool that takes one run at a time."""
+    def start_worker(self, name: str, partner: str = "") -> None:
+        """Start a worker of the pool that takes one run at a time, next to another or alone."""
         home = self.stack.folder / name
         home.mkdir()
         command = prefect_command(
@@ -101,6 +101,7 @@ class Cluster:
         environment = self.stack.client_environment() | {
             "PREFECT_HOME": str(home),
             "CIRFLOW_NOTES": str(self._notes(name)),
+            "CIRFLOW_PARTNER_NOTES": str(self._notes(partner)) if partner else "",
         }
         assert self.stack.processes.start(name, command, environment, home)
 

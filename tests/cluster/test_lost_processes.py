@@ -1,14 +1,19 @@
-"""Backfills on a cluster that loses a worker half-way, and whose server is restarted.
+"""Backfills on a cluster that loses a worker half-way, or its server again and again.
 
-Postgres, the server, the S3 store and both workers are real; nothing leaves this machine.
+Postgres, the server, the S3 store and the workers are real; nothing leaves this machine. All tests
+stand on one cluster and one collection; the number of captions says whose table it is.
 """
 
 from __future__ import annotations
 
+import os
+import random
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,15 +28,19 @@ from tasks.profile_stages import caption_stage
 from tests.cluster.conftest import ROOT, SILENCE
 from tests.fakes.cluster import Cluster
 from tests.fakes.drawn import draw_folder, small_profile, small_settings
-from tests.fakes.workers import Workers
 
 pytestmark = [pytest.mark.slow, pytest.mark.prefect, pytest.mark.timeout(3600)]
 
 COLLECTION = "drawn"
-IMAGES, SHARD = 3000, 60
+IMAGES, SHARD = 900, 30
 SHARDS = IMAGES // SHARD
+KILLS = int(os.environ.get("CIRFLOW_SERVER_KILLS", "2"))
+"""SIGKILLs of the server; as many runs are started as it takes."""
+ENDED = {"Completed", "Failed", "Crashed"}
 PATIENCE = 900.0
 """Seconds that a step may take on a very busy machine; a quiet one needs a tenth."""
+
+Undisturbed = Callable[[int], Future[pl.DataFrame]]
 
 
 @pytest.fixture(scope="module")
@@ -43,27 +52,24 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
-    pictures: Path, tmp_path_factory: pytest.TempPathFactory, repository: Path
-) -> Iterator[Future[pl.DataFrame]]:
-    """Three captions of each, by one process on a local disk, made while the cluster comes up."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    profile = small_profile(folder / "root", 3, SHARD)
-    ingest(Location(profile.root), pictures, COLLECTION)
+def undisturbed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbed]:
+    """Captions of each by this process on a local disk, made while the cluster is at work."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    ingest(Location(str(root)), pictures, COLLECTION)
 
-    def make() -> pl.DataFrame:
-        log = folder / "log.jsonl"
-        process = Workers("tests.fakes.caption_backfill", profile, COLLECTION, log, repository)
-        assert process.run(profile.root)["ends"] == [0]
-        process.close()
-        return caption_stage(profile, COLLECTION).table().read()
+    def make(captions: int) -> pl.DataFrame:
+        stage = caption_stage(small_profile(root, captions, SHARD), COLLECTION)
+        table = stage.table()
+        for shard in table.plan(stage.planned(), stage.shard_size).shards:
+            table.publish(shard, stage.rows(shard.members, lambda done: None))
+        return table.read()
 
     with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(make)
+        yield lambda captions: pool.submit(make, captions)
 
 
 @pytest.fixture(scope="module")
-def loaded(pictures: Path, undisturbed: Future[pl.DataFrame], cluster: Cluster) -> Cluster:
+def loaded(pictures: Path, cluster: Cluster) -> Cluster:
     """The cluster with the pictures in its store; its backfills note what they do."""
     from flows.backfill_captions import DEPLOYMENT
 
@@ -77,8 +83,8 @@ def workers(loaded: Cluster, request: pytest.FixtureRequest) -> Iterator[tuple[s
     """Two workers, each on a host of its own; what is left of them ends with the test."""
     test = request.node.name
     names = (f"alpha-{test}", f"beta-{test}")
-    for name in names:
-        loaded.start_worker(name)
+    for name, partner in zip(names, reversed(names), strict=True):
+        loaded.start_worker(name, partner)
     yield names
     for name in names:
         loaded.stop_worker(name)
@@ -86,12 +92,12 @@ def workers(loaded: Cluster, request: pytest.FixtureRequest) -> Iterator[tuple[s
 
 @dataclass(frozen=True)
 class Backfill:
-    """A backfill by two runs of one deployment, seen from outside.
+    """A backfill by runs of one deployment, seen from outside.
 
     Attributes:
         cluster: Where it runs.
         captions: How many of each image; says which table is filled.
-        first: The run that somebody started; it starts the other.
+        first: The run that somebody started; it starts the others.
     """
 
     cluster: Cluster
@@ -99,17 +105,17 @@ class Backfill:
     first: UUID
 
     @classmethod
-    def start(cls, cluster: Cluster, captions: int) -> Backfill:
+    def start(cls, cluster: Cluster, captions: int, runs: int = 2) -> Backfill:
         """Start it as the form in the UI does."""
         from flows.backfill_captions import DEPLOYMENT
 
-        return cls(cluster, captions, cluster.start_run(DEPLOYMENT, cls.form(captions)))
+        return cls(cluster, captions, cluster.start_run(DEPLOYMENT, cls.form(captions, runs)))
 
     @staticmethod
-    def form(captions: int) -> Mapping[str, Any]:
+    def form(captions: int, runs: int) -> Mapping[str, Any]:
         """What is filled in."""
         settings = small_settings(ROOT, captions, SHARD)
-        return {"collection": COLLECTION, "runs": 2, "profile": "tiny", "settings": settings}
+        return {"collection": COLLECTION, "runs": runs, "profile": "tiny", "settings": settings}
 
     @property
     def table(self) -> Table:
@@ -153,9 +159,10 @@ class Backfill:
 
 
 def test_every_row_is_made_once(
-    loaded: Cluster, workers: tuple[str, str], undisturbed: Future[pl.DataFrame]
+    loaded: Cluster, workers: tuple[str, str], undisturbed: Undisturbed
 ) -> None:
     """The helper's worker dies and the server goes away for a while; nobody has to do anything."""
+    wanted = undisturbed(3)
     backfill = Backfill.start(loaded, captions=3)
     backfill.wait_until_half_way(workers)
     left, lost = sorted(workers, key=lambda name: backfill.run_on(name) != backfill.first)
@@ -167,7 +174,7 @@ def test_every_row_is_made_once(
     backfill.wait_for_end(backfill.first, "Completed")
 
     check_taken_over(backfill, lost, left, made_before)
-    assert backfill.table.read().equals(undisturbed.result())
+    assert backfill.table.read().equals(wanted.result())
 
     again = Backfill.start(loaded, captions=3)
     again.wait_for_end(again.first, "Completed")
@@ -207,6 +214,19 @@ def lose_in_the_middle_of_a_shard(backfill: Backfill, worker: str) -> set[str]:
 
 def check_taken_over(backfill: Backfill, lost: str, left: str, made_before: set[str]) -> None:
     """Every row is there once; only what was lost was made again, and by the other worker."""
+    check_rows(backfill)
+    begun = Counter(backfill.begun(lost) + backfill.begun(left))
+    again = {name for name, times in begun.items() if times > 1}
+    assert set(begun) == backfill.published()
+    # It was in the middle of the last; others may have waited for images of the same batch.
+    assert again == set(backfill.begun(lost)) - made_before
+    assert backfill.begun(lost)[-1] in again
+    assert again < set(backfill.begun(left))
+    assert set(backfill.begun(lost)) - again <= made_before  # what it had finished, stands
+
+
+def check_rows(backfill: Backfill) -> None:
+    """Every row lies in one part, once."""
     table = backfill.table
     rows = pl.concat(
         pl.read_parquet(table.location.open_read(entry.path), columns=["image_id", "status"])
@@ -217,11 +237,45 @@ def check_taken_over(backfill: Backfill, lost: str, left: str, made_before: set[
     assert len(backfill.published()) == SHARDS
     assert table.verify() == []
 
-    begun = Counter(backfill.begun(lost) + backfill.begun(left))
-    again = {name for name, times in begun.items() if times > 1}
-    assert set(begun) == backfill.published()
-    # It was in the middle of the last; others may have waited for images of the same batch.
-    assert again == set(backfill.begun(lost)) - made_before
-    assert backfill.begun(lost)[-1] in again
-    assert again < set(backfill.begun(left))
-    assert set(backfill.begun(lost)) - again <= made_before  # what it had finished, stands
+
+def test_a_server_that_is_killed_again_and_again_loses_no_row(
+    loaded: Cluster, undisturbed: Undisturbed
+) -> None:
+    """No row is lost, none is there twice."""
+    chance = random.Random(seed := random.SystemRandom().randrange(2**32))
+    print(f"seed {seed}")  # shown when the test fails
+    loaded.start_worker("watcher")
+    kills, runs = 0, chain([1], count(4))  # tables of two and three captions are those above
+    while kills < KILLS:
+        captions = next(runs)
+        wanted = undisturbed(captions)
+        backfill = Backfill.start(loaded, captions, runs=1)
+        kills += kill_server_during(backfill, KILLS - kills, chance)
+        backfill.wait_for_end(backfill.first, "Completed")
+        check_rows(backfill)
+        assert backfill.table.read().equals(wanted.result())
+    loaded.stop_worker("watcher")
+
+
+def kill_server_during(backfill: Backfill, most: int, chance: random.Random) -> int:
+    """Kill the server while a run makes shards, and start it again; returns how often."""
+    cluster, kills = backfill.cluster, 0
+
+    def ended() -> bool:
+        return cluster.state(backfill.first).name in ENDED
+
+    while kills < most:
+        seen = len(backfill.published())
+        cluster.wait_until(
+            lambda seen=seen: len(backfill.published()) > seen or ended(),  # type: ignore[misc]
+            "the run makes a shard",
+            PATIENCE,
+        )
+        time.sleep(chance.uniform(0.0, 1.0))
+        if len(backfill.published()) >= SHARDS or ended():
+            break
+        cluster.lose_host("server")
+        time.sleep(chance.uniform(0.0, 3.0))
+        cluster.start_server()
+        kills += 1
+    return kills
