@@ -1,16 +1,18 @@
-"""A process that forks trainings, so that a test can kill many of them cheaply.
+"""A process that forks trainings, so that tests can kill many of them cheaply.
 
-Run as ``python -m tests.fakes.reformulation_runs JOB_JSON LOG KIND``; it obeys the commands of
-`tests.fakes.caption_backfill`, where a shard is a step: each appends a line to LOG. A training
-is the job at the command's root, from its last saved state to its published end.
+Run as ``python -m tests.fakes.reformulation_runs LOG``; it obeys the commands of
+`tests.fakes.caption_backfill`, where a shard is a step: each appends a line to LOG. A command's
+root is a file of a job and its kind: the training at the job's root, from its last saved state to
+its published end.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -34,10 +36,8 @@ KINDS: dict[str, tuple[type[Any], Callable[..., object]]] = {
 """Kind of a job -> its type, and what trains and publishes it."""
 
 
-def main(job_json: str, log: str, kind: str) -> None:
+def main(log: str) -> None:
     """Train on command."""
-    job_type, train_and_publish = KINDS[kind]
-    job = TypeAdapter(job_type).validate_json(job_json)
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     # Whatever is imported late is imported here, once for all forks.
     import tasks.training.launcher  # noqa: F401
@@ -47,8 +47,10 @@ def main(job_json: str, log: str, kind: str) -> None:
 
     ShownProgress.report = report  # type: ignore[method-assign]
 
-    def train(root: str) -> None:
-        train_and_publish(replace(job, root=root), RUN, {})
+    def train(job_file: str) -> None:
+        asked = json.loads(Path(job_file).read_text())
+        job_type, train_and_publish = KINDS[asked["kind"]]
+        train_and_publish(TypeAdapter(job_type).validate_python(asked["job"]), RUN, {})
 
     serve(train, log)
 

@@ -110,7 +110,7 @@ def test_killed_at_random_moments_and_resumed(
     chance = random.Random(seed)
     wanted, seconds = undisturbed
     table, _ = backfills.stage_table(root)
-    for _ in range(10):
+    for _ in range(6):
         # A quarter of the moments lie in the start, before any shard; the others anywhere in the
         # first shards: in the captioner, in the writing of a part, between two shards.
         shards = 0 if chance.random() < 0.25 else chance.choice((1, 1, 1, 2))

@@ -26,7 +26,7 @@ from tests.fakes.workers import Workers
 pytestmark = pytest.mark.slow
 
 IMAGES, PAIRS, SHARD = 12, 48, 4
-KILLS = 12
+KILLS = 8
 SAMPLE = PairSample(sources=(PairSource(collection="drawn"),), count=PAIRS, seed=7)
 
 

@@ -540,7 +540,7 @@ def test_sharded_weights_train_like_whole_ones(
 def test_killed_at_random_moments_and_resumed(tmp_path: Path, triplets: TripletSet) -> None:
     """SIGKILL while steps, validations, saves and publishing run; the end is always the same."""
     job = job_at(tmp_path, triplets, training={"max_steps": 24})
-    assert_kills_change_nothing(job, tmp_path, steps=24, kills=8, longest=4)
+    assert_kills_change_nothing(job, tmp_path, steps=24, kills=6, longest=4)
 
 
 def test_settings_and_triplets_that_cannot_be_trained(tmp_path: Path, triplets: TripletSet) -> None:
