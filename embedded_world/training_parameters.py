@@ -62,6 +62,10 @@ SYSTEM_TRAINING: Final[Mapping[str, Mapping[str, Any]]] = {
         "training": _TOWERS,
     },
     "clip4cir-sum": {"network": {"scale": 30}, "training": _TOWERS},
+    "magiclens": {
+        "network": {"layers": 2, "heads": 4, "feedforward": 512, "scale": 30},
+        "training": _TOWERS,
+    },
     "clip4cir": _COMBINER,
     "blip4cir-bi-sum": {"network": {"scale": 30}, "training": _TOWERS},
     "blip4cir-bi": {

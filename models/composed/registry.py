@@ -21,6 +21,7 @@ NAMES: Final[tuple[str, ...]] = (
     "candidate_filter",
     "candidate_rerank",
     "tuned_embedding",
+    "magiclens",
 )
 """Files in `models/composed`: each has a SYSTEM."""
 

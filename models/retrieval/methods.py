@@ -35,6 +35,7 @@ NAMES: Final = (
     "compodiff",
     "blip4cir_bi",
     "candidate",
+    "magiclens",
 )
 """Files in `models/retrieval/systems`: each has METHODS, and FEATURES (of queries) and GALLERY (of
 gallery images) where it brings some."""

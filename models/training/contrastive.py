@@ -58,6 +58,7 @@ def nce(
     scale: torch.Tensor | float,
     target_ids: torch.Tensor | None = None,
     *,
+    others: tuple[torch.Tensor, torch.Tensor] | None = None,
     gather: bool = True,
 ) -> torch.Tensor:
     """One-direction InfoNCE in fp32: each query chooses among all targets.
@@ -68,7 +69,9 @@ def nce(
         scale: s, 1 / temperature.
         target_ids: (B,) int64, equal where targets are the same image, which are then no
             negatives; None takes every other target as a negative.
-        gather: Whether targets of other processes are negatives.
+        others: Vectors (M, d) and ids (M,) of further negatives, where `target_ids` is given; those
+            that are the same image as a query's target are none of its.
+        gather: Whether targets and others of other processes are negatives.
 
     Returns:
         A scalar, the mean over this process's rows.
@@ -76,6 +79,14 @@ def nce(
     with torch.autocast(queries.device.type, enabled=False):
         rows, columns, own, repeats = paired(queries, targets, target_ids, gather=gather)
         logits = (scale * rows @ columns.T).masked_fill(repeats, float("-inf"))
+        if others is not None and target_ids is not None:
+            more, ids = others
+            more = functional.normalize(more.float(), dim=-1)
+            if gather and processes() > 1:
+                more, ids = gathered(more), gathered(ids)
+            same = target_ids[:, None] == ids[None, :]
+            added = (scale * rows @ more.T).masked_fill(same, float("-inf"))
+            logits = torch.cat([logits, added], dim=1)
         return functional.cross_entropy(logits, own)
 
 

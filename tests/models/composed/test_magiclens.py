@@ -1,0 +1,209 @@
+"""MagicLens against the released formulas in numpy, open_clip's towers, and hand-worked losses."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.checkpoints import UnusableCheckpoint
+from models.composed.magiclens_settings import MagicLensSettings
+from models.encoders.spec import EncoderSpec
+from tests.fakes.flax_files import (
+    DIM,
+    HEADS,
+    LAYERS,
+    WIDE,
+    Tree,
+    fused,
+    fusion,
+    packed,
+    scenic_clip,
+    write_magiclens,
+)
+from tests.fakes.small_networks import TEXTS, pixels, write_clip
+
+
+def random_clip() -> Any:
+    """A CLIP of OpenAI's kind: heads of 64, QuickGELU."""
+    import open_clip
+    import torch
+
+    torch.manual_seed(3)
+    clip = open_clip.CLIP(
+        embed_dim=DIM,
+        quick_gelu=True,
+        vision_cfg={"image_size": 32, "layers": 2, "width": 128, "patch_size": 16},
+        text_cfg={"width": 128, "heads": 2, "layers": 2},
+    ).eval()
+    with torch.no_grad():
+        for parameter in clip.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+    return clip
+
+
+@pytest.fixture(scope="module")
+def clip() -> Any:
+    return random_clip()
+
+
+@pytest.fixture(scope="module")
+def tree(clip: Any) -> Tree:
+    state = {name: each.numpy() for name, each in clip.state_dict().items()}
+    return fusion() | {"clip": scenic_clip(state, heads=2)}
+
+
+def test_a_published_file_computes_the_released_formulas(
+    clip: Any, tree: Tree, tmp_path: Path
+) -> None:
+    """Queries and gallery vectors, from the file and from our own folder of it."""
+    import open_clip
+    import torch
+
+    from models.composed.checkpoint import load_composed, save_composed
+    from models.composed.magiclens_files import published
+
+    made = published(write_magiclens(tmp_path / "magic_lens.pkl", tree), MagicLensSettings())
+    assert (made.settings.heads, made.settings.layers) == (HEADS, LAYERS)
+    assert made.settings.feedforward == WIDE
+    geometry = made.preprocess.config
+    assert (geometry.resize_mode, geometry.interpolation) == ("squash", "bilinear")
+    folder = tmp_path / "folder"
+    save_composed(folder, "magiclens", made, made.settings, base={}, provenance={})
+    again = load_composed(folder).network
+    read = made.tokenised(TEXTS)
+    with torch.no_grad():
+        images = clip.encode_image(pixels(4)).numpy()
+        texts = clip.encode_text(open_clip.tokenize(TEXTS)).numpy()
+        (empty,) = clip.encode_text(open_clip.tokenize([""])).numpy()
+        queries, targets = made.query(pixels(4), read), made.target(pixels(4))
+        torch.testing.assert_close(again.query(pixels(4), read), queries, atol=1e-5, rtol=1e-5)
+    for row in range(4):
+        for found, text in ((queries, texts[row]), (targets, empty)):
+            wanted = fused(tree, images[row], text)
+            np.testing.assert_allclose(found[row].numpy(), wanted, atol=2e-4, rtol=2e-4)
+
+
+def without(tree: Tree, *names: str) -> Tree:
+    """A tree that lacks an entry."""
+    first, *rest = names
+    if not rest:
+        return {name: each for name, each in tree.items() if name != first}
+    return tree | {first: without(tree[first], *rest)}
+
+
+FAULTS: dict[str, tuple[Callable[[Tree], bytes], str]] = {
+    "cut off": (lambda tree: pickle.dumps(packed(tree))[:-400], "cannot be read as parameters"),
+    "a call": (lambda tree: pickle.dumps(print), "holds more than bytes"),
+    "two values": (lambda tree: pickle.dumps((b"a", b"b")), "holds more than bytes"),
+    "a number": (lambda tree: packed({"params": {"a": 3}}), "a holds int and not parameters"),
+    "whole numbers": (
+        lambda tree: packed({"a": np.ones(3, np.int64)}),
+        "an array of 'int64' is none of float32",
+    ),
+    "no towers": (lambda tree: packed(without(tree, "clip")), "positional_embedding"),
+    "no key": (
+        lambda tree: packed(
+            without(tree, "clip", "visual", "transformer", "resblocks_1", "attn", "key")
+        ),
+        "lacks key of visual.transformer.resblocks.1.attn",
+    ),
+    "no scales": (
+        lambda tree: packed(
+            without(tree, "contrastive_multimodal_pooler", "pool_attn", "per_dim_scale")
+        ),
+        "pooling.scales",
+    ),
+    "one more": (lambda tree: packed(tree | {"head": {"w": np.ones(3, np.float32)}}), "head.w"),
+    "not finite": (
+        lambda tree: packed(tree | {"clip": tree["clip"] | {"logit_scale": np.float32(np.nan)}}),
+        "finite",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_file_that_is_damaged_or_another_one_is_refused(
+    fault: str, tree: Tree, tmp_path: Path
+) -> None:
+    from models.composed.magiclens_files import published
+
+    write, message = FAULTS[fault]
+    file = tmp_path / "magic_lens.pkl"
+    file.write_bytes(write(tree))
+    with pytest.raises(UnusableCheckpoint, match=message):
+        published(file, MagicLensSettings())
+
+
+def network(folder: Path, **settings: Any) -> Any:
+    from models.composed.magiclens_network import build
+
+    spec = EncoderSpec(name=str(write_clip(folder)), preprocess="clip", device="cpu")
+    own = {"heads": 4, "layers": 1, "feedforward": 16, "scale": 10.0}
+    return build(spec, MagicLensSettings(**own | settings), seed=0)
+
+
+@pytest.mark.parametrize("negatives", [True, False])
+def test_references_without_a_text_are_negatives(tmp_path: Path, negatives: bool) -> None:
+    """The loss by hand; a reference that is the query's own target is left out."""
+    import torch
+
+    made = network(tmp_path / "clip", query_negatives=negatives)
+    batch = {
+        "references": pixels(3),
+        "targets": pixels(3, seed=2),
+        "target_ids": torch.tensor([7, 8, 7]),
+        "reference_ids": torch.tensor([1, 7, 2]),
+        **made.tokenised(TEXTS[:3]),
+    }
+    with torch.no_grad():
+        unit = torch.nn.functional.normalize
+        queries = unit(made.query(batch["references"], batch), dim=-1).double()
+        targets = unit(made.target(batch["targets"]), dim=-1).double()
+        others = unit(made.target(batch["references"]), dim=-1).double()
+        losses = []
+        for row in range(3):
+            own, same = 10 * queries[row] @ targets[row], batch["target_ids"][row]
+            chosen = [own]
+            chosen += [
+                10 * queries[row] @ targets[column]
+                for column in range(3)
+                if column != row and batch["target_ids"][column] != same
+            ]
+            if negatives:
+                chosen += [
+                    10 * queries[row] @ others[column]
+                    for column in range(3)
+                    if batch["reference_ids"][column] != same
+                ]
+            losses.append(torch.logsumexp(torch.stack(chosen), 0) - own)
+        found = made.loss(batch)
+    assert found.item() == pytest.approx(torch.stack(losses).mean().item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("trained", ["both", "neither"])
+def test_what_is_trained(tmp_path: Path, trained: str) -> None:
+    import torch
+
+    made = network(tmp_path / "clip", trained=trained).train()
+    batch = {
+        "references": pixels(3),
+        "targets": pixels(3, seed=2),
+        "target_ids": torch.arange(3),
+        "reference_ids": torch.arange(3, 6),
+        **made.tokenised(TEXTS[:3]),
+    }
+    made.loss(batch).backward()
+    assert all(parameter.grad is not None for parameter in made.head.parameters())
+    moved = {
+        name.split(".")[1]
+        for name, parameter in made.named_parameters()
+        if name.startswith("towers.") and parameter.grad is not None
+    }
+    assert moved == ({"image", "text"} if trained == "both" else set())
+    with pytest.raises(ValueError, match="heads is 5, which does not divide"):
+        network(tmp_path / "other", heads=5)
