@@ -58,7 +58,7 @@ def _bytes_of(data: bytes) -> bytes:
     """The one byte string of a pickle."""
     found: list[bytes] = []
     for opcode, argument, _ in pickletools.genops(io.BytesIO(data)):
-        if opcode.name in _BYTES:
+        if opcode.name in _BYTES and isinstance(argument, bytes):
             found.append(argument)
         elif opcode.name not in _AROUND:
             raise ValueError(f"the pickle holds more than bytes ({opcode.name}); nothing of it ran")
