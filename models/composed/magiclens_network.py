@@ -56,11 +56,12 @@ class MagicLensNetwork(ClipNetwork):
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Each query chooses among the targets and, if the settings say so, the references."""
-        queries = self.query(batch["references"], batch)
+        references = self.towers.image_vector(batch["references"])  # read twice, made once
+        queries = self.query(references, batch)
         targets, ids = self.target(batch["targets"]), batch["target_ids"]
         if not self.settings.query_negatives:
             return nce(queries, targets, self.scale, ids)
-        others = (self.target(batch["references"]), batch["reference_ids"])
+        others = (self.target(references), batch["reference_ids"])
         return nce(queries, targets, self.scale, ids, others=others)
 
     def architecture(self) -> dict[str, Any]:
