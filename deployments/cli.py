@@ -10,10 +10,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from deployments.errors import told
-from deployments.stopping import Stop, Stopped, stopped_by_signals
+from deployments.stopping import RESUMED, Stop, Stopped, stopped_by_signals
 from models.redaction import redact, redact_error
 from models.spelling import unknown
 
@@ -33,30 +33,48 @@ help on one command: cirflow COMMAND --help. Checks of this machine: cirflow doc
 
 
 class Command(NamedTuple):
-    """A subcommand: its module in deployments.commands and one line of help."""
+    """A subcommand.
+
+    Attributes:
+        module: In deployments.commands.
+        help: One line.
+        stopped: What to do after SIGTERM or Ctrl-C.
+    """
 
     module: str
     help: str
+    stopped: str = RESUMED
 
 
+_WHOLE: Final = "nothing is left half done"
 COMMANDS = {
     "demo": Command("demo", "run everything once on the embedded world and open the report"),
     "try": Command("try_", "search a folder of pictures in the first minute, in a browser"),
     "ingest": Command("ingest", "bring images into a named collection"),
     "run": Command("run", "run a flow: captions, features, training, evaluation, ..."),
     "score": Command("score", "score a predictions file, without images or models"),
-    "search": Command("search", "search a gallery with an image and a modification text"),
-    "serve": Command("serve", "search in a browser and through an API, models kept warm"),
+    "search": Command("search", "search a gallery with an image and a modification text", _WHOLE),
+    "serve": Command(
+        "serve",
+        "search in a browser and through an API, models kept warm",
+        "the service has ended: start it again as before",
+    ),
     "import": Command("import_", "read files that others published: triplets, texts, ..."),
     "export": Command("export", "write what is stored in the forms that others read"),
-    "leaderboard": Command("leaderboard", "show the scores in the ledger"),
+    "leaderboard": Command("leaderboard", "show the scores in the ledger", _WHOLE),
     "compare": Command("compare", "the same queries by two methods, side by side, as a page"),
     "paper": Command("paper", "fill a paper's tables and figures: measured next to published"),
-    "methods": Command("methods", "list the methods and their needs"),
+    "methods": Command("methods", "list the methods and their needs", _WHOLE),
     "cache": Command("cache", "list or verify the tables: captions, edits, features, scores"),
-    "up": Command("up", "start a Prefect server with deployments and workers"),
-    "down": Command("down", "stop the processes of `cirflow up`"),
-    "doctor": Command("doctor", "check this machine, with a remedy for each fault"),
+    "up": Command(
+        "up",
+        "start a Prefect server with deployments and workers",
+        "`cirflow up` goes on where it was, and `cirflow down` ends what has started",
+    ),
+    "down": Command(
+        "down", "stop the processes of `cirflow up`", "run `cirflow down` again to end the rest"
+    ),
+    "doctor": Command("doctor", "check this machine, with a remedy for each fault", _WHOLE),
 }
 
 
@@ -79,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     module.add_arguments(own)
     atexit.register(gc.freeze)  # what ends with the process need not be searched for garbage first
-    return _guarded(module.run, own.parse_args(arguments[1:]))
+    return _guarded(module.run, own.parse_args(arguments[1:]), COMMANDS[named].stopped)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,9 +116,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _guarded(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+def _guarded(
+    run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace, then: str
+) -> int:
     """Run a command; user errors become one message on standard error and status 2."""
-    with stopped_by_signals() as stop:
+    with stopped_by_signals(then) as stop:
         try:
             return _run(run, arguments, stop)
         except KeyboardInterrupt as asked:

@@ -13,10 +13,11 @@ from typing import Any, Final, NoReturn
 
 GRACE_S: Final = 6.0
 """Seconds for the run to be noted as stopped and for the temporary server to end."""
-LINE: Final = (
-    "\ncirflow: stopped; finished shards are published and a training keeps its last saved state: "
-    "run the command again to resume"
+RESUMED: Final = (
+    "finished shards are published and a training keeps its last saved state: run the command "
+    "again to resume"
 )
+"""What to do after a stop of most commands."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -30,16 +31,17 @@ class Stop:
         asked: A signal came.
     """
 
-    def __init__(self) -> None:
-        """Nothing came yet."""
+    def __init__(self, then: str) -> None:
+        """Nothing came yet; `then` says what to do after a stop."""
         self.asked = False
+        self._then = then
         self._said = False
 
     def say(self, number: int) -> int:
         """Say once how to resume; returns the exit status after a signal."""
         if not self._said:
             self._said = True
-            print(LINE, file=sys.stderr, flush=True)
+            print(f"\ncirflow: stopped; {self._then}", file=sys.stderr, flush=True)
         return 128 + number
 
     def watch(self, signals: int) -> None:
@@ -66,14 +68,17 @@ class Stop:
 
 
 @contextmanager
-def stopped_by_signals() -> Iterator[Stop]:
+def stopped_by_signals(then: str) -> Iterator[Stop]:
     """Raise `Stopped` at SIGTERM or SIGHUP, and see to it that a stop does not take long.
 
     Prefect and Lightning put handlers of their own in the place of this one while they run; the
     numbers come by another way, whatever handles it. After a stop all of this stays until
     the process ends.
+
+    Args:
+        then: What to do after a stop, for the message.
     """
-    stop = Stop()
+    stop = Stop(then)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

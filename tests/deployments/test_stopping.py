@@ -33,7 +33,7 @@ def run(arguments):
             pass
 
 stopping.GRACE_S = float(sys.argv[1])
-sys.exit(cli._guarded(run, None))
+sys.exit(cli._guarded(run, None, "as the command says"))
 """
 
 
@@ -60,14 +60,14 @@ def test_what_does_not_end_is_ended(grace: str, signals: list[int], status: int)
         command.send_signal(number)
     assert command.wait(timeout=60) == status
     assert command.stderr is not None
-    assert command.stderr.read().count(RESUME) == 1
+    assert command.stderr.read().count("cirflow: stopped; as the command says") == 1
 
 
 def test_handlers_are_as_before_once_a_command_has_ended() -> None:
     from deployments.stopping import stopped_by_signals
 
     before = signal.getsignal(signal.SIGTERM)
-    with stopped_by_signals() as stop:
+    with stopped_by_signals("") as stop:
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
     assert signal.set_wakeup_fd(-1) == -1
