@@ -39,6 +39,19 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_small_clip(tmp_path_factory.mktemp("clip"))
 
 
+@pytest.fixture
+def fewer_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named architectures with their own widths and two layers a tower instead of twelve."""
+    import copy
+
+    from open_clip import factory
+
+    for name in ("ViT-B-32", "ViT-B-32-quickgelu"):
+        config = copy.deepcopy(factory._MODEL_CONFIGS[name])
+        config["vision_cfg"]["layers"] = config["text_cfg"]["layers"] = 2
+        monkeypatch.setitem(factory._MODEL_CONFIGS, name, config)
+
+
 def test_local_directory_equals_open_clip(small: Path) -> None:
     import open_clip
     import torch
@@ -70,6 +83,7 @@ def test_local_directory_equals_open_clip(small: Path) -> None:
         pytest.param("coca_ViT-B-32", "random:1", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.usefixtures("fewer_layers")
 def test_named_architectures_equal_open_clip(name: str, pretrained: str) -> None:
     import open_clip
     import torch
@@ -91,6 +105,7 @@ def test_named_architectures_equal_open_clip(name: str, pretrained: str) -> None
     np.testing.assert_allclose(encoder.encode_images(pictures(2)), images, atol=5e-6)
 
 
+@pytest.mark.usefixtures("fewer_layers")
 def test_separate_text_tower_equals_open_clip() -> None:
     import open_clip
     import torch
@@ -279,6 +294,7 @@ def test_vocabulary_of_another_model_is_refused(tmp_path: Path) -> None:
         load_encoder(EncoderSpec(name=str(folder), device="cpu"))
 
 
+@pytest.mark.usefixtures("fewer_layers")
 def test_openai_weights_run_with_quick_gelu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,6 +355,7 @@ def test_a_directory_is_known_without_a_network(
     assert facts.dim == encoder.dim == 24
 
 
+@pytest.mark.usefixtures("fewer_layers")
 def test_an_untrained_network_is_known_by_its_weights() -> None:
     one, other = (
         encoder_facts(EncoderSpec(name="ViT-B-32", pretrained=f"random:{i}")) for i in (1, 2)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -36,11 +37,24 @@ def shuffled(keys: Sequence[str]) -> list[str]:
     return sorted(keys, key=lambda key: key[::-1])
 
 
-@pytest.mark.parametrize("orders", [(tuple, tuple), (shuffled, shuffled), (tuple, shuffled)])
+ORDERS: list[tuple[Order, Order]] = [(tuple, tuple), (shuffled, shuffled), (tuple, shuffled)]
+
+
+@pytest.mark.parametrize("orders", ORDERS)
 @pytest.mark.parametrize("sizes", [(64, 10), (512, 16), (20, 20)])
 def test_racers_with_different_plans_do_not_make_everything_twice(
-    location: Location, sizes: tuple[int, int], orders: tuple[Order, Order]
+    tmp_path: Path, sizes: tuple[int, int], orders: tuple[Order, Order]
 ) -> None:
+    race(Location(str(tmp_path)), sizes, orders)
+
+
+@pytest.mark.parametrize("orders", ORDERS)
+def test_racers_on_s3(s3_location: Location, orders: tuple[Order, Order]) -> None:
+    race(s3_location, (64, 10), orders)
+
+
+def race(location: Location, sizes: tuple[int, int], orders: tuple[Order, Order]) -> None:
+    """Two workers make a table together; few rows are made by both."""
     made: list[Counter[str]] = [Counter(), Counter()]
     # They plan before either of them has published anything: the worst case.
     plans = [
