@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,15 +41,22 @@ def pictures(count: int) -> list[tuple[str, Image.Image]]:
     ]
 
 
+@functools.cache
+def library(folder: Path) -> tuple[Any, Any]:
+    """The library's own model and processor; tests only read them."""
+    from transformers import AutoProcessor, Blip2ForConditionalGeneration
+
+    model = Blip2ForConditionalGeneration.from_pretrained(folder).eval()
+    return model, AutoProcessor.from_pretrained(folder)
+
+
 def generated(
     folder: Path, image: Image.Image, prompt: str, seed: int | None = None, **options: Any
 ) -> list[str]:
     """Captions by the library alone: processor, `generate` of the whole model, its tokenizer."""
     import torch
-    from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
-    model = Blip2ForConditionalGeneration.from_pretrained(folder).eval()
-    processor = AutoProcessor.from_pretrained(folder)
+    model, processor = library(folder)
     inputs = processor(images=image, text=prompt, return_tensors="pt")
     if seed is not None:
         torch.manual_seed(seed)
