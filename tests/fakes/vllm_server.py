@@ -43,11 +43,14 @@ def serving(
         *("--no-enable-chunked-prefill", "--max-num-batched-tokens", "8192"),
         # Compiling so small a model takes longer than all that is asked of it.
         "--enforce-eager",
+        # Each process imports for ten seconds: the model lives in that of the engine.
+        *("--distributed-executor-backend", "uni"),
         *options,
     ]
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # or the executor would be another process
         # Bound threads of all servers would share the first core.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_NO_USAGE_STATS": "1",
