@@ -2,6 +2,8 @@
 
 import gc
 import os
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,10 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 # Test items and libraries are millions of objects that stay; by default they are walked again and
 # again, which was a twelfth of the suite's processor time.
 gc.set_threshold(10_000, 20, 20)
+
+# Tests start hundreds of processes; without bytecode each compiles what it imports of this tree.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LONGEST = ("ui", "cluster", "serving", "deployments", "tasks")
@@ -54,9 +60,24 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def prefect_api() -> Iterator[None]:
-    """One temporary Prefect server for all flow tests."""
-    from prefect.testing.utilities import prefect_test_harness
+def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database of Prefect, to be copied: one for all processes of pytest."""
+    from tests.fakes.prefect_database import migrated
 
-    with prefect_test_harness(server_startup_timeout=300):
-        yield
+    own = tmp_path_factory.getbasetemp()
+    return migrated(own.parent if "PYTEST_XDIST_WORKER" in os.environ else own)
+
+
+@pytest.fixture(scope="session")
+def prefect_api(
+    migrated_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """One temporary Prefect server for all flow tests."""
+    from prefect.testing import utilities
+
+    folder = tmp_path_factory.mktemp("prefect")
+    shutil.copyfile(migrated_database, folder / "prefect-test.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utilities, "mkdtemp", lambda: str(folder))
+        with utilities.prefect_test_harness(server_startup_timeout=300):
+            yield

@@ -16,6 +16,8 @@ PACKAGES: Final = ("flows", "tasks", "models", "storage", "deployments", "embedd
 LINKED: Final = "models/embedded"
 """The shipped checkpoints, which are linked instead of copied."""
 
+PREFECT_HOME: Final = ".prefect"
+
 
 @dataclass(frozen=True)
 class AddedTree:
@@ -43,7 +45,7 @@ class AddedTree:
 
     def python(self, *arguments: str) -> str:
         """Run Python in the copy, away from the installed packages; returns what it printed."""
-        home = self.folder / ".prefect"
+        home = self.folder / PREFECT_HOME
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=self.folder,
@@ -61,8 +63,13 @@ class AddedTree:
         return self.python("-m", "deployments.cli", *arguments)
 
 
-def copy_tree(folder: Path) -> AddedTree:
-    """Copy all packages' files that git knows or would know, with their contents of now."""
+def copy_tree(folder: Path, database: Path) -> AddedTree:
+    """Copy all packages' files that git knows or would know, with their contents of now.
+
+    Args:
+        folder: Where they go.
+        database: An empty one for the Prefect of the copy.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *PACKAGES],
         cwd=REPOSITORY,
@@ -76,5 +83,7 @@ def copy_tree(folder: Path) -> AddedTree:
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
+    (folder / PREFECT_HOME).mkdir()
+    shutil.copyfile(database, folder / PREFECT_HOME / "prefect.db")
     (folder / LINKED).symlink_to(REPOSITORY / LINKED, target_is_directory=True)
     return AddedTree(folder)

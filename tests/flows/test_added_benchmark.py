@@ -17,8 +17,8 @@ METHODS = ("image-only", "cvsi")
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> AddedTree:
-    tree = copy_tree(tmp_path_factory.mktemp("tree"))
+def tree(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> AddedTree:
+    tree = copy_tree(tmp_path_factory.mktemp("tree"), migrated_database)
     tree.add_file("shapes.py", "storage/benchmarks/shapes.py")
     tree.add_line("storage/benchmarks/registry.py", '    "fashioniq",', '    "shapes",')
     return tree

@@ -17,8 +17,8 @@ PICTURES = {"sea": ("blue", "white"), "meadow": ("green", "yellow"), "night": ("
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> AddedTree:
-    tree = copy_tree(tmp_path_factory.mktemp("tree"))
+def tree(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> AddedTree:
+    tree = copy_tree(tmp_path_factory.mktemp("tree"), migrated_database)
     for room, name, settings, union in (
         ("captioners", "palette", "PaletteSettings", "CaptionerSettings"),
         ("generators", "echo", "EchoSettings", "GeneratorSettings"),

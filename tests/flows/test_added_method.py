@@ -20,8 +20,8 @@ QUERIES = 4
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> AddedTree:
-    tree = copy_tree(tmp_path_factory.mktemp("tree"))
+def tree(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> AddedTree:
+    tree = copy_tree(tmp_path_factory.mktemp("tree"), migrated_database)
     tree.add_file("caption_then_text.py", "models/retrieval/systems/caption_then_text.py")
     tree.add_line("models/retrieval/methods.py", '    "candidate",', '    "caption_then_text",')
     return tree

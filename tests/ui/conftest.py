@@ -45,10 +45,13 @@ def chromium() -> str:
 
 @pytest.fixture(scope="module")
 def stack(
-    chromium: str, repository: Path, tmp_path_factory: pytest.TempPathFactory
+    chromium: str,
+    repository: Path,
+    migrated_database: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[LiveStack]:
     """A team's stack: a benchmark that was evaluated, and photographs that have captions."""
-    with team_stack(tmp_path_factory.mktemp("home"), repository) as made:
+    with team_stack(tmp_path_factory.mktemp("home"), repository, migrated_database) as made:
         yield made
 
 
@@ -86,15 +89,19 @@ def window(chromium: str, tmp_path: Path) -> Iterator[Page]:
             context.close()
 
 
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StackSettings]:
+@pytest.fixture(scope="module")
+def server(
+    migrated_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StackSettings]:
     """A server as `cirflow up` starts it, without workers."""
-    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
-        monkeypatch.delenv(name)
-    stack = StackSettings(tmp_path / "home", port=free_port())
-    stack.folder.mkdir()
-    try:
-        start_server(stack, print)
-        yield stack
-    finally:
-        stop(stack, print)
+    stack = StackSettings(tmp_path_factory.mktemp("home"), port=free_port())
+    stack.home.mkdir(parents=True)
+    shutil.copyfile(migrated_database, stack.home / "prefect.db")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+            patch.delenv(name)
+        try:
+            start_server(stack, print)
+            yield stack
+        finally:
+            stop(stack, print)

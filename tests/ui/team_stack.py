@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +20,13 @@ SMALL = WorldSize(6, 2, 2, distractors=4, siblings=2, fashion_siblings=2)
 
 
 @contextmanager
-def team_stack(folder: Path, repository: Path) -> Iterator[LiveStack]:
+def team_stack(folder: Path, repository: Path, database: Path) -> Iterator[LiveStack]:
     """Bring a stack up, evaluate a benchmark on it and caption photographs; down at the end."""
     write_world(folder / "benchmarks", SMALL, seed=5)
     draw_folder(folder / "photos", PHOTOS, seed=41)
     stack = LiveStack(folder, clean_environment(repository), free_port(), free_port())
+    stack.settings.home.mkdir(parents=True)
+    shutil.copyfile(database, stack.settings.home / "prefect.db")
     try:
         stack.up()
         stack.cirflow("ingest", "photos", "--name", "photos")
