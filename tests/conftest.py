@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.shared_vocabulary import share_vocabulary
+
 # Tests measure no speed: one thread keeps them steady on small machines.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -35,6 +37,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONGEST.index(folder) if folder in LONGEST else len(LONGEST)
 
     items.sort(key=place)
+
+
+def pytest_runtest_setup() -> None:
+    """Read CLIP's vocabulary once, as soon as a test has imported what reads it."""
+    share_vocabulary()
 
 
 @pytest.fixture(scope="module", autouse=True)
