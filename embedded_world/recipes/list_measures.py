@@ -26,6 +26,7 @@ from models.verifiers.protocol import Choice, GridRequest
 from models.verifiers.qwen3_vl import VlmVerifierSettings
 
 LISTS: Final = 200
+MODEL: Final = "grids"
 GATES: Final = {0.0: 0.95, 1.0: 0.9}
 """Least AUC by the share of queries with two edits."""
 
@@ -125,6 +126,6 @@ def _measures(
 ) -> Iterator[Measure]:
     fits = np.array([own.fits for own in lists])
     area = area_under_curve(margins[fits], margins[~fits])
-    yield Measure(mode, f"{name}: AUC", area, int((~fits).sum()), gate)
+    yield Measure(MODEL, f"{mode}, {name}: AUC", area, int((~fits).sum()), gate)
     won = fits[np.arange(len(lists)), margins.argmax(axis=1)]
-    yield Measure(mode, f"{name}: the right one first", float(won.mean()), len(won))
+    yield Measure(MODEL, f"{mode}, {name}: the right one first", float(won.mean()), len(won))
