@@ -18,7 +18,7 @@ def refused(folder: Path, repository: Path, name: str, value: str) -> str:
     code = (
         "from deployments import cli\n"
         "from deployments.prefect_session import configure_prefect\n"
-        "raise SystemExit(cli._guarded(lambda _: configure_prefect() or 0, None))"
+        "raise SystemExit(cli._guarded(lambda _: configure_prefect() or 0, None, ''))"
     )
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     done = subprocess.run(
