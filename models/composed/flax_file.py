@@ -73,7 +73,9 @@ def _array(code: int, data: bytes) -> torch.Tensor:
     shape, kind, values = msgpack.unpackb(data)
     if kind not in _FORMATS:
         raise ValueError(f"an array of {kind!r} is none of {', '.join(_FORMATS)}")
-    if not math.prod(shape):
+    if min(shape, default=0) < 0 or math.prod(shape) * _FORMATS[kind].itemsize != len(values):
+        raise ValueError(f"an array of {kind} {shape} has {len(values)} bytes")
+    if not values:
         return torch.empty(tuple(shape), dtype=_FORMATS[kind])
     # A copy: torch warns of memory that is read-only.
     return torch.frombuffer(bytearray(values), dtype=_FORMATS[kind]).reshape(tuple(shape))

@@ -26,6 +26,7 @@ from models.composed.magiclens_network import MagicLensNetwork
 from models.composed.magiclens_settings import MagicLensSettings
 from models.encoders.preprocess import ImagePreprocess
 from models.published_state import State, fill, log_taken, sizes_of
+from models.spelling import some_of
 
 _LAYER: Final = re.compile(r"multimodal_encoder\.x_layers_(\d+)\.(.+)")
 _POOLER: Final = "contrastive_multimodal_pooler."
@@ -113,8 +114,18 @@ def published(path: Path, settings: MagicLensSettings) -> MagicLensNetwork:
     first = "multimodal_encoder.x_layers_0."
     _, heads, _ = sizes_of(fusion, f"{first}self_attention.query.w", 3, path)
     _, wide = sizes_of(fusion, f"{first}ff_layer.ffn_layer1.linear.w", 2, path)
-    layers = 1 + max(int(found[1]) for found in map(_LAYER.match, fusion) if found)
-    own = settings.changed(layers=layers, heads=heads, feedforward=wide)
+    layers = {int(found[1]) for found in map(_LAYER.match, fusion) if found}
+    if layers != set(range(len(layers))):
+        raise UnusableCheckpoint(
+            f"{path} has layers {some_of(sorted(map(str, layers)))} of multimodal_encoder, which "
+            "are not numbered from 0 without a gap; take the published file again"
+        )
+    own = settings.changed(layers=len(layers), heads=heads, feedforward=wide)
+    if towers.dim % heads:
+        raise UnusableCheckpoint(
+            f"{path}: {first}self_attention.query.w has {heads} heads, which do not divide the "
+            f"width {towers.dim} of its CLIP; take the published file again"
+        )
     network = MagicLensNetwork(towers, parts, own)
     fill(network.head, dict(_head(fusion, path)), path)
     log_taken(path, state, ())

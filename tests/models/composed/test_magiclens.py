@@ -105,6 +105,36 @@ FAULTS: dict[str, tuple[Callable[[Tree], bytes], str]] = {
         lambda tree: packed({"a": np.ones(3, np.int64)}),
         "an array of 'int64' is none of float32",
     ),
+    "fewer bytes": (
+        lambda tree: packed({"a": np.ones(3, np.float32)}).replace(b"\x91\x03", b"\x91\xff"),
+        r"an array of float32 \[-1\] has 12 bytes",
+    ),
+    "far layers": (
+        lambda tree: packed(
+            tree
+            | {
+                "multimodal_encoder": {
+                    f"x_layers_{number}": tree["multimodal_encoder"][f"x_layers_{place}"]
+                    for place, number in enumerate((0, 10**6))
+                }
+            }
+        ),
+        "layers 0, 1000000 of multimodal_encoder",
+    ),
+    "heads that do not fit": (
+        lambda tree: packed(
+            tree
+            | {
+                "multimodal_encoder": {
+                    "x_layers_0": {
+                        **tree["multimodal_encoder"]["x_layers_0"],
+                        "self_attention": {"query": {"w": np.ones((24, 5, 4), np.float32)}},
+                    }
+                }
+            }
+        ),
+        "has 5 heads, which do not divide",
+    ),
     "no towers": (lambda tree: packed(without(tree, "clip")), "positional_embedding"),
     "no key": (
         lambda tree: packed(
