@@ -22,8 +22,9 @@ from models.training.settings import CommonTraining
 
 Batch: TypeAlias = dict[str, torch.Tensor]
 """Tensors by name, each with a first axis of B rows. Of triplets: `references` and `targets`
-(B, H, W, 3) uint8, `target_ids` and `reference_ids` (B,), equal where images are, and what the
-network reads of the texts; where there are any, `negatives`, n images of each row, B * n rows."""
+(B, H, W, 3) uint8, `target_ids` and `reference_ids` (B,), equal where images are, also between the
+two, and what the network reads of the texts; where there are any, `negatives`, n images of each
+row, B * n rows."""
 
 _BATCHES_AHEAD: Final = 2
 

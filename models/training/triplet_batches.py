@@ -45,19 +45,17 @@ class TripletRows:
     Attributes:
         triplets: The rows, in their order.
         tokenised: How texts become token ids.
-        numbers: Target image id -> a number, the same in every process.
-        references: Reference image id -> a number.
+        numbers: Image id -> a number, the same in every process; a reference that is also a target
+            has one number.
     """
 
     triplets: Sequence[Triplet]
     tokenised: Tokenised
     numbers: Mapping[str, int] = field(init=False)
-    references: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        for name, side in (("numbers", "target"), ("references", "reference")):
-            images = sorted({getattr(triplet, side) for triplet in self.triplets})
-            object.__setattr__(self, name, {image: i for i, image in enumerate(images)})
+        images = sorted({image for t in self.triplets for image in (t.reference, t.target)})
+        object.__setattr__(self, "numbers", {image: i for i, image in enumerate(images)})
 
     @property
     def target_ids(self) -> torch.Tensor:
@@ -83,7 +81,7 @@ class TripletRows:
         return {
             **self.tokenised([t.text for t in triplets] if texts is None else texts),
             "target_ids": torch.tensor([self.numbers[t.target] for t in triplets]),
-            "reference_ids": torch.tensor([self.references[t.reference] for t in triplets]),
+            "reference_ids": torch.tensor([self.numbers[t.reference] for t in triplets]),
         }
 
 

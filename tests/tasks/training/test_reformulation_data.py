@@ -6,6 +6,7 @@ import errno
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,6 +124,21 @@ def test_batches_are_those_of_the_library_and_the_tokenizer(encoder: OpenClipEnc
     assert not ids[:, batch["texts"].shape[1] :].any()
     same = [[a.target == b.target for b in rows] for a in rows]
     assert torch.equal(batch["target_ids"][:, None] == batch["target_ids"], torch.tensor(same))
+
+
+def test_a_reference_that_is_a_target_has_its_number() -> None:
+    """Sorted apart, `b` would be 0 among the targets and 1 among the references."""
+    import torch
+
+    from models.training.triplet_batches import TripletRows
+
+    pairs = (("a", "b"), ("b", "c"), ("d", "b"))
+    triplets = [replace(triplet(0), reference=one, target=other) for one, other in pairs]
+    rows = TripletRows(triplets, lambda _: {})
+    batch = rows.text_and_targets([0, 1, 2])
+    same = [[reference == target for reference, _ in pairs] for _, target in pairs]
+    found = batch["target_ids"][:, None] == batch["reference_ids"]
+    assert torch.equal(found, torch.tensor(same))
 
 
 def test_each_picture_is_decoded_once_where_memory_allows(encoder: OpenClipEncoder) -> None:
