@@ -19,7 +19,8 @@ from models.encoders.preprocess import ImagePreprocess
 from models.instructcir.parts import NetworkParts, bare_backbone, make_tokens
 from models.published_state import State, fill, in_heads, side_of, sizes_of
 
-_HEAD_WIDTH: Final = 64
+HEAD_WIDTH: Final = 64
+"""Of an attention's heads."""
 _PAD_RATIO: Final = 1.25
 _OPENAI: Final = (
     *("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64"),
@@ -82,7 +83,7 @@ def clip_architecture(state: Mapping[str, torch.Tensor], file: Path) -> dict[str
         "context_length": context,
         "vocab_size": sizes_of(state, words, 2, file)[0],
         "width": text_width,
-        "heads": in_heads(text_width, _HEAD_WIDTH, text_positions, file),
+        "heads": in_heads(text_width, HEAD_WIDTH, text_positions, file),
         "layers": _count(state, "transformer.resblocks.", file),
     }
     residual = any(name.startswith("visual.layer1.") for name in state)
@@ -116,14 +117,14 @@ def split(state: State, prefix: str) -> tuple[State, State]:
 def _vision_transformer(state: Mapping[str, torch.Tensor], file: Path) -> dict[str, Any]:
     patches, places = "visual.conv1.weight", "visual.positional_embedding"
     width, _, patch, _ = sizes_of(state, patches, 4, file)
-    in_heads(width, _HEAD_WIDTH, patches, file)
+    in_heads(width, HEAD_WIDTH, patches, file)
     side = side_of(sizes_of(state, places, 2, file)[0], places, file)
     return {
         "image_size": side * patch,
         "layers": _count(state, "visual.transformer.resblocks.", file),
         "width": width,
         "patch_size": patch,
-        "head_width": _HEAD_WIDTH,
+        "head_width": HEAD_WIDTH,
     }
 
 

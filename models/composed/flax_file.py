@@ -38,12 +38,15 @@ def read_flax(path: Path) -> State:
     Raises:
         UnusableCheckpoint: It cannot be read, is cut off, or holds anything else.
     """
+    if not path.is_file():
+        raise UnusableCheckpoint(f"{path} is not a file; give the published file itself")
     refuse_pointer(path)
-    data = path.read_bytes()
     try:
-        packed = _bytes_of(data) if data[:1] == _PICKLE else data
-        tree = msgpack.unpackb(packed, ext_hook=_array, strict_map_key=True)
-        state = dict(_leaves(tree, ""))
+        tree = msgpack.unpackb(_packed(path), ext_hook=_array, strict_map_key=True)
+        leaves = list(_leaves(tree, ""))
+        state = dict(leaves)
+        if len(state) < len(leaves):
+            raise ValueError("it holds two arrays of one name")
     except _UNREADABLE as error:
         raise UnusableCheckpoint(
             f"{path} cannot be read as parameters of Flax: {first_line(error)}; take the published "
@@ -52,6 +55,12 @@ def read_flax(path: Path) -> State:
     if all(name.startswith("params.") for name in state):
         state = {name.removeprefix("params."): each for name, each in state.items()}
     return state
+
+
+def _packed(path: Path) -> bytes:
+    """The MessagePack of a file; what was around it is not kept in memory."""
+    data = path.read_bytes()
+    return _bytes_of(data) if data[:1] == _PICKLE else data
 
 
 def _bytes_of(data: bytes) -> bytes:
@@ -71,6 +80,8 @@ def _array(code: int, data: bytes) -> torch.Tensor:
     if code != _ARRAY:
         raise ValueError(f"an extension of code {code} is not an array")
     shape, kind, values = msgpack.unpackb(data)
+    if not isinstance(values, bytes):
+        raise ValueError(f"an array holds {type(values).__name__} and not bytes")
     if kind not in _FORMATS:
         raise ValueError(f"an array of {kind!r} is none of {', '.join(_FORMATS)}")
     if min(shape, default=0) < 0 or math.prod(shape) * _FORMATS[kind].itemsize != len(values):

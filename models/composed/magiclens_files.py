@@ -20,15 +20,16 @@ import torch
 from open_clip.transform import PreprocessCfg
 
 from models.checkpoints import UnusableCheckpoint
-from models.composed.clip_weights import published_towers, split
+from models.composed.clip_weights import HEAD_WIDTH, published_towers, split
 from models.composed.flax_file import read_flax
+from models.composed.magiclens_head import POOLED
 from models.composed.magiclens_network import MagicLensNetwork
 from models.composed.magiclens_settings import MagicLensSettings
 from models.encoders.preprocess import ImagePreprocess
 from models.published_state import State, fill, log_taken, sizes_of
 from models.spelling import some_of
 
-_LAYER: Final = re.compile(r"multimodal_encoder\.x_layers_(\d+)\.(.+)")
+_LAYER: Final = re.compile(r"multimodal_encoder\.x_layers_(0|[1-9][0-9]{0,8})\.(.+)")
 _POOLER: Final = "contrastive_multimodal_pooler."
 _QKV: Final = ("query", "key", "value")
 
@@ -41,7 +42,7 @@ def _same(tensor: torch.Tensor) -> torch.Tensor:
 
 def _transposed(tensor: torch.Tensor) -> torch.Tensor:
     """(i, o) -> (o, i)."""
-    return tensor.T.contiguous()
+    return tensor.t().contiguous()
 
 
 def _plus_one(tensor: torch.Tensor) -> torch.Tensor:
@@ -107,6 +108,12 @@ def published(path: Path, settings: MagicLensSettings) -> MagicLensNetwork:
     """
     state = read_flax(path)
     clip, fusion = split(state, "clip.")
+    if strange := [name for name in fusion if _placed(name) is None]:
+        raise UnusableCheckpoint(
+            f"{path} holds {some_of(strange)}, which MagicLens has no place for; take the "
+            "published file again, or say what it is"
+        )
+    _require_heads(clip, HEAD_WIDTH, path)
     towers, parts = published_towers(dict(_openai(clip, path)), path)
     size = parts.preprocess.config.size
     squashed = PreprocessCfg(size=size, interpolation="bilinear", resize_mode="squash")
@@ -126,6 +133,9 @@ def published(path: Path, settings: MagicLensSettings) -> MagicLensNetwork:
             f"{path}: {first}self_attention.query.w has {heads} heads, which do not divide the "
             f"width {towers.dim} of its CLIP; take the published file again"
         )
+    inside, pooling = split(fusion, "multimodal_encoder.")
+    _require_heads(inside, towers.dim // heads, path)
+    _require_heads(pooling, POOLED * towers.dim // heads, path)
     network = MagicLensNetwork(towers, parts, own)
     fill(network.head, dict(_head(fusion, path)), path)
     log_taken(path, state, ())
@@ -133,14 +143,36 @@ def published(path: Path, settings: MagicLensSettings) -> MagicLensNetwork:
 
 
 def _head(fusion: State, path: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors under the names of `MagicLensHead`; names unknown here stay."""
+    """Tensors under the names of `MagicLensHead`."""
     for name, tensor in fusion.items():
-        if found := _LAYER.match(name):
-            known, prefix, rest = _IN_A_LAYER, f"layers.{found[1]}.", found[2]
-        else:
-            known, prefix, rest = _IN_THE_POOLER, "", name.removeprefix(_POOLER)
-        here, turned = known.get(rest, (name, _same))
-        yield (f"{prefix}{here}" if here is not name else name), _turned(turned, tensor, name, path)
+        if placed := _placed(name):
+            here, turned = placed
+            yield here, _turned(turned, tensor, name, path)
+
+
+def _placed(name: str) -> tuple[str, Turned] | None:
+    """The name in `MagicLensHead`, and how to turn the tensor; None where it has no place."""
+    if found := _LAYER.fullmatch(name):
+        placed = _IN_A_LAYER.get(found[2])
+        return placed and (f"layers.{found[1]}.{placed[0]}", placed[1])
+    if name.startswith(_POOLER):
+        return _IN_THE_POOLER.get(name.removeprefix(_POOLER))
+    return None
+
+
+def _require_heads(tensors: State, width: int, path: Path) -> None:
+    """Refuse heads of another width: laid flat, they would fit and compute something else."""
+    for name, tensor in tensors.items():
+        *_, layer, kind = ("", *name.split("."))
+        inward = layer in _QKV or (layer, kind) == ("post", "w")
+        if not inward and (layer, kind) != ("out", "kernel"):
+            continue
+        found = tuple(tensor.shape[-1:] if inward else tensor.shape[-2:-1])
+        if found and found != (width,):
+            raise UnusableCheckpoint(
+                f"{path}: {name} has heads of {found[0]} numbers and not of {width}; take the "
+                "published file again"
+            )
 
 
 def _openai(clip: State, path: Path) -> Iterator[tuple[str, torch.Tensor]]:
@@ -170,7 +202,14 @@ def _openai(clip: State, path: Path) -> Iterator[tuple[str, torch.Tensor]]:
                 f"{path} lacks {' and '.join(missing)} of {name.rpartition('.')[0]}; take the "
                 "published file again"
             )
-        yield name, torch.cat([parts[each] for each in _QKV])
+        three = [parts[each] for each in _QKV]
+        if len({each.shape for each in three}) > 1:
+            shapes = ", ".join(str(tuple(each.shape)) for each in three)
+            raise UnusableCheckpoint(
+                f"{path}: query, key and value of {name.rpartition('.')[0]} have the shapes "
+                f"{shapes}, which differ; take the published file again"
+            )
+        yield name, torch.cat(three)
 
 
 def _kind(kind: str) -> str:

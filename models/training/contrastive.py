@@ -69,13 +69,18 @@ def nce(
         scale: s, 1 / temperature.
         target_ids: (B,) int64, equal where targets are the same image, which are then no
             negatives; None takes every other target as a negative.
-        others: Vectors (M, d) and ids (M,) of further negatives, where `target_ids` is given; those
-            that are the same image as a query's target are none of its.
+        others: Vectors (M, d) and ids (M,) of further negatives, numbered as `target_ids` are;
+            those that are the same image as a query's target are none of its negatives.
         gather: Whether targets and others of other processes are negatives.
 
     Returns:
         A scalar, the mean over this process's rows.
+
+    Raises:
+        ValueError: There are others without `target_ids`.
     """
+    if others is not None and target_ids is None:
+        raise ValueError("others are compared with the targets by their ids: give target_ids too")
     with torch.autocast(queries.device.type, enabled=False):
         rows, columns, own, repeats = paired(queries, targets, target_ids, gather=gather)
         logits = (scale * rows @ columns.T).masked_fill(repeats, float("-inf"))

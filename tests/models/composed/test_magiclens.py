@@ -96,6 +96,30 @@ def without(tree: Tree, *names: str) -> Tree:
     return tree | {first: without(tree[first], *rest)}
 
 
+def changed(tree: Tree, value: Any, *names: str) -> Tree:
+    """A tree with another entry."""
+    first, *rest = names
+    return tree | {first: changed(tree[first], value, *rest) if rest else value}
+
+
+def msgpack_of(told: Any) -> bytes:
+    """One array, of whatever is told."""
+    import msgpack
+
+    return bytes(msgpack.packb({"a": msgpack.ExtType(1, msgpack.packb(told))}))
+
+
+def in_heads(tree: Tree, heads: int, *names: str) -> bytes:
+    """A tree whose entry (d, N, h) has as many numbers in other heads."""
+    entry: Any = tree
+    for name in names:
+        entry = entry[name]
+    return packed(changed(tree, entry.reshape(len(entry), heads, -1), *names))
+
+
+_POOLER = "contrastive_multimodal_pooler"
+_LAYER_1 = ("multimodal_encoder", "x_layers_1")
+_CLIP_ATTENTION = ("clip", "visual", "transformer", "resblocks_0", "attn")
 FAULTS: dict[str, tuple[Callable[[Tree], bytes], str]] = {
     "cut off": (lambda tree: pickle.dumps(packed(tree))[:-400], "cannot be read as parameters"),
     "a call": (lambda tree: pickle.dumps(print), "holds more than bytes"),
@@ -135,6 +159,52 @@ FAULTS: dict[str, tuple[Callable[[Tree], bytes], str]] = {
         ),
         "has 5 heads, which do not divide",
     ),
+    "heads of one layer": (
+        lambda tree: in_heads(tree, 3, *_LAYER_1, "self_attention", "query", "w"),
+        "x_layers_1.self_attention.query.w has heads of 8 numbers and not of 12",
+    ),
+    "heads of the pooling": (
+        lambda tree: in_heads(tree, 4, _POOLER, "pool_attn", "post", "w"),
+        "pool_attn.post.w has heads of 24 numbers and not of 48",
+    ),
+    "heads of the towers": (
+        lambda tree: in_heads(tree, 4, *_CLIP_ATTENTION, "key", "kernel"),
+        "attn.key.kernel has heads of 32 numbers and not of 64",
+    ),
+    "keys of another width": (
+        lambda tree: packed(
+            changed(tree, np.ones((64, 2, 64), np.float32), *_CLIP_ATTENTION, "key", "kernel")
+        ),
+        "have the shapes .*, which differ",
+    ),
+    "our own name": (
+        lambda tree: packed(
+            without(tree, _POOLER, "pooling_attn_query")
+            | {"asked": tree[_POOLER]["pooling_attn_query"]}
+        ),
+        "holds asked, which MagicLens has no place for",
+    ),
+    "a number of a layer that is too long": (
+        lambda tree: packed(
+            changed(
+                tree,
+                {"w": np.ones(1, np.float32)},
+                "multimodal_encoder",
+                "x_layers_" + "9" * 5000,
+            )
+        ),
+        "which MagicLens has no place for",
+    ),
+    "two of one name": (
+        lambda tree: packed(
+            tree | {f"{_POOLER}.pooling_attn_query": tree[_POOLER]["pooling_attn_query"]}
+        ),
+        "two arrays of one name",
+    ),
+    "numbers and not bytes": (
+        lambda tree: msgpack_of([[4], "float32", [0] * 16]),
+        "an array holds list and not bytes",
+    ),
     "no towers": (lambda tree: packed(without(tree, "clip")), "positional_embedding"),
     "no key": (
         lambda tree: packed(
@@ -167,6 +237,65 @@ def test_a_file_that_is_damaged_or_another_one_is_refused(
     file.write_bytes(write(tree))
     with pytest.raises(UnusableCheckpoint, match=message):
         published(file, MagicLensSettings())
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    from models.composed.magiclens_files import published
+
+    with pytest.raises(UnusableCheckpoint, match="is not a file; give the published file"):
+        published(tmp_path, MagicLensSettings())
+
+
+def test_others_without_ids_are_refused() -> None:
+    import torch
+
+    from models.training.contrastive import nce
+
+    rows = torch.eye(2)
+    with pytest.raises(ValueError, match="give target_ids too"):
+        nce(rows, rows, 1.0, others=(rows, torch.arange(2)))
+
+
+def take_share(share: slice) -> tuple[float, Any]:
+    """Loss and gradients of queries, targets and others for some rows of a batch of four."""
+    import torch
+
+    from models.training.contrastive import nce
+
+    generator = torch.Generator().manual_seed(0)
+    whole = torch.randn(3, 4, 5, generator=generator)
+    own = whole[:, share].clone().requires_grad_()
+    target_ids, other_ids = torch.tensor([7, 8, 7, 9]), torch.tensor([1, 9, 8, 2])
+    loss = nce(own[0], own[1], 3.0, target_ids[share], others=(own[2], other_ids[share]))
+    loss.backward()
+    return loss.item(), own.grad
+
+
+def in_process(rank: int, folder: Path) -> None:
+    """One of two real processes, which talk over gloo."""
+    import torch
+    from torch import distributed
+
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2
+    )
+    torch.save(take_share(slice(2 * rank, 2 * rank + 2)), folder / f"rank{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_further_negatives_of_two_processes_equal_those_of_one(tmp_path: Path) -> None:
+    """A process's gradient of its own rows is that of the sum of both losses."""
+    import torch
+    from torch import multiprocessing
+
+    multiprocessing.spawn(in_process, (tmp_path,), nprocs=2)
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    loss, gradients = take_share(slice(None))
+    assert sum(found for found, _ in ranks) / 2 == pytest.approx(loss, abs=1e-6)
+    both = torch.cat([found for _, found in ranks], dim=1) / 2
+    torch.testing.assert_close(both, gradients, atol=1e-6, rtol=1e-5)
 
 
 def network(folder: Path, **settings: Any) -> Any:

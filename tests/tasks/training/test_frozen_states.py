@@ -34,6 +34,10 @@ OWN: dict[str, dict[str, Any]] = {
     "candidate-filter": {"text_layers": 1},
     "candidate-rerank": {},
     "transagg": {"feedforward": 16, "scale": 10},
+    "magiclens": {
+        **{"trained": "neither", "layers": 1, "heads": 2, "feedforward": 16},
+        "scale": 10,
+    },
     "clip4cir-sum": {"scale": 10},
     "clip4cir": {"projection": 6, "hidden": 10, "scale": 10},
     "blip4cir-bi-sum": {"scale": 10},
@@ -52,6 +56,7 @@ STATES: dict[str, tuple[int, set[str]]] = {
     "candidate-filter": (3, IMAGES),
     "candidate-rerank": (3, IMAGES),
     "transagg": (3, IMAGES),
+    "magiclens": (2, IMAGES | {"texts"}),
     "blip4cir-bi-sum": (2, IMAGES),
     "clip4cir": (2, IMAGES | {"texts"}),
     "blip4cir-bi": (2, IMAGES | TEXTS),
