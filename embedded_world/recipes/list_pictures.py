@@ -2,7 +2,7 @@
 
 With candidates of CELL pixels a picture of a grid is three tokens wide and three high, wherever it
 stands: the row of tokens between two rows of pictures holds the marks. A token is nowhere exactly
-on its cell, by up to half a token, since the strips of marks are no multiple of it.
+on its cell, by up to half a token, since the strips of marks are not a multiple of it.
 """
 
 from collections.abc import Sequence
