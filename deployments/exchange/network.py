@@ -50,7 +50,6 @@ def add_import(parser: argparse.ArgumentParser) -> None:
 
 def run_import(arguments: argparse.Namespace) -> int:
     """Import, and say what was taken."""
-    from models.composed.published import bring_in
     from models.composed.registry import system
 
     record = system(arguments.system)
@@ -60,6 +59,10 @@ def run_import(arguments: argparse.Namespace) -> int:
         raise UserError(f"{source}: no such file or folder; give a published checkpoint")
     if not arguments.zero_shot and not arguments.not_zero_shot.strip():
         raise UserError("--not-zero-shot is a reason in words, which every table shows")
+    if not (source.stat().st_size if source.is_file() else any(source.iterdir())):
+        raise UserError(f"{source} is empty; give a published checkpoint")
+    from models.composed.published import bring_in  # PyTorch, which what is refused above needs not
+
     found = bring_in(record.name, source, out, settings, arguments.not_zero_shot.strip())
     for name, sha256 in found["sha256"].items():
         print(f"{name}: sha256 {sha256}")

@@ -57,10 +57,13 @@ def test_what_is_given_wrongly_is_named(tmp_path: Path, capsys: pytest.CaptureFi
 
     file = tmp_path / "weights.pt"
     torch.save({"CLIP": residual_clip().state_dict()}, file)
+    empty = tmp_path / "empty.pkl"
+    empty.touch()
     out = ["--out", str(tmp_path / "network"), "--zero-shot"]
     for arguments, message in (
         (["clip4cirr", str(file)], "unknown system 'clip4cirr'; did you mean 'clip4cir'"),
         (["clip4cir-sum", str(tmp_path / "none.pt")], "none.pt: no such file or folder"),
+        (["magiclens", str(empty)], "empty.pkl is empty; give a published checkpoint"),
         (["case", str(file)], "no checkpoint of CASE-style is public"),
         (["transagg", str(file), "--set", "masks=none"], "did you mean 'mask'"),
         (["transagg", str(file), "--set", "mask"], "'mask' is not NAME=VALUE"),
