@@ -18,7 +18,7 @@ from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
 from embedded_world.recipes.list_pictures import grids_of, places_in, read_pictures
 from embedded_world.recipes.list_queries import ListQuery, draw_list, draw_lists
-from embedded_world.recipes.muon import Muon
+from embedded_world.recipes.muon import Muon, take_step
 from embedded_world.recipes.scene_tensors import labels
 from embedded_world.recipes.training import Schedule, packed, streams, unpacked
 from embedded_world.recipes.verifier_model import ASK, IMAGE, MERGE, VISION_END, VISION_START, WIDTH
@@ -217,15 +217,7 @@ class ListLearner:
             for _ in range(max(4, round(CANDIDATES / self.length)))
         ]
         parts = self.losses(lists, drawing)
-        torch.stack(list(parts.values())).sum().backward()
-        nn.utils.clip_grad_norm_(self._trained, 1.0)
-        rate = self.schedule.at(self.step)
-        for group in self.adam.param_groups:
-            group["lr"] = rate
-        self.adam.step()
-        self.muon.step(rate, 0.02)
-        for parameter in self._trained:
-            parameter.grad = None
+        take_step(parts, self._trained, self.adam, self.muon, self.schedule.at(self.step))
         self.step += 1
         return {name: float(loss.detach()) for name, loss in parts.items()}
 

@@ -1,9 +1,13 @@
-"""The optimiser of the text generator's matrices."""
+"""The optimiser of the matrices of language models, next to AdamW for all else."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import torch
 from torch import nn
+
+MOST_NORM: Final = 1.0
+WEIGHT_DECAY: Final = 0.02
 
 
 class Muon:
@@ -36,3 +40,29 @@ class Muon:
             size = lr * 0.2 * max(shape) ** 0.5
             for p, update, flip in zip(group, x, flips, strict=True):
                 p.mul_(1 - lr * weight_decay).add_(update.T if flip else update, alpha=-size)
+
+
+def take_step(
+    losses: Mapping[str, torch.Tensor],
+    trained: Sequence[nn.Parameter],
+    adam: torch.optim.Optimizer,
+    muon: Muon,
+    rate: float,
+) -> None:
+    """One step of a verifier on the sum of its losses, gradients clipped to a norm of one.
+
+    Args:
+        losses: Scalars, already weighted.
+        trained: All parameters; their gradients are dropped afterwards.
+        adam: Of those that are not matrices.
+        muon: Of the matrices.
+        rate: Learning rate of both.
+    """
+    torch.stack(list(losses.values())).sum().backward()
+    nn.utils.clip_grad_norm_(trained, MOST_NORM)
+    for group in adam.param_groups:
+        group["lr"] = rate
+    adam.step()
+    muon.step(rate, WEIGHT_DECAY)
+    for parameter in trained:
+        parameter.grad = None

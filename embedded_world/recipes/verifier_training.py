@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3VLForConditionalGeneratio
 
 from embedded_world.drawing import draw_batch
 from embedded_world.recipes.measures import area_under_curve
-from embedded_world.recipes.muon import Muon
+from embedded_world.recipes.muon import Muon, take_step
 from embedded_world.recipes.scene_tensors import (
     IGNORED,
     SLOTS,
@@ -224,15 +224,7 @@ class VerifierLearner:
             draw_query(rng, held_out=False, most=most, two_edits=two) for _ in range(self.batch)
         ]
         parts = self.losses(queries, drawing)
-        torch.stack(list(parts.values())).sum().backward()
-        nn.utils.clip_grad_norm_(self._trained, 1.0)
-        rate = self.schedule.at(self.step)
-        for group in self.adam.param_groups:
-            group["lr"] = rate
-        self.adam.step()
-        self.muon.step(rate, 0.02)
-        for parameter in self._trained:
-            parameter.grad = None
+        take_step(parts, self._trained, self.adam, self.muon, self.schedule.at(self.step))
         self.step += 1
         return {name: float(loss.detach()) for name, loss in parts.items()}
 
