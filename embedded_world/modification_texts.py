@@ -39,17 +39,17 @@ def modification_text(
         position_first: Share of texts naming a place that begin with it.
     """
     it = "" if edit.cell is None or edit.kind == "add" else refer(scene, edit.cell, rng)
-    forms = _forms(edit, scene, it)
+    templates = forms(edit, scene, it)
     if rng is None:
-        return forms[0]
-    text = rng.choice(forms)
+        return templates[0]
+    text = rng.choice(templates)
     place = next((at for at in sorted(AT, key=len, reverse=True) if at in text), None)
     if place is not None and rng.random() < position_first:
         text = f"{place} {text.replace(' ' + place, '', 1)}"
     return text
 
 
-def _forms(edit: Edit, scene: Scene, it: str) -> list[str]:
+def forms(edit: Edit, scene: Scene, it: str) -> list[str]:
     """All templates of an edit; `it` points at the thing that changes."""
     if edit.kind == "background":
         new = edit.background
@@ -102,12 +102,12 @@ def statement(scene: Scene, rng: Random) -> str:
     """
     kind = rng.choice(ONE_EDIT)
     if kind == "background":
-        return rng.choice(_forms(Edit(kind, background=scene.background), scene, ""))
+        return rng.choice(forms(Edit(kind, background=scene.background), scene, ""))
     if kind == "remove":
         cell = rng.choice(scene.empty)
         gone = random_thing(rng)
         return rng.choice(
-            _forms(Edit(kind, cell), scene, f"the {gone.colour} {gone.shape} {AT[cell]}")
+            forms(Edit(kind, cell), scene, f"the {gone.colour} {gone.shape} {AT[cell]}")
         )
     cell = rng.choice(scene.occupied)
     thing = scene.thing(cell)
@@ -115,7 +115,7 @@ def statement(scene: Scene, rng: Random) -> str:
         [f"the {thing.shape}", f"the {thing.colour} {thing.shape}", f"the object {AT[cell]}"]
     )
     if kind == "move":
-        return rng.choice(_forms(Edit(kind, cell, to_cell=cell), scene, it))
+        return rng.choice(forms(Edit(kind, cell, to_cell=cell), scene, it))
     if kind == "replace":
         old = random_thing(rng)
         it = f"the {old.colour} {old.shape} {AT[cell]}"
@@ -127,4 +127,4 @@ def statement(scene: Scene, rng: Random) -> str:
         size = thing.size if rng.random() < 0.7 else None
         fill = thing.fill if rng.random() < 0.7 else None
         thing = replace(thing, size=size, fill=fill)
-    return rng.choice(_forms(Edit(kind, cell, thing), scene, it))
+    return rng.choice(forms(Edit(kind, cell, thing), scene, it))

@@ -49,6 +49,17 @@ SYNONYMS = {
     "gray": ("grey",),
 }
 PLAIN = {synonym: word for word, synonyms in SYNONYMS.items() for synonym in synonyms}
+RELATIONS = ("to the left of", "to the right of", "above", "below")
+"""Where a thing lies from another one, by columns or rows alone."""
+PLURALS = {
+    **{shape: f"{shape}s" for shape in SHAPES},
+    "cross": "crosses",
+    "object": "objects",
+}
+BOTH = ("both", "the two")
+POINTING_WORDS = ("above", "below", "both", "two", *PLURALS.values())
+"""Words that point at things by others and by their number. They are not among `phrases`: the
+models that were trained before there were such texts have no tokens for them."""
 LEAD_INS = ("in this picture", "the image shows", "one can see")
 
 

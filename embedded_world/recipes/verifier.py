@@ -45,7 +45,7 @@ MOST_ROUNDING = 0.05
 
 def main() -> None:
     """Train both stages, write the files and measure them."""
-    numbers = {"seed": SEED, "vision_steps": 400, "steps": 4600, "batch": 10, "gate_share": 1.0}
+    numbers = {"seed": SEED, "vision_steps": 400, "steps": 5400, "batch": 10, "gate_share": 1.0}
     args = start(recipe_options(__doc__, "work", "out", **numbers))
     tokenizer = build_verifier_tokenizer()
     model = new_verifier(tokenizer, args.seed)

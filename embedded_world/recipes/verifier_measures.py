@@ -20,6 +20,8 @@ from embedded_world.recipes.commands import EMBEDDED
 from embedded_world.recipes.composed_probe import FAMILY, make_probe, unit
 from embedded_world.recipes.measures import Gates, Measure, area_under_curve
 from embedded_world.recipes.verifier_queries import (
+    BOTH_THINGS,
+    RELATION,
     RIGHT,
     TWO_EDITS,
     VerifierQuery,
@@ -36,6 +38,7 @@ from models.verifiers.qwen3_vl import VlmVerifierSettings
 ONE_CELL_GATE: Final = 0.98
 TOP_GATE: Final = 0.98
 TWO_EDIT_GATE: Final = 0.95
+POINTED_GATE: Final = 0.95
 AGREEMENT: Final = 1e-4
 
 QUERIES: Final = 300
@@ -60,10 +63,20 @@ def verifier_gates(folder: Path, share: float = 1.0, clip: Path = EMBEDDED / "cl
     count = round(QUERIES * share)
     one = [draw_query(rng, held_out=True, two_edits=0.0) for _ in range(count)]
     two = [draw_query(rng, held_out=True, two_edits=1.0) for _ in range(count)]
+    pointed = [draw_query(rng, held_out=True, pointed=1.0) for _ in range(2 * count)]
+    groups = {TWO_EDITS: (two, TWO_EDIT_GATE)}
+    for kind in (RELATION, BOTH_THINGS):
+        groups[kind] = ([query for query in pointed if query.kind == kind], POINTED_GATE)
     return Gates(
         [
             *_query_measures(folder.name, one, verifier.margins(one)),
-            *_two_edit_measures(folder.name, two, verifier.margins(two)),
+            *(
+                measure
+                for kind, (queries, gate) in groups.items()
+                for measure in _kind_measures(
+                    folder.name, kind, queries, verifier.margins(queries), gate
+                )
+            ),
             top_measure(folder.name, verifier, clip, round(PROBED * share)),
             agreement_measure(folder, verifier, one[:COMPARED]),
         ]
@@ -137,13 +150,12 @@ def _query_measures(
     yield _first(model, "one edit: a right one first of 8", queries, margins)
 
 
-def _two_edit_measures(
-    model: str, queries: Sequence[VerifierQuery], margins: Floats
+def _kind_measures(
+    model: str, kind: str, queries: Sequence[VerifierQuery], margins: Floats, gate: float
 ) -> Iterator[Measure]:
     right, wrong = margins[:, :RIGHT].ravel(), margins[:, RIGHT:].ravel()
-    name = f"{TWO_EDITS}: AUC"
-    yield Measure(model, name, area_under_curve(right, wrong), len(wrong), TWO_EDIT_GATE)
-    yield _first(model, f"{TWO_EDITS}: a right one first of 8", queries, margins)
+    yield Measure(model, f"{kind}: AUC", area_under_curve(right, wrong), len(wrong), gate)
+    yield _first(model, f"{kind}: a right one first of 8", queries, margins)
 
 
 def _first(model: str, name: str, queries: Sequence[VerifierQuery], margins: Floats) -> Measure:

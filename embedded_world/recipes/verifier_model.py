@@ -29,6 +29,7 @@ from embedded_world.recipes.captioner_tokenizer import pieces
 from embedded_world.recipes.scene_tensors import MEAN, PATCH, PATCHES, STD
 from embedded_world.recipes.training import half_precision
 from embedded_world.recipes.word_tokenizers import SPECIALS, longest_first, word_tokenizer
+from embedded_world.words import POINTING_WORDS
 
 VISION_START, IMAGE, VIDEO, VISION_END, ASK = VISION_TOKENS = (
     *("<|vision_start|>", "<|image_pad|>", "<|video_pad|>", "<|vision_end|>"),
@@ -59,8 +60,8 @@ before a chat."""
 
 
 def build_verifier_tokenizer() -> PreTrainedTokenizerFast:
-    """The captioners' phrases, the two answers, and the tokens around pictures."""
-    known = pieces("yes no")
+    """The captioners' phrases, the answers, what points at things, and the tokens of pictures."""
+    known = pieces(" ".join(("yes", "no", *POINTING_WORDS)))
     tokenizer = word_tokenizer(
         [*SPECIALS, *VISION_TOKENS, *known],
         normalizer=normalizers.Prepend(" "),

@@ -1,19 +1,27 @@
 """Queries with candidates that a verifier learns from and is measured on.
 
 Each query has two right candidates and six wrong ones that are hard: one thing off the target, the
-same edit with another value, one of two edits alone, another edit, and at most once the reference
-itself. A scene that fits the edited scene is never a wrong candidate.
+same edit with another value, one of two edits alone, another edit, the same edit of another thing,
+and at most once the reference itself. A scene that fits the edited scene is never a wrong candidate.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
 from embedded_world.benchmarks import completions
-from embedded_world.edits import random_edit
+from embedded_world.edits import Edit, random_edit
 from embedded_world.modification_texts import join_texts, modification_text
-from embedded_world.scenes import MAX_THINGS, Scene, is_held_out, random_scene, sample_scenes
+from embedded_world.pointing import by_relation, group_edits, group_text
+from embedded_world.scenes import (
+    ATTRIBUTES,
+    MAX_THINGS,
+    Scene,
+    is_held_out,
+    random_scene,
+    sample_scenes,
+)
 
 CANDIDATES: Final = 8
 RIGHT: Final = 2
@@ -21,6 +29,10 @@ RIGHT: Final = 2
 TWO_EDITS: Final = "two edits"
 """Kind of a query whose text asks for two edits."""
 TWO_EDIT_SHARE: Final = 0.5
+RELATION: Final = "by a relation"
+"""Kind of a query whose text points at the thing that changes by another one."""
+BOTH_THINGS: Final = "both things"
+"""Kind of a query whose text asks for a change of two things at once."""
 OPEN_SHARE: Final = 0.3
 """Share of queries with one edit that may leave size or fill of a new thing open."""
 
@@ -36,7 +48,7 @@ class VerifierQuery:
         text: The modification text.
         wanted: The edited scene; None values fit anything.
         candidates: Scenes, of which the first RIGHT fit `wanted`.
-        kind: Kind of the edit, or TWO_EDITS.
+        kind: Kind of the edit, TWO_EDITS, RELATION or BOTH_THINGS.
     """
 
     reference: Scene
@@ -57,6 +69,7 @@ def draw_query(
     held_out: bool,
     most: int = MAX_THINGS,
     two_edits: float = TWO_EDIT_SHARE,
+    pointed: float = 0.0,
     count: int = CANDIDATES,
 ) -> VerifierQuery:
     """Draw a query all scenes of which are on one side of the split.
@@ -65,9 +78,13 @@ def draw_query(
         rng: Source of randomness.
         held_out: True for evaluation, False for training.
         most: Most things in a reference.
-        two_edits: Share of queries with two edits.
+        two_edits: Share of queries with two edits, among those that are not pointed.
+        pointed: Share of queries that point by a relation or at both things; half are of each.
         count: How many candidates it has.
     """
+    if pointed and rng.random() < pointed:
+        draw = _by_relation if rng.random() < 0.5 else _of_both
+        return draw(rng, held_out, most, count)
     if rng.random() < two_edits:
         return _with_two_edits(rng, held_out, most, count)
     return _with_one_edit(rng, held_out, most, count)
@@ -125,6 +142,60 @@ def _with_two_edits(rng: Random, held_out: bool, most: int, count: int) -> Verif
     candidates = _candidates(rng, reference, wanted, [wanted] * RIGHT, wrong, held_out, count)
     text = join_texts([modification_text(edit, reference, rng) for edit in (first, second)])
     return VerifierQuery(reference, text, wanted, candidates, TWO_EDITS)
+
+
+def _by_relation(rng: Random, held_out: bool, most: int, count: int) -> VerifierQuery:
+    """One edit of a thing that is pointed at by another; another thing changed is a wrong one."""
+    while True:
+        reference = sample_scenes(rng, 1, held_out=held_out, least=2, most=most)[0]
+        edit = random_edit(reference, rng)
+        text, wanted = by_relation(edit, reference, rng), edit.apply(reference)
+        if text and not wanted.matches(reference) and is_held_out(wanted) == held_out:
+            break
+    wrong: list[tuple[float, _Draw]] = [
+        (0.10, lambda: reference),
+        (0.30, lambda: elsewhere(edit, reference, rng)),
+        (0.35, lambda: _near(wanted, rng)),
+        (0.10, lambda: random_edit(reference, rng, kinds=[edit.kind]).apply(reference)),
+        (0.10, lambda: _near(reference, rng)),
+        (0.05, lambda: random_scene(rng)),
+    ]
+    candidates = _candidates(rng, reference, wanted, [wanted] * RIGHT, wrong, held_out, count)
+    return VerifierQuery(reference, text, wanted, candidates, RELATION)
+
+
+def _of_both(rng: Random, held_out: bool, most: int, count: int) -> VerifierQuery:
+    """A change of two things at once; only one of the two changed is a wrong one."""
+    while True:
+        reference = sample_scenes(rng, 1, held_out=held_out, least=2, most=most)[0]
+        changes = list(group_edits(reference))
+        if not changes:
+            continue
+        name, first, second = rng.choice(changes)
+        halves = [first.apply(reference), second.apply(reference)]
+        wanted = second.apply(halves[0])
+        if is_held_out(wanted) == held_out:
+            break
+    wrong: list[tuple[float, _Draw]] = [
+        (0.10, lambda: reference),
+        (0.30, lambda: rng.choice(halves)),
+        (0.40, lambda: _near(wanted, rng)),
+        (0.15, lambda: _near(rng.choice(halves), rng)),
+        (0.05, lambda: random_scene(rng)),
+    ]
+    candidates = _candidates(rng, reference, wanted, [wanted] * RIGHT, wrong, held_out, count)
+    text = group_text(name, first, rng)
+    return VerifierQuery(reference, text, wanted, candidates, BOTH_THINGS)
+
+
+def elsewhere(edit: Edit, scene: Scene, rng: Random) -> Scene:
+    """The scene after an edit of another thing than the one that is meant."""
+    cell = rng.choice([each for each in scene.occupied if each != edit.cell])
+    thing = edit.thing
+    if edit.kind in ATTRIBUTES and thing is not None:
+        value = {edit.kind: getattr(thing, edit.kind)}
+        thing = replace(scene.thing(cell), **value)
+    return replace(edit, cell=cell, thing=thing).apply(scene)
 
 
 def _candidates(

@@ -28,7 +28,9 @@ from embedded_world.recipes.training import Schedule, packed, streams, unpacked
 from embedded_world.recipes.verifier_model import WIDTH, patches
 from embedded_world.recipes.verifier_packing import Seen, see
 from embedded_world.recipes.verifier_queries import (
+    BOTH_THINGS,
     CANDIDATES,
+    RELATION,
     RIGHT,
     TWO_EDIT_SHARE,
     TWO_EDITS,
@@ -44,7 +46,9 @@ them grow to fifteen times that, in which its updates would drown."""
 REFERENCE_LAYER, CANDIDATE_LAYER = 3, 4
 """Layers after which the wish is read from the reference, and the verdict from the candidate."""
 EASY: Final = 600
-"""First steps, with at most two things and fewer queries of two edits."""
+"""First steps, with at most two things, fewer queries of two edits and none that point."""
+POINTED_SHARE: Final = 0.25
+"""Share of queries after them that point at a thing by another one, or at both things."""
 DECAY: Final = 1600
 """Last steps, in which the rate falls. Before them a run does not depend on its length, so that a
 checkpoint from there may be finished at another."""
@@ -173,7 +177,9 @@ class VerifierLearner:
         self.muon = Muon(matrices)
         self.adam = torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.0)
         rng = Random("verifier, held out")
-        self._held_out = [draw_query(rng, held_out=True) for _ in range(held_out)]
+        self._held_out = [
+            draw_query(rng, held_out=True, pointed=POINTED_SHARE) for _ in range(held_out)
+        ]
 
     @property
     def steps(self) -> int:
@@ -220,8 +226,10 @@ class VerifierLearner:
         rng, drawing = streams(self.seed, self.step)
         begun = self.step >= EASY
         most, two = (MAX_THINGS, TWO_EDIT_SHARE) if begun else (2, TWO_EDIT_SHARE / 2)
+        pointed = POINTED_SHARE if begun else 0.0
         queries = [
-            draw_query(rng, held_out=False, most=most, two_edits=two) for _ in range(self.batch)
+            draw_query(rng, held_out=False, most=most, two_edits=two, pointed=pointed)
+            for _ in range(self.batch)
         ]
         parts = self.losses(queries, drawing)
         take_step(parts, self._trained, self.adam, self.muon, self.schedule.at(self.step))
@@ -242,11 +250,12 @@ class VerifierLearner:
     def look(self) -> str:
         """How well held-out queries are judged; a point of the curve."""
         margins = self.margins()
-        two = np.array([query.kind == TWO_EDITS for query in self._held_out])
+        kinds = np.array([query.kind for query in self._held_out])
         point = {
             "step": self.step,
             "AUC": pooled_area(margins),
-            "AUC two edits": pooled_area(margins[two]),
+            "AUC two edits": pooled_area(margins[kinds == TWO_EDITS]),
+            "AUC pointed": pooled_area(margins[np.isin(kinds, (RELATION, BOTH_THINGS))]),
             "right one first": float((margins.argmax(axis=1) < RIGHT).mean()),
         }
         self.curve.append({name: round(value, 4) for name, value in point.items()})
