@@ -6,12 +6,13 @@ holds the pictures with only one of the two, pictures that share all but one att
 target, and some thousands of others. Files and rules are those of `benchmarks`: every scene is held
 out of training, and content alone decides which answers are right.
 
-Things are not pointed at by their relation to others and are not counted: the shipped models
-were trained on no such word.
+A query's text either says the two changes plainly, or it points: at a thing by another one, or at
+two things that change alike ("paint both stars green").
 """
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations, islice, product
 from pathlib import Path
 from random import Random
@@ -27,7 +28,8 @@ from embedded_world.benchmarks import (
     write_fashion_split,
 )
 from embedded_world.edits import Edit, random_edit
-from embedded_world.modification_texts import modification_text
+from embedded_world.modification_texts import join_texts, modification_text
+from embedded_world.pointing import by_relations, group_edits, group_text
 from embedded_world.scenes import (
     COLOURS,
     FILLS,
@@ -116,6 +118,58 @@ def two_steps(rng: Random, taken: Set[Scene], shapes: Sequence[str] = SHAPES) ->
                 return TwoSteps(before, (first, second), (one, other), after)
 
 
+def pointed_steps(rng: Random, taken: Set[Scene], shapes: Sequence[str] = SHAPES) -> TwoSteps:
+    """As `two_steps`; one way in two changes two things alike, the others allow a relation."""
+
+    def free(scene: Scene) -> bool:
+        return is_held_out(scene) and scene not in taken
+
+    alike = rng.random() < 0.5
+    while not alike:
+        way = two_steps(rng, taken, shapes)
+        if by_relations(way.edits, way.before, rng):
+            return way
+    while True:
+        before = sample_scenes(rng, 1, held_out=True, least=2, shapes=shapes)[0]
+        changes = list(group_edits(before, shapes)) if before not in taken else []
+        rng.shuffle(changes)
+        for _, first, second in changes:
+            one, other = first.apply(before), second.apply(before)
+            after = second.apply(one)
+            if free(after) and free(one) and free(other):
+                return TwoSteps(before, (first, second), (one, other), after)
+
+
+def pointed_texts(way: TwoSteps, rng: Random) -> Sequence[str] | None:
+    """One text about two things that change alike; else one for each edit, by relations.
+
+    None where neither can be said.
+    """
+    edits = {*way.edits}
+    names = [name for name, *pair in group_edits(way.before) if edits == {*pair}]
+    if names:
+        return (group_text(rng.choice(names), way.edits[0], rng),)
+    return by_relations(way.edits, way.before, rng)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How ways are drawn, and how they are said; what cannot be said is not asked."""
+
+    draw: Callable[[Random, Set[Scene], Sequence[str]], TwoSteps]
+    tell: Callable[[TwoSteps, Random], Sequence[str] | None]
+
+    def told(self, way: TwoSteps, rng: Random) -> Sequence[str]:
+        """The texts of a way that was drawn to be said."""
+        texts = self.tell(way, rng)
+        assert texts is not None
+        return texts
+
+
+PLAINLY: Final = Asking(two_steps, TwoSteps.texts)
+POINTING: Final = Asking(pointed_steps, pointed_texts)
+
+
 def lookalikes(scene: Scene, shapes: Sequence[str] = SHAPES) -> list[Scene]:
     """All scenes that share all but one attribute of one thing with a scene."""
     values = {"colour": COLOURS, "shape": shapes, "size": SIZES, "fill": FILLS}
@@ -155,44 +209,49 @@ def _add_near(
 # --------------------------------------------------------------------------- CIRR
 
 
-def write_harder_cirr(root: Path, size: WorldSize, seed: int) -> None:
+def write_harder_cirr(root: Path, size: WorldSize, seed: int, asking: Asking = PLAINLY) -> None:
     """Write a CIRR-like benchmark (split `val`) below `root`.
 
-    A subset holds a scene, both halves of the way, its end and two pictures near the end. Its two
-    queries lead from the scene to the end and back.
+    A subset holds a scene, both halves of the way, its end and two pictures near the end. Its
+    queries lead from the scene to the end and, where that can be said, back.
     """
     rng, gallery = Random(f"harder cirr {seed}"), Gallery("dev-")
     records: list[dict[str, object]] = []
+    subset = 0
     while len(records) < 2 * size.subsets:
-        way = two_steps(rng, gallery.contents)
+        way = asking.draw(rng, gallery.contents, SHAPES)
         scenes = [way.before, *way.halves, way.after]
         names = [gallery.add(scene) for scene in scenes]
         names += _add_near(gallery, rng, 2, way.after)
         members = list(names)
         rng.shuffle(members)
         for reference, target, own in ((0, 3, way), (3, 0, way.backwards())):
+            texts = asking.tell(own, rng)
+            if texts is None or len(records) == 2 * size.subsets:
+                continue
             records.append(
                 {
                     "pairid": len(records),
                     "reference": names[reference],
                     "target_hard": names[target],
                     "target_soft": {names[target]: 1.0},
-                    "caption": " and ".join(own.texts(rng)),
+                    "caption": join_texts(texts),
                     "img_set": {
-                        "id": len(records) // 2,
+                        "id": subset,
                         "members": members,
                         "reference_rank": members.index(names[reference]),
                         "target_rank": members.index(names[target]),
                     },
                 }
             )
+        subset += 1
     write_cirr_split(root, "val", gallery, records, 2 * seed)
 
 
 # --------------------------------------------------------------------------- CIRCO
 
 
-def write_harder_circo(root: Path, size: WorldSize, seed: int) -> None:
+def write_harder_circo(root: Path, size: WorldSize, seed: int, asking: Asking = PLAINLY) -> None:
     """Write a CIRCO-like benchmark (split `val`) below `root`.
 
     The targets of a query are several drawings of one scene.
@@ -200,7 +259,7 @@ def write_harder_circo(root: Path, size: WorldSize, seed: int) -> None:
     rng, gallery = Random(f"harder circo {seed}"), Gallery("")
     records: list[dict[str, object]] = []
     for index in range(size.circo_queries):
-        way = two_steps(rng, gallery.contents)
+        way = asking.draw(rng, gallery.contents, SHAPES)
         reference = gallery.add(way.before)
         targets = [gallery.add(way.after) for _ in range(rng.randint(2, 4))]
         for half in way.halves:
@@ -210,7 +269,7 @@ def write_harder_circo(root: Path, size: WorldSize, seed: int) -> None:
             {
                 "id": index,
                 "reference_img_id": int(reference),
-                "relative_caption": " and ".join(way.texts(rng)),
+                "relative_caption": join_texts(asking.told(way, rng)),
                 "shared_concept": "drawn things",
                 "target_img_id": int(targets[0]),
                 "gt_img_ids": [int(name) for name in targets],
@@ -224,19 +283,24 @@ def write_harder_circo(root: Path, size: WorldSize, seed: int) -> None:
 # --------------------------------------------------------------------------- FashionIQ
 
 
-def write_harder_fashioniq(root: Path, size: WorldSize, seed: int) -> None:
-    """Write a FashionIQ-like benchmark (split `val`) below `root`."""
+def write_harder_fashioniq(
+    root: Path, size: WorldSize, seed: int, asking: Asking = PLAINLY
+) -> None:
+    """Write a FashionIQ-like benchmark (split `val`) below `root`.
+
+    A change of two things alike is said by both captions.
+    """
     for place, category in enumerate(THEMES):
         shapes = THEMES[category]
         rng, gallery = Random(f"harder fashioniq {category} {seed}"), Gallery(category[:1].upper())
         records: list[dict[str, object]] = []
         for _ in range(size.fashion_queries):
-            way = two_steps(rng, gallery.contents, shapes)
+            way = asking.draw(rng, gallery.contents, shapes)
             names = [gallery.add(scene) for scene in (way.before, way.after, *way.halves)]
             _add_near(gallery, rng, size.fashion_siblings, way.after, shapes)
-            records.append(
-                {"candidate": names[0], "target": names[1], "captions": [*way.texts(rng)]}
-            )
+            texts = asking.told(way, rng)
+            captions = [*texts] if len(texts) > 1 else [*texts, *asking.told(way, rng)]
+            records.append({"candidate": names[0], "target": names[1], "captions": captions})
         _fill(gallery, rng, size.distractors, shapes)
         write_fashion_split(root, "val", category, gallery, records, 3 * seed + place)
 
@@ -263,3 +327,12 @@ def write_harder_world(
     """Write all three, or those named, below `root`; returns name -> folder, as `write_world`."""
     note = {"world": "harder", "seed": seed, **vars(size)}
     return write_benchmarks(root, WRITERS, size, seed, names, note)
+
+
+def write_pointing_world(
+    root: Path, size: WorldSize, seed: int, names: Sequence[str] = ()
+) -> dict[str, Path]:
+    """As `write_harder_world`, with texts that point."""
+    writers = {name: partial(write, asking=POINTING) for name, write in WRITERS.items()}
+    note = {"world": "pointing", "seed": seed, **vars(size)}
+    return write_benchmarks(root, writers, size, seed, names, note)

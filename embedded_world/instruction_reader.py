@@ -5,7 +5,7 @@ It reads canonical words only and refuses a text that is not wholly clear.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +32,15 @@ _NEW = (
     rf"(?P<new_colour>{_COLOUR}) (?P<new_shape>{_SHAPE})"
 )
 _PLACE = rf"(?: (?P<place>{_any(_AT)}))?"
-_IT = rf"the (?:(?:(?P<old_colour>{_COLOUR}) )?(?P<old_shape>{_SHAPE})|object){_PLACE}"
+_FROM = (
+    r" (?P<relation>to the left of|to the right of|above|below)"
+    rf" the (?P<from_colour>{_COLOUR}) (?P<from_shape>{_SHAPE})"
+)
+_IT = rf"the (?:(?:(?P<old_colour>{_COLOUR}) )?(?P<old_shape>{_SHAPE})|object)(?:{_PLACE}|{_FROM})"
+_SHAPES = {f"{shape}{'es' if shape == 'cross' else 's'}": shape for shape in ATTRIBUTES["shape"]}
+_TWO = (
+    rf"(?:both|the two) (?:(?:(?P<old_colour>{_COLOUR}) )?objects|(?P<old_shape>{_any(_SHAPES)}))"
+)
 _SIZE = _any((*ATTRIBUTES["size"], *_RELATIVE))
 _FILL, _GROUND = _any(ATTRIBUTES["fill"]), _any(BACKGROUNDS)
 
@@ -52,6 +60,20 @@ _FORMS = tuple(
         ("size", rf"make {_IT} (?P<to>{_SIZE})"),
         ("fill", rf"make {_IT} (?P<to>{_FILL})"),
         ("fill", rf"change {_IT} to (?P<to>{_FILL})"),
+    )
+)
+
+
+_OF_TWO = tuple(
+    (slot, re.compile(form))
+    for slot, form in (
+        ("gone", rf"(?:remove|delete|take away) {_TWO}"),
+        ("colour", rf"(?:make|paint) {_TWO} (?P<to>{_COLOUR})"),
+        ("colour", rf"change {_TWO} to (?P<to>{_COLOUR})"),
+        ("shape", rf"(?:turn|change) {_TWO} into (?P<to>{_any(_SHAPES)})"),
+        ("size", rf"make {_TWO} (?P<to>{_SIZE})"),
+        ("fill", rf"make {_TWO} (?P<to>{_FILL})"),
+        ("fill", rf"change {_TWO} to (?P<to>{_FILL})"),
     )
 )
 
@@ -114,7 +136,8 @@ def read_instruction(text: str, scene: Scene) -> list[Change] | None:
     Several instructions may be joined by "and"; all of them speak about the scene before.
 
     Returns:
-        The changes in the order of the text (a move is two), or None when a part is not in a
+        The changes in the order of the text (a move is two, and so is what is said of two things),
+        or None when a part is not in a
         known form, points at nothing or at several things, brings a thing to a cell that is
         taken, changes nothing, or collides with another part.
     """
@@ -143,7 +166,25 @@ def _read_clause(clause: str, scene: Scene) -> Sequence[Change]:
         match = pattern.fullmatch(clause)
         if match is not None:
             return _stated(slot, match, scene)
+    for slot, pattern in _OF_TWO:
+        match = pattern.fullmatch(clause)
+        if match is not None:
+            return _stated_of_two(slot, match.groupdict(), scene)
     return ()
+
+
+def _stated_of_two(slot: str, said: dict[str, str], scene: Scene) -> Sequence[Change]:
+    """What is stated of two things at once; both must change."""
+    described = said | {"old_shape": _SHAPES.get(said["old_shape"])}
+    cells = [cell for cell in scene.occupied if _fits(scene.thing(cell), described)]
+    if len(cells) != 2:
+        return ()
+    if slot == "gone":
+        return [Change(slot, cell) for cell in cells]
+    value = _SHAPES.get(said["to"], _RELATIVE.get(said["to"], said["to"]))
+    if any(getattr(scene.thing(cell), slot) == value for cell in cells):
+        return ()
+    return [Change(slot, cell, value) for cell in cells]
 
 
 def _stated(slot: str, match: re.Match[str], scene: Scene) -> Sequence[Change]:
@@ -160,6 +201,8 @@ def _stated(slot: str, match: re.Match[str], scene: Scene) -> Sequence[Change]:
         return (Change(slot, place, thing=new),) if free else ()
     cells = [cell for cell in scene.occupied if _fits(scene.thing(cell), said)]
     found = [cell for cell in cells if place in (None, cell)]
+    if said["relation"]:
+        found = [] if place is not None else _lying(found, said, scene)
     if len(found) != 1:
         return ()
     cell, thing = found[0], scene.thing(found[0])
@@ -175,9 +218,26 @@ def _stated(slot: str, match: re.Match[str], scene: Scene) -> Sequence[Change]:
     return () if value == getattr(thing, slot) else (Change(slot, cell, value),)
 
 
+def _lying(cells: Sequence[int], said: dict[str, str], scene: Scene) -> list[int]:
+    """The cells that lie so from the one thing that is named; none where several are."""
+    colour, shape = said["from_colour"], said["from_shape"]
+    looks = [(scene.thing(cell).colour, scene.thing(cell).shape) for cell in scene.occupied]
+    if looks.count((colour, shape)) != 1:
+        return []
+    anchor = scene.occupied[looks.index((colour, shape))]
+    across, down = anchor % 3, anchor // 3
+    lying = {
+        "to the left of": lambda cell: cell % 3 < across,
+        "to the right of": lambda cell: cell % 3 > across,
+        "above": lambda cell: cell // 3 < down,
+        "below": lambda cell: cell // 3 > down,
+    }[said["relation"]]
+    return [cell for cell in cells if cell != anchor and lying(cell)]
+
+
 def _new_thing(said: dict[str, str]) -> Thing:
     return Thing(said["new_size"], said["new_fill"], said["new_colour"], said["new_shape"])
 
 
-def _fits(thing: Thing, said: dict[str, str]) -> bool:
+def _fits(thing: Thing, said: Mapping[str, str | None]) -> bool:
     return said["old_colour"] in (None, thing.colour) and said["old_shape"] in (None, thing.shape)

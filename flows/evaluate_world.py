@@ -12,11 +12,11 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from embedded_world.benchmarks import WorldSize, write_world
-from embedded_world.harder import HARDER, write_harder_world
+from embedded_world.harder import HARDER, write_harder_world, write_pointing_world
 from flows.drawn_training import train_comparison_systems
 from flows.profiles import resolve_profile
 from flows.requests import evaluate_world as requests
-from flows.requests.evaluate_world import WorldsRequest
+from flows.requests.evaluate_world import WorldKind, WorldsRequest
 from flows.requests.prepared import prepared_by
 from flows.score_benchmark import evaluate
 from models.retrieval.bootstrap import Draws, interval, mean, mean_draws
@@ -33,16 +33,21 @@ from tasks.unrecorded import run_task
 
 USUAL: Final = WorldSize(subsets=250, circo_queries=300, fashion_queries=100)
 """Size of the drawn worlds that are compared over several seeds."""
+_WRITERS: Final = {
+    "usual": write_world,
+    "harder": write_harder_world,
+    "pointing": write_pointing_world,
+}
 
 
 @task(cache_policy=NO_CACHE)
 @redacting
 def draw_world(
-    folder: Path, size: WorldSize, seed: int, harder: bool = False, names: Sequence[str] = ()
+    folder: Path, size: WorldSize, seed: int, kind: WorldKind = "usual", names: Sequence[str] = ()
 ) -> dict[str, str]:
     """Draw embedded benchmarks, all or those named, unless they are there; benchmark -> folder."""
-    write = write_harder_world if harder else write_world
-    return {name: str(path) for name, path in write(folder, size, seed, names).items()}
+    drawn = _WRITERS[kind](folder, size, seed, names)
+    return {name: str(path) for name, path in drawn.items()}
 
 
 def demo_world(folder: Path, seed: int) -> dict[str, str]:
@@ -62,7 +67,7 @@ def drawn_benchmarks(
     subsets: int | None = None,
     circo_queries: int | None = None,
     fashion_queries: int | None = None,
-    harder: bool = False,
+    kind: WorldKind = "usual",
     names: Sequence[str] = (),
 ) -> list[BenchmarkRef]:
     """The embedded benchmarks of a seed with public targets, drawn unless they are there.
@@ -73,7 +78,7 @@ def drawn_benchmarks(
         subsets: CIRR-like groups of six, each with two queries; None: as many as usual.
         circo_queries: CIRCO-like queries.
         fashion_queries: FashionIQ-like queries per category.
-        harder: Whether they are those of `embedded_world.harder`.
+        kind: Other kinds than the usual one are those of `embedded_world.harder`.
         names: Benchmarks that are wanted; none: all.
     """
     asked = {
@@ -82,28 +87,32 @@ def drawn_benchmarks(
         "fashion_queries": fashion_queries,
     }
     given = {name: count for name, count in asked.items() if count is not None}
-    size = replace(HARDER if harder else USUAL, **given)
-    place = folder / f"{_kind(harder)}world-{seed}"
-    roots = run_task(draw_world, place, size, seed, harder, names)
+    size = replace(_usual_size(kind), **given)
+    place = folder / f"{_opening(kind)}world-{seed}"
+    roots = run_task(draw_world, place, size, seed, kind, names)
     return [
         BenchmarkRef(
-            name=name, root=root, split="val", collection=drawn_name(name, seed, size, harder)
+            name=name, root=root, split="val", collection=drawn_name(name, seed, size, kind)
         )
         for name, root in roots.items()
     ]
 
 
-def drawn_name(benchmark: str, seed: int, size: WorldSize, harder: bool = False) -> str:
+def drawn_name(benchmark: str, seed: int, size: WorldSize, kind: WorldKind = "usual") -> str:
     """Name of the collection of a drawn benchmark; one of another size has another name."""
     count = {"cirr": "subsets", "circo": "circo_queries", "fashioniq": "fashion_queries"}[benchmark]
-    own, usual = vars(size)[count], vars(HARDER if harder else USUAL)[count]
-    name = f"{benchmark}-val-{_kind(harder)}seed-{seed}"
+    own, usual = vars(size)[count], vars(_usual_size(kind))[count]
+    name = f"{benchmark}-val-{_opening(kind)}seed-{seed}"
     return name if own == usual else f"{name}-of-{own}"
 
 
-def _kind(harder: bool) -> str:
-    """Beginning of names, so that both kinds of world may lie in one folder."""
-    return "harder-" if harder else ""
+def _usual_size(kind: WorldKind) -> WorldSize:
+    return USUAL if kind == "usual" else HARDER
+
+
+def _opening(kind: WorldKind) -> str:
+    """Beginning of names, so that worlds of all kinds may lie in one folder."""
+    return "" if kind == "usual" else f"{kind}-"
 
 
 @flow(
@@ -116,7 +125,7 @@ def _kind(harder: bool) -> str:
 @prepared_by(requests.evaluate_world)
 def evaluate_world(asked: WorldsRequest) -> dict[str, Any]:
     """Draw and evaluate world by world, then sum up."""
-    folder, profile, kind = asked.folder, asked.profile, _kind(asked.harder)
+    folder, profile, opening = asked.folder, asked.profile, _opening(asked.kind)
     if asked.trained:
         changes = asked.changes | train_comparison_systems(
             folder / "systems", asked.profile_name, asked.changes, asked.trained
@@ -130,11 +139,11 @@ def evaluate_world(asked: WorldsRequest) -> dict[str, Any]:
             asked.subsets,
             asked.circo_queries,
             asked.fashion_queries,
-            harder=asked.harder,
+            kind=asked.kind,
             names=asked.benchmarks,
         )
-        place = folder / f"{kind}seed-{seed}"
-        title = f"{'harder ' if asked.harder else ''}embedded world, seed {seed}"
+        place = folder / f"{opening}seed-{seed}"
+        title = f"{opening.replace('-', ' ')}embedded world, seed {seed}"
         outcome = evaluate(profile, refs, asked.methods, place, title)
         for item in outcome.benchmarks:
             for name, own in {**item.scores, **_controls(item)}.items():
@@ -143,11 +152,11 @@ def evaluate_world(asked: WorldsRequest) -> dict[str, Any]:
         benchmark: sum_up(own, benchmark_facts(benchmark).metrics.main, asked.against)
         for benchmark, own in scores.items()
     }
-    Location(str(folder)).replace(f"{kind}summary.json", json.dumps(tables, indent=1).encode())
+    Location(str(folder)).replace(f"{opening}summary.json", json.dumps(tables, indent=1).encode())
     Location(str(folder)).replace(
-        f"{kind}summary.md", as_markdown(tables, asked.seeds, asked.against, asked.harder).encode()
+        f"{opening}summary.md", as_markdown(tables, asked.seeds, asked.against, asked.kind).encode()
     )
-    return {"summary": str(folder / f"{kind}summary.md")}
+    return {"summary": str(folder / f"{opening}summary.md")}
 
 
 def _controls(item: EvaluatedBenchmark) -> dict[str, MethodScores]:
@@ -202,10 +211,10 @@ def as_markdown(
     tables: Mapping[str, Sequence[Mapping[str, Any]]],
     seeds: Sequence[int],
     against: str = "cvsi",
-    harder: bool = False,
+    kind: WorldKind = "usual",
 ) -> str:
     """The summary as Markdown tables."""
-    world = "Harder embedded world" if harder else "Embedded world"
+    world = f"{_opening(kind).replace('-', ' ')}embedded world".capitalize()
     lines = [f"{world}, seeds {', '.join(map(str, seeds))}. Percent."]
     for benchmark, rows in tables.items():
         lines += [

@@ -1,8 +1,8 @@
 """Queries with candidates that a verifier learns from and is measured on.
 
 Each query has two right candidates and six wrong ones that are hard: one thing off the target, the
-same edit with another value, one of two edits alone, another edit, the same edit of another thing,
-and at most once the reference itself. A scene that fits the edited scene is never a wrong candidate.
+same edit with another value or of another thing, one of two edits alone, another edit, and at most
+once the reference itself. A scene that fits the edited scene is never a wrong candidate.
 """
 
 from collections.abc import Callable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,9 @@ from models.retrieval.methods import METHODS, first_stage
 from storage.benchmarks.registry import FAMILIES
 from tasks.methods import runnable_methods
 from tasks.settings import Profile
+
+WorldKind = Literal["usual", "harder", "pointing"]
+"""Kind of a drawn world."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class WorldsRequest:
     subsets: int | None
     circo_queries: int | None
     fashion_queries: int | None
-    harder: bool
+    kind: WorldKind
     folder: Path
     against: str
 
@@ -54,6 +57,7 @@ def evaluate_world(
     circo_queries: Annotated[int, Field(ge=1)] | None = None,
     fashion_queries: Annotated[int, Field(ge=1)] | None = None,
     harder: bool = False,
+    pointing: bool = False,
     out: str = "out/world",
     against: MethodName = "cvsi",
     train: bool = False,
@@ -69,6 +73,8 @@ def evaluate_world(
         fashion_queries: FashionIQ-like queries per category. None: 100, in a harder world 250.
         harder: Worlds whose queries ask for two changes at once, with galleries of more than 5,000
             pictures: those with one of the two changes, and lookalikes of the target.
+        pointing: Harder worlds whose texts point at a thing by another one ("the object above the
+            red circle") or at two things that change alike ("both stars").
         out: Folder for worlds, tables, reports and the summary.
         against: The summary says how far the others are behind this method, where it is scored.
         train: Train the comparison systems among the methods (all, if none are chosen) on drawn
@@ -97,7 +103,7 @@ def evaluate_world(
         subsets,
         circo_queries,
         fashion_queries,
-        harder,
+        "pointing" if pointing else "harder" if harder else "usual",
         folder,
         against,
     )

@@ -15,7 +15,13 @@ from embedded_world import benchmarks
 from embedded_world.benchmarks import WorldSize
 from embedded_world.captions import caption
 from embedded_world.edits import ONE_EDIT, random_edit
-from embedded_world.harder import inverse, lookalikes, write_harder_world
+from embedded_world.harder import (
+    inverse,
+    lookalikes,
+    write_harder_world,
+    write_pointing_world,
+)
+from embedded_world.instruction_reader import apply_instruction, read_instruction
 from embedded_world.scenes import is_held_out, sample_scenes
 from storage.benchmarks.records import Benchmark
 from storage.benchmarks.registry import load_benchmark
@@ -24,6 +30,7 @@ from tests.fakes.world_reader import Picture, edited, picture_of
 
 SIZE = WorldSize(6, 5, 3, distractors=20, siblings=6, fashion_siblings=5)
 NAMES = ("cirr", "circo", "fashioniq")
+POINTS = {"above", "below", "both", "two", "of"}
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +140,47 @@ def test_a_world_that_is_there_is_left_alone_and_is_not_the_usual_one(tmp_path: 
     assert [*benchmarks.write_world(tmp_path, size, 0, ["cirr"])] == ["cirr"]
     assert "world" in json.loads((tmp_path / "circo" / "world.json").read_text())
     assert "world" not in json.loads((root / "world.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def pointing(tmp_path_factory: pytest.TempPathFactory) -> NotedWorld:
+    """A harder world whose texts point, and the scene of every picture file."""
+    return noted_world(write_pointing_world, tmp_path_factory.mktemp("pointing"), SIZE, seed=7)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_texts_that_point_mean_the_targets_and_the_gallery_has_each_half(
+    pointing: NotedWorld, name: str
+) -> None:
+    benchmark, _ = loaded(pointing, name)
+    shown = {n: pointing[1][str(path)] for n, path in benchmark.image_paths.items()}
+    assert all(POINTS & set(query.text.split()) for query in benchmark.queries)
+    assert {len(told(query.text)) for query in benchmark.queries} == {1, 2}
+    for query in benchmark.queries:
+        reference, gallery = shown[query.reference], benchmark.galleries[query.category]
+        clauses = told(query.text)
+        wanted = apply_instruction(" and ".join(clauses), reference)
+        assert {n for n in gallery if shown[n] == wanted} == set(query.targets)
+        if len(clauses) == 2:
+            halves = {apply_instruction(clause, reference) for clause in clauses}
+        else:
+            both = read_instruction(clauses[0], reference) or ()
+            halves = {change.apply(reference) for change in both}
+        assert len(halves) == 2
+        assert halves <= {shown[n] for n in gallery} - {reference, wanted}
+
+
+def told(text: str) -> list[str]:
+    """The clauses, once: both captions of a FashionIQ-like query may say the same two changes."""
+    clauses = text.split(" and ")
+    return clauses[:1] if {"both", "two"} & set(clauses[0].split()) else clauses
+
+
+def test_the_plain_worlds_are_those_of_before(world: NotedWorld) -> None:
+    """Texts that point take no numbers from their stream: published worlds stay as they were."""
+    assert [query.text for query in loaded(world, "cirr")[0].queries[:2]] == [
+        "shift the cyan triangle to the bottom left and change the yellow triangle in the center "
+        "to purple",
+        "at the bottom left shift the cyan triangle to the bottom right and change the purple "
+        "triangle in the center to yellow",
+    ]
