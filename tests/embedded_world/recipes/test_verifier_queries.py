@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 
+from embedded_world.edits import Edit
 from embedded_world.instruction_reader import apply_instruction
 from embedded_world.recipes.measures import area_under_curve
 from embedded_world.recipes.verifier_queries import (
+    BOTH_THINGS,
     CANDIDATES,
+    RELATION,
     RIGHT,
     TWO_EDITS,
     cells_off,
     draw_query,
+    elsewhere,
 )
 from embedded_world.scenes import Thing, is_held_out, make_scene
 
@@ -55,6 +60,33 @@ def test_half_done_edits_are_among_the_wrong_ones() -> None:
     assert all(cells_off(query.wanted, query.reference) >= 2 for query in queries)
     near = [cells_off(q.wanted, scene) for q in queries for scene in q.candidates[RIGHT:]]
     assert near.count(1) > len(near) / 3
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_texts_that_point_lead_to_what_is_wanted(held_out: bool) -> None:
+    rng = Random(6)
+    queries = [draw_query(rng, held_out=held_out, pointed=1.0) for _ in range(60)]
+    kinds = [query.kind for query in queries]
+    assert {*kinds} == {RELATION, BOTH_THINGS}
+    assert 15 < kinds.count(RELATION) < 45
+    for query in queries:
+        assert apply_instruction(query.text, query.reference) == query.wanted, query.text
+        fits = [query.wanted.matches(scene) for scene in query.candidates]
+        assert fits == [True] * RIGHT + [False] * (CANDIDATES - RIGHT)
+        assert {is_held_out(scene) for scene in query.scenes} == {held_out}
+
+
+@pytest.mark.parametrize(
+    ("edit", "other"),
+    [
+        (Edit("colour", 0, replace(RED, colour="pink")), replace(BLUE, colour="pink")),
+        (Edit("remove", 0), None),
+        (Edit("replace", 0, replace(RED, shape="heart")), replace(RED, shape="heart")),
+    ],
+)
+def test_an_edit_of_another_thing_by_hand(edit: Edit, other: Thing | None) -> None:
+    scene = make_scene("white", {0: RED, 4: BLUE})
+    assert elsewhere(edit, scene, Random(0)) == scene.put(4, other)
 
 
 def test_cells_off_by_hand() -> None:
