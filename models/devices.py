@@ -56,15 +56,19 @@ def autocast_of(device: torch.device, dtype: Dtype | Literal["tf32"]) -> torch.a
 
 
 @contextlib.contextmanager
-def tf32_products(device: torch.device) -> Iterator[None]:
+def tf32_products(
+    device: torch.device, precision: Dtype | Literal["tf32"] = "tf32"
+) -> Iterator[None]:
     """Products and convolutions of fp32 in TF32 (10 bits of mantissa), where the device is CUDA's.
+
+    A precision that is not tf32 leaves them as they are.
 
     It holds for the whole process. Only these two of torch's switches may be used together; its
     newer ones for one backend make a reading of the older ones fail.
     """
     import torch
 
-    if device.type != "cuda":
+    if device.type != "cuda" or precision != "tf32":
         yield
         return
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from models.devices import autocast_of, tf32_products
 from models.instructcir.combiner import Combiner, new_combiner
 from models.instructcir.combiner_training import FrozenFeatures, train_combiner
 from models.instructcir.network import ReformulationNetwork
@@ -128,10 +129,9 @@ def frozen_features(
     asked = {target: [t.target for t in rows.triplets]}  # branch -> images without a text
     if with_image:
         asked[query] = asked.get(query, []) + [t.reference for t in rows.triplets]
-    half = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     query.to(device).eval()
     target.to(device).eval()
-    with half:
+    with tf32_products(device, precision), autocast_of(device, precision):
         z, text = _queries(data, rows, query, device, tick)
         found = {
             branch: _images(data, names, branch, device, tick) for branch, names in asked.items()

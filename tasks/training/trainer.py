@@ -6,7 +6,7 @@ import importlib
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,8 +50,8 @@ def fit(
         network: From `job.new_network`; it is trained in place.
         report: Told of every step.
     """
-    in_tf32 = job.settings.precision == "tf32"
-    with tf32_products(run.device()) if in_tf32 else nullcontext():
+    # Lightning casts to bf16 by itself.
+    with tf32_products(run.device(), job.settings.precision):
         _fit(job, run, data, network, report)
 
 
