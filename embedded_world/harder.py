@@ -119,24 +119,25 @@ def two_steps(rng: Random, taken: Set[Scene], shapes: Sequence[str] = SHAPES) ->
 
 
 def pointed_steps(rng: Random, taken: Set[Scene], shapes: Sequence[str] = SHAPES) -> TwoSteps:
-    """As `two_steps`; one way in two changes two things alike, the others allow a relation."""
+    """As `two_steps`; one way in three changes two things alike, the others allow a relation."""
 
     def free(scene: Scene) -> bool:
         return is_held_out(scene) and scene not in taken
 
-    alike = rng.random() < 0.5
+    alike = rng.random() < 1 / 3
     while not alike:
         way = two_steps(rng, taken, shapes)
         if by_relations(way.edits, way.before, rng):
             return way
     while True:
         before = sample_scenes(rng, 1, held_out=True, least=2, shapes=shapes)[0]
-        changes = list(group_edits(before, shapes)) if before not in taken else []
-        rng.shuffle(changes)
-        for _, first, second in changes:
-            one, other = first.apply(before), second.apply(before)
-            after = second.apply(one)
-            if free(after) and free(one) and free(other):
+        if before in taken:
+            continue
+        # Hardly a scene has such a change that is held out whole: the first is as good as any.
+        for _, first, second in group_edits(before, shapes):
+            if not free(one := first.apply(before)) or not free(after := second.apply(one)):
+                continue
+            if free(other := second.apply(before)):
                 return TwoSteps(before, (first, second), (one, other), after)
 
 
