@@ -7,6 +7,7 @@ holds a scene that fits a query by accident: content alone decides which answers
 
 import json
 from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -418,14 +419,19 @@ WRITERS: Final[Mapping[str, Write]] = {
 }
 
 
+Shown = Callable[[str], AbstractContextManager[object]]
+"""Called with the name of a benchmark that is to be drawn; open while it is."""
+
+
 def write_world(
-    root: Path, size: WorldSize, seed: int, names: Sequence[str] = ()
+    root: Path, size: WorldSize, seed: int, names: Sequence[str] = (), shown: Shown = nullcontext
 ) -> dict[str, Path]:
     """Write embedded benchmarks, all three or those named, below `root`; returns name -> folder.
 
     A folder whose `world.json` names the same size and seed is left as it is.
     """
-    return write_benchmarks(root, WRITERS, size, seed, names, {"seed": seed, **vars(size)})
+    note = {"seed": seed, **vars(size)}
+    return write_benchmarks(root, WRITERS, size, seed, names, note, shown)
 
 
 def write_benchmarks(
@@ -435,6 +441,7 @@ def write_benchmarks(
     seed: int,
     names: Sequence[str],
     note: Mapping[str, object],
+    shown: Shown = nullcontext,
 ) -> dict[str, Path]:
     """Write benchmarks, all or those named, unless a `world.json` there says the same as `note`."""
     made = {}
@@ -445,7 +452,8 @@ def write_benchmarks(
         marker = folder / "world.json"
         if not (marker.is_file() and json.loads(marker.read_text()) == note):
             marker.unlink(missing_ok=True)  # until all is drawn, no world is here
-            write(folder, size, seed)
+            with shown(name):
+                write(folder, size, seed)
             _write_json(marker, note)
         made[name] = folder
     return made

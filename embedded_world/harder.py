@@ -11,6 +11,7 @@ two things that change alike ("paint both stars green").
 """
 
 from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations, islice, product
@@ -21,6 +22,7 @@ from typing import Final
 from embedded_world.benchmarks import (
     ASPECTS,
     Gallery,
+    Shown,
     WorldSize,
     write_benchmarks,
     write_circo_files,
@@ -323,17 +325,17 @@ WRITERS: Final = {
 
 
 def write_harder_world(
-    root: Path, size: WorldSize, seed: int, names: Sequence[str] = ()
+    root: Path, size: WorldSize, seed: int, names: Sequence[str] = (), shown: Shown = nullcontext
 ) -> dict[str, Path]:
     """Write all three, or those named, below `root`; returns name -> folder, as `write_world`."""
     note = {"world": "harder", "seed": seed, **vars(size)}
-    return write_benchmarks(root, WRITERS, size, seed, names, note)
+    return write_benchmarks(root, WRITERS, size, seed, names, note, shown)
 
 
 def write_pointing_world(
-    root: Path, size: WorldSize, seed: int, names: Sequence[str] = ()
+    root: Path, size: WorldSize, seed: int, names: Sequence[str] = (), shown: Shown = nullcontext
 ) -> dict[str, Path]:
     """As `write_harder_world`, with texts that point."""
     writers = {name: partial(write, asking=POINTING) for name, write in WRITERS.items()}
     note = {"world": "pointing", "seed": seed, **vars(size)}
-    return write_benchmarks(root, writers, size, seed, names, note)
+    return write_benchmarks(root, writers, size, seed, names, note, shown)

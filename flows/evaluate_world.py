@@ -18,6 +18,7 @@ from flows.profiles import resolve_profile
 from flows.requests import evaluate_world as requests
 from flows.requests.evaluate_world import WorldKind, WorldsRequest
 from flows.requests.prepared import prepared_by
+from flows.running import watching
 from flows.score_benchmark import evaluate
 from models.retrieval.bootstrap import Draws, interval, mean, mean_draws
 from storage.benchmarks.registry import benchmark_facts
@@ -46,7 +47,9 @@ def draw_world(
     folder: Path, size: WorldSize, seed: int, kind: WorldKind = "usual", names: Sequence[str] = ()
 ) -> dict[str, str]:
     """Draw embedded benchmarks, all or those named, unless they are there; benchmark -> folder."""
-    drawn = _WRITERS[kind](folder, size, seed, names)
+    drawn = _WRITERS[kind](
+        folder, size, seed, names, lambda name: watching(f"draw {folder.name}/{name}", 0, 0)
+    )
     return {name: str(path) for name, path in drawn.items()}
 
 

@@ -1,9 +1,18 @@
 """Several embedded worlds: names of their collections, and the summary against draws by hand."""
 
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pytest
 
 from tasks.scoring.scores import MethodScores
+
+if TYPE_CHECKING:
+    from flows.requests.evaluate_world import WorldKind
 
 
 def scored(value: float, draws: list[float]) -> MethodScores:
@@ -63,3 +72,27 @@ def test_drawn_worlds_of_other_sizes_have_other_names() -> None:
     small = WorldSize(subsets=9, circo_queries=300, fashion_queries=100)
     names = [drawn_name(name, 0, small) for name in ("cirr", "circo", "fashioniq")]
     assert names == ["cirr-val-seed-0-of-9", "circo-val-seed-0", "fashioniq-val-seed-0"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "folder"),
+    [("usual", "world-0"), ("harder", "harder-world-0"), ("pointing", "pointing-world-0")],
+)
+def test_the_drawing_of_a_benchmark_is_shown_and_its_reuse_is_not(
+    tmp_path: Path, kind: WorldKind, folder: str
+) -> None:
+    from embedded_world.benchmarks import WorldSize
+    from flows.evaluate_world import draw_world
+    from flows.running import shown_by
+
+    size = WorldSize(1, 1, 1, 1, 1, 1)
+    seen: list[str] = []
+
+    def display(title: str, todo: int, present: int) -> AbstractContextManager[Any]:
+        seen.append(title)
+        return nullcontext()
+
+    for _ in range(2):
+        with shown_by(display):
+            draw_world.fn(tmp_path / folder, size, 0, kind, ["circo"])
+    assert seen == [f"draw {folder}/circo"]
