@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
         except NothingUsable as error:
             _tell(error.summary)
-            raise UserError(str(error)) from error
+            raise UserError(error.in_short) from error
     _tell(summary)
     said = summary.change.in_words()
     print(f"collection {summary.name} at {Location(asked.root)}" + (f": {said}" if said else ""))

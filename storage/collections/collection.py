@@ -107,13 +107,28 @@ class IngestSummary:
 class NothingUsable(ValueError):
     """No input of a source is a usable image: its name was not given, or stays as it was.
 
-    Args:
-        message: what was found.
+    Attributes:
         summary: the counts, and the first inputs with their reasons.
+        in_short: the message without a reason, for a reader of the summary.
     """
 
-    def __init__(self, message: str, summary: IngestSummary) -> None:
-        super().__init__(message)
+    def __init__(self, summary: IngestSummary, taken: bool) -> None:
+        """Say what was found, and what became of the name.
+
+        Args:
+            summary: as the attribute.
+            taken: whether the name stands for images already.
+        """
+        found, why = f"no input in {summary.source} is a usable image", ""
+        if not summary.files:
+            found = f"{summary.source} is empty"
+        elif summary.unusable:
+            path, status, reason = summary.unusable[0]
+            why = f" ({summary.files} in all, the first {path}: {status}, {reason})"
+        kept = "stays as it was" if taken else "was not made"
+        ended = f"; the collection {summary.name!r} {kept}"
+        super().__init__(found + why + ended)
+        self.in_short = found + ended
         self.summary = summary
 
 
@@ -189,21 +204,8 @@ def ingest(
     found = Found(location, name, writer.source, writer.sources, sorted(writer.listing))
     summary = replace(_summary(writer, found), notes=listed.notes)
     if not summary.images:
-        raise NothingUsable(_nothing(location, summary), summary)
+        raise NothingUsable(summary, read_pointer(location, name) is not None)
     return replace(summary, change=give_name(found, if_taken))
-
-
-def _nothing(location: Location, summary: IngestSummary) -> str:
-    """What an ingest without an image found, and what became of the name."""
-    found = f"no input in {summary.source} is a usable image"
-    if not summary.files:
-        found = f"{summary.source} is empty"
-    elif summary.unusable:
-        path, status, reason = summary.unusable[0]
-        found += f" ({summary.files} in all, the first {path}: {status}, {reason})"
-    taken = read_pointer(location, summary.name) is not None
-    kept = "stays as it was" if taken else "was not made"
-    return f"{found}; the collection {summary.name!r} {kept}"
 
 
 def _examined(

@@ -446,6 +446,26 @@ def test_score_refuses_a_list_with_a_repetition(
 # --------------------------------------------------------------------------- ingest
 
 
+def test_ingest_of_no_image_says_each_reason_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, empty = tmp_path / "pictures", tmp_path / "empty"
+    folder.mkdir()
+    empty.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (folder / name).write_text("no picture")
+    said = {}
+    for source in (folder, empty):
+        arguments = ["ingest", str(source), "--name", "pets", "--root", str(tmp_path / "tables")]
+        assert main(arguments) == 2
+        said[source] = " ".join(capsys.readouterr().err.split())
+    assert [said[folder].count(f"{name}.jpg: not_an_image") for name in "ab"] == [1, 1]
+    assert said[folder].endswith(
+        f"no input in {folder} is a usable image; the collection 'pets' was not made"
+    )
+    assert said[empty].endswith(f"{empty} is empty; the collection 'pets' was not made")
+
+
 def test_ingest_names_each_of_thirty_broken_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
