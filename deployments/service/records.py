@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from models.spelling import unknown
 
 ImageId = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 """sha256 of a picture's bytes, in hexadecimal."""
 
 
-class Sides(BaseModel):
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("Input should be a number")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_boolean)]
+"""true and false are refused, which pydantic reads as 1 and 0."""
+Count = Annotated[int, BeforeValidator(_no_boolean)]
+
+
+class Asked(BaseModel):
+    """A part of a request; a field of no meaning is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_fields(cls, given: Any) -> Any:
+        for name in given if isinstance(given, dict) else ():
+            if name not in cls.model_fields:
+                raise ValueError(unknown("field", name, cls.model_fields))
+        return given
+
+
+class Sides(Asked):
     """Numbers by feature, of the query and of the gallery."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    query: dict[str, float] = {}
-    gallery: dict[str, float] = {}
+    query: dict[str, Number] = {}
+    gallery: dict[str, Number] = {}
 
 
-class SearchRequest(BaseModel):
+class SearchRequest(Asked):
     """One composed query. The reference is a picture's id (of a hit or an upload), or its bytes."""
-
-    model_config = ConfigDict(extra="forbid")
 
     gallery: str = Field(max_length=128)
     text: str = Field(min_length=1, max_length=2000, pattern=r"\S")
@@ -31,7 +54,7 @@ class SearchRequest(BaseModel):
     method: str = Field("cvsi", max_length=128)
     family: str = Field("", max_length=128)
     weights: Sides = Sides()
-    k: int = Field(12, ge=1)
+    k: Count = Field(12, ge=1)
     include_reference: bool = False
 
     @model_validator(mode="after")
@@ -85,10 +108,8 @@ class SearchAnswer(BaseModel):
     milliseconds: float
 
 
-class BatchRequest(BaseModel):
+class BatchRequest(Asked):
     """Several queries."""
-
-    model_config = ConfigDict(extra="forbid")
 
     searches: list[SearchRequest] = Field(min_length=1)
 
