@@ -54,13 +54,18 @@ def reachable_root(arguments: argparse.Namespace) -> str:
     return root
 
 
+def set_words(*given: str) -> list[str]:
+    """Options that give settings (NAME=VALUE) to another command, as a person types them."""
+    return [word for each in given for word in ("--set", each)]
+
+
 def place_words(arguments: argparse.Namespace) -> list[str]:
     """The options as words of another command."""
-    words = ["--profile", arguments.profile, *(f"--set={each}" for each in arguments.set)]
+    words = ["--profile", arguments.profile, *set_words(*arguments.set)]
     return words + (["--root", arguments.root] if arguments.root else [])
 
 
 def embed_command(gallery: str, method: str, place: Sequence[str]) -> str:
     """The command that makes the features of a gallery that a method weighs."""
-    words = ["cirflow", "run", "embed-gallery", f"--set=collection={gallery}"]
-    return shlex.join([*words, f"--set=methods={method}", *place])
+    asked = set_words(f"collection={gallery}", f"methods={method}")
+    return shlex.join(["cirflow", "run", "embed-gallery", *asked, *place])

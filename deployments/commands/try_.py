@@ -24,7 +24,7 @@ from pathlib import Path
 
 from deployments.display import console, stage_display
 from deployments.errors import UserError
-from deployments.place import add_place, given_settings, profile_of
+from deployments.place import add_place, given_settings, profile_of, set_words
 
 AT_ONCE = "image-text-sum"
 """The method that needs image features alone."""
@@ -100,11 +100,10 @@ def rest_of(arguments: argparse.Namespace, name: str) -> list[str]:
 
     profile = profile_of(arguments)
     methods = ",".join(each for each in LATER if not why_not_ready(each, profile))
-    settings = [f"--set={key}={value}" for key, value in given_settings(arguments).items()]
+    settings = (f"{key}={value}" for key, value in given_settings(arguments).items())
     return [
         *("run", "embed-gallery", "--profile", arguments.profile),
-        *(f"--set=collection={name}", f"--set=methods={methods}"),
-        *settings,
+        *set_words(f"collection={name}", f"methods={methods}", *settings),
     ]
 
 

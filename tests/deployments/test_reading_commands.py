@@ -156,7 +156,7 @@ def test_a_network_answers_searches_in_its_own_space(
         f"--method={method}", f"--set=instructcir.checkpoint={folder}",
     )  # fmt: skip
     assert main(asked) == 2
-    assert f"--set=collection=drawn --set=methods={method}" in capsys.readouterr().err
+    assert f"--set collection=drawn --set methods={method}" in capsys.readouterr().err
     for stage in gallery_stages(own, "drawn", method).values():
         fill(stage)
     hits = found(capsys, asked)["hits"]
@@ -207,8 +207,8 @@ def test_a_gallery_that_is_not_embedded_is_refused_with_the_command_that_helps(
     assert main([*asked, "--set=cvsi.captions_per_image=3"]) == 2
     message = capsys.readouterr().err
     assert "'bare' is not embedded under profile 'tiny'" in message
-    assert "cirflow run embed-gallery --set=collection=bare" in message
-    assert "--set=cvsi.captions_per_image=3" in message
+    assert "cirflow run embed-gallery --set collection=bare" in message
+    assert "--set cvsi.captions_per_image=3" in message
 
 
 @pytest.mark.parametrize(

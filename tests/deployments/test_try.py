@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -156,6 +157,9 @@ def test_the_command_of_the_background_is_one_that_runs(tmp_path: Path) -> None:
     assert main(["ingest", str(tmp_path / "p"), "--name", "p", "--root", root]) == 0
     given = argparse.Namespace(profile="tiny", set=["cvsi.captions_per_image=1"], root=root)
     command = try_.rest_of(given, "p")
+    assert shlex.join(command).startswith(
+        "run embed-gallery --profile tiny --set collection=p --set methods=cvsi,instructcir --set "
+    )
     parser = argparse.ArgumentParser()
     run_command.add_arguments(parser)
     parsed = parser.parse_args(command[1:])
