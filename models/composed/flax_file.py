@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import pickletools
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -22,10 +23,14 @@ from models.loaded_weights import first_line
 from models.published_state import State
 
 _PICKLE: Final = b"\x80"
+_ZIP: Final = b"PK\x03\x04"
+_TORCH: Final = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
+"""How files of `torch.save` began before they were ZIP archives: the pickle of a large number."""
 _BYTES: Final = ("SHORT_BINBYTES", "BINBYTES", "BINBYTES8")
 _AROUND: Final = ("PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "STOP")
 _ARRAY: Final = 1
 _FORMATS: Final = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
+_EXPECTED: Final = "parameters of Flax (MessagePack, or a pickle of its bytes)"
 _UNREADABLE: Final = (
     *(ValueError, TypeError, RuntimeError, RecursionError, MemoryError),
     *(msgpack.exceptions.UnpackException, UnicodeDecodeError),
@@ -41,6 +46,10 @@ def read_flax(path: Path) -> State:
     if not path.is_file():
         raise UnusableCheckpoint(f"{path} is not a file; give the published file itself")
     refuse_pointer(path)
+    if given := _other_kind(path):
+        raise UnusableCheckpoint(
+            f"{path} is {given} and not {_EXPECTED}; give the published file itself"
+        )
     try:
         tree = msgpack.unpackb(_packed(path), ext_hook=_array, strict_map_key=True)
         leaves = list(_leaves(tree, ""))
@@ -49,12 +58,34 @@ def read_flax(path: Path) -> State:
             raise ValueError("it holds two arrays of one name")
     except _UNREADABLE as error:
         raise UnusableCheckpoint(
-            f"{path} cannot be read as parameters of Flax: {first_line(error)}; take the published "
-            "file again"
+            f"{path} cannot be read as {_EXPECTED}: {first_line(error)}; take the published file "
+            "again"
         ) from error
     if all(name.startswith("params.") for name in state):
         state = {name.removeprefix("params."): each for name, each in state.items()}
     return state
+
+
+def _other_kind(path: Path) -> str:
+    """What a file is by its first bytes, where that is another kind; nothing of it is unpickled."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head.startswith(_ZIP):
+        return "a file of PyTorch (a ZIP archive)" if _is_of_torch(path) else "a ZIP archive"
+    if head.startswith(_TORCH):
+        return "a file of PyTorch (several pickles)"
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        return "a file of safetensors"
+    return ""
+
+
+def _is_of_torch(path: Path) -> bool:
+    """Whether a ZIP archive is one of `torch.save`, by the names in it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/data.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError):
+        return False
 
 
 def _packed(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -366,3 +367,46 @@ def test_what_is_trained(tmp_path: Path, trained: str) -> None:
     assert moved == ({"image", "text"} if trained == "both" else set())
     with pytest.raises(ValueError, match="heads is 5, which does not divide"):
         network(tmp_path / "other", heads=5)
+
+
+def _saved(zipped: bool) -> bytes:
+    import torch
+
+    file = io.BytesIO()
+    torch.save({"a": torch.ones(2)}, file, _use_new_zipfile_serialization=zipped)
+    return file.getvalue()
+
+
+def _archive() -> bytes:
+    file = io.BytesIO()
+    np.savez(file, a=np.ones(2))
+    return file.getvalue()
+
+
+def _safetensors() -> bytes:
+    from safetensors.numpy import save
+
+    return save({"a": np.ones(2, np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("written", "given"),
+    [
+        (lambda: _saved(zipped=True), r"is a file of PyTorch \(a ZIP archive\)"),
+        (lambda: _saved(zipped=False), r"is a file of PyTorch \(several pickles\)"),
+        (_archive, "is a ZIP archive"),
+        (lambda: _saved(zipped=True)[:200], "is a ZIP archive"),  # cut off
+        (_safetensors, "is a file of safetensors"),
+    ],
+)
+def test_a_file_of_another_kind_is_named_by_its_first_bytes(
+    written: Callable[[], bytes], given: str, tmp_path: Path
+) -> None:
+    from models.composed.magiclens_files import published
+
+    file = tmp_path / "magic_lens.pkl"
+    file.write_bytes(written())
+    with pytest.raises(UnusableCheckpoint, match=f"{given} and not parameters of Flax") as refused:
+        published(file, MagicLensSettings())
+    assert "magic_lens.pkl" in str(refused.value)
+    assert str(refused.value).endswith("give the published file itself")
