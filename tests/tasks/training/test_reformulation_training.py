@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import fsspec
@@ -419,6 +420,27 @@ def test_tf32_is_fp32_on_a_cpu_under_a_key_of_its_own(
     assert jobs[0].key != jobs[1].key
     (_, wanted), (_, found) = (train(job) for job in jobs)
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+
+
+@pytest.mark.parametrize(("precision", "products"), [("fp32", "highest"), ("tf32", "high")])
+def test_training_multiplies_in_the_precision_that_it_names(
+    monkeypatch: pytest.MonkeyPatch, precision: str, products: str
+) -> None:
+    """On a GPU, of which the test needs no more than the name."""
+    import torch
+
+    from tasks.training import trainer
+
+    seen: list[str] = []
+    monkeypatch.setattr(
+        trainer, "_fit", lambda *_: seen.append(torch.get_float32_matmul_precision())
+    )
+    job: Any = SimpleNamespace(settings=SimpleNamespace(precision=precision))
+    run: Any = SimpleNamespace(device=lambda: torch.device("cuda"))
+    nothing: Any = None
+    trainer.fit(job, run, nothing, nothing, nothing)
+    assert seen == [products]
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 @pytest.mark.slow
