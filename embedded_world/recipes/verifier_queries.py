@@ -5,7 +5,7 @@ same edit with another value or of another thing, one of two edits alone, anothe
 once the reference itself. A scene that fits the edited scene is never a wrong candidate.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
@@ -132,16 +132,31 @@ def _with_two_edits(rng: Random, held_out: bool, most: int, count: int) -> Verif
         fits = 1 <= len(wanted.occupied) <= MAX_THINGS and not wanted.matches(reference)
         if fits and is_held_out(wanted) == held_out:
             break
-    wrong: list[tuple[float, _Draw]] = [
-        (0.10, lambda: reference),
-        (0.22, lambda: rng.choice(halves)),
-        (0.43, lambda: _near(wanted, rng)),
-        (0.20, lambda: _near(rng.choice(halves), rng)),
-        (0.05, lambda: random_scene(rng)),
-    ]
+    wrong = _half_done(rng, reference, halves, wanted, (0.10, 0.22, 0.43, 0.20, 0.05))
     candidates = _candidates(rng, reference, wanted, [wanted] * RIGHT, wrong, held_out, count)
     text = join_texts([modification_text(edit, reference, rng) for edit in (first, second)])
     return VerifierQuery(reference, text, wanted, candidates, TWO_EDITS)
+
+
+def _half_done(
+    rng: Random,
+    reference: Scene,
+    halves: Sequence[Scene],
+    wanted: Scene,
+    shares: Sequence[float],
+) -> list[tuple[float, _Draw]]:
+    """Wrong candidates of a change in two parts, each with its share.
+
+    They are the reference, one part alone, what is near the target or one part, anything.
+    """
+    draws: Sequence[_Draw] = (
+        lambda: reference,
+        lambda: rng.choice(halves),
+        lambda: _near(wanted, rng),
+        lambda: _near(rng.choice(halves), rng),
+        lambda: random_scene(rng),
+    )
+    return list(zip(shares, draws, strict=True))
 
 
 def _by_relation(rng: Random, held_out: bool, most: int, count: int) -> VerifierQuery:
@@ -176,13 +191,7 @@ def _of_both(rng: Random, held_out: bool, most: int, count: int) -> VerifierQuer
         wanted = second.apply(halves[0])
         if is_held_out(wanted) == held_out:
             break
-    wrong: list[tuple[float, _Draw]] = [
-        (0.10, lambda: reference),
-        (0.30, lambda: rng.choice(halves)),
-        (0.40, lambda: _near(wanted, rng)),
-        (0.15, lambda: _near(rng.choice(halves), rng)),
-        (0.05, lambda: random_scene(rng)),
-    ]
+    wrong = _half_done(rng, reference, halves, wanted, (0.10, 0.30, 0.40, 0.15, 0.05))
     candidates = _candidates(rng, reference, wanted, [wanted] * RIGHT, wrong, held_out, count)
     text = group_text(name, first, rng)
     return VerifierQuery(reference, text, wanted, candidates, BOTH_THINGS)
