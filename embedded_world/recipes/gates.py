@@ -19,6 +19,7 @@ import torch
 
 from embedded_world.recipes.commands import EMBEDDED
 from embedded_world.recipes.measures import Gates
+from embedded_world.recipes.pointing_measures import pointing_gates
 from embedded_world.recipes.text_measures import llama_gates
 from embedded_world.recipes.verifier_measures import verifier_gates
 from embedded_world.recipes.vision_measures import blip2_gates, clip_gates, llava_gates
@@ -29,10 +30,11 @@ MEASURED: Final[Mapping[str, Callable[..., Gates]]] = {
     "blip2": blip2_gates,
     "llava": llava_gates,
     "llama": llama_gates,
+    "llama_pointing": pointing_gates,
     "verifier": verifier_gates,
 }
 """Folder of a model -> the function that measures it."""
-USUAL: Final = ("clip", "blip2", "llava", "llama", "verifier")
+USUAL: Final = ("clip", "blip2", "llava", "llama", "llama_pointing", "verifier")
 SMALL: Final = 0.2
 
 
@@ -52,7 +54,7 @@ def main() -> int:
     passed = True
     for name in args.only:
         measure = MEASURED[name]
-        if name == "llama" and args.generated:
+        if name in ("llama", "llama_pointing") and args.generated:
             measure = partial(measure, captioner=args.models / "blip2")
         gates = measure(args.models / name, SMALL if args.small else 1.0)
         print(gates.table, flush=True)

@@ -43,9 +43,9 @@ class Measure:
         """The measure as a row of the table, and a second row for its kinds."""
         verdict = "" if self.gate is None else f">= {self.gate} {'ok' if self.passed else 'MISSED'}"
         figures = f"{self.share:.4f} +-{self.error:.4f}  n={self.n:<6}"
-        row = f"{self.model:11}{self.name:44}{figures}{verdict}"
+        row = f"{self.model:15}{self.name:44}{figures}{verdict}"
         kinds = [f"{kind} {right}/{n}" for kind, (right, n) in sorted(self.kinds.items())]
-        return row + ("\n" + " " * 11 + "  ".join(kinds) if kinds else "")
+        return row + ("\n" + " " * 15 + "  ".join(kinds) if kinds else "")
 
     def as_json(self) -> dict[str, object]:
         """Plain values, the share rounded."""

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from embedded_world.recipes.text_differences import DIFFERENCE, draw_difference
+from embedded_world.recipes.text_differences import DIFFERENCE
 from embedded_world.recipes.text_labels import AimLabels, ChangeLabels, DifferenceLabels
-from embedded_world.recipes.text_samples import COPY, EDIT, Sample, draw_sample
+from embedded_world.recipes.text_samples import COPY, EDIT, Sample
 from embedded_world.recipes.text_settings import Settings
 
 
@@ -41,19 +41,12 @@ class BatchMaker:
         self.aims = AimLabels(tokenizer)
         self.differences = DifferenceLabels(tokenizer, self.changes)
 
-    def _sample(self, rng: Random, step: int) -> Sample:
-        s = self.settings
-        share = s.difference_share if step < s.fourth else s.late_difference_share
-        if step >= s.third and rng.random() < share:
-            return draw_difference(rng, s.difference_mix(step))
-        return draw_sample(rng, s.mix(step))
-
     def pool(self, number: int) -> list[Batch]:
         """The batches of steps `number * pool` onwards: sorted by length, in random order."""
         s = self.settings
         rng = Random(f"{s.seed}/{number}")
         first = number * s.pool
-        samples = [self._sample(rng, first) for _ in range(s.batch * s.pool)]
+        samples = [s.draw(rng, first) for _ in range(s.batch * s.pool)]
         prompts = self.tokenizer([x.prompt for x in samples])["input_ids"]
         answers = self.tokenizer([x.answer for x in samples], add_special_tokens=False)["input_ids"]
         rows = list(zip(samples, prompts, answers, strict=True))
@@ -81,7 +74,7 @@ class BatchMaker:
                 marks = self.changes(answer, sample.said)
                 changes[i, start - 1 : end - 2] = torch.tensor(marks, dtype=torch.float)
             if sample.task == EDIT:
-                found, told = self.aims(prompt, sample.aims)
+                found, told = self.aims(prompt, sample.aims, sample.said)
                 aims[i, :start], spread[i, :start] = torch.tensor(found), torch.tensor(told)
             if sample.task == DIFFERENCE:
                 told = self.differences.contrast(prompt, sample.said)

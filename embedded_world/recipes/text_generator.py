@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from embedded_world.recipes.commands import EMBEDDED, command, conclude, recipe_options, start
-from embedded_world.recipes.text_measures import llama_gates
+from embedded_world.recipes.text_measures import llama_gates, quick_look
 from embedded_world.recipes.text_model import build_model, ship
 from embedded_world.recipes.text_settings import Settings
 from embedded_world.recipes.text_tokenizer import build_text_tokenizer
@@ -29,7 +29,8 @@ def main() -> None:
     args = start(parser)
     settings = Settings(steps=args.steps, seed=args.seed)
     tokenizer = build_text_tokenizer()
-    learner = TextLearner(settings, build_model(tokenizer, settings.seed), tokenizer)
+    model = build_model(tokenizer, settings.seed)
+    learner = TextLearner(settings, model, tokenizer, quick_look)
     run = TrainingRun(learner, args.work, asdict(settings))
     run.finish(save_every=settings.save_every, look_every=960)
     ship(learner.model, tokenizer, args.out)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerFast
 
 from embedded_world.recipes.text_prompts import CAPTION_B, INSTRUCTION
-from embedded_world.scenes import ATTRIBUTES, BACKGROUNDS, SHAPES, Scene
+from embedded_world.scenes import ATTRIBUTES, BACKGROUNDS, COLOURS, SHAPES, Scene
 from embedded_world.words import AT, AT_ALT, PLAIN, TO, with_synonyms
 
 
@@ -18,7 +18,9 @@ class AimLabels:
 
     Texts often name a thing without its place, and captions name the place first: the model must
     find the thing before it can know where its answer departs from the caption. First the noun
-    finds the cell (aim), then the words after it learn it from the noun (spread).
+    finds the cell (aim), then the words after it learn it from the noun (spread). Where a thing is
+    pointed at by another one, the other one's noun finds its own cell, and no word after it is
+    asked: it is the answer's words that find out which cell lies so.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -26,9 +28,11 @@ class AimLabels:
         self.instruction, self.joint = ids(INSTRUCTION.lower()), ids("and")
         self.thing = ids("object")
         self.nouns = {self.thing, *(ids(shape) for shape in SHAPES)}
+        self.relations = {ids(word) for word in ("of", "above", "below")} - {tokenizer.unk_token_id}
+        self.looks = {(ids(c), ids(s)): (c, s) for c in COLOURS for s in SHAPES}
 
     def __call__(
-        self, prompt: Sequence[int], aims: Sequence[int | None]
+        self, prompt: Sequence[int], aims: Sequence[int | None], said: Scene
     ) -> tuple[list[int], list[int]]:
         """A cell at each edit's noun, and one at each word after it; -1 elsewhere."""
         aimed, spread = [-1] * len(prompt), [-1] * len(prompt)
@@ -38,7 +42,12 @@ class AimLabels:
         for aim in aims:
             end = next((i for i in range(start, len(prompt) - 1) if prompt[i] == self.joint), -1)
             end = len(prompt) - 1 if end < 0 else end
-            noun = next((i for i in range(start, end) if prompt[i] in self.nouns), end)
+            first = next((i for i in range(start, end) if prompt[i] in self.relations), start)
+            noun = next((i for i in range(first, end) if prompt[i] in self.nouns), end)
+            if first > start:
+                aimed[noun] = self._cell(prompt[noun - 1], prompt[noun], said)
+                start = end + 1
+                continue
             # "the object on the left": the words after the noun tell which one it is.
             noun += prompt[noun] == self.thing
             if aim is not None and noun < end:
@@ -46,6 +55,11 @@ class AimLabels:
                 spread[noun + 1 : end] = [aim] * (end - noun - 1)
             start = end + 1
         return aimed, spread
+
+    def _cell(self, colour: int, shape: int, said: Scene) -> int:
+        """Where the first thing of a colour and a shape stands, given their tokens."""
+        things = {(t.colour, t.shape): c for c in reversed(said.occupied) for t in [said.thing(c)]}
+        return things[self.looks[colour, shape]]
 
 
 class ChangeLabels:

@@ -17,6 +17,7 @@ from embedded_world.edits import ONE_EDIT
 from embedded_world.instruction_reader import apply_instruction, read_instruction
 from embedded_world.modification_texts import join_added
 from embedded_world.recipes.measures import Gates, Measure, counted
+from embedded_world.recipes.pointing_samples import PointingMix, draw_pointing
 from embedded_world.recipes.text_differences import (
     DIFFERENCE,
     MOST_WORDS,
@@ -68,9 +69,17 @@ class TestSet:
     """A kind of question: how samples are drawn, and from which side of the split."""
 
     name: str
-    mix: Mix | DifferenceMix
+    mix: Mix | DifferenceMix | PointingMix
     split: Split
     share: float = 1.0  # of the asked sample size
+
+    def draw(self, rng: Random) -> Sample:
+        """One sample of the set."""
+        if isinstance(self.mix, DifferenceMix):
+            return draw_difference(rng, self.mix, self.split)
+        if isinstance(self.mix, PointingMix):
+            return draw_pointing(rng, self.mix, self.split)
+        return draw_sample(rng, self.mix, self.split)
 
     @property
     def whole(self) -> bool:
@@ -137,10 +146,7 @@ def draw_samples(test: TestSet, count: int) -> list[Sample]:
     rng = Random(f"gate/{test.name}")
     samples: dict[str, Sample] = {}
     while len(samples) < count:
-        if isinstance(test.mix, DifferenceMix):
-            sample = draw_difference(rng, test.mix, test.split)
-        else:
-            sample = draw_sample(rng, test.mix, test.split)
+        sample = test.draw(rng)
         samples.setdefault(sample.prompt, sample)
     return list(samples.values())
 

@@ -30,7 +30,8 @@ from embedded_world.words import AT
 EDIT, ADDED, COPY = "edit", "added", "copy"
 _SLIPS = ("shape", "shape", "shape", "colour", "colour", "size", "fill", "gone", "place")
 """Mistakes of a careless captioner, with repetition as weights."""
-_UNPOINTED = ("add", "background")
+UNPOINTED = ("add", "background")
+"""Kinds of edit whose text points at no thing."""
 _SEARCHES = 40
 """Edits tried on one scene before another scene is drawn."""
 _SCENES = 20000
@@ -187,6 +188,14 @@ def read_pointer(instruction: str) -> Pointer:
     return Pointer(AT.index(place) if place else None, match["colour"], shape)
 
 
+def aim_at(edit: Edit, cell: int, thing: Thing) -> Edit:
+    """The same edit of the thing that stands in a cell; what it does not change stays."""
+    if edit.kind in ATTRIBUTES and edit.thing is not None:
+        thing = replace(thing, **{edit.kind: getattr(edit.thing, edit.kind)})
+        return replace(edit, cell=cell, thing=thing)
+    return replace(edit, cell=cell)
+
+
 def carry_out(edits: Sequence[Edit], texts: Sequence[str], said: Scene) -> Scene | None:
     """The edited caption's content, as a reader who believes the instructions would write it.
 
@@ -205,7 +214,7 @@ def carry_out(edits: Sequence[Edit], texts: Sequence[str], said: Scene) -> Scene
     believed = said
     aimed: list[Edit] = []
     for edit, text in zip(edits, texts, strict=True):
-        if edit.kind in _UNPOINTED:
+        if edit.kind in UNPOINTED:
             aimed.append(edit)
             continue
         pointer = read_pointer(text)
@@ -214,11 +223,8 @@ def carry_out(edits: Sequence[Edit], texts: Sequence[str], said: Scene) -> Scene
             continue
         thing = pointer.correct(said.thing(cell))
         believed = believed.put(cell, thing)
-        if edit.kind in ATTRIBUTES and edit.thing is not None:
-            thing = replace(thing, **{edit.kind: getattr(edit.thing, edit.kind)})
-            aimed.append(replace(edit, cell=cell, thing=thing))
-        elif cell != edit.to_cell:  # a thing that stands there already need not move
-            aimed.append(replace(edit, cell=cell))
+        if cell != edit.to_cell:  # a thing that stands there already need not move
+            aimed.append(aim_at(edit, cell, thing))
     touched = [cell for edit in aimed for cell in edit.touched]
     if len(set(touched)) < len(touched):
         return None
@@ -232,7 +238,7 @@ def carry_out(edits: Sequence[Edit], texts: Sequence[str], said: Scene) -> Scene
 
 def misdescribe(scene: Scene, edit: Edit, rng: Random) -> Scene:
     """The scene as a careless captioner tells it: wrong about the thing that the edit changes."""
-    if edit.kind in _UNPOINTED or edit.cell is None:
+    if edit.kind in UNPOINTED or edit.cell is None:
         return scene
     thing = scene.thing(edit.cell)
     slip = rng.choice(_SLIPS)
@@ -321,16 +327,38 @@ def draw_sample(rng: Random, mix: Mix, split: Split = TRAINING) -> Sample:
         if split.scenes is False and not split.takes_scenes([said, wanted]):
             continue
         break
+    aims = tuple(
+        None if edit.kind in UNPOINTED else read_pointer(text).find(said)
+        for edit, text in zip(edits, texts, strict=True)
+    )
     told = word_caption(said, rng, mix)
-    instruction = join_texts(texts)
+    return compose(task, (scene, after), (said, wanted), edits, aims, told, join_texts(texts))
+
+
+def compose(
+    task: str,
+    scenes: tuple[Scene, Scene],
+    contents: tuple[Scene, Scene],
+    edits: tuple[Edit, ...],
+    aims: tuple[int | None, ...],
+    told: str,
+    instruction: str,
+) -> Sample:
+    """A sample from its parts.
+
+    Args:
+        task: EDIT, ADDED or COPY.
+        scenes: The full scenes before and after.
+        contents: Content of the caption in the prompt, and of the edited one.
+        edits: As in `Sample`.
+        aims: As in `Sample`.
+        told: The caption in the prompt.
+        instruction: The instruction; not used for COPY.
+    """
     if task == COPY:
-        prompt, answer = prompts.copy_prompt(told), caption(wanted)
+        prompt, answer = prompts.copy_prompt(told), caption(contents[1])
     elif task == ADDED:
         prompt, answer = prompts.added_prompt(told, instruction), join_added(edits)
     else:
-        prompt, answer = prompts.edit_prompt(told, instruction), caption(wanted)
-    aims = tuple(
-        None if edit.kind in _UNPOINTED else read_pointer(text).find(said)
-        for edit, text in zip(edits, texts, strict=True)
-    )
-    return Sample(task, prompt, answer, scene, after, said, wanted, edits, aims, told, instruction)
+        prompt, answer = prompts.edit_prompt(told, instruction), caption(contents[1])
+    return Sample(task, prompt, answer, *scenes, *contents, edits, aims, told, instruction)

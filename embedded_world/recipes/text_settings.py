@@ -5,10 +5,11 @@ variation, to harder edits, to differences, to pairs that differ in several ways
 """
 
 from dataclasses import dataclass, replace
+from random import Random
 
 from embedded_world.edits import ONE_EDIT
-from embedded_world.recipes.text_differences import UNRELATED, DifferenceMix
-from embedded_world.recipes.text_samples import ADDED, COPY, EDIT, Mix
+from embedded_world.recipes.text_differences import UNRELATED, DifferenceMix, draw_difference
+from embedded_world.recipes.text_samples import ADDED, COPY, EDIT, Mix, Sample, draw_sample
 
 KIND_WEIGHTS = (*ONE_EDIT, "move", "remove", "shape")
 """Kinds of edit in training: the harder ones twice."""
@@ -103,6 +104,13 @@ class Settings:
         fall = begin if cycle else self.flat
         left = (end - step) / max(1, end - fall)
         return peak * min(1.0, (step - begin + 1) / self.warm_up, max(0.01, left))
+
+    def draw(self, rng: Random, step: int) -> Sample:
+        """Draw a sample of a step; nothing in it is held out."""
+        share = self.difference_share if step < self.fourth else self.late_difference_share
+        if step >= self.third and rng.random() < share:
+            return draw_difference(rng, self.difference_mix(step))
+        return draw_sample(rng, self.mix(step))
 
     def mix(self, step: int) -> Mix:
         """The curriculum: short scenes and copying first, then more things, then variation."""

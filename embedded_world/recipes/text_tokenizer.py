@@ -1,7 +1,7 @@
 """The text generator's tokenizer: words, and single tokens for fixed phrases."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -26,22 +26,26 @@ def each_with_synonyms(words: Iterable[str]) -> list[str]:
     return [form for word in words for form in (word, *SYNONYMS.get(word, ()))]
 
 
-def vocabulary() -> list[str]:
-    """Every token in the order of its id: specials, labels, phrases, words."""
+def vocabulary(more: Sequence[str] = ()) -> list[str]:
+    """Every token in the order of its id: specials, labels, phrases, words, and more words."""
     sized = [f"a {size}" for size in each_with_synonyms(SIZES)]
     tokens = [*SPECIALS, *(label.lower() for label in LABELS), *sized, *phrases()]
     tokens += [*each_with_synonyms(BACKGROUNDS), *SPARE_WORDS]
-    tokens += [DIFFERENCE_TASK.lower(), DIFFERENCE_RULES.lower()]  # after the others: ids stay
+    # What older weights do not know comes after the others: ids stay.
+    tokens += [DIFFERENCE_TASK.lower(), DIFFERENCE_RULES.lower(), *more]
     return list(dict.fromkeys(token for token in tokens if token != "."))
 
 
-def build_text_tokenizer() -> PreTrainedTokenizerFast:
+def build_text_tokenizer(more: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     """The word-level tokenizer; decoding gives the grammar's exact spelling.
 
     Text is lower-cased first. Line breaks and punctuation other than commas are skipped, unknown
     words become `<unk>`, and `<s>` is put in front unless special tokens are switched off.
+
+    Args:
+        more: Further words; each that is new gets an id after the others.
     """
-    tokens = vocabulary()
+    tokens = vocabulary(more)
     fixed = [t for t in tokens if t not in SPECIALS and not re.fullmatch("[a-z]+", t)]
     blanks = normalizers.Replace(Regex(r"\s+"), " ")
     words = Regex(rf"(?:{longest_first(fixed)})(?![a-z])|[a-z0-9]+")

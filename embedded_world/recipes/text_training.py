@@ -4,7 +4,7 @@ Everything depends on (settings, step) only: batches are drawn from the step's o
 and nothing in the model is random.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,6 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from embedded_world.recipes.muon import Muon
 from embedded_world.recipes.text_batches import Batch, BatchMaker
-from embedded_world.recipes.text_measures import quick_look
 from embedded_world.recipes.text_settings import Settings
 from embedded_world.recipes.training import packed, unpacked
 from embedded_world.scenes import NUM_CELLS
@@ -23,11 +22,24 @@ class TextLearner:
     """The text generator, its probes and both optimisers."""
 
     def __init__(
-        self, settings: Settings, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+        self,
+        settings: Settings,
+        model: LlamaForCausalLM,
+        tokenizer: PreTrainedTokenizerFast,
+        glance: Callable[[LlamaForCausalLM, PreTrainedTokenizerFast], Mapping[str, float]],
     ) -> None:
+        """Prepare step 0.
+
+        Args:
+            settings: Of the whole run.
+            model: Trained in place.
+            tokenizer: The model's own.
+            glance: Shares of right answers by name, for progress lines.
+        """
         self.settings = settings
         self.model = model
         self.tokenizer = tokenizer
+        self._glance = glance
         # Thrown away after training.
         self.probes = nn.ModuleDict(
             {
@@ -117,7 +129,7 @@ class TextLearner:
 
     def look(self) -> str:
         """Shares of right answers on a few held-out samples."""
-        shares = quick_look(self.model, self.tokenizer)
+        shares = self._glance(self.model, self.tokenizer)
         return " ".join(f"{name} {share:.3f}" for name, share in shares.items())
 
     def save(self) -> bytes:

@@ -7,7 +7,10 @@ import pytest
 
 from embedded_world.recipes.measures import Gates, Measure, counted
 
-SHIPPED = ("clip", "clip_small", "blip2", "llava", "llama", "lincir", "instructcir")
+SHIPPED = (
+    *("clip", "clip_small", "blip2", "llava", "llama", "llama_pointing"),
+    *("lincir", "instructcir"),
+)
 
 
 def test_shares_and_errors_by_hand() -> None:

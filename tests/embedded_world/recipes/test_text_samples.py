@@ -209,13 +209,14 @@ def test_aim_labels_by_hand() -> None:
     instruction = "at the top paint the circle green and remove the object in the center"
     ids = tokenizer(edit_prompt(caption(SCENE), instruction))["input_ids"]
     tokens = tokenizer.convert_ids_to_tokens(ids)
-    aimed, spread = AimLabels(tokenizer)(ids, (0, 4))
+    aimed, spread = AimLabels(tokenizer)(ids, (0, 4), SCENE)
     assert [(t, a) for t, a in zip(tokens, aimed, strict=True) if a >= 0] == [
         ("circle", 0),
         ("in the center", 4),
     ]
     assert [(t, a) for t, a in zip(tokens, spread, strict=True) if a >= 0] == [("green", 0)]
-    assert AimLabels(tokenizer)(ids, (None, None)) == ([-1] * len(ids), [-1] * len(ids))
+    nothing = AimLabels(tokenizer)(ids, (None, None), SCENE)
+    assert nothing == ([-1] * len(ids), [-1] * len(ids))
 
 
 def test_change_labels_by_hand() -> None:

@@ -134,3 +134,5 @@ def test_tokens_that_older_weights_know_keep_their_ids() -> None:
     assert len(tokens) == 156
     assert tokens[:6] == ["<pad>", "<s>", "</s>", "<unk>", "image content:", "instruction:"]
     assert tokens[153] == "it's"  # the last of the 154 of the first two training cycles
+    more = vocabulary(("above", "red", "stars"))
+    assert more == [*tokens, "above", "stars"]

@@ -26,12 +26,14 @@ def run(learner: TextLearner, steps: int) -> list[float]:
 
 
 def new_learner(settings: Settings = SMALL) -> TextLearner:
+    from embedded_world.recipes.text_measures import quick_look
     from embedded_world.recipes.text_model import build_model
     from embedded_world.recipes.text_tokenizer import build_text_tokenizer
     from embedded_world.recipes.text_training import TextLearner
 
     tokenizer = build_text_tokenizer()
-    return TextLearner(settings, build_model(tokenizer, settings.seed), tokenizer)
+    model = build_model(tokenizer, settings.seed)
+    return TextLearner(settings, model, tokenizer, quick_look)
 
 
 def test_a_resumed_run_equals_an_undisturbed_one() -> None:
@@ -60,7 +62,7 @@ def test_the_third_cycle_keeps_every_task() -> None:
     maker = BatchMaker(settings, build_text_tokenizer())
     assert not any((batch.contrast >= 0).any() for batch in maker.pool(0))
     rng = Random(0)
-    tasks: Counter[str] = Counter(maker._sample(rng, step=4).task for _ in range(400))
+    tasks: Counter[str] = Counter(settings.draw(rng, step=4).task for _ in range(400))
     assert set(tasks) == {EDIT, ADDED, COPY, DIFFERENCE}
     assert abs(tasks[DIFFERENCE] / 400 - settings.difference_share) < 0.1
     # The new probes train from `third` on, and not before.

@@ -125,19 +125,21 @@ def test_merges_file_is_reproducible(tmp_path: Path) -> None:
     assert not gzip.decompress(first).endswith(b"\n"), "open_clip would read an empty merge"
 
 
-@pytest.mark.parametrize("name", ["blip2", "llava", "llama"])
+@pytest.mark.parametrize("name", ["blip2", "llava", "llama", "llama_pointing"])
 def test_the_shipped_files_are_those_that_the_recipes_write(
     repository: Path, name: str, tmp_path: Path
 ) -> None:
     from embedded_world.recipes.blip2 import blip2_processor
     from embedded_world.recipes.captioner_tokenizer import build_captioner_tokenizer
     from embedded_world.recipes.llava import build_llava_tokenizer, llava_processor
+    from embedded_world.recipes.pointing_model import build_pointing_tokenizer
     from embedded_world.recipes.text_tokenizer import build_text_tokenizer
 
     made = {
         "blip2": lambda: blip2_processor(build_captioner_tokenizer()),
         "llava": lambda: llava_processor(build_llava_tokenizer()),
         "llama": build_text_tokenizer,
+        "llama_pointing": build_pointing_tokenizer,
     }[name]()
     made.save_pretrained(tmp_path)
     files = {path.name for path in tmp_path.iterdir()}

@@ -60,7 +60,9 @@ def captioner(embedded: Path) -> ShippedBlip2:
     return ShippedBlip2(embedded / "blip2")
 
 
-@pytest.mark.parametrize("name", ["clip", "clip_small", "blip2", "llava", "lincir", "verifier"])
+@pytest.mark.parametrize(
+    "name", ["clip", "clip_small", "blip2", "llava", "lincir", "verifier", "llama_pointing"]
+)
 def test_weights_are_small_and_half_precision(embedded: Path, name: str) -> None:
     from safetensors import safe_open
 
