@@ -7,9 +7,15 @@ from pathlib import Path
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from embedded_world.recipes import text_measures
-from embedded_world.recipes.measures import Gates, Measure
+from embedded_world.recipes.measures import Gates
 from embedded_world.recipes.pointing_samples import BOTH, RELATION, RELATIONS, PointingMix
-from embedded_world.recipes.text_measures import TestSet, llama_gates, quick_look, score
+from embedded_world.recipes.text_measures import (
+    TEST_SETS,
+    TestSet,
+    quick_look,
+    score,
+    score_generated,
+)
 from embedded_world.recipes.text_model import load
 from embedded_world.recipes.text_samples import ADDED, HELD_OUT, HELD_OUT_SCENES
 
@@ -52,9 +58,10 @@ def pointing_gates(folder: Path, share: float = 1.0, captioner: Path | None = No
         captioner: A BLIP-2 whose captions the model is also asked about.
     """
     model, tokenizer = load(folder)
-    usual = llama_gates(folder, share, captioner)
     count = text_measures.SAMPLES * share
-    pointed = [score(model, tokenizer, t, round(count * t.share)) for t in POINTING_SETS]
-    measures: list[Measure] = [*usual.measures, *pointed]
-    own = [replace(each, model=MODEL, gate=GATES.get(each.name)) for each in measures]
-    return Gates(own, usual.facts)
+    usual = [test for test in TEST_SETS if test.name in text_measures.GATES]
+    tests = [*usual, *POINTING_SETS]
+    measures = [score(model, tokenizer, t, round(count * t.share)) for t in tests]
+    if captioner is not None:
+        measures += score_generated(model, tokenizer, captioner, min(round(count), 500))
+    return Gates([replace(each, model=MODEL, gate=GATES.get(each.name)) for each in measures])
