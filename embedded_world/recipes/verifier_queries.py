@@ -6,7 +6,7 @@ once the reference itself. A scene that fits the edited scene is never a wrong c
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from typing import Final
 
@@ -14,8 +14,8 @@ from embedded_world.benchmarks import completions
 from embedded_world.edits import Edit, random_edit
 from embedded_world.modification_texts import join_texts, modification_text
 from embedded_world.pointing import by_relation, group_edits, group_text
+from embedded_world.recipes.text_samples import aim_at
 from embedded_world.scenes import (
-    ATTRIBUTES,
     MAX_THINGS,
     Scene,
     is_held_out,
@@ -200,11 +200,7 @@ def _of_both(rng: Random, held_out: bool, most: int, count: int) -> VerifierQuer
 def elsewhere(edit: Edit, scene: Scene, rng: Random) -> Scene:
     """The scene after an edit of another thing than the one that is meant."""
     cell = rng.choice([each for each in scene.occupied if each != edit.cell])
-    thing = edit.thing
-    if edit.kind in ATTRIBUTES and thing is not None:
-        value = {edit.kind: getattr(thing, edit.kind)}
-        thing = replace(scene.thing(cell), **value)
-    return replace(edit, cell=cell, thing=thing).apply(scene)
+    return aim_at(edit, cell, scene.thing(cell)).apply(scene)
 
 
 def _candidates(
