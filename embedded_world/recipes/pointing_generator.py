@@ -6,19 +6,12 @@
 It starts from the weights in models/embedded/llama. One CPU thread, about 18 minutes.
 """
 
-import platform
-from dataclasses import asdict
-from pathlib import Path
-
-import torch
-
-from embedded_world.recipes.commands import EMBEDDED, command, conclude, recipe_options, start
+from embedded_world.recipes.commands import EMBEDDED, command, recipe_options, start
 from embedded_world.recipes.pointing_measures import glance, pointing_gates
 from embedded_world.recipes.pointing_model import extend
 from embedded_world.recipes.pointing_settings import PointingSettings
-from embedded_world.recipes.text_model import ship
+from embedded_world.recipes.text_generator import complete
 from embedded_world.recipes.text_training import TextLearner
-from embedded_world.recipes.training import TrainingRun
 
 COMMAND = command("pointing_generator", "--work DIR --out models/embedded/llama_pointing")
 
@@ -31,22 +24,11 @@ def main() -> None:
     settings = PointingSettings(steps=args.steps, seed=args.seed)
     model, tokenizer = extend(EMBEDDED / "llama")
     learner = TextLearner(settings, model, tokenizer, glance)
-    run = TrainingRun(learner, args.work, asdict(settings))
-    run.finish(save_every=settings.save_every, look_every=960)
-    ship(learner.model, tokenizer, args.out)
-
-    def measure(folder: Path) -> dict[str, object]:
-        return pointing_gates(folder, captioner=EMBEDDED / "blip2").as_json()
-
-    conclude(
-        run,
-        args.out,
+    complete(
+        learner,
+        args,
         COMMAND,
-        asdict(settings),
-        measure,
-        parameters=learner.model.num_parameters(),
-        threads=torch.get_num_threads(),
-        machine=platform.machine(),
+        pointing_gates,
         start="models/embedded/llama",
         vocabulary=len(tokenizer),
     )

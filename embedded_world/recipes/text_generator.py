@@ -6,13 +6,16 @@
 One CPU thread, about 40 minutes.
 """
 
+import argparse
 import platform
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from embedded_world.recipes.commands import EMBEDDED, command, conclude, recipe_options, start
+from embedded_world.recipes.measures import Gates
 from embedded_world.recipes.text_measures import llama_gates, quick_look
 from embedded_world.recipes.text_model import build_model, ship
 from embedded_world.recipes.text_settings import Settings
@@ -31,22 +34,43 @@ def main() -> None:
     tokenizer = build_text_tokenizer()
     model = build_model(tokenizer, settings.seed)
     learner = TextLearner(settings, model, tokenizer, quick_look)
-    run = TrainingRun(learner, args.work, asdict(settings))
-    run.finish(save_every=settings.save_every, look_every=960)
-    ship(learner.model, tokenizer, args.out)
+    complete(learner, args, COMMAND, llama_gates)
+
+
+def complete(
+    learner: TextLearner,
+    args: argparse.Namespace,
+    made_by: str,
+    gates: Callable[..., Gates],
+    **facts: object,
+) -> None:
+    """Train a text generator to its end, write it, measure it as shipped and record how.
+
+    Args:
+        learner: What is trained.
+        args: The recipe's options: the folders `work` and `out`.
+        made_by: Command, as for `write_recipe`.
+        gates: Measures the model of a folder, also on captions of a `captioner`.
+        facts: Further facts of the record by name.
+    """
+    settings = asdict(learner.settings)
+    run = TrainingRun(learner, args.work, settings)
+    run.finish(save_every=learner.settings.save_every, look_every=960)
+    ship(learner.model, learner.tokenizer, args.out)
 
     def measure(folder: Path) -> dict[str, object]:
-        return llama_gates(folder, captioner=EMBEDDED / "blip2").as_json()
+        return gates(folder, captioner=EMBEDDED / "blip2").as_json()
 
     conclude(
         run,
         args.out,
-        COMMAND,
-        asdict(settings),
+        made_by,
+        settings,
         measure,
         parameters=learner.model.num_parameters(),
         threads=torch.get_num_threads(),
         machine=platform.machine(),
+        **facts,
     )
 
 
