@@ -9,7 +9,7 @@ EDITOR := $(VENV)/.editor
 APPROXIMATE := $(VENV)/.approximate
 VLLM := .venv-vllm
 OUT ?= out/demo
-COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --no-annotate --no-emit-index-url --generate-hashes
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url --generate-hashes
 # What is installed has the hashes of the lock files; no package is fetched that they do not name.
 # Compiled once: where Python may not write bytecode, every start compiles 5,000 modules (7 s).
 INSTALL = $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode
@@ -32,7 +32,7 @@ help: ## Show this help
 
 $(READY): requirements/lock.txt requirements/uv.txt pyproject.toml
 	@echo "cirflow: preparing $(VENV) (once; several GB of wheels)"
-	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 13), "cirflow needs Python 3.11 or 3.12, this is " + sys.version.split()[0] + "; set PYTHON=python3.11"'
+	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), "cirflow needs Python 3.11, 3.12 or 3.13, this is " + sys.version.split()[0] + "; set PYTHON=python3.11"'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	$(INSTALL) --python $(BIN)/python -r requirements/lock.txt

@@ -16,11 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.markers import InvalidMarker, Marker
+
 PROJECT = Path(__file__).resolve().parents[1]
 BUILT_IN = frozenset({"cirflow", "pip"})
 """Installed without a lock file: the project itself, and what comes with Python."""
 
-_PIN = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[\w,.-]+\])?==([\w.!+-]+)((?: --hash=\S+)*)")
+_PIN = re.compile(
+    r"([A-Za-z0-9][\w.-]*)(?:\[[\w,.-]+\])?==([\w.!+-]+)(?: ; ([^;]+?))?((?: --hash=\S+)*)"
+)
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
@@ -38,22 +42,28 @@ class Installed:
 
 
 def read_lock(text: str, file: str) -> tuple[dict[str, str], list[str]]:
-    """Name -> version of a lock file, and its faults."""
+    """Name -> version of the pins of a lock file that hold for this machine, and all its faults."""
     pins: dict[str, str] = {}
     faults: list[str] = []
     for line in re.sub(r"\s*\\\n\s*", " ", text).splitlines():
         line = re.sub(r"(^|\s)#.*", "", line).strip()
         if not line:
             continue
-        pin = _PIN.fullmatch(line.split(" ; ")[0].strip())
+        pin = _PIN.fullmatch(line)
         if pin is None:
             faults.append(f"{file}: {line.split(' --hash')[0]!r} is not NAME==VERSION with hashes")
             continue
         name = _canonical(pin[1])
-        pins[name] = pin[2]
-        if not pin[3]:
+        try:
+            holds = pin[3] is None or Marker(pin[3]).evaluate()
+        except InvalidMarker:
+            faults.append(f"{file}: {name} is pinned where {pin[3]!r}, which is not a marker")
+            continue
+        if holds:
+            pins[name] = pin[2]
+        if not pin[4]:
             faults.append(f"{file}: {name} has no hash; make them with `make lock`")
-        elif not all(_HASH.fullmatch(each) for each in pin[3].split()):
+        elif not all(_HASH.fullmatch(each) for each in pin[4].split()):
             faults.append(f"{file}: {name} has a hash that is not sha256")
     return pins, faults
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.markers import Marker
 
 from deployments import audit
 from deployments.audit import Installed, installed_faults, licence_faults, missing_pins, read_lock
@@ -31,9 +32,39 @@ def test_a_pin_with_hashes_is_read() -> None:
     assert read_lock(text, "f") == ({"a": "1.0", "b-c": "2"}, [])
 
 
+def test_a_pin_for_another_machine_is_checked_but_does_not_hold_here() -> None:
+    here = f"a==1 ; sys_platform == '{sys.platform}' \\\n    {HASH}\n"
+    there = f"a==2 ; sys_platform != '{sys.platform}' \\\n    {HASH}\n"
+    assert read_lock(here + there, "f") == read_lock(there + here, "f") == ({"a": "1"}, [])
+    pins, faults = read_lock("a==2 ; sys_platform == 'plan9'\n", "f")
+    assert not pins
+    assert faults == ["f: a has no hash; make them with `make lock`"]
+
+
+def test_the_lock_serves_the_pythons_and_systems_of_the_readme() -> None:
+    lines = (audit.PROJECT / "requirements" / "lock.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line.removesuffix(" \\").partition(" ; ") for line in lines if "==" in line[:60]]
+
+    def named(python: str, system: str, machine: str) -> set[str]:
+        place = {"python_version": python, "python_full_version": f"{python}.4"}
+        place |= {"sys_platform": system, "platform_machine": machine}
+        return {
+            pin.partition("==")[0]
+            for pin, _, marker in pins
+            if not marker or Marker(marker).evaluate(place)
+        }
+
+    mac, linux = named("3.13", "darwin", "arm64"), named("3.11", "linux", "x86_64")
+    assert {"torch", "prefect", "whenever"} <= mac
+    assert {"torch", "prefect", "pendulum", "triton", "nvidia-cublas"} <= linux
+    assert not {name for name in mac if name.startswith(("nvidia-", "cuda-", "triton"))}
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
+        (f"a==1.0 ; sys_platform = 'linux' {HASH}", "is not a marker"),
+        (f"a==1.0 ; sys_platform == 'linux' ; b {HASH}", "is not NAME==VERSION"),
         (f"a>=1.0 {HASH}", "is not NAME==VERSION"),
         (f"a {HASH}", "is not NAME==VERSION"),
         (f"a @ https://a.example/a.whl {HASH}", "is not NAME==VERSION"),
