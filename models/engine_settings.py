@@ -7,15 +7,23 @@ unions of them are `models.captioners.settings` and `models.generators.settings`
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, get_args
 
 from pydantic_core import to_jsonable_python
 
-from models.checkpoints import CONFIG_FILE, TOKENIZER, identity_or_load, require_files, require_kind
+from models.checkpoints import (
+    CONFIG_FILE,
+    TOKENIZER,
+    identity_or_load,
+    model_name,
+    require_files,
+    require_kind,
+)
 from models.devices import torch_dtype_name
-from models.protocols import AutoDtype
+from models.protocols import AutoDtype, Fingerprint
 from models.settings import Settings
 from models.spelling import unknown
 
@@ -90,6 +98,27 @@ class CheckpointSettings(EngineSettings):
         require_kind(self.model, self.revision, self.MODEL_TYPES, self.ARCHITECTURES)
         require_files(self.model, found, self.NEEDED_FILES)
         return found
+
+    def contents(self, engine: str, version: int, fetch: Callable[[], object]) -> Fingerprint:
+        """What the fingerprint of each engine in this process says of a checkpoint.
+
+        Args:
+            engine: Name of the engine in identities.
+            version: Of the engine's code.
+            fetch: Brings the files of a hub id to this machine.
+
+        Raises:
+            UnusableCheckpoint: Files are missing, or the checkpoint is another engine's.
+        """
+        files = self.files(fetch)
+        return {
+            "engine": engine,
+            "engine_version": importlib.metadata.version("transformers"),
+            "version": version,
+            "model": model_name(self.model, files),
+            "files": dict(files),
+            "dtype": self.dtype_name,
+        }
 
     @property
     def dtype_name(self) -> str:

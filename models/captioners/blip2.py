@@ -9,7 +9,6 @@ Shapes: B images, N captions each, L prefix length, H language width.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from models.captioners.processor_size import processor_side
-from models.checkpoints import PROCESSOR, TOKENIZER, model_name
+from models.checkpoints import PROCESSOR, TOKENIZER
 from models.engine_settings import CheckpointSettings
 from models.loaded_checkpoint import LoadedCheckpoint
 from models.protocols import CaptionReply, CaptionSampling, Fingerprint
@@ -43,15 +42,7 @@ class Blip2Settings(CheckpointSettings):
     @property
     def fingerprint(self) -> Fingerprint:
         """Checkpoint contents, precision and code version."""
-        files = self.files(lambda: self.load().fetch())
-        return {
-            "engine": "transformers-blip2",
-            "engine_version": importlib.metadata.version("transformers"),
-            "version": VERSION,
-            "model": model_name(self.model, files),
-            "files": dict(files),
-            "dtype": self.dtype_name,
-        }
+        return self.contents("transformers-blip2", VERSION, lambda: self.load().fetch())
 
     @property
     def picture_side(self) -> int | None:

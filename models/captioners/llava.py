@@ -10,7 +10,6 @@ Shapes: B images, P patches each, L prompt length, H language width.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -19,7 +18,7 @@ from pydantic import Field
 
 from models.captioners.chat import check_proportions, prompt_fingerprint, question
 from models.captioners.processor_size import processor_side
-from models.checkpoints import PROCESSOR, TOKENIZER, model_name
+from models.checkpoints import PROCESSOR, TOKENIZER
 from models.engine_settings import CheckpointSettings
 from models.loaded_checkpoint import LoadedCheckpoint, images_scaled_by
 from models.protocols import CaptionReply, CaptionSampling, Fingerprint
@@ -45,14 +44,8 @@ class LlavaSettings(CheckpointSettings):
     @property
     def fingerprint(self) -> Fingerprint:
         """Checkpoint contents, precision, prompt and code version."""
-        files = self.files(lambda: self.load().fetch())
         return {
-            "engine": "transformers-llava",
-            "engine_version": importlib.metadata.version("transformers"),
-            "version": VERSION,
-            "model": model_name(self.model, files),
-            "files": dict(files),
-            "dtype": self.dtype_name,
+            **self.contents("transformers-llava", VERSION, lambda: self.load().fetch()),
             "images_scaled_by": images_scaled_by(),
             **prompt_fingerprint(),
         }

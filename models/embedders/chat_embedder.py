@@ -8,7 +8,6 @@ see the length. How a query is put to the model is a form (`forms`).
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 from pydantic import Field
 
 from models.captioners.chat import check_proportions
-from models.checkpoints import CONFIG_FILE, PROCESSOR, TOKENIZER, checkpoint_folder, model_name
+from models.checkpoints import CONFIG_FILE, PROCESSOR, TOKENIZER, checkpoint_folder
 from models.embedders.forms import Form, FormSettings
 from models.embedders.prompts import prompt_of
 from models.embedders.protocol import (
@@ -86,14 +85,8 @@ class ChatEmbedderSettings(EmbedderEngine, CheckpointSettings):
     @property
     def fingerprint(self) -> Fingerprint:
         """Checkpoint contents, precision, form, dimensions and code version."""
-        files = self.files(lambda: self.load().fetch())
         return {
-            "engine": "transformers-chat-embedder",
-            "engine_version": importlib.metadata.version("transformers"),
-            "version": VERSION,
-            "model": model_name(self.model, files),
-            "files": dict(files),
-            "dtype": self.dtype_name,
+            **self.contents("transformers-chat-embedder", VERSION, lambda: self.load().fetch()),
             "images_scaled_by": images_scaled_by(),
             "form": self.form.form.fingerprint,
             "dimensions": self.dimensions,

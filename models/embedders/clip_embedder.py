@@ -8,7 +8,6 @@ is empty is left out. It reads no instruction. The weights are those of CLIP's o
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 from pydantic import Field
 
 from models.captioners.chat import check_proportions
-from models.checkpoints import CONFIG_FILE, PROCESSOR, TOKENIZER, checkpoint_folder, model_name
+from models.checkpoints import CONFIG_FILE, PROCESSOR, TOKENIZER, checkpoint_folder
 from models.embedders.protocol import NO_EMBEDDER, ComposedQuery, Embedded, EmbedderEngine
 from models.engine_settings import CheckpointSettings
 from models.loaded_checkpoint import LoadedCheckpoint, images_scaled_by
@@ -39,7 +38,6 @@ class ClipEmbedderSettings(EmbedderEngine, CheckpointSettings):
 
     MODEL_TYPES: ClassVar[Sequence[str]] = ("clip",)
     NEEDED_FILES: ClassVar[Sequence[Sequence[str]]] = (TOKENIZER, PROCESSOR)
-    READS_INSTRUCTIONS: ClassVar[bool] = False
 
     engine: Literal["clip-embedder"] = "clip-embedder"
     model: str = ""
@@ -67,14 +65,8 @@ class ClipEmbedderSettings(EmbedderEngine, CheckpointSettings):
     @property
     def fingerprint(self) -> Fingerprint:
         """Checkpoint contents, precision and code version."""
-        files = self.files(lambda: self.load().fetch())
         return {
-            "engine": "transformers-clip-embedder",
-            "engine_version": importlib.metadata.version("transformers"),
-            "version": VERSION,
-            "model": model_name(self.model, files),
-            "files": dict(files),
-            "dtype": self.dtype_name,
+            **self.contents("transformers-clip-embedder", VERSION, lambda: self.load().fetch()),
             "images_scaled_by": images_scaled_by(),
         }
 

@@ -6,7 +6,6 @@ length so that batches carry little padding, and finished rows leave the batch.
 
 from __future__ import annotations
 
-import importlib.metadata
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,11 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal
 from pydantic import Field
 
 from models.captioners.seeds import stream_seed
-from models.checkpoints import (
-    checkpoint_folder,
-    checkpoint_identity,
-    model_name,
-)
+from models.checkpoints import checkpoint_folder, checkpoint_identity
 from models.devices import pick_device, pick_dtype
 from models.engine_settings import CheckpointSettings
 from models.generators.adapter_card import benchmark_texts_seen, read_card, weights_hash
@@ -80,19 +75,14 @@ class TransformersSettings(TextGeneratorSettings, CheckpointSettings):
         Raises:
             ValueError: The adapter does not fit the model.
         """
-        files = self.files(lambda: self.load().fetch())
+        contents = self.contents("transformers", VERSION, lambda: self.load().fetch())
         self.check_adapter()
         seen = benchmark_texts_seen(self.model, self.adapter)
         return {
-            "engine": "transformers",
-            "engine_version": importlib.metadata.version("transformers"),
-            "version": VERSION,
-            "model": model_name(self.model, files),
-            "files": dict(files),
+            **contents,
             "adapter": dict(checkpoint_identity(self.adapter)) if self.adapter else {},
             "chat": self._uses_chat,
             **({"thinking": False} if self._can_skip_thinking else {}),
-            "dtype": self.dtype_name,
             **({"saw_benchmark_texts": seen} if seen else {}),
         }
 

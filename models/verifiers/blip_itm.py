@@ -8,14 +8,13 @@ image, and sees no reference.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from models.checkpoints import PROCESSOR, TOKENIZER, model_name
+from models.checkpoints import PROCESSOR, TOKENIZER
 from models.engine_settings import CheckpointSettings
 from models.loaded_checkpoint import LoadedCheckpoint, images_scaled_by
 from models.metering import Spent, current_meter
@@ -46,14 +45,8 @@ class BlipItmSettings(CheckpointSettings):
     @property
     def fingerprint(self) -> Fingerprint:
         """Checkpoint contents, precision and code version."""
-        files = self.files(lambda: self.load().fetch())
         return {
-            "engine": "transformers-blip-itm",
-            "engine_version": importlib.metadata.version("transformers"),
-            "version": VERSION,
-            "model": model_name(self.model, files),
-            "files": dict(files),
-            "dtype": self.dtype_name,
+            **self.contents("transformers-blip-itm", VERSION, lambda: self.load().fetch()),
             "images_scaled_by": images_scaled_by(),
         }
 

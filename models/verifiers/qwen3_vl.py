@@ -13,7 +13,6 @@ Qwen-VL models see each picture once a call and read the candidates of a query b
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from models.checkpoints import PROCESSOR, checkpoint_folder, model_name
+from models.checkpoints import PROCESSOR, checkpoint_folder
 from models.engine_settings import CheckpointSettings
 from models.loaded_checkpoint import LoadedCheckpoint, images_scaled_by, require_chat_template
 from models.metering import Spent, current_meter
@@ -83,20 +82,13 @@ class VlmVerifierSettings(CheckpointSettings):
     @property
     def fingerprint(self) -> Fingerprint:
         """Checkpoint contents, precision, prompts, tokens of the answers, limits, code version."""
-        files = self.files(lambda: self.load().fetch())
-        folder = checkpoint_folder(self.model, self.revision)
         return {
-            "engine": "transformers-vlm-verifier",
-            "engine_version": importlib.metadata.version("transformers"),
-            "version": VERSION,
-            "model": model_name(self.model, files),
-            "files": dict(files),
-            "dtype": self.dtype_name,
+            **self.contents("transformers-vlm-verifier", VERSION, lambda: self.load().fetch()),
             "images_scaled_by": images_scaled_by(),
             "prompts": self.prompts.read().fingerprint,
             "min_pixels": self.min_pixels,
             "max_pixels": self.max_pixels,
-            **answer_tokens(folder).fingerprint,
+            **answer_tokens(checkpoint_folder(self.model, self.revision)).fingerprint,
         }
 
     def check(self) -> None:
