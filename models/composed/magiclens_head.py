@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from models.composed.heads import require_heads
 from models.composed.magiclens_settings import MagicLensSettings
 
 CAP: Final = 50.0
@@ -95,10 +96,7 @@ class MagicLensHead(nn.Module):
             ValueError: The heads do not divide the width.
         """
         super().__init__()
-        if dim % settings.heads:
-            raise ValueError(
-                f"heads is {settings.heads}, which does not divide the backbone's width {dim}"
-            )
+        require_heads(settings.heads, dim)
         self.layers = nn.ModuleList([Layer(dim, settings) for _ in range(settings.layers)])
         self.asked = nn.Parameter(torch.randn(1, dim))
         self.pooling = Attention(dim, POOLED * dim, settings.heads, learned=True)

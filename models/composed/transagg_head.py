@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from models.composed.clip_towers import TextTokens
+from models.composed.heads import require_heads
 from models.composed.transagg_settings import TransAggSettings
 
 
@@ -28,10 +29,7 @@ class TransAggHead(nn.Module):
             ValueError: The heads do not divide the width.
         """
         super().__init__()
-        if dim % settings.heads:
-            raise ValueError(
-                f"heads is {settings.heads}, which does not divide the backbone's width {dim}"
-            )
+        require_heads(settings.heads, dim)
         self.settings = settings
         self.sep_token = nn.Parameter(torch.randn(1, 1, dim))
         layer = nn.TransformerEncoderLayer(
