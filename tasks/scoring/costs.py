@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final
+from typing import Any
 
 from storage.tables.costs import Cost, TableCost
 from tasks.scoring.scores import MethodScores
 from tasks.stages.captions import CaptionStage
 from tasks.stages.concepts import ConceptPhraseStage, ConceptVectorStage
-from tasks.stages.list_verifications import ListVerificationStage
+from tasks.stages.looks import LookStage
 from tasks.stages.query_features import token_networks
 from tasks.stages.questions import QuestionStage
 from tasks.stages.rankings import RankingStage
@@ -24,11 +24,8 @@ from tasks.stages.reformulation_features import ReformulatedQueryStage
 from tasks.stages.rerank_scores import RerankScoreStage
 from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage, in_order
-from tasks.stages.verifications import VerificationStage
 from tasks.training.spent import training_hours
 
-LOOKS: Final = (VerificationStage, ListVerificationStage)
-"""What a verifier is asked; questions are pairs, too."""
 Costs = Mapping[str, TableCost]
 """Costs of tables by the address of their folder."""
 
@@ -90,7 +87,7 @@ def query_cost(ranking: RankingStage, costs: Costs) -> QueryCost:
         costs: Costs of at least the tables behind it and of its own.
     """
     asked = in_order(ranking.query_features.values())
-    kinds = (RankingStage, RerankScoreStage, *LOOKS)
+    kinds = (RankingStage, RerankScoreStage, LookStage)
     searches = [stage for stage in in_order([ranking]) if isinstance(stage, kinds)]
     made = {_place(stage): _each(stage, costs) for stage in (*asked, *searches)}
     texts = [stage for stage in asked if isinstance(stage, CaptionStage | RewriteStage)]
@@ -100,7 +97,7 @@ def query_cost(ranking: RankingStage, costs: Costs) -> QueryCost:
     once = (ConceptVectorStage, ConceptPhraseStage)
     others = [s for s in asked if s not in texts and not isinstance(s, once)]
     answers = [(made[_place(stage)], _needed(stage)) for stage in (*texts, *drawn)]
-    looks = [s for s in searches if isinstance(s, LOOKS)]
+    looks = [s for s in searches if isinstance(s, LookStage)]
     asking = [*answers, *((made[_place(stage)], _needed(stage)) for stage in looks)]
     ranked = [(made[_place(stage)], _needed(stage)) for stage in searches]
     gallery = [_each(each, costs) for each in in_order(ranking.gallery_features.values())]
@@ -156,7 +153,7 @@ class _Mean:
 def _each(stage: Stage, costs: Costs) -> _Mean | None:
     """The mean of a stage's table; None where no work on it was noted."""
     made = costs.get(_place(stage), TableCost()).made
-    asks = isinstance(stage, (CaptionStage, RewriteStage, QuestionStage, *LOOKS))
+    asks = isinstance(stage, (CaptionStage, RewriteStage, QuestionStage, LookStage))
     number = made.questions if asks else made.rows
     return _mean(made, number) if number else None
 
@@ -167,7 +164,7 @@ def _mean(made: Cost, number: int) -> _Mean:
 
 def _needed(stage: Stage) -> float:
     """Questions of a stage that one query needs, on average."""
-    if isinstance(stage, LOOKS):
+    if isinstance(stage, LookStage):
         return stage.calls_of_a_query
     if not isinstance(stage, RewriteStage):
         return 1.0

@@ -154,18 +154,17 @@ def names_of(stage: RankingStage) -> dict[str, str]:
     from tasks.stages.captions import CaptionStage
     from tasks.stages.edited_pictures import EditedPictureStage
     from tasks.stages.embedded_features import EmbeddedQueryStage
-    from tasks.stages.list_verifications import ListVerificationStage
+    from tasks.stages.looks import LookStage
     from tasks.stages.questions import QuestionStage
     from tasks.stages.rewrites import RewriteStage
     from tasks.stages.stage import inputs_of
-    from tasks.stages.verifications import VerificationStage
 
     names: dict[str, str] = {}
     for each in inputs_of([stage]):
         names |= _imports(each)
         if isinstance(each, CaptionStage):
             names[spec_words.local(each.spec["captioner"])] = spec_words.last_name(each.captioner)
-        if isinstance(each, VerificationStage | ListVerificationStage):
+        if isinstance(each, LookStage):
             names[spec_words.local(each.spec["verifier"])] = spec_words.last_name(each.verifier)
         if isinstance(each, QuestionStage) and each.generator:
             names[spec_words.local(each.spec["generator"])] = spec_words.last_name(each.generator)

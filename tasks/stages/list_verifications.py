@@ -16,29 +16,24 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
-from pydantic import Field
 
 from models.protocols import require_engine
 from models.verifiers import grid
 from models.verifiers.protocol import RANKED, Choice, GridRequest, GridVerifier
 from models.verifiers.settings import VerifierSettings
-from storage.collections.decoding import ImageProblem
 from storage.tables.keys import content_key
 from tasks.engines import load_verifier, verifier_fingerprint
 from tasks.query_sets import load_query_set
 from tasks.settings import PictureSettings
-from tasks.stages.decoded import decoded
-from tasks.stages.image_sets import ImageSet
-from tasks.stages.rankings import RankingStage, query_id
-from tasks.stages.stage import Stage, Tick
+from tasks.stages.candidates import lists_of
+from tasks.stages.looks import LookStage, shown_to
+from tasks.stages.rankings import RankingStage, query_items
+from tasks.stages.stage import Filled, Tick
 from tasks.stages.streams import ask
 from tasks.stages.verdicts import ListVerdicts, Verdict
-from tasks.stages.verifications import Ranked, lists_of
 from tasks.verify_settings import ListwiseSettings
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from storage.tables.key_columns import KeyColumn
 
 
@@ -71,20 +66,13 @@ class CandidateList:
         return tuple(found)
 
 
-class ListVerificationStage(Stage):
+class ListVerificationStage(LookStage):
     """A verifier's choices among the best images of every query."""
 
     table_name: ClassVar[str] = "list_verifications"
     producer: ClassVar[str] = "cirflow/list_verifications/1"
-    streams: ClassVar[bool] = True
 
-    first: RankingStage
-    """The ranking whose best images are looked at."""
-    verifier: VerifierSettings
-    count: int = Field(ge=1)
-    """K, images of each ranking that are candidates."""
     settings: ListwiseSettings
-    pictures: PictureSettings = PictureSettings()
 
     @property
     def title(self) -> str:
@@ -118,7 +106,7 @@ class ListVerificationStage(Stage):
 
     def lists(self) -> Sequence[CandidateList]:
         """The lists of all queries that are ranked, in the first stage's order."""
-        return _lists(Ranked.of(self.first), self.count)
+        return _lists(Filled.by(self.first), self.count)
 
     def planned(self) -> list[str]:
         """Keys of all lists, once for each of their orders."""
@@ -141,9 +129,7 @@ class ListVerificationStage(Stage):
         """
         known = self._drawn()
         chosen = {member: known[member] for member in members}
-        collection = ImageSet(collection=self.first.benchmark.collection_name)
-        names = {n for own in chosen.values() for n in (own.reference, *own.candidates)}
-        data = dict(collection.read(self.root, sorted(names)))
+        data = self.files({n for own in chosen.values() for n in (own.reference, *own.candidates)})
         found = choices_of(self.verifier, self.pictures, chosen, data, tick, self.settings)
         require_engine(found.values())
         made = [found[member] for member in members]
@@ -221,11 +207,7 @@ def choices_of(
     Raises:
         EngineUnavailable: the verifier cannot be used at all.
     """
-    side = verifier.picture_side if pictures.draft else None
-    shown: dict[str, Image.Image] = {}
-    problems: dict[str, ImageProblem] = {}
-    for name, image in decoded(iter(data.items()), problems, pictures, side):
-        shown[name] = image
+    shown, problems = shown_to(verifier, pictures, data)
     found: dict[str, Choice] = {}
     for key, own in lists.items():
         broken = [n for n in (own.reference, *own.candidates) if n in problems]
@@ -261,10 +243,10 @@ def choices_of(
 
 
 @functools.lru_cache(maxsize=4)
-def _lists(ranked: Ranked, count: int) -> tuple[CandidateList, ...]:
+def _lists(ranked: Filled[RankingStage], count: int) -> tuple[CandidateList, ...]:
     stage = ranked.stage
     query_set = load_query_set(stage.root, stage.benchmark)
-    items = {query_id(*key): item for key, item in query_set.items.items()}
+    items = query_items(query_set)
     ids = query_set.image_ids
     found = (
         CandidateList(

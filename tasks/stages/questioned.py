@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from models.verifiers.questions import combined
 from tasks.stages.questions import QuestionStage
+from tasks.stages.rankings import RankingStage
+from tasks.stages.stage import Filled
 from tasks.stages.verdicts import PairVerdicts, Verdict
-from tasks.stages.verifications import Pair, Ranked, VerificationStage, pairs_of
+from tasks.stages.verifications import Pair, VerificationStage, pairs_of
 
 
 class QuestionedStage(VerificationStage):
@@ -43,10 +44,7 @@ class QuestionedStage(VerificationStage):
 
     def pairs(self) -> Mapping[str, Pair]:
         """Every question about every pair, by key."""
-        parts = tuple(entry.path for entry in self.asked.table().parts())
-        return _pairs(
-            Drawn(self.asked.spec_key, parts, self.asked), Ranked.of(self.first), self.count
-        )
+        return _pairs(Filled.by(self.asked), Filled.by(self.first), self.count)
 
     def read(self) -> PairVerdicts:
         """The verdicts of all pairs; one without an answer to each of its questions has none."""
@@ -75,17 +73,10 @@ def _asked(pair: Pair, questions: tuple[str, ...]) -> dict[str, Pair]:
     return {each.key: each for each in made}
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """Questions as they are drawn now."""
-
-    spec_key: str
-    parts: tuple[str, ...]
-    stage: QuestionStage = field(compare=False)
-
-
 @functools.lru_cache(maxsize=4)
-def _pairs(drawn: Drawn, ranked: Ranked, count: int) -> Mapping[str, Pair]:
+def _pairs(
+    drawn: Filled[QuestionStage], ranked: Filled[RankingStage], count: int
+) -> Mapping[str, Pair]:
     found = drawn.stage.read()
     return {
         key: each

@@ -30,7 +30,7 @@ from tasks.imported_pictures import editors_of
 from tasks.mapping_facts import token_network_not_zero_shot
 from tasks.methods import configured_method
 from tasks.networks import INSTRUCTCIR, network_facts, texts_seen_by
-from tasks.query_sets import BenchmarkRef, QuerySet, load_query_set, protocol_of
+from tasks.query_sets import BenchmarkRef, QueryItem, QuerySet, load_query_set, protocol_of
 from tasks.stages.caption_features import CaptionFeatureStage
 from tasks.stages.captions import CaptionStage
 from tasks.stages.concepts import ConceptPhraseStage
@@ -299,6 +299,11 @@ def depth_of(ref: BenchmarkRef) -> int:
 def query_id(category: str, own_id: str) -> str:
     """A query's key in the rankings table."""
     return f"{category}/{own_id}" if category else own_id
+
+
+def query_items(query_set: QuerySet) -> dict[str, QueryItem]:
+    """The queries of a benchmark by content, by their keys in the rankings table."""
+    return {query_id(*key): item for key, item in query_set.items.items()}
 
 
 def _all_queries(ref: BenchmarkRef) -> list[tuple[str, str]]:

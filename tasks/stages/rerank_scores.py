@@ -12,19 +12,18 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyarrow as pa
-from pydantic import Field
 
 from storage.collections.decoding import ImageProblem
 from storage.tables.keys import content_key
 from storage.tables.schemas import OK
 from tasks.networks import features_identity, load_scorer, picture_side
 from tasks.query_sets import QueryItem, load_query_set
-from tasks.settings import PictureSettings, ReformulationSettings
+from tasks.settings import ReformulationSettings
+from tasks.stages.candidates import CandidateStage, lists_of
 from tasks.stages.decoded import picture
-from tasks.stages.image_sets import ImageSet
-from tasks.stages.rankings import RankingStage, query_id
+from tasks.stages.rankings import query_items
 from tasks.stages.reformulation_features import network_behind
-from tasks.stages.stage import Stage, Tick
+from tasks.stages.stage import Tick
 
 
 @dataclass(frozen=True)
@@ -45,19 +44,14 @@ class CandidateList:
         return content_key({"query": self.query.key, "candidates": list(self.images)})
 
 
-class RerankScoreStage(Stage):
+class RerankScoreStage(CandidateStage):
     """The cross-encoder's scores of every query's candidates."""
 
     table_name: ClassVar[str] = "rerank_scores"
     producer: ClassVar[str] = "cirflow/rerank_scores/1"
 
-    first: RankingStage
-    """The ranking whose best images are read again."""
     network: ReformulationSettings
     """The re-ranker."""
-    count: int = Field(ge=1)
-    """K, images of each ranking that are candidates."""
-    pictures: PictureSettings = PictureSettings()
 
     @property
     def title(self) -> str:
@@ -79,16 +73,10 @@ class RerankScoreStage(Stage):
         """Query id -> its candidates, of every query that the first stage has ranked."""
         first = self.first
         query_set = load_query_set(first.root, first.benchmark)
-        items = {query_id(*key): item for key, item in query_set.items.items()}
-        ids = query_set.image_ids
-        columns = ["names", "subset_names", "status"]
-        rows = first.table().read(columns, first.planned()).iter_rows()
+        items, ids = query_items(query_set), query_set.image_ids
         return {
-            key: CandidateList(
-                items[key], tuple(sorted({ids[n] for n in (*names[: self.count], *members)}))
-            )
-            for key, names, members, status in rows
-            if status == OK
+            key: CandidateList(items[key], tuple(sorted({ids[n] for n in (*best, *group)})))
+            for key, (best, group) in lists_of(first, self.count).items()
         }
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
@@ -96,8 +84,7 @@ class RerankScoreStage(Stage):
         lists = {each.key: each for each in self.lists().values()}
         chosen = [lists[member] for member in members]
         images = {image for each in chosen for image in (each.query.image_id, *each.images)}
-        source = ImageSet(collection=self.first.benchmark.collection_name)
-        data = dict(source.read(self.root, sorted(images)))
+        data = self.files(images)
         first = network_behind(self.first.query_features.values())
         scorer = load_scorer(self.network, first, self.pictures.threads)
         side = picture_side(self.network)

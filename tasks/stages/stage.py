@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -19,6 +20,9 @@ from storage.tables.table import IncompleteTable, Keys, Table, load_table, open_
 
 Tick = Callable[[int], None]
 """Called with the number of rows just made, for progress."""
+
+
+StageT = TypeVar("StageT", bound="Stage")
 
 
 class Stage(Settings):
@@ -120,6 +124,21 @@ class Stage(Settings):
         for name in copied.__dict__.keys() - type(self).model_fields.keys():
             del copied.__dict__[name]
         return copied
+
+
+@dataclass(frozen=True)
+class Filled(Generic[StageT]):
+    """A stage's table as it is filled now; what follows from it is computed once."""
+
+    spec_key: str
+    parts: tuple[str, ...]
+    stage: StageT = field(compare=False)
+
+    @classmethod
+    def by(cls, stage: StageT) -> Self:
+        """The present state of a stage's table."""
+        parts = tuple(entry.path for entry in stage.table().parts())
+        return cls(stage.spec_key, parts, stage)
 
 
 def in_order(stages: Iterable[Stage]) -> list[Stage]:

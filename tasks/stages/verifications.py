@@ -9,34 +9,30 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import pyarrow as pa
-from pydantic import Field
 
 from models.protocols import require_engine
 from models.verifiers.protocol import RANKED, Verification, VerificationRequest
 from models.verifiers.settings import VerifierSettings
 from storage.collections.decoding import ImageProblem
 from storage.tables.keys import content_key
-from storage.tables.schemas import OK
 from tasks.engines import load_verifier, verifier_fingerprint
 from tasks.query_sets import load_query_set
 from tasks.settings import PictureSettings
-from tasks.stages.decoded import decoded
-from tasks.stages.image_sets import ImageSet
+from tasks.stages.candidates import lists_of
+from tasks.stages.looks import LookStage, shown_to
 from tasks.stages.query_features import Tables, answers_of
-from tasks.stages.rankings import RankingStage, query_id
+from tasks.stages.rankings import RankingStage, query_items
 from tasks.stages.rewrites import RewriteStage
-from tasks.stages.stage import Stage, Tick
+from tasks.stages.stage import Filled, Tick
 from tasks.stages.streams import ask
 from tasks.stages.verdicts import PairVerdicts, Verdict
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from storage.tables.key_columns import KeyColumn
 
 
@@ -64,19 +60,12 @@ class Pair:
         )
 
 
-class VerificationStage(Stage):
+class VerificationStage(LookStage):
     """A verifier's verdicts on the best images of every query."""
 
     table_name: ClassVar[str] = "verifications"
     producer: ClassVar[str] = "cirflow/verifications/1"
-    streams: ClassVar[bool] = True
 
-    first: RankingStage
-    """The ranking whose best images are looked at."""
-    verifier: VerifierSettings
-    count: int = Field(ge=1)
-    """K, images of each ranking that are candidates."""
-    pictures: PictureSettings = PictureSettings()
     edits: RewriteStage | None = None
     """Edited captions, for a verifier that reads one in place of the reference image."""
 
@@ -103,11 +92,6 @@ class VerificationStage(Stage):
         return sorted(keys, key=lambda key: (pairs[key].query, key))
 
     @property
-    def said(self) -> dict[str, Any]:
-        """What tells its rankings from those of the mode `pointwise`."""
-        return {}
-
-    @property
     def calls_of_a_query(self) -> float:
         """Questions to the verifier that a query needs, on average."""
         pairs = self.pairs()
@@ -115,7 +99,7 @@ class VerificationStage(Stage):
 
     def pairs(self) -> Mapping[str, Pair]:
         """Every pair of a query that the first stage has ranked, by key."""
-        return pairs_of(Ranked.of(self.first), self.count)
+        return pairs_of(Filled.by(self.first), self.count)
 
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Verify the members; a pair with an image that does not decode is a row with its status.
@@ -138,9 +122,8 @@ class VerificationStage(Stage):
 
     def verify(self, pairs: Mapping[str, Pair], tick: Tick) -> dict[str, Verification]:
         """What the verifier says of some pairs of the collection's images, by key."""
-        collection = ImageSet(collection=self.first.benchmark.collection_name)
         names = {name for pair in pairs.values() for name in (pair.reference, pair.candidate)}
-        data = dict(collection.read(self.root, sorted(names)))
+        data = self.files(names)
         texts = self._target_texts(pairs)
         return verifications_of(self.verifier, self.pictures, pairs, data, tick, texts)
 
@@ -167,10 +150,6 @@ class VerificationStage(Stage):
                 for key, own in self._rows_of(known).items()
             }
         )
-
-    def failures(self) -> dict[str, Any]:
-        """What a result says of failed verdicts besides their number."""
-        return {}
 
     def _rows_of(self, keys: Iterable[str]) -> dict[str, Verdict]:
         """The verdicts of some pairs, by key."""
@@ -208,11 +187,7 @@ def verifications_of(
     Raises:
         EngineUnavailable: the verifier cannot be used at all.
     """
-    side = verifier.picture_side if pictures.draft else None
-    shown: dict[str, Image.Image] = {}
-    problems: dict[str, ImageProblem] = {}
-    for name, image in decoded(iter(data.items()), problems, pictures, side):
-        shown[name] = image
+    shown, problems = shown_to(verifier, pictures, data)
     found = {
         key: failed(key, problem)
         for key, pair in pairs.items()
@@ -249,46 +224,16 @@ def failed(key: str, problem: ImageProblem) -> Verification:
     return Verification(key, None, None, "", problem.status, problem.reason, 0)
 
 
-@dataclass(frozen=True)
-class Ranked:
-    """A ranking as it is filled now: what its candidates follow from."""
-
-    spec_key: str
-    parts: tuple[str, ...]
-    stage: RankingStage = field(compare=False)
-
-    @classmethod
-    def of(cls, stage: RankingStage) -> Ranked:
-        """The present state of a stage's table."""
-        parts = tuple(entry.path for entry in stage.table().parts())
-        return cls(stage.spec_key, parts, stage)
-
-
 @functools.lru_cache(maxsize=4)
-def pairs_of(ranked: Ranked, count: int) -> Mapping[str, Pair]:
+def pairs_of(ranked: Filled[RankingStage], count: int) -> Mapping[str, Pair]:
     """Every pair of a query that a ranking holds, by key."""
     stage = ranked.stage
     query_set = load_query_set(stage.root, stage.benchmark)
-    items = {query_id(*key): item for key, item in query_set.items.items()}
+    items = query_items(query_set)
     ids = query_set.image_ids
     pairs = (
         Pair(items[key].image_id, items[key].texts[0], ids[name])
-        for key, names in candidates_of(stage, count).items()
-        for name in names
+        for key, (best, group) in lists_of(stage, count).items()
+        for name in dict.fromkeys((*best, *group))
     )
     return {pair.key: pair for pair in pairs}
-
-
-def candidates_of(stage: RankingStage, count: int) -> dict[str, list[str]]:
-    """Query id -> names of its candidates: the first K, then members of its group behind K."""
-    return {
-        key: list(dict.fromkeys((*best, *group)))
-        for key, (best, group) in lists_of(stage, count).items()
-    }
-
-
-def lists_of(stage: RankingStage, count: int) -> dict[str, tuple[list[str], list[str]]]:
-    """Query id -> names of its first K images, and of the members of its group, best first."""
-    columns = ["names", "subset_names", "status"]
-    rows = stage.table().read(columns, stage.planned()).iter_rows()
-    return {key: (names[:count], group) for key, names, group, status in rows if status == OK}

@@ -13,7 +13,7 @@ from tasks.networks import texts_seen_by
 from tasks.query_sets import load_query_set
 from tasks.stages.list_verifications import ListVerificationStage
 from tasks.stages.questioned import QuestionedStage
-from tasks.stages.rankings import RankingStage, query_id
+from tasks.stages.rankings import RankingStage, query_items
 from tasks.stages.reranked import RerankedStage
 from tasks.stages.stage import Stage, Tick
 from tasks.stages.verdicts import Verdicts
@@ -103,7 +103,7 @@ def reordered(
         fusing: The rule.
     """
     query_set = load_query_set(stage.root, stage.benchmark)
-    items = {query_id(*key): item for key, item in query_set.items.items()}
+    items = query_items(query_set)
     one_scale = not isinstance(stage.verifications.first, RerankedStage)
     made: dict[str, dict[str, Any]] = {}
     for key, row in rows.items():
