@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree
@@ -25,7 +26,7 @@ FILLS: Final = ("#eef2fd", "#7f9bf0")
 _ON_FILLS: Final = "#101820"
 COLOURS: Final = ("#5577e6", "#c8660f", "#1f9a60", "#b05ccc")
 """At least three to one against the pages' light and dark grounds."""
-_INK: Final = "#010203"
+INK: Final = "#010203"
 """Stands for the page's own colour of text while matplotlib draws."""
 _GREY: Final = "#808891"
 """Colour of text in a chart that is an image and so cannot follow the page's colour."""
@@ -94,24 +95,43 @@ class Contours:
 
 def chart_svg(chart: Chart | Contours) -> str:
     """An SVG element without styles, scripts or addresses, to be placed in a page."""
+    if isinstance(chart, Chart):
+        return drawn(chart.title, WIDTH, HEIGHT, lambda axes: _draw(axes, chart))
+    return drawn(chart.title, WIDTH, TALL, lambda axes: _draw_contours(axes, chart))
+
+
+def drawn(title: str, width: int, height: int, draw: Callable[[Axes], None]) -> str:
+    """An SVG element for pages.
+
+    Args:
+        title: Names the picture for people who do not see it.
+        width: In points.
+        height: In points.
+        draw: Draws into the axes; what has the colour `INK` takes the page's own.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
     drawing = io.StringIO()
     # The names of a drawing's parts must be the same in every run and differ within a page.
     with matplotlib.rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": chart.title, "text.parse_math": False}
+        {"svg.fonttype": "none", "svg.hashsalt": title, "text.parse_math": False}
     ):
-        height = HEIGHT if isinstance(chart, Chart) else TALL
-        figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
+        figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
         figure.patch.set_visible(False)
-        axes = figure.add_subplot()
-        if isinstance(chart, Chart):
-            _draw(axes, chart)
-        else:
-            _draw_contours(axes, chart)
+        draw(figure.add_subplot())
         figure.savefig(drawing, format="svg", metadata={"Date": None})
-    return for_pages(drawing.getvalue(), chart.title)
+    return _for_pages(drawing.getvalue(), title)
+
+
+def rule(axes: Axes) -> None:
+    """Faint lines across, a line below, and no frame."""
+    axes.tick_params(length=0, colors=INK)
+    axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.patch.set_visible(False)
+    for side, spine in axes.spines.items():
+        spine.set(visible=side == "bottom", color=INK, alpha=0.35)
 
 
 def chart_file(chart: Chart | Contours) -> str:
@@ -150,20 +170,15 @@ def _draw(axes: Axes, chart: Chart) -> None:
         colour = COLOURS[place % len(COLOURS)]
         axes.axhline(value, color=colour, label=name, linestyle=(0, (2, 2)), linewidth=1.4)
     _scale(axes, chart)
-    axes.set_xlabel(chart.x_name, color=_INK, alpha=0.7)
-    axes.tick_params(length=0, colors=_INK)
-    axes.grid(axis="y", color=_INK, alpha=0.15, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.patch.set_visible(False)
-    for side, spine in axes.spines.items():
-        spine.set(visible=side == "bottom", color=_INK, alpha=0.35)
+    axes.set_xlabel(chart.x_name, color=INK, alpha=0.7)
+    rule(axes)
     names = [curve.name for curve in chart.curves] + [name for name, _ in chart.levels]
     if len(names) > 1:
         axes.figure.legend(
             loc="outside upper left",
             ncols=max(1, 64 // (max(map(len, names)) + 6)),
             frameon=False,
-            labelcolor=_INK,
+            labelcolor=INK,
         )
 
 
@@ -194,15 +209,15 @@ def _draw_contours(axes: Axes, chart: Contours) -> None:
             markeredgewidth=1.6,
             clip_on=False,
         )
-    axes.set_xlabel(chart.x_name, color=_INK, alpha=0.7)
-    axes.set_ylabel(chart.y_name, color=_INK, alpha=0.7)
-    axes.tick_params(length=0, colors=_INK)
+    axes.set_xlabel(chart.x_name, color=INK, alpha=0.7)
+    axes.set_ylabel(chart.y_name, color=INK, alpha=0.7)
+    axes.tick_params(length=0, colors=INK)
     axes.set_aspect("equal")
     axes.patch.set_visible(False)
     for spine in axes.spines.values():
         spine.set(visible=False)
     if chart.marks:
-        axes.legend(loc="upper right", frameon=False, labelcolor=_INK)
+        axes.legend(loc="upper right", frameon=False, labelcolor=INK)
 
 
 def _scale(axes: Axes, chart: Chart) -> None:
@@ -228,7 +243,7 @@ def _scale(axes: Axes, chart: Chart) -> None:
         axes.xaxis.set_major_formatter("{x:,.0f}" if whole else "{x:g}")
 
 
-def for_pages(svg: str, title: str) -> str:
+def _for_pages(svg: str, title: str) -> str:
     """Matplotlib's SVG without styles, so that a page with a strict content policy can hold it."""
     svg = svg.replace(' xmlns="http://www.w3.org/2000/svg"', "").replace("xlink:href", "href")
     root = ElementTree.fromstring(svg)
@@ -243,7 +258,7 @@ def for_pages(svg: str, title: str) -> str:
         for declaration in element.attrib.pop("style", "").split("; "):
             name, _, value = declaration.partition(": ")
             if name and name != "font-family":
-                element.set(name, value.replace(_INK, "currentColor"))
+                element.set(name, value.replace(INK, "currentColor"))
         for name in ("d", "x", "y"):
             if name in element.attrib:
                 element.set(name, re.sub(r"(\.\d)\d+", r"\1", element.attrib[name]).strip())

@@ -6,13 +6,15 @@ upwards.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from tasks.report.charts import COLOURS, for_pages
+from tasks.report.charts import COLOURS, INK, drawn, rule
 from tasks.report.markdown import Markdown, markdown_table
 from tasks.report.records import CostRow
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 UNKNOWN: Final = "not recorded"
 NOTHING: Final = "\N{EM DASH}"
@@ -25,7 +27,6 @@ COLUMNS: Final = (
     "prompt tokens",
     "answer tokens",
 )
-_INK: Final = "#010203"
 _WIDTH, _HEIGHT = 520, 260
 
 
@@ -64,49 +65,37 @@ def ordered(rows: Sequence[CostRow]) -> list[CostRow]:
 
 def quality_svg(rows: Sequence[CostRow], metric: str) -> str:
     """Quality against seconds a query, of rows whose seconds are known; empty if none is."""
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullLocator
-
     points = [(s, row.quality, row.title) for row in ordered(rows) if (s := row.cost.seconds)]
     if not points:
         return ""
     title = f"{metric} against seconds a query"
-    drawing = io.StringIO()
-    with matplotlib.rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": title, "text.parse_math": False}
-    ):
-        figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72), layout="constrained")
-        figure.patch.set_visible(False)
-        axes = figure.add_subplot()
-        axes.set_xscale("log")
-        for place, (seconds, quality, _) in enumerate(points):
-            axes.plot([seconds], [quality], "o", color=COLOURS[place % len(COLOURS)], markersize=6)
-        low, high = min(x for x, *_ in points), max(x for x, *_ in points)
-        axes.set_xlim(low / 1.5, max(high, 1.2 * low) * (high / low) ** 0.35 * 1.5)
-        for seconds, height, name in _spread(points):
-            axes.annotate(
-                name,
-                (seconds, height),
-                xytext=(7, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=8,
-                color=_INK,
-            )
-        axes.xaxis.set_major_locator(LogLocator(numticks=6))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.set_xlabel("seconds a query", color=_INK, alpha=0.7)
-        axes.set_ylabel(metric, color=_INK, alpha=0.7)
-        axes.tick_params(length=0, colors=_INK)
-        axes.grid(axis="y", color=_INK, alpha=0.15, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.patch.set_visible(False)
-        for side, spine in axes.spines.items():
-            spine.set(visible=side == "bottom", color=_INK, alpha=0.35)
-        figure.savefig(drawing, format="svg", metadata={"Date": None})
-    return for_pages(drawing.getvalue(), title)
+    return drawn(title, _WIDTH, _HEIGHT, lambda axes: _draw(axes, points, metric))
+
+
+def _draw(axes: Axes, points: Sequence[tuple[float, float, str]], metric: str) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    for place, (seconds, quality, _) in enumerate(points):
+        axes.plot([seconds], [quality], "o", color=COLOURS[place % len(COLOURS)], markersize=6)
+    low, high = min(x for x, *_ in points), max(x for x, *_ in points)
+    axes.set_xlim(low / 1.5, max(high, 1.2 * low) * (high / low) ** 0.35 * 1.5)
+    for seconds, height, name in _spread(points):
+        axes.annotate(
+            name,
+            (seconds, height),
+            xytext=(7, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=INK,
+        )
+    axes.xaxis.set_major_locator(LogLocator(numticks=6))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("seconds a query", color=INK, alpha=0.7)
+    axes.set_ylabel(metric, color=INK, alpha=0.7)
+    rule(axes)
 
 
 def _spread(points: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
