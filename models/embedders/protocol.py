@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from models.engine_settings import EngineSettings
 
@@ -60,8 +60,6 @@ class ComposedEmbedder(Protocol):
 
 class EmbedderEngine(EngineSettings):
     """What the settings of all embedders have."""
-
-    READS_INSTRUCTIONS: ClassVar[bool] = True
 
     instruction: str = ""
     """What a query asks for, in words that the model was trained on; empty: the form's own."""

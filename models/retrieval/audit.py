@@ -17,13 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from models.retrieval.bootstrap import RESAMPLES, Draws, bootstrap, interval
 from models.retrieval.metrics import Ranks, Values, percent
-
-Hits = npt.NDArray[np.bool_]
-"""(Q,) whether each query is solved."""
 
 
 @dataclass(frozen=True, slots=True)

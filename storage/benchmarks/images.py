@@ -96,11 +96,6 @@ def require_images(benchmark: Benchmark, *, allow_missing: bool = False) -> Benc
     return benchmark
 
 
-def present_gallery(benchmark: Benchmark, category: str = "") -> tuple[str, ...]:
-    """The names of one gallery whose images were found, in gallery order."""
-    return tuple(name for name in benchmark.galleries[category] if name in benchmark.image_paths)
-
-
 def _existing(candidates: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     """First existing file of each name; every parent folder is listed exactly once."""
     folders: dict[str, frozenset[str]] = {}

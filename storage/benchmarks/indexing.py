@@ -50,8 +50,8 @@ def index_category(
     Args:
         benchmark: The benchmark.
         category: A key of ``benchmark.galleries``.
-        gallery: Names actually searched, such as ``images.present_gallery``; by default the
-            whole gallery. Feature rows must be in this order.
+        gallery: Names actually searched; by default the whole gallery. Feature rows must be in
+            this order.
 
     Raises:
         AnnotationError: when a gallery name occurs twice.

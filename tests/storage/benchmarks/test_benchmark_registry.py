@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from storage.benchmarks.errors import BenchmarkError, MissingImages
-from storage.benchmarks.images import image_coverage, present_gallery
+from storage.benchmarks.images import image_coverage
 from storage.benchmarks.indexing import index_category
 from storage.benchmarks.registry import (
     BENCHMARKS,
@@ -64,7 +64,8 @@ def test_allowed_gaps_keep_every_query(tmp_path: Path) -> None:
     # Image 3 is the target of query 0, image 7 the reference of query 1.
     root = _cirr_with_images(tmp_path, CIRR_NAMES[:3] + CIRR_NAMES[4:7])
     loaded = load_benchmark("cirr", root, "val", allow_missing=True)
-    view = index_category(loaded, "", present_gallery(loaded))
+    present = [name for name in loaded.galleries[""] if name in loaded.image_paths]
+    view = index_category(loaded, "", present)
     assert view.gallery == CIRR_NAMES[:3] + CIRR_NAMES[4:7]
     assert view.targets.tolist() == [[-1], [2]]
     assert view.references.tolist() == [0, -1]
