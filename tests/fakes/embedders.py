@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tests.fakes.transformers_folders import saved, small_text
+
 QWEN_CHAT = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
@@ -57,7 +59,7 @@ def save_qwen2_vl(folder: Path) -> Path:
     torch.manual_seed(1)
     rope = {"rope_type": "default", "rope_theta": 100.0, "mrope_section": [4, 2, 2]}
     config = Qwen2VLConfig(
-        text_config={**_text(len(tokenizer)), "rope_parameters": rope},
+        text_config={**small_text(len(tokenizer)), "rope_parameters": rope},
         vision_config={
             **{"depth": 2, "embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2, "num_heads": 2},
             **{"patch_size": 14, "initializer_range": 0.2},
@@ -74,7 +76,7 @@ def save_qwen2_vl(folder: Path) -> Path:
         Qwen2VLVideoProcessor(size=dict(_AREA)),
         chat_template=QWEN_CHAT,
     )
-    return _save(folder, Qwen2VLForConditionalGeneration(config), processor)
+    return saved(folder, Qwen2VLForConditionalGeneration(config), processor)
 
 
 def save_llava_next(folder: Path) -> Path:
@@ -91,7 +93,7 @@ def save_llava_next(folder: Path) -> Path:
     torch.manual_seed(2)
     grid = [[32, 64], [64, 32], [64, 64]]
     config = LlavaNextConfig(
-        text_config={"model_type": "llama", **_text(len(tokenizer))},
+        text_config={"model_type": "llama", **small_text(len(tokenizer))},
         vision_config={
             **{"model_type": "clip_vision_model", "hidden_size": 32, "num_hidden_layers": 2},
             **{"intermediate_size": 48, "num_attention_heads": 2, "image_size": 32},
@@ -113,7 +115,7 @@ def save_llava_next(folder: Path) -> Path:
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
     )
-    return _save(folder, LlavaNextForConditionalGeneration(config), processor)
+    return saved(folder, LlavaNextForConditionalGeneration(config), processor)
 
 
 def save_clip(folder: Path) -> Path:
@@ -137,19 +139,4 @@ def save_clip(folder: Path) -> Path:
     processor = CLIPProcessor(
         CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size), tokenizer
     )
-    return _save(folder, CLIPModel(config), processor)
-
-
-def _text(vocabulary: int) -> dict[str, Any]:
-    return {
-        **{"vocab_size": vocabulary, "hidden_size": 32, "intermediate_size": 48},
-        **{"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1},
-        **{"max_position_embeddings": 256, "initializer_range": 0.2},
-        **{"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
-    }
-
-
-def _save(folder: Path, model: Any, processor: Any) -> Path:
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return saved(folder, CLIPModel(config), processor)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import copy
 import gzip
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from tests.fakes.hub_tokenizers import TEXT, Kind, write_tokenizer
+from tests.fakes.small_clip import write_perturbed
 
 FAMILIES: Final[Mapping[str, tuple[Kind | None, Mapping[str, Any]]]] = {
     "SigLIP2": (
@@ -50,7 +50,6 @@ def write_newer(
 ) -> Path:
     """Write configuration, random weights and tokenizer of a family."""
     import open_clip
-    import safetensors.torch
     import torch
 
     tokenizer, own = FAMILIES[family]
@@ -73,11 +72,4 @@ def write_newer(
     kind = open_clip.CustomTextCLIP if made.pop("custom_text", False) else open_clip.CLIP
     torch.manual_seed(0)
     model = kind(**made)
-    # Biases and norms start at 0 and 1: perturb everything, so that equality means something.
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(state, folder / "open_clip_model.safetensors")
-    return folder
+    return write_perturbed(folder, config, model)

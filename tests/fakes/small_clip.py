@@ -39,7 +39,6 @@ def write_small_clip(
 ) -> Path:
     """Write config, random weights and, with `merges`, a byte-pair file of its own."""
     import open_clip
-    import safetensors.torch
     import torch
 
     config = copy.deepcopy(CONFIG)
@@ -51,7 +50,17 @@ def write_small_clip(
     config["model_cfg"]["vision_cfg"].update(vision or {})
     torch.manual_seed(0)
     model = open_clip.CLIP(**copy.deepcopy(config["model_cfg"]))
-    # Biases and norms start at 0 and 1: perturb everything, so that equality means something.
+    return write_perturbed(folder, config, model)
+
+
+def write_perturbed(folder: Path, config: dict[str, Any], model: Any) -> Path:
+    """The folder, with a configuration and the weights of its model in it.
+
+    Biases and norms start at 0 and 1: all is perturbed, so that equality means something.
+    """
+    import safetensors.torch
+    import torch
+
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)

@@ -7,6 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from models.verifiers.protocol import GridRequest, VerificationRequest
+from tests.fakes.transformers_folders import saved, small_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -77,7 +78,7 @@ def save_qwen2_5_vl(folder: Path, marked: bool = False) -> Path:
     torch.manual_seed(1)
     config = Qwen2_5_VLConfig(
         text_config={
-            **_text(len(tokenizer)),
+            **small_text(len(tokenizer)),
             "rope_parameters": {
                 "rope_type": "default",
                 "rope_theta": 100.0,
@@ -102,7 +103,7 @@ def save_qwen2_5_vl(folder: Path, marked: bool = False) -> Path:
         Qwen2VLVideoProcessor(size=area),
         chat_template=CHAT_TEMPLATE,
     )
-    return _save(folder, Qwen2_5_VLForConditionalGeneration(config), processor)
+    return saved(folder, Qwen2_5_VLForConditionalGeneration(config), processor)
 
 
 def save_llava_onevision(folder: Path, marked: bool = False) -> Path:
@@ -125,7 +126,7 @@ def save_llava_onevision(folder: Path, marked: bool = False) -> Path:
     token = tokenizer.convert_tokens_to_ids
     torch.manual_seed(2)
     config = LlavaOnevisionConfig(
-        text_config={"model_type": "qwen2", **_text(len(tokenizer))},
+        text_config={"model_type": "qwen2", **small_text(len(tokenizer))},
         vision_config={
             **{"model_type": "siglip_vision_model", "hidden_size": 32, "num_hidden_layers": 2},
             **{"intermediate_size": 48, "num_attention_heads": 2, "image_size": 32},
@@ -147,7 +148,7 @@ def save_llava_onevision(folder: Path, marked: bool = False) -> Path:
         vision_feature_select_strategy="full",
         chat_template=CHAT,
     )
-    return _save(folder, LlavaOnevisionForConditionalGeneration(config), processor)
+    return saved(folder, LlavaOnevisionForConditionalGeneration(config), processor)
 
 
 def save_blip_itm(folder: Path) -> Path:
@@ -188,23 +189,7 @@ def save_blip_itm(folder: Path) -> Path:
         vision_config={**shared, "image_size": 32, "patch_size": 16, "intermediate_size": 48},
     )
     processor = BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer)
-    return _save(folder, BlipForImageTextRetrieval(config), processor)
-
-
-def _text(vocabulary: int) -> dict[str, Any]:
-    """A language model of two layers."""
-    return {
-        **{"vocab_size": vocabulary, "hidden_size": 32, "intermediate_size": 48},
-        **{"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1},
-        **{"max_position_embeddings": 256, "initializer_range": 0.2},
-        **{"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
-    }
-
-
-def _save(folder: Path, model: Any, processor: Any) -> Path:
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return saved(folder, BlipForImageTextRetrieval(config), processor)
 
 
 def drawn_requests(queries: int, candidates: int) -> list[VerificationRequest]:

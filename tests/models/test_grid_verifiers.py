@@ -15,6 +15,7 @@ from models.verifiers.grid import draw_grid, marks_of
 from models.verifiers.prompt import SHORT_PROMPTS
 from models.verifiers.protocol import GridRequest, GridVerifier, sigmoid
 from models.verifiers.qwen3_vl import VlmVerifier, VlmVerifierSettings
+from tests.fakes.plain_chat import PlainChat
 from tests.fakes.verifiers import (
     drawn_grids,
     save_llava_onevision,
@@ -38,11 +39,7 @@ def by_the_library(
     folder: Path, requests: Sequence[GridRequest]
 ) -> list[tuple[list[float], float]]:
     """Probability of each mark among the marks, and of all among all tokens, a list a row."""
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    processor = AutoProcessor.from_pretrained(folder)
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    chat = PlainChat(folder)
     found = []
     for request in requests:
         content = [
@@ -50,16 +47,7 @@ def by_the_library(
             {"type": "image", "image": request.reference},
             {"type": "image", "image": request.grid},
         ]
-        inputs = processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
-        with torch.inference_mode():
-            logits = model(**inputs).logits[0, -1].double()
-        ids = processor.tokenizer.convert_tokens_to_ids(list(request.marks))
+        logits, ids = chat.logits(content), chat.ids(request.marks)
         found.append((logits[ids].softmax(0).tolist(), float(logits.softmax(0)[ids].sum())))
     return found
 

@@ -15,6 +15,7 @@ from embedded_world.scenes import sample_scenes
 from models.captioners.chat import DEFAULT_PROMPT
 from models.captioners.llava import LlavaCaptioner, LlavaSettings
 from models.protocols import Captioner, CaptionSampling
+from tests.fakes.plain_chat import chat_inputs
 
 NUCLEUS = CaptionSampling(n=6, top_p=0.9, max_new_tokens=12, seed=3)
 GREEDY = CaptionSampling(n=1, mode="greedy", max_new_tokens=12)
@@ -67,13 +68,7 @@ def by_the_library(
     texts = []
     for image in images:
         content = [{"type": "image", "image": image}, {"type": "text", "text": prompt}]
-        inputs = processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
+        inputs = chat_inputs(processor, content)
         with torch.inference_mode():
             out = model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)
         new = out[0, inputs["input_ids"].shape[1] :]

@@ -18,6 +18,7 @@ from models.verifiers.answer_tokens import answer_tokens
 from models.verifiers.prompt import SHORT_PROMPTS
 from models.verifiers.protocol import Verification, VerificationRequest, Verifier
 from models.verifiers.qwen3_vl import VlmVerifierSettings
+from tests.fakes.plain_chat import PlainChat
 from tests.fakes.verifiers import (
     drawn_requests,
     save_blip_itm,
@@ -54,12 +55,8 @@ def by_the_library(
     folder: Path, requests: Sequence[VerificationRequest], words: Callable[[str], list[str]]
 ) -> list[tuple[float, float]]:
     """Margin and mass of each pair by the processor's own chat, in a row of its own."""
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    processor = AutoProcessor.from_pretrained(folder)
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
-    yes, no = processor.tokenizer.convert_tokens_to_ids([" yes", " no"])
+    chat = PlainChat(folder)
+    yes, no = chat.ids([" yes", " no"])
     found = []
     for request in requests:
         first, *rest = words(request.text)
@@ -70,15 +67,7 @@ def by_the_library(
             {"type": "image", "image": request.candidate},
             *({"type": "text", "text": text} for text in rest[1:]),
         ]
-        inputs = processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
-        with torch.inference_mode():
-            logits = model(**inputs).logits[0, -1].double()
+        logits = chat.logits(content)
         probabilities = logits.softmax(dim=0)
         mass = float(probabilities[yes] + probabilities[no])
         found.append((float(logits[yes] - logits[no]), mass))

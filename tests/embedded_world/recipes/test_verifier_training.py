@@ -13,6 +13,7 @@ from PIL import Image
 
 from embedded_world.drawing import draw_batch
 from embedded_world.recipes.verifier_queries import CANDIDATES, VerifierQuery, draw_query
+from tests.fakes.plain_chat import chat_inputs
 
 if TYPE_CHECKING:
     from embedded_world.recipes.verifier_training import VerifierLearner
@@ -45,13 +46,7 @@ def plain_logits(learner: VerifierLearner, queries: Sequence[VerifierQuery], see
                 {"type": "image", "image": reference},
                 {"type": "image", "image": next(pictures)},
             ]
-            inputs = processor.apply_chat_template(
-                [{"role": "user", "content": content}],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-            )
+            inputs = chat_inputs(processor, content)
             rows.append(learner.model(**inputs).logits[0, -1])
     return torch.stack(rows).unflatten(0, (len(queries), CANDIDATES))
 
