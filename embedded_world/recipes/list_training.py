@@ -16,11 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
+from embedded_world.recipes.language_learner import LanguageLearner
 from embedded_world.recipes.list_pictures import grids_of, places_in, read_pictures
 from embedded_world.recipes.list_queries import ListQuery, draw_list, draw_lists
-from embedded_world.recipes.muon import Muon, take_step
+from embedded_world.recipes.muon import take_step
 from embedded_world.recipes.scene_tensors import labels
-from embedded_world.recipes.training import Schedule, packed, streams, unpacked
+from embedded_world.recipes.training import Schedule, streams
 from embedded_world.recipes.verifier_model import ASK, IMAGE, MERGE, VISION_END, VISION_START, WIDTH
 from embedded_world.recipes.verifier_queries import TWO_EDIT_SHARE
 from embedded_world.recipes.verifier_training import READ_OUT, read_out_loss
@@ -128,8 +129,8 @@ def fitting_cells(lists: Sequence[ListQuery]) -> Tensor:
     ).float()
 
 
-class ListLearner:
-    """The verifier of grids with a frozen vision tower, its heads and both optimisers."""
+class ListLearner(LanguageLearner):
+    """The verifier of grids in training."""
 
     def __init__(
         self,
@@ -151,36 +152,19 @@ class ListLearner:
             length: Candidates of a list.
             held_out: Lists of each kind to look at on the way.
         """
-        self.model, self.processor, self.seed = model, processor, seed
-        self.length = length
-        self.schedule = Schedule(steps, RATE, warm_up=60, hold=1 - DECAY)
-        self.step = 0
-        self.curve: list[dict[str, float]] = []
-        model.model.visual.requires_grad_(False)
-        self.heads = nn.ModuleDict(
-            {
-                "wish": nn.Linear(WIDTH, READ_OUT),
-                "verdict": nn.Linear(WIDTH, 2),
-                "whole": nn.Linear(WIDTH, 1),
-            }
-        )
-        language = model.model.language_model
-        matrices = [p for p in language.layers.parameters() if p.ndim == 2]
-        vectors = [p for p in language.parameters() if p.ndim < 2]
-        rest = [*vectors, language.embed_tokens.weight, *self.heads.parameters()]
-        self._trained = matrices + rest
-        self.muon = Muon(matrices)
-        self.adam = torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.0)
+        heads = {
+            "wish": nn.Linear(WIDTH, READ_OUT),
+            "verdict": nn.Linear(WIDTH, 2),
+            "whole": nn.Linear(WIDTH, 1),
+        }
+        schedule = Schedule(steps, RATE, warm_up=60, hold=1 - DECAY)
+        super().__init__(model, nn.ModuleDict(heads), schedule)
+        self.processor, self.seed, self.length = processor, seed, length
         rng = Random("lists, held out")
         self._held_out = {
             kind: draw_lists(rng, held_out, length, two_edits=share)
             for kind, share in (("one edit", 0.0), ("two edits", 1.0))
         }
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole run."""
-        return self.schedule.steps
 
     def _marks(self, count: int) -> list[int]:
         found: Any = self.processor.tokenizer.convert_tokens_to_ids(list(marks_of(count)))
@@ -242,23 +226,3 @@ class ListLearner:
             point[kind] = round(float(np.mean(won)), 4)
         self.curve.append(point)
         return " ".join(f"{name}: {value:.3f}" for name, value in point.items() if name != "step")
-
-    def save(self) -> bytes:
-        """Weights, state of the optimisers, curve, step."""
-        return packed(
-            step=self.step,
-            curve=self.curve,
-            model=self.model.state_dict(),
-            heads=self.heads.state_dict(),
-            muon=self.muon.buffers,
-            adam=self.adam.state_dict(),
-        )
-
-    def load(self, data: bytes) -> None:
-        """Continue from saved data."""
-        state = unpacked(data)
-        self.model.load_state_dict(state["model"])
-        self.heads.load_state_dict(state["heads"])
-        self.muon.buffers = state["muon"]
-        self.adam.load_state_dict(state["adam"])
-        self.step, self.curve = state["step"], state["curve"]

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen3VLForConditionalGeneration
 
 from embedded_world.drawing import draw_batch
+from embedded_world.recipes.language_learner import LanguageLearner
 from embedded_world.recipes.measures import area_under_curve
-from embedded_world.recipes.muon import Muon, take_step
+from embedded_world.recipes.muon import take_step
 from embedded_world.recipes.scene_tensors import (
     IGNORED,
     SLOTS,
@@ -24,7 +25,7 @@ from embedded_world.recipes.scene_tensors import (
     slot_accuracy,
     slot_losses,
 )
-from embedded_world.recipes.training import Schedule, packed, streams, unpacked
+from embedded_world.recipes.training import Schedule, streams, unpacked
 from embedded_world.recipes.verifier_model import WIDTH, patches
 from embedded_world.recipes.verifier_packing import Seen, see
 from embedded_world.recipes.verifier_queries import (
@@ -136,8 +137,8 @@ def fitting(queries: Sequence[VerifierQuery]) -> Tensor:
     ).float()
 
 
-class VerifierLearner:
-    """The verifier with a frozen vision tower, its heads and both optimisers."""
+class VerifierLearner(LanguageLearner):
+    """The verifier of pairs in training."""
 
     def __init__(
         self,
@@ -159,32 +160,16 @@ class VerifierLearner:
             batch: Queries a step.
             held_out: Queries to look at on the way.
         """
-        self.model, self.tokenizer, self.seed, self.batch = model, tokenizer, seed, batch
+        heads = {"wish": nn.Linear(WIDTH, READ_OUT), "verdict": nn.Linear(WIDTH, 2)}
         hold = max(0.0, 1 - DECAY / steps)
-        self.schedule = Schedule(steps, 4e-3, warm_up=100, hold=hold)
-        self.step = 0
-        self.curve: list[dict[str, float]] = []
+        schedule = Schedule(steps, 4e-3, warm_up=100, hold=hold)
+        super().__init__(model, nn.ModuleDict(heads), schedule)
+        self.tokenizer, self.seed, self.batch = tokenizer, seed, batch
         self.yes, self.no = tokenizer.convert_tokens_to_ids([" yes", " no"])
-        model.model.visual.requires_grad_(False)
-        self.heads = nn.ModuleDict(
-            {"wish": nn.Linear(WIDTH, READ_OUT), "verdict": nn.Linear(WIDTH, 2)}
-        )
-        language = model.model.language_model
-        matrices = [p for p in language.layers.parameters() if p.ndim == 2]
-        vectors = [p for p in language.parameters() if p.ndim < 2]
-        rest = [*vectors, language.embed_tokens.weight, *self.heads.parameters()]
-        self._trained = matrices + rest
-        self.muon = Muon(matrices)
-        self.adam = torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.0)
         rng = Random("verifier, held out")
         self._held_out = [
             draw_query(rng, held_out=True, pointed=POINTED_SHARE) for _ in range(held_out)
         ]
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole run."""
-        return self.schedule.steps
 
     def _see(self, queries: Sequence[VerifierQuery], drawing: np.random.Generator) -> Seen:
         return see(
@@ -261,18 +246,6 @@ class VerifierLearner:
         self.curve.append({name: round(value, 4) for name, value in point.items()})
         return " ".join(f"{name} {value:.3f}" for name, value in point.items() if name != "step")
 
-    def save(self) -> bytes:
-        """Weights, state of the optimisers, curve, step."""
-        return packed(
-            step=self.step,
-            steps=self.steps,
-            curve=self.curve,
-            model=self.model.state_dict(),
-            heads=self.heads.state_dict(),
-            muon=self.muon.buffers,
-            adam=self.adam.state_dict(),
-        )
-
     def load(self, data: bytes) -> None:
         """Continue from saved data.
 
@@ -285,11 +258,7 @@ class VerifierLearner:
                 f"the checkpoint is at step {state['step']} of {state['steps']}, where the rate "
                 f"falls already; give --steps {state['steps']}, or another folder"
             )
-        self.model.load_state_dict(state["model"])
-        self.heads.load_state_dict(state["heads"])
-        self.muon.buffers = state["muon"]
-        self.adam.load_state_dict(state["adam"])
-        self.step, self.curve = state["step"], state["curve"]
+        self._continue_from(state)
 
 
 def pooled_area(margins: np.ndarray) -> float:
