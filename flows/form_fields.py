@@ -7,6 +7,7 @@ field in the run dialog and its check before a run exists.
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, get_args
@@ -57,8 +58,26 @@ class Of:
         return {**handler(schema), "description": self.kind.text_of(self.name)}
 
 
+class Checked(ABC):
+    """A parameter that is checked after it was read."""
+
+    @abstractmethod
+    def check(self, value: Any) -> Any:
+        """The value as it was given.
+
+        Raises:
+            ValueError: It does not fit.
+        """
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """The schema of the parameter's plain type, and the check."""
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+
 @dataclass(frozen=True)
-class OneOf:
+class OneOf(Checked):
     """A text parameter that is one of some names; forms offer them in a list."""
 
     what: str
@@ -74,12 +93,6 @@ class OneOf:
             raise ValueError(unknown(self.what, name, self.names))
         return name
 
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        """A text that is checked after it was read."""
-        return core_schema.no_info_after_validator_function(self.check, handler(source))
-
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
@@ -88,7 +101,7 @@ class OneOf:
 
 
 @dataclass(frozen=True)
-class Group:
+class Group(Checked):
     """A mapping of settings that a form shows field by field; a flow gets the given values only.
 
     Attributes:
@@ -111,12 +124,6 @@ class Group:
             raise ValueError(f"give {', '.join(twice)} as a parameter, not in {self.where}")
         self.kind.given(values, self.where)
         return values
-
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        """A mapping that is checked after it was read."""
-        return core_schema.no_info_after_validator_function(self.check, handler(source))
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
