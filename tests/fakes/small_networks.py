@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.encoders.spec import EncoderSpec
 from models.instructcir.settings import NetworkSettings
+from tests.fakes.small_clip import CONFIG, write_perturbed
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +16,26 @@ if TYPE_CHECKING:
     from models.instructcir.network import ReformulationNetwork
 
 TEXTS = ["make it blue", "", "a large red star on top of two small green circles", "brighter"]
+BACKBONES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "gelu": {"quick_gelu": False},
+    "no_ln_pre": {"vision": {"no_ln_pre": True}},
+    "average": {"vision": {"pool_type": "avg", "final_ln_after_pool": True}},
+    "average_before_norm": {"vision": {"pool_type": "avg"}},
+    "layer_scale": {"vision": {"ls_init_value": 0.1}, "text": {"ls_init_value": 0.2}},
+    "patch_dropout": {"vision": {"patch_dropout": 0.5}},
+    "output_tokens": {"vision": {"output_tokens": True}, "custom_text": True},
+    "attention_pool": {"vision": {"attentional_pool": True, "attn_pooler_heads": 4}},
+    "sines": {"vision": {"pos_embed_type": "sin_cos_2d"}},
+    "custom_blocks": {
+        "vision": {"qk_norm": True, "scale_attn": True, "scale_fc": True, "scale_heads": True},
+        "text": {"scale_attn_inner": True},
+    },
+    "custom_text": {"custom_text": True, "text": {"pool_type": "eos", "eos_id": 49407}},
+    "text_bias": {"text": {"proj_bias": True}},
+    "text_unprojected": {"text": {"proj_type": "none", "width": 24, "heads": 2}},
+}
+"""What is unusual about backbones of several kinds, as arguments of `write_clip`."""
 
 
 def write_clip(
@@ -26,10 +46,7 @@ def write_clip(
 ) -> Path:
     """Write a random CLIP in open_clip's local form; every weight differs from its default."""
     import open_clip
-    import safetensors.torch
     import torch
-
-    from tests.fakes.small_clip import CONFIG
 
     config = copy.deepcopy(CONFIG)
     architecture = config["model_cfg"]
@@ -40,14 +57,8 @@ def write_clip(
     custom = arguments.pop("custom_text", False)
     torch.manual_seed(0)
     clip = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**arguments)
-    with torch.no_grad():
-        for parameter in clip.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    state = {name: tensor.contiguous() for name, tensor in clip.state_dict().items()}
-    safetensors.torch.save_file(state, folder / "open_clip_model.safetensors")
-    return folder
+    return write_perturbed(folder, config, clip)
 
 
 def small_network(folder: Path, **settings: Any) -> ReformulationNetwork:

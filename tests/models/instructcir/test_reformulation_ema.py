@@ -10,13 +10,6 @@ import pytest
 from models.instructcir.settings import EmaSettings
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.fakes.small_networks import write_clip
-
-    return write_clip(tmp_path_factory.mktemp("clip"))
-
-
 def test_momentum_is_linear_in_the_steps_of_the_run() -> None:
     from models.instructcir.ema import momentum
 

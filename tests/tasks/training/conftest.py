@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from models.encoders.spec import EncoderSpec
     from tasks.training.reformulation_job import ReformulationJob
+    from tasks.training.run_settings import RunSettings
     from tasks.training.triplet_sets import TripletSet
+    from tests.fakes.small_trainings import Train
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +57,24 @@ def published(triplets: TripletSet, tmp_path_factory: pytest.TempPathFactory) ->
     job = small_job(root, triplets, training={"max_steps": 2})
     train_reformulation_network.fn(job, RunSettings(accelerator="cpu", loggers=()), {})
     return job
+
+
+@pytest.fixture
+def train(tmp_path: Path, triplets: TripletSet) -> Train:
+    """Run stage one of a job; returns its history and kept weights."""
+    import safetensors.torch
+
+    from models.instructcir.network import build_network
+    from tasks.training.trainer import fit
+    from tests.fakes.small_trainings import run_settings, silent
+
+    def run(job: ReformulationJob, run: RunSettings | None = None, report: Any = silent) -> Any:
+        run = run or run_settings()
+        network = build_network(job.encoder, job.network, job.training.seed)
+        fit(job, run, job.load_data(run, network), network, report)
+        folder = job.training_folder
+        history = folder.finished()
+        assert history is not None
+        return history, safetensors.torch.load_file(folder.path / history.kept["file"])
+
+    return run

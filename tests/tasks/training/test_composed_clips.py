@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.fakes.killed_trainings import assert_kills_change_nothing
+from tests.fakes.small_trainings import Interrupted, composed_job, published_folder
 
 if TYPE_CHECKING:
     from models.encoders.spec import EncoderSpec
@@ -32,10 +33,6 @@ OWN: dict[str, dict[str, Any]] = {
 }
 
 
-class Interrupted(Exception):
-    """Stands in for a stop."""
-
-
 def job_of(
     name: str,
     root: Path,
@@ -46,37 +43,14 @@ def job_of(
     label: str = "",
     **training: Any,
 ) -> ComposedJob:
-    from models.composed.registry import system
-    from tasks.training.composed import ComposedJob
-
-    record = system(name)
-    return ComposedJob.of(
-        str(root),
-        name,
-        triplets,
-        clip,
-        record.settings(**OWN[name]),
-        record.training.changed(**TRAINING | training),
-        label,
-        start,
+    return composed_job(
+        name, root, triplets, clip, OWN[name], TRAINING | training, start=start, label=label
     )
 
 
 def finished(job: ComposedJob, stop: int = 0) -> Path:
     """The published folder; `stop`: the training is interrupted after so many steps."""
-    from tasks.training.composed import train_composed_network
-    from tasks.training.run_settings import RunSettings
-    from tasks.training.shown_progress import ShownProgress
-
-    def report(self: ShownProgress, step: int, total: int, loss: float) -> None:
-        if step == stop:
-            raise Interrupted
-
-    run = RunSettings(accelerator="cpu", loggers=(), save_steps=2, log_steps=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ShownProgress, "report", report)
-        train_composed_network.fn(job, run, {})
-    return Path(job.root, job.folder)
+    return published_folder(job, stop, save_steps=2, log_steps=1)
 
 
 @pytest.mark.parametrize("name", ["transagg", "clip4cir-sum"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.fakes.killed_trainings import assert_kills_change_nothing
+from tests.fakes.small_trainings import composed_job, published_folder
 
 if TYPE_CHECKING:
     from models.encoders.spec import EncoderSpec
@@ -29,22 +30,12 @@ TRAINING: dict[str, Any] = {
 def job_of(
     name: str, root: Path, triplets: TripletSet, clip: EncoderSpec, steps: int, start: str = ""
 ) -> Any:
-    from models.composed.registry import system
-    from tasks.training.composed import ComposedJob
-
-    record = system(name)
-    own = record.settings(text_layers=1)
-    training = record.training.changed(**TRAINING, max_steps=steps)
-    return ComposedJob.of(str(root), name, triplets, clip, own, training, "", start)
+    training = {**TRAINING, "max_steps": steps}
+    return composed_job(name, root, triplets, clip, {"text_layers": 1}, training, start)
 
 
 def trained(job: ComposedJob) -> Path:
-    from tasks.training.composed import train_composed_network
-    from tasks.training.run_settings import RunSettings
-
-    run = RunSettings(accelerator="cpu", loggers=(), save_steps=5, log_steps=1)
-    train_composed_network.fn(job, run, {})
-    return Path(job.root, job.folder)
+    return published_folder(job, save_steps=5, log_steps=1)
 
 
 def test_training_changes_the_text_side_alone(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.fakes.killed_trainings import assert_kills_change_nothing
+from tests.fakes.small_trainings import published_folder
 
 if TYPE_CHECKING:
     from models.encoders.spec import EncoderSpec
@@ -43,12 +44,7 @@ def job_of(root: Path, triplets: TripletSet, clip: EncoderSpec, start: Path) -> 
 
 
 def finished(job: ComposedJob) -> Path:
-    from tasks.training.composed import train_composed_network
-    from tasks.training.run_settings import RunSettings
-
-    run = RunSettings(accelerator="cpu", loggers=(), save_steps=2, log_steps=1)
-    train_composed_network.fn(job, run, {})
-    return Path(job.root, job.folder)
+    return published_folder(job, save_steps=2, log_steps=1)
 
 
 def test_all_but_the_unused_head_learns(

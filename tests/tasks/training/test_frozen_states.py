@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.fakes.captured_graphs import capture_graphs
+from tests.fakes.small_trainings import composed_job, published_folder
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +72,7 @@ def starts(
     """Systems that start from a trained network -> the folder of one."""
     root = tmp_path_factory.mktemp("starts")
     return {
-        name: str(trained(job_of(start, root, triplets, clip, max_steps=2)))
+        name: str(published_folder(job_of(start, root, triplets, clip, max_steps=2)))
         for name, start in START.items()
     }
 
@@ -79,20 +80,7 @@ def starts(
 def job_of(
     name: str, root: Path, triplets: TripletSet, clip: EncoderSpec, start: str = "", **training: Any
 ) -> ComposedJob:
-    from models.composed.registry import system
-    from tasks.training.composed import ComposedJob
-
-    record = system(name)
-    own, chosen = record.settings(**OWN[name]), record.training.changed(**TRAINING | training)
-    return ComposedJob.of(str(root), name, triplets, clip, own, chosen, "", start)
-
-
-def trained(job: ComposedJob, **run: Any) -> Path:
-    from tasks.training.composed import train_composed_network
-    from tasks.training.run_settings import RunSettings
-
-    train_composed_network.fn(job, RunSettings(accelerator="cpu", loggers=(), **run), {})
-    return Path(job.root, job.folder)
+    return composed_job(name, root, triplets, clip, OWN[name], TRAINING | training, start)
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -124,7 +112,7 @@ def test_states_that_are_made_once_train_as_pictures_do(
     axes, parts = STATES[name]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SystemModule, "_read", watched)
-        once = weights_of(trained(job("once")))
+        once = weights_of(published_folder(job("once")))
     assert kinds
     for kind in kinds:
         assert {part for part, (_, floats) in kind.items() if floats} == parts
@@ -134,7 +122,7 @@ def test_states_that_are_made_once_train_as_pictures_do(
     assert any(not torch.equal(once[weight], start[weight]) for weight in once)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(network), "frozen", lambda self: Frozen())
-        pictures = weights_of(trained(job("pictures")))
+        pictures = weights_of(published_folder(job("pictures")))
     for weight, tensor in pictures.items():
         torch.testing.assert_close(once[weight], tensor, rtol=1e-4, atol=1e-5, msg=weight)
 
@@ -180,9 +168,11 @@ def test_compiled_training_is_the_same(
     import torch
 
     start = starts.get(name, "")
-    plain = weights_of(trained(job_of(name, tmp_path, triplets, clip, start)))
+    plain = weights_of(published_folder(job_of(name, tmp_path, triplets, clip, start)))
     captured = capture_graphs(monkeypatch)
-    compiled = weights_of(trained(job_of(name, tmp_path, triplets, clip, start, compile=True)))
+    compiled = weights_of(
+        published_folder(job_of(name, tmp_path, triplets, clip, start, compile=True))
+    )
     assert captured
     for weight, tensor in plain.items():
         torch.testing.assert_close(compiled[weight], tensor, rtol=1e-4, atol=1e-5, msg=weight)

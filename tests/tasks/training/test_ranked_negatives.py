@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.fakes.small_trainings import composed_job
+
 if TYPE_CHECKING:
     from models.encoders.spec import EncoderSpec
     from models.triplets import Triplet
@@ -32,13 +34,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory, clip: EncoderSpec) -> tupl
 def job_of(
     root: Path, triplets: TripletSet, clip: EncoderSpec, start: Path, **training: Any
 ) -> ComposedJob:
-    from models.composed.registry import system
-    from tasks.training.composed import ComposedJob
-
-    record = system("candidate-rerank")
-    own = record.settings.model_validate(OWN)
-    chosen = record.training.changed(batch_size=4, max_steps=2, validation=4, **training)
-    return ComposedJob.of(str(root), record.name, triplets, clip, own, chosen, "", str(start))
+    chosen = {"batch_size": 4, "max_steps": 2, "validation": 4, **training}
+    return composed_job("candidate-rerank", root, triplets, clip, OWN, chosen, str(start))
 
 
 @pytest.mark.parametrize("augmentation", ["targetpad", "random_resized_crop"])

@@ -20,7 +20,7 @@ from models.triplets import Triplet
 from storage.collections.collection import Collection
 from storage.locations.location import Location
 from tasks.training.folder import TrainingFolder
-from tasks.training.triplet_sets import TripletSplit
+from tasks.training.triplet_sets import TripletSet, TripletSplit
 from tests.fakes import pictures
 from tests.fakes.small_clip import write_small_clip
 from tests.fakes.triplet_tables import COLLECTION, small_job, write_triplets
@@ -377,3 +377,32 @@ def test_too_few_triplets(encoder: OpenClipEncoder) -> None:
         make_data(encoder, Images(), count=3)
     with pytest.raises(ValueError, match="no triplet to train on"):
         make_data(encoder, Images(), count=0)
+
+
+def test_data_says_what_it_left_out(tmp_path: Path, triplets: TripletSet) -> None:
+    from models.instructcir.network import build_network
+    from tasks.training.data import decoded_triplets
+
+    job = small_job(str(tmp_path), triplets, training={"batch_size": 2})
+    network = build_network(job.encoder, job.network)
+    split = job.split()
+    bad, gone = split.training[0].reference, split.training[1].target
+
+    def read(ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        for name, data in triplets.images().read_images([i for i in ids if i != gone]):
+            yield name, b"no picture" if name == bad else data
+
+    data = decoded_triplets(
+        split,
+        read,
+        preprocess=network.parts.preprocess,
+        tokenised=network.text_ids.batch,
+        settings=job.training,
+    )
+    assert data.left_out.keys() == {bad, gone}
+    assert "not_an_image" in data.left_out[bad]
+    rows = (*data.training.triplets, *data.validation.triplets)
+    assert all({t.reference, t.target}.isdisjoint({bad, gone}) for t in rows)
+    everything = (*split.training, *split.validation)
+    lost = [t for t in everything if {t.reference, t.target} & {bad, gone}]
+    assert data.skipped == len(lost) > 0

@@ -7,7 +7,6 @@ import math
 import shutil
 import uuid
 import weakref
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,14 +18,12 @@ import polars as pl
 import pytest
 from pydantic import TypeAdapter
 
-from models.instructcir.settings import LossSettings
 from models.training.schedules import rate_factor
 from storage.locations.location import Location
-from tasks.training.folder import CHECKPOINT, History
+from tasks.training.folder import CHECKPOINT
 from tasks.training.triplet_sets import TripletSet
 from tests.fakes.captured_graphs import capture_graphs
-from tests.fakes.killed_trainings import assert_kills_change_nothing
-from tests.fakes.triplet_tables import small_job
+from tests.fakes.small_trainings import NOISE, Interrupted, Train, job_at, run_settings, stop_after
 
 if TYPE_CHECKING:
     import torch
@@ -34,22 +31,8 @@ if TYPE_CHECKING:
 
     from models.instructcir.lightning_module import ReformulationModule
     from tasks.training.reformulation_job import ReformulationJob
-    from tasks.training.run_settings import RunSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def run_settings(**changes: Any) -> RunSettings:
-    """Train on the CPU, without logs, and save every third step."""
-    from tasks.training.run_settings import RunSettings
-
-    return RunSettings(
-        **{"accelerator": "cpu", "log_steps": 1, "save_steps": 3, "loggers": ()} | changes
-    )
-
-
-NOISE = ("in_proj_bias", "key.bias")
-"""A shift of all keys changes nothing, so that the gradient is that of rounding."""
 
 
 def assert_almost_all_close(mine: torch.Tensor, theirs: torch.Tensor) -> None:
@@ -63,37 +46,6 @@ def assert_almost_all_close(mine: torch.Tensor, theirs: torch.Tensor) -> None:
     close = torch.isclose(mine, theirs, rtol=2e-3, atol=2e-5)
     assert close.float().mean() > 0.999
     torch.testing.assert_close(mine, theirs, rtol=2e-3, atol=1e-3)
-
-
-def silent(step: int, total: int, loss: float) -> None:
-    """Report nothing."""
-
-
-Train = Callable[..., tuple[History, dict[str, Any]]]
-
-
-@pytest.fixture
-def train(tmp_path: Path, triplets: TripletSet) -> Train:
-    """Run stage one of a job; returns its history and kept weights."""
-    import safetensors.torch
-
-    from models.instructcir.network import build_network
-    from tasks.training.trainer import fit
-
-    def run(job: ReformulationJob, run: RunSettings | None = None, report: Any = silent) -> Any:
-        run = run or run_settings()
-        network = build_network(job.encoder, job.network, job.training.seed)
-        fit(job, run, job.load_data(run, network), network, report)
-        folder = job.training_folder
-        history = folder.finished()
-        assert history is not None
-        return history, safetensors.torch.load_file(folder.path / history.kept["file"])
-
-    return run
-
-
-def job_at(root: Path, triplets: TripletSet, **changes: Any) -> ReformulationJob:
-    return small_job(str(root), triplets, **changes)
 
 
 def naive_run(job: ReformulationJob, steps: int) -> tuple[list[float], nn.Module, nn.Module]:
@@ -175,18 +127,6 @@ def test_a_run_is_the_one_written_down_plainly(
     assert [point["lr_new"] / 3e-3 for point in history.points] == pytest.approx(
         [0.5, 1.0, 1.0, 0.5]
     )
-
-
-class Interrupted(Exception):
-    """Stands for whatever ends a process."""
-
-
-def stop_after(steps: int) -> Callable[[int, int, float], None]:
-    def report(step: int, total: int, loss: float) -> None:
-        if step == steps:
-            raise Interrupted
-
-    return report
 
 
 @pytest.mark.parametrize(
@@ -483,88 +423,6 @@ def test_the_trained_network_is_let_go_before_the_second_stage(
     assert data.training.triplets
 
 
-def test_two_processes_train_like_one(tmp_path: Path, triplets: TripletSet, train: Train) -> None:
-    """Gathered negatives, averaged gradients, shared validation; begun by one, ended by two."""
-    import safetensors.torch
-    import torch
-
-    from tasks.training.launcher import train_in_processes
-
-    changes: dict[str, Any] = {"training": {"max_steps": 6, "validate_every": 3}}
-    wanted, weights = train(job_at(tmp_path / "one", triplets, **changes))
-    job = job_at(tmp_path / "two", triplets, **changes)
-    two = run_settings(devices=2)
-    with pytest.raises(Interrupted):
-        train(job, report=stop_after(4))
-    steps: list[int] = []
-    train_in_processes(job, two, lambda step, total, loss: steps.append(step))
-    assert steps == [4, 5, 6]  # it went on from the state of step 3
-    folder = job.training_folder
-    assert len(list(folder.path.glob("pictures-*"))) == 1  # for both
-    history = folder.finished()
-    assert history is not None
-    again = safetensors.torch.load_file(folder.path / history.kept["file"])
-    for name, tensor in weights.items():
-        torch.testing.assert_close(again[name], tensor, rtol=1e-2, atol=2e-4)
-    for mine, theirs in zip(history.points, wanted.points, strict=True):
-        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
-    assert history.validations == wanted.validations
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("averages", [True, False])
-def test_sharded_weights_train_like_whole_ones(
-    tmp_path: Path, triplets: TripletSet, train: Train, averages: bool
-) -> None:
-    """Two processes that share the weights resume from a state of one, or from their own."""
-    import torch
-
-    from tasks.training.launcher import train_in_processes
-
-    training = {"max_steps": 9, "validate_every": 3, "keep": "last"}
-    ema = {"enabled": averages, "start": 0.5}
-    learned = LossSettings(temperature=0.1, learnable_temperature=averages)
-    one, job = (
-        replace(job_at(tmp_path / name, triplets, training=training, ema=ema), loss=learned)
-        for name in ("one", "two")
-    )
-    wanted, weights = train(one)
-    two = run_settings(devices=2, strategy="fsdp")
-    steps: list[int] = []
-
-    def until_eight(step: int, total: int, loss: float) -> None:
-        steps.append(step)
-        if step == 8:
-            raise Interrupted
-
-    if averages:
-        with pytest.raises(Interrupted):
-            train(job, report=stop_after(4))
-    with pytest.raises(Interrupted):  # the processes end with who asked for them
-        train_in_processes(job, two, until_eight)
-    if averages:
-        history, again = train(job)
-        assert steps == [4, 5, 6, 7, 8]
-    else:
-        train_in_processes(job, two, lambda step, total, loss: steps.append(step))
-        history, again = train(job)
-        assert steps == [1, 2, 3, 4, 5, 6, 7, 8, 7, 8, 9]
-    for name, tensor in weights.items():
-        if not name.endswith(NOISE):
-            torch.testing.assert_close(again[name], tensor, rtol=1e-2, atol=2e-4)
-    for mine, theirs in zip(history.points, wanted.points, strict=True):
-        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
-        assert mine["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-2)
-    assert history.validations == wanted.validations
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments_and_resumed(tmp_path: Path, triplets: TripletSet) -> None:
-    """SIGKILL while steps, validations, saves and publishing run; the end is always the same."""
-    job = job_at(tmp_path, triplets, training={"max_steps": 24})
-    assert_kills_change_nothing(job, tmp_path, steps=24, kills=6, longest=4)
-
-
 def test_settings_and_triplets_that_cannot_be_trained(tmp_path: Path, triplets: TripletSet) -> None:
     from flows.requests.train_reformulation import groups_of
     from flows.train_reformulation import reformulation_job
@@ -598,35 +456,6 @@ def test_the_key_follows_texts_and_settings_but_not_places(
         == job
     )
     assert job.training.model_dump()["max_steps"] == 10
-
-
-def test_data_says_what_it_left_out(tmp_path: Path, triplets: TripletSet) -> None:
-    from models.instructcir.network import build_network
-    from tasks.training.data import decoded_triplets
-
-    job = job_at(tmp_path, triplets, training={"batch_size": 2})
-    network = build_network(job.encoder, job.network)
-    split = job.split()
-    bad, gone = split.training[0].reference, split.training[1].target
-
-    def read(ids: Any) -> Iterator[tuple[str, bytes]]:
-        for name, data in triplets.images().read_images([i for i in ids if i != gone]):
-            yield name, b"no picture" if name == bad else data
-
-    data = decoded_triplets(
-        split,
-        read,
-        preprocess=network.parts.preprocess,
-        tokenised=network.text_ids.batch,
-        settings=job.training,
-    )
-    assert data.left_out.keys() == {bad, gone}
-    assert "not_an_image" in data.left_out[bad]
-    rows = (*data.training.triplets, *data.validation.triplets)
-    assert all({t.reference, t.target}.isdisjoint({bad, gone}) for t in rows)
-    everything = (*split.training, *split.validation)
-    lost = [t for t in everything if {t.reference, t.target} & {bad, gone}]
-    assert data.skipped == len(lost) > 0
 
 
 def test_an_interrupt_is_not_an_exit(tmp_path: Path, triplets: TripletSet) -> None:
