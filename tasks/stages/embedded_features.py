@@ -17,12 +17,11 @@ from models.ahead import in_order, worker_threads
 from models.embedders.protocol import ComposedQuery, Embedded
 from storage.tables.schemas import OK
 from tasks.engines import embedder_facts, load_embedder
-from tasks.query_sets import Queries
 from tasks.settings import EmbedderSettings, PictureSettings
 from tasks.stages.decoded import Decoding
-from tasks.stages.image_sets import ImageSet
 from tasks.stages.over_images import ImageStage
-from tasks.stages.stage import Stage, Tick
+from tasks.stages.over_queries import QueryStage
+from tasks.stages.stage import Tick
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -65,16 +64,14 @@ class EmbeddedImageStage(ImageStage):
         )
 
 
-class EmbeddedQueryStage(Stage):
+class EmbeddedQueryStage(QueryStage):
     """Un-normalised vectors of a benchmark's queries.
 
     A query's text is its first reading: for FashionIQ "caption one and caption two".
     """
 
-    table_name: ClassVar[str] = "query_features"
     producer: ClassVar[str] = "cirflow/embedded_queries/1"
 
-    queries: Queries
     embedder: EmbedderSettings
     pictures: PictureSettings = PictureSettings()
 
@@ -94,17 +91,10 @@ class EmbeddedQueryStage(Stage):
             **self.pictures.identity,
         }
 
-    def planned(self) -> list[str]:
-        """Content keys of the queries."""
-        return sorted(self.queries.items(self.root))
-
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Embed the members; a query that gives no vector is a row with its status."""
-        by_key = self.queries.items(self.root)
-        items = [by_key[member] for member in members]
-        references = ImageSet(collection=self.queries.collection_name)
-        data = dict(references.read(self.root, sorted({item.image_id for item in items})))
-        images = Decoding([data[i.image_id] for i in items], tick, self.pictures, None)
+        items = self.items_of(members)
+        images = Decoding(self.files_of(items), tick, self.pictures, None)
         texts = [item.texts[0] for item in items]
         with closing(_ahead(images, self.pictures)) as shown:
             made = load_embedder(self.embedder).encode_composed(

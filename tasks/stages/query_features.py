@@ -24,11 +24,12 @@ from tasks.engines import (
     load_mapping,
     mapping_fingerprint,
 )
-from tasks.query_sets import Queries, QueryItem
+from tasks.query_sets import QueryItem
 from tasks.stages.caption_features import captions_of
 from tasks.stages.captions import CaptionStage
 from tasks.stages.earlier import earlier_tables
 from tasks.stages.image_features import ImageFeatureStage
+from tasks.stages.over_queries import QueryStage
 from tasks.stages.palavra_tokens import PalavraTokenStage
 from tasks.stages.pseudo_tokens import ImportedTokenStage, OtiTokenStage, stored_tokens
 from tasks.stages.rewrites import RewriteStage
@@ -42,14 +43,12 @@ AnyTokens = OtiTokenStage | ImportedTokenStage | PalavraTokenStage
 """The stages that make pseudo tokens."""
 
 
-class QueryFeatureStage(Stage):
+class QueryFeatureStage(QueryStage):
     """One named feature of a benchmark's queries. Upstream stages it does not need are None."""
 
-    table_name: ClassVar[str] = "query_features"
     producer: ClassVar[str] = "cirflow/query_features/1"
 
     feature: str
-    queries: Queries
     encoder: EncoderSpec
     images: ImageFeatureStage
     """Features of the reference images."""
@@ -99,14 +98,9 @@ class QueryFeatureStage(Stage):
             return {}
         return {"compodiff": compodiff_identity(self.compodiff, self.encoder)}
 
-    def planned(self) -> list[str]:
-        """Content keys of the queries."""
-        return sorted(self.queries.items(self.root))
-
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Encode the members; the row of a query that lacks an upstream answer says so."""
-        by_key = self.queries.items(self.root)
-        items = {member: by_key[member] for member in members}
+        items = dict(zip(members, self.items_of(members), strict=True))
         made: dict[str, tuple[Any, str]] = {
             key: (vector, "") for key, vector in self._made_before(items).items()
         }

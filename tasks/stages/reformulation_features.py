@@ -20,11 +20,10 @@ from tasks.networks import (
     picture_side,
     query_form,
 )
-from tasks.query_sets import Queries
 from tasks.settings import PictureSettings, ReformulationSettings
 from tasks.stages.decoded import Decoding
-from tasks.stages.image_sets import ImageSet
 from tasks.stages.over_images import ImageStage
+from tasks.stages.over_queries import QueryStage
 from tasks.stages.stage import Stage, Tick
 
 
@@ -67,17 +66,15 @@ class ReformulatedImageStage(ImageStage):
         )
 
 
-class ReformulatedQueryStage(Stage):
+class ReformulatedQueryStage(QueryStage):
     """One of a network's query features for a benchmark's queries, un-normalised.
 
     A query's text is its first reading: for FashionIQ "caption one and caption two".
     """
 
-    table_name: ClassVar[str] = "query_features"
     producer: ClassVar[str] = "cirflow/reformulated_queries/1"
 
     feature: str
-    queries: Queries
     network: ReformulationSettings
     pictures: PictureSettings = PictureSettings()
 
@@ -101,18 +98,11 @@ class ReformulatedQueryStage(Stage):
             **self.pictures.identity,
         }
 
-    def planned(self) -> list[str]:
-        """Content keys of the queries."""
-        return sorted(self.queries.items(self.root))
-
     def rows(self, members: Sequence[str], tick: Tick) -> pa.Table:
         """Encode the members; a query whose image does not decode is a row with its status."""
-        by_key = self.queries.items(self.root)
-        items = [by_key[member] for member in members]
-        references = ImageSet(collection=self.queries.collection_name)
-        data = dict(references.read(self.root, sorted({item.image_id for item in items})))
-        files = [data[item.image_id] for item in items]
-        images = Decoding(files, tick, self.pictures, picture_side(self.network))
+        items = self.items_of(members)
+        side = picture_side(self.network)
+        images = Decoding(self.files_of(items), tick, self.pictures, side)
         texts, keys = [item.texts[0] for item in items], [item.image_id for item in items]
         vectors = encode_queries(
             self.network, self.form, images, texts, keys, self.pictures.threads
