@@ -28,6 +28,7 @@ from tasks.profile_stages import caption_stage
 from tests.cluster.conftest import ROOT, SILENCE
 from tests.fakes.cluster import Cluster
 from tests.fakes.drawn import draw_folder, small_profile, small_settings
+from tests.fakes.filled_tables import fill
 
 pytestmark = [pytest.mark.slow, pytest.mark.prefect, pytest.mark.timeout(3600)]
 
@@ -59,10 +60,8 @@ def undisturbed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
     def make(captions: int) -> pl.DataFrame:
         stage = caption_stage(small_profile(root, captions, SHARD), COLLECTION)
-        table = stage.table()
-        for shard in table.plan(stage.planned(), stage.shard_size).shards:
-            table.publish(shard, stage.rows(shard.members, lambda done: None))
-        return table.read()
+        fill(stage)
+        return stage.table().read()
 
     with ThreadPoolExecutor(1) as pool:
         yield lambda captions: pool.submit(make, captions)

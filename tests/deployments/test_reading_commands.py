@@ -25,19 +25,12 @@ from tasks.planner import gallery_stages, query_stages
 from tasks.query_sets import OneQuery
 from tasks.settings import Profile
 from tasks.stages.caption_features import CaptionFeatureStage
-from tasks.stages.stage import Stage
 from tests.fakes.drawn import draw_folder, small_profile, small_settings
+from tests.fakes.filled_tables import fill
 from tests.fakes.networks import write_network
 from tests.fakes.openai_server import MODEL, FakeOpenAIServer, Reply, error
 
 IMAGES = 7
-
-
-def fill(stage: Stage) -> None:
-    """Make what a stage lacks, without Prefect."""
-    table = stage.table()
-    for shard in table.plan(stage.planned(), stage.shard_size).shards:
-        table.publish(shard, stage.rows(shard.members, lambda count: None))
 
 
 @pytest.fixture(scope="module")

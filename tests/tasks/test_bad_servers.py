@@ -13,6 +13,7 @@ import pytest
 from embedded_world.benchmarks import WorldSize, write_world
 from tests.fakes.bad_servers import HOPELESS, SPOILT, Answer, healthy
 from tests.fakes.drawn import small_settings
+from tests.fakes.filled_tables import fill
 from tests.fakes.openai_server import MODEL, FakeOpenAIServer, Reply
 
 if TYPE_CHECKING:
@@ -55,10 +56,8 @@ def evaluate(profile: Profile, circo: Path) -> Mapping[str, Mapping[str, float]]
     ref = BenchmarkRef(name="circo", root=str(circo), split="val")
     rankings = plan_evaluation(profile, ref, METHODS).rankings
     for stage in in_order(rankings):
-        table = stage.table()
-        for shard in table.plan(stage.planned_keys(), stage.shard_size).shards:
-            table.publish(shard, stage.rows(shard.members, lambda count: None))
-        require_complete(table, stage.planned_keys(), profile.allow_gaps)
+        fill(stage)
+        require_complete(stage.table(), stage.planned_keys(), profile.allow_gaps)
     return {stage.method: score_ranking(stage).metrics for stage in rankings}
 
 

@@ -26,6 +26,7 @@ from tasks.stages.rerank_scores import CandidateList
 from tasks.stages.reranked import RerankedStage
 from tasks.stages.stage import Stage, in_order
 from tests.fakes.drawn import small_settings
+from tests.fakes.filled_tables import fill
 from tests.fakes.killed_processes import killable_processes, killed
 from tests.fakes.rerankers import write_rerankers
 
@@ -60,15 +61,6 @@ def profile(folder: Path) -> Profile:
 
 def reference(folder: Path) -> BenchmarkRef:
     return BenchmarkRef(name="cirr", root=str(folder / "world" / "cirr"))
-
-
-def fill(stage: Stage) -> int:
-    """Make what a stage lacks, without Prefect; returns how many shards that took."""
-    table = stage.table()
-    shards = table.plan(stage.planned(), stage.shard_size).shards
-    for shard in shards:
-        table.publish(shard, stage.rows(shard.members, lambda count: None))
-    return len(shards)
 
 
 def ranked(profile: Profile, folder: Path, *methods: str) -> list[RankingStage]:

@@ -19,8 +19,8 @@ from tasks.scoring.making import made_by
 from tasks.settings import Profile
 from tasks.stages.query_features import QueryFeatureStage
 from tasks.stages.rankings import ranking_protocol
-from tasks.stages.stage import Stage
 from tests.fakes.drawn import small_settings
+from tests.fakes.filled_tables import fill
 
 SIZE = WorldSize(subsets=4, circo_queries=4, fashion_queries=2, distractors=8)
 
@@ -68,12 +68,6 @@ def reference(folder: Path, profile: Profile, name: str) -> BenchmarkRef:
     ref = BenchmarkRef(name=name, root=str(folder / "world" / name))
     ingest(Location(profile.root), image_folder(ref.load()), ref.collection_name)
     return ref
-
-
-def fill(stage: Stage) -> None:
-    table = stage.table()
-    for shard in table.plan(stage.planned(), stage.shard_size).shards:
-        table.publish(shard, stage.rows(shard.members, lambda count: None))
 
 
 @pytest.mark.parametrize("name", ["circo", "fashioniq"])

@@ -27,6 +27,7 @@ from tasks.scoring.ledger import read_ledger
 from tasks.scoring.scores import record_scores, score_ranking
 from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage, in_order
+from tests.fakes.filled_tables import fill
 
 METHODS = ("image-only", "lincir", "cirevl", "ldre", "cvsi", "instructcir", "cvsi-instructcir")
 TRANSFORMERS = "5.19.0"
@@ -58,14 +59,6 @@ def planned(root: str, tmp_path: Path) -> EvaluationPlan:
     ref = BenchmarkRef(name="cirr", root=str(tmp_path / "world" / "cirr"), split="val")
     ingest(Location(root), image_folder(ref.load()), ref.collection_name)
     return plan_evaluation(profile, ref, METHODS)
-
-
-def fill(stage: Stage) -> int:
-    """Make the missing rows of a stage; how many there were."""
-    plan = stage.table().plan(stage.planned_keys(), stage.shard_size)
-    for shard in plan.shards:
-        stage.table().publish(shard, stage.rows(shard.members, lambda count: None))
-    return plan.todo
 
 
 def reads_replies(stage: Stage) -> bool:

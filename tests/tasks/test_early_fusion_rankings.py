@@ -18,6 +18,7 @@ from tasks.methods import runnable_methods
 from tasks.planner import plan_evaluation
 from tasks.query_sets import BenchmarkRef, image_folder
 from tests.fakes.drawn import small_settings
+from tests.fakes.filled_tables import fill_all
 
 SIZE = WorldSize(subsets=1, circo_queries=3, fashion_queries=1, distractors=6)
 
@@ -48,9 +49,7 @@ def test_queries_rank_by_the_networks_own_vectors(tmp_path: Path, name: str, kee
     assert name in runnable_methods(profile)
 
     plan = plan_evaluation(profile, ref, [name])
-    for stage in (*plan.upstream, *plan.rankings):
-        for shard in stage.table().plan(stage.planned_keys(), stage.shard_size).shards:
-            stage.table().publish(shard, stage.rows(shard.members, lambda count: None))
+    fill_all(plan.rankings)
     rows = {row["query_id"]: row for row in plan.rankings[0].table().read().iter_rows(named=True)}
 
     network = load_composed(folder).network

@@ -36,8 +36,8 @@ from tasks.scoring.making import made_by, named, names_of
 from tasks.settings import Profile
 from tasks.stages.edited_features import EditedQueryStage
 from tasks.stages.rankings import RankingStage, ranking_protocol
-from tasks.stages.stage import Stage
 from tests.fakes.drawn import small_settings
+from tests.fakes.filled_tables import fill
 from tests.fakes.killed_processes import killable_processes, killed
 
 METHOD = "instructpix2pix"
@@ -94,14 +94,6 @@ def targets_as_pictures(world: Path, ref: BenchmarkRef, folder: Path, count: int
 
 def target_of(query: Query) -> str:
     return query.targets[0]
-
-
-def fill(stage: Stage) -> int:
-    """Make what a stage lacks, without Prefect; the rows made."""
-    shards = stage.table().plan(stage.planned_keys(), stage.shard_size).shards
-    for shard in shards:
-        stage.table().publish(shard, stage.rows(shard.members, lambda count: None))
-    return sum(len(shard.members) for shard in shards)
 
 
 def ranked(own: Profile, ref: BenchmarkRef) -> tuple[RankingStage, int]:

@@ -24,9 +24,10 @@ from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.scoring.making import made_by
 from tasks.settings import Profile
 from tasks.stages.rankings import backbone_of, ranking_protocol
-from tasks.stages.stage import Stage, in_order
+from tasks.stages.stage import in_order
 from tests.fakes.drawn import small_settings
 from tests.fakes.embedders import save_clip
+from tests.fakes.filled_tables import fill
 
 SIZE = WorldSize(subsets=2, circo_queries=2, fashion_queries=2, distractors=6)
 METHOD = "composed-embedding"
@@ -44,14 +45,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def profile_of(folder: Path, **changes: Any) -> Profile:
     own = {"embedder.engine": "clip-embedder", "embedder.model": str(folder / "embedder")}
     return resolve_profile("tiny", small_settings(folder / "tables") | own | changes)
-
-
-def fill(stage: Stage) -> int:
-    table = stage.table()
-    shards = table.plan(stage.planned_keys(), stage.shard_size, False, stage.read_order).shards
-    for shard in shards:
-        table.publish(shard, stage.rows(shard.members, lambda count: None))
-    return sum(len(shard.members) for shard in shards)
 
 
 def test_queries_and_gallery_are_the_models_own(folder: Path) -> None:

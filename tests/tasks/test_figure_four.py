@@ -15,8 +15,9 @@ from tasks.report.sweeps import figure_charts, sweeps_page
 from tasks.scoring.figure_four import FigureFour, plan_figure, read_figure
 from tasks.scoring.scores import score_ranking
 from tasks.settings import Profile
-from tasks.stages.stage import Stage, in_order
+from tasks.stages.stage import in_order
 from tests.fakes.drawn import small_profile
+from tests.fakes.filled_tables import fill
 
 SIZE = WorldSize(subsets=2, circo_queries=6, fashion_queries=2, distractors=8)
 N = 3
@@ -32,13 +33,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Profile, BenchmarkR
     profile = small_profile(folder / "tables", captions=N, shard=64)
     ingest(Location(profile.root), image_folder(ref.load()), ref.collection_name)
     return profile, ref
-
-
-def fill(stage: Stage) -> int:
-    plan = stage.table().plan(stage.planned_keys(), stage.shard_size)
-    for shard in plan.shards:
-        stage.table().publish(shard, stage.rows(shard.members, lambda count: None))
-    return plan.todo
 
 
 def changed(profile: Profile, **values: object) -> Profile:

@@ -17,7 +17,7 @@ from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.scoring.scores import MethodScores, score_ranking
 from tasks.settings import Profile
 from tasks.stages.rankings import RankingStage
-from tasks.stages.stage import Stage, in_order
+from tasks.stages.stage import in_order
 from tests.fakes.benchmark_layouts import (
     ICIR_DATABASE,
     ICIR_QUERIES,
@@ -27,12 +27,7 @@ from tests.fakes.benchmark_layouts import (
     write_json,
 )
 from tests.fakes.drawn import draw_folder, small_profile
-
-
-def fill(stage: Stage) -> None:
-    table = stage.table()
-    for shard in table.plan(stage.planned_keys(), stage.shard_size).shards:
-        table.publish(shard, stage.rows(shard.members, lambda count: None))
+from tests.fakes.filled_tables import fill
 
 
 @pytest.fixture(scope="module")

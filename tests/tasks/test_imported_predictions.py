@@ -22,8 +22,8 @@ from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.scoring.ledger import read_ledger
 from tasks.scoring.predictions import score_predictions
 from tasks.scoring.scores import score_ranking
-from tasks.stages.stage import in_order
 from tests.fakes.drawn import small_profile
+from tests.fakes.filled_tables import fill_all
 
 SIZE = WorldSize(subsets=9, circo_queries=2, fashion_queries=9, distractors=20)
 
@@ -149,9 +149,7 @@ def test_a_ranking_that_is_written_and_imported_scores_the_same(
     ref = BenchmarkRef(name=name, root=str(world / name))
     ingest(Location(profile.root), image_folder(ref.load()), ref.collection_name)
     (ranking,) = plan_evaluation(profile, ref, ["text-only"]).rankings
-    for stage in in_order([ranking]):
-        for shard in stage.table().plan(stage.planned_keys(), stage.shard_size).shards:
-            stage.table().publish(shard, stage.rows(shard.members, lambda count: None))
+    fill_all([ranking])
     files = open_sources(export_predictions(ranking, tmp_path / "out"))
     assert export_predictions(ranking, tmp_path / "out") == [file.path for file in files]
     (tmp_path / "others").mkdir()

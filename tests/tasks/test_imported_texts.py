@@ -25,7 +25,8 @@ from tasks.scoring.making import made_by, named, names_of
 from tasks.settings import Profile
 from tasks.stages.caption_features import CaptionFeatureStage
 from tasks.stages.query_features import QueryFeatureStage, Tables
-from tasks.stages.stage import Stage, in_order
+from tasks.stages.stage import Stage
+from tests.fakes.filled_tables import fill, fill_all
 from tests.fakes.ldre_file import N, ldre_records, write_rows
 
 QUERIES = 20
@@ -104,19 +105,13 @@ def no_models(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-def fill(plan: EvaluationPlan) -> None:
-    for stage in in_order(plan.rankings):
-        for shard in stage.table().plan(stage.planned_keys(), stage.shard_size).shards:
-            stage.table().publish(shard, stage.rows(shard.members, lambda count: None))
-
-
 @pytest.mark.slow
 def test_three_methods_are_scored_from_ldres_file_without_a_model(
     place: Place, done: TextImport, no_models: list[str]
 ) -> None:
     profile = place.profile(done.key)
     plan = plan_evaluation(profile, place.ref, METHODS)
-    fill(plan)
+    fill_all(plan.rankings)
     assert no_models == []
     for stage in plan.rankings:
         assert stage.table().rows_by_status() == {"ok": QUERIES}, stage.method
@@ -263,8 +258,7 @@ def test_what_the_import_lacks_is_a_failed_row_and_nothing_is_generated(
     gallery = next(s for s in plan.upstream if s.title == "captions of circo-val gallery")
     stages: list[Stage] = [objects.captions, gallery, objects]
     for stage in stages:
-        for shard in stage.table().plan(stage.planned_keys(), stage.shard_size).shards:
-            stage.table().publish(shard, stage.rows(shard.members, lambda count: None))
+        fill(stage)
     assert gallery.table().rows_by_status() == {"not_imported": place.gallery}
     assert objects.table().rows_by_status() == {"not_imported": QUERIES}
     assert set(objects.table().read(["reason"])["reason"]) == {
@@ -332,8 +326,7 @@ def test_queries_about_one_image_keep_their_own_captions_and_joined_edits(
     stage = next(s for s in plan.upstream if isinstance(s, QueryFeatureStage) and s.edits)
     assert stage.edits is not None
     for each in (stage.edits.captions, stage.edits):
-        for shard in each.table().plan(each.planned_keys(), each.shard_size).shards:
-            each.table().publish(shard, each.rows(shard.members, lambda count: None))
+        fill(each)
     items = load_query_set(root, ref).items
     asked = [items[("", str(i))] for i in range(2)]
     assert asked[0].image_id == asked[1].image_id

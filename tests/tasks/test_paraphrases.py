@@ -20,9 +20,10 @@ from tasks.report.build import EvaluatedBenchmark, report_data, write_report
 from tasks.scoring.scores import score_ranking
 from tasks.scoring.wordings import Wording
 from tasks.settings import Profile
-from tasks.stages.stage import Stage, in_order
+from tasks.stages.stage import in_order
 from tests.fakes.benchmark_layouts import CIRR_NAMES, write_cirr
 from tests.fakes.drawn import draw_folder, small_settings
+from tests.fakes.filled_tables import fill
 from tests.fakes.openai_server import MODEL, FakeOpenAIServer, Reply, chat
 
 
@@ -32,12 +33,6 @@ def other_words(request: Mapping[str, Any]) -> Reply:
     number = prompt.partition("Wording ")[2].partition(" ")[0]
     text = prompt.partition("Instruction: ")[2].partition("\n")[0]
     return chat(text if (text, number) == ("caption 1", "1") else f"{text} in words {number}")
-
-
-def fill(stage: Stage) -> None:
-    table = stage.table()
-    for shard in table.plan(stage.planned_keys(), stage.shard_size).shards:
-        table.publish(shard, stage.rows(shard.members, lambda count: None))
 
 
 def profile_of(root: Path, base_url: str) -> Profile:

@@ -32,6 +32,7 @@ from tests.fakes.benchmark_layouts import (
     write_cirr,
     write_fashioniq,
 )
+from tests.fakes.filled_tables import fill_all
 
 if TYPE_CHECKING:
     import torch
@@ -348,10 +349,7 @@ def test_scores_are_those_of_the_published_programs(
     benchmark = ref.load()
     ingest(Location(profile.root), image_folder(benchmark), ref.collection_name)
     plan = plan_evaluation(profile, ref, METHODS)
-    for stage in (*plan.upstream, *plan.rankings):
-        table = stage.table()
-        for shard in table.plan(stage.planned(), stage.shard_size).shards:
-            table.publish(shard, stage.rows(shard.members, lambda count: None))
+    fill_all(plan.rankings)
     published = Published(folder, benchmark)
     for stage in plan.rankings:
         expected = published.scores(stage.method)

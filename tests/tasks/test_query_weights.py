@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -21,10 +21,10 @@ from tasks.scoring.weight_controls import weight_controls
 from tasks.settings import Profile
 from tasks.stages.pair_samples import PairSample, PairSource
 from tasks.stages.rankings import ranking_protocol
-from tasks.stages.stage import in_order
 from tasks.stages.verified import VerifiedStage
 from tasks.stages.weighted import WeightedStage
 from tests.fakes.drawn import small_settings
+from tests.fakes.filled_tables import fill_all
 
 if TYPE_CHECKING:
     from tasks.training.query_weights import GateJob
@@ -32,17 +32,6 @@ if TYPE_CHECKING:
 SIZE = WorldSize(subsets=2, circo_queries=1, fashion_queries=1, distractors=2)
 METHOD = "cvsi+weights"
 PAIRS = 20
-
-
-def fill(stages: list[Any]) -> int:
-    """Make what some stages and those behind them lack, without Prefect; returns the rows."""
-    made = 0
-    for stage in in_order(stages):
-        shards = stage.table().plan(stage.planned_keys(), stage.shard_size).shards
-        for shard in shards:
-            stage.table().publish(shard, stage.rows(shard.members, lambda count: None))
-        made += sum(len(shard.members) for shard in shards)
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +57,7 @@ def job(profile: Profile, ref: BenchmarkRef) -> GateJob:
 
     sources = (PairSource(collection=ref.collection_name, within="collection"),)
     texts = triplet_stage(profile, PairSample(sources=sources, count=PAIRS))
-    fill([texts])
+    fill_all([texts])
     request = train_weights(
         triplets=triplet_set(texts).model_dump(mode="json"),
         settings=small_settings(Path(profile.root)),
@@ -76,8 +65,8 @@ def job(profile: Profile, ref: BenchmarkRef) -> GateJob:
         training={"validation": 2, "step": 0.5, "penalties": [0.01]},
     )
     family = weighed_family(profile, request.triplets, request.method, "cirr")
-    fill(family.stages)
-    assert fill(family.stages) == 0
+    fill_all(family.stages)
+    assert fill_all(family.stages) == 0
     content = planned_content(request.triplets, request.training)
     return GateJob(
         profile.root,
@@ -102,7 +91,7 @@ def weighing(profile: Profile, job: GateJob) -> Profile:
 def stage(weighing: Profile, ref: BenchmarkRef) -> WeightedStage:
     (stage,) = plan_evaluation(weighing, ref, [METHOD]).rankings
     assert isinstance(stage, WeightedStage)
-    fill([stage])
+    fill_all([stage])
     return stage
 
 
@@ -208,7 +197,7 @@ def test_a_search_weighs_a_persons_query_as_a_benchmarks(
     from tasks.search_gallery import search_gallery
 
     stages = gallery_stages(weighing, ref.collection_name, METHOD)
-    fill(list(stages.values()))
+    fill_all(list(stages.values()))
     query_set = load_query_set(weighing.root, ref.pinned(weighing.root))
     query = query_set.benchmark.queries[0]
     image = Path(query_set.benchmark.image_paths[query.reference]).read_bytes()

@@ -33,6 +33,7 @@ from tasks.stages.rankings import RankingStage, backbone_of, ranking_protocol
 from tasks.stages.reformulation_features import ReformulatedImageStage, ReformulatedQueryStage
 from tasks.stages.stage import Stage
 from tests.fakes.drawn import small_settings
+from tests.fakes.filled_tables import fill
 
 SIZE = WorldSize(subsets=4, circo_queries=5, fashion_queries=2, distractors=12)
 NETWORK_METHODS = ("instructcir", "instructcir-no-combiner", "instructcir-ema")
@@ -64,13 +65,6 @@ def profile(folder: Path) -> Profile:
 
 def reference(folder: Path, name: str) -> BenchmarkRef:
     return BenchmarkRef(name=name, root=str(folder / "world" / name))
-
-
-def fill(stage: Stage) -> None:
-    """Make what a stage lacks, without Prefect."""
-    table = stage.table()
-    for shard in table.plan(stage.planned(), stage.shard_size).shards:
-        table.publish(shard, stage.rows(shard.members, lambda count: None))
 
 
 def ranked(profile: Profile, ref: BenchmarkRef, methods: Sequence[str]) -> list[RankingStage]:

@@ -17,8 +17,9 @@ from storage.tables.plans import Shard
 from tasks.planner import gallery_stages
 from tasks.settings import Profile
 from tasks.stages.caption_features import CaptionFeatureStage
-from tasks.stages.stage import Stage, in_order
+from tasks.stages.stage import in_order
 from tests.fakes.drawn import draw_folder, small_profile
+from tests.fakes.filled_tables import fill
 
 N = 15
 WORDS = ("red", "green", "blue", "small", "large", "round", "square", "striped", "dotted", "plain")
@@ -63,13 +64,6 @@ def gallery(profile: Profile, **cvsi: object) -> CaptionFeatureStage:
     stage = gallery_stages(changed, "drawn")["captions"]
     assert isinstance(stage, CaptionFeatureStage)
     return stage
-
-
-def fill(stage: Stage) -> int:
-    plan = stage.table().plan(stage.planned_keys(), stage.shard_size)
-    for shard in plan.shards:
-        stage.table().publish(shard, stage.rows(shard.members, lambda count: None))
-    return plan.todo
 
 
 @pytest.mark.parametrize("mean", ["renormalised", "raw_mean"])

@@ -15,10 +15,10 @@ from storage.collections.collection import Collection, ingest
 from storage.locations.location import Location
 from tasks.report.triplets import build_triplet_report, markdown, notes_on, stage_quality
 from tasks.stages.pair_samples import PairSample, PairSource
-from tasks.stages.stage import Stage
 from tasks.stages.triplets import TripletStage
 from tests.fakes.difference_server import captions_in, difference, triplet_profile
 from tests.fakes.drawn import draw_folder
+from tests.fakes.filled_tables import fill
 from tests.fakes.openai_server import FakeOpenAIServer, Reply, chat, error
 
 IMAGES = 10
@@ -69,15 +69,6 @@ def caption(stage: TripletStage, failed: str = "") -> dict[str, str]:
             ),
         )
     return texts
-
-
-def fill(stage: Stage) -> int:
-    """Make what is missing; returns the number of shards."""
-    table = stage.table()
-    shards = table.plan(stage.planned(), stage.shard_size).shards
-    for shard in shards:
-        table.publish(shard, stage.rows(shard.members, lambda count: None))
-    return len(shards)
 
 
 def test_a_row_for_every_pair_with_its_place_captions_and_text(

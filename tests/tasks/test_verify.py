@@ -25,6 +25,7 @@ from tasks.stages.stage import Stage, in_order
 from tasks.stages.verifications import VerificationStage
 from tasks.stages.verified import VerifiedStage
 from tests.fakes.drawn import small_settings
+from tests.fakes.filled_tables import fill
 from tests.fakes.verifiers import save_blip_itm, save_qwen3_vl
 
 SIZE = WorldSize(subsets=3, circo_queries=2, fashion_queries=2, distractors=12)
@@ -62,15 +63,6 @@ def settings_of(folder: Path) -> dict[str, Any]:
 
 def reference(folder: Path) -> BenchmarkRef:
     return BenchmarkRef(name="cirr", root=str(folder / "world" / "cirr"))
-
-
-def fill(stage: Stage) -> int:
-    """Make what a stage lacks, without Prefect; returns how many rows that were."""
-    table, order = stage.table(), stage.read_order
-    shards = table.plan(stage.planned_keys(), stage.shard_size, False, order).shards
-    for shard in shards:
-        table.publish(shard, stage.rows(shard.members, lambda count: None))
-    return sum(len(shard.members) for shard in shards)
 
 
 def ranked(profile: Profile, folder: Path, *methods: str) -> tuple[list[RankingStage], int]:

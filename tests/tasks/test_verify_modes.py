@@ -25,9 +25,10 @@ from tasks.settings import Profile
 from tasks.stages.list_verifications import ListVerificationStage
 from tasks.stages.questioned import QuestionedStage
 from tasks.stages.rankings import RankingStage, ranking_protocol
-from tasks.stages.stage import Stage, in_order
+from tasks.stages.stage import in_order
 from tasks.stages.verified import VerifiedStage
 from tests.fakes.drawn import small_settings
+from tests.fakes.filled_tables import fill
 
 SIZE = WorldSize(subsets=3, circo_queries=2, fashion_queries=2, distractors=12)
 FIRST = 4
@@ -105,15 +106,6 @@ def profile_of(folder: Path, settings: Mapping[str, Any], count: int = FIRST) ->
 
 def reference(folder: Path) -> BenchmarkRef:
     return BenchmarkRef(name="cirr", root=str(folder / "world" / "cirr"))
-
-
-def fill(stage: Stage) -> int:
-    """Make what a stage lacks, without Prefect; returns how many rows that were."""
-    table = stage.table()
-    shards = table.plan(stage.planned_keys(), stage.shard_size, False, stage.read_order).shards
-    for shard in shards:
-        table.publish(shard, stage.rows(shard.members, lambda count: None))
-    return sum(len(shard.members) for shard in shards)
 
 
 def ranked(profile: Profile, folder: Path, method: str = METHOD) -> tuple[VerifiedStage, int]:

@@ -36,8 +36,8 @@ def profile(tmp_path_factory: pytest.TempPathFactory, pictures: list[Path]) -> P
     from storage.collections.collection import ingest
     from storage.locations.location import Location
     from tasks.planner import gallery_stages
-    from tests.deployments.service.conftest import fill
     from tests.fakes.drawn import small_profile
+    from tests.fakes.filled_tables import fill
 
     own = small_profile(tmp_path_factory.mktemp("root"), captions=2, shard=7)
     ingest(Location(own.root), pictures[0].parent, "drawn")

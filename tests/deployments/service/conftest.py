@@ -7,18 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.fakes.filled_tables import fill
+
 if TYPE_CHECKING:
     from tasks.settings import Profile
-    from tasks.stages.stage import Stage
 
 IMAGES = 9
-
-
-def fill(stage: Stage) -> None:
-    """Make what a stage lacks, without Prefect."""
-    table = stage.table()
-    for shard in table.plan(stage.planned(), stage.shard_size).shards:
-        table.publish(shard, stage.rows(shard.members, lambda count: None))
 
 
 @pytest.fixture(scope="session")

@@ -15,19 +15,14 @@ from tasks.report.artifact import section_markdown
 from tasks.report.build import EvaluatedBenchmark, report_data, write_report
 from tasks.scoring.scores import score_ranking
 from tasks.settings import Profile
-from tasks.stages.stage import Stage, in_order
+from tasks.stages.stage import in_order
 from tests.fakes.benchmark_layouts import CIRR_NAMES, write_cirr
 from tests.fakes.drawn import draw_folder, small_profile
+from tests.fakes.filled_tables import fill
 
 REFERENCE: Final = CIRR_NAMES[0]
 """Of the query 100 of `write_cirr`."""
 WHY: Final = {"missing": "is missing on disk", "unreadable": "cannot be used: not_an_image"}
-
-
-def fill(stage: Stage) -> None:
-    table = stage.table()
-    for shard in table.plan(stage.planned_keys(), stage.shard_size).shards:
-        table.publish(shard, stage.rows(shard.members, lambda count: None))
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.report.records import Strip
 from tasks.report.side_by_side import side_by_side, side_by_side_page
 from tasks.stages.rankings import RankingStage
-from tasks.stages.stage import in_order
 from tests.fakes.drawn import small_profile
+from tests.fakes.filled_tables import fill_all
 
 SIZE = WorldSize(subsets=2, circo_queries=12, fashion_queries=2, distractors=20)
 METHODS = ("text-only", "image-only")
@@ -32,9 +32,7 @@ def rankings(tmp_path_factory: pytest.TempPathFactory) -> list[RankingStage]:
     ref = BenchmarkRef(name="circo", root=str(folder / "world" / "circo"))
     ingest(Location(profile.root), image_folder(ref.load()), ref.collection_name)
     plan = plan_evaluation(profile, ref, METHODS)
-    for stage in in_order(plan.rankings):
-        for shard in stage.table().plan(stage.planned_keys(), stage.shard_size).shards:
-            stage.table().publish(shard, stage.rows(shard.members, lambda count: None))
+    fill_all(plan.rankings)
     return list(plan.rankings)
 
 

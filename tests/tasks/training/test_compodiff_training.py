@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.fakes.captured_graphs import capture_graphs
+from tests.fakes.filled_tables import fill
 
 if TYPE_CHECKING:
     from tasks.training.compodiff import CompoDiffJob
@@ -46,9 +47,7 @@ def small_job(root: Path, triplets: TripletSet, **training: Any) -> CompoDiffJob
         images=TripletImages(triplets=triplets),
         encoder=EncoderSpec(name=str(clip), device="cpu"),
     )
-    table = features.table()
-    for shard in table.plan(features.planned(), 64).shards:
-        table.publish(shard, features.rows(shard.members, lambda count: None))
+    fill(features)
     settings = {"batch_size": 8, "max_steps": 10, "validation": 5, "validate_every": 4}
     return CompoDiffJob(
         str(root),
