@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from models.encoders.spec import EncoderSpec
 from models.retrieval import caption_features
 from models.retrieval.caption_features import CaptionMean, caption_means, iter_caption_means
 
@@ -20,15 +19,6 @@ CAPTIONS = [
     ["two dogs on a very long wooden bench near the water"],
     ["a cat", "", "a dog and a cat with a ball", "a red cat"],
 ]
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> OpenClipEncoder:
-    from models.encoders.loading import load_encoder
-    from tests.fakes.small_clip import write_small_clip
-
-    folder = write_small_clip(tmp_path_factory.mktemp("clip"))
-    return load_encoder(EncoderSpec(name=str(folder), device="cpu"))
 
 
 def naive(encoder: OpenClipEncoder, mean: CaptionMean) -> np.ndarray:

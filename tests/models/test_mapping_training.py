@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from models.encoders.spec import EncoderSpec
 from models.textual_inversion.keywords import extractor, function_words, runs
 from models.textual_inversion.settings import PRESETS, LinCirConfig
 
@@ -24,15 +23,6 @@ CAPTIONS = [
     for thing in ("cat", "dog", "cup", "hat")
     for place in ("table", "wooden chair")
 ]
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> OpenClipEncoder:
-    from models.encoders.loading import load_encoder
-    from tests.fakes.small_clip import write_small_clip
-
-    folder = write_small_clip(tmp_path_factory.mktemp("clip"))
-    return load_encoder(EncoderSpec(name=str(folder), device="cpu"))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from models.encoders.spec import EncoderSpec
 from models.textual_inversion.learner_settings import (
     INVERSIONS,
     Pic2WordSettings,
@@ -22,15 +21,6 @@ if TYPE_CHECKING:
     from models.textual_inversion.learners import Pic2WordLearner, SearleLearner
 
 PHRASES = {"cat": ("a photo of cat that sees a cat",), "hat": ("a photo of hat that is old",)}
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> OpenClipEncoder:
-    from models.encoders.loading import load_encoder
-    from tests.fakes.small_clip import write_small_clip
-
-    folder = write_small_clip(tmp_path_factory.mktemp("clip"))
-    return load_encoder(EncoderSpec(name=str(folder), device="cpu"))
 
 
 def features(encoder: OpenClipEncoder, count: int = 4) -> torch.Tensor:

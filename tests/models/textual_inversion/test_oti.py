@@ -22,15 +22,6 @@ PHRASES = {
 KEYS = ("a" * 64, "b" * 64, "c" * 64)
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> OpenClipEncoder:
-    from models.encoders.loading import load_encoder
-    from tests.fakes.small_clip import write_small_clip
-
-    folder = write_small_clip(tmp_path_factory.mktemp("clip"))
-    return load_encoder(EncoderSpec(name=str(folder), device="cpu"))
-
-
 def drawn(encoder: OpenClipEncoder, key: str, settings: OtiSettings) -> Draws:
     from models.textual_inversion.oti import draws
 

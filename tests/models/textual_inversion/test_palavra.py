@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from models.encoders.spec import EncoderSpec
 from models.textual_inversion.learner_settings import PalavraSettings
 from models.textual_inversion.refining import RefiningSettings
 
@@ -18,15 +17,6 @@ if TYPE_CHECKING:
     from models.textual_inversion.palavra import PalavraLearner
 
 NAMES = ("cat", "red hat", "old cup")
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> OpenClipEncoder:
-    from models.encoders.loading import load_encoder
-    from tests.fakes.small_clip import write_small_clip
-
-    folder = write_small_clip(tmp_path_factory.mktemp("clip"))
-    return load_encoder(EncoderSpec(name=str(folder), device="cpu"))
 
 
 def learner(encoder: OpenClipEncoder, **settings) -> PalavraLearner:

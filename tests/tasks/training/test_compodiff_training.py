@@ -11,21 +11,13 @@ import pytest
 
 from tests.fakes.captured_graphs import capture_graphs
 from tests.fakes.filled_tables import fill
+from tests.fakes.small_trainings import run_settings
 
 if TYPE_CHECKING:
     from tasks.training.compodiff import CompoDiffJob
-    from tasks.training.run_settings import RunSettings
     from tasks.training.triplet_sets import TripletSet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def run_settings(**changes: Any) -> RunSettings:
-    from tasks.training.run_settings import RunSettings
-
-    return RunSettings(
-        **{"accelerator": "cpu", "log_steps": 1, "save_steps": 3, "loggers": ()} | changes
-    )
 
 
 def small_job(root: Path, triplets: TripletSet, **training: Any) -> CompoDiffJob:
