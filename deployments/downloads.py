@@ -12,6 +12,7 @@ from typing import Final
 from deployments.findings import Finding
 from models.encoders.spec import EncoderSpec
 from models.engine_settings import CheckpointSettings
+from models.hub import hub_fault
 from tasks.settings import Profile
 
 GB: Final = 1e9
@@ -95,6 +96,8 @@ def check_downloads(profile: Profile) -> Iterator[Finding]:
     wanted = wanted_by(profile)
     for each in wanted:
         yield _size_of(each)
+    if absent := [each.name for each in wanted if not each.is_here]:
+        yield _check_hub(absent)
     if wanted:
         yield _check_disk(wanted)
         yield check_memory(wanted)
@@ -136,6 +139,16 @@ def _size_of(wanted: Wanted) -> Finding:
     if weights:
         size = f"{weights.download / GB:.1f} GB ({weights.source})"
     return Finding(what, "note", f"{wanted.name}: {size}", "fetched from its hub at first use")
+
+
+def _check_hub(absent: list[str]) -> Finding:
+    if fault := hub_fault():
+        remedy = (
+            f"download them where there is a network ({', '.join(absent)}) and copy the hub's "
+            "cache here (HF_HOME names its folder), or name directories in the profile"
+        )
+        return Finding("hub", "broken", fault, remedy)
+    return Finding("hub", "ok", "it answers")
 
 
 def _check_disk(wanted: list[Wanted]) -> Finding:

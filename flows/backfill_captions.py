@@ -57,7 +57,8 @@ def backfill_captions(asked: BackfillRequest) -> State[Any]:
     warning = warning_for(asked.profile, *names)
     if asked.dry_run:
         message = f"{warning}. {_in_words(costs)}" if warning else _in_words(costs)
-        return Completed(message=message, data={"costs": [vars(c) for c in costs]})
+        said = {"dry_run": message, "costs": [vars(cost) for cost in costs]}
+        return Completed(message=message, data=said)
     log, outcomes = RunLog(), []
     work = any(cost.images for cost in costs)
     if work:

@@ -313,6 +313,11 @@ def _named_or_file(name: str) -> Profile:
 def _read_file(name: str) -> tuple[str, dict[str, Any]]:
     """The built-in profile that a TOML file extends, and its values."""
     path = Path(name)
+    if not path.is_file() and (path.suffix == ".toml" or len(path.parts) > 1):
+        raise ProfileError(
+            f"the profile {name!r} is named as a file, and {path.absolute()} is not one; name one "
+            f"that exists, or one of {', '.join(PROFILES)}"
+        )
     if not path.is_file():
         raise ProfileError(f"{unknown('profile', name, PROFILES)}, or a TOML file")
     try:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from models.hub import HubUnreachable, require_hub
 from models.user_cache import recall, remember
 
 _IDENTITY_SUFFIXES: Final = (
@@ -86,12 +87,20 @@ def checkpoint_folder(model: str, revision: str | None = None) -> Path:
 
     Raises:
         LocalEntryNotFoundError: The hub's files are not on this machine yet.
+        UnusableCheckpoint: The name is a directory's, which does not exist.
     """
     if Path(model).is_dir():
         return Path(model)
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
 
-    return Path(snapshot_download(model, revision=revision or None, local_files_only=True))
+    try:
+        return Path(snapshot_download(model, revision=revision or None, local_files_only=True))
+    except HFValidationError as error:
+        raise UnusableCheckpoint(
+            f"{model!r} is neither a directory ({Path(model).absolute()}) nor a hub id "
+            "(ORGANISATION/NAME)"
+        ) from error
 
 
 def other_files(folder: Path) -> dict[str, str]:
@@ -194,6 +203,10 @@ def identity_or_load(
     try:
         return checkpoint_identity(model, revision)
     except LocalEntryNotFoundError:
+        try:
+            require_hub(model)
+        except HubUnreachable as error:
+            raise UnusableCheckpoint(str(error)) from error
         load()
         return checkpoint_identity(model, revision)
 

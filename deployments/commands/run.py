@@ -195,8 +195,13 @@ def _sum_up(result: dict[str, Any]) -> None:
             from deployments.commands.demo import show_scores
 
             show_scores(value, result["main_metrics"], result.get("differs", {}))
-        elif key not in UNSAID and value not in (None, [], {}):
-            print(f"{key}: {value if isinstance(value, str | int | float) else json.dumps(value)}")
+        elif key not in UNSAID and value not in (None, "", [], {}):
+            print(f"{key}: {value if isinstance(value, str | int | float) else _json(value)}")
+
+
+def _json(value: object) -> str:
+    """JSON that is read by people: letters of any language as they are."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _require(name: str, parameters: Any, given: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from models.encoders.spec import CONFIG_FILE, EncoderSpec, schema_and_place
+from models.hub import HubUnreachable, require_hub
 from models.user_cache import recall, remember
 
 if TYPE_CHECKING:
@@ -234,9 +235,13 @@ def weights_file(spec: EncoderSpec) -> Path | None:
         place, name = os.path.split(str(tag.get("hf_hub", "")))
         if found := hub_file_on_disk(place, name or _HUB_WEIGHTS):
             return found
+        if place:
+            require_hub(place)
         import open_clip
 
         return Path(open_clip.pretrained.download_pretrained(tag))
+    except HubUnreachable as error:
+        raise EncoderNotFound(f"{spec.name!r}: {error}") from error
     except (OSError, RuntimeError) as error:
         raise EncoderNotFound(
             f"cannot download {spec.pretrained!r} of {spec.name!r}: {error}. Download it "
@@ -268,6 +273,7 @@ def _hub_file(repository: str, name: str) -> Path:
     """A file of a hub's repository; open_clip fetches it where it is not on this machine."""
     if found := hub_file_on_disk(repository, name):
         return found
+    require_hub(repository)
     import open_clip
 
     return Path(open_clip.pretrained.download_pretrained_from_hf(repository, filename=name))

@@ -18,6 +18,7 @@ from models.encoders.backbone_files import (
     sha256_text,
 )
 from models.encoders.spec import BPE_FILE, CONFIG_FILE, EncoderSpec, schema_and_place
+from models.hub import require_hub
 
 TOKENS_VERSION: Final = 1
 """Raised when a release of transformers or tokenizers makes other tokens of the same files."""
@@ -83,6 +84,7 @@ def _tokenizer_folder(repository: str) -> Path | None:
 
     patterns = [*TOKENIZER, "*.json", "*.txt"]
     try:
+        require_hub(repository)
         return Path(snapshot_download(repository, allow_patterns=patterns))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError):
         return None

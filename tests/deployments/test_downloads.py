@@ -38,6 +38,20 @@ def test_what_the_cache_holds_is_not_fetched(empty_cache: Path) -> None:
     assert found["downloads"].found.startswith("3.7 GB to fetch")
 
 
+def test_a_hub_that_is_not_reached_is_broken_where_something_is_missing(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "hub_fault", lambda: "the hub cannot be reached")
+    hub = found_of()["hub"]
+    assert (hub.state, hub.found) == ("broken", "the hub cannot be reached")
+    assert "Salesforce/blip2-opt-2.7b" in hub.remedy
+    for name in ("Salesforce--blip2-opt-2.7b", "Qwen--Qwen2.5-1.5B-Instruct"):
+        (empty_cache / f"models--{name}" / "snapshots" / "abc").mkdir(parents=True)
+    clip = "timm--vit_base_patch32_clip_224.openai"
+    (empty_cache / f"models--{clip}" / "snapshots" / "abc").mkdir(parents=True)
+    assert "hub" not in found_of()
+
+
 def test_a_full_disk_is_broken(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=18e9))
     assert found_of()["downloads"].state == "broken"

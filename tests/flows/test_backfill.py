@@ -202,6 +202,7 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(root: Path) -> Non
     assert cost["seconds"] == pytest.approx(4 / pace)
     assert state.message is not None
     assert state.message.startswith("4 images to caption (8 captions), about 0:00:")
+    assert state.result()["dry_run"] == state.message  # which the command line prints
     assert "| drawn | 7 | 4 | 8 | 0:00:" in page("backfill-plan-drawn")
     assert files(root) == before
 
