@@ -65,7 +65,7 @@ COMMANDS = {
     "compare": Command("compare", "the same queries by two methods, side by side, as a page"),
     "paper": Command("paper", "fill a paper's tables and figures: measured next to published"),
     "methods": Command("methods", "list the methods and their needs", _WHOLE),
-    "cache": Command("cache", "list or verify the tables: captions, edits, features, scores"),
+    "cache": Command("cache", "list, verify, repair or clean the tables"),
     "up": Command(
         "up",
         "start a Prefect server with deployments and workers",
