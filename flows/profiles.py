@@ -272,7 +272,12 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
             raise ProfileError(f"--set takes key=value, not {assignment!r}")
         try:
             values[key] = json.loads(text)
-        except json.JSONDecodeError:
+        except json.JSONDecodeError as error:
+            if text.startswith(('{"', '["', "[{")):
+                raise ProfileError(
+                    f"--set {key}: {text!r} is not JSON: {error}. In a shell write it between "
+                    f"single quotes: --set '{key}=...'"
+                ) from error
             values[key] = text
     return values
 

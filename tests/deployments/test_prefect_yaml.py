@@ -46,6 +46,11 @@ def test_its_pool_is_made_and_its_schedules_are_off(deployment: dict[str, Any]) 
     assert all(s["slug"] and s["timezone"] for s in schedules)
 
 
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda d: d["name"])
+def test_runs_of_an_added_schedule_do_not_pile_up(deployment: dict[str, Any]) -> None:
+    assert deployment["concurrency_limit"]["limit"] in (1, 8)
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [("ingest", "every day, 01:00 UTC."), ("nightly", "every day, 02:00 UTC."),

@@ -180,6 +180,14 @@ def test_assignments_are_json_where_they_parse_and_text_elsewhere() -> None:
             parse_assignments([bad])
 
 
+@pytest.mark.parametrize("text", ['{"max_steps": 3', '["cvsi", "lincir"', '[{"name": "cirr"]'])
+def test_json_that_is_broken_is_not_text(text: str) -> None:
+    with pytest.raises(ProfileError, match=r"--set training: .* is not JSON: .*single quotes"):
+        parse_assignments([f"training={text}"])
+    template = "{caption} [MARK]"  # which begins as JSON does
+    assert parse_assignments([f"a={template}"]) == {"a": template}
+
+
 def test_where_tables_lie_and_where_engines_run_do_not_enter_what_they_make(
     tmp_path: Path,
 ) -> None:
