@@ -32,6 +32,7 @@ from storage.benchmarks.registry import load_benchmark
 from storage.collections.decoding import encode_png
 from storage.exchange.edited_pictures import MANIFEST, write_pictures
 from storage.exchange.records import write_records
+from storage.exchange.sources import ExchangeError
 from storage.tables.keys import sha256_hex
 
 EDITOR: Final = "the drawn world's own renderer (an oracle)"
@@ -71,7 +72,10 @@ def write_drawn_edits(world: Path, folder: Path) -> Drawn:
                 whole = rng.choice(completions(after))
                 made[reference, text] = encode_png(draw(whole, rng.randrange(2**31)))
     if not made:
-        raise FileNotFoundError(f"{world} holds no drawn benchmark")
+        raise FileNotFoundError(
+            f"{world} holds no drawn benchmark; give the folder that holds cirr, circo or "
+            "fashioniq as `cirflow demo` draws them (out/demo/world)"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     rows = ((*key, data, {"editor": EDITOR}) for key, data in made.items())
     write_records(folder / MANIFEST, write_pictures(folder, rows))
@@ -120,7 +124,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("world", type=Path, help="folder with the drawn benchmarks")
     parser.add_argument("--out", type=Path, required=True, help="folder of pictures and manifest")
     given = parser.parse_args(arguments)
-    done = write_drawn_edits(given.world, given.out)
+    try:
+        done = write_drawn_edits(given.world, given.out)
+    except (FileNotFoundError, ExchangeError) as error:
+        parser.error(str(error))
     print(
         f"{done.pictures:,} pictures in {given.out}, {done.unread:,} texts are not in the grammar"
     )

@@ -15,6 +15,7 @@ from PIL import Image
 
 from deployments.cli import main
 from embedded_world.benchmarks import WorldSize, write_world
+from embedded_world.drawn_edits import main as draw_edits
 from embedded_world.drawn_edits import write_drawn_edits
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_editor, require_methods
@@ -313,3 +314,12 @@ def test_pictures_of_killed_processes_are_whole(world: Path, tmp_path: Path) -> 
             for data in (rows[row["edit_key"]], row["data"])
         )
         assert np.abs(made - wanted).max() <= 1
+
+
+def test_a_folder_without_drawn_benchmarks_is_refused_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        draw_edits([str(tmp_path), "--out", str(tmp_path / "edits")])
+    assert ended.value.code == 2
+    assert "holds no drawn benchmark; give the folder that holds cirr" in capsys.readouterr().err
