@@ -87,7 +87,8 @@ def check_gpu() -> Finding:
     import torch
 
     if not torch.cuda.is_available():
-        return Finding("GPU", "note", f"none; {os.cpu_count()} CPU cores", "tiny needs none")
+        found = f"none; {os.cpu_count()} CPU cores"
+        return Finding("GPU", "note", found, "the profile tiny needs none; others are slow without")
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return Finding("GPU", "ok", ", ".join(names))
 

@@ -88,6 +88,11 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 
 def run_export(arguments: argparse.Namespace) -> int:
     """Export, and say how the checkpoint is to be used."""
+    if not Path(arguments.folder).is_dir():  # before PyTorch is imported
+        raise UserError(
+            f"{arguments.folder}: no such folder; give that of a tuned-embedding, such as one of "
+            "ROOT/checkpoints/composed/"
+        )
     from models.composed.checkpoint import load_composed
     from models.composed.tuned_embedding import SYSTEM
     from models.embedders.tuned_network import EmbeddingNetwork

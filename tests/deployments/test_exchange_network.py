@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,23 @@ def test_a_label_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "--zero-shot --not-zero-shot is required" in capsys.readouterr().err
     assert main([*given, "--not-zero-shot", " "]) == 2
     assert "a reason in words" in capsys.readouterr().err
+
+
+def test_a_folder_to_export_that_is_missing_is_named_before_torch_is_imported(
+    tmp_path: Path, repository: Path
+) -> None:
+    code = (
+        "import sys; from deployments.cli import main; code = main(sys.argv[1:]); "
+        "print(code, 'torch' in sys.modules)"
+    )
+    given = ["export", "network", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *given],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "2 False\n"
+    assert "none: no such folder; give that of a tuned-embedding" in done.stderr
+    assert not (tmp_path / "out").exists()
