@@ -32,7 +32,7 @@ help: ## Show this help
 
 $(READY): requirements/lock.txt requirements/uv.txt pyproject.toml
 	@echo "cirflow: preparing $(VENV) (once; several GB of wheels)"
-	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), "cirflow needs Python 3.11, 3.12 or 3.13, this is " + sys.version.split()[0] + "; set PYTHON=python3.11"'
+	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 15), "cirflow needs Python 3.11 to 3.14, this is " + sys.version.split()[0] + "; set PYTHON=python3.11"'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	$(INSTALL) --python $(BIN)/python -r requirements/lock.txt

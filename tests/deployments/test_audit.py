@@ -54,7 +54,7 @@ def test_the_lock_serves_the_pythons_and_systems_of_the_readme() -> None:
             if not marker or Marker(marker).evaluate(place)
         }
 
-    mac, linux = named("3.13", "darwin", "arm64"), named("3.11", "linux", "x86_64")
+    mac, linux = named("3.14", "darwin", "arm64"), named("3.11", "linux", "x86_64")
     assert {"torch", "prefect", "whenever"} <= mac
     assert {"torch", "prefect", "pendulum", "triton", "nvidia-cublas"} <= linux
     assert not {name for name in mac if name.startswith(("nvidia-", "cuda-", "triton"))}
