@@ -23,7 +23,7 @@ GALLERY_BLOCK = 16384
 # converted in pieces of float32 that stay in a core's own cache, where the product finds them.
 WIDE_BLOCK = 16 * GALLERY_BLOCK
 FEW_QUERIES = 32
-CACHED_BYTES = 1280 * 1024
+CACHED_BYTES = 1536 * 1024
 RUN = 64
 """Neighbouring scores of which the highest is compared first."""
 
