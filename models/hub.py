@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import ssl
 import urllib.error
 import urllib.request
@@ -44,8 +45,8 @@ def hub_fault() -> str:
             urllib.request.Request(ENDPOINT, method="HEAD"), timeout=_SECONDS
         ):
             return ""
-    except urllib.error.HTTPError:
-        return ""
+    except (urllib.error.HTTPError, http.client.HTTPException):
+        return ""  # something answers: the hub's client says what is wrong with it
     except OSError as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLError):

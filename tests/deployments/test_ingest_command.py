@@ -1,4 +1,4 @@
-"""`cirflow ingest`: what it says of files that are no images, and of names that are taken."""
+"""`cirflow ingest`: what it says of files that are not images, and of names that are taken."""
 
 from __future__ import annotations
 

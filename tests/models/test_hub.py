@@ -55,7 +55,7 @@ def test_a_checkpoint_is_refused_before_its_loader_asks(closed: str) -> None:
     assert f"{closed} cannot be reached (" in str(refused.value)
 
 
-def test_a_path_that_leads_nowhere_is_no_hub_id(closed: str, tmp_path: Path) -> None:
+def test_a_path_that_leads_nowhere_is_not_a_hub_id(closed: str, tmp_path: Path) -> None:
     with pytest.raises(UnusableCheckpoint, match=r"neither a directory \(.*/no/such/folder\)"):
         identity_or_load(f"{tmp_path}/no/such/folder", None, lambda: None)
 
@@ -79,6 +79,23 @@ def test_any_answer_is_the_hubs_own_matter(online: None, monkeypatch: pytest.Mon
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
         assert hub_fault() == ""
         server.shutdown()
+
+
+def test_an_answer_that_is_not_http_is_left_to_the_client(
+    online: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"220 another protocol\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        assert hub_fault() == ""
 
 
 def test_a_switch_of_the_user_is_named(closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
