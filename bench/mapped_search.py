@@ -101,7 +101,7 @@ def measure(gallery: np.ndarray, queries: np.ndarray, turns: int) -> dict[str, A
 def memory_of(file: Path) -> int:
     """Bytes beyond mapped pages that a fresh process needs at most."""
     command = [sys.executable, "-m", "bench.mapped_search", "--memory-of", str(file)]
-    told = subprocess.run(command, check=True, capture_output=True, text=True)
+    told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return int(told.stdout)
 
 

@@ -222,12 +222,13 @@ def measured(step: str, place: Place) -> Figures:
 def commanded(words: Iterable[str]) -> Figures:
     """Processor seconds and peak bytes of a whole command, its children included."""
     command = [sys.executable, "-m", "deployments.cli", *words]
-    quiet = subprocess.DEVNULL
-    with subprocess.Popen(command, stdout=quiet, stderr=quiet) as process:
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+    with tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors) as process:
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            errors.seek(0)
+            raise RuntimeError(f"{' '.join(command)}: exit {process.returncode}\n{errors.read()}")
     return {"seconds": used.ru_utime + used.ru_stime, "peak": used.ru_maxrss * 1024}
 
 

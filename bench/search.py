@@ -119,7 +119,7 @@ def measure_memory() -> dict[str, int]:
         told = subprocess.run(
             [sys.executable, "-m", "bench.search", "--memory-of", str(path)],
             check=True,
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
         )
         return {"gallery_bytes": GALLERY * DIM * 2, "grown_bytes": int(told.stdout)}

@@ -1,10 +1,9 @@
-"""Plans, reruns and vectors of large tables against the naive form, with peak memory.
+"""Plans and vectors of large tables against the naive form, with peak memory.
 
 The naive form reads every part and goes through its keys one by one, in lists and dictionaries.
 Every figure is of a fresh process: processor seconds of the work alone, and its highest resident
 size, libraries included. Keys are random, vectors have 16 numbers, a part has 512 rows and a row of
-a hundred is missing from the table. The rerun is a whole command with its imports, on a collection
-of synthetic keys whose captions are all there.
+a hundred is missing from the table. `bench.million` measures whole commands.
 
     python -m bench.tables [--sizes 10000,100000] [--root FOLDER]
 """
@@ -13,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -38,10 +36,8 @@ SIZES: Final = (10_000, 100_000, 1_000_000)
 PLANNED: Final = 10_000_000
 DIM: Final = 16
 SHARD: Final = 512
-CAPTIONED: Final = 256  # a shard of captions
 ALLOWED_RATIO: Final = 1.25  # ours checks every page and every footer, the naive form nothing
 PLAN_BYTES: Final = 2 * 2**30
-RERUN_SECONDS: Final = 5.0
 
 
 def random_keys(count: int, seed: int = 0) -> pl.Series:
@@ -150,18 +146,19 @@ def measured(work: str, root: str, count: int, naive: bool = False) -> dict[str,
     """Run some work in a fresh process: its result, processor seconds and peak bytes."""
     words = ["--one", work, "--root", root, "--sizes", str(count), *(["--naive"] if naive else [])]
     done = subprocess.run(
-        [sys.executable, "-m", "bench.tables", *words], check=True, capture_output=True, text=True
+        [sys.executable, "-m", "bench.tables", *words],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return dict(json.loads(done.stdout))
 
 
 def print_one(work: str, root: str, count: int, naive: bool) -> None:
     """The fresh process."""
-    if work == "rerun":
-        print(json.dumps(rerun(root)))
-        return
-    if work in BUILD:
-        print(json.dumps({"result": BUILD[work](root, count)}))
+    if work == "build":
+        build(root, count)
+        print("{}")
         return
     table, keys = feature_table(root, count), random_keys(count)
     started = time.process_time()
@@ -171,56 +168,6 @@ def print_one(work: str, root: str, count: int, naive: bool) -> None:
     status = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
     print(json.dumps({"seconds": seconds, "peak": peak, "result": result}))
-
-
-# --------------------------------------------------------------------------- a rerun
-
-
-def build_captions(root: str, count: int) -> None:
-    """A collection of synthetic images, named `synthetic`, of which all have captions."""
-    from flows.profiles import resolve_profile
-    from storage.collections.decoding import MAX_PIXELS
-    from storage.collections.names import Found, give_name
-    from storage.collections.sources.candidates import Limits
-    from storage.collections.writer import sources_spec
-    from storage.tables.plans import Coverage
-    from tasks.profile_stages import caption_stage
-
-    location, keys = Location(root), random_keys(count)
-    sources = open_table(location, "sources", sources_spec(Limits(MAX_PIXELS, 128 * 2**20)))
-    for start in range(0, count, 4096):
-        own = keys[start : start + 4096].to_list()
-        columns = {"path": own, "image_id": own, "source": ["synthetic"] * len(own)}
-        columns |= {name: [""] * len(own) for name in ("stamp", "container", "meta_class")}
-        sizes = {name: [1] * len(own) for name in ("bytes", "width", "height")}
-        rows = sources.rows(source_key=own, format=["JPEG"] * len(own), **columns, **sizes)
-        leave_part(sources, own, rows)
-    give_name(Found(location, "synthetic", "synthetic", sources, keys.to_list()), "refuse")
-    stage = caption_stage(resolve_profile("tiny", {"root": root}), "synthetic")
-    table = stage.table()
-    for start in range(0, count, CAPTIONED):
-        own = keys[start : start + CAPTIONED].to_list()
-        texts = [["a cat", "a dog"]] * len(own)
-        leave_part(
-            table, own, table.rows(image_id=own, captions=texts, n=[2] * len(own), raw=texts)
-        )
-    assert table.completeness(stage.planned_keys()) == Coverage(count, count, 0, 0)
-
-
-def rerun(root: str) -> dict[str, float]:
-    """Processor seconds and peak bytes of a backfill that finds nothing missing."""
-    words = ["run", "backfill-captions", "--json", "--set", "collection=synthetic"]
-    words += ["--set", f"root={root}"]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(
-        [sys.executable, "-m", "deployments.cli", *words], check=True, capture_output=True
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"seconds": seconds, "peak": after.ru_maxrss * 1024}
-
-
-BUILD: Final = {"build": build, "build_captions": build_captions}
 
 
 # --------------------------------------------------------------------------- verdicts
@@ -242,7 +189,7 @@ def compared(work: str, root: str, count: int) -> Verdict:
 
 
 def main(sizes: Sequence[int], folder: str) -> list[Verdict]:
-    """Measure each size, then the plan of ten million keys and the rerun of the largest."""
+    """Measure each size, then the plan of ten million keys."""
     verdicts = []
     for count in sizes:
         root = f"{folder}/features-{count}"
@@ -258,18 +205,6 @@ def main(sizes: Sequence[int], folder: str) -> list[Verdict]:
             fresh,
         )
     )
-    root = f"{folder}/captions"
-    measured("build_captions", root, max(sizes))
-    again = measured("rerun", root, max(sizes))
-    verdicts.append(
-        report(
-            "table_rerun",
-            f"rerun of captions of {max(sizes):,} images, nothing missing: {again['seconds']:.1f} "
-            f"s with all imports (allowed {RERUN_SECONDS:.0f} s), {again['peak'] / 2**20:.0f} MiB",
-            "ok" if again["seconds"] <= RERUN_SECONDS else "MISSED",
-            again,
-        )
-    )
     return verdicts
 
 
@@ -277,7 +212,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
     parser.add_argument("--root", default="")
-    parser.add_argument("--one", choices=(*WORK, *BUILD, "rerun"), help=argparse.SUPPRESS)
+    parser.add_argument("--one", choices=("build", *WORK), help=argparse.SUPPRESS)
     parser.add_argument("--naive", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     counts = [int(each) for each in given.sizes.split(",")]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.million import STEPS
+from bench.million import STEPS, main
 from bench.million_root import NAME, Place, pictures
 
 COUNT = 120
@@ -53,3 +53,8 @@ def test_further_images_come_under_another_name(place: Place) -> None:
 
     assert STEPS["take_in_more"](place)["result"] == 1
     assert len(Collection.open(place.root, NAME).image_ids()) == COUNT
+
+
+@pytest.mark.slow  # whole commands
+def test_the_benchmark_runs_in_small(tmp_path: Path) -> None:
+    assert len(main(Place(tmp_path, COUNT))) == 14

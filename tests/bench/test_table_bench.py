@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.tables import build, feature_table, plan, random_keys, vectors
+import bench.tables
+from bench.tables import build, feature_table, main, plan, random_keys, vectors
 
 COUNT = 1300
 
@@ -19,3 +20,9 @@ def test_both_forms_give_the_same(tmp_path: Path) -> None:
     assert plan(table, keys, naive=True) == plan(table, keys, naive=False)
     assert len(plan(table, keys, naive=False)) == 1  # thirteen rows are missing
     assert vectors(table, keys, naive=False) == pytest.approx(vectors(table, keys, naive=True))
+
+
+@pytest.mark.slow  # fresh processes
+def test_the_benchmark_runs_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.tables, "PLANNED", 10_000)
+    assert len(main([COUNT], str(tmp_path))) == 3
