@@ -33,6 +33,7 @@ def interleaved(
     least: int = 5,
     most: int = 15,
     budget_seconds: float = 60.0,
+    clock: Callable[[], float] = time.process_time,
 ) -> Timing[Result]:
     """Run both in turns until their ratios are steady.
 
@@ -42,6 +43,8 @@ def interleaved(
         least: Pairs of turns that are always run.
         most: Pairs after which unsteady ratios are left as they are.
         budget_seconds: Wall time after which no pair beyond `least` begins.
+        clock: Seconds of the processor: of all threads, or of this one (`time.thread_time`) for
+            work of one thread, where threads of a library spin while they wait.
     """
     begun = time.perf_counter()
     pairs: list[tuple[float, float]] = []
@@ -50,10 +53,10 @@ def interleaved(
         and time.perf_counter() - begun < budget_seconds
         and not is_steady([base / own for base, own in pairs])
     ):
-        start = time.process_time()
+        start = clock()
         expected = baseline()
-        middle = time.process_time()
+        middle = clock()
         got = ours()
-        pairs.append((middle - start, time.process_time() - middle))
+        pairs.append((middle - start, clock() - middle))
     baseline_seconds, seconds = zip(*pairs, strict=True)
     return Timing(baseline_seconds, seconds, expected, got)

@@ -12,6 +12,7 @@ taken in turn, on one thread and by processor time.
 from __future__ import annotations
 
 import copy
+import io
 import itertools
 import statistics
 import sys
@@ -32,8 +33,8 @@ from models.instructcir.ema import EmaTarget
 from models.instructcir.lightning_module import ReformulationModule
 from models.instructcir.loss import contrastive_loss
 from models.instructcir.network import ReformulationNetwork, build_network
+from models.instructcir.settings import LossSettings
 from models.instructcir.training_settings import ReformulationTraining
-from models.training.triplet_batches import TripletBatches
 from models.training.triplet_data import TripletData
 from models.triplets import Triplet
 from tasks.training.data import decoded_triplets
@@ -78,21 +79,21 @@ def make_data(
 class BareLoop:
     """The same step without a framework."""
 
-    def __init__(self, module: ReformulationModule, data: TripletData) -> None:
+    def __init__(self, module: ReformulationModule, data: TripletData, loss: LossSettings) -> None:
         self._module = copy.deepcopy(module)
-        self._optimizer = torch.optim.AdamW(self._module._parameter_groups())
-        loader = data.train_dataloader()
-        self._dataset: TripletBatches = loader._dataset
+        self._optimizer = self._module.configure_optimizers()["optimizer"]
+        self._batches = data.batches(rank=0, world_size=1)
+        self._loss = loss
         self._number = 0
 
     def step(self) -> None:
         """One step on the next batch."""
-        module, batch = self._module, self._dataset[self._number]
+        module, batch = self._module, self._batches[self._number]
         assert isinstance(module.ema, EmaTarget)
         queries = module.network.query(module.pixels(batch["references"]), batch["texts"]).z
         with torch.no_grad():
             targets = module.ema.network.target(module.pixels(batch["targets"]))
-        loss = contrastive_loss(queries, targets, batch["target_ids"], module._loss_settings)
+        loss = contrastive_loss(queries, targets, batch["target_ids"], self._loss)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(list(module.network.parameters()), 1.0)
@@ -119,7 +120,7 @@ def measure(spec: EncoderSpec, batch_size: int, steps: int) -> tuple[list[float]
             training=settings,
             total_steps=settings.max_steps or 0,
         )
-        loop = BareLoop(module, data)
+        loop = BareLoop(module, data, job.loss)
         del module
         since = time.process_time()
 
@@ -136,8 +137,6 @@ def measure(spec: EncoderSpec, batch_size: int, steps: int) -> tuple[list[float]
 
 
 def _picture(seed: int) -> bytes:
-    import io
-
     pixels = np.random.default_rng(seed).integers(0, 255, (64, 64, 3)).astype(np.uint8)
     sink = io.BytesIO()
     Image.fromarray(pixels).save(sink, "PNG")
