@@ -201,7 +201,7 @@ def ingest(
             progress(done, total)
     writer.close()
     places_of(location).find((), again=True)  # for readers, who may not be allowed to write
-    found = Found(location, name, writer.source, writer.sources, sorted(writer.listing))
+    found = Found(location, name, writer.source, writer.sources, writer.listing.column())
     summary = replace(_summary(writer, found), notes=listed.notes)
     if not summary.images:
         raise NothingUsable(summary, read_pointer(location, name) is not None)
@@ -236,10 +236,11 @@ def _settled(event: ContainerEnd | ContainerKnown) -> Future[Result]:
 
 
 def _summary(writer: Writer, found: Found) -> IngestSummary:
-    rows = found.rows()
+    rows = found.rows(["image_id", "status"])
     good = rows.filter(pl.col("status") == OK)
     images = good["image_id"].n_unique()
-    bad = rows.filter(pl.col("status") != OK).sort("path")
+    bad_keys = rows.filter(pl.col("status") != OK)["source_key"]
+    bad = found.table.read(["path", "status", "reason"], KeyColumn(bad_keys)).sort("path")
     failed = Counter(bad["status"])
     return IngestSummary(
         name=found.name,

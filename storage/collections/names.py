@@ -34,7 +34,8 @@ from storage.locations.location import Location
 from storage.tables.schemas import OK
 from storage.tables.table import Table, load_table
 
-_CONTENT = ("path", "image_id", "status", "meta_class")
+_CONTENT: Final = ("path", "image_id", "status", "meta_class")
+_PLACED: Final = ("source", *_CONTENT)
 
 
 class NameTaken(ValueError):
@@ -94,9 +95,9 @@ class Found:
     table: Table
     keys: Sequence[str]
 
-    def rows(self) -> pl.DataFrame:
-        """The rows themselves."""
-        return self.table.read(["source", *_CONTENT, "reason"], self.keys)
+    def rows(self, columns: Sequence[str]) -> pl.DataFrame:
+        """Some columns of the rows, which are the memory of an ingest of many images."""
+        return self.table.read(columns, self.keys)
 
 
 def refuse_other_files(
@@ -117,7 +118,7 @@ def refuse_other_files(
     pointer = read_pointer(location, name)
     if pointer is None or if_taken != "refuse" or _refreshes(pointer, source):
         return
-    if set(rows_of(location, pointer.listing)["path"]) != set(paths):
+    if set(rows_of(location, pointer.listing, ["path"])["path"]) != set(paths):
         raise _name_taken(location, pointer, source)
 
 
@@ -163,7 +164,7 @@ def _kept_places(found: Found, pointer: Pointer | None, if_taken: IfTaken) -> tu
     others = tuple(place for place in pointer.places if not lies_in(place, found.source))
     if if_taken == "add" or len(others) < len(pointer.places):
         return others
-    if _content(rows_of(found.location, pointer.listing)) != _content(found.rows()):
+    if _content(rows_of(found.location, pointer.listing)) != _content(found.rows(_CONTENT)):
         raise _name_taken(found.location, pointer, found.source)
     return ()
 
@@ -182,7 +183,7 @@ def _merged(
     for place in kept:
         listing = _place_of(found, place)
         if listing is None and pointer is not None:  # a name that was made earlier
-            rows = rows_of(found.location, pointer.listing)
+            rows = rows_of(found.location, pointer.listing, ["source"])
             keys.update(rows.filter(pl.col("source") == place)["source_key"])
             listing = pointer.listing
         elif listing is not None:
@@ -233,10 +234,12 @@ def _by_place(rows: pl.DataFrame, with_source: bool) -> dict[str, list[Any]]:
     }
 
 
-def rows_of(location: Location, listing: Listing) -> pl.DataFrame:
-    """Place, path, image, status and class of every input of a listing."""
+def rows_of(
+    location: Location, listing: Listing, columns: Sequence[str] = _PLACED
+) -> pl.DataFrame:
+    """Every input of a listing: its place, path, image, status and class, or some of these."""
     table = load_table(location, "sources", listing.sources)
-    return table.read(["source", *_CONTENT], listing_keys(location, listing))
+    return table.read(columns, listing_keys(location, listing))
 
 
 def _name_taken(location: Location, pointer: Pointer, source: str) -> NameTaken:
@@ -269,7 +272,7 @@ def _write_pointer(found: Found, listing: Listing, places: tuple[str, ...], new:
 
 def pointer_of(location: Location, name: str, listing: Listing, places: Sequence[str]) -> Pointer:
     """The pointer of a name to a listing, with its counts and the present time."""
-    rows = rows_of(location, listing)
+    rows = rows_of(location, listing, ["image_id", "status"])
     images = rows.filter(pl.col("status") == OK)["image_id"].n_unique()
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return Pointer(name, listing, tuple(places), len(rows), images, created)

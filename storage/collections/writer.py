@@ -18,7 +18,8 @@ from storage.collections.sources.candidates import Candidate, Limits, SourceFaul
 from storage.collections.sources.scan import ContainerEnd, ContainerKnown
 from storage.locations.damage import DamagedFile, as_text, from_text, read_checked
 from storage.locations.location import Location
-from storage.tables.keys import content_key, sha256_hex
+from storage.tables.key_sets import KeySet
+from storage.tables.keys import ID_DIGITS, KEY_DIGITS, content_key, sha256_hex
 from storage.tables.schemas import OK
 from storage.tables.table import Shard, Table, open_table
 
@@ -87,15 +88,14 @@ class Writer:
         self.source = source
         self.sources: Table = open_table(location, "sources", sources_spec(limits))
         self.images: Table = open_table(location, "images", IMAGES_SPEC)
-        self.listing: dict[str, None] = {}
+        self.listing = KeySet(KEY_DIGITS)
         self.new_files = self.new_images = self.new_bytes = 0
         self._part_bytes, self._part_rows = part_bytes, part_rows
         images = self.images.read(columns=[])
         rows = self.sources.read(columns=["image_id"])
         lost = rows.drop_nulls("image_id").join(images, on="image_id", how="anti")
-        # Texts of Python are the memory of an ingest: of each row its key alone is held.
-        self._image_ids = set(images["image_id"])
-        self._stored = set(rows["source_key"])
+        self._image_ids = KeySet(ID_DIGITS, images["image_id"])
+        self._stored = KeySet(KEY_DIGITS, rows["source_key"])
         self._lost: dict[str, str] = dict(lost.select("source_key", "image_id").iter_rows())
         self._held_bytes = 0
         self._rows: dict[str, dict[str, Any]] = {}
@@ -141,7 +141,8 @@ class Writer:
         elif isinstance(result, Known):
             self._list(result.key, result.container)
         elif isinstance(result, ContainerKnown):
-            self.listing.update(dict.fromkeys(self._container_keys.pop(result.key)))
+            for key in self._container_keys.pop(result.key):
+                self.listing.add(key)
         else:
             self._finished.append(result.key)
             self._container_keys.setdefault(result.key, [])
@@ -162,7 +163,7 @@ class Writer:
             self._flush()
 
     def _list(self, key: str, container: str) -> None:
-        self.listing[key] = None
+        self.listing.add(key)
         if container:
             self._container_keys.setdefault(container, []).append(key)
 
@@ -200,7 +201,8 @@ class Writer:
         """Begin to publish the batch, once the one before is published."""
         self._wait()
         ended = {each: self._container_keys.pop(each) for each in self._finished}
-        self._stored.update(self._rows)
+        for key in self._rows:
+            self._stored.add(key)
         batch = self._batch, self._rows, ended
         self._batch, self._rows, self._finished, self._held_bytes = {}, {}, [], 0
         self._published = self._publisher.submit(self._publish, *batch)

@@ -10,7 +10,12 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Final, TypeAlias
+
+KEY_DIGITS: Final = 20
+"""Hexadecimal digits of a `content_key`: 80 bits."""
+ID_DIGITS: Final = 64
+"""Hexadecimal digits of the identity of an image or a file."""
 
 JsonValue: TypeAlias = (
     "bool | int | float | str | list[JsonValue] | tuple[JsonValue, ...]"
@@ -37,12 +42,12 @@ def canonical_json(obj: object) -> str:
     )
 
 
-def content_key(obj: object, length: int = 20) -> str:
+def content_key(obj: object, length: int = KEY_DIGITS) -> str:
     """Return the first ``length`` hex digits of the sha256 of ``canonical_json(obj)``.
 
     Twenty digits are 80 bits: among a billion keys the odds of one collision are about 4e-7.
     """
-    if not 8 <= length <= 64:
+    if not 8 <= length <= ID_DIGITS:
         raise ValueError(f"a key has 8 to 64 hex digits, not {length}")
     return sha256_hex(canonical_json(obj).encode())[:length]
 

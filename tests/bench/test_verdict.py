@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from bench.interleaved import interleaved
@@ -42,8 +40,8 @@ def test_exit_statuses_tell_missed_from_not_judged() -> None:
     assert exit_status(["not judged", "MISSED"]) == 1
 
 
-def test_turns_are_taken_in_pairs_until_they_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sleep costs no processor time; a clock by hand says what each turn costs."""
+def test_turns_are_taken_in_pairs_until_they_agree() -> None:
+    """A clock by hand says what each turn costs."""
     clock, turns = [0.0], []
     costs = iter([1, 1, 1, 4, 1, 2, 1, 2, 1, 2, 1, 2])
 
@@ -52,8 +50,9 @@ def test_turns_are_taken_in_pairs_until_they_agree(monkeypatch: pytest.MonkeyPat
         clock[0] += next(costs)
         return name
 
-    monkeypatch.setattr(time, "process_time", lambda: clock[0])
-    timing = interleaved(lambda: turn("theirs"), lambda: turn("ours"), least=3, most=6)
+    timing = interleaved(
+        lambda: turn("theirs"), lambda: turn("ours"), least=3, most=6, clock=lambda: clock[0]
+    )
     assert turns == ["theirs", "ours"] * 5
     assert timing.ratios == [1, 0.25, 0.5, 0.5, 0.5]
     assert (timing.expected, timing.got) == ("theirs", "ours")
