@@ -234,9 +234,7 @@ def _by_place(rows: pl.DataFrame, with_source: bool) -> dict[str, list[Any]]:
     }
 
 
-def rows_of(
-    location: Location, listing: Listing, columns: Sequence[str] = _PLACED
-) -> pl.DataFrame:
+def rows_of(location: Location, listing: Listing, columns: Sequence[str] = _PLACED) -> pl.DataFrame:
     """Every input of a listing: its place, path, image, status and class, or some of these."""
     table = load_table(location, "sources", listing.sources)
     return table.read(columns, listing_keys(location, listing))
