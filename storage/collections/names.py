@@ -12,7 +12,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
@@ -31,6 +31,7 @@ from storage.collections.pointers import (
 from storage.collections.recovery import listing_keys
 from storage.locations.damage import DamagedFile
 from storage.locations.location import Location
+from storage.tables.key_columns import KeyColumn, key_series
 from storage.tables.schemas import OK
 from storage.tables.table import Table, load_table
 
@@ -164,13 +165,15 @@ def _kept_places(found: Found, pointer: Pointer | None, if_taken: IfTaken) -> tu
     others = tuple(place for place in pointer.places if not lies_in(place, found.source))
     if if_taken == "add" or len(others) < len(pointer.places):
         return others
-    if _content(rows_of(found.location, pointer.listing)) != _content(found.rows(_CONTENT)):
+    if not _content(rows_of(found.location, pointer.listing)).equals(
+        _content(found.rows(_CONTENT))
+    ):
         raise _name_taken(found.location, pointer, found.source)
     return ()
 
 
-def _content(rows: pl.DataFrame) -> set[tuple[Any, ...]]:
-    return set(rows.select(_CONTENT).iter_rows())
+def _content(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.select(_CONTENT).unique().sort(_CONTENT)
 
 
 def _merged(
@@ -179,21 +182,21 @@ def _merged(
     """The listing of all places that a name stands for, and those places."""
     if not kept:
         return own, (found.source,)
-    keys = set(found.keys)
+    keys = [key_series(found.keys)]
     for place in kept:
         listing = _place_of(found, place)
         if listing is None and pointer is not None:  # a name that was made earlier
             rows = rows_of(found.location, pointer.listing, ["source"])
-            keys.update(rows.filter(pl.col("source") == place)["source_key"])
+            keys.append(rows.filter(pl.col("source") == place)["source_key"])
             listing = pointer.listing
         elif listing is not None:
-            keys.update(listing_keys(found.location, listing))
+            keys.append(listing_keys(found.location, listing).series)
         if listing is not None and listing.sources != found.table.spec_key:
             raise ValueError(
                 f"{place} was ingested with other limits than {found.source}; one collection has"
                 " the same limits throughout"
             )
-    key = publish_listing(found.location, sorted(keys))
+    key = publish_listing(found.location, KeyColumn.of(pl.concat(keys)))
     return Listing(key, found.table.spec_key), tuple(sorted({*kept, found.source}))
 
 
@@ -217,21 +220,23 @@ def _counted(
         old_rows = rows_of(found.location, before.listing)
     except DamagedFile:  # what it held is unknown: all is counted as added
         old_rows = new_rows.clear()
-    moved = not set(places) & set(before.places) and _content(old_rows) == _content(new_rows)
+    moved = not set(places) & set(before.places) and _content(old_rows).equals(_content(new_rows))
     old, new = (_by_place(rows, with_source=not moved) for rows in (old_rows, new_rows))
-    both = old.keys() & new.keys()
-    changed = sum(old[key] != new[key] for key in both)
+    both = old.join(new, on="place")
+    changed = both.filter(pl.any_horizontal(_differs(name) for name in old.columns[1:])).height
     counts = len(new) - len(both), changed, len(old) - len(both), len(both) - changed
     return Change(listing.key, places, before.places, *counts)
 
 
-def _by_place(rows: pl.DataFrame, with_source: bool) -> dict[str, list[Any]]:
-    return {
-        f"{source}/{path}" if with_source else path: content
-        for source, path, *content in rows.select(
-            "source", "path", "image_id", "status", "meta_class"
-        ).iter_rows()
-    }
+def _by_place(rows: pl.DataFrame, with_source: bool) -> pl.DataFrame:
+    """Image, status and class of each place and path, or of each path alone."""
+    place = pl.concat_str("source", "path", separator="/") if with_source else pl.col("path")
+    held = rows.select(place.alias("place"), "image_id", "status", "meta_class")
+    return held.unique("place", keep="last", maintain_order=True)
+
+
+def _differs(name: str) -> pl.Expr:
+    return pl.col(name).ne_missing(pl.col(f"{name}_right"))
 
 
 def rows_of(location: Location, listing: Listing, columns: Sequence[str] = _PLACED) -> pl.DataFrame:
