@@ -7,6 +7,7 @@ field in the run dialog and its check before a run exists.
 from __future__ import annotations
 
 import inspect
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -108,11 +109,13 @@ class Group(Checked):
         kind: Settings whose fields all have defaults.
         where: Name of the group in messages.
         without: Settings that are parameters of the flow instead.
+        starts: System -> values that stand where none are given; none: the defaults of `kind`.
     """
 
     kind: type[Settings]
     where: str
     without: tuple[str, ...] = ()
+    starts: tuple[tuple[str, Settings], ...] = ()
 
     def check(self, values: Values) -> Values:
         """The values as they were given.
@@ -125,17 +128,49 @@ class Group(Checked):
         self.kind.given(values, self.where)
         return values
 
+    def beside(self, values: Values) -> Values:
+        """Those of the values that the form does not open with.
+
+        Prefect's form sends every field that shows a value, touched or not.
+        """
+        given, shown = self.kind.given(values, self.where), self._fields()
+        return {
+            name: value
+            for name, value in values.items()
+            if "default" not in shown[name] or _plain(given, name) != shown[name]["default"]
+        }
+
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         """The settings' fields, each with its text."""
-        fields = self.kind.model_json_schema()["properties"]
+        fields = self._fields()
         return {
             "type": "object",
             "description": inspect.getdoc(self.kind),
             "properties": {name: fields[name] for name in fields if name not in self.without},
             "additionalProperties": False,
         }
+
+    def _fields(self) -> dict[str, dict[str, Any]]:
+        """The schema of each field. It shows a default only where all systems start from that."""
+        fields: dict[str, dict[str, Any]] = self.kind.model_json_schema()["properties"]
+        for name, own in fields.items() if self.starts else ():
+            systems: dict[str, list[str]] = {}
+            for system, start in self.starts:
+                systems.setdefault(json.dumps(_plain(start, name)), []).append(system)
+            own.pop("default", None)
+            if len(systems) == 1:
+                own["default"] = json.loads(next(iter(systems)))
+            else:
+                each = "; ".join(f"{', '.join(of)} {value}" for value, of in systems.items())
+                own["description"] += f" Empty: the system's own ({each})."
+        return fields
+
+
+def _plain(settings: Settings, name: str) -> Any:
+    """One of the settings as plain JSON."""
+    return settings.model_dump(mode="json", include={name})[name]
 
 
 def chosen(setting: str, unset: Any, **limits: Any) -> Any:

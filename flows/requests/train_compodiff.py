@@ -16,6 +16,7 @@ from tasks.training.run_settings import RunSettings
 
 TRAINING: Final = TrainingSettings(batch_size=128, new_learning_rate=5e-4, weight_decay=0.01)
 """Suits the small denoiser; the released one had a rate of 1e-4 and far larger batches."""
+TRAINING_GROUP: Final = Group(TrainingSettings, "training", starts=(("compodiff", TRAINING),))
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def train_compodiff(
     joined: int = 0,
     devices: Annotated[int, Of(RunSettings, "devices")] = 1,
     network: Annotated[Values, Group(DenoiserSettings, "network")] = DEFAULTS,
-    training: Annotated[Values, Group(TrainingSettings, "training")] = DEFAULTS,
+    training: Annotated[Values, TRAINING_GROUP] = DEFAULTS,
     run: Annotated[Values, Group(RunSettings, "run", ("devices",))] = DEFAULTS,
     not_zero_shot: str = "",
     notes: Values | None = None,
@@ -58,8 +59,7 @@ def train_compodiff(
         joined: Further training triplets, made of two where the target of one is the reference of
             the next, with both texts: for queries that ask for two things.
         network: Depth, heads, units and dropped conditions, e.g. {"depth": 4}.
-        training: Choices of training, e.g. {"max_steps": 1200}; batch_size 128, new_learning_rate
-            5e-4 and weight_decay 0.01 where they are not given.
+        training: Choices of training, e.g. {"max_steps": 1200}.
         run: Hardware and pace, e.g. {"workers": 2}.
         not_zero_shot: Why results must be labelled, where the triplets owe something to a
             benchmark's annotations. A train split and a tuned rewriter bring the label themselves.

@@ -20,6 +20,11 @@ from tasks.networks import network_facts
 from tasks.training.run_settings import RunSettings
 
 SYSTEM: Final = OneOf("system", tuple(SYSTEMS))
+TRAINING: Final = Group(
+    ComposedTraining,
+    "training",
+    starts=tuple((name, own.training) for name, own in SYSTEMS.items()),
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ def train_composed(
     joined: int = 0,
     devices: Annotated[int, Of(RunSettings, "devices")] = 1,
     network: Values = DEFAULTS,
-    training: Annotated[Values, Group(ComposedTraining, "training")] = DEFAULTS,
+    training: Annotated[Values, TRAINING] = DEFAULTS,
     run: Annotated[Values, Group(RunSettings, "run", ("devices",))] = DEFAULTS,
     not_zero_shot: str = "",
     start: str = "",

@@ -38,6 +38,12 @@ LINCIR: Final = "lincir"
 
 
 SYSTEM: Final = OneOf("system", (LINCIR, *INVERSIONS))
+LEARNING: Final = Group(
+    TrainingSettings,
+    "training",
+    starts=tuple((name, own.training) for name, own in INVERSIONS.items()),
+)
+RUN: Final = Group(RunSettings, "run")
 
 
 @dataclass(frozen=True)
@@ -98,8 +104,8 @@ def train_mapping(
     preset: Literal["cirflow", "lincir"] = "cirflow",
     system: Annotated[str, SYSTEM] = LINCIR,
     network: Values = DEFAULTS,
-    training: Annotated[Values, Group(TrainingSettings, "training")] = DEFAULTS,
-    run: Annotated[Values, Group(RunSettings, "run")] = DEFAULTS,
+    training: Annotated[Values, LEARNING] = DEFAULTS,
+    run: Annotated[Values, RUN] = DEFAULTS,
 ) -> MappingRequest:
     """Train a mapping network for a backbone and publish it.
 
@@ -145,7 +151,7 @@ def train_mapping(
             )
         chosen = resolve_profile(profile, with_choices(settings, backbone, captioning))
         return _inversion(chosen, INVERSIONS[system], collection, network, training, run)
-    if network or training or run:
+    if network or LEARNING.beside(training) or RUN.beside(run):
         raise ValueError(
             "network, training and run belong to the systems that learn from images; LinCIR's "
             "choices are steps, batch_size, learning_rate, ..."

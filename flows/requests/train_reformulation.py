@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 OWN: Final = ("epochs", "batch_size", "learning_rate", "new_learning_rate", "seed")
 """Settings of training that are parameters of the flow."""
 TRAINING: Final = ReformulationTraining()
+NETWORK: Final = Group(NetworkSettings, "network")
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def train_reformulation(
     ] = TRAINING.new_learning_rate,
     seed: Annotated[int, Of(ReformulationTraining, "seed")] = TRAINING.seed,
     devices: Annotated[int, Of(RunSettings, "devices")] = 1,
-    network: Annotated[Values, Group(NetworkSettings, "network")] = DEFAULTS,
+    network: Annotated[Values, NETWORK] = DEFAULTS,
     loss: Annotated[Values, Group(LossSettings, "loss")] = DEFAULTS,
     ema: Annotated[Values, Group(EmaSettings, "ema")] = DEFAULTS,
     combiner: Annotated[Values, Group(CombinerSettings, "combiner")] | bool = True,
@@ -190,9 +191,9 @@ def _continuing(groups: Groups, start: str, network: Values) -> Groups:
             f"{start} is a network of {system}; InstructCIR starts from one that "
             "train-reformulation published, or from a CLIP (leave `start` out)"
         )
-    if network:
+    if foreign := NETWORK.beside(network):
         raise ValueError(
-            f"network={network!r} is of a network that is built on a CLIP, and {start} brings its "
+            f"network={foreign!r} is of a network that is built on a CLIP, and {start} brings its "
             "own; leave it out, or leave out `start`"
         )
     own = NetworkSettings(**network_config(start)["network"])

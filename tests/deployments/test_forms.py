@@ -11,12 +11,15 @@ import re
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
+from pydantic_core import ArgsKwargs
 
 from deployments.cli import main
 from deployments.commands.run import FLOWS
 from deployments.flow_parameters import fitted, parameter_texts
 from flows.forms import Backbone, BenchmarkChoice, Captioning, Clip, Work, with_choices
 from flows.profiles import resolve_profile
+from models.composed.registry import SYSTEMS
 from models.retrieval.methods import runnable_names
 
 CIRR = {"benchmark": "cirr", "folder": "x"}
@@ -109,6 +112,57 @@ def test_the_dialog_starts_from_values_that_are_accepted(name: str) -> None:
     given = json.loads(json.dumps(shown)) | EXAMPLES.get(name, {})
     validate(given, schema, raise_on_error=True, allow_none_with_default=True)
     flow_of(name).validate_parameters(given)
+
+
+def as_it_opens(name: str) -> dict[str, Any]:
+    """What Prefect's form sends untouched: every field that shows a value, those of groups too."""
+    schema = flow_of(name).parameters.model_dump_for_openapi()
+
+    def shown(field: dict[str, Any]) -> Any:
+        inner = field.get("properties", {})
+        values = {key: own["default"] for key, own in inner.items() if "default" in own}
+        # A switch has no third state.
+        switches = {key: False for key, own in inner.items() if own.get("type") == "boolean"}
+        return switches | values if inner else field["default"]
+
+    fields = schema["properties"].items()
+    sent = {key: shown(field) for key, field in fields if "default" in field}
+    return json.loads(json.dumps(sent)) | EXAMPLES.get(name, {})
+
+
+TRAININGS = [
+    ("train-reformulation", {}),
+    ("train-compodiff", {}),
+    ("train-mapping", {}),
+    *[("train-mapping", {"system": name}) for name in ("pic2word", "searle", "palavra")],
+    *[("train-composed", {"system": name}) for name in SYSTEMS],
+]
+
+
+@pytest.mark.parametrize(("name", "chosen"), TRAININGS)
+def test_an_untouched_form_asks_for_what_the_command_line_asks(
+    name: str, chosen: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """Published schedules stay as they are, although the form sends what it shows of them."""
+    entry = FLOWS[name]
+    request = entry.request()
+    module = importlib.import_module(request.__module__)
+    found = object()
+    for check in ("triplet_set_of", "require_collections", "require_words", "_require_start"):
+        if hasattr(module, check):
+            monkeypatch.setattr(module, check, lambda *_: found)
+    required = {**EXAMPLES.get(name, {}), **chosen, "settings": {"root": str(tmp_path)}}
+    if name == "train-mapping":
+        required["collection"] = "photos"
+        required["settings"] |= {"inversion.concepts": "words.txt"}
+    bare = request(**required)
+    flow_of(name).validate_parameters(as_it_opens(name) | required)
+    assert as_models(request)(**(as_it_opens(name) | required)) == bare
+
+
+def as_models(request: Any) -> Any:
+    """The request as a flow calls it: plain JSON becomes the models of its parameters."""
+    return lambda **given: TypeAdapter(request).validate_python(ArgsKwargs((), given))
 
 
 @pytest.mark.parametrize(
