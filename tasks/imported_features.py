@@ -193,7 +193,7 @@ def compared(root: str, spec_key: str, other: str) -> tuple[int, float, float]:
     """Images that two tables of vectors share, the mean and the least cosine between them.
 
     Raises:
-        FileNotFoundError: there is no such table.
+        UnknownTable: one of them is not there.
         ValueError: they share no image, or their widths differ.
     """
     one, two = (load_table(Location(root), "image_features", key) for key in (spec_key, other))

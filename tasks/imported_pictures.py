@@ -24,6 +24,7 @@ from storage.exchange.edited_pictures import (
 )
 from storage.exchange.sources import ExchangeError
 from storage.locations.location import Location
+from storage.tables.finding import find_table
 from storage.tables.keys import content_key
 from storage.tables.plans import Shard
 from storage.tables.schemas import OK
@@ -120,14 +121,13 @@ def require_import(root: str, key: str) -> None:
     """
     location = Location(root)
     spec = pictures_spec(ImportedPictures(pictures=key).fingerprint)
-    try:
-        table = load_table(location, TABLE, content_key(spec))
-    except FileNotFoundError:
+    table = find_table(location, TABLE, content_key(spec))
+    if table is None:
         known = ", ".join(sorted(_imports(location))) or "none"
         raise ExchangeError(
             f"there is no import {key!r} in {root}; there are {known}. "
             "`cirflow import pictures` makes one and prints its key"
-        ) from None
+        )
     rows = table.read(["picture_id", "making"]).drop_nulls()
     if manifest_key(rows.iter_rows()) != key:
         raise ExchangeError(f"the import {key} was cut off: import its manifest again")
@@ -136,10 +136,10 @@ def require_import(root: str, key: str) -> None:
 def editors_of(root: str, key: str) -> str:
     """The editors of an import's pictures, in words; empty for one that is not there."""
     spec = pictures_spec(ImportedPictures(pictures=key).fingerprint)
-    try:
-        rows = load_table(Location(root), TABLE, content_key(spec)).read(["making"]).drop_nulls()
-    except FileNotFoundError:
+    table = find_table(Location(root), TABLE, content_key(spec))
+    if table is None:
         return ""
+    rows = table.read(["making"]).drop_nulls()
     return " and ".join(sorted({str(json.loads(making)["editor"]) for making in rows["making"]}))
 
 

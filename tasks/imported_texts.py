@@ -22,6 +22,7 @@ from storage.exchange.sources import ExchangeError, SourceFile, open_sources
 from storage.exchange.text_forms import read_texts
 from storage.exchange.texts import FIELDS, LISTS, QueryTexts, Texts
 from storage.locations.location import Location
+from storage.tables.finding import find_table
 from storage.tables.keys import content_key, sha256_hex
 from storage.tables.table import Table, load_table, open_table
 from tasks.query_sets import BenchmarkRef, QueryItem
@@ -172,10 +173,12 @@ def imported_source(root: str, key: str) -> str:
     """The files that an import came from, in words; empty for one that is not there."""
     for name in (QUERIES, IMAGES):
         try:
-            rows = load_table(Location(root), name, key).read(["source"])
-        except (FileNotFoundError, ValueError):
+            table = find_table(Location(root), name, key)
+        except ValueError:
             return ""
-        if len(rows):
+        if table is None:
+            return ""
+        if len(rows := table.read(["source"])):
             return str(rows["source"][0])
     return ""
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from storage.locations.damage import DamagedFile, read_checked
 from storage.locations.location import Location
 from storage.tables.keys import content_key
 from storage.tables.plans import SpecConflict
+
+SHOWN: Final = 8
+"""Keys that a message about an unknown one lists."""
+
+
+class UnknownTable(FileNotFoundError):
+    """No table has a key; the message lists keys that some have, and says what to do."""
 
 
 def read_spec(location: Location, name: str, spec_key: str) -> dict[str, Any]:
@@ -35,6 +42,33 @@ def read_spec(location: Location, name: str, spec_key: str) -> dict[str, Any]:
             " repair` puts it aside, and writes it again where the parts still hold it; else the"
             " next run of its flow does"
         ) from error
+
+
+def find_spec(location: Location, name: str, spec_key: str) -> dict[str, Any] | None:
+    """As `read_spec`, but None where there is none."""
+    try:
+        return read_spec(location, name, spec_key)
+    except FileNotFoundError:
+        return None
+
+
+def known_spec(location: Location, name: str, spec_key: str) -> dict[str, Any]:
+    """As `read_spec`, of a table that somebody named.
+
+    Raises:
+        UnknownTable: there is no such table.
+        SpecConflict: its content does not have the key.
+    """
+    if (found := find_spec(location, name, spec_key)) is not None:
+        return found
+    paths = (entry.path.split("/") for entry in location.entries(name))
+    known = sorted(path[1] for path in paths if path[-1] == "spec.json")
+    more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
+    raise UnknownTable(
+        f"{location} holds no {name} of the key {spec_key!r}; it holds "
+        f"{', '.join(known[:SHOWN]) or 'none'}{more}. `cirflow cache list` says what made each. "
+        "Name one of them, name the root that holds it (root=DIR), or repeat the run that made it"
+    )
 
 
 def spec_text(spec: Mapping[str, Any]) -> bytes:

@@ -54,7 +54,7 @@ from storage.tables.plans import (
 )
 from storage.tables.receipts import Survey
 from storage.tables.schemas import TableSchema, make_rows, table_schema
-from storage.tables.specs import read_spec, spec_text
+from storage.tables.specs import find_spec, known_spec, read_spec, spec_text
 from storage.tables.standing import settled, standing_of
 
 __all__ = [
@@ -88,9 +88,7 @@ def open_table(location: Location, name: str, spec: Mapping[str, Any]) -> Table:
     schema = table_schema(name, spec)
     plain = json.loads(canonical_json(spec))
     table = Table(location, schema, content_key(plain), plain)
-    try:
-        read_spec(location, name, table.spec_key)
-    except FileNotFoundError:
+    if find_spec(location, name, table.spec_key) is None:
         location.create(f"{table.folder}/spec.json", spec_text(plain))
         read_spec(location, name, table.spec_key)  # one of the racing writers has written it
     return table
@@ -100,10 +98,10 @@ def load_table(location: Location, name: str, spec_key: str) -> Table:
     """Open a table that exists by its spec key (the form in which tasks refer to tables).
 
     Raises:
-        FileNotFoundError: there is no such table.
+        UnknownTable: there is no such table.
         SpecConflict: its spec.json does not have that key.
     """
-    spec = read_spec(location, name, spec_key)
+    spec = known_spec(location, name, spec_key)
     return Table(location, table_schema(name, spec), spec_key, spec)
 
 

@@ -13,12 +13,12 @@ from storage.collections.collection import Collection
 from storage.collections.places import places_of
 from storage.collections.reading import read_pictures
 from storage.locations.location import Location
+from storage.tables.finding import find_table
 from storage.tables.key_columns import KeyColumn, key_series
 from storage.tables.keys import content_key
 from storage.tables.listing import list_tables
 from storage.tables.plans import DerivedKeys, Keys
 from storage.tables.schemas import OK
-from storage.tables.table import load_table
 from tasks.choices import Which
 from tasks.query_sets import BenchmarkRef, load_query_set
 
@@ -129,10 +129,10 @@ def _captioned(root: str, spec_keys: Sequence[str], ids: KeyColumn, ok: bool = F
     """The images that have a row (a usable one, if `ok`) in any of some caption tables."""
     found = pl.Series([False]).new_from_index(0, len(ids))
     for spec_key in spec_keys:
-        try:
-            rows = load_table(Location(root), "captions", spec_key).read(["status"], ids)
-        except FileNotFoundError:
+        table = find_table(Location(root), "captions", spec_key)
+        if table is None:
             continue
+        rows = table.read(["status"], ids)
         held = rows.filter(pl.col("status") == OK) if ok else rows
         found |= ids.series.is_in(held["image_id"].implode())
     return ids.only(found)

@@ -14,9 +14,10 @@ from pydantic import Field
 
 from models.settings import Settings
 from storage.locations.location import Location
+from storage.tables.finding import find_table
 from storage.tables.key_columns import KeyColumn
 from storage.tables.keys import content_key
-from storage.tables.table import IncompleteTable, Keys, Table, load_table, open_table
+from storage.tables.table import IncompleteTable, Keys, Table, open_table
 
 Tick = Callable[[int], None]
 """Called with the number of rows just made, for progress."""
@@ -111,12 +112,11 @@ class Stage(Settings):
         Raises:
             IncompleteTable: no run has begun to fill it.
         """
-        try:
-            return load_table(self.location, self.table_name, self.spec_key)
-        except FileNotFoundError as error:
-            raise IncompleteTable(
-                f"{self.title}: nothing was made yet; run the flow that fills this table"
-            ) from error
+        if found := find_table(self.location, self.table_name, self.spec_key):
+            return found
+        raise IncompleteTable(
+            f"{self.title}: nothing was made yet; run the flow that fills this table"
+        )
 
     def __copy__(self) -> Stage:
         """A copy without cached properties: `model_copy` may change the fields behind them."""

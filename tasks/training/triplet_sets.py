@@ -57,7 +57,7 @@ class TripletSet(Settings):
         """The triplets table.
 
         Raises:
-            FileNotFoundError: there is none of that key.
+            UnknownTable: there is none of that key.
         """
         return load_table(Location(self.root), "triplets", self.spec_key)
 
