@@ -4,6 +4,8 @@ Every search has a text of its own, so that its query is encoded; a repetition o
 ranked again from what is kept. Nothing is judged: the numbers depend on the machine.
 
     python -m bench.served_search URL GALLERY PID PICTURE [searches] [method]
+
+PID is the process of the service.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from pathlib import Path
 
 import psutil
 
-from deployments.service.client import Client
+from deployments.errors import UserError, told
+from deployments.service.client import Client, Refused, ServiceUnreachable
 
 WARM = 5
 KEPT = 50
@@ -43,10 +46,20 @@ def said(name: str, times: list[float]) -> str:
 def main(
     url: str, gallery: str, pid: str, picture: str, searches: str = "500", method: str = "lincir"
 ) -> None:
-    """Search, and print times and resident megabytes."""
-    process = psutil.Process(int(pid))
+    """Search, and print times and resident megabytes.
+
+    Raises:
+        OSError: the picture cannot be read.
+        Refused: the service takes no such search.
+        ServiceUnreachable: no service answers.
+        UserError: an argument is of no use.
+    """
+    process = _process(pid)
+    if not searches.isdecimal() or int(searches) < 2:
+        raise UserError(f"{searches!r} is no number of searches; give 2 or more")
+    reference = Path(picture).read_bytes()
     with Client(url) as client:
-        image_id = client.upload(Path(picture).read_bytes()).image_id
+        image_id = client.upload(reference).image_id
         milliseconds(client, gallery, image_id, method, (f"warm {i}" for i in range(WARM)))
         texts = [f"the same with {number} red stripes" for number in range(int(searches))]
         before = process.memory_info().rss
@@ -62,5 +75,29 @@ def main(
     )
 
 
+def _process(pid: str) -> psutil.Process:
+    try:
+        return psutil.Process(int(pid))
+    except (ValueError, psutil.NoSuchProcess):
+        raise UserError(f"{pid!r} is no process; give the one of `cirflow serve`") from None
+
+
+def asked(arguments: list[str]) -> int:
+    """Run with words of a command line; returns the exit status."""
+    if not 4 <= len(arguments) <= 6:
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        main(*arguments)
+    except (Refused, ServiceUnreachable) as error:
+        said = str(error)
+    except (OSError, UserError) as error:
+        said = told(error)
+    else:
+        return 0
+    print(f"served_search: {said}", file=sys.stderr)
+    return 2
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(asked(sys.argv[1:]))

@@ -48,8 +48,13 @@ class Refused(Exception):
         self.request_id = request_id
 
 
+class ServiceUnreachable(Exception):
+    """No service answers at the address; the message says where it was looked for."""
+
+
 class Client:
-    """Asks one service. Methods raise `Refused` where it refuses.
+    """Asks one service. Methods raise `Refused` where it refuses, and `ServiceUnreachable` where
+    none answers.
 
     Args:
         url: Its address.
@@ -120,7 +125,13 @@ class Client:
         return kind.model_validate_json(self._answer(method, path, **sent).content)
 
     def _answer(self, method: str, path: str, **sent: Any) -> httpx.Response:
-        answer = self._http.request(method, path, **sent)
+        try:
+            answer = self._http.request(method, path, **sent)
+        except httpx.TransportError as error:
+            raise ServiceUnreachable(
+                f"no service answers at {self._http.base_url} ({error}); `cirflow serve` starts "
+                "one and prints its address, http://HOST:PORT"
+            ) from error
         if answer.is_success:
             return answer
         try:
