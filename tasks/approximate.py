@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from models.retrieval.method_records import AnyRecipe, Recipe
-from storage.tables.keys import content_key, sha256_hex
+from storage.locations.location import Location
+from storage.tables.keys import content_key
 from storage.tables.matrices import create_derived, read_tail
-from tasks.galleries import OpenGallery, kept, matrix_homes
+from tasks.galleries import OpenGallery, derived
 from tasks.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def index_of(
     identity = {
         "kind": approximate.KIND,
         "recipe": _identity(recipe),
-        "features": [[table.spec_key, table.state()] for table in tables],
-        "keys": sha256_hex(opened.keys.tobytes()),
+        "features": [table.spec_key for table in tables],
+        "keys": opened.images,
         **settings.model_dump(exclude={"approximate_above"}),
     }
     path = f"{tables[0].folder}/index-{content_key(identity)}.faiss"
@@ -52,11 +52,19 @@ def index_of(
         approximate.save_index(index, file.write)
         file.write(json.dumps(recall.__dict__).ljust(_NOTE).encode())
 
-    for home in matrix_homes(tables[0].location):
-        if kept(home, path, functools.partial(create_derived, home, path, write)):
-            recall = approximate.Recall(**json.loads(read_tail(home, path, _NOTE)))
-            return approximate.load_index(home.join(path), recall), recall
-    raise ValueError("the approximate index has no place; set search.approximate_above=0")
+    def read(home: Location, path: str) -> tuple[Any, Recall]:
+        recall = approximate.Recall(**json.loads(read_tail(home, path, _NOTE)))
+        return approximate.load_index(home.join(path), recall), recall
+
+    found = derived(
+        tables[0].location,
+        lambda: path,
+        lambda home, path: create_derived(home, path, write),
+        read,
+    )
+    if found is None:
+        raise ValueError("the approximate index has no place; set search.approximate_above=0")
+    return found
 
 
 def _identity(recipe: AnyRecipe) -> Any:

@@ -7,16 +7,15 @@ check it against its hash, and again whenever the file has changed since.
 
 from __future__ import annotations
 
-import errno
 import functools
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from models.user_cache import recall, remember, user_cache_folder
-from storage.locations.location import Location, LocationError
+from storage.locations.location import Location, takes_no_file
 from storage.tables.keys import sha256_hex
 from storage.tables.matrices import (
     Changed,
@@ -37,10 +36,10 @@ if TYPE_CHECKING:
     from models.retrieval.gallery import Rows
     from tasks.stages.rankings import AnyGalleryFeature
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _TRIES = 5
-_NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 def features_of(table: Table, keys: Sequence[str]) -> Rows:
@@ -133,16 +132,39 @@ def mapped(table: Table) -> Matrix:
     Raises:
         CorruptPart: a part cannot be read, and no matrix was made yet.
     """
+    found = derived(
+        table.location,
+        lambda: matrix_path(table),
+        lambda home, path: build_matrix(table, home, path),
+        map_matrix,
+    )
+    return held_matrix(table) if found is None else found
+
+
+def derived(
+    location: Location,
+    path_of: Callable[[], str],
+    make: Callable[[Location, str], None],
+    read: Callable[[Location, str], T],
+) -> T | None:
+    """What a derived file of a root holds; None where no place can hold it.
+
+    Args:
+        location: The root.
+        path_of: Where the file lies below a home now (see `matrix_homes`).
+        make: Makes it.
+        read: Reads it, once it is known to be whole.
+    """
     for _ in range(_TRIES):
-        path = matrix_path(table)
+        path = path_of()
         try:
-            for home in matrix_homes(table.location):
-                if kept(home, path, functools.partial(build_matrix, table, home, path)):
-                    return map_matrix(home, path)
-            break
+            for home in matrix_homes(location):
+                if _kept(home, path, functools.partial(make, home, path)):
+                    return read(home, path)
+            return None
         except (Changed, FileNotFoundError):  # a part was added, or another process cleaned up
             continue
-    return held_matrix(table)
+    return None
 
 
 def matrix_homes(location: Location) -> Iterator[Location]:
@@ -156,7 +178,7 @@ def matrix_homes(location: Location) -> Iterator[Location]:
     yield Location(str(folder / "matrices" / sha256_hex(location.root.encode())[:20]))
 
 
-def kept(home: Location, path: str, make: Callable[[], None]) -> bool:
+def _kept(home: Location, path: str, make: Callable[[], None]) -> bool:
     """Whether a derived file is there, or was made now; false where no place can hold it."""
     try:
         if home.exists(path) and not _is_whole(home, path):
@@ -166,7 +188,7 @@ def kept(home: Location, path: str, make: Callable[[], None]) -> bool:
             make()
         return _is_whole(home, path)
     except OSError as error:
-        if isinstance(error, LocationError) or error.errno in _NO_PLACE:
+        if takes_no_file(error):
             logger.info("%s cannot keep %s: %s", home, path, error)
             return False
         raise

@@ -110,14 +110,23 @@ def nearest(
         index: From `build_index`.
         gallery: The vectors that it was made of.
         query: (1, d).
-        k: Images to return; fewer where the index found fewer.
+        k: Images to return; fewer where the gallery has fewer. Where the lists that the query
+            looks into hold fewer, it looks into all.
         candidates: Images to take from the index, at least.
         excluded: Gallery indices that are not returned.
     """
     most = min(len(gallery), max(candidates, k) + len(excluded))
-    found: npt.NDArray[np.int64] = index.search(np.ascontiguousarray(query, np.float32), most)[1][0]
-    places = np.sort(found[found >= 0])
-    places = places[~np.isin(places, excluded)]
+    query = np.ascontiguousarray(query, np.float32)
+
+    def proposed(**looked: Any) -> npt.NDArray[np.int64]:
+        found: npt.NDArray[np.int64] = index.search(query, most, **looked)[1][0]
+        places = np.sort(found[found >= 0])
+        return places[~np.isin(places, excluded)]
+
+    places = proposed()
+    if len(places) < k:
+        every = require_faiss().SearchParametersIVF(nprobe=index.nlist)
+        places = proposed(params=every)
     if not len(places):
         return TopK(np.empty((1, 0), np.int64), np.empty((1, 0), np.float32))
     best = top_k(query, gallery[places], min(k, len(places)))

@@ -82,8 +82,9 @@ class Places:
                 slots = near(wanted[left]) if len(left) else NONE
                 rows, there = _rows(slots, wanted[left])
                 chosen = _numbered(slots.take(rows[there]), numbers)
-                ends = chosen.starts + chosen.sizes
-                good = (chosen.parts >= 0) & (ends <= self._part_sizes[chosen.parts])
+                room = self._part_sizes[chosen.parts]  # a part has fewer row groups than bytes
+                good = (-room <= chosen.starts) & (chosen.starts <= room - chosen.sizes)
+                good &= chosen.parts >= 0
                 there[there] = good
                 found.append(chosen.take(good))
                 hits.append(left[there])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,14 @@ from typing import IO, BinaryIO
 
 from storage.locations.stores import CutRead, Entry, LocalStore, LocationError, S3Store, Store
 
-__all__ = ["CutRead", "Entry", "Location", "LocationError"]
+__all__ = ["CutRead", "Entry", "Location", "LocationError", "takes_no_file"]
+
+_NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+
+
+def takes_no_file(error: OSError) -> bool:
+    """Whether a place refused a file for want of the right to write, or of room."""
+    return isinstance(error, PermissionError | LocationError) or error.errno in _NO_PLACE
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,14 @@ class Location:
             LocationError: as `create`; or this is not a local folder.
         """
         return self._store.create_large(_checked(path), write)
+
+    def leave(self, path: str, data: bytes) -> None:
+        """Create a file that others do without: none where nothing can be written."""
+        try:
+            self.create(path, data)
+        except OSError as error:
+            if not takes_no_file(error):
+                raise
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a file over the old one, atomically: for pointers and reports, never for parts."""

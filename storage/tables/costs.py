@@ -9,7 +9,6 @@ process that is killed leaves none: what it had begun is unknown.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import uuid
 from collections.abc import Iterable
@@ -106,8 +105,7 @@ def leave_note(
     numbers = "".join(f"-{letter}{_whole(getattr(cost, n))}" for n, letter in _LETTERS.items())
     outcome = "made" if published else "wasted"
     name = f"cost-{shard_key}-{uuid.uuid4().hex[:8]}-{outcome}{numbers}"
-    with contextlib.suppress(PermissionError):
-        location.create(f"{folder}/{name}", b"")
+    location.leave(f"{folder}/{name}", b"")
 
 
 def read_notes(files: Iterable[str]) -> TableCost:

@@ -269,8 +269,7 @@ def _leave(location: Location, folder: str, held: Sequence[tuple[PartRows, pa.Ta
     )
     data = sink.getvalue().to_pybytes()
     name = f"keys-{hashlib.sha256(data).hexdigest()[:32]}"
-    with contextlib.suppress(PermissionError):
-        location.create(f"{folder}/{name}", data)
+    location.leave(f"{folder}/{name}", data)
 
 
 def _learn(

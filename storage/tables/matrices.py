@@ -14,6 +14,7 @@ import io
 import mmap
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, BinaryIO, Final
@@ -166,8 +167,8 @@ def _write(table: Table, file: BinaryIO, path: str) -> None:
     vectors_head, keys_head = _head(dtype, shape), _head(keys.dtype, keys.shape)
     size = dtype.itemsize * shape[0] * shape[1]
     file.write(vectors_head)
-    file.truncate(len(vectors_head) + size)
     if size:
+        _reserve(file, len(vectors_head) + size)
         out = np.memmap(file, dtype, "r+", len(vectors_head), shape)
         _fill(table, keys, out)
         out.flush()
@@ -176,6 +177,23 @@ def _write(table: Table, file: BinaryIO, path: str) -> None:
     file.write(keys.tobytes())
     if matrix_path(table) != path:
         raise Changed
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Let a file have a size and all its blocks.
+
+    On a full disk a process dies that writes to a mapped page without a block.
+
+    Raises:
+        OSError: the disk has no room for it.
+    """
+    if sys.platform == "linux":
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    file.seek(0, os.SEEK_END)
+    while (left := size - file.tell()) > 0:
+        file.write(bytes(min(left, _READ)))
+    file.flush()
 
 
 def _fill(table: Table, keys: Keys, out: npt.NDArray[Any]) -> None:

@@ -14,7 +14,6 @@ of other counts, is not believed. Receipts of earlier versions (``complete-*.jso
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -72,8 +71,7 @@ def leave_receipt(
     if coverage.missing:
         raise ValueError(f"{coverage.missing} keys are missing; a receipt says that none is")
     receipt = Receipt(_hash(planned), parts_hash(survey), coverage.ok, coverage.failed)
-    with contextlib.suppress(PermissionError):
-        location.create(receipt.path_in(survey.folder), b"")
+    location.leave(receipt.path_in(survey.folder), b"")
 
 
 @dataclass(frozen=True)

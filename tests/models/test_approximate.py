@@ -63,3 +63,22 @@ def test_the_recall_that_is_stated_is_reached_on_other_images() -> None:
     ]
     hit = [len(np.intersect1d(*pair)) / 10 for pair in zip(found, exact, strict=True)]
     assert abs(np.mean(hit) - recall.recall) < 0.05
+
+
+def test_a_query_gets_as_many_images_as_it_asks_for() -> None:
+    """Here the nearest lists alone hold fewer."""
+    pytest.importorskip("faiss", reason="`make approximate` was not run")
+    from models.retrieval.approximate import build_index, nearest
+    from models.retrieval.gallery import Gallery, Rows
+    from models.retrieval.search import top_k
+
+    vectors = np.repeat(np.eye(40, 64, dtype=np.float32), 50, 0)
+    gallery = Gallery({"image": Rows(vectors)}, lambda features: features["image"])
+    index, recall = build_index(gallery, 0.5, 10)
+    assert recall.lists < recall.of
+    query, own = vectors[:1], np.array([0])
+    for k in (10, 500, 1999):
+        found = nearest(index, gallery, query, k, 10, own)
+        assert found.indices.shape == (1, k)
+        assert len(set(found.indices[0].tolist()) - {0}) == k
+        assert (found.scores == top_k(query, vectors, k, excluded=own[None]).scores).all()

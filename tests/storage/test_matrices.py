@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -178,6 +180,24 @@ path = matrix_path(table)
 Table.iter_parts = killed
 build_matrix(table, table.location, path)
 """
+
+
+def test_a_matrix_has_its_room_before_it_is_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk, a page without a block would kill the process that writes to it."""
+    mapped, held = np.memmap, []
+
+    def memmap(file: BinaryIO, *given: Any) -> Any:
+        status = os.fstat(file.fileno())
+        held.append((512 * status.st_blocks, status.st_size))
+        return mapped(file, *given)
+
+    table = filled(tmp_path, range(4000), size=4000)
+    monkeypatch.setattr(np, "memmap", memmap)
+    built(table)
+    ((room, size),) = held
+    assert room >= size > 3000 * 4 * DIM
 
 
 def test_a_killed_builder_leaves_a_staged_file_that_nobody_reads(tmp_path: Path) -> None:

@@ -169,7 +169,8 @@ def test_one_picture_costs_a_new_process_about_its_own_bytes(
         assert location.is_local or sum(asked.requests.values()) <= 8
 
 
-DAMAGES = ["cut", "flipped", "other places", "other groups"]
+DAMAGES = ["cut", "flipped", "other places", "other groups", "one bit", "the last byte"]
+EXTREMES = {"other groups": -9, "the last byte": 2**63 - 1}
 
 
 @pytest.mark.parametrize("damage", [*DAMAGES, "lost", "of parts that are gone", "closed"])
@@ -190,10 +191,14 @@ def test_a_file_of_places_is_a_shortcut_and_never_the_truth(
         if damage == "other places":
             rows = 8 * len(stored)  # the digests are right
             location.replace(path, data[:rows] + b"\x7f" * 2 * rows + data[3 * rows :])
-        if damage == "other groups":
+        if damage in EXTREMES:
             rows = 8 * len(stored)
-            groups = np.full(len(stored), -9, "<i8").tobytes()
-            location.replace(path, data[:rows] + groups + data[2 * rows :])
+            starts = np.full(len(stored), EXTREMES[damage], "<i8").tobytes()
+            location.replace(path, data[:rows] + starts + data[2 * rows :])
+        if damage == "one bit":
+            sign = 8 * len(stored) + 7  # of the first start
+            flipped = bytes([data[sign] ^ 128])
+            location.replace(path, data[:sign] + flipped + data[sign + 1 :])
         if damage == "lost":
             places_of.cache_clear()
             assert dict(read_pictures(location, list(stored)[:1])) == dict([*stored.items()][:1])

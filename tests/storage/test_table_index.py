@@ -5,6 +5,7 @@ The oracle reads every part with pyarrow and goes through the rows one by one.
 
 from __future__ import annotations
 
+import errno
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -18,8 +19,10 @@ import pytest
 
 from storage.checks.root import check_root, repair_root
 from storage.locations.location import Location
+from storage.locations.stores import LocalStore
 from storage.tables import index
 from storage.tables import table as tables
+from storage.tables.costs import Cost
 from storage.tables.plans import Coverage, DerivedKeys, IncompleteTable
 from storage.tables.table import Shard, Table, open_table
 
@@ -280,3 +283,23 @@ def test_a_part_that_another_process_put_aside_is_looked_for_again(location: Loc
         own.vectors(keys)
     location.rename(f"{entry.path}.quarantined-1", entry.path)
     assert own.vectors(keys).shape == (12, DIM)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+def test_a_root_that_takes_no_file_is_read_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(index, "WORTH_KEEPING", 2)
+    own, keys = whole_table(Location(str(tmp_path)), 4)
+    shard = Shard.of(keys)
+
+    def refuse(self: LocalStore, path: str, data: bytes) -> bool:
+        raise OSError(number, "no", path)
+
+    monkeypatch.setattr(LocalStore, "create", refuse)
+    index.known_of.cache_clear()
+    files = own.location.list()
+    assert own.completeness(keys) == Coverage(16, 16, 0, 0)
+    assert own.plan(DerivedKeys("all", lambda: keys), 4).todo == 0
+    own.note(shard, Cost(), published=False)
+    assert own.location.list() == files

@@ -76,3 +76,37 @@ def test_an_index_is_made_once_and_again_when_damaged(
     assert check_root(table.location).faults == []
     index_of(settings.changed(candidates=60), stages, recipe, gallery)
     assert len(list((tmp_path / "root").rglob("index-*.faiss"))) == 2
+
+
+def test_an_index_that_is_removed_while_it_is_opened_is_made_again(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks import approximate
+
+    read, removed = approximate.read_tail, []
+
+    def raced(home: Location, path: str, size: int) -> bytes:
+        if not removed:
+            home.remove(path)
+            removed.append(path)
+        return read(home, path, size)
+
+    monkeypatch.setattr(approximate, "read_tail", raced)
+    stages, recipe, gallery = opened(table)
+    settings = SearchSettings(approximate_above=1, candidates=50, recall=0.9)
+    index, _ = approximate.index_of(settings, stages, recipe, gallery)
+    assert index.ntotal == 400
+    assert [table.location.exists(path) for path in removed] == [True]
+
+
+def test_images_of_other_collections_leave_an_index_as_it_is(table: Table, tmp_path: Path) -> None:
+    from tasks.approximate import index_of
+
+    stages, recipe, gallery = opened(table)
+    settings = SearchSettings(approximate_above=1, candidates=50, recall=0.9)
+    index_of(settings, stages, recipe, gallery)
+    (shard,) = table.plan([f"{n:064x}" for n in range(400, 410)], 10).shards
+    table.publish(shard, table.rows(image_id=list(shard.members), vector=np.ones((10, 16), "f4")))
+    stages, recipe, gallery = opened(table)
+    assert index_of(settings, stages, recipe, gallery)[0].ntotal == 400
+    assert len(list((tmp_path / "root").rglob("index-*.faiss"))) == 1
