@@ -34,7 +34,7 @@ def embed_gallery(asked: requests.EmbedRequest) -> State[Any]:
     ]
     log = RunLog()
     with runner_of(asked.ray) as runner:
-        run_stages(features, log, asked.profile.allow_gaps, runner=runner)
+        run_stages(features, log, asked.profile.allow_gaps, asked.retry_failed, runner)
     warning = warning_for(asked.profile, asked.collection)
     said = {"warning": warning} if warning else {}
     return summed_up({"stages": [report.as_json() for report in log.stages], **said})

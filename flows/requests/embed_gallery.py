@@ -30,6 +30,7 @@ class EmbedRequest:
     collection: str
     methods: tuple[str, ...]
     ray: RayWorkers
+    retry_failed: bool
 
 
 def embed_gallery(
@@ -38,6 +39,7 @@ def embed_gallery(
     backbone: Clip = PROFILE_CLIP,
     captioning: Captioning = PROFILE_CAPTIONING,
     work: Work = PROFILE_WORK,
+    retry_failed: bool = False,
     ray: RayWorkers = NO_RAY,
     profile: ProfileName = "tiny",
     settings: Overrides = None,
@@ -48,10 +50,11 @@ def embed_gallery(
         collection: Name of an ingested collection.
         methods: Methods that it will be searched by.
         backbone: The CLIP whose features are made.
+        retry_failed: Retry failed rows, such as features of images that had no captions then.
         ray: Embed and caption on the workers of a Ray cluster instead.
     """
     chosen = resolve_profile(profile, with_choices(settings, backbone, captioning, work))
     require_collections(chosen.root, [collection])
     require_methods(chosen, methods, gallery_only=True)
     require_root(chosen)
-    return EmbedRequest(chosen, collection, methods, ray)
+    return EmbedRequest(chosen, collection, methods, ray, retry_failed)

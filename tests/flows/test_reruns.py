@@ -265,3 +265,28 @@ def test_failed_rows_are_kept_counted_refused_and_retried_when_asked(
     assert len(calls) == IMAGES / SHARD + 1
     row = table_of(root).read(keys=[victim]).to_dicts()[0]
     assert (row["status"], row["n"]) == ("ok", 2)
+
+
+def test_features_of_captions_that_came_later_are_made_when_failed_rows_are_retried(
+    root: Path, prefect_results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.embed_gallery import embed_gallery
+    from tasks.planner import gallery_stages
+
+    settings = small_settings(root, captions=2, shard=SHARD) | {"allow_gaps": 0.2}
+    profile = small_profile(root, captions=2, shard=SHARD)
+    stages = gallery_stages(profile, "drawn", "cvsi").values()
+    (features,) = (each for each in stages if each.table_name == "caption_features")
+
+    def embedded(**given: Any) -> dict[str, int]:
+        embed_gallery("drawn", settings=settings, **given)
+        return features.table().rows_by_status()
+
+    victim = stage_of(root).planned()[5]
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            captions_module, "load_captioner", lambda s: OneRefused(load_captioner(s), victim)
+        )
+        assert embedded() == {"ok": IMAGES - 1, "no_captions": 1}
+    assert embedded(retry_failed=True) == {"ok": IMAGES}
+    assert table_of(root).rows_by_status() == {"ok": IMAGES}
