@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,6 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Search and print the hits."""
+    # Threads of torch that wait for work sleep: on a busy machine their spinning doubles the time.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with uncollected():
         return searched(arguments)
 
