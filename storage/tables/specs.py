@@ -66,7 +66,7 @@ def known_spec(location: Location, name: str, spec_key: str) -> dict[str, Any]:
     more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
     raise UnknownTable(
         f"{location} holds no {name} of the key {spec_key!r}; it holds "
-        f"{', '.join(known[:SHOWN]) or 'none'}{more}. `cirflow cache list` says what made each. "
+        f"{', '.join(known[:SHOWN]) or 'none'}{more}. `cirflow cache ls` says what made each. "
         "Name one of them, name the root that holds it (root=DIR), or repeat the run that made it"
     )
 

@@ -114,6 +114,10 @@ MISTAKES: Final = (
         "--set backbone.pretrained=openai --set methods=lincir",
         ("a mapping network for ViT-B-32 is missing", "backbone.mapping", "mapping_captions"),
     ),
+    Mistake(
+        "export features --root tables --features abcd1234 --collection photos --out f.npy",
+        ("no image_features of the key 'abcd1234'", "`cirflow cache ls`"),
+    ),
     Mistake("run embed-gallery --root tables --set collection=photo", ("did you mean 'photos'",)),
     Mistake(
         "run backfill-captions --root tables --set collection=cats", ("'cats'", "photos", "ingest")

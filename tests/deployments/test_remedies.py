@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
+import functools
+import importlib
 import inspect
 import re
 from collections.abc import Iterator
@@ -11,6 +14,7 @@ from typing import Any, Final
 
 import pytest
 
+from deployments.cli import COMMANDS
 from deployments.commands.run import FLOWS
 from flows.form_fields import _groups
 from flows.profiles import production, setting_names, tiny
@@ -27,6 +31,7 @@ from storage.benchmarks.registry import BENCHMARKS, FAMILIES, protocol_options
 ROOMS: Final = ("deployments", "flows", "models", "storage", "tasks")
 NAME: Final = r"([a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)*)"
 ASSIGNED: Final = re.compile(rf"(?<![\w.\-/{{])(?:--set[ =])?{NAME}=(?=[\w{{/.'\"\[])")
+NAMED_COMMAND: Final = re.compile(r"`cirflow ([a-z]+)(?: ([a-z][a-z-]+)(?![\w=.{/]))?")
 TO_SET: Final = re.compile(rf"(?:--set|\bset|\bor set|correct) {NAME}(?=[ ;,)]|$)")
 
 ELSEWHERE: Final = {
@@ -148,6 +153,38 @@ def test_remedies_in_messages(repository: Path, known: set[str]) -> None:
     found = list(messages(repository))
     assert len(found) > 1000
     wrong = {place: bad for place, text in found if (bad := unknown_names(text, known))}
+    assert wrong == {}
+
+
+def unknown_commands(text: str) -> list[str]:
+    """Commands that a text tells to run and that cirflow does not have."""
+    wrong = []
+    for command, word in NAMED_COMMAND.findall(text):
+        if command not in COMMANDS:
+            wrong.append(command)
+        elif word and (known := first_words(command)) and word not in known:
+            wrong.append(f"{command} {word}")
+    return wrong
+
+
+@functools.cache
+def first_words(command: str) -> frozenset[str]:
+    """The first words that a command takes, where it takes one of a few."""
+    if command == "run":
+        return frozenset(FLOWS)
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"deployments.commands.{COMMANDS[command].module}").add_arguments(
+        parser
+    )
+    places = [action for action in parser._actions if not action.option_strings]
+    return frozenset(places[0].choices or ()) if places else frozenset()
+
+
+def test_commands_in_messages(repository: Path) -> None:
+    assert unknown_commands("`cirflow cache list` or `cirflow cache ls`") == ["cache list"]
+    assert unknown_commands("`cirflow run embed-galery`") == ["run embed-galery"]
+    found = list(messages(repository))
+    wrong = {place: bad for place, text in found if (bad := unknown_commands(text))}
     assert wrong == {}
 
 

@@ -22,7 +22,7 @@ def test_an_unknown_key_is_answered_with_those_there_are(tmp_path: Path) -> None
     said = str(refused.value)
     assert said.startswith(f"{location} holds no captions of the key 'abcd'; it holds ")
     assert f"{', '.join(sorted(made)[:8])} and 2 more. " in said
-    assert "`cirflow cache list`" in said
+    assert "`cirflow cache ls`" in said
     assert "root=DIR" in said
 
 
