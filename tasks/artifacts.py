@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from models.redaction import redact
 from tasks.patience import while_server_restarts
-from tasks.report.markdown import Markdown, markdown_table
+from tasks.report.markdown import Markdown, markdown_table, plain
 from tasks.unrecorded import is_unrecorded
 
 LARGEST: Final = 150_000
@@ -34,15 +34,19 @@ def publish_markdown(key: str, text: str, description: str) -> None:
 
 
 def stages_markdown(stages: Sequence[Mapping[str, Any]]) -> Markdown:
-    """A table of the rows that each stage made, reused and failed to make.
+    """A table of the rows that each stage made, reused and failed to make, and where they lie.
 
     Where texts were longer than a text tower's context, a column counts them.
     """
-    columns: tuple[str, ...] = ("stage", "made", "reused", "failed", "seconds")
+    columns: tuple[str, ...] = ("stage", "made", "reused", "failed", "seconds", "table")
+    places = [str(s["where"]).rsplit("/", 2) for s in stages]  # ROOT/captions/KEY
     rows: list[tuple[object, ...]] = [
-        (s["title"], s["made"], s["reused"], s["failed"], f"{s['seconds']:.1f}") for s in stages
+        (s["title"], s["made"], s["reused"], s["failed"], f"{s['seconds']:.1f}", "/".join(own))
+        for s, (_, *own) in zip(stages, places, strict=True)
     ]
     if any(s["cut_texts"] for s in stages):
         columns = (*columns, "texts cut")
         rows = [(*row, s["cut_texts"]) for row, s in zip(rows, stages, strict=True)]
-    return markdown_table(columns, rows)
+    roots = dict.fromkeys(root for root, *_ in places)
+    below = f"\n\nTables lie below {', '.join(map(plain, roots))}." if roots else ""
+    return Markdown(f"{markdown_table(columns, rows)}{below}")
