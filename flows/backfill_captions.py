@@ -11,6 +11,7 @@ import polars as pl
 from prefect import flow, runtime
 from prefect.states import Completed, State
 
+from flows import run_names
 from flows.fan_out import start_helpers
 from flows.ray_workers import runner_of
 from flows.requests import backfill_captions as requests
@@ -41,7 +42,7 @@ FAILED: Final = ("collection", "image", "status", "reason")
 
 @flow(
     name="backfill-captions",
-    flow_run_name="captions of {collection}",
+    flow_run_name=run_names.backfill,
     persist_result=False,
     result_serializer="json",
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from prefect import flow
+from prefect.states import State
 
 from flows.drawn_training import train_from_images
 from flows.evaluate_world import demo_world
@@ -19,6 +20,7 @@ from flows.requests import demo as requests
 from flows.requests.demo import DemoRequest
 from flows.requests.prepared import prepared_by
 from flows.score_benchmark import Outcome, evaluate
+from flows.summaries import summed_up
 from tasks.methods import runnable_methods
 from tasks.query_sets import BenchmarkRef
 from tasks.redacted import redacting
@@ -31,7 +33,7 @@ COMPARED: Final = ("image-only", "text-only", "image-text-sum", "lincir", "instr
 @flow(name="demo", flow_run_name="demo", persist_result=False, result_serializer="json")
 @redacting
 @prepared_by(requests.demo)
-def demo(asked: DemoRequest) -> dict[str, Any]:
+def demo(asked: DemoRequest) -> State[Any]:
     """Draw, evaluate, train and evaluate again."""
     folder, chosen, seed = asked.folder, asked.profile, asked.seed
     roots = demo_world(folder, seed)
@@ -46,12 +48,13 @@ def demo(asked: DemoRequest) -> dict[str, Any]:
         commands=[f"cirflow demo --seed {seed}", f"cirflow leaderboard --root {chosen.root}"],
     )
     if not asked.training:
-        return outcome.as_json()
+        return summed_up(outcome.as_json())
     refs = [BenchmarkRef(name=name, root=roots[name], split="val") for name in roots]
     trained = train_from_images(
         folder, asked.profile_name, asked.changes, seed, [ref.collection_name for ref in refs]
     )
-    return outcome.as_json() | {"trained": _score_trained(chosen, refs, trained, folder)}
+    own = _score_trained(chosen, refs, trained, folder)
+    return summed_up(outcome.as_json() | {"trained": own})
 
 
 def _score_trained(

@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 from prefect.states import State
 
+from flows import run_names
 from flows.ray_workers import runner_of
 from flows.requests import embed_gallery as requests
 from flows.requests.prepared import prepared_by
@@ -19,7 +20,7 @@ from tasks.redacted import redacting
 
 @flow(
     name="embed-gallery",
-    flow_run_name="embed {collection}",
+    flow_run_name=run_names.embedding,
     persist_result=False,
     result_serializer="json",
 )

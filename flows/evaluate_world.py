@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.states import State
 
 from embedded_world.benchmarks import WorldSize, write_world
 from embedded_world.harder import HARDER, write_harder_world, write_pointing_world
@@ -20,6 +21,7 @@ from flows.requests.evaluate_world import WorldKind, WorldsRequest
 from flows.requests.prepared import prepared_by
 from flows.running import watching
 from flows.score_benchmark import evaluate
+from flows.summaries import summed_up
 from models.retrieval.bootstrap import Draws, interval, mean, mean_draws
 from storage.benchmarks.registry import benchmark_facts
 from storage.locations.location import Location
@@ -126,7 +128,7 @@ def _opening(kind: WorldKind) -> str:
 )
 @redacting
 @prepared_by(requests.evaluate_world)
-def evaluate_world(asked: WorldsRequest) -> dict[str, Any]:
+def evaluate_world(asked: WorldsRequest) -> State[Any]:
     """Draw and evaluate world by world, then sum up."""
     folder, profile, opening = asked.folder, asked.profile, _opening(asked.kind)
     if asked.trained:
@@ -159,7 +161,7 @@ def evaluate_world(asked: WorldsRequest) -> dict[str, Any]:
     Location(str(folder)).replace(
         f"{opening}summary.md", as_markdown(tables, asked.seeds, asked.against, asked.kind).encode()
     )
-    return {"summary": str(folder / f"{opening}summary.md")}
+    return summed_up({"summary": str(folder / f"{opening}summary.md")})
 
 
 def _controls(item: EvaluatedBenchmark) -> dict[str, MethodScores]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import flow
+from prefect.states import State
 
 from flows.generate_triplets import triplet_set, triplet_stage
 from flows.ingest_collection import run_ingest
@@ -12,6 +13,7 @@ from flows.requests import finetune_rewriter as requests
 from flows.requests.finetune_rewriter import Teacher, TuningRequest
 from flows.requests.prepared import prepared_by
 from flows.running import RunLog, run_stage, train_once
+from flows.summaries import summed_up
 from models.generators.openai_server import OpenAIServerSettings
 from models.instructcir.rewriter_examples import ExampleSource
 from models.prompts.library import Prompt
@@ -35,7 +37,7 @@ from tasks.unrecorded import run_task
 )
 @redacting
 @prepared_by(requests.finetune_rewriter)
-def finetune_rewriter(asked: TuningRequest) -> dict[str, Any]:
+def finetune_rewriter(asked: TuningRequest) -> State[Any]:
     """Collect the pairs, tune, and merge where that is asked for."""
     log, prompt = RunLog(), asked.prompt
     sources = [_given_pairs(asked.pairs, prompt)] if asked.pairs else []
@@ -56,7 +58,7 @@ def finetune_rewriter(asked: TuningRequest) -> dict[str, Any]:
     )
     steps = job.config.steps_on(len(data.pairs))
     result = train_once("tune rewriter", tune_rewriter, job, steps, data)
-    return {
+    made = {
         **result,
         "merged": run_task(export_merged, job, asked.merged) if asked.merged else "",
         "form": job.card.form,
@@ -65,6 +67,7 @@ def finetune_rewriter(asked: TuningRequest) -> dict[str, Any]:
         "saw_benchmark_texts": list(data.benchmarks),
         "stages": [report.as_json() for report in log.stages],
     }
+    return summed_up(made)
 
 
 def _given_pairs(source: str, prompt: Prompt) -> ExampleSource:

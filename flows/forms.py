@@ -27,7 +27,11 @@ from tasks.settings import Profile
 
 ProfileName = Annotated[str, Text("tiny, small, production, or a TOML file that extends one.")]
 Overrides = Annotated[
-    Values | None, Text("Dotted setting names and values that replace the profile's.")
+    Values | None,
+    Text(
+        "Dotted setting names and values that replace the profile's, e.g. "
+        '{"root": "tables", "encoder.image_batch": 64}. `cirflow run FLOW --list` lists them.'
+    ),
 ]
 
 

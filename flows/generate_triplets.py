@@ -12,6 +12,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.states import State
 
+from flows import run_names
 from flows.form_choices import offer_what_exists
 from flows.ingest_collection import run_ingest
 from flows.requests import generate_triplets as requests
@@ -68,7 +69,7 @@ def triplet_set(stage: TripletStage) -> TripletSet:
 
 @flow(
     name="generate-triplets",
-    flow_run_name="{count} triplets",
+    flow_run_name=run_names.triplets,
     persist_result=False,
     result_serializer="json",
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect import flow
+from prefect.states import State
 
 from flows.drawn_training import train_comparison_systems
 from flows.evaluate_world import demo_world
@@ -17,6 +18,7 @@ from flows.requests.prepared import prepared_by
 from flows.requests.rerun_backbones import RerunRequest
 from flows.running import RunLog, run_stages
 from flows.score_benchmark import Scored, rank_and_score
+from flows.summaries import summed_up
 from flows.train_mapping import train_mapping_for
 from models.retrieval.paper_tables import PAPER_TABLES, PAPER_TITLES
 from tasks.artifact_keys import artifact_key
@@ -52,7 +54,7 @@ class Made:
 @flow(name="paper", flow_run_name="paper {paper}", persist_result=False, result_serializer="json")
 @redacting
 @prepared_by(requests.paper)
-def paper(asked: PaperRequest) -> dict[str, Any]:
+def paper(asked: PaperRequest) -> State[Any]:
     """Make what is missing, then fill every table and figure."""
     if asked.trained and asked.demo is not None:
         networks = train_comparison_systems(
@@ -84,13 +86,14 @@ def paper(asked: PaperRequest) -> dict[str, Any]:
         f"[{path.name}]({path.as_uri()}), {plain(path)}\n\n{stages_markdown(stages)}",
         page.title,
     )
-    return {
+    result = {
         "stages": stages,
         "left out": {name: own for name, own in left_out.items() if own},
         "submissions": [str(file) for each in made for file in each.scored.submissions],
         "files": [str(file) for file in files],
         "page": str(path),
     }
+    return summed_up(result)
 
 
 def _figures(

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prefect import flow, runtime
+from prefect import flow
 from prefect.states import State
 
 from flows.forms import Backbone, BenchmarkChoice
 from flows.requests import rerun_backbones as requests
 from flows.requests.prepared import prepared_by
 from flows.requests.rerun_backbones import RerunRequest
+from flows.run_names import named
 from flows.score_benchmark import Outcome, evaluate
 from flows.summaries import summed_up
 from flows.train_mapping import train_mapping_for
@@ -34,9 +35,9 @@ from tasks.scoring.published import published_for
 from tasks.stages.rankings import backbone_of
 
 
-def _run_name() -> str:
+@named
+def _run_name(given: Mapping[str, Any]) -> str:
     """Such as `ViT-B-32 openai on cirr val, circo val`."""
-    given = runtime.flow_run.parameters
     backbones = given.get("backbones") or [given["backbone"]]
     names = [Backbone.model_validate(each).title for each in backbones]
     benchmarks = [BenchmarkChoice.model_validate(each) for each in given["benchmarks"]]
@@ -44,7 +45,10 @@ def _run_name() -> str:
 
 
 @flow(
-    name="rerun-backbone", flow_run_name=_run_name, persist_result=False, result_serializer="json"
+    name="rerun-backbone",
+    flow_run_name=_run_name,
+    persist_result=False,
+    result_serializer="json",
 )
 @redacting
 @prepared_by(requests.rerun_backbone)
@@ -52,18 +56,19 @@ def rerun_backbone(asked: RerunRequest) -> State[Any]:
     """Evaluate on one backbone, and compare it with those in the ledger."""
     made = rerun(asked)
     _show([made])
-    return summed_up(
-        made.outcome.as_json()
-        | {
-            "backbone": made.name,
-            "not on this backbone": made.on_their_own(),
-            "left out": dict(asked.left_out),
-        }
-    )
+    result = made.outcome.as_json() | {
+        "backbone": made.name,
+        "not on this backbone": made.on_their_own(),
+        "left out": dict(asked.left_out),
+    }
+    return summed_up(result, _by_backbone([made]))
 
 
 @flow(
-    name="evaluate-matrix", flow_run_name=_run_name, persist_result=False, result_serializer="json"
+    name="evaluate-matrix",
+    flow_run_name=_run_name,
+    persist_result=False,
+    result_serializer="json",
 )
 @redacting
 @prepared_by(requests.evaluate_matrix)

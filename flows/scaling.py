@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from prefect.states import State
 
 from flows.evaluate_world import drawn_benchmarks
 from flows.form_fields import Values
@@ -22,6 +23,7 @@ from flows.requests.prepared import prepared_by
 from flows.requests.scaling import WITHOUT, ScalingRequest, Variant
 from flows.requests.train_reformulation import groups_of
 from flows.running import RunLog, run_stage, run_stages
+from flows.summaries import summed_up
 from flows.train_reformulation import train_network_on
 from models.retrieval.bootstrap import Draws, interval, mean, mean_draws
 from storage.benchmarks.registry import benchmark_facts
@@ -48,7 +50,7 @@ Scores = dict[str, list[MethodScores]]
 )
 @redacting
 @prepared_by(requests.scaling)
-def scaling(asked: ScalingRequest) -> dict[str, Any]:
+def scaling(asked: ScalingRequest) -> State[Any]:
     """Train and score each network, and plot."""
     chosen, folder, worlds = asked.profile, asked.folder, asked.worlds
     refs = list(asked.refs)
@@ -70,7 +72,7 @@ def scaling(asked: ScalingRequest) -> dict[str, Any]:
         for variant in asked.variants
     }
     lines = {name: _score(chosen, refs, name, log) for name in asked.others}
-    return _publish(folder, refs, scores, lines)
+    return summed_up(_publish(folder, refs, scores, lines))
 
 
 def _scored(

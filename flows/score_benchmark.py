@@ -11,6 +11,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
+from flows import run_names
 from flows.ingest_collection import run_ingest
 from flows.query_texts import paraphrased, with_texts
 from flows.requests import score_benchmark as requests
@@ -208,7 +209,7 @@ def submit(stage: RankingStage, out: Path) -> list[Path]:
 
 @flow(
     name="score-benchmark",
-    flow_run_name="score {benchmark} {split}",
+    flow_run_name=run_names.score,
     persist_result=False,
     result_serializer="json",
 )

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from prefect.states import Completed, State
 
 from models.plain_text import escaped
 
+NOTHING: Final[Mapping[str, Any]] = {}
 
-def summed_up(result: dict[str, Any]) -> State[Any]:
-    """A completed state with a flow's result; results name their parts alike in all flows."""
-    return Completed(message=escaped("; ".join(_parts(result))) or None, data=result)
+
+def summed_up(result: dict[str, Any], said: Mapping[str, Any] = NOTHING) -> State[Any]:
+    """A completed state with a flow's result; results name their parts alike in all flows.
+
+    Args:
+        result: What the run returns.
+        said: Parts that the message has in place of the result's own.
+    """
+    message = escaped("; ".join(_parts({**result, **said})))
+    return Completed(message=message or None, data=result)
 
 
 def _parts(result: Mapping[str, Any]) -> Iterator[str]:
@@ -29,8 +37,8 @@ def _parts(result: Mapping[str, Any]) -> Iterator[str]:
     if left_out := _left_out(result.get("left out", {})):
         noun = "method" if left_out == 1 else "methods"
         yield f"{left_out} {noun} left out, with reasons in the artifact"
-    for name in ("checkpoint", "report", "page", "all", "profile"):
-        if isinstance(result.get(name), str):
+    for name in ("checkpoint", "report", "page", "all", "summary", "merged", "profile"):
+        if isinstance(result.get(name), str) and result[name]:
             yield f"{name} {result[name]}"
     reports = result.get("reports", {})
     yield from (f"report {path}" for path in reports.values())

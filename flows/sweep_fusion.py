@@ -15,6 +15,7 @@ from typing import Any
 from prefect import flow
 from prefect.states import State
 
+from flows import run_names
 from flows.ingest_collection import run_ingest
 from flows.requests import sweep_fusion as requests
 from flows.requests.prepared import prepared_by
@@ -49,7 +50,7 @@ def both_methods(profile: Profile, name: str, family: str) -> Profile:
 
 @flow(
     name="sweep-fusion",
-    flow_run_name="sweep {benchmark} {split}",
+    flow_run_name=run_names.sweep,
     persist_result=False,
     result_serializer="json",
 )

@@ -9,6 +9,7 @@ from typing import Any
 from prefect import flow
 from prefect.states import State
 
+from flows import run_names
 from flows.form_choices import offer_what_exists
 from flows.requests import train_mapping as requests
 from flows.requests.prepared import prepared_by
@@ -38,7 +39,7 @@ from tasks.training.palavra import PalavraJob
 
 @flow(
     name="train-mapping",
-    flow_run_name="train mapping network",
+    flow_run_name=run_names.mapping,
     persist_result=False,
     result_serializer="json",
 )

@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 from prefect.states import State
 
+from flows import run_names
 from flows.form_choices import offer_what_exists
 from flows.requests import train_reformulation as requests
 from flows.requests.prepared import prepared_by
@@ -61,7 +62,7 @@ def train_network_on(profile: Profile, triplets: TripletSet, groups: Groups, nam
 
 @flow(
     name="train-reformulation",
-    flow_run_name="train reformulation network",
+    flow_run_name=run_names.training("train InstructCIR"),
     persist_result=False,
     result_serializer="json",
 )

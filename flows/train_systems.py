@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefect import flow
+from prefect.states import State
 
+from flows import run_names
 from flows.profiles import extended
 from flows.requests import train_systems as requests
 from flows.requests.prepared import prepared_by
 from flows.requests.train_systems import COMPODIFF, TRAINABLE, SystemsRequest, Wanted, prepared
+from flows.summaries import summed_up
 from flows.train_compodiff import train_compodiff
 from flows.train_composed import train_composed
 from flows.train_mapping import train_mapping
@@ -27,13 +30,13 @@ PROFILE_FILE = "trained.toml"
 
 @flow(
     name="train-systems",
-    flow_run_name="train comparison systems",
+    flow_run_name=run_names.training("train comparison systems"),
     persist_result=False,
     result_serializer="json",
 )
 @redacting
 @prepared_by(requests.train_systems)
-def train_systems(asked: SystemsRequest) -> dict[str, Any]:
+def train_systems(asked: SystemsRequest) -> State[Any]:
     """Train what is not published yet; whatever is finished stays, also where a later one fails."""
     folders: dict[str, str] = {}
     for each in asked.trainings:
@@ -45,7 +48,7 @@ def train_systems(asked: SystemsRequest) -> dict[str, Any]:
         markdown_table(("setting", "folder"), [(plain(k), plain(v)) for k, v in named.items()]),
         "trained comparison systems",
     )
-    return {"settings": named, "profile": file}
+    return summed_up({"settings": named, "profile": file})
 
 
 def _trained(asked: SystemsRequest, wanted: Wanted, folders: Mapping[str, str]) -> str:

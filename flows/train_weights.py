@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 from prefect.states import State
 
+from flows import run_names
 from flows.requests import train_weights as requests
 from flows.requests.prepared import prepared_by
 from flows.requests.train_weights import WeightsRequest
@@ -19,7 +20,7 @@ from tasks.training.query_weights import GateJob, planned_content, train_gates
 
 @flow(
     name="train-weights",
-    flow_run_name="train weights of {method}",
+    flow_run_name=run_names.training("train weights of {method}"),
     persist_result=False,
     result_serializer="json",
 )

@@ -171,3 +171,7 @@ def test_the_final_state_sums_up() -> None:
         "cirr val: cvsi 31.25 recall@1, best of 2; 6 rows made, 20 reused, 2 failed in 2 stages; "
         "1 method left out, with reasons in the artifact; report out/report.html"
     )
+    elsewhere = {"scores": {"cirr val on B": {"lincir": {"recall@1": 20.0}}}}
+    said = summed_up(state.data, elsewhere | {"main_metrics": {"cirr val on B": "recall@1"}})
+    assert str(said.message).startswith("cirr val on B: lincir 20.00 recall@1, best of 1; 6 rows")
+    assert said.data == state.data

@@ -46,7 +46,7 @@ def test_made_once_then_reused_then_grown(
         again = run(10)
         assert [stage["made"] for stage in again["stages"]] == [0, 0]
         assert len(server.requests) == asked == 10
-        states = task_states("10 triplets")
+        states = task_states("10 triplets of drawn")
         assert states == {
             "plan single captions of pairs of drawn": "Cached",
             "plan triplets from pairs of drawn": "Cached",

@@ -9,8 +9,10 @@ import pytest
 
 pytestmark = pytest.mark.prefect
 
-NAME = "train reformulation network"
-"""Of the flow run and of its one task."""
+TASK = "train reformulation network"
+"""Of the flow's one task."""
+NAME = "train InstructCIR with drawn, first 50"
+"""Of the flow run."""
 
 
 def test_trains_once_and_is_reused(
@@ -40,9 +42,7 @@ def test_trains_once_and_is_reused(
 
     first = run()
     assert first["steps"] == 3
-    assert task_states("train reformulation network") == {
-        "train reformulation network": "Completed"
-    }
+    assert task_states(NAME) == {TASK: "Completed"}
     loaded = load_network(str(first["checkpoint"]))
     assert loaded.online.settings.cross_attended_blocks == 1
     logs = Path(tmp_path, "training", "reformulation", str(first["key"]), "logs")
@@ -55,7 +55,7 @@ def test_trains_once_and_is_reused(
     assert found[shown[0]] == 100.0
     assert "data:image/svg+xml" in found[shown[1]]
     assert run() == first
-    assert task_states(NAME) == {NAME: "Cached"}
+    assert task_states(NAME) == {TASK: "Cached"}
 
 
 def test_a_parameter_is_given_in_one_place(tmp_path: Path) -> None:
