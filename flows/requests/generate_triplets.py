@@ -98,7 +98,8 @@ def generate_triplets(
         same_product: Pair two views of one product of Fashion200k too.
         allow_gaps: Fraction of the pairs that may end without a text.
         retry_failed: Retry failed rows: captions, late answers, rejected texts.
-        out: Folder for the report and triplets.json; empty: out/triplets.
+        out: Folder for the report and triplets.json; empty: out/triplets, in the UI a folder of the
+            run's own below it.
     """
     own = captioning.settings("instructcir.captioner")
     chosen = resolve_profile(profile, {**(settings or {}), **own})

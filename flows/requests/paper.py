@@ -146,7 +146,7 @@ def paper(
     methods: Methods = (),
     captioning: Captioning = PROFILE_CAPTIONING,
     mapping_captions: str = "",
-    mapping_steps: int = 20_000,
+    mapping_steps: Annotated[int, Field(ge=1)] = 20_000,
     work: Work = PROFILE_WORK,
     make: bool = True,
     target_captions: Annotated[int, Field(ge=0, le=100)] = 15,
@@ -177,7 +177,8 @@ def paper(
         seed: Seed of the drawn world.
         train: Train the comparison systems on drawn pictures first, each once, where the drawn
             world is scored; that takes about two hours of one CPU core.
-        out: Folder for the page and the tables; empty: out/paper/PAPER.
+        out: Folder for the page and the tables; empty: out/paper/PAPER, in the UI a folder of the
+            run's own below it.
     """
     folder = Path(demo).resolve()
     given = with_choices(settings, captioning, work)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from flows.form_fields import Values
 from flows.forms import (
@@ -104,7 +107,7 @@ def rerun_backbone(
     methods: Methods = (),
     captioning: Captioning = PROFILE_CAPTIONING,
     mapping_captions: str = "",
-    mapping_steps: int = 20_000,
+    mapping_steps: Annotated[int, Field(ge=1)] = 20_000,
     work: Work = PROFILE_WORK,
     profile: ProfileName = "tiny",
     settings: Overrides = None,
@@ -136,7 +139,7 @@ def evaluate_matrix(
     methods: Methods = (),
     captioning: Captioning = PROFILE_CAPTIONING,
     mapping_captions: str = "",
-    mapping_steps: int = 20_000,
+    mapping_steps: Annotated[int, Field(ge=1)] = 20_000,
     work: Work = PROFILE_WORK,
     vary: Vary = NOTHING,
     profile: ProfileName = "tiny",

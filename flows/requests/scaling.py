@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from flows.form_fields import Values
 from flows.forms import BenchmarkChoice, MethodName, Overrides, ProfileName
@@ -103,7 +105,7 @@ class ScalingRequest:
 
 def scaling(
     triplets: str | Values,
-    sizes: list[int],
+    sizes: list[Annotated[int, Field(ge=1)]],
     without: list[LeftOut] | None = None,
     other_triplets: dict[str, str | Values] | None = None,
     benchmarks: list[BenchmarkChoice] | None = None,
@@ -113,9 +115,9 @@ def scaling(
     training: Values | None = None,
     profile: ProfileName = "tiny",
     settings: Overrides = None,
-    subsets: int = 250,
-    circo_queries: int = 300,
-    fashion_queries: int = 100,
+    subsets: Annotated[int, Field(ge=1)] = 250,
+    circo_queries: Annotated[int, Field(ge=1)] = 300,
+    fashion_queries: Annotated[int, Field(ge=1)] = 100,
     out: str = "",
 ) -> ScalingRequest:
     """Train InstructCIR on sets of several sizes, score each network, and plot the curve.

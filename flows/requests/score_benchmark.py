@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from flows.form_fields import Of
+from flows.form_fields import Of, Text
 from flows.forms import (
     PROFILE_CAPTIONING,
     PROFILE_WORK,
@@ -24,10 +24,16 @@ from flows.forms import (
 )
 from flows.profiles import resolve_profile
 from flows.requests.checks import out_folder, require_evaluation, require_out
+from storage.benchmarks.registry import BENCHMARKS, protocol_options
 from tasks.methods import runnable_methods
 from tasks.query_sets import BenchmarkRef
 from tasks.query_texts import ANNOTATED
 from tasks.settings import Profile
+
+OPTIONS: Final = Text(
+    'Protocol switches of the benchmark\'s loader, e.g. {"exclude_reference": true}. '
+    + " ".join(f"{name}: {', '.join(protocol_options(name))}." for name in BENCHMARKS)
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ def score_benchmark(
     profile: ProfileName = "tiny",
     settings: Overrides = None,
     out: str = "",
-    options: dict[str, Any] | None = None,
+    options: Annotated[dict[str, Any] | None, OPTIONS] = None,
     retry_failed: bool = False,
     texts: Annotated[str, Of(BenchmarkChoice, "texts")] = ANNOTATED,
     paraphrases: Annotated[int, Field(ge=0, le=20)] = 0,
@@ -76,7 +82,6 @@ def score_benchmark(
         split: One of the benchmark's own. Where targets are hidden, submission files are written.
         out: Folder for the report and the submission files; empty: out/score/BENCHMARK-SPLIT, in
             the UI a folder of the run's own below it.
-        options: Protocol switches of the benchmark's loader.
         retry_failed: Retry failed rows: captions, answers of a language model that were refused.
         paraphrases: Ask each query also in so many other wordings of its text, written by the text
             generator, and report how far the scores spread.

@@ -9,7 +9,7 @@ from flows.form_fields import DEFAULTS, Group, Of, Values
 from flows.forms import PROFILE_CLIP, Clip, Overrides, ProfileName, with_choices
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_backbone, require_root
-from flows.requests.triplet_training import TripletRequest, triplet_set_of
+from flows.requests.triplet_training import First, Joined, TripletRequest, triplet_set_of
 from models.compodiff.settings import DenoiserSettings
 from models.training.settings import TrainingSettings
 from tasks.training.run_settings import RunSettings
@@ -37,8 +37,8 @@ def train_compodiff(
     backbone: Clip = PROFILE_CLIP,
     profile: ProfileName = "tiny",
     settings: Overrides = None,
-    n: int | None = None,
-    joined: int = 0,
+    n: First = None,
+    joined: Joined = 0,
     devices: Annotated[int, Of(RunSettings, "devices")] = 1,
     network: Annotated[Values, Group(DenoiserSettings, "network")] = DEFAULTS,
     training: Annotated[Values, TRAINING_GROUP] = DEFAULTS,
@@ -56,6 +56,7 @@ def train_compodiff(
         triplets: The file triplets.json that generate-triplets wrote, or its content; or a
             benchmark's train split as BENCHMARK:train:FOLDER, as in train-reformulation.
         n: Train on the first n pairs of the sample only; smaller sets are parts of larger ones.
+            Empty: all.
         joined: Further training triplets, made of two where the target of one is the reference of
             the next, with both texts: for queries that ask for two things.
         network: Depth, heads, units and dropped conditions, e.g. {"depth": 4}.

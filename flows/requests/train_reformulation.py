@@ -10,7 +10,7 @@ from flows.form_fields import DEFAULTS, Group, Of, Values
 from flows.forms import Overrides, ProfileName
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_backbone, require_root
-from flows.requests.triplet_training import triplet_set_of
+from flows.requests.triplet_training import First, Joined, triplet_set_of
 from models.instructcir.settings import (
     CombinerSettings,
     EmaSettings,
@@ -104,8 +104,8 @@ def train_reformulation(
     triplets: str | Values,
     profile: ProfileName = "tiny",
     settings: Overrides = None,
-    n: int | None = None,
-    joined: int = 0,
+    n: First = None,
+    joined: Joined = 0,
     start: str = "",
     epochs: Annotated[int, Of(ReformulationTraining, "epochs")] = TRAINING.epochs,
     batch_size: Annotated[int, Of(ReformulationTraining, "batch_size")] = TRAINING.batch_size,
@@ -137,6 +137,7 @@ def train_reformulation(
             benchmark's train split as BENCHMARK:train:FOLDER, such as cirr:train:data/cirr, whose
             images are ingested. A part of it validates, and its results are not zero-shot.
         n: Train on the first n pairs of the sample only; smaller sets are parts of larger ones.
+            Empty: all.
         joined: Further training triplets, made of two where the target of one is the reference of
             the next, with both texts: for queries that ask for two things.
         start: Folder of a trained reformulation network to train further, such as the zero-shot one

@@ -9,7 +9,7 @@ from flows.form_fields import DEFAULTS, Group, OneOf, Values
 from flows.forms import PROFILE_CLIP, Clip, Overrides, ProfileName, with_choices
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_collections, require_root
-from flows.requests.triplet_training import triplet_set_of
+from flows.requests.triplet_training import First, triplet_set_of
 from models.retrieval.gate_settings import GateTraining
 from models.retrieval.systems.query_weights import WEIGHED
 from models.spelling import unknown
@@ -50,7 +50,7 @@ def train_weights(
     profile: ProfileName = "tiny",
     settings: Overrides = None,
     families: tuple[str, ...] = (),
-    n: int | None = None,
+    n: First = None,
     training: Annotated[Values, Group(GateTraining, "training")] = DEFAULTS,
     not_zero_shot: str = "",
 ) -> WeightsRequest:
@@ -68,7 +68,7 @@ def train_weights(
         backbone: The CLIP of images and texts.
         families: Benchmark families (their prompts, gallery weights and rule for the reference);
             empty: all that the profile has weights for.
-        n: Train on the first n pairs of the sample only.
+        n: Train on the first n pairs of the sample only. Empty: all.
         training: How, e.g. {"temperature": 0.05}.
         not_zero_shot: Why results must be labelled, where the triplets owe something to a
             benchmark's annotations. A tuned rewriter brings the label itself.

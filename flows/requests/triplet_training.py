@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
 
 from flows.form_fields import Values
 from flows.requests.checks import require_root
@@ -13,6 +15,11 @@ from tasks.training.run_settings import RunSettings
 
 if TYPE_CHECKING:
     from tasks.training.triplet_sets import TripletSet
+
+First = Annotated[int, Field(ge=1)] | None
+"""Pairs of the sample that are used, the first ones; None: all."""
+Joined = Annotated[int, Field(ge=0)]
+"""Triplets that are added, each made of two."""
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,8 @@ def unknown_collection(location: Location, name: str) -> UnknownCollection:
     shown = ", ".join([*known[:SHOWN], *["..."] * (len(known) > SHOWN)]) or "none yet"
     return UnknownCollection(
         f"there is no collection {name!r} at {location}; {hint}there are: {shown}. Make it with "
-        f"`cirflow ingest SOURCE --name {name}`, or name the root of its tables (--set root=ROOT)"
+        f"`cirflow ingest SOURCE --name {name}`, or name the root of its tables "
+        '(--set root=ROOT; in a form, settings {"root": "ROOT"})'
     )
 
 

@@ -184,6 +184,10 @@ def as_models(request: Any) -> Any:
         ("train-mapping", {"masking": "random"}, "'offsets', 'substring'"),
         ("train-mapping", {"preset": "lincr"}, "'cirflow', 'lincir'"),
         ("train-mapping", {"weight_decay": -1}, "minimum of 0"),
+        ("rerun-backbone", changed(RERUN, mapping_steps=0), "minimum of 1"),
+        ("train-compodiff", changed(TRIPLETS, joined=-1), "minimum of 0"),
+        ("train-weights", changed(TRIPLETS, n=0), "minimum of 1"),
+        ("scaling", changed(TRIPLETS, sizes=[0]), "minimum of 1"),
         ("train-reformulation", changed(TRIPLETS, network={"gate": "open"}), "'zero_init'"),
         ("train-reformulation", changed(TRIPLETS, training={"epoch": 1}), "epoch"),
         ("train-reformulation", changed(TRIPLETS, run={"strategy": "dp"}), "'ddp', 'fsdp'"),
@@ -312,6 +316,24 @@ def test_the_command_line_lists_choices_and_groups(capsys: pytest.CaptureFixture
     assert "`none` is the paper. One of none, zero_init. Default: none. network.text_mask:" in page
     assert " training.keep: Publish the step with the best validation, or the last one." in page
     assert "training.epochs" not in page  # a parameter of its own
+
+
+def test_texts_name_what_is_allowed_and_what_stands_where_nothing_is_given() -> None:
+    texts = dict(parameter_texts(flow_of("score-benchmark")))
+    assert (
+        "fashioniq: join, gallery, empty_side, categories, exclude_reference." in texts["options"]
+    )
+    assert "`cirflow run FLOW --list`" in texts["settings"]
+    texts = dict(parameter_texts(flow_of("train-composed")))
+    assert "transagg 64;" in texts["training.batch_size"]
+    assert "Default" not in texts["training.batch_size"]
+    assert texts["training.seed"].endswith("Default: 0.")
+    texts = dict(parameter_texts(flow_of("train-compodiff")))
+    assert texts["training.batch_size"].endswith("Default: 128.")
+    for name in FLOWS:
+        said = " ".join(dict(parameter_texts(flow_of(name))).get("out", "").split())
+        if "empty: out/" in said:
+            assert "in the UI a folder of the run's own below it" in said
 
 
 def test_values_are_fitted_to_their_parameters() -> None:
