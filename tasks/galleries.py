@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from models.user_cache import recall, remember, user_cache_folder
+from storage.checks.cleaning import remove_staged
 from storage.locations.location import Location, takes_no_file
 from storage.tables.keys import sha256_hex
 from storage.tables.matrices import (
@@ -185,6 +186,7 @@ def _kept(home: Location, path: str, make: Callable[[], None]) -> bool:
             logger.warning("%s is damaged; it is made again", home.join(path))
             home.remove(path)
         if not home.exists(path):
+            remove_staged(home)  # what a killed builder left is as large as a matrix
             make()
         return _is_whole(home, path)
     except OSError as error:

@@ -43,3 +43,11 @@ def clean(location: Location, older_than_s: float = DAY) -> list[tuple[str, Entr
     for _, entry in found:
         location.remove(entry.path)
     return found
+
+
+def remove_staged(location: Location, older_than_s: float = DAY) -> None:
+    """Remove what writers left that were killed; nothing else is listed."""
+    limit = time.time() - older_than_s
+    for entry in location.staged():
+        if entry.modified < limit:
+            location.remove(entry.path)

@@ -181,8 +181,9 @@ def query_texts(ranked: Ranked, queries: Sequence[str], method: str) -> tuple[Qu
         stage = _stage(ranked.evaluation.root, ranked.evaluation.key, method)
         if stage.spec_key != ranked.evaluation.runs[method]:
             raise IncompleteTable(
-                "the models' files or the program changed since, and texts of this ranking can no "
-                "longer be told: run the evaluation again (what is equal is reused)"
+                "the models' files, the program or gaps of the gallery changed since, and texts of "
+                "this ranking can no longer be told: run the evaluation again (what is equal is "
+                "reused)"
             )
         items = [ranked.query_set.item_of(ranked.rows[query][1]) for query in queries]
         found = _texts(stage, [item for item in items if item])

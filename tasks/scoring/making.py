@@ -50,6 +50,7 @@ FACETS: Final[Mapping[str, str]] = {
     "precision": "precision",
     "forms": "text forms",
     "reference": "reference image",
+    "without": "images without features",
     "engines": "engines run with",
     "versions": "tables of",
     "data": "data",
@@ -107,13 +108,14 @@ def how_made(ranking: Spec, spec_of: SpecOf) -> dict[str, str]:
         "precision": spec_words.each(spec_words.precision(spec) for spec in specs),
         "forms": spec_words.each(spec_words.forms(spec, queries) for spec in queries),
         "reference": "taken out" if ranking.get("exclude_reference") else "kept",
+        "without": spec_words.without(ranking),
         "engines": spec_words.each(spec_words.engine_details(spec) for spec in specs),
         "versions": spec_words.each(sorted(spec_words.version(spec) for spec in specs)),
         "data": spec_words.data(ranking),
     }
     if not queries or not gallery:
         found = dict.fromkeys(found, NOT_RECORDED) | {
-            name: found[name] for name in ("texts", "weights", "reference", "data")
+            name: found[name] for name in ("texts", "weights", "reference", "without", "data")
         }
     return {name: found[name] for name in FACETS if found.get(name)}
 

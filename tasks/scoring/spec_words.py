@@ -233,6 +233,12 @@ def texts(ranking: Spec) -> str:
     return f"{source} {content[:8]}".rstrip()
 
 
+def without(ranking: Spec) -> str:
+    """How many images of the gallery lack a feature; empty for none."""
+    lacking = ranking.get("without")
+    return f"{lacking['images']:,}" if lacking else ""
+
+
 def weights(part: Spec) -> str:
     """`.6 edited_captions + .4 text` against `.7 image + .3 captions`."""
     sides = [

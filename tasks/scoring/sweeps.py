@@ -16,10 +16,11 @@ from models.retrieval.ranked_lists import lists_of_all
 from storage.benchmarks.indexing import IndexedCategory
 from storage.benchmarks.records import Benchmark
 from storage.benchmarks.registry import benchmark_facts
+from storage.tables.keys import content_key
 from storage.tables.table import require_complete
 from tasks.query_sets import load_query_set
 from tasks.scoring.metrics import metrics_from_lists
-from tasks.stages.rankings import CategoryFeatures, RankingStage
+from tasks.stages.rankings import CategoryFeatures, RankingStage, without_row
 from tasks.stages.stage import Stage, Tick
 
 if TYPE_CHECKING:
@@ -78,8 +79,15 @@ class SweepStage(Stage):
         return self.ranking.inputs
 
     def identity(self) -> dict[str, Any]:
-        """The ranking's own: features, queries and galleries."""
-        return {"ranking": self.ranking.spec_key}
+        """The ranking's own: features, queries and galleries; and queries that count as misses."""
+        recipe = self.ranking.recipe
+        items = load_query_set(self.root, self.ranking.benchmark).items.values()
+        lacking = without_row(
+            [self.ranking.query_features[name] for name in recipe.query],
+            [item.key for item in items],
+        )
+        without = {"without": content_key(lacking)} if lacking else {}
+        return {"ranking": self.ranking.spec_key, **without}
 
     def planned(self) -> list[str]:
         """Each setting by name."""

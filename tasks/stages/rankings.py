@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -19,6 +19,8 @@ from models.retrieval.ranked_lists import group_order
 from models.retrieval.systems.instructcir import INSTRUCTCIR_WEIGHTS
 from storage.benchmarks.indexing import IndexedCategory
 from storage.benchmarks.registry import benchmark_facts
+from storage.tables.finding import find_table
+from storage.tables.key_columns import KeyColumn
 from storage.tables.keys import content_key
 from storage.tables.schemas import OK
 from storage.tables.table import Table
@@ -112,7 +114,15 @@ class RankingStage(Stage):
             "queries": content_key(_query_list(query_set)),
             "galleries": content_key(_gallery_list(query_set)),
             "depth": self.depth,
+            **self._gaps(recipe, query_set),
         }
+
+    def _gaps(self, recipe: AnyRecipe, query_set: QuerySet) -> dict[str, Any]:
+        """The images that cannot be found, if there are some: other images, another ranking."""
+        features = [self.gallery_features[name] for name in recipe.gallery]
+        lacking = without_row(features, query_set.gallery_ids())
+        said = {"images": len(lacking), "key": content_key(lacking)}
+        return {"without": said} if lacking else {}
 
     def second_stage(self) -> tuple[dict[str, Any], list[str]]:
         """What a protocol says of the stages that order the best images again, empty without one;
@@ -473,3 +483,14 @@ def backbone_of(stage: RankingStage) -> str:
         if not any(other.startswith(f"{name}{ON_TOP}") for other in names)
     ]
     return " & ".join(shown)
+
+
+def without_row(stages: Iterable[Stage], keys: Sequence[str]) -> list[str]:
+    """Keys that failed in one of some tables, sorted; of a table that is not whole yet none."""
+    asked, failed = KeyColumn.of(keys), set[str]()
+    for stage in stages:
+        table = find_table(stage.location, stage.table_name, stage.spec_key)
+        covered = table and table.completeness(stage.planned_keys())
+        if table and covered and covered.failed and not covered.missing:
+            failed |= set(asked) - set(table.usable(asked))
+    return sorted(failed)

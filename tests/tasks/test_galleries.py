@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -154,3 +156,13 @@ def test_matrices_of_roots_on_s3_lie_in_the_users_cache(tmp_path: Path) -> None:
     assert [home.is_local for home in one] == [True]
     assert one != other
     assert str(one[0]).startswith(str(tmp_path / "cache/cirflow/matrices"))
+
+
+def test_what_a_killed_builder_left_goes_after_a_day(table: Table) -> None:
+    staging = Path(table.location.root) / ".staging"
+    staging.mkdir(exist_ok=True)
+    for name, age in (("dead", 90_000), ("alive", 60)):
+        (staging / name).write_bytes(b"half a matrix")
+        os.utime(staging / name, (time.time() - age,) * 2)
+    assert is_right(mapped(table))
+    assert [file.name for file in staging.iterdir()] == ["alive"]

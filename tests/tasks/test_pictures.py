@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -208,7 +209,8 @@ def test_a_search_counts_the_images_that_lack_features(profile: Profile) -> None
     assert len(result.hits) == 3
 
 
-def test_a_result_says_how_pictures_were_read_and_how_many_lack_features(tmp_path: Path) -> None:
+def with_gaps(tmp_path: Path) -> tuple[BenchmarkRef, dict[str, Any], frozenset[str]]:
+    """A small benchmark whose ranking by images lacks two of them; rankings by method."""
     with tarfile.open(Path(__file__).parents[1] / "data" / "earlier_root.tar.xz") as packed:
         packed.extractall(tmp_path, filter="data")  # for its small drawn world
     ref = BenchmarkRef(name="cirr", root=str(tmp_path / "world" / "cirr"))
@@ -218,18 +220,49 @@ def test_a_result_says_how_pictures_were_read_and_how_many_lack_features(tmp_pat
     plan = plan_evaluation(profile, ref, ["image-only", "cirevl"])
     by_method = {stage.method: stage for stage in plan.rankings}
     ranking = by_method["image-only"]
-    size = len(ref.load().galleries[""])
     (gallery,) = ranking.gallery_features.values()
     asked_about = set(load_query_set(root, ref).reference_ids())
     lost = frozenset([key for key in gallery.planned() if key not in asked_about][:2])
     for stage in in_order([ranking]):
         fill(stage, lost if stage.table_name == "image_features" else frozenset())
+    return ref, by_method, lost
+
+
+def test_a_result_says_how_pictures_were_read_and_how_many_lack_features(tmp_path: Path) -> None:
+    ref, by_method, _ = with_gaps(tmp_path)
+    ranking = by_method["image-only"]
+    size = len(ref.load().galleries[""])
     said = json.loads(json.dumps(score_ranking(ranking, resamples=2).protocol, default=list))
     assert said["pictures"] == {"alpha": "dropped", "orientation": "stored"}
     assert said["gallery_size"] == {"": size}
     assert said["gallery_without_features"] == {"": 2}
+    assert said["made"]["without"] == "2"
     assert "answer_tokens" not in said
     assert "captions" not in said
     edited = ranking_protocol(by_method["cirevl"])
     assert edited["answer_tokens"] == 48
     assert [each["mode"] for each in edited["captions"]] == ["nucleus"]
+
+
+def test_a_gallery_whose_gaps_were_closed_is_ranked_again(tmp_path: Path) -> None:
+    ref, by_method, lost = with_gaps(tmp_path)
+    before = by_method["image-only"]
+    (gallery,) = before.gallery_features.values()
+    table = gallery.table()
+    for shard in table.plan(gallery.planned(), 64, retry_failed=True).shards:
+        assert set(shard.members) == lost
+        table.publish(shard, gallery.rows(shard.members, lambda count: None))
+    ranking = before.model_copy()
+    assert ranking.spec_key != before.spec_key
+    fill(ranking)
+    ids = load_query_set(before.root, ref).image_ids
+    found = [
+        {ids[name] for names in stage.table().read(["names"])["names"] for name in names}
+        for stage in (before, ranking)
+    ]
+    assert lost.isdisjoint(found[0])
+    assert lost <= found[1]
+    said = score_ranking(ranking, resamples=2).protocol
+    assert said["gallery_without_features"] == {"": 0}
+    assert "without" not in said["made"]
+    assert "without" not in ranking.spec
