@@ -13,9 +13,12 @@ from flows.requests import embed_gallery as requests
 from flows.requests.prepared import prepared_by
 from flows.running import RunLog, run_stages
 from flows.summaries import summed_up
+from tasks.artifact_keys import artifact_key
+from tasks.artifacts import publish_markdown, stages_markdown
 from tasks.foreign_pictures import warning_for
 from tasks.planner import gallery_stages
 from tasks.redacted import redacting
+from tasks.report.markdown import plain
 
 
 @flow(
@@ -38,4 +41,12 @@ def embed_gallery(asked: requests.EmbedRequest) -> State[Any]:
         run_stages(features, log, asked.profile.allow_gaps, asked.retry_failed, runner)
     warning = warning_for(asked.profile, asked.collection)
     said = {"warning": warning} if warning else {}
-    return summed_up({"stages": [report.as_json() for report in log.stages], **said})
+    stages = [report.as_json() for report in log.stages]
+    text = f"## Features of {plain(asked.collection)}\n\n"
+    text += f"**{plain(warning)}**\n\n" if warning else ""
+    publish_markdown(
+        artifact_key("gallery", asked.collection),
+        f"{text}For {', '.join(asked.methods)}.\n\n{stages_markdown(stages)}",
+        f"Features of {asked.collection}",
+    )
+    return summed_up({"stages": stages, **said})

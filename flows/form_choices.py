@@ -1,7 +1,8 @@
 """Forms that offer what exists: the drop-downs of deployments, brought up to date.
 
 Prefect keeps the schema of a deployment's form. A field of `FIELDS` becomes a text with a
-list of what exists beside it, so that a list which is behind refuses nothing.
+list of what exists beside it, so that a list which is behind refuses nothing. A field of several
+names says in its text what exists: Prefect's UI shows alternatives in a list as bare JSON.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from flows.choices import Choices, choices_of
+from flows.profiles import resolve_profile
 from models.protocols import Json
 
 if TYPE_CHECKING:
@@ -50,6 +52,9 @@ WHOLE: Final = ("triplets",)
 """Kinds whose choices are all that exist: a name that is gone is offered no longer."""
 
 OFFERED, TYPED = "one that exists", "a name"
+EXISTING: Final = " There are: "
+SWITCHES: Final = {True: " Default: on.", False: " Default: off."}
+"""What the text of a switch ends in: the UI tells its two states apart by a shade."""
 
 
 def offering(
@@ -82,7 +87,19 @@ def _fields(
     for name, field in fields.items():
         kind = FIELDS.get((group, name), "")
         own = given.get(name)
-        made[name] = _choice(field, kind, choices.get(kind, ()), own) if kind else {**field}
+        made[name] = _choice(field, kind, choices.get(kind, ()), own) if kind else _plain(field)
+    return made
+
+
+def _plain(field: Mapping[str, Any]) -> dict[str, Any]:
+    """A field that offers nothing; a switch says its default, those of a group too."""
+    made = {**field}
+    if "properties" in made:
+        made["properties"] = {name: _plain(own) for name, own in made["properties"].items()}
+    is_switch = made.get("type") == "boolean" and isinstance(made.get("default"), bool)
+    said = SWITCHES[made["default"]] if is_switch else ""
+    if said and not made.get("description", "").endswith(said.strip()):
+        made["description"] = f"{made.get('description', '')}{said}".strip()
     return made
 
 
@@ -91,8 +108,7 @@ def _choice(
 ) -> dict[str, Any]:
     """A field as a choice between names and a text of its own."""
     if "items" in field:
-        more = given if isinstance(given, list) else []
-        return {**field, "items": _choice(field["items"], kind, [*names, *more], None)}
+        return _list(field, kind, names, given if isinstance(given, list) else [])
     own = [] if kind in WHOLE else [field.get("default"), given, *_offered(field)]
     kept = {key: value for key, value in field.items() if key not in ("type", "anyOf", "enum")}
     others = [each for each in field.get("anyOf", []) if each.get("type") != "string"]
@@ -103,6 +119,19 @@ def _choice(
     listed = {"type": "string", "enum": offered, "title": OFFERED}
     # Prefect's UI shows any text by the first alternative: a list there would end typing at once.
     return {**kept, "anyOf": [{"type": "string", "title": TYPED}, listed, *others]}
+
+
+def _list(
+    field: Mapping[str, Any], kind: str, names: Iterable[str], given: Iterable[Json]
+) -> dict[str, Any]:
+    """A field of several typed names, whose text says which exist."""
+    text, _, earlier = field.get("description", "").partition(EXISTING)
+    own = [*given, *_offered(field["items"]), *earlier.removesuffix(".").split(", ")]
+    offered = [*names, *([] if kind in WHOLE else own)]
+    known = dict.fromkeys(each for each in offered if isinstance(each, str) and each)
+    items = {key: value for key, value in field["items"].items() if key not in ("anyOf", "enum")}
+    said = f"{text}{EXISTING}{', '.join(known)}." if known else text
+    return {**field, "description": said, "items": {**items, "type": "string"}}
 
 
 def _offered(field: Mapping[str, Any]) -> list[str]:
@@ -146,7 +175,13 @@ def _deployments(client: SyncPrefectClient) -> list[DeploymentResponse]:
     return [each for each in found if (each.entrypoint or "").startswith("flows.")]
 
 
-def offer_what_exists(root: str) -> None:
+def asked_root(given: Mapping[str, Any]) -> str:
+    """The root that a run's parameters name: a flow that draws its own world has another."""
+    profile = resolve_profile(given.get("profile") or "tiny", given.get("settings"))
+    return profile.root
+
+
+def offer_what_exists() -> None:
     """At the end of a flow that added something: offer it in the forms of its own server.
 
     A server that does not take it leaves the lists as they were; they also take typed names.
@@ -160,6 +195,7 @@ def offer_what_exists(root: str) -> None:
         return  # a command's own temporary server has no forms
     try:
         with get_client(sync_client=True) as client:
+            root = asked_root(runtime.flow_run.parameters)
             refresh_forms(client, choices_of(root, Path.cwd()))
     except (httpx.TransportError, PrefectHTTPStatusError) as error:
         logger.warning("the forms do not offer it yet (%s); `cirflow up` brings them up", error)

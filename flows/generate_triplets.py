@@ -93,7 +93,7 @@ def generate_triplets(asked: TripletsRequest) -> State[Any]:
     run_stage(stage, log, allow_gaps=1.0, retry_failed=asked.retry_failed)
     made = write_report(stage, log, asked.out)
     require_texts(stage, asked.allow_gaps, made["report"])
-    offer_what_exists(asked.profile.root)
+    offer_what_exists()
     return summed_up({"stages": [report.as_json() for report in log.stages], **made})
 
 

@@ -79,7 +79,7 @@ def run_ingest(
         _show_unusable(name, made)
     if not made["images"]:
         raise ValueError(escaped(made["said"]))
-    offer_what_exists(root)
+    offer_what_exists()
     return made
 
 
@@ -91,7 +91,7 @@ def ingest_collection(asked: requests.IngestRequest) -> State[Any]:
     made = run_ingest(
         asked.root, asked.source, asked.name, asked.class_field, asked.if_taken, asked.layout
     )
-    message = f"{made['files']} inputs, {made['images']} images: {made['said']}"
+    message = f"{made['files']} inputs, {made['images']} images: {made['said']} in {asked.root}"
     message += "".join(f"; {note}" for note in made["notes"])
     if made["unusable"]:
         named = [f"{path}: {status} ({reason})" for path, status, reason in made["unusable"][:3]]

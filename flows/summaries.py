@@ -54,4 +54,5 @@ def _left_out(found: Mapping[str, Any]) -> int:
 
 def _rows(stages: Sequence[Mapping[str, Any]]) -> str:
     made, reused, failed = (sum(s[key] for s in stages) for key in ("made", "reused", "failed"))
-    return f"{made} rows made, {reused} reused, {failed} failed in {len(stages)} stages"
+    steps = "1 stage" if len(stages) == 1 else f"{len(stages)} stages"
+    return f"{made} rows made, {reused} reused, {failed} failed in {steps}"

@@ -54,7 +54,7 @@ def train_mapping(asked: requests.MappingRequest) -> State[Any]:
         if texts is None:
             texts = cached_captions(caption_stage(asked.profile, asked.collection))
         made = _train(asked.profile, texts, asked.config, asked.words)
-    offer_what_exists(asked.profile.root)
+    offer_what_exists()
     return summed_up(made)
 
 

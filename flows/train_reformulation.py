@@ -86,5 +86,5 @@ def train_reformulation(asked: ReformulationRequest) -> State[Any]:
         asked.groups.run,
         asked.notes,
     )
-    offer_what_exists(asked.profile.root)
+    offer_what_exists()
     return summed_up(made)

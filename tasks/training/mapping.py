@@ -54,9 +54,20 @@ class MappingJob(Job):
 
 
 def cached_captions(stage: CaptionStage) -> list[str]:
-    """All captions of a caption cache, in the order of their images."""
+    """All captions of a caption cache, in the order of their images.
+
+    Raises:
+        ValueError: it holds none of these images.
+    """
     rows = stage.table().read(["captions", "status"], stage.planned())
-    return [text for _, texts, status in rows.iter_rows() if status == OK for text in texts]
+    found = [text for _, texts, status in rows.iter_rows() if status == OK for text in texts]
+    if not found:
+        raise ValueError(
+            f"{stage.images.title} has no captions by {stage.captioner.title} "
+            f"({stage.sampling.n} an image) yet: make them first (cirflow run backfill-captions, "
+            "or its form, with the same collection, captioning and profile)"
+        )
+    return found
 
 
 def captions_key(captions: Sequence[str]) -> str:

@@ -12,7 +12,14 @@ import pytest
 
 from deployments.commands.run import FLOWS
 from flows.choices import choices_of
-from flows.form_choices import ADVANCED, FIELDS, LAST, offering, with_latest_triplets
+from flows.form_choices import (
+    ADVANCED,
+    FIELDS,
+    LAST,
+    asked_root,
+    offering,
+    with_latest_triplets,
+)
 from flows.requests.checks import out_folder
 
 SCHEMA: Mapping[str, Any] = {
@@ -52,6 +59,40 @@ def test_what_exists_is_a_choice_and_any_other_name_may_be_typed() -> None:
         validate({"collection": collection}, made, raise_on_error=True)
     with pytest.raises(ValidationError):
         validate({"collection": 5}, made, raise_on_error=True)
+
+
+def test_forms_offer_what_lies_under_the_root_that_a_run_was_asked_for() -> None:
+    """The demo keeps its tables in a folder of its own, where no other form looks."""
+    assert asked_root({"out": "out/demo", "profile": "tiny", "settings": None}) == ".cirflow"
+    assert asked_root({"collection": "a", "settings": {"root": "tables"}}) == "tables"
+
+
+def test_a_list_of_names_says_in_its_text_what_exists() -> None:
+    items = {"type": "string"}
+    field = {"type": "array", "items": items, "description": "Names.", "position": 0}
+    schema = {"type": "object", "properties": {"collections": field}}
+    given = {"collections": ["photos"]}
+    made = offering(schema, {"collection": ("shirts",)}, given)
+    shown = made["properties"]["collections"]
+    assert shown == {**field, "description": "Names. There are: shirts, photos."}
+    assert offering(made, {"collection": ("shirts",)}, given) == made
+    later = offering(made, {"collection": ("dogs",)}, {})["properties"]["collections"]
+    assert later["description"] == "Names. There are: dogs, shirts, photos."
+    offers = [{"type": "string", "title": "a name"}]
+    offers += [{"type": "string", "title": "one that exists", "enum": ["old"]}]
+    before = {**schema, "properties": {"collections": {**field, "items": {"anyOf": offers}}}}
+    again = offering(before, {"collection": ("new",)}, {})["properties"]["collections"]
+    assert again == {**field, "description": "Names. There are: new, old."}
+
+
+def test_a_switch_says_its_default_once() -> None:
+    group = {"type": "object", "properties": {"gather": {"type": "boolean", "default": True}}}
+    switch = {"type": "boolean", "default": False, "description": "Stop.", "position": 0}
+    schema = {"type": "object", "properties": {"dry_run": switch, "loss": group}}
+    made = offering(schema, {}, {})
+    assert made["properties"]["dry_run"]["description"] == "Stop. Default: off."
+    assert made["properties"]["loss"]["properties"]["gather"]["description"] == "Default: on."
+    assert offering(made, {}, {}) == made
 
 
 LAST_OF_RUNS = {"position": 3 + LAST, "title": "advanced: runs"}

@@ -33,10 +33,11 @@ def test_the_state_says_what_changed(tmp_path: Path) -> None:
     mine, other = tmp_path / "mine", tmp_path / "other"
     draw_folder(mine, 3, seed=1)
     draw_folder(other, 2, seed=2)
-    assert run(tmp_path / "root", mine).message == "3 inputs, 3 images: a new collection"
+    root = tmp_path / "root"
+    assert run(root, mine).message == f"3 inputs, 3 images: a new collection in {root}"
     draw_folder(mine, 4, seed=1)[0].unlink()
-    said = "3 inputs, 3 images: 1 added, 0 changed, 1 gone, 2 unchanged"
-    assert run(tmp_path / "root", mine).message == said
+    said = f"3 inputs, 3 images: 1 added, 0 changed, 1 gone, 2 unchanged in {root}"
+    assert run(root, mine).message == said
     refused = run(tmp_path / "root", other)
     assert refused.is_failed()
     assert f"stands for {mine} (3 inputs, 3 images" in str(refused.message)

@@ -84,3 +84,15 @@ def test_what_cannot_be_trained_is_refused(
 ) -> None:
     with pytest.raises((ValueError, UnknownCollection), match=said):
         asked(root, **parameters)
+
+
+def test_a_collection_without_captions_is_refused_with_what_makes_them(root: str) -> None:
+    from tasks.profile_stages import caption_stage
+    from tasks.training.mapping import cached_captions
+
+    stage = caption_stage(asked(root, collection="photos").profile, "photos")
+    said = (
+        r"photos has no captions by blip2 .* yet: make them first \(cirflow run backfill-captions"
+    )
+    with pytest.raises(ValueError, match=said):
+        cached_captions(stage)
