@@ -110,7 +110,8 @@ def search_parts(
     best: int = BEST,
     search: Search | None = None,
 ) -> Searched:
-    """Search a gallery with each part; a query's reference is never among what it finds.
+    """Search a gallery with each part; a query's reference is never among what it finds, except
+    in a gallery of one image.
 
     Args:
         parts: Of the queries.
@@ -123,7 +124,9 @@ def search_parts(
     def naive(own: npt.NDArray[np.float32], k: int, excluded: Ints) -> TopK:
         return top_k(own, images.blocks(), k, excluded=excluded)
 
-    count = min(best, len(images) - 1)
+    if len(images) == 1:
+        references = np.full_like(references, -1)
+    count = max(1, min(best, len(images) - 1))
     found = [(search or naive)(own, count, references) for own in parts.vectors]
     return Searched(
         np.stack([each.indices for each in found]), np.stack([each.scores for each in found])

@@ -59,6 +59,20 @@ def test_signals_of_a_search_worked_out_by_hand() -> None:
     )
 
 
+@pytest.mark.parametrize("reference", [0, -1])
+def test_signals_of_a_gallery_of_one_image(reference: int) -> None:
+    from models.retrieval.query_weights import images_of, parts_of, search_parts, signals
+
+    method = recipe("a", "b")
+    parts = parts_of(method, {"a": np.array([[3.0, 4.0]]), "b": np.array([[1.0, 0.0]])})
+    images = images_of(method, gallery(image=np.eye(2)[:1]))
+    searched = search_parts(parts, images, np.array([reference]))
+    assert searched.indices.tolist() == [[[0]], [[0]]]
+    found = {name: float(own[0]) for name, own in signals(parts, searched).items()}
+    assert found["top:a"] == pytest.approx(0.6)
+    assert (found["gap:a"], found["entropy:a"], found["overlap:a,b"]) == (0.0, 0.0, 1.0)
+
+
 def _entropy(logits: list[float]) -> float:
     powers = [math.exp(each) for each in logits]
     return -sum(p / sum(powers) * math.log(p / sum(powers)) for p in powers)
