@@ -106,7 +106,8 @@ def test_the_form_offers_what_is_allowed_and_refuses_the_rest(
 
 def test_a_report_opens_from_its_artifact(stack: LiveStack, page: Page, tmp_path: Path) -> None:
     with stack.client() as client:
-        scored = next(run for run in client.read_flow_runs() if run.name == "score cirr val")
+        runs = client.read_flow_runs()
+        scored = next(run for run in runs if run.name.startswith("score cirr val"))
     page.goto(f"{stack.settings.url}/runs/flow-run/{scored.id}")
     shown = RunPage(page).artifact("scores-cirr-val.*")
     report = shown.opened("Full report")
