@@ -52,7 +52,9 @@ FLOWS = {
         "flows.generate_triplets", "generate_triplets", "images -> training data for InstructCIR"
     ),
     "train-mapping": FlowEntry(
-        "flows.train_mapping", "train_mapping", "train a LinCIR mapping network from captions"
+        "flows.train_mapping",
+        "train_mapping",
+        "a mapping network: LinCIR from captions, others from images",
     ),
     "finetune-rewriter": FlowEntry(
         "flows.finetune_rewriter", "finetune_rewriter", "LoRA for the model that writes the texts"

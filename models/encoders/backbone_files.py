@@ -168,6 +168,12 @@ def require_known(spec: EncoderSpec) -> None:
     if spec.directory is not None:
         architecture(spec)
     elif schema_and_place(spec.source)[0] is None and spec.source not in _known_models():
+        if "/" in spec.name:
+            raise EncoderNotFound(
+                f"no directory {spec.name!r} with {CONFIG_FILE}: give one that has it, "
+                "hf-hub:ORG/REPO for a repository of the hub, or a name of open_clip's, such as "
+                "ViT-L-14"
+            )
         known = list(_known_models())
         alike = difflib.get_close_matches(spec.source, known, n=1, cutoff=0.8)
         near = [name for name in known if name.lower().startswith(spec.source.lower()[:5])]

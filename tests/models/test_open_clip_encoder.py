@@ -399,6 +399,7 @@ def test_fingerprint_follows_weights_and_not_the_place(small: Path, tmp_path: Pa
     [
         ("ViT-B-32", "", "needs `pretrained`.*openai"),
         ("ViT-B-99", "openai", "Names like it: ViT-B-16"),
+        ("laion/CLIP-ViT-B-32", "", "no directory 'laion/CLIP-ViT-B-32' with .* hf-hub:ORG/REPO"),
         ("ViT-B-32", "no-such-tag", "tags: openai"),
         ("ViT-B-32", "random:x", "a number"),
         ("local-dir:/no/such/place", "", "is not a directory that holds"),
