@@ -18,7 +18,7 @@ from flows.requests import rerun_backbones as requests
 from flows.requests.prepared import prepared_by
 from flows.requests.rerun_backbones import RerunRequest
 from flows.run_names import named
-from flows.score_benchmark import Outcome, evaluate
+from flows.score_benchmark import Outcome, evaluate, methods_elsewhere
 from flows.summaries import summed_up
 from flows.train_mapping import train_mapping_for
 from flows.train_reformulation import train_network_on
@@ -137,12 +137,10 @@ class Rerun:
 
     def on_their_own(self) -> str:
         """The methods that do not use the backbone, each with its own; empty if all use it."""
-        folders = folders_of(self.asked.profile.query_encoder)
-        places = range(len(self.asked.refs))
-        every = {m: b for place in places for m, b in self.backbones(place, folders).items()}
-        others = {m: b for m, b in every.items() if self.name not in b.split(" & ")}
-        said = [f"{m}: {b}" for m, b in others.items() if not b.startswith(f"{self.name} ")]
-        return "; ".join(said)
+        encoder, own = self.asked.profile.query_encoder, self.outcome.benchmarks
+        every = (methods_elsewhere(item.rankings, encoder) for item in own)
+        found = {method: backbone for each in every for method, backbone in each.items()}
+        return "; ".join(f"{method}: {backbone}" for method, backbone in found.items())
 
 
 def _worded(name: str, varied: str) -> str:

@@ -18,10 +18,11 @@ from flows.requests import score_benchmark as requests
 from flows.requests.prepared import prepared_by
 from flows.running import RunLog, run_stages
 from flows.summaries import summed_up
+from models.encoders.spec import EncoderSpec
 from storage.benchmarks.registry import benchmark_facts
 from tasks.artifact_keys import artifact_key
 from tasks.artifacts import publish_markdown, stages_markdown
-from tasks.backbone_names import recognised_name
+from tasks.backbone_names import folders_of, recognised, recognised_name
 from tasks.explorer.evaluations import record_evaluation
 from tasks.explorer.links import report_link
 from tasks.planner import plan_evaluation
@@ -38,7 +39,7 @@ from tasks.scoring.scores import MethodScores, record_scores
 from tasks.scoring.submissions import write_submissions
 from tasks.scoring.wordings import Spreads, Wording
 from tasks.settings import Profile
-from tasks.stages.rankings import RankingStage
+from tasks.stages.rankings import RankingStage, backbone_of
 from tasks.unrecorded import run_task
 
 
@@ -133,7 +134,7 @@ def evaluate(
     spreads = {s.name: s.spreads for s in data.sections if s.spreads}
     made = (scored.benchmarks, scored.log, scored.submissions)
     outcome = Outcome(*made, report, differs, audits, spreads)
-    _show(data, outcome, recognised_name(profile.query_encoder))
+    _show(data, outcome, profile.query_encoder)
     return outcome
 
 
@@ -184,11 +185,26 @@ def _scored(
     return scores
 
 
-def _show(data: ReportData, outcome: Outcome, backbone: str) -> None:
+def methods_elsewhere(rankings: Sequence[RankingStage], encoder: EncoderSpec) -> dict[str, str]:
+    """The methods that do not use a backbone, each with its own.
+
+    A reformulation network keeps to the one that it was trained on.
+    """
+    name, folders = recognised_name(encoder), folders_of(encoder)
+    every = {stage.method: recognised(backbone_of(stage), folders) for stage in rankings}
+    others = {m: b for m, b in every.items() if name not in b.split(" & ")}
+    return {m: b for m, b in others.items() if not b.startswith(f"{name} ")}
+
+
+def _show(data: ReportData, outcome: Outcome, encoder: EncoderSpec) -> None:
     """Leave a page for each benchmark in Prefect's UI, and one on the run's stages and files."""
-    report = outcome.report.resolve()
+    report, backbone = outcome.report.resolve(), recognised_name(encoder)
+    rankings = {item.ref.title: item.rankings for item in outcome.benchmarks}
     for section in data.sections:
         text = section_markdown(section, report, data.embedded_world, report_link(report))
+        if apart := methods_elsewhere(rankings.get(section.name, ()), encoder):
+            said = "; ".join(f"{method}: {own}" for method, own in apart.items())
+            text += f"\n\nNot on {plain(backbone)}, but on a backbone of their own: {plain(said)}."
         key = artifact_key("scores", section.name, backbone)
         publish_markdown(key, text, f"{section.title} on {backbone}")
     files = "".join(f"\n- {plain(path.resolve())}" for path in outcome.submissions)

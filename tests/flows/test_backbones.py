@@ -218,10 +218,16 @@ def test_a_folder_is_called_by_its_name(ran: Ran) -> None:
 
 
 def test_methods_that_keep_to_their_own_backbone_are_named(ran: Ran) -> None:
+    from tasks.artifact_keys import artifact_key
+
     first, second = ran.results
+    names = (first["backbone"], second["backbone"])
     assert first["not on this backbone"] == ""
     own = f"{first['backbone']} + reformulation".replace("clip", "local")
     assert second["not on this backbone"] == f"instructcir: {own}"
+    apart = "but on a backbone of their own: instructcir: "
+    said = [apart in ran.pages[artifact_key("scores", "cirr-val", name)] for name in names]
+    assert said == [False, True]
     page = ran.pages["backbones-cirr-val"]
     head = next(line for line in page.splitlines() if line.startswith("| method"))
     cells = [cell.strip(" *") for cell in head.strip("|").split("|")]
