@@ -49,6 +49,7 @@ FILE_ROWS: Final = 2**20
 
 _ABOUT = b"cirflow.index"
 _ON_S3 = 8
+_TRIES = 5
 _BAD = 2**48
 
 
@@ -300,6 +301,24 @@ def read_index(
             footer = Footer("", "", "", attempt, count, seconds, created=created)
             yield (part, size), known.rows_of(part, size, footer, own["key"], own["status"])
             start += count
+
+
+def steady(
+    listed: Callable[[], Survey], work: Callable[[Survey], A], survey: Survey | None = None
+) -> A:
+    """Some work on parts as listed; on a new listing where one is put aside meanwhile.
+
+    Raises:
+        FileNotFoundError: that happened again and again.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            return work(survey or listed())
+        except FileNotFoundError:
+            if not left:
+                raise
+            survey = None
+    raise AssertionError("the last try returns or raises")
 
 
 def each_ahead(location: Location, work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:

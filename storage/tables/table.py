@@ -35,7 +35,7 @@ from storage.locations.location import Entry, Location
 from storage.tables.costs import Cost, TableCost, leave_note, read_notes
 from storage.tables.footers import Footer
 from storage.tables.frames import as_polars, unique_rows
-from storage.tables.index import Held, Index, each_ahead, index_of, known_of
+from storage.tables.index import Held, Index, each_ahead, index_of, known_of, steady
 from storage.tables.key_columns import KeyColumn, key_series
 from storage.tables.keys import canonical_json, content_key
 from storage.tables.part_files import CorruptPart, PartReader, open_bytes, open_part
@@ -154,7 +154,7 @@ class Table:
         seen = settled(self.location, survey, keys)
         if seen is not None and not (retry_failed and seen.failed):
             return Plan(Shards(shard_size), seen, survey.names, read_notes(survey.files))
-        index = self._index(survey)
+        survey, index = steady(self._survey, self._indexed, survey)
         standing = standing_of(self.location, survey, index, keys)
         runs = [(order(standing.missing), 0)]
         if retry_failed and standing.failed:
@@ -235,8 +235,7 @@ class Table:
         if keys is not None:
             return self._read_some(names, KeyColumn.of(keys))
         needed = list(dict.fromkeys([*names, "status"]))
-        parts = self._survey().parts
-        tables = [rows for rows, _ in self._each(parts, needed)]
+        tables = steady(self._survey, lambda now: [own for own, _ in self._each(now.parts, needed)])
         if not tables:
             return as_polars(self.schema.arrow.empty_table().select(names))
         rows = unique_rows(pa.concat_tables(tables), self.schema.key)
@@ -250,7 +249,7 @@ class Table:
         if keys is not None:
             yield from (rows for rows, _ in self._taken(names, KeyColumn.of(keys).series))
             return
-        index = self._index(self._survey())
+        _, index = steady(self._survey, self._indexed)
         for part, _, places in index.by_part(index.kept_rows()):
             yield as_polars(self._read(part.name, names, part.size)[0].take(pa.array(places)))
 
@@ -300,21 +299,23 @@ class Table:
 
     def pace(self, parts: int = 20) -> float | None:
         """Rows a second, measured over the last parts made; None without measurements."""
-        measured = [part for part in self._index(self._survey()).parts if part.seconds]
+        _, index = steady(self._survey, self._indexed)
+        measured = [part for part in index.parts if part.seconds]
         last = sorted(measured, key=lambda part: part.created)[-parts:]
         seconds = sum(part.seconds for part in last)
         return sum(len(part.codes) for part in last) / seconds if seconds else None
 
     def rows_by_status(self) -> dict[str, int]:
         """Count the unique rows of each status, most frequent first."""
-        return self._index(self._survey()).count_by_status()
+        return steady(self._survey, self._indexed)[1].count_by_status()
 
     def completeness(self, planned: Keys) -> Coverage:
         """Count how many of the planned keys are ok, failed and missing."""
         survey = self._survey()
         if seen := settled(self.location, survey, planned):
             return seen
-        return standing_of(self.location, survey, self._index(survey), planned).coverage
+        survey, index = steady(self._survey, self._indexed, survey)
+        return standing_of(self.location, survey, index, planned).coverage
 
     def state(self) -> str:
         """Return a hash of the published parts: while it stays, so does every row (one listing)."""
@@ -385,7 +386,7 @@ class Table:
             rows = index.find(keys)
             if index.is_ok(rows).all():
                 return index, rows
-        index = self._index(self._survey())
+        _, index = steady(self._survey, self._indexed)
         return index, index.find(keys)
 
     def _taken(
@@ -446,9 +447,9 @@ class Table:
                 raise CorruptPart(self.location.join(part.path), f"it has {part.size} bytes")
         return Survey(self.folder, tuple(parts), frozenset(e.path for e in entries))
 
-    def _index(self, survey: Survey) -> Index:
+    def _indexed(self, survey: Survey) -> tuple[Survey, Index]:
         """Which part holds which row: only keys and statuses of parts not known yet are read."""
-        return index_of(self.location, survey, self.statuses_of)
+        return survey, index_of(self.location, survey, self.statuses_of)
 
 
 def _check_groups(part: PartReader, keys: list[str]) -> None:

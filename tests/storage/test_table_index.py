@@ -303,3 +303,30 @@ def test_a_root_that_takes_no_file_is_read_as_any_other(
     assert own.plan(DerivedKeys("all", lambda: keys), 4).todo == 0
     own.note(shard, Cost(), published=False)
     assert own.location.list() == files
+
+
+@pytest.mark.parametrize("what", ["plan", "completeness", "read", "rows_by_status", "usable"])
+def test_a_part_that_is_put_aside_after_it_was_listed_is_left_out(
+    location: Location, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    own, keys = whole_table(location, 3)
+    index.known_of.cache_clear()
+    gone, read = own.parts()[1].path, Table._read
+
+    def raced(self: Table, part: str, *given: Any) -> Any:
+        if location.exists(gone):
+            location.rename(gone, f"{gone}.quarantined-1")
+        return read(self, part, *given)
+
+    monkeypatch.setattr(Table, "_read", raced)
+    assert len(own.read()) == 8
+    location.rename(f"{gone}.quarantined-1", gone)
+    index.known_of.cache_clear()
+    asked: dict[str, Any] = {
+        "plan": lambda: [own.plan(keys, 9).before.missing, own.plan(keys, 9).todo],
+        "completeness": lambda: [own.completeness(keys).missing] * 2,
+        "read": lambda: [12 - len(own.read())] * 2,
+        "rows_by_status": lambda: [12 - own.rows_by_status()["ok"]] * 2,
+        "usable": lambda: [12 - len(own.usable(keys))] * 2,
+    }
+    assert asked[what]() == [4, 4]
