@@ -142,6 +142,8 @@ def give_name(found: Found, if_taken: IfTaken) -> Change:
         write_place(location, found.name, found.source, own)
         change = _merged(found, own, kept, pointer)
         if pointer is not None and (pointer.listing, pointer.places) == change:
+            if not location.exists(copy_path(found.name)):  # the run that made the name was killed
+                location.replace(copy_path(found.name), pointer_text(pointer))
             break
         written = _write_pointer(found, *change, new=pointer is None)
         pointer = read_pointer(location, found.name)

@@ -208,3 +208,14 @@ def test_a_refusal_repeats_little_of_what_was_given_and_of_what_exists(root: Loc
             require_collection(root, given)
         assert given[:80] in str(refused.value)
         assert len(str(refused.value)) < 80 * 110 + 500
+
+
+def test_a_run_that_was_killed_before_the_copy_of_a_name_is_made_good(
+    root: Location, tmp_path: Path
+) -> None:
+    folder = drawn(tmp_path / "a", one=1)
+    ingest(root, folder, "pets")
+    copy = root.read_bytes("collections/copies/pets.json")
+    root.remove("collections/copies/pets.json")
+    ingest(root, folder, "pets")
+    assert root.read_bytes("collections/copies/pets.json") == copy
