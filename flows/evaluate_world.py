@@ -14,6 +14,7 @@ from prefect.states import State
 
 from embedded_world.benchmarks import WorldSize, write_world
 from embedded_world.harder import HARDER, write_harder_world, write_pointing_world
+from flows import run_names
 from flows.drawn_training import train_comparison_systems
 from flows.profiles import resolve_profile
 from flows.requests import evaluate_world as requests
@@ -122,7 +123,7 @@ def _opening(kind: WorldKind) -> str:
 
 @flow(
     name="evaluate-world",
-    flow_run_name="evaluate {seeds}",
+    flow_run_name=run_names.worlds,
     persist_result=False,
     result_serializer="json",
 )

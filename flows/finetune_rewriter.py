@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 from prefect.states import State
 
+from flows import run_names
 from flows.generate_triplets import triplet_set, triplet_stage
 from flows.ingest_collection import run_ingest
 from flows.requests import finetune_rewriter as requests
@@ -31,7 +32,7 @@ from tasks.unrecorded import run_task
 
 @flow(
     name="finetune-rewriter",
-    flow_run_name="tune rewriter",
+    flow_run_name=run_names.rewriter,
     persist_result=False,
     result_serializer="json",
 )

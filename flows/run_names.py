@@ -71,6 +71,22 @@ def triplets(given: Given) -> str:
 
 
 @named
+def worlds(given: Given) -> str:
+    """Such as `drawn worlds 0, 1`, `harder drawn worlds 0: cvsi, lincir`."""
+    kind = "pointing " if given.get("pointing") else "harder " if given.get("harder") else ""
+    methods = given.get("methods") or ()
+    chosen = f": {_listed(methods)}" if methods else ""
+    return f"{kind}drawn worlds {_listed(map(str, given['seeds']))}{chosen}"
+
+
+@named
+def rewriter(given: Given) -> str:
+    """Such as `tune rewriter with pairs.jsonl`."""
+    pairs = given.get("pairs")
+    return f"tune rewriter with {pairs}" if pairs else "tune rewriter"
+
+
+@named
 def mapping(given: Given) -> str:
     """Such as `train lincir on captions of photos`, `train searle on photos`."""
     system = given.get("system", "lincir")

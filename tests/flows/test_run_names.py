@@ -50,6 +50,13 @@ SET = {"root": "tables", "spec_key": "k", "collections": ["photos", "shirts"], "
             {"backbone": {}, "benchmarks": [{"name": "cirr", "folder": "x"}], "profile": "small"},
             "the profile's backbone on cirr val (small)",
         ),
+        ("evaluate_world", {"seeds": [0, 1]}, "drawn worlds 0, 1"),
+        (
+            "evaluate_world",
+            {"seeds": [5], "harder": True, "methods": ["cvsi"]},
+            "harder drawn worlds 5: cvsi",
+        ),
+        ("finetune_rewriter", {"pairs": "pairs.jsonl"}, "tune rewriter with pairs.jsonl"),
         ("generate_triplets", {"collections": list("abcd"), "count": 5}, "5 triplets of 4 of them"),
         ("train_mapping", {"collection": "photos"}, "train lincir on captions of photos"),
         ("train_mapping", {"captions": "data/c.txt"}, "train lincir on c.txt"),
