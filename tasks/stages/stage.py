@@ -112,11 +112,15 @@ class Stage(Settings):
         Raises:
             IncompleteTable: no run has begun to fill it.
         """
-        if found := find_table(self.location, self.table_name, self.spec_key):
-            return found
-        raise IncompleteTable(
-            f"{self.title}: nothing was made yet; run the flow that fills this table"
-        )
+        try:
+            found = find_table(self.location, self.table_name, self.spec_key)
+        except FileNotFoundError:  # what the table's identity is made from is missing too
+            found = None
+        if found is None:
+            raise IncompleteTable(
+                f"{self.title}: nothing was made yet; run the flow that fills this table"
+            )
+        return found
 
     def __copy__(self) -> Stage:
         """A copy without cached properties: `model_copy` may change the fields behind them."""
