@@ -146,7 +146,7 @@ def _picture(seed: int) -> bytes:
 def main(size: str = "large") -> Verdict:
     """Measure, and print the verdict."""
     if size not in SIZES:
-        raise SystemExit(f"{size!r} is no size of the benchmark; give {' or '.join(SIZES)}")
+        raise SystemExit(f"{size!r} is not a size of the benchmark; give {' or '.join(SIZES)}")
     spec, batch_size, steps, allowed = SIZES[size]
     ours, bare = measure(spec, batch_size, steps)
     ratios = [own / base for own, base in zip(ours, bare, strict=True)]

@@ -56,7 +56,7 @@ def main(
     """
     process = _process(pid)
     if not searches.isdecimal() or int(searches) < 2:
-        raise UserError(f"{searches!r} is no number of searches; give 2 or more")
+        raise UserError(f"{searches!r} is not a number of searches; give 2 or more")
     reference = Path(picture).read_bytes()
     with Client(url) as client:
         image_id = client.upload(reference).image_id
@@ -79,7 +79,7 @@ def _process(pid: str) -> psutil.Process:
     try:
         return psutil.Process(int(pid))
     except (ValueError, psutil.NoSuchProcess):
-        raise UserError(f"{pid!r} is no process; give the one of `cirflow serve`") from None
+        raise UserError(f"{pid!r} is not a process; give that of `cirflow serve`") from None
 
 
 def asked(arguments: list[str]) -> int:

@@ -17,8 +17,8 @@ PICTURE = Path(__file__).resolve().parents[2] / "docs" / "images" / "report.png"
     ("changed", "said"),
     [
         ({3: "nope.jpg"}, "nope.jpg: no such file or directory"),
-        ({2: "999999999"}, "'999999999' is no process"),
-        ({4: "many"}, "'many' is no number of searches"),
+        ({2: "999999999"}, "'999999999' is not a process"),
+        ({4: "many"}, "'many' is not a number of searches"),
         ({}, "no service answers at http://127.0.0.1"),
         ({0: "127.0.0.1:8600"}, "no service answers at 127.0.0.1:8600"),
     ],
