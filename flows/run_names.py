@@ -24,7 +24,7 @@ def named(words: Callable[[Given], str]) -> Callable[[], str]:
 
     def name() -> str:
         given = runtime.flow_run.parameters
-        profile = given.get("profile", PROFILE)
+        profile = given.get("profile") or PROFILE
         return words(given) if profile == PROFILE else f"{words(given)} ({profile})"
 
     return name

@@ -56,7 +56,7 @@ def known_spec(location: Location, name: str, spec_key: str) -> dict[str, Any]:
     """As `read_spec`, of a table that somebody named.
 
     Raises:
-        UnknownTable: there is no such table.
+        UnknownTable: no table of that name has the key.
         SpecConflict: its content does not have the key.
     """
     if (found := find_spec(location, name, spec_key)) is not None:

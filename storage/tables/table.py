@@ -98,7 +98,7 @@ def load_table(location: Location, name: str, spec_key: str) -> Table:
     """Open a table that exists by its spec key (the form in which tasks refer to tables).
 
     Raises:
-        UnknownTable: there is no such table.
+        UnknownTable: no table of that name has the key.
         SpecConflict: its spec.json does not have that key.
     """
     spec = known_spec(location, name, spec_key)
