@@ -68,13 +68,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Without garbage collection: it walks over what imports make, a sixth of a cold search."""
+    """Without garbage collection: it walks over what imports make, a sixth of a cold search.
+
+    What the search made is frozen at its end, since a first collection would walk over all of it.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was_on:
+            gc.freeze()
             gc.enable()
 
 

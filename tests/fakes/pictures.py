@@ -29,6 +29,32 @@ def jpeg(seed: int = 0) -> bytes:
     return encoded(pixels(seed), "JPEG", quality=95)
 
 
+def lossless_jpeg(samples: np.ndarray) -> bytes:
+    """A gray JPEG file of the lossless process (ITU-T T.81, annex H), which Pillow cannot write.
+
+    A sample is predicted by the one on its left, the first of a row by the one above it. The nine
+    sizes of differences have codes of four bits.
+    """
+    rows = samples.astype(int)
+    before = np.hstack([np.vstack([[128], rows[:-1, :1]]), rows[:, :-1]])
+    bits = []
+    for off in (rows - before).ravel().tolist():
+        size = abs(off).bit_length()
+        low = off if off > 0 else off + (1 << size) - 1
+        bits.append(f"{size:04b}" + (f"{low:0{size}b}" if size else ""))
+    line = "".join(bits)
+    line += "1" * (-len(line) % 8)
+    scan = int(line, 2).to_bytes(len(line) // 8, "big").replace(b"\xff", b"\xff\x00")
+    height, width = samples.shape
+    frame = struct.pack(">HBHHBBBB", 11, 8, height, width, 1, 1, 0x11, 0)
+    table = struct.pack(">HB", 28, 0) + bytes([0, 0, 0, 9, *[0] * 12]) + bytes(range(9))
+    header = struct.pack(">HBBBBBB", 8, 1, 1, 0, 1, 0, 0)
+    return (
+        b"\xff\xd8\xff\xc3" + frame + b"\xff\xc4" + table + b"\xff\xda" + header + scan
+        + b"\xff\xd9"
+    )  # fmt: skip
+
+
 def png(seed: int = 0) -> bytes:
     """A plain PNG picture."""
     return encoded(pixels(seed), "PNG")

@@ -1,14 +1,31 @@
 import io
 import random
 import warnings
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from storage.collections.decoding import MAX_PIXELS, ImageProblem, decode_image, inspect_image
-from tests.fakes.pictures import broken_files, encoded, jpeg, pixels, png, png_header
+from storage.collections.decoding import (
+    MAX_PIXELS,
+    ImageFacts,
+    ImageProblem,
+    decode_image,
+    inspect_image,
+)
+from tests.fakes.pictures import (
+    broken_files,
+    encoded,
+    jpeg,
+    lossless_jpeg,
+    pixels,
+    png,
+    png_header,
+)
 
 RED_GREEN = np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8)
 
@@ -264,3 +281,60 @@ def test_other_formats_are_whole_and_damage_is_found_at_any_size() -> None:
         assert problems[0] == problems[1]
     with pytest.raises(ImageProblem, match="too_many_pixels"):
         decode_image(whole, max_pixels=800 * 640 - 1, shortest=8)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (11, 37), (75, 100)])
+def test_a_lossless_jpeg_is_never_reduced(size: tuple[int, int]) -> None:
+    gray = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    data = lossless_jpeg(gray)
+    for file in (data, data[:2] + b"\xff\xe0\x00\x06\xff\xc0ab" + data[2:]):  # a mark in a comment
+        for shortest in (None, 1, 8):
+            whole = np.asarray(decode_image(file, shortest=shortest))
+            np.testing.assert_array_equal(whole, np.stack([gray] * 3, axis=-1))
+        assert (inspect_image(file).height, inspect_image(file).width) == size
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"subsampling": 0},
+        {"subsampling": 2, "restart_marker_rows": 1},
+        {"progressive": True, "quality": 60},
+        {"progressive": True, "restart_marker_blocks": 3},
+    ],
+    ids=str,
+)
+def test_an_inspection_finds_the_damage_that_decoding_finds(
+    mode: str, options: dict[str, Any]
+) -> None:
+    # Pictures of noise: much of a file is codes of pixels, where damage is hard to find.
+    chance, noise = random.Random(f"{mode}{options}"), np.random.default_rng(0)
+    channels = len(mode)
+    samples = noise.integers(0, 256, (41, 67, channels), dtype=np.uint8).squeeze()
+    good = encoded(Image.fromarray(samples, mode), "JPEG", **options)
+    outcomes = Counter[str]()
+    for _ in range(250):
+        data = bytearray(good)
+        at = chance.randrange(len(data))
+        change = chance.randrange(4)
+        if change == 0:
+            del data[at:]
+        elif change == 1:
+            del data[at : at + chance.randint(1, 40)]
+        elif change == 2:
+            data[at : at + 2] = bytes([0xFF, chance.choice([0xC0, 0xC3, 0xD0, 0xD9, 0xDA])])
+        else:
+            data[at] ^= 1 << chance.randrange(8)
+        said = [outcome(look, bytes(data)) for look in (decode_image, inspect_image)]
+        assert said[0] == said[1]
+        outcomes[said[0].partition(":")[0]] += 1
+    assert min(outcomes["decoded"], outcomes["decode_error"]) > 25
+
+
+def outcome(look: Callable[[bytes], Image.Image | ImageFacts], data: bytes) -> str:
+    try:
+        seen = look(data)
+    except ImageProblem as problem:
+        return str(problem)
+    return f"decoded: {seen.width} x {seen.height}"
