@@ -21,7 +21,7 @@ LARGE: Final = 224
 
 def thumbnail(data: bytes, alt: str, side: int = THUMBNAIL) -> Thumbnail:
     """A small JPEG of an image, its longest side at most so many pixels."""
-    image = decode_image(data)
+    image = decode_image(data, shortest=side)
     image.thumbnail((side, side))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
