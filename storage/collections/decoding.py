@@ -19,6 +19,9 @@ Orientation: TypeAlias = Literal["upright", "stored"]
 MAX_PIXELS = 80_000_000
 """Default limit on width x height, from the header. Below Pillow's own limits (89 and 179 million),
 which stay as they are."""
+MAX_SCANS = 50
+"""Limit on the scans of a JPEG file as large as the limit on pixels; smaller ones may have more in
+proportion. A scan of ten bytes goes over all pixels; programs that write files make 25 or fewer."""
 
 # By content, never by file name. Formats that Pillow hands to other programs (EPS) are left out.
 _FORMATS = (
@@ -58,8 +61,11 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """JPEG markers that begin a frame; the three between them begin tables (ITU-T T.81, table B.1)."""
 _DCT_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 """Frames that libjpeg reads and that are coded in blocks of frequencies; 0xC3 is lossless."""
-_BARE_MARKERS = frozenset({0x00, 0x01, *range(0xD0, 0xD8)})
-"""Markers without a length: a stuffed byte, TEM and the restarts."""
+_BARE_MARKERS = frozenset({*range(0xC0), *range(0xD0, 0xDA)})
+"""Markers without a length: stuffed bytes, reserved ones (which libjpeg passes over at a restart),
+the restarts, and those at the beginning and the end of a stream. A stream of tables may go before
+that of the frame."""
+_END, _SCAN = 0xD9, 0xDA
 
 Image.init()  # registers the codecs that this build of Pillow has
 
@@ -102,6 +108,7 @@ def decode_image(
     no known image format, a header cut short,   ImageProblem ``not_an_image``
     formats that need other programs (EPS, SVG)
     header of more than `max_pixels`             ImageProblem ``too_many_pixels``, undecoded
+    JPEG with scans beyond `MAX_SCANS`           ImageProblem ``too_many_scans``, undecoded
     truncated or damaged after the header        ImageProblem ``decode_error``
     float or 32-bit samples                      ImageProblem ``unsupported_mode``
     wrongly named file                           decoded: the content decides
@@ -176,8 +183,16 @@ def _loaded(
                 raise ImageProblem(
                     "too_many_pixels", f"{width} x {height} pixels; the limit is {max_pixels}"
                 )
-            if shortest and _is_of_frequencies(data):
-                image.draft(None, (shortest, shortest))
+            if image.format in ("JPEG", "MPO"):
+                most = max_pixels * MAX_SCANS
+                if (scans := _scans(data, width * height, most)) * width * height > most:
+                    raise ImageProblem(
+                        "too_many_scans",
+                        f"{scans} scans of {width} x {height} pixels; a picture of {max_pixels} "
+                        f"may have {MAX_SCANS}, smaller ones more in proportion",
+                    )
+                if shortest and _is_of_frequencies(data):
+                    image.draft(None, (shortest, shortest))
             image.load()
             yield image, (width, height)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -190,19 +205,34 @@ def _is_of_frequencies(data: bytes) -> bool:
     """Whether the frame of a JPEG file is coded in frequencies, so that it can be reduced.
 
     libjpeg ignores a reduced size for lossless frames, and Pillow 12.3 would let it write beyond
-    the memory of the reduced picture. Markers are found as libjpeg finds them.
+    the memory of the reduced picture.
     """
+    return next((each for each in _markers(data) if each in _FRAMES), None) in _DCT_FRAMES
+
+
+def _scans(data: bytes, pixels: int, most: int) -> int:
+    """The scans of a JPEG file, which are counted one by one only where they could be too many."""
+    scans = data.count(bytes([0xFF, _SCAN]))  # pictures within the file have some of their own
+    if scans * pixels > most:
+        scans = 0
+        for marker in _markers(data):
+            scans += marker == _SCAN
+            if marker == _END and scans:
+                break
+    return scans
+
+
+def _markers(data: bytes) -> Iterator[int]:
+    """The markers of a JPEG file in their order, as libjpeg finds them."""
     at = data.find(0xFF, 2)
     while 0 <= at < len(data):
         marker = data[at]
         if marker == 0xFF:
             at += 1
-        elif marker in _FRAMES:
-            return marker in _DCT_FRAMES
-        else:
-            length = 0 if marker in _BARE_MARKERS else int.from_bytes(data[at + 1 : at + 3], "big")
-            at = data.find(0xFF, at + 1 + length)
-    return False
+            continue
+        yield marker
+        length = 0 if marker in _BARE_MARKERS else int.from_bytes(data[at + 1 : at + 3], "big")
+        at = data.find(0xFF, at + 1 + length)
 
 
 def _opened(data: bytes) -> Image.Image:

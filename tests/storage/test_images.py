@@ -12,6 +12,7 @@ from PIL import Image, ImageFile
 
 from storage.collections.decoding import (
     MAX_PIXELS,
+    MAX_SCANS,
     ImageFacts,
     ImageProblem,
     decode_image,
@@ -287,7 +288,9 @@ def test_other_formats_are_whole_and_damage_is_found_at_any_size() -> None:
 def test_a_lossless_jpeg_is_never_reduced(size: tuple[int, int]) -> None:
     gray = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     data = lossless_jpeg(gray)
-    for file in (data, data[:2] + b"\xff\xe0\x00\x06\xff\xc0ab" + data[2:]):  # a mark in a comment
+    commented = data[:2] + b"\xff\xe0\x00\x06\xff\xc0ab" + data[2:]  # a mark in a comment
+    tables_before = b"\xff\xd8\xff\xd9" + data + bytes(2**16) + b"\xff\xc0"  # and after the end
+    for file in (data, commented, tables_before):
         for shortest in (None, 1, 8):
             whole = np.asarray(decode_image(file, shortest=shortest))
             np.testing.assert_array_equal(whole, np.stack([gray] * 3, axis=-1))
@@ -330,6 +333,27 @@ def test_an_inspection_finds_the_damage_that_decoding_finds(
         assert said[0] == said[1]
         outcomes[said[0].partition(":")[0]] += 1
     assert min(outcomes["decoded"], outcomes["decode_error"]) > 25
+
+
+@pytest.mark.parametrize("look", [decode_image, inspect_image])
+def test_a_jpeg_of_many_scans_is_refused_undecoded(
+    look: Callable[[bytes, int], Image.Image | ImageFacts],
+) -> None:
+    good = encoded(pixels(0).convert("L"), "JPEG", progressive=True)
+    has, scan = good.count(b"\xff\xda"), good[good.rindex(b"\xff\xda") :][:10]
+    area = inspect_image(good).width * inspect_image(good).height
+
+    def of_scans(count: int, before: bytes = b"") -> bytes:
+        return good[:-2] + before + scan * (count - has) + good[-2:]
+
+    assert look(of_scans(MAX_SCANS), area)
+    assert look(of_scans(2 * MAX_SCANS), 2 * area)  # half as large, twice the scans
+    for before in (b"", b"\xff\x02\xff\xff"):  # a reserved marker hides none
+        with pytest.raises(ImageProblem, match=f"too_many_scans: {MAX_SCANS + 1} scans"):
+            look(of_scans(MAX_SCANS + 1, before), area)
+    others = scan * MAX_SCANS
+    comment = b"\xff\xfe" + (len(others) + 2).to_bytes(2, "big") + others
+    assert look(good[:2] + comment + good[2:] + others, area)  # scans of pictures beside this one
 
 
 def outcome(look: Callable[[bytes], Image.Image | ImageFacts], data: bytes) -> str:
