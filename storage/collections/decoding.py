@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ which stay as they are."""
 MAX_SCANS = 50
 """Limit on the scans of a JPEG file as large as the limit on pixels; smaller ones may have more in
 proportion. A scan of ten bytes goes over all pixels; programs that write files make 25 or fewer."""
+MAX_READS = 10_000
+"""Limit on the pieces in which Pillow reads a header; 32 MiB of JPEG comments are 2,048. It joins
+some of them one by one (EXIF of JPEG, comments of GIF), which takes the square of their number."""
 
 # By content, never by file name. Formats that Pillow hands to other programs (EPS) are left out.
 _FORMATS = (
@@ -109,7 +113,8 @@ def decode_image(
     formats that need other programs (EPS, SVG)
     header of more than `max_pixels`             ImageProblem ``too_many_pixels``, undecoded
     JPEG with scans beyond `MAX_SCANS`           ImageProblem ``too_many_scans``, undecoded
-    truncated or damaged after the header        ImageProblem ``decode_error``
+    truncated or damaged after the header, or    ImageProblem ``decode_error``
+    with a header of more than `MAX_READS` parts
     float or 32-bit samples                      ImageProblem ``unsupported_mode``
     wrongly named file                           decoded: the content decides
     CMYK, YCbCr, LAB, gray, 1-bit                converted to RGB
@@ -236,12 +241,27 @@ def _markers(data: bytes) -> Iterator[int]:
 
 
 def _opened(data: bytes) -> Image.Image:
+    file = _File(data)
     try:
-        return Image.open(io.BytesIO(data), formats=[f for f in _FORMATS if f in Image.OPEN])
+        image = Image.open(file, formats=[f for f in _FORMATS if f in Image.OPEN])
     except UnidentifiedImageError as error:
         raise ImageProblem(
             "not_an_image", f"the content is none of {', '.join(_FORMATS)}"
         ) from error
+    file.left = math.inf
+    return image
+
+
+class _File(io.BytesIO):
+    """A file of which so many pieces may yet be read."""
+
+    left: float = MAX_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise ImageProblem("decode_error", f"a header of more than {MAX_READS} pieces")
+        return super().read(size)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -12,6 +12,7 @@ from PIL import Image, ImageFile
 
 from storage.collections.decoding import (
     MAX_PIXELS,
+    MAX_READS,
     MAX_SCANS,
     ImageFacts,
     ImageProblem,
@@ -354,6 +355,28 @@ def test_a_jpeg_of_many_scans_is_refused_undecoded(
     others = scan * MAX_SCANS
     comment = b"\xff\xfe" + (len(others) + 2).to_bytes(2, "big") + others
     assert look(good[:2] + comment + good[2:] + others, area)  # scans of pictures beside this one
+
+
+@pytest.mark.parametrize("look", [decode_image, inspect_image])
+def test_a_header_of_endless_pieces_is_refused(
+    look: Callable[[bytes], Image.Image | ImageFacts],
+) -> None:
+    jpeg_file, gif_file = jpeg(), encoded(pixels(0).convert("P"), "GIF")
+    at = gif_file.index(b"\x2c")  # where its frame begins
+
+    def commented_gif(pieces: int) -> bytes:
+        return gif_file[:at] + b"\x21\xfe" + b"\x01a" * pieces + b"\x00" + gif_file[at:]
+
+    for endless in (
+        jpeg_file[:2] + b"\xff\xe1\x00\x09Exif\x00\x00a" * MAX_READS + jpeg_file[2:],
+        jpeg_file[:2] + b"\xff" * 2 * MAX_READS + jpeg_file[2:],
+        commented_gif(MAX_READS),
+    ):
+        with pytest.raises(ImageProblem, match=f"a header of more than {MAX_READS} pieces"):
+            look(endless)
+    large = b"\xff\xe1\xff\xffExif\x00\x00" + bytes(2**16 - 9)
+    for long in (jpeg_file[:2] + large * 100 + jpeg_file[2:], commented_gif(MAX_READS // 10)):
+        assert look(long)
 
 
 def outcome(look: Callable[[bytes], Image.Image | ImageFacts], data: bytes) -> str:
