@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+from bench.command_line import command_line
 from bench.verdict import NOT_JUDGED
 from models.devices import gpu_is_available
 
@@ -23,6 +24,7 @@ JUDGED = (
     "streams",
 )
 
+command_line(__doc__).parse_args()
 statuses = {
     name: subprocess.run([sys.executable, "-m", f"bench.{name}"], check=False).returncode
     for name in JUDGED

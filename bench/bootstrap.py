@@ -17,6 +17,7 @@ from typing import Final
 
 import numpy as np
 
+from bench.command_line import command_line
 from bench.interleaved import interleaved
 from bench.verdict import Verdict, exit_status, judge, report
 from models.retrieval.bootstrap import RESAMPLES, Draws, bootstrap
@@ -128,4 +129,5 @@ def main() -> Verdict:
 
 
 if __name__ == "__main__":
+    command_line(__doc__).parse_args()
     sys.exit(exit_status([main()]))

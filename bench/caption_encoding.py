@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from bench.command_line import command_line
 from bench.interleaved import interleaved
 from bench.verdict import Verdict, exit_status, judge, report
 from models.encoders.loading import load_encoder
@@ -99,4 +100,5 @@ def main() -> Verdict:
 
 
 if __name__ == "__main__":
+    command_line(__doc__).parse_args()
     sys.exit(exit_status([main()]))

@@ -27,6 +27,7 @@ import torch
 from open_clip.transform import image_transform_v2
 from PIL import Image
 
+from bench.command_line import command_line
 from bench.interleaved import interleaved
 from bench.verdict import Verdict, exit_status, judge, report
 from models.encoders.loading import load_encoder
@@ -231,4 +232,5 @@ def main() -> list[Verdict]:
 
 
 if __name__ == "__main__":
+    command_line(__doc__).parse_args()
     sys.exit(exit_status(main()))

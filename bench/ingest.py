@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from bench.command_line import command_line
 from bench.interleaved import interleaved
 from bench.verdict import Verdict, exit_status, judge, report
 from storage.collections.collection import ingest
@@ -83,4 +84,5 @@ def main() -> Verdict:
 
 
 if __name__ == "__main__":
+    command_line(__doc__).parse_args()
     sys.exit(exit_status([main()]))

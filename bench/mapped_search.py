@@ -11,6 +11,7 @@ pages. The files lie in a temporary folder, 1.5 GB.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import statistics
 import subprocess
@@ -24,6 +25,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from bench.command_line import command_line, whole_number
 from bench.verdict import Verdict, exit_status, judge, report
 from models.retrieval.search import GALLERY_BLOCK, top_k
 
@@ -172,7 +174,11 @@ def main(rows: int = ROWS) -> list[Verdict]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--memory-of"]:
-        print_memory(sys.argv[2])
+    parser = command_line(__doc__)
+    parser.add_argument("rows", nargs="?", type=whole_number, default=ROWS, help="of the gallery")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.memory_of:
+        print_memory(given.memory_of)
     else:
-        sys.exit(exit_status(main(*map(int, sys.argv[1:2]))))
+        sys.exit(exit_status(main(given.rows)))

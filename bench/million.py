@@ -27,6 +27,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
+from bench.command_line import command_line, whole_number
 from bench.million_root import (
     DIM,
     FEATURES,
@@ -348,9 +349,9 @@ def main(place: Place) -> list[Verdict]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=IMAGES)
-    parser.add_argument("--root", default="")
+    parser = command_line(__doc__)
+    parser.add_argument("--images", type=whole_number, default=IMAGES, help="of the root")
+    parser.add_argument("--root", default="", help="a folder that is kept")
     parser.add_argument("--one", choices=STEPS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:

@@ -28,6 +28,7 @@ from typing import Any, ClassVar, Final
 import pyarrow as pa
 from prefect import flow
 
+from bench.command_line import command_line, some_seconds, whole_number
 from bench.verdict import Verdict, exit_status, judge, report
 from flows.running import RunLog, run_stage
 from tasks.stages.stage import Stage, Tick
@@ -169,5 +170,8 @@ def main(shards: int = SHARDS, seconds: float = SECONDS) -> Verdict:
 
 
 if __name__ == "__main__":
-    given = (kind(value) for kind, value in zip((int, float), sys.argv[1:], strict=False))
-    sys.exit(exit_status([main(*given)]))
+    parser = command_line(__doc__)
+    parser.add_argument("shards", nargs="?", type=whole_number, default=SHARDS, help="of each run")
+    parser.add_argument("seconds", nargs="?", type=some_seconds, default=SECONDS, help="of a shard")
+    given = parser.parse_args()
+    sys.exit(exit_status([main(given.shards, given.seconds)]))

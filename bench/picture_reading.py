@@ -26,6 +26,7 @@ from unittest import mock
 
 import numpy as np
 
+from bench.command_line import command_line
 from bench.ingest import draw_files
 from bench.verdict import Verdict, exit_status, report
 from storage.collections.collection import Collection, ingest
@@ -256,4 +257,5 @@ def measure_requests() -> Verdict:
 
 
 if __name__ == "__main__":
+    command_line(__doc__).parse_args()
     sys.exit(exit_status([measure_parts(), measure_requests()]))

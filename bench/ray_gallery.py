@@ -26,6 +26,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from bench.command_line import command_line, whole_number
 from flows.profiles import resolve_profile
 from storage.collections.collection import ingest
 from storage.locations.location import Location
@@ -113,4 +114,8 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else PICTURES)
+    parser = command_line(__doc__)
+    parser.add_argument(
+        "pictures", nargs="?", type=whole_number, default=PICTURES, help="of the gallery"
+    )
+    main(parser.parse_args().pictures)

@@ -26,6 +26,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from bench.command_line import command_line
 from bench.verdict import Verdict, exit_status, judge, report
 from flows.profiles import tiny
 from models.encoders.spec import EncoderSpec
@@ -145,8 +146,6 @@ def _picture(seed: int) -> bytes:
 
 def main(size: str = "large") -> Verdict:
     """Measure, and print the verdict."""
-    if size not in SIZES:
-        raise SystemExit(f"{size!r} is not a size of the benchmark; give {' or '.join(SIZES)}")
     spec, batch_size, steps, allowed = SIZES[size]
     ours, bare = measure(spec, batch_size, steps)
     ratios = [own / base for own, base in zip(ours, bare, strict=True)]
@@ -168,4 +167,6 @@ def main(size: str = "large") -> Verdict:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status([main(*sys.argv[1:2])]))
+    parser = command_line(__doc__)
+    parser.add_argument("size", nargs="?", choices=SIZES, default="large")
+    sys.exit(exit_status([main(parser.parse_args().size)]))

@@ -10,6 +10,7 @@ growth of the peak resident set of a fresh process that searches a memory-mapped
 
 from __future__ import annotations
 
+import argparse
 import resource
 import statistics
 import subprocess
@@ -23,6 +24,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from bench.command_line import command_line
 from bench.verdict import Verdict, exit_status, judge, report
 from models.retrieval.search import GALLERY_BLOCK, top_k
 
@@ -172,7 +174,10 @@ def main() -> list[Verdict]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--memory-of"]:
-        print_growth(sys.argv[2])
+    parser = command_line(__doc__)
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.memory_of:
+        print_growth(given.memory_of)
     else:
         sys.exit(exit_status(main()))

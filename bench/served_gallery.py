@@ -30,6 +30,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from bench.command_line import command_line, whole_number
 from bench.million_root import NAME, Place, make_source, publish_all, random_vectors, take_in
 from bench.verdict import Verdict, exit_status, judge, report
 
@@ -190,4 +191,8 @@ def main(images: int = IMAGES) -> Verdict:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status([main(*map(int, sys.argv[1:2]))]))
+    parser = command_line(__doc__)
+    parser.add_argument(
+        "images", nargs="?", type=whole_number, default=IMAGES, help="of the gallery"
+    )
+    sys.exit(exit_status([main(parser.parse_args().images)]))

@@ -29,6 +29,7 @@ import polars as pl
 from PIL import Image
 from prefect.states import Completed, State
 
+from bench.command_line import command_line
 from bench.interleaved import interleaved
 from bench.verdict import Verdict, exit_status, judge, report
 from flows import shard_runners
@@ -252,5 +253,6 @@ def requests() -> Verdict:
 
 
 if __name__ == "__main__":
+    command_line(__doc__).parse_args()
     shard_runners.run_shard = without_record  # type: ignore[assignment]
     sys.exit(exit_status([captions(), requests()]))

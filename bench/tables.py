@@ -5,7 +5,7 @@ Every figure is of a fresh process: processor seconds of the work alone, and its
 size, libraries included. Keys are random, vectors have 16 numbers, a part has 512 rows and a row of
 a hundred is missing from the table. `bench.million` measures whole commands.
 
-    python -m bench.tables [--sizes 10000,100000] [--root FOLDER]
+    python -m bench.tables [--sizes 10000 100000] [--root FOLDER]
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from bench.command_line import command_line, whole_number
 from bench.verdict import Verdict, exit_status, report
 from storage.locations.location import Location
 from storage.tables.footers import Footer, footer_metadata
@@ -209,15 +210,16 @@ def main(sizes: Sequence[int], folder: str) -> list[Verdict]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
-    parser.add_argument("--root", default="")
+    parser = command_line(__doc__)
+    parser.add_argument(
+        "--sizes", nargs="+", type=whole_number, default=SIZES, help="keys of the tables"
+    )
+    parser.add_argument("--root", default="", help="the folder of a temporary one")
     parser.add_argument("--one", choices=("build", *WORK), help=argparse.SUPPRESS)
     parser.add_argument("--naive", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    counts = [int(each) for each in given.sizes.split(",")]
     if given.one:
-        print_one(given.one, given.root, counts[0], given.naive)
+        print_one(given.one, given.root, given.sizes[0], given.naive)
     else:
         with tempfile.TemporaryDirectory(dir=given.root or None) as made:
-            sys.exit(exit_status(main(counts, made)))
+            sys.exit(exit_status(main(given.sizes, made)))
