@@ -4,12 +4,12 @@
     python -m bench.gpu --parts limits,captions        # some of them
     python -m bench.gpu --device cpu --small           # tries the code on a machine without a GPU
 
-It needs PyTorch 2.11, transformers 5.17, open_clip, safetensors, Pillow, pyarrow and numpy, and
-nothing is downloaded: weights, pictures and texts are random. Every part runs in a process of its
-own. First come the limits of the card: matrix products in each precision, and copies. Every line
-then has a rate, that of a bare PyTorch form of the same work in turns with ours (`of bare`), the
-share of the limit that binds it (`of its limit`) and of the measured matrix products (`MFU`).
-A part that does not fit in the time or the memory is a line that says so.
+It needs Python 3.11 or newer, PyTorch 2.11, transformers 5.17, open_clip, safetensors, Pillow,
+pyarrow and numpy, and nothing is downloaded: weights, pictures and texts are random. Every part
+runs in a process of its own. First come the limits of the card: matrix products in each precision,
+and copies. Every line then has a rate, that of a bare PyTorch form of the same work in turns with
+ours (`of bare`), the share of the limit that binds it (`of its limit`) and of the measured matrix
+products (`MFU`). A part that does not fit in the time or the memory is a line that says so.
 
 OUT/gpu.json holds all values and OUT/gpu.md the table; both are replaced after each line.
 """
@@ -17,6 +17,9 @@ OUT/gpu.json holds all values and OUT/gpu.md the table; both are replaced after 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +31,16 @@ from bench.gpu.results import Results
 from bench.gpu.run import run
 
 _OUT = Path("out/gpu")
+_NEEDED = {
+    "torch": "torch",
+    "transformers": "transformers",
+    "open_clip": "open_clip_torch",
+    "safetensors": "safetensors",
+    "PIL": "pillow",
+    "pyarrow": "pyarrow",
+    "numpy": "numpy",
+}
+"""Module -> package that brings it."""
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -44,13 +57,10 @@ def main(given: Sequence[str] | None = None) -> int:
         child.main(asked.child, asked.device, asked.small, asked.until)
         return 0
     parts = _chosen(asked.parts)
-    if asked.device.startswith("cuda") and not _has_gpu():
-        raise SystemExit(
-            "torch sees no GPU; --device cpu --small tries the code, and its figures say nothing "
-            "of a GPU"
-        )
-    if not asked.device.startswith("cuda") and not asked.small:
-        raise SystemExit(f"--device {asked.device} takes days without --small; give both")
+    if reason := _refused(asked.device, asked.small):
+        raise SystemExit(reason)
+    # A scheduler's SIGTERM leaves as Ctrl-C does: the part that runs is stopped too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     results = Results(machine_facts(asked.device, asked.small), asked.out)
     run(parts, results, asked.device, asked.small, asked.minutes)
     print(f"\n{results.as_markdown()}\n{asked.out / 'gpu.json'}, {asked.out / 'gpu.md'}")
@@ -78,9 +88,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < 24 * 60:
-        raise argparse.ArgumentTypeError(f"minutes are positive and less than a day, not {text}")
+        raise argparse.ArgumentTypeError(
+            f"minutes are a positive number and less than a day, as 8, not {text!r}"
+        )
     return value
 
 
@@ -96,10 +111,28 @@ def _chosen(names: str) -> list[Part]:
     return [part for part in PARTS if not wanted or part.name in wanted | {"limits"}]
 
 
-def _has_gpu() -> bool:
+def _refused(device: str, small: bool) -> str:
+    """Why nothing can run on a device, or an empty text."""
+    absent = [name for module, name in _NEEDED.items() if not importlib.util.find_spec(module)]
+    if absent:
+        return (
+            f"not installed: {', '.join(absent)}; `{sys.executable} -m pip install "
+            f"{' '.join(absent)}` (or your environment's own way), then run this again"
+        )
+    if not (named := re.fullmatch(r"cpu|cuda(?::(\d+))?", device)):
+        return f"--device is cuda, cuda:N or cpu, not {device!r}"
+    if device == "cpu":
+        return "" if small else "--device cpu takes days without --small; give both"
     import torch
 
-    return torch.cuda.is_available()
+    number, cards = int(named[1] or 0), torch.cuda.device_count()
+    if not cards or not torch.cuda.is_available():
+        return (
+            "torch sees no GPU; --device cpu --small tries the code, and its figures say nothing "
+            "of a GPU"
+        )
+    last = cards - 1
+    return "" if number <= last else f"--device {device}: torch sees cuda:0 to cuda:{last} only"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import traceback
 from collections.abc import Callable, Iterator
 
 import torch
@@ -11,9 +12,13 @@ from bench.gpu.records import Gap, Row
 
 
 def failure(part: str, what: str, error: Exception) -> Gap:
-    """The line of an error; a memory that is too small is not a fault."""
-    lines = str(error).strip().splitlines()
-    said = f"{type(error).__name__}: {lines[0] if lines else ''}"
+    """The line of an error; a memory that is too small is not a fault.
+
+    Where the error arose goes to standard error: the part's log.
+    """
+    traceback.print_exception(error)
+    # A compiler's first line names the compiler, its second one the reason.
+    said = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if isinstance(error, torch.OutOfMemoryError):
         return Gap(part, what, "left out", f"it does not fit in the card's memory ({said[:200]})")
     return Gap(part, what, "failed", said[:300])

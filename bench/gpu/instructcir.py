@@ -182,7 +182,7 @@ def _row(
 
 
 def _network(case: Case) -> ReformulationNetwork:
-    """A random network, made on the device."""
+    """A random network, on the CPU."""
     with made.backbone("ViT-L-14", case.small) as (name, pretrained):
         spec = EncoderSpec(name=name, pretrained=pretrained, preprocess="clip", device="cpu")
         return build_network(spec)

@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import re
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -29,18 +30,32 @@ def machine_facts(device: str, small: bool) -> dict[str, str]:
     }
 
 
+_NAME: Final = """
+import sys, torch
+found = torch.cuda.get_device_properties(int(sys.argv[1]))
+print(f"{found.name}, {found.total_memory / 2**30:.0f} GiB")
+"""
+
+
 def _card(device: str) -> tuple[str, str]:
-    """Name and driver, as the driver's own tool says them."""
+    """Name and memory of the card, and its driver.
+
+    A torch in a process of its own names the card: the driver's tool numbers cards in another
+    order, and knows nothing of those that CUDA_VISIBLE_DEVICES chooses.
+    """
     _, _, number = device.partition(":")
-    asked = ("nvidia-smi", f"--id={number or 0}", "--query-gpu=name,driver_version")
+    name = _said(sys.executable, "-c", _NAME, number or "0")
+    drivers = _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return name or "unknown", drivers.partition("\n")[0]
+
+
+def _said(*command: str) -> str:
+    """What a command prints; nothing where it fails or cannot be run."""
     try:
-        said = subprocess.run(
-            [*asked, "--format=csv,noheader"], capture_output=True, text=True, timeout=30
-        ).stdout
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     except (OSError, subprocess.TimeoutExpired):
-        said = ""
-    name, _, driver = said.strip().partition(", ")
-    return name or "unknown", driver
+        return ""
+    return "" if done.returncode else done.stdout.strip()
 
 
 def _version(package: str) -> str:

@@ -88,7 +88,17 @@ def messages(command: Sequence[str], seconds: float, log: Path) -> Iterator[dict
             _stop(process)
             process.stdout.close()
     if status:
-        yield {"ended": f"its process ended with status {status}: {_last_words(log)}"}
+        how = f"ended with status {status}" if status > 0 else _killed(-status)
+        yield {"ended": f"its process {how}: {_last_words(log)}"}
+
+
+def _killed(number: int) -> str:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    full = " (mostly since the host's memory is full)" if number == signal.SIGKILL else ""
+    return f"was ended by {name}{full}"
 
 
 def _read(stream: IO[str], lines: queue.Queue[str | None]) -> None:

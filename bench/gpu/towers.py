@@ -19,7 +19,7 @@ import torch
 from bench.gpu import made
 from bench.gpu.case import Case
 from bench.gpu.failures import attempted
-from bench.gpu.records import Gap, Row, Work
+from bench.gpu.records import Dtype, Gap, Row, Work
 from bench.gpu.timing import Clock, Turns, repeats
 from bench.gpu.work import counted_flops, weight_bytes
 from models.devices import tf32_products
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _IMAGES: Final = {"ViT-B-32": 512, "ViT-L-14": 256, "ViT-bigG-14": 128}
 """Images in a forward pass: enough to fill an H100."""
 _FILES: Final = 64
+_TF32: Final = "fp32 in TF32"
 _FORMS_OF: Final = ("ViT-B-32", "ViT-L-14")
 
 Tower: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
@@ -72,12 +73,20 @@ def measure(name: str, case: Case) -> Iterator[Row | Gap]:
     first = made.Photographs(made.jpegs(4), batch)
     (pixels,) = encoder.preprocess.batches(first, batch, case.device)
     left = 2 + len(forms)
-    yield _images(name, encoder, batch, case.until_earlier(case.for_the_next(left)))
-    yield _texts(name, encoder, case.until_earlier(case.for_the_next(left - 1)))
+    share = case.until_earlier(case.for_the_next(left))
+    yield from attempted(name, f"{name} images", lambda: _images(name, encoder, batch, share))
+    rest = case.until_earlier(case.for_the_next(left - 1))
+    yield from attempted(name, f"{name} texts", lambda: _texts(name, encoder, rest))
+    with torch.inference_mode():
+        flops = counted_flops(lambda: encoder.image_features(pixels[:1])) if forms else 0
+    moved = weight_bytes(encoder.model.visual) / batch + pixels[:1].nbytes
     for number, (form, make) in enumerate(forms.items()):
-        share = case.until_earlier(case.for_the_next(len(forms) - number))
+        dtype: Dtype = "tf32" if form == _TF32 else case.half
+        work = Work(flops=flops, dtype=dtype, moved=moved)
+        own = case.until_earlier(case.for_the_next(len(forms) - number))
         what = f"{name} image tower, {form}, batches of {batch}, device alone"
-        yield from attempted(name, what, functools.partial(_form, name, what, pixels, share, make))
+        measured = functools.partial(_form, name, what, pixels, own, make, work)
+        yield from attempted(name, what, measured)
 
 
 def _forms(
@@ -101,12 +110,17 @@ def _forms(
     def compiled() -> tuple[Tower, Tower]:
         return encoder_of(name, case, batch, compile=True).image_features, encoder.image_features
 
-    forms = {"fp32 in TF32": in_tf32, "channels last": moved}
+    forms = {_TF32: in_tf32, "channels last": moved}
     return forms if case.small else forms | {"compiled": compiled}
 
 
 def _form(
-    name: str, what: str, pixels: torch.Tensor, case: Case, make: Callable[[], tuple[Tower, Tower]]
+    name: str,
+    what: str,
+    pixels: torch.Tensor,
+    case: Case,
+    make: Callable[[], tuple[Tower, Tower]],
+    work: Work,
 ) -> Row:
     clock, (ours, plain) = Clock(case.device), make()
 
@@ -125,7 +139,7 @@ def _form(
         "images",
         turns,
         times * len(pixels),
-        work=Work(),
+        work=work,
         note=f"first time {started:.1f} s; features differ from plain by {difference:.1e}",
         more={"difference": difference},
     )

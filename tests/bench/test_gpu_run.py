@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -141,6 +142,52 @@ def test_a_process_that_hangs_or_dies_keeps_what_it_said(tmp_path: Path) -> None
     dies = "import os; print('{}', flush=True); os.write(2, b'why\\nbecause'); os._exit(9)"
     found = list(messages([sys.executable, "-c", dies], 60.0, tmp_path / "log"))
     assert found == [{}, {"ended": "its process ended with status 9: because"}]
+    killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    (found,) = messages([sys.executable, "-c", killed], 60.0, tmp_path / "log")
+    assert found["ended"].startswith("its process was ended by SIGKILL (mostly since the host's")
+
+
+def test_a_part_is_stopped_with_the_command(tmp_path: Path, repository: Path) -> None:
+    """A scheduler's SIGTERM leaves no part behind that holds the card."""
+    code = f"""
+import sys
+from pathlib import Path
+from bench.gpu import __main__, run
+def one(parts, results, *others):
+    sleeps = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    for found in run.messages([sys.executable, "-c", sleeps], 600, Path({str(tmp_path / "log")!r})):
+        print(found, flush=True)
+__main__.run = one
+__main__.main(["--device", "cpu", "--small", "--out", {str(tmp_path)!r}])
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=repository, stdout=subprocess.PIPE, text=True
+    ) as command:
+        assert command.stdout is not None
+        part = int(command.stdout.readline())
+        command.terminate()
+        assert command.wait(timeout=60) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(part, 0)
+
+
+def test_the_card_is_the_one_that_torch_uses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Torch counts the cards of CUDA_VISIBLE_DEVICES; the driver's tool counts all."""
+    (tmp_path / "torch.py").write_text("""
+import os, types
+chosen = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+found = lambda n: types.SimpleNamespace(name=f"card {chosen[n]}", total_memory=80 * 2**30)
+cuda = types.SimpleNamespace(get_device_properties=found)
+""")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3")
+    from bench.gpu.machine import machine_facts
+
+    assert machine_facts("cuda:1", small=False)["card"] == "card 3, 80 GiB"
+    assert machine_facts("cuda", small=False)["card"] == "card 5, 80 GiB"
+    assert machine_facts("cuda:2", small=False)["card"] == "unknown"
 
 
 def test_a_gpu_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,6 +248,35 @@ def test_an_error_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert line == Gap("search", line.what, "failed", "ZeroDivisionError: division by zero")
 
 
+def test_an_error_says_its_reason_and_its_place(capfd: pytest.CaptureFixture[str]) -> None:
+    from bench.gpu.failures import failure
+
+    try:
+        raise RuntimeError("backend='inductor' raised:\nRuntimeError: no C compiler")
+    except RuntimeError as error:
+        line = failure("ViT-L-14", "compiled", error)
+    assert line.reason.endswith("raised: RuntimeError: no C compiler")
+    assert "test_gpu_run.py" in capfd.readouterr().err  # the part's log
+
+
+def test_texts_are_measured_where_images_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from bench.gpu import child, towers
+    from bench.gpu.case import Case
+    from bench.gpu.records import Gap, Row
+
+    def full(*given: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(towers, "_images", full)
+    images, texts = child.measure_part("ViT-bigG-14", Case(torch.device("cpu"), True, time.time()))
+    assert isinstance(images, Gap)
+    assert (images.what, images.kind) == ("ViT-bigG-14 images", "left out")
+    assert isinstance(texts, Row)
+    assert texts.unit == "texts"
+
+
 @pytest.mark.parametrize(
     "part",
     ["limits", "ViT-bigG-14", "captions", "edits", "search", "lincir", "instructcir"],
@@ -240,6 +316,9 @@ def test_ours_and_bare_agree_in_small() -> None:
     assert found.more["greedy_equal"] == 2
     rows = list(towers.measure("ViT-B-32", case))
     assert [row.unit for row in rows] == ["images", "texts", "images", "images"]
+    # The other forms ask for the same operations, one of them in TF32.
+    assert {row.work.flops for row in rows if row.unit == "images"} == {rows[0].work.flops}
+    assert [row.work.dtype for row in rows] == ["fp32", "fp32", "tf32", "fp32"]
     assert all(row.more["difference"] < 1e-5 for row in rows)
 
 
@@ -268,11 +347,15 @@ def test_lincir_bare_computes_the_same_loss() -> None:
     assert float(bare.loss(tokens)) == pytest.approx(float(ours), rel=1e-4)
 
 
-def test_wrong_arguments_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_arguments_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     import torch
 
+    from bench.gpu import __main__
     from bench.gpu.__main__ import main
 
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="torch sees no GPU; --device cpu --small"):
         main([])
@@ -280,6 +363,21 @@ def test_wrong_arguments_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         main(["--parts", "ViT-X"])
     with pytest.raises(SystemExit, match="give both"):
         main(["--device", "cpu"])
+    with pytest.raises(SystemExit, match="is cuda, cuda:N or cpu, not 'cudo'"):
+        main(["--device", "cudo", "--small"])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(SystemExit, match="cuda:9: torch sees cuda:0 to cuda:1 only"):
+        main(["--device", "cuda:9"])
+    absent = {**__main__._NEEDED, "no_such_module": "its-package"}
+    monkeypatch.setattr(__main__, "_NEEDED", absent)
+    with pytest.raises(SystemExit, match=r"not installed: its-package; .* -m pip install its-pack"):
+        main(["--device", "cpu", "--small"])
+    with pytest.raises(SystemExit):
+        main(["--minutes", "long"])
+    assert "minutes are a positive number and less than a day, as 8, not 'long'" in (
+        capsys.readouterr().err
+    )
 
 
 def test_nothing_else_is_imported(bare_environment: dict[str, str]) -> None:
