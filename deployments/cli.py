@@ -95,9 +95,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    own.register("type", int, _whole_number)
     module.add_arguments(own)
     atexit.register(gc.freeze)  # what ends with the process need not be searched for garbage first
     return _guarded(module.run, own.parse_args(arguments[1:]), COMMANDS[named].stopped)
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, such as 10") from None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -62,33 +62,56 @@ def _bar() -> Progress:
     )
 
 
+class Pace:
+    """Items a second since the first ones came: what comes before them is loading a model."""
+
+    def __init__(self) -> None:
+        """Nothing came yet."""
+        self._first: float | None = None
+        self._since = 0
+
+    def add(self, count: int, now: float) -> None:
+        """So many came at a time in seconds."""
+        if self._first is None:
+            self._first = now
+        else:
+            self._since += count
+
+    def rate(self, now: float) -> float:
+        """Items a second; 0 until more than the first ones came."""
+        if self._first is None or now <= self._first:
+            return 0.0
+        return self._since / (now - self._first)
+
+
 def _bar_listener(bar: Progress, task: Any) -> Callable[[int], None]:
-    started = time.monotonic()
-    done = 0
+    pace = Pace()
 
     def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        rate = done / max(time.monotonic() - started, 1e-6)
-        bar.update(task, advance=count, speed=f"{rate:.1f}/s")
+        now = time.monotonic()
+        pace.add(count, now)
+        rate = pace.rate(now)
+        bar.update(task, advance=count, speed=f"{rate:.1f}/s" if rate else "")
 
     return advance
 
 
 def _line_listener(title: str, todo: int) -> Callable[[int], None]:
-    started = last = time.monotonic()
-    done = 0
+    last = time.monotonic()
+    done, pace = 0, Pace()
     console.print(f"running {title}" + (f" ({todo} to make)" if todo else ""), highlight=False)
 
     def advance(count: int) -> None:
         nonlocal done, last
         done += count
         now = time.monotonic()
+        pace.add(count, now)
         if now - last >= LINE_EVERY:
             last = now
-            rate = done / (now - started)
+            rate = pace.rate(now)
+            said = f", {rate:.1f}/s" if rate else ""
             left = f", {(todo - done) / rate:.0f} s left" if todo and rate else ""
-            console.print(f"  {done} of {todo or '?'}, {rate:.1f}/s{left}", highlight=False)
+            console.print(f"  {done} of {todo or '?'}{said}{left}", highlight=False)
 
     return advance
 

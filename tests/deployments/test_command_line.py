@@ -136,6 +136,13 @@ def test_an_unknown_command_is_refused_with_the_known_ones(
     assert all(name in message for name in COMMANDS)
 
 
+def test_a_number_that_is_none_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["search", "-k", "many"], ["serve", "--port", "many"]):
+        with pytest.raises(SystemExit):
+            main(command)
+        assert "'many' is not a whole number, such as 10" in capsys.readouterr().err
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["--version"])
