@@ -24,6 +24,11 @@ def without_controls(text: str) -> str:
     return _CONTROL.sub("", _LINE_ENDS.sub("\n", _SEQUENCE.sub("", text)))
 
 
+def escaped_line(text: str) -> str:
+    """The same in one line: line feeds and tabs are escaped too."""
+    return escaped(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def escaped(text: str) -> str:
     """The text with everything that cannot be printed as it stands in Python's escapes.
 

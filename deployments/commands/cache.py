@@ -15,13 +15,21 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from deployments.errors import UserError
 from deployments.place import add_place, reachable_root
+from models.spelling import unknown
 
 if TYPE_CHECKING:
     from storage.checks.findings import Findings
     from storage.locations.location import Location
 
 _SHOWN = 10
+_TAKEN_BY = {
+    "table": ("ls", "verify"),
+    "quarantine": ("verify",),
+    "dry_run": ("clean",),
+}
+"""Option -> the actions that take it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +50,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Do one of the actions."""
     from storage.locations.location import Location
 
+    for option, actions in _TAKEN_BY.items():
+        if getattr(arguments, option) and arguments.action not in actions:
+            raise UserError(
+                f"--{option.replace('_', '-')} belongs to `cirflow cache {actions[-1]}`; "
+                f"`cirflow cache {arguments.action}` does not take it, and nothing was done"
+            )
     location = Location(reachable_root(arguments))
     action = {"ls": _list, "verify": _verify, "repair": _repair, "clean": _clean}
     return action[arguments.action](location, arguments)
@@ -50,14 +64,18 @@ def run(arguments: argparse.Namespace) -> int:
 def _list(location: Location, arguments: argparse.Namespace) -> int:
     from storage.tables.listing import list_tables
 
-    tables = [each for each in list_tables(location) if arguments.table in ("", each.name)]
+    there = list_tables(location)
+    tables = [each for each in there if arguments.table in ("", each.name)]
     if arguments.json:
         keep = ("name", "spec_key", "parts", "rows", "bytes", "unreadable", "fault")
         shown = [{k: getattr(t, k) for k in keep} | {"spec": t.spec} for t in tables]
         print(json.dumps(shown, indent=1))
         return 0
-    if not tables:
+    if not there:
         print(f"no tables at {location}")
+    elif not tables:
+        names = ", ".join(sorted({each.name for each in there}))
+        print(f"no table {arguments.table!r} at {location}; there are: {names}")
     for table in tables:
         size = f"{table.bytes / 2**20:.1f} MiB"
         broken = f"  {table.unreadable} unreadable" if table.unreadable else ""
@@ -74,6 +92,8 @@ def _verify(location: Location, arguments: argparse.Namespace) -> int:
     from storage.tables.table import PART_FILE
 
     found = check_root(location)
+    if arguments.table:
+        _require_table(location, arguments.table, found)
     problems: list[dict[str, Any]] = []
     for fault in found.faults:
         table, _, name = fault.path.rpartition("/")
@@ -94,6 +114,17 @@ def _verify(location: Location, arguments: argparse.Namespace) -> int:
     if problems and not arguments.quarantine:
         print(f"`cirflow cache repair --root {location}` does all of these repairs")
     return 1 if problems else 0
+
+
+def _require_table(location: Location, name: str, found: Findings) -> None:
+    """Refuse a name that neither a folder nor a lost file has: nothing would be wrong with it."""
+    from storage.tables.listing import list_tables
+
+    paths = [*location.list(name), *(fault.path for fault in found.faults)]
+    if any(name in path.split("/") for path in paths):
+        return
+    known = sorted({each.name for each in list_tables(location)})
+    raise UserError(f"{unknown('table', name, known)}, at {location}")
 
 
 def _repair(location: Location, arguments: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, get_args
 from deployments.display import console, stage_display
 from deployments.errors import UserError
 from deployments.place import add_place, given_settings
-from models.plain_text import escaped
+from models.plain_text import escaped_line
 from storage.collections.known import Layout
 
 if TYPE_CHECKING:
@@ -134,4 +134,4 @@ def _offer(root: str) -> None:
 
 def _say(text: str) -> None:
     """A line on standard error as it stands: file names are not read as markup."""
-    console.print(escaped(text).replace("\n", "\\n"), highlight=False, markup=False, soft_wrap=True)
+    console.print(escaped_line(text), highlight=False, markup=False, soft_wrap=True)

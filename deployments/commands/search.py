@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from deployments.errors import UserError
 from deployments.place import add_place, embed_command, place_words, profile_of
+from models.plain_text import escaped_line
 from models.spelling import unknown
 
 if TYPE_CHECKING:
@@ -125,14 +126,14 @@ def searched(arguments: argparse.Namespace) -> int:
             f"{near.queries} images of the gallery ({near.lists} of {near.of} lists)"
         )
     if result.captions:
-        print(f"caption: {result.captions[0]}")
+        print(escaped_line(f"caption: {result.captions[0]}"))
     if result.edits:
-        print(f"edited:  {result.edits[0]}")
+        print(escaped_line(f"edited:  {result.edits[0]}"))
     if result.objects:
-        print(f"added:   {result.objects}")
+        print(escaped_line(f"added:   {result.objects}"))
     for hit in result.hits:
         said = "" if hit.verdict is None else f"  verifier {hit.verdict:.2f}"
-        print(f"{hit.rank:3}  {hit.score:.4f}{said}  {hit.paths[0]}")
+        print(escaped_line(f"{hit.rank:3}  {hit.score:.4f}{said}  {hit.paths[0]}"))
     return 0
 
 

@@ -30,11 +30,11 @@ def kind(name: str) -> ModuleType:
 
 def add_kinds(parser: argparse.ArgumentParser, way: Literal["import", "export"]) -> None:
     """A subcommand for each kind, with the options of its way."""
-    chosen = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
-    for name, words in KINDS.items():
-        module = kind(name)
-        if not hasattr(module, f"add_{way}"):
-            continue
+    modules = {name: kind(name) for name in KINDS}
+    taken = [name for name, module in modules.items() if hasattr(module, f"add_{way}")]
+    chosen = parser.add_subparsers(dest="kind", metavar=f"{{{','.join(taken)}}}", required=True)
+    for name in taken:
+        module, words = modules[name], KINDS[name]
         own = chosen.add_parser(
             name,
             help=words,

@@ -143,6 +143,13 @@ def test_a_number_that_is_none_is_refused_in_words(capsys: pytest.CaptureFixture
         assert "'many' is not a whole number, such as 10" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("way", ["import", "export"])
+def test_a_missing_kind_is_asked_for_by_name(way: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([way])
+    assert "are required: {texts,triplets,features," in capsys.readouterr().err
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["--version"])

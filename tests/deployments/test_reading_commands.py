@@ -312,6 +312,63 @@ def test_cache_ls_of_an_empty_place_says_so(
     assert json.loads(capsys.readouterr().out) == []
 
 
+def test_a_table_that_is_not_there_is_not_called_sound(
+    embedded: Profile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = ["--root", embedded.root, "--table"]
+    assert main(["cache", "ls", *place, "caption"]) == 0
+    page = capsys.readouterr().out
+    assert page.startswith(f"no table 'caption' at {embedded.root}; there are: caption_features, ")
+    assert main(["cache", "verify", *place, "caption"]) == 2
+    said = capsys.readouterr()
+    assert "unknown table 'caption'; did you mean 'captions'? known: caption_feat" in said.err
+    assert "0 problems" not in said.out
+    assert main(["cache", "verify", *place, "captions"]) == 0
+
+
+def test_a_lost_table_is_named_by_its_files(
+    embedded: Profile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(embedded.root, tmp_path / "root")
+    shutil.rmtree(root / "captions")
+    assert main(["cache", "verify", "--root", str(root), "--table", "captions"]) == 1
+    assert "is not there any more" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("action", "option"),
+    [("repair", "--dry-run"), ("repair", "--table=captions"), ("clean", "--quarantine")],
+)
+def test_an_option_of_another_action_is_refused_before_anything_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], action: str, option: str
+) -> None:
+    root = tmp_path / "root"
+    broken = root / "captions" / "0123456789" / "part-0123456789.parquet"
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"half")
+    assert main(["cache", action, option, "--root", str(root)]) == 2
+    said = capsys.readouterr().err
+    assert f"{option.partition('=')[0]} belongs to `cirflow cache " in said
+    assert f"`cirflow cache {action}` does not take it, and nothing was done" in said
+    assert broken.exists()
+
+
+def test_a_name_of_two_lines_is_shown_in_one(
+    tmp_path: Path, pictures: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = small_profile(tmp_path / "tables", captions=2, shard=4)
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    (folder / "new\nline\t.png").write_bytes(pictures[0].read_bytes())
+    ingest(Location(profile.root), folder, "odd")
+    fill(gallery_stages(profile, "odd", "image-only")["image"])
+    options = ["--gallery=odd", f"--image={pictures[1]}", "--text=x", "--method=image-only"]
+    assert main(search(profile, *options)) == 0
+    *_, hit = capsys.readouterr().out.splitlines()
+    assert hit.startswith("  1  ")
+    assert hit.endswith("new\\nline\\t.png")
+
+
 def test_cache_verify_finds_a_truncated_part_and_says_what_to_do(
     tmp_path: Path, pictures: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
