@@ -32,6 +32,7 @@ from tasks.report.markdown import markdown_table, plain
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
 from tasks.stages.image_sets import SelectedImages
+from tasks.stages.stage import require_devices
 from tasks.unrecorded import about_to_make
 
 DEPLOYMENT = "backfill-captions/backfill-captions"
@@ -61,8 +62,10 @@ def backfill_captions(asked: BackfillRequest) -> State[Any]:
         said = {"dry_run": message, "costs": [vars(cost) for cost in costs]}
         return Completed(message=message, data=said)
     log, outcomes = RunLog(), []
-    work = any(cost.images for cost in costs)
+    work = [stage for stage, cost in zip(stages, costs, strict=True) if cost.images]
     if work:
+        for stage in work if not asked.ray.workers else ():
+            require_devices(stage)
         about_to_make(_in_words(costs))
     with runner_of(asked.ray) as runner:
         for stage, cost in zip(stages, costs, strict=True):

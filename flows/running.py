@@ -19,7 +19,7 @@ from storage.tables.table import require_complete
 from storage.tables.turns import Turns
 from tasks import progress
 from tasks.stages.run import plan_stage
-from tasks.stages.stage import Stage, in_order
+from tasks.stages.stage import Stage, in_order, require_devices
 from tasks.stages.stage_report import StageReport
 from tasks.unrecorded import about_to_make, run_task
 
@@ -80,6 +80,8 @@ def run_stage(
     started = time.monotonic()
     plan: Plan = run_task(plan_stage, stage, retry_failed)
     if plan.shards:
+        if runner is in_this_process:
+            require_devices(stage)
         about_to_make(stage.title)
     broken: list[str] = []
     made = 0

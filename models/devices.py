@@ -39,11 +39,25 @@ def pick_device(device: str) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r} was asked for, but torch sees no GPU; use 'cpu'")
+        raise ValueError(_no_gpu(device))
     found = torch.device(device)
     if found.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False
     return found
+
+
+def require_device(device: str) -> None:
+    """Refuse a GPU where there is none; torch is not imported where that is possible.
+
+    Raises:
+        ValueError: A GPU is named and there is none.
+    """
+    if device.startswith("cuda") and not gpu_is_available():
+        raise ValueError(_no_gpu(device))
+
+
+def _no_gpu(device: str) -> str:
+    return f"device {device!r} was asked for, but torch sees no GPU; use 'cpu' (or 'auto')"
 
 
 def autocast_of(device: torch.device, dtype: Dtype | Literal["tf32"]) -> torch.autocast:

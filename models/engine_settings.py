@@ -23,7 +23,7 @@ from models.checkpoints import (
     require_kind,
 )
 from models.devices import torch_dtype_name
-from models.protocols import AutoDtype, Fingerprint
+from models.protocols import AutoDtype, DeviceName, Fingerprint
 from models.settings import Settings
 from models.spelling import unknown
 
@@ -64,7 +64,7 @@ class CheckpointSettings(EngineSettings):
     """Directory or hub id."""
     revision: str = ""
     """Hub revision; ignored for a directory."""
-    device: str = "auto"
+    device: DeviceName = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     dtype: AutoDtype = "auto"
     """auto is bf16 on a GPU and fp32 elsewhere."""

@@ -6,6 +6,7 @@ depend on a protocol without dragging in torch, transformers or open_clip.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import (
@@ -73,6 +74,18 @@ AutoDtype: TypeAlias = Annotated[
     _offered("auto", *DTYPES),
 ]
 """A precision, or `auto`: bf16 on a GPU and fp32 elsewhere."""
+
+_DEVICE: Final = re.compile(r"auto|(cpu|cuda|mps|xpu)(:\d+)?")
+
+
+def _known_device(name: object) -> object:
+    if isinstance(name, str) and not _DEVICE.fullmatch(name):
+        raise ValueError("a device is auto, cpu, cuda, cuda:1, mps or xpu")
+    return name
+
+
+DeviceName: TypeAlias = Annotated[str, BeforeValidator(_known_device)]
+"""Where an engine runs; `auto` is the GPU if there is one. Whether it is there is asked later."""
 
 
 @dataclass(frozen=True, slots=True)

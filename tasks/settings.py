@@ -21,7 +21,7 @@ from models.embedders.settings import EmbedderSettings
 from models.encoders.spec import EncoderSpec
 from models.engine_settings import EngineSettings
 from models.generators.settings import GeneratorSettings
-from models.protocols import CaptionSampling, Dtype
+from models.protocols import CaptionSampling, DeviceName, Dtype
 from models.retrieval.cvsi_settings import PAPER_WEIGHTS, CvsiSettings
 from models.retrieval.ldre import LDRE, LdreSettings
 from models.retrieval.systems.composed import NO_FOLDER
@@ -199,7 +199,7 @@ class ReformulationSettings(Settings):
     """Folder of the network, local or s3://."""
     dtype: Dtype = "fp32"
     """Precision that it computes in."""
-    device: str = "auto"
+    device: DeviceName = "auto"
     """auto, cpu, cuda, ..."""
     batch_size: int = Field(64, ge=1)
     """Images in one forward pass."""

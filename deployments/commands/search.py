@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from deployments.errors import UserError
 from deployments.place import add_place, embed_command, place_words, profile_of
+from models.devices import require_device
 from models.plain_text import escaped_line
 from models.spelling import unknown
 
@@ -94,6 +95,7 @@ def searched(arguments: argparse.Namespace) -> int:
     family = checked_family(arguments, profile)
     weights = given_weights(arguments.weight)
     require_embedded(arguments, profile)
+    require_device(profile.query_encoder.device)
     from tasks.foreign_pictures import warning_for
 
     if warning := warning_for(profile, arguments.gallery):

@@ -9,7 +9,7 @@ from typing import Final, Self
 from pydantic import Field, model_validator
 
 from models.devices import precision_of
-from models.protocols import AutoDtype, Dtype, PreprocessMode
+from models.protocols import AutoDtype, DeviceName, Dtype, PreprocessMode
 from models.settings import Settings
 
 CONFIG_FILE: Final = "open_clip_config.json"
@@ -33,7 +33,7 @@ class EncoderSpec(Settings):
     dtype: AutoDtype = "fp32"
     """Precision of the towers; features come out in fp32 in any case. auto is bf16 on a GPU and
     fp32 elsewhere."""
-    device: str = "auto"
+    device: DeviceName = "auto"
     """`auto`, or a torch device."""
     image_batch: int = Field(64, ge=1)
     """Images in one forward pass."""

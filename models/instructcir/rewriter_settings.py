@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import Field
 
 from models.devices import pick_dtype, torch_dtype_name
-from models.protocols import AutoDtype
+from models.protocols import AutoDtype, DeviceName
 from models.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class BaseLlm(Settings):
     chat: str = "auto"
     """`auto` wraps prompts in the tokenizer's chat template if there is one; `never` does not. The
     tuned model must be asked in the same form."""
-    device: str = "auto"
+    device: DeviceName = "auto"
     """`auto`, `cpu`, `cuda`, ..."""
     dtype: AutoDtype = "auto"
     """Of the frozen weights: `auto` (bf16 on a GPU, else fp32) or a name. The adapter is trained in

@@ -12,6 +12,7 @@ import pyarrow as pa
 from models.editors.imported import ImportedPictures
 from models.generators.answer_reader import PARSE_VERSION
 from models.metering import device_time
+from models.protocols import DeviceName
 from models.retrieval.cvsi_settings import CvsiSettings
 from models.retrieval.ldre import LDRE, LdreSettings
 from models.retrieval.method_records import AnyRecipe, Recipe
@@ -80,7 +81,7 @@ class RankingStage(Stage):
     """How LDRE weighs captions."""
     query_features: Mapping[str, AnyQueryFeature]
     gallery_features: Mapping[str, AnyGalleryFeature]
-    device: str = "cpu"
+    device: DeviceName = "cpu"
     """Device that multiplies features."""
     depth: int = DEPTH
     """Images kept for each query."""

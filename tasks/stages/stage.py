@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
+from models.devices import require_device
 from models.settings import Settings
 from storage.locations.location import Location
 from storage.tables.finding import find_table
@@ -128,6 +129,20 @@ class Stage(Settings):
         for name in copied.__dict__.keys() - type(self).model_fields.keys():
             del copied.__dict__[name]
         return copied
+
+
+def require_devices(stage: Stage) -> None:
+    """Refuse a stage whose own engines are to run on a GPU that is not there; none is loaded.
+
+    Raises:
+        ValueError: Names the stage and the device.
+    """
+    own = [value for _, value in stage if not isinstance(value, Stage)]
+    for device in (getattr(each, "device", "") for each in (stage, *own)):
+        try:
+            require_device(device)
+        except ValueError as error:
+            raise ValueError(f"{stage.title}: {error}") from error
 
 
 @dataclass(frozen=True)

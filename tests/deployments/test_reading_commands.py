@@ -210,6 +210,7 @@ def test_a_gallery_that_is_not_embedded_is_refused_with_the_command_that_helps(
         ({"method": "cvsy"}, ["cvsy", "cvsi", "lincir"]),
         ({"method": "covr"}, ["no trained network is named", "composed.covr=FOLDER"]),
         ({"k": "0"}, ["-k must be at least 1"]),
+        ({"set": "encoder.device=gpu"}, ["encoder.device: a device is auto, cpu, cuda", "'gpu'"]),
     ],
 )
 def test_search_refuses_helpfully(
@@ -224,6 +225,20 @@ def test_search_refuses_helpfully(
     assert main(search(embedded, *options)) == 2
     message = capsys.readouterr().err
     assert all(part in message for part in said), message
+
+
+def test_search_refuses_a_gpu_that_is_not_there_before_it_loads_models(
+    embedded: Profile,
+    pictures: list[Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("models.devices.gpu_is_available", lambda: False)
+    options = ["--gallery=drawn", f"--image={pictures[0]}", "--text=x", "--set=encoder.device=cuda"]
+    assert main(search(embedded, *options)) == 2
+    message = capsys.readouterr().err
+    assert "device 'cuda' was asked for, but torch sees no GPU; use 'cpu'" in message
+    assert "loading models" not in message
 
 
 def test_search_refuses_a_file_that_is_no_image(

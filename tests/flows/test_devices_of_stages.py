@@ -1,0 +1,56 @@
+"""A GPU that is not there is refused before Prefect starts, and only where rows are to be made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models import devices
+from storage.collections.collection import ingest
+from storage.locations.location import Location
+from tests.fakes.drawn import draw_folder, small_profile, small_settings
+from tests.fakes.filled_tables import fill
+
+EMBEDDING = ("image features of drawn", "encoder.device")
+CAPTIONING = ("captions of drawn", "captioner.device")
+
+
+def given(root: Path, setting: str) -> dict[str, Any]:
+    """A collection of two pictures, and parameters of a flow over it on a GPU."""
+    draw_folder(root / "pictures", 2, seed=5)
+    ingest(Location(str(root)), root / "pictures", "drawn")
+    return {"collection": "drawn", "settings": {**small_settings(root), setting: "cuda"}}
+
+
+@pytest.mark.parametrize(("title", "setting"), [EMBEDDING, CAPTIONING])
+def test_a_gpu_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, title: str, setting: str
+) -> None:
+    from flows.backfill_captions import backfill_captions
+    from flows.embed_gallery import embed_gallery
+    from tasks.unrecorded import WorkToDo, run_unrecorded
+
+    parameters = given(tmp_path, setting)
+    flow = backfill_captions if setting == "captioner.device" else embed_gallery
+    if flow is embed_gallery:
+        parameters["methods"] = ["image-only"]
+    monkeypatch.setattr(devices, "gpu_is_available", lambda: True)
+    with pytest.raises(WorkToDo):
+        run_unrecorded(flow, parameters)
+    monkeypatch.setattr(devices, "gpu_is_available", lambda: False)
+    with pytest.raises(ValueError, match=f"{title}: device 'cuda' was asked for, but torch sees"):
+        run_unrecorded(flow, parameters)
+
+
+def test_rows_that_are_there_need_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.embed_gallery import embed_gallery
+    from tasks.planner import gallery_stages
+    from tasks.unrecorded import run_unrecorded
+
+    parameters = {**given(tmp_path, "encoder.device"), "methods": ["image-only"]}
+    fill(gallery_stages(small_profile(tmp_path), "drawn", "image-only")["image"])
+    monkeypatch.setattr(devices, "gpu_is_available", lambda: False)
+    (stage,) = run_unrecorded(embed_gallery, parameters)["stages"]
+    assert (stage["made"], stage["reused"]) == (0, 2)
