@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import os
@@ -16,7 +17,7 @@ from botocore.exceptions import BotoCoreError
 from deployments.downloads import check_downloads
 from deployments.findings import Finding
 from deployments.stack.settings import StackSettings
-from flows.profiles import PROFILES
+from flows.profiles import PROFILES, setting_names
 from models.engine_settings import CheckpointSettings, EngineSettings
 from models.generators.server_settings import ServerSettings
 from storage.locations.location import Location
@@ -45,7 +46,7 @@ def all_checks(profile: Profile) -> Iterator[Finding]:
     """Every check, cheap ones first."""
     yield from check_libraries()
     yield check_torchvision()
-    yield check_gpu()
+    yield check_gpu(profile)
     yield check_disk(profile.root)
     yield check_storage(profile.root)
     yield from check_checkpoints(profile)
@@ -82,12 +83,21 @@ def check_torchvision() -> Finding:
     return Finding("torchvision import", "ok", "loads")
 
 
-def check_gpu() -> Finding:
-    """Whether torch sees a GPU."""
+def check_gpu(profile: Profile) -> Finding:
+    """Whether torch sees a GPU; a profile may name one."""
     import torch
 
     if not torch.cuda.is_available():
         found = f"none; {os.cpu_count()} CPU cores"
+        devices = {
+            name: functools.reduce(getattr, name.split("."), profile)
+            for name in setting_names(profile)
+            if name.rpartition(".")[2] == "device"
+        }
+        if asked := [name for name, value in devices.items() if str(value).startswith("cuda")]:
+            said = ", ".join(f"{name}={devices[name]}" for name in asked)
+            remedy = f"set {', '.join(f'{name}=auto' for name in asked)}, or run it where a GPU is"
+            return Finding("GPU", "broken", f"{found}, and the profile says {said}", remedy)
         return Finding("GPU", "note", found, "the profile tiny needs none; others are slow without")
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return Finding("GPU", "ok", ", ".join(names))

@@ -182,7 +182,8 @@ def check_memory(wanted: list[Wanted]) -> Finding:
         remedy = "set captioner.dtype=bf16 and generator.dtype=bf16, or choose smaller models"
         return Finding("models in memory", "broken", text, remedy)
     if not gpu:
-        return Finding("models in memory", "note", text, "it runs; captions are slow without a GPU")
+        remedy = "captions are slow without a GPU"
+        return Finding("models in memory", "note", text, remedy)
     return Finding("models in memory", "ok", text)
 
 

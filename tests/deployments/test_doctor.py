@@ -38,6 +38,19 @@ def test_all_is_well_with_the_tiny_profile(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []  # the probe is gone
 
 
+def test_a_gpu_that_the_profile_names_and_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    asked = {"encoder.device": "cuda:1", "captioner.device": "cuda"}
+    status, found = diagnose(capsys, root=tmp_path, **asked)
+    assert (status, found["GPU"]["state"]) == (1, "broken")
+    assert found["GPU"]["found"].endswith(
+        "and the profile says encoder.device=cuda:1, captioner.device=cuda"
+    )
+    assert found["GPU"]["remedy"].startswith("set encoder.device=auto, captioner.device=auto, or")
+
+
 def test_a_root_that_cannot_hold_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("not a folder")
     status, found = diagnose(capsys, root=tmp_path / "file" / "tables")
