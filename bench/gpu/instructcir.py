@@ -145,16 +145,18 @@ def _row(
     batch = {name: tensor[: variant.batch] for name, tensor in whole.items()}
     steps.run_as(variant)
     started = clock.seconds(lambda: steps.take(batch))
-    bare_loss: Callable[[], None] | None = None
     note = f"first step {started:.1f} s" if variant.compiled else ""
     memory = clock.peak_of(lambda: steps.take(batch))
     once = clock.seconds(lambda: steps.take(batch))
+    bare: BareStep | None = None
     if against_bare:
         release()
-        bare = BareStep(steps.network, case.device, case.half != "fp32")
-        bare.average.load_state_dict(bare.network.state_dict())
-        bare.take(batch)
-        once = max(once, clock.seconds(lambda: bare.take(batch)))
+        bare = _bare(steps, batch, case)
+        if bare is None:
+            release()
+            note = "the bare form does not fit in the card's memory beside it"
+        else:
+            once = max(once, clock.seconds(functools.partial(bare.take, batch)))
     times = 1 if case.small else repeats(once, case.left)
 
     def taken(take: Callable[[Mapping[str, torch.Tensor]], None]) -> Callable[[], None]:
@@ -164,8 +166,8 @@ def _row(
 
         return run
 
-    bare_loss = taken(bare.take) if against_bare else None
-    turns = clock.interleaved(taken(steps.take), bare_loss, case.until, warm=True)
+    other = bare and taken(bare.take)
+    turns = clock.interleaved(taken(steps.take), other, case.until, warm=True)
     count = times * variant.batch
     return Row(
         part="instructcir",
@@ -179,6 +181,17 @@ def _row(
         memory=memory,
         note="; ".join(filter(None, [f"{turns.seconds / times:.3f} s a step", note])),
     )
+
+
+def _bare(steps: Steps, batch: Mapping[str, torch.Tensor], case: Case) -> BareStep | None:
+    """The bare form after its first step; None where both do not fit in the memory."""
+    try:
+        bare = BareStep(steps.network, case.device, case.half != "fp32")
+        bare.average.load_state_dict(bare.network.state_dict())
+        bare.take(dict(batch))
+    except torch.OutOfMemoryError:
+        return None
+    return bare
 
 
 def _network(case: Case) -> ReformulationNetwork:

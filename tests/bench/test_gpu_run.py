@@ -259,6 +259,26 @@ def test_an_error_says_its_reason_and_its_place(capfd: pytest.CaptureFixture[str
     assert "test_gpu_run.py" in capfd.readouterr().err  # the part's log
 
 
+def test_steps_are_measured_where_the_bare_form_does_not_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    from bench.gpu import child, instructcir
+    from bench.gpu.case import Case
+    from bench.gpu.records import Row
+
+    def full(*given: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(instructcir.BareStep, "take", full)
+    first, *_ = child.measure_part("instructcir", Case(torch.device("cpu"), True, time.time()))
+    assert isinstance(first, Row), first
+    assert first.rate > 0
+    assert first.bare is None
+    assert first.note.endswith("the bare form does not fit in the card's memory beside it")
+
+
 def test_texts_are_measured_where_images_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
