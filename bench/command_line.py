@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 
 def command_line(doc: str | None) -> argparse.ArgumentParser:
@@ -18,25 +19,23 @@ def whole_number(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: It is not one.
     """
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero")
-    return number
+    return int(_above_zero(text, int, "a whole number"))
 
 
 def some_seconds(text: str) -> float:
-    """A number above zero.
+    """Seconds, above zero.
 
     Raises:
-        argparse.ArgumentTypeError: It is not one.
+        argparse.ArgumentTypeError: They are not.
     """
+    return _above_zero(text, float, "a number of seconds")
+
+
+def _above_zero(text: str, kind: Callable[[str], float], what: str) -> float:
     try:
-        number = float(text)
+        number = kind(text)
     except ValueError:
-        number = 0.0
+        number = 0
     if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above zero")
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what} above zero")
     return number

@@ -75,12 +75,13 @@ AutoDtype: TypeAlias = Annotated[
 ]
 """A precision, or `auto`: bf16 on a GPU and fp32 elsewhere."""
 
-_DEVICE: Final = re.compile(r"auto|(cpu|cuda|mps|xpu)(:\d+)?")
+_DEVICE: Final = re.compile(r"auto|(cpu|cuda|hpu|mps|mtia|npu|xla|xpu)(:\d+)?")
+"""Some of torch's devices come with plug-ins, which it loads by itself."""
 
 
 def _known_device(name: object) -> object:
     if isinstance(name, str) and not _DEVICE.fullmatch(name):
-        raise ValueError("a device is auto, cpu, cuda, cuda:1, mps or xpu")
+        raise ValueError("a device is auto, cpu, cuda, cuda:1, mps or another of torch's")
     return name
 
 

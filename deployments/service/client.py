@@ -60,6 +60,9 @@ class Client:
         url: Its address.
         token: Its token, where it has one.
         http: An httpx client with the address and the token in it, in place of an own one.
+
+    Raises:
+        ServiceUnreachable: The address is not one.
     """
 
     def __init__(
@@ -71,7 +74,10 @@ class Client:
         timeout: float = 120,
     ) -> None:
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        self._http = http or httpx.Client(base_url=url, headers=headers, timeout=timeout)
+        try:
+            self._http = http or httpx.Client(base_url=url, headers=headers, timeout=timeout)
+        except httpx.InvalidURL as error:
+            raise _unreachable(url, error) from error
 
     def __enter__(self) -> Client:
         """Itself."""
@@ -128,10 +134,7 @@ class Client:
         try:
             answer = self._http.request(method, path, **sent)
         except httpx.TransportError as error:
-            raise ServiceUnreachable(
-                f"no service answers at {self._http.base_url} ({error}); `cirflow serve` starts "
-                "one and prints its address, http://HOST:PORT"
-            ) from error
+            raise _unreachable(str(self._http.base_url), error) from error
         if answer.is_success:
             return answer
         try:
@@ -139,3 +142,10 @@ class Client:
         except ValueError:
             raise Refused(answer.status_code, "", answer.text[:500], "") from None
         raise Refused(answer.status_code, fault.code, fault.message, fault.request_id)
+
+
+def _unreachable(url: str, error: Exception) -> ServiceUnreachable:
+    return ServiceUnreachable(
+        f"no service answers at {url} ({error}); `cirflow serve` starts one and prints its "
+        "address, http://HOST:PORT"
+    )

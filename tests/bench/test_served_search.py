@@ -21,6 +21,7 @@ PICTURE = Path(__file__).resolve().parents[2] / "docs" / "images" / "report.png"
         ({4: "many"}, "'many' is not a number of searches"),
         ({}, "no service answers at http://127.0.0.1"),
         ({0: "127.0.0.1:8600"}, "no service answers at 127.0.0.1:8600"),
+        ({0: "http://[::1"}, "no service answers at http://[::1"),
     ],
 )
 def test_a_mistake_is_one_sentence(
