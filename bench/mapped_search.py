@@ -1,10 +1,12 @@
-"""Exact top-50 of a million mapped float16 vectors against the better of bare products and faiss.
+"""Exact top-50 of a million mapped vectors against the better of bare products and faiss.
 
-Both baselines hold the vectors as float32 in memory: ``torch.topk`` of products, and faiss's
-``IndexFlatIP`` where the extra `approximate` is installed. All take turns on one thread and by
-processor time; the median of the ratios counts. 1,000 queries search the first eighth of the rows,
-since their cost grows evenly with them. Memory is what a fresh process needs beyond the mapped
-pages. The files lie in a temporary folder, 1.5 GB.
+One query is searched as the service and `cirflow search` do: mapped float16 copies find the
+candidates, mapped float32 rows rank them. More queries are multiplied with the float16 rows
+themselves. Both baselines hold the vectors as float32 in memory: ``torch.topk`` of products, and
+faiss's ``IndexFlatIP`` where the extra `approximate` is installed. All take turns on one thread and
+by processor time; the median of the ratios counts. 1,000 queries search the first eighth of the
+rows, since their cost grows evenly with them. Memory is what a fresh process needs beyond the
+mapped pages. The files lie in a temporary folder, 4.6 GB.
 
     python -m bench.mapped_search [rows]
 """
@@ -27,6 +29,9 @@ import torch
 
 from bench.command_line import command_line, whole_number
 from bench.verdict import Verdict, exit_status, judge, report
+from models.retrieval.apart import own_products, top_k_apart
+from models.retrieval.gallery import Rows
+from models.retrieval.method_records import Recipe
 from models.retrieval.search import GALLERY_BLOCK, top_k
 
 ROWS: Final = 1_000_000
@@ -40,14 +45,42 @@ ALLOWED_BYTES: Final = 1 << 30
 Search = Callable[[np.ndarray], np.ndarray]
 
 
-def write_gallery(file: Path, rows: int) -> None:
-    """Random unit vectors, in blocks."""
-    out = np.lib.format.open_memmap(file, "w+", np.float16, (rows, DIM))
-    rng = np.random.default_rng(1)
-    for start in range(0, rows, GALLERY_BLOCK):
-        block = rng.standard_normal((len(out[start : start + GALLERY_BLOCK]), DIM), np.float32)
-        out[start : start + len(block)] = block / np.linalg.norm(block, axis=1, keepdims=True)
-    out.flush()
+class Files:
+    """Random unit vectors in a folder, as float32 and as float16."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, rows: int) -> None:
+        """Write them in blocks."""
+        whole, halves = (
+            np.lib.format.open_memmap(self.folder / f"{dtype}.npy", "w+", dtype, (rows, DIM))
+            for dtype in ("float32", "float16")
+        )
+        rng = np.random.default_rng(1)
+        for start in range(0, rows, GALLERY_BLOCK):
+            block = rng.standard_normal((len(whole[start : start + GALLERY_BLOCK]), DIM), "f4")
+            block /= np.linalg.norm(block, axis=1, keepdims=True)
+            whole[start : start + len(block)] = halves[start : start + len(block)] = block
+        whole.flush()
+        halves.flush()
+
+    def map(self, dtype: str) -> np.ndarray:
+        """The vectors in one type."""
+        found: np.ndarray = np.load(self.folder / f"{dtype}.npy", mmap_mode="c")
+        return found
+
+    def one_query(self) -> Search:
+        """The search of a person's query."""
+        rows = {"image": Rows(self.map("float32"), halves=self.map("float16"))}
+        own = own_products(rows["image"], rows["image"])  # the service makes them once
+        recipe = Recipe(query={"text": 1.0})
+
+        def search(queries: np.ndarray) -> np.ndarray:
+            none = np.array([[-1]])
+            return top_k_apart(recipe, queries, rows, lambda one, other: own, K, none).indices
+
+        return search
 
 
 def baselines(gallery: np.ndarray) -> dict[str, Search]:
@@ -79,9 +112,14 @@ def baselines(gallery: np.ndarray) -> dict[str, Search]:
     return ways
 
 
-def measure(gallery: np.ndarray, queries: np.ndarray, turns: int) -> dict[str, Any]:
+def measure(files: Files, count: int, rows: int, turns: int) -> dict[str, Any]:
     """Processor seconds of each way, turn by turn, and how alike the lists are."""
-    ways = {**baselines(gallery), "ours": lambda asked: top_k(asked, gallery, K).indices}
+    queries = np.random.default_rng(count).standard_normal((count, DIM), np.float32)
+    gallery = files.map("float32" if count == 1 else "float16")[:rows]
+    ways = {
+        **baselines(gallery),
+        "ours": files.one_query() if count == 1 else lambda asked: top_k(asked, gallery, K).indices,
+    }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     lists: dict[str, np.ndarray] = {}
     for turn in range(turns + 1):
@@ -100,16 +138,16 @@ def measure(gallery: np.ndarray, queries: np.ndarray, turns: int) -> dict[str, A
     }
 
 
-def memory_of(file: Path) -> int:
+def memory_of(files: Files) -> int:
     """Bytes beyond mapped pages that a fresh process needs at most."""
-    command = [sys.executable, "-m", "bench.mapped_search", "--memory-of", str(file)]
+    command = [sys.executable, "-m", "bench.mapped_search", "--memory-of", str(files.folder)]
     told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return int(told.stdout)
 
 
-def print_memory(file: str) -> None:
+def print_memory(files: Files) -> None:
     """The fresh process: one query and 1,000, then the growth of anonymous memory."""
-    gallery = np.load(file, mmap_mode="c")
+    gallery = files.map("float16")
     queries = np.random.default_rng(2).standard_normal((1000, DIM), np.float32)
     top_k(queries[:1], gallery[:100], K)  # library start-up is not the search's memory
     before, most = _anonymous(), 0
@@ -120,7 +158,7 @@ def print_memory(file: str) -> None:
             yield gallery[start : start + GALLERY_BLOCK]
             most = max(most, _anonymous())
 
-    top_k(queries[:1], gallery, K)
+    files.one_query()(queries[:1])
     most = max(most, _anonymous())
     top_k(queries, watched(), K)
     print(most - before)
@@ -136,15 +174,11 @@ def main(rows: int = ROWS) -> list[Verdict]:
     """Measure, and print a verdict for each batch and one on memory."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "gallery.npy"
-        write_gallery(file, rows)
-        grown = memory_of(file)
+        files = Files(Path(folder))
+        files.write(rows)
+        grown = memory_of(files)
         found: Mapping[int, dict[str, Any]] = {
-            count: measure(
-                np.load(file, mmap_mode="c")[: rows // part],
-                np.random.default_rng(count).standard_normal((count, DIM), np.float32),
-                turns,
-            )
+            count: measure(files, count, rows // part, turns)
             for count, (part, turns) in BATCHES.items()
         }
     verdicts = []
@@ -155,7 +189,7 @@ def main(rows: int = ROWS) -> list[Verdict]:
             report(
                 "mapped_search",
                 f"mapped float16 search, top {K} of {rows // BATCHES[count][0]} x {DIM} for "
-                f"{count} queries: {ratio:.2f}x of {own['against']} (allowed {ALLOWED_RATIO}x); "
+                f"{count} {'query' if count == 1 else 'queries'}: {ratio:.2f}x of {own['against']} (allowed {ALLOWED_RATIO}x); "
                 f"{what}",
                 judge(own["ratios"], at_most=ALLOWED_RATIO) if own["same"] > 0.999 else "MISSED",
                 {"queries": count, "ratio": ratio, "allowed": ALLOWED_RATIO, **own},
@@ -179,6 +213,6 @@ if __name__ == "__main__":
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.memory_of:
-        print_memory(given.memory_of)
+        print_memory(Files(Path(given.memory_of)))
     else:
         sys.exit(exit_status(main(given.rows)))

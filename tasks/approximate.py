@@ -42,7 +42,7 @@ def index_of(
         "recipe": _identity(recipe),
         "features": [table.spec_key for table in tables],
         "keys": opened.images,
-        **settings.model_dump(exclude={"approximate_above"}),
+        **settings.model_dump(include={"candidates", "recall"}),
     }
     path = f"{tables[0].folder}/index-{content_key(identity)}.faiss"
     images = Gallery(opened.features, recipe.gallery_vectors)

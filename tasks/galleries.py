@@ -22,9 +22,12 @@ from storage.tables.matrices import (
     Changed,
     Keys,
     Matrix,
+    build_halves,
     build_matrix,
     fault_of,
+    halves_path,
     held_matrix,
+    map_halves,
     map_matrix,
     matrix_path,
     places_of,
@@ -35,6 +38,8 @@ from storage.tables.table import Table, require_complete
 if TYPE_CHECKING:
     from models.protocols import Json
     from models.retrieval.gallery import Rows
+    from models.retrieval.search import Features
+    from tasks.settings import SearchSettings
     from tasks.stages.rankings import AnyGalleryFeature
 
 T = TypeVar("T")
@@ -91,7 +96,10 @@ class OpenGallery:
 
 
 def open_gallery(
-    stages: Mapping[str, AnyGalleryFeature], names: Iterable[str], allow_gaps: float
+    stages: Mapping[str, AnyGalleryFeature],
+    names: Iterable[str],
+    allow_gaps: float,
+    search: SearchSettings | None = None,
 ) -> OpenGallery:
     """Map the features of a gallery that a method weighs; memory does not grow with it.
 
@@ -99,6 +107,7 @@ def open_gallery(
         stages: the gallery's features, filled beforehand.
         names: those that are weighed.
         allow_gaps: fraction of the images that may lack one.
+        search: how single queries are searched; None: none will be.
 
     Raises:
         IncompleteTable: more lack one.
@@ -115,16 +124,47 @@ def open_gallery(
     folders = {name: table.folder for name, table in tables.items()}
     if all(covered[n].ok == covered[n].planned == len(found[n].keys) for n in found):
         # As many rows as images, each image among them: so the tables' keys are the images.
-        every = {name: Rows(matrix.vectors) for name, matrix in found.items()}
         keys = next(iter(found.values())).keys
+        halves = _halves(tables, found, search, len(keys))
+        every = {n: Rows(each.vectors, halves=halves.get(n)) for n, each in found.items()}
         return OpenGallery(len(keys), keys, every, folders)
     planned = stage.planned()
     keys, places = shared_keys(planned, [matrix.keys for matrix in found.values()])
+    halves = _halves(tables, found, search, len(keys))
     rows = {
-        name: Rows.at(matrix.vectors, own)
+        name: Rows.at(matrix.vectors, own, halves.get(name))
         for (name, matrix), own in zip(found.items(), places, strict=True)
     }
     return OpenGallery(len(planned), keys, rows, folders)
+
+
+def _halves(
+    tables: Mapping[str, Table],
+    matrices: Mapping[str, Matrix],
+    search: SearchSettings | None,
+    images: int,
+) -> dict[str, Features]:
+    """Feature -> its matrix in float16, where searches take them and a file can hold them."""
+    if search is None or not search.takes_halves(images):
+        return {}
+    from models.retrieval.halves import multiplies_halves
+
+    if not multiplies_halves():
+        return {}
+    found: dict[str, Features] = {}
+    for name, matrix in matrices.items():
+        if matrix.vectors.dtype == "float16":
+            found[name] = matrix.vectors
+        elif matrix.path:
+            halves = derived(
+                tables[name].location,
+                functools.partial(halves_path, matrix),
+                functools.partial(build_halves, matrix),
+                map_halves,
+            )
+            if halves is not None:
+                found[name] = halves
+    return found
 
 
 def mapped(table: Table) -> Matrix:

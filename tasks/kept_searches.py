@@ -15,6 +15,7 @@ from tasks.galleries import OpenGallery, open_gallery
 
 if TYPE_CHECKING:
     from models.retrieval.apart import Doubles
+    from tasks.settings import Profile
     from tasks.stages.rankings import AnyGalleryFeature
 
 T = TypeVar("T")
@@ -91,27 +92,24 @@ class Kept:
         return self._values[key]
 
     def gallery(
-        self,
-        root: str,
-        collection: str,
-        stages: Mapping[str, AnyGalleryFeature],
-        allow_gaps: float,
+        self, profile: Profile, collection: str, stages: Mapping[str, AnyGalleryFeature]
     ) -> tuple[Collection, OpenGallery]:
         """A collection and the features of its images, of one moment; see `open_gallery`.
 
         Raises:
             UnknownCollection: there is none of this name.
-            IncompleteTable: more images lack one than `allow_gaps` allows.
+            IncompleteTable: more images lack one than the profile allows.
         """
+        root, gaps, search = profile.root, profile.allow_gaps, profile.search
 
         def make() -> tuple[Collection, OpenGallery]:
             while True:
                 before = Collection.open(Location(root), collection)
-                opened = open_gallery(stages, stages, allow_gaps)
+                opened = open_gallery(stages, stages, gaps, search)
                 if Collection.open(Location(root), collection) == before:
                     return before, opened
 
-        marks = (collection, allow_gaps, *(each.model_dump_json() for each in stages.values()))
+        marks = (collection, gaps, search, *(each.model_dump_json() for each in stages.values()))
         return self.fresh((root, *marks), make)
 
     def own_products(self, root: str, opened: OpenGallery, one: str, other: str) -> Doubles:

@@ -134,8 +134,8 @@ def search_gallery(
     if weights:
         recipe = reweighed(recipe, weights)
     used = {name: gallery[name] for name in recipe.gallery}
-    listed, opened = kept.gallery(profile.root, collection, used, profile.allow_gaps)
-    if approximate := 0 < profile.search.approximate_above < len(opened.keys):
+    listed, opened = kept.gallery(profile, collection, used)
+    if approximate := profile.search.is_approximate(len(opened.keys)):
         if row.weighs:
             raise ValueError(
                 f"{method} reads what each part finds in the whole gallery; search exactly "

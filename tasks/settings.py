@@ -232,6 +232,11 @@ class RerankSettings(Settings):
 class SearchSettings(Settings):
     """How a person's queries are searched; benchmarks are always searched exactly."""
 
+    halves_above: int = Field(20_000, ge=0)
+    """Images of a gallery above which copies of its features in float16 find the candidates, which
+    exact scores rank: the same ranking from half the bytes. 0: never. They take half as much disk
+    as the features."""
+
     approximate_above: int = Field(0, ge=0)
     """Images of a gallery above which an approximate index proposes candidates, which exact scores
     rank; 0: never. It needs the extra `approximate`."""
@@ -239,6 +244,14 @@ class SearchSettings(Settings):
     """Images that a query takes from the index."""
     recall: float = Field(0.95, gt=0, le=1)
     """Share of the exact best ten that the index is made to find, for images of the gallery."""
+
+    def is_approximate(self, images: int) -> bool:
+        """Whether a gallery of so many images is searched by an index."""
+        return 0 < self.approximate_above < images
+
+    def takes_halves(self, images: int) -> bool:
+        """Whether a gallery of so many images is searched with copies in float16."""
+        return 0 < self.halves_above < images and not self.is_approximate(images)
 
 
 class ShardSizes(Settings):

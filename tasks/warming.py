@@ -50,9 +50,9 @@ def warm_gallery(
     )
     recipe = row.recipe(SEARCH_FAMILY)
     used = {name: gallery[name] for name in recipe.gallery}
-    listed, opened = kept.gallery(profile.root, collection, used, profile.allow_gaps)
+    listed, opened = kept.gallery(profile, collection, used)
     kept.paths(listed)
-    if 0 < profile.search.approximate_above < len(opened.keys):
+    if profile.search.is_approximate(len(opened.keys)):
         return
     for part in recipe_parts(recipe):
         for one, other in combinations_with_replacement(sorted(part.gallery), 2):

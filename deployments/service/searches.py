@@ -106,9 +106,8 @@ def require_embedded(
     Raises:
         Refusal: with the command that makes them.
     """
-    gaps = service.profile.allow_gaps
     try:
-        service.kept.gallery(service.root, asked.gallery, stages, gaps)
+        service.kept.gallery(service.profile, asked.gallery, stages)
     except IncompleteTable as error:
         command = embed_command(asked.gallery, asked.method, service.settings.chosen)
         raise Refusal(

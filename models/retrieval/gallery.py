@@ -24,16 +24,19 @@ class Rows:
     Attributes:
         matrix: (N, d) float16 or float32.
         places: (G,) their places, in the order wanted; None: all N.
+        halves: (N, d) the matrix in float16, which finds candidates for one query; None: it is
+            not there.
     """
 
     matrix: Features
     places: Ints | None = None
+    halves: Features | None = None
 
     @classmethod
-    def at(cls, matrix: Features, places: Ints) -> Rows:
+    def at(cls, matrix: Features, places: Ints, halves: Features | None = None) -> Rows:
         """The rows at some places; all in order are taken as blocks, which copies nothing."""
         whole = len(places) == len(matrix) and bool((places[1:] > places[:-1]).all())
-        return cls(matrix, None if whole else places)
+        return cls(matrix, None if whole else places, halves)
 
     def __len__(self) -> int:
         """G."""
@@ -42,6 +45,11 @@ class Rows:
     def __getitem__(self, rows: slice | Ints) -> Floats:
         """(g, d) some of them in float32."""
         return as_float32(self.matrix[rows if self.places is None else self.places[rows]])
+
+    def copies(self, rows: slice) -> Features:
+        """(g, d) some of them in float16, for galleries that have `halves`."""
+        halves: Any = self.halves
+        return halves[rows if self.places is None else self.places[rows]]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """(G, d) all of them."""

@@ -44,9 +44,11 @@ def group_order(members: Ints, images: Similarities | Gallery, vector: Similarit
     Returns:
         (S',) the gallery indices without padding.
     """
+    from models.retrieval.search import products
+
     members = np.sort(members)
     members = members[members >= 0]
-    return members[np.argsort(-(images[members] @ vector), kind="stable")]
+    return members[np.argsort(-products(vector, images[members]), kind="stable")]
 
 
 def lists_of_all(count: int, rows: Sequence[int], indices: Ints) -> Ints:

@@ -24,6 +24,9 @@ GALLERY_BLOCK = 16384
 WIDE_BLOCK = 16 * GALLERY_BLOCK
 FEW_QUERIES = 32
 CACHED_BYTES = 1536 * 1024
+EVEN = 64
+"""Rows of a product are a multiple of this. MKL sums those that are left over in another order, and
+equal images would get unequal scores."""
 RUN = 64
 """Neighbouring scores of which the highest is compared first."""
 
@@ -77,6 +80,13 @@ class RunningTopK:
         self._best = TopK(
             np.take_along_axis(columns, order, axis=1), np.take_along_axis(values, order, axis=1)
         )
+
+    @property
+    def least(self) -> float:
+        """The k-th best score so far, of one query; -inf while fewer are known."""
+        if self._best is None or self._best.scores.shape[1] < self._k:
+            return -np.inf
+        return float(self._best.scores[0, -1])
 
     def result(self) -> TopK:
         """The ranking over everything seen.
@@ -138,10 +148,11 @@ def top_k(
             out = scores.of(len(queries), len(block))
             running[0].update(_few_scores(held, block, out, converted))
             continue
-        images = converted.as_float32(_wrapped(block))
+        images = converted.as_float32(as_tensor(block))
         for each, best in zip(rows, running, strict=True):
             out = scores.of(len(held[each]), len(images))
-            best.update(torch.mm(held[each], images.T, out=out))
+            _multiply(held[each], images, out)
+            best.update(out)
     return _stack([best.result() for best in running])
 
 
@@ -253,17 +264,28 @@ def _few_scores(
     queries: torch.Tensor, gallery: Features, scores: torch.Tensor, converted: _Space
 ) -> torch.Tensor:
     """(Q, g) products of few queries, piece by piece, in `scores`."""
-    cached = max(1, CACHED_BYTES // (4 * gallery.shape[1])) * torch.get_num_threads()
+    cached = max(1, CACHED_BYTES // (4 * EVEN * gallery.shape[1])) * EVEN * torch.get_num_threads()
     step = cached if gallery.dtype == np.float16 else GALLERY_BLOCK
     one = len(queries) == 1
     places = scores[0].split(step) if one else scores.split(step, dim=1)
     for piece, place in zip(_pieces(gallery, step), places, strict=True):
-        images = converted.as_float32(piece)
-        if one:
-            torch.mv(images, queries[0], out=place)
-        else:
-            torch.mm(queries, images.T, out=place)
+        _multiply(queries, converted.as_float32(piece), place)
     return scores
+
+
+def _multiply(queries: torch.Tensor, images: torch.Tensor, out: torch.Tensor) -> None:
+    """Write (Q, g) products, or (g,) of one query; equal images get equal ones."""
+    count = len(images)
+    over = count % EVEN if images.device.type == "cpu" else 0
+    last = images[torch.arange(count - EVEN, count) % count] if over else images[:0]
+    if out.dim() == 1:
+        torch.mv(images, queries[0], out=out)
+        if over:
+            out[-over:] = torch.mv(last, queries[0])[-over:]
+    else:
+        torch.mm(queries, images.T, out=out)
+        if over:
+            out[:, -over:] = torch.mm(queries, last.T)[:, -over:]
 
 
 def _pieces(gallery: Features, step: int) -> Iterator[torch.Tensor]:
@@ -272,7 +294,7 @@ def _pieces(gallery: Features, step: int) -> Iterator[torch.Tensor]:
         yield from torch.from_numpy(gallery).split(step)
     else:
         for start in range(0, len(gallery), step):
-            yield _wrapped(gallery[start : start + step])
+            yield as_tensor(gallery[start : start + step])
 
 
 def products(query: npt.NDArray[np.float32], gallery: Features) -> npt.NDArray[np.float32]:
@@ -288,10 +310,10 @@ def as_float32(features: Features) -> npt.NDArray[np.float32]:
 
 def _to_torch(features: Features, device: str) -> torch.Tensor:
     """float32 on the device, converted there; copied only if it must be."""
-    return _wrapped(features).to(device).float()
+    return as_tensor(features).to(device).float()
 
 
-def _wrapped(features: Features) -> torch.Tensor:
+def as_tensor(features: Features) -> torch.Tensor:
     """The features themselves as a tensor of float16 or float32; a copy of others."""
     if features.dtype not in (np.float16, np.float32):
         features = features.astype(np.float32)

@@ -5,6 +5,9 @@ each as numpy saves an array, then a hash of the file's place and content. Its n
 of the table (`Table.state`): a table with another part has another matrix, which is made when it is
 first asked for. Parquet decodes a gallery of a million vectors in seconds; a map costs nothing, and
 all processes of a machine share its pages.
+
+``halves-{state}.npy`` holds the same vectors as float16: half the bytes, in which a search of one
+query finds its candidates.
 """
 
 from __future__ import annotations
@@ -29,8 +32,8 @@ from storage.locations.location import Location
 from storage.tables.schemas import OK
 from storage.tables.table import Table
 
-MATRIX = re.compile(r"matrix-[0-9a-f]{20}\.npy")
-"""The name of a matrix in its table's folder."""
+MATRIX = re.compile(r"(matrix|halves)-(?P<state>[0-9a-f]{20})\.npy")
+"""The names of a matrix and of its halves in its table's folder."""
 DERIVED = re.compile(rf"{MATRIX.pattern}|index-[0-9a-f]{{20}}\.faiss")
 """The names of files that end with a hash of themselves and are made again when they are missing;
 an index holds candidates for approximate search (`tasks.approximate`)."""
@@ -39,6 +42,7 @@ Keys = npt.NDArray[np.bytes_]
 Places = npt.NDArray[np.int64]
 
 _CHECK: Final = 64
+_HALVED: Final = 16384
 _READ: Final = 2**23
 
 
@@ -53,10 +57,12 @@ class Matrix:
     Attributes:
         keys: (N,) UTF-8, sorted and unique.
         vectors: (N, d) in the table's type, mapped; what is written to it stays in this process.
+        path: Where it lies below its home; "" where it is held in memory.
     """
 
     keys: Keys
     vectors: npt.NDArray[Any]
+    path: str = ""
 
 
 def places_of(keys: Any, among: Keys) -> Places:
@@ -96,7 +102,7 @@ def matrix_path(table: Table) -> str:
 def build_matrix(table: Table, home: Location, path: str) -> None:
     """Make the matrix of a table below a local root, unless another process did meanwhile.
 
-    Reads part by part; memory is one part and the keys. Matrices of earlier states are removed.
+    Reads part by part; memory is one part and the keys. Files of earlier states are removed.
 
     Raises:
         Changed: the table is not in the state that `path` names.
@@ -104,8 +110,46 @@ def build_matrix(table: Table, home: Location, path: str) -> None:
     """
     create_derived(home, path, lambda file: _write(table, file, path))
     for other in home.list(table.folder):
-        if other != path and MATRIX.fullmatch(other.rpartition("/")[2]):
+        if _state(other) not in ("", _state(path)):
             home.remove(other)
+
+
+def _state(path: str) -> str:
+    """The state of a table that a matrix or its halves are of; "" for other files."""
+    found = MATRIX.fullmatch(path.rpartition("/")[2])
+    return found["state"] if found else ""
+
+
+def halves_path(matrix: Matrix) -> str:
+    """Where the halves of a mapped matrix lie below a home."""
+    folder, _, name = matrix.path.rpartition("/")
+    return f"{folder}/{name.replace('matrix-', 'halves-')}"
+
+
+def build_halves(matrix: Matrix, home: Location, path: str) -> None:
+    """Round a matrix to float16, unless another process did meanwhile; memory is a few rows.
+
+    Raises:
+        OSError: the home cannot be written to.
+    """
+
+    def write(file: BinaryIO) -> None:
+        file.write(_head(np.dtype(np.float16), matrix.vectors.shape))
+        for start in range(0, len(matrix.vectors), _HALVED):
+            with np.errstate(over="ignore"):  # infinity says that a number has no half
+                rows = matrix.vectors[start : start + _HALVED].astype(np.float16)
+            file.write(rows.tobytes())
+
+    create_derived(home, path, write)
+
+
+def map_halves(home: Location, path: str) -> npt.NDArray[np.float16]:
+    """Map halves that are known to be whole (see `fault_of`).
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    return _array(_held(home, path), 0)[0]
 
 
 def create_derived(home: Location, path: str, write: Callable[[BinaryIO], None]) -> None:
@@ -126,11 +170,9 @@ def map_matrix(home: Location, path: str) -> Matrix:
     Raises:
         FileNotFoundError: there is none.
     """
-    with open(home.join(path), "rb") as file:
-        # Copy-on-write: torch warns of memory that it may not write to.
-        held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    held = _held(home, path)
     vectors, end = _array(held, 0)
-    return Matrix(keys=_array(held, end)[0], vectors=vectors)
+    return Matrix(keys=_array(held, end)[0], vectors=vectors, path=path)
 
 
 def held_matrix(table: Table) -> Matrix:
@@ -224,6 +266,12 @@ def _head(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     said = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(head, said)
     return head.getvalue()
+
+
+def _held(home: Location, path: str) -> mmap.mmap:
+    with open(home.join(path), "rb") as file:
+        # Copy-on-write: torch warns of memory that it may not write to.
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
 def _array(held: mmap.mmap, start: int) -> tuple[npt.NDArray[Any], int]:

@@ -69,6 +69,101 @@ def test_finds_what_made_vectors_find(
     assert len(set(got.indices[0].tolist())) == 1800
 
 
+def searched(
+    recipe: Any, held: dict[str, Any], copies: dict[str, Any], k: int, excluded: int = 7
+) -> Any:
+    """The search with copies, and that without them, of a query of which the seed is fixed."""
+    import numpy as np
+
+    from models.retrieval.apart import own_products, top_k_apart
+    from models.retrieval.gallery import Rows
+
+    random = np.random.default_rng(11)
+    made = {n: random.normal(size=(1, 9 if n == "c" else 16)).astype("float32") for n in "abc"}
+    found = []
+    for own in (copies, {}):
+        features = {n: Rows(rows, halves=own.get(n)) for n, rows in held.items()}
+        query = recipe.query_vectors(made, features).astype("float32")
+
+        def products(one: str, other: str, rows: Any = features) -> Any:
+            return own_products(rows[one], rows[other])
+
+        found.append(top_k_apart(recipe, query, features, products, k, np.array([[excluded, -1]])))
+    return found
+
+
+def drawn(count: int = 6000) -> dict[str, Any]:
+    """Features with zeros, equal images and parts that cancel."""
+    import numpy as np
+
+    random = np.random.default_rng(4)
+    held = {n: random.normal(size=(count, 9 if n == "z" else 16)) * 3 for n in "xyz"}
+    held["x"][5] = 0.0
+    held["y"][900:910] = held["x"][900:910] * 1.01 + 1e-3
+    for own in held.values():
+        own[-7:] = own[[40]]
+        own[1500:1505] = own[[40]]
+    return {n: own.astype("float32") for n, own in held.items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_copies_change_no_rank_and_no_score(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    from models.retrieval import apart
+
+    monkeypatch.setattr(apart, "ROUGH_BLOCK", 700)
+    monkeypatch.setattr(apart, "_FEW", 4)  # vectors of 16 numbers lie close together
+    by_copies: list[Any] = []
+    way = apart._by_candidates
+    monkeypatch.setattr(
+        apart, "_by_candidates", lambda *a: by_copies.append(way(*a)) or by_copies[-1]
+    )
+    held = drawn()
+    copies = {n: own.astype("float16") for n, own in held.items()}
+    first = searched(recipes()[kind], held, copies, 1)[1].indices[0, 0]
+    for k, excluded in ((1, 7), (1, first), (50, first), (300, 7)):
+        got, expected = searched(recipes()[kind], held, copies, k, int(excluded))
+        assert by_copies[-1] is not None
+        assert (got.indices == expected.indices).all()
+        assert np.abs(got.scores - expected.scores).max() <= 1e-5 * np.abs(expected.scores).max()
+
+
+def test_where_copies_cannot_tell_all_images_are_ranked() -> None:
+    """Too many images near the last place, numbers without a half, and too few images."""
+    import numpy as np
+
+    recipe = recipes()["dot"]
+    held = drawn()
+    for own in held.values():
+        own[100:3000] = own[[40]]
+    copies = {n: own.astype("float16") for n, own in held.items()}
+    best = {n: np.concatenate([own[[40]] * 9, own]) for n, own in held.items()}
+    for rows, k in ((held, 2950), (best, 5), (held, 5990)):
+        got, expected = searched(recipe, rows, {n: o.astype("float16") for n, o in rows.items()}, k)
+        assert (got.indices == expected.indices).all()
+    held["x"][20] = 7e4
+    with np.errstate(over="ignore"):
+        copies["x"] = held["x"].astype("float16")
+    got, expected = searched(recipe, held, copies, 10)
+    assert (got.indices == expected.indices).all()
+    held["x"][20, 3] = copies["x"][20, 3] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        searched(recipe, held, copies, 10)
+    with pytest.raises(ValueError, match="5999 of 6000 gallery images left"):
+        searched(recipe, drawn(), {n: o.astype("float16") for n, o in drawn().items()}, 6000)
+
+
+def test_copies_that_are_not_what_they_should_be_are_not_used(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    held = drawn()
+    copies = {n: (own * 1.1).astype("float16") for n, own in held.items()}
+    got, expected = searched(recipes()["one"], held, copies, 10)
+    assert (got.indices == expected.indices).all()
+    assert "not what they should be" in caplog.text
+
+
 def test_a_feature_of_another_backbone_is_refused() -> None:
     import numpy as np
 

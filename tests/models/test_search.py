@@ -69,6 +69,23 @@ def test_a_nan_in_a_later_block_is_refused() -> None:
         top_k(np.ones((2, 3), np.float32), gallery, 5, gallery_block=RUN)
 
 
+@pytest.mark.parametrize("dim", [77, 512, 640, 768, 1024])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_equal_images_have_equal_scores_wherever_they_lie(dim: int, dtype: str) -> None:
+    """A product sums the rows that are left at its end in another order."""
+    from models.retrieval.search import products, top_k
+
+    rng = np.random.default_rng(dim)
+    row, *queries = rng.standard_normal((41, dim)).astype(np.float32)
+    queries = np.stack(queries)
+    for count in (*range(1, 14), 1023):
+        gallery = np.repeat(row[None], count, axis=0).astype(dtype)
+        assert len(set(products(queries[0], gallery).tolist())) == 1
+        for asked in (queries[:1], queries[:5], queries):
+            found = top_k(asked, gallery, count).indices
+            assert (found == np.arange(count)).all()
+
+
 def test_all_equal_scores_give_the_first_images() -> None:
     from models.retrieval.search import top_k
 

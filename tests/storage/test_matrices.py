@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,9 +20,12 @@ from storage.checks.root import check_root, repair_root
 from storage.locations.location import Location
 from storage.tables.matrices import (
     Changed,
+    build_halves,
     build_matrix,
     fault_of,
+    halves_path,
     key_column,
+    map_halves,
     map_matrix,
     matrix_path,
     places_of,
@@ -89,6 +93,41 @@ def test_a_new_part_makes_another_matrix_and_removes_the_old(tmp_path: Path) -> 
     assert (held.vectors == before).all()  # a process that maps the old one keeps it
 
 
+def halved(table: Table) -> str:
+    matrix = map_matrix(table.location, built(table))
+    path = halves_path(matrix)
+    build_halves(matrix, table.location, path)
+    return path
+
+
+def test_halves_are_the_vectors_rounded(tmp_path: Path) -> None:
+    table = filled(tmp_path, range(70_000, 70_040))  # no number of them has a half
+    path = halved(table)
+    vectors = map_matrix(table.location, matrix_path(table)).vectors
+    with np.errstate(over="ignore"):
+        expected = vectors.astype(np.float16)
+    assert np.isinf(expected).any()
+    with open(table.location.join(path), "rb") as file:  # numpy alone reads it
+        assert (np.load(file) == expected).all()
+    halves = map_halves(table.location, path)
+    assert halves.dtype == np.float16
+    assert (halves == expected).all()
+    assert halves.flags.writeable  # torch warns otherwise
+    assert fault_of(table.location, path) == ""
+    assert check_root(table.location).others == check_root(table.location).faults == []
+
+
+def test_halves_of_an_earlier_state_go_with_its_matrix(tmp_path: Path) -> None:
+    table = filled(tmp_path, range(20))
+    old = halved(table)
+    table = filled(tmp_path, range(33))
+    built(table)
+    assert not table.location.exists(old)
+    new = halved(table)
+    built(table)
+    assert table.location.exists(new)
+
+
 def test_a_part_that_comes_while_the_matrix_is_made_stops_it(tmp_path: Path) -> None:
     table = filled(tmp_path, range(20))
     path = matrix_path(table)
@@ -122,10 +161,13 @@ def damage(file: Path, how: str) -> None:
     file.write_bytes(data)
 
 
+@pytest.mark.parametrize("make", [built, halved])
 @pytest.mark.parametrize("how", ["cut", "empty", "vectors", "keys", "longer"])
-def test_verify_names_a_damaged_matrix_and_repair_removes_it(tmp_path: Path, how: str) -> None:
+def test_verify_names_a_damaged_file_and_repair_removes_it(
+    tmp_path: Path, how: str, make: Callable[[Table], str]
+) -> None:
     table = filled(tmp_path, range(40))
-    path = built(table)
+    path = make(table)
     assert check_root(table.location).faults == []
     assert check_root(table.location).others == []
     damage(tmp_path / path, how)
@@ -215,8 +257,8 @@ def test_a_killed_builder_leaves_a_staged_file_that_nobody_reads(tmp_path: Path)
 
 def test_clean_removes_matrices_and_nothing_else_of_a_table(tmp_path: Path) -> None:
     table = filled(tmp_path, range(20))
-    path = built(table)
-    assert [entry.path for _, entry in clean(table.location, older_than_s=-60)] == [path]
+    paths = {halved(table), matrix_path(table)}
+    assert {entry.path for _, entry in clean(table.location, older_than_s=-60)} == paths
     assert table.completeness([key(n) for n in range(20)]).ok == 16
 
 

@@ -34,12 +34,12 @@ def table(tmp_path: Path) -> Table:
     return filled(Location(str(tmp_path / "root")))
 
 
-def filled(location: Location, count: int = 30) -> Table:
-    spec = {"producer": "cirflow/image_features/1", "dim": 4, "dtype": "float32"}
+def filled(location: Location, count: int = 30, dtype: str = "float32") -> Table:
+    spec = {"producer": "cirflow/image_features/1", "dim": 4, "dtype": dtype}
     table = open_table(location, "image_features", spec)
     vector = dict(zip(KEYS, VECTORS, strict=True))
     for shard in table.plan(KEYS[:count], 7).shards:
-        rows = np.stack([vector[member] for member in shard.members])
+        rows = np.stack([vector[member] for member in shard.members]).astype(dtype)
         table.publish(shard, table.rows(image_id=list(shard.members), vector=rows))
     return table
 
@@ -57,29 +57,83 @@ def test_rows_come_in_the_order_asked_for(table: Table) -> None:
         features_of(table, [KEYS[3], "f" * 64])
 
 
+class Planned:
+    """What a gallery asks of a stage."""
+
+    def __init__(self, table: Table, count: int) -> None:
+        self.table, self.count = table, count
+        self.asked: list[int] = []
+
+    def existing_table(self) -> Table:
+        return self.table
+
+    def planned_keys(self) -> list[str]:
+        return KEYS[: self.count]
+
+    def planned(self) -> list[str]:
+        self.asked.append(self.count)
+        return KEYS[: self.count]
+
+
 @pytest.mark.parametrize("count", [30, 21])
 def test_a_gallery_holds_the_planned_images_alone(table: Table, count: int) -> None:
-    asked = []
-
-    class Planned:
-        """What a gallery asks of a stage."""
-
-        def existing_table(self) -> Table:
-            return table
-
-        def planned_keys(self) -> list[str]:
-            return KEYS[:count]
-
-        def planned(self) -> list[str]:
-            asked.append(count)
-            return KEYS[:count]
-
-    stages: Any = {"image": Planned()}
+    stage = Planned(table, count)
+    stages: Any = {"image": stage}
     opened = open_gallery(stages, ["image"], 0.0)
     assert opened.ids(range(len(opened.keys))) == KEYS[:count]
     assert (np.asarray(opened.features["image"]) == VECTORS[:count]).all()
     assert opened.size == count
-    assert asked == ([] if count == 30 else [21])  # a gallery of all rows is not listed
+    assert stage.asked == ([] if count == 30 else [21])  # a gallery of all rows is not listed
+
+
+def halves_of(
+    table: Table, monkeypatch: pytest.MonkeyPatch, count: int = 30, fast: bool = True, **search: int
+) -> Any:
+    from tasks.settings import SearchSettings
+
+    monkeypatch.setattr("models.retrieval.halves.multiplies_halves", lambda: fast)
+    stages: Any = {"image": Planned(table, count)}
+    opened = open_gallery(stages, ["image"], 0.0, SearchSettings(**search))
+    return opened.features["image"].halves
+
+
+def test_large_galleries_have_halves(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = VECTORS.astype(np.float16)
+    for count in (30, 21):
+        assert (halves_of(table, monkeypatch, count, halves_above=20) == expected).all()
+    (file,) = Path(table.location.join(table.folder)).glob("halves-*")
+    for unasked in ({"halves_above": 30}, {"halves_above": 0}, {}):
+        assert halves_of(table, monkeypatch, **unasked) is None
+    by_index = {"halves_above": 20, "approximate_above": 20}
+    assert halves_of(table, monkeypatch, **by_index) is None
+    assert halves_of(table, monkeypatch, fast=False, halves_above=20) is None
+    whole = file.read_bytes()
+    file.write_bytes(whole[:150] + b"?" + whole[151:])
+    assert (halves_of(table, monkeypatch, halves_above=20) == expected).all()
+    assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC])
+def test_halves_lie_in_the_users_cache_or_nowhere(
+    table: Table, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A root that holds the matrix has no more room; then the user's cache has none."""
+    mapped(table)
+    for full, there in ((tmp_path / "root", True), (tmp_path, False)):
+        monkeypatch.setattr(
+            "storage.locations.stores.LocalStore.create_large", refusing(full, number)
+        )
+        halves = halves_of(table, monkeypatch, halves_above=20)
+        assert (halves is not None) is there
+        for file in (tmp_path / "cache/cirflow/matrices").rglob("halves-*.npy"):
+            file.unlink()
+
+
+def test_a_table_of_halves_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = filled(Location(str(tmp_path / "root")), dtype="float16")
+    halves = halves_of(table, monkeypatch, halves_above=20)
+    assert (halves == VECTORS.astype(np.float16)).all()
+    assert not list(Path(table.location.join(table.folder)).glob("halves-*"))
 
 
 def test_the_matrix_is_made_and_read_through_once(
@@ -122,7 +176,7 @@ def refusing(root: Path, number: int) -> Callable[..., bool]:
     create = LocalStore.create_large
 
     def create_large(self: LocalStore, path: str, write: Callable[[BinaryIO], None]) -> bool:
-        if self.root == root:
+        if self.root.is_relative_to(root):
             raise OSError(number, "no", path)
         return create(self, path, write)
 

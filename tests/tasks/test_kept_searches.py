@@ -78,6 +78,7 @@ def test_a_gallery_and_its_names_are_of_one_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The name stands for other images while the features are opened."""
+    from flows.profiles import tiny
     from storage.collections.collection import ingest
     from storage.locations.location import Location
     from tests.fakes.drawn import draw_folder
@@ -95,5 +96,5 @@ def test_a_gallery_and_its_names_are_of_one_moment(
         return opened[-1]
 
     monkeypatch.setattr(kept_searches, "open_gallery", replaced)
-    listed, gallery = Kept().gallery(root.root, "own", {}, 0.0)
+    listed, gallery = Kept().gallery(tiny(root.root), "own", {})
     assert (len(listed.image_ids()), gallery) == (3, "gallery 2")
