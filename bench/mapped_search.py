@@ -189,8 +189,8 @@ def main(rows: int = ROWS) -> list[Verdict]:
             report(
                 "mapped_search",
                 f"mapped float16 search, top {K} of {rows // BATCHES[count][0]} x {DIM} for "
-                f"{count} {'query' if count == 1 else 'queries'}: {ratio:.2f}x of {own['against']} (allowed {ALLOWED_RATIO}x); "
-                f"{what}",
+                f"{'one query' if count == 1 else f'{count} queries'}: {ratio:.2f}x of "
+                f"{own['against']} (allowed {ALLOWED_RATIO}x); {what}",
                 judge(own["ratios"], at_most=ALLOWED_RATIO) if own["same"] > 0.999 else "MISSED",
                 {"queries": count, "ratio": ratio, "allowed": ALLOWED_RATIO, **own},
             )

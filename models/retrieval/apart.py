@@ -62,7 +62,7 @@ def own_products(one: Rows, other: Rows) -> Doubles:
         rows = slice(start, start + MADE_ROWS)
         left = one[rows].astype(np.float64)
         right = left if other is one else other[rows].astype(np.float64)
-        found[rows] = np.einsum("nd,nd->n", left, right)
+        found[rows] = np.vecdot(left, right)
     return found
 
 
