@@ -96,5 +96,5 @@ def test_a_gallery_and_its_names_are_of_one_moment(
         return opened[-1]
 
     monkeypatch.setattr(kept_searches, "open_gallery", replaced)
-    listed, gallery = Kept().gallery(tiny(root=root.root), "own", {})
+    listed, gallery = Kept().gallery(tiny().changed(root=root.root), "own", {})
     assert (len(listed.image_ids()), gallery) == (3, "gallery 2")
