@@ -46,6 +46,9 @@ ROUGH_BLOCK = 4 * GALLERY_BLOCK
 """Rows whose copies are multiplied at a time: enough for threads, few enough for a cache."""
 _FEW = 64
 """One image in so many may be a candidate; more are not worth their random reads."""
+_SPARSE = 4
+"""Where one row in so many is wanted, or more, all between the first and the last are multiplied:
+picking rows costs more."""
 _ROUNDING = 2.0**-22
 """Of a score, for its sum and its rounding to float32."""
 _CANCELLED = 0.05
@@ -203,7 +206,7 @@ class _Part:
         scores: Any = 0.0
         slack: Any = 0.0
         for name, factor in factors.items():
-            found = self.half.products(self.features[name].copies(rows))
+            found = _rough_products(self.half, self.features[name], rows)
             scores = scores + factor * found
             length = self.own(name, name)[rows] ** 0.5
             slack = slack + np.abs(factor) * self.half.errors(found, length)
@@ -243,3 +246,15 @@ def _products(
         return products(query, features.matrix[places])
     pieces = [places[start : start + MADE_ROWS] for start in range(0, len(places), MADE_ROWS)]
     return np.concatenate([products(query, features.matrix[each]) for each in pieces])
+
+
+def _rough_products(half: HalfQuery, features: Rows, rows: slice) -> Doubles:
+    halves: Any = features.halves
+    if features.places is None:
+        return half.products(halves[rows])
+    places = features.places[rows]
+    first, last = places.min(), places.max() + 1
+    if last - first <= _SPARSE * len(places):
+        return half.products(halves[first:last])[places - first]
+    pieces = [places[start : start + MADE_ROWS] for start in range(0, len(places), MADE_ROWS)]
+    return np.concatenate([half.products(halves[each]) for each in pieces])

@@ -46,11 +46,6 @@ class Rows:
         """(g, d) some of them in float32."""
         return as_float32(self.matrix[rows if self.places is None else self.places[rows]])
 
-    def copies(self, rows: slice) -> Features:
-        """(g, d) some of them in float16, for galleries that have `halves`."""
-        halves: Any = self.halves
-        return halves[rows if self.places is None else self.places[rows]]
-
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """(G, d) all of them."""
         return np.asarray(self[:], dtype)
