@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,6 +49,7 @@ from bench.tables import naive_plan, naive_vectors
 from bench.verdict import Verdict, exit_status, is_steady, judge, report
 from storage.tables.keys import sha256_hex
 from storage.tables.plans import DerivedKeys
+from storage.tables.table import Table
 
 IMAGES: Final = 20_000
 """Of `make bench`."""
@@ -121,29 +123,53 @@ def checksum(found: np.ndarray) -> float:
     return float((found.sum(1, dtype=np.float64) * np.arange(1, 1 + len(found))).sum())
 
 
+@dataclass(frozen=True)
+class OpenedFeatures:
+    """What the gallery of a search asks of a stage."""
+
+    place: Place
+
+    def existing_table(self) -> Table:
+        """The features."""
+        return self.place.features
+
+    def planned_keys(self) -> DerivedKeys:
+        """The images."""
+        return DerivedKeys("bench", lambda: self.place.ids)  # type: ignore[arg-type,return-value]
+
+    def planned(self) -> pl.Series:
+        """The same, read."""
+        return self.place.ids
+
+
 def search(place: Place) -> Figures:
-    """Open the gallery of the features, and the best of two queries, one after the other."""
+    """Open the gallery of the features, and the best of two queries, as a search finds them."""
     import torch
 
-    from models.retrieval.gallery import MADE_ROWS, Gallery
+    from models.retrieval.apart import own_products, top_k_apart
     from models.retrieval.methods import METHODS
-    from models.retrieval.search import top_k
-    from tasks.galleries import features_of
+    from tasks.galleries import open_gallery
+    from tasks.settings import SearchSettings
 
     torch.set_num_threads(1)
     recipe = METHODS[METHOD].recipe("circo")
-    keys = place.ids.head(place.images - place.lacking)
+    stages: Any = {"image": OpenedFeatures(place)}
     before = time.process_time()
-    rows = features_of(place.features, keys)  # type: ignore[arg-type]
+    features = open_gallery(stages, stages, 1.0, SearchSettings()).features
     opened = time.process_time()
-    images = Gallery({"image": rows}, recipe.gallery_vectors)
-    top_k(queries(1), images.blocks(MADE_ROWS), BEST)
+    own = own_products(features["image"], features["image"])  # a service keeps them
+
+    def best(query: np.ndarray) -> Any:
+        none = np.array([[-1]])
+        return top_k_apart(recipe, query, features, lambda one, other: own, BEST, none).indices
+
+    best(queries(1))
     first = time.process_time()
-    found = top_k(queries(2), images.blocks(MADE_ROWS), BEST)
+    found = best(queries(2))
     second = time.process_time()
     return {
         "open": opened - before, "first": first - opened, "seconds": second - first,
-        "result": found.indices.tolist(),
+        "result": found.tolist(),
     }  # fmt: skip
 
 
