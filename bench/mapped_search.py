@@ -30,7 +30,7 @@ import torch
 from bench.command_line import command_line, whole_number
 from bench.verdict import Verdict, exit_status, judge, report
 from models.retrieval.apart import own_products, top_k_apart
-from models.retrieval.gallery import Rows
+from models.retrieval.gallery import Halves, Rows
 from models.retrieval.method_records import Recipe
 from models.retrieval.search import GALLERY_BLOCK, top_k
 
@@ -72,8 +72,9 @@ class Files:
 
     def one_query(self) -> Search:
         """The search of a person's query."""
-        rows = {"image": Rows(self.map("float32"), halves=self.map("float16"))}
-        own = own_products(rows["image"], rows["image"])  # the service makes them once
+        whole = Rows(self.map("float32"))
+        own = own_products(whole, whole)  # they lie behind the copies
+        rows = {"image": Rows(whole.matrix, halves=Halves(self.map("float16"), own))}
         recipe = Recipe(query={"text": 1.0})
 
         def search(queries: np.ndarray) -> np.ndarray:

@@ -37,8 +37,7 @@ from storage.tables.table import Table, require_complete
 
 if TYPE_CHECKING:
     from models.protocols import Json
-    from models.retrieval.gallery import Rows
-    from models.retrieval.search import Features
+    from models.retrieval.gallery import Halves, Rows
     from tasks.settings import SearchSettings
     from tasks.stages.rankings import AnyGalleryFeature
 
@@ -143,27 +142,27 @@ def _halves(
     matrices: Mapping[str, Matrix],
     search: SearchSettings | None,
     images: int,
-) -> dict[str, Features]:
-    """Feature -> its matrix in float16, where searches take them and a file can hold them."""
+) -> dict[str, Halves]:
+    """Feature -> its matrix in float16, where searches take it and a file can hold it."""
     if search is None or not search.takes_halves(images):
         return {}
+    from models.retrieval.gallery import Halves
     from models.retrieval.halves import multiplies_halves
 
     if not multiplies_halves():
         return {}
-    found: dict[str, Features] = {}
+    found: dict[str, Halves] = {}
     for name, matrix in matrices.items():
-        if matrix.vectors.dtype == "float16":
-            found[name] = matrix.vectors
-        elif matrix.path:
-            halves = derived(
-                tables[name].location,
-                functools.partial(halves_path, matrix),
-                functools.partial(build_halves, matrix),
-                map_halves,
-            )
-            if halves is not None:
-                found[name] = halves
+        if not matrix.path:
+            continue
+        held = derived(
+            tables[name].location,
+            functools.partial(halves_path, matrix),
+            functools.partial(build_halves, matrix),
+            map_halves,
+        )
+        if held is not None:
+            found[name] = Halves(*held)
     return found
 
 

@@ -60,6 +60,9 @@ _LOST = 1e-3
 
 def own_products(one: Rows, other: Rows) -> Doubles:
     """(G,) dot products of two features of the same image, in double precision."""
+    if other is one and one.halves is not None:
+        squares = one.halves.squares
+        return squares if one.places is None else squares[one.places]
     found = np.empty(len(one))
     for start in range(0, len(one), MADE_ROWS):
         rows = slice(start, start + MADE_ROWS)
@@ -249,7 +252,7 @@ def _products(
 
 
 def _rough_products(half: HalfQuery, features: Rows, rows: slice) -> Doubles:
-    halves: Any = features.halves
+    halves: Any = features.halves and features.halves.vectors
     if features.places is None:
         return half.products(halves[rows])
     places = features.places[rows]

@@ -18,22 +18,34 @@ MADE_ROWS = 512
 
 
 @dataclass(frozen=True)
+class Halves:
+    """A matrix in float16, which finds candidates for one query.
+
+    Attributes:
+        vectors: (N, d) float16.
+        squares: (N,) squares of the lengths before vectors were rounded.
+    """
+
+    vectors: npt.NDArray[np.float16]
+    squares: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Rows:
     """Some rows of a matrix in memory or mapped; nothing is read before a block is asked for.
 
     Attributes:
         matrix: (N, d) float16 or float32.
         places: (G,) their places, in the order wanted; None: all N.
-        halves: (N, d) the matrix in float16, which finds candidates for one query; None: it is
-            not there.
+        halves: the matrix in float16; None: it is not there.
     """
 
     matrix: Features
     places: Ints | None = None
-    halves: Features | None = None
+    halves: Halves | None = None
 
     @classmethod
-    def at(cls, matrix: Features, places: Ints, halves: Features | None = None) -> Rows:
+    def at(cls, matrix: Features, places: Ints, halves: Halves | None = None) -> Rows:
         """The rows at some places; all in order are taken as blocks, which copies nothing."""
         whole = len(places) == len(matrix) and bool((places[1:] > places[:-1]).all())
         return cls(matrix, None if whole else places, halves)

@@ -6,8 +6,8 @@ of the table (`Table.state`): a table with another part has another matrix, whic
 first asked for. Parquet decodes a gallery of a million vectors in seconds; a map costs nothing, and
 all processes of a machine share its pages.
 
-``halves-{state}.npy`` holds the same vectors as float16: half the bytes, in which a search of one
-query finds its candidates.
+``halves-{state}.npy`` holds the same vectors as float16, half the bytes, in which a search of one
+query finds its candidates, then the square of each vector's length before it was rounded.
 """
 
 from __future__ import annotations
@@ -127,29 +127,41 @@ def halves_path(matrix: Matrix) -> str:
 
 
 def build_halves(matrix: Matrix, home: Location, path: str) -> None:
-    """Round a matrix to float16, unless another process did meanwhile; memory is a few rows.
+    """Round a matrix to float16, unless another process did meanwhile; memory is 8 bytes a row.
 
     Raises:
         OSError: the home cannot be written to.
     """
 
     def write(file: BinaryIO) -> None:
+        squares = np.empty(len(matrix.vectors))
         file.write(_head(np.dtype(np.float16), matrix.vectors.shape))
-        for start in range(0, len(matrix.vectors), _HALVED):
+        for start in range(0, len(squares), _HALVED):
+            rows = matrix.vectors[start : start + _HALVED]
             with np.errstate(over="ignore"):  # infinity says that a number has no half
-                rows = matrix.vectors[start : start + _HALVED].astype(np.float16)
-            file.write(rows.tobytes())
+                file.write(rows.astype(np.float16).tobytes())
+            exact = rows.astype(np.float64)
+            squares[start : start + len(rows)] = np.vecdot(exact, exact)
+        file.write(_head(squares.dtype, squares.shape))
+        file.write(squares.tobytes())
 
     create_derived(home, path, write)
 
 
-def map_halves(home: Location, path: str) -> npt.NDArray[np.float16]:
+def map_halves(
+    home: Location, path: str
+) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float64]]:
     """Map halves that are known to be whole (see `fault_of`).
+
+    Returns:
+        (N, d) the rounded vectors, and (N,) the squares of the exact ones' lengths.
 
     Raises:
         FileNotFoundError: there are none.
     """
-    return _array(_held(home, path), 0)[0]
+    held = _held(home, path)
+    vectors, end = _array(held, 0)
+    return vectors, _array(held, end)[0]
 
 
 def create_derived(home: Location, path: str, write: Callable[[BinaryIO], None]) -> None:

@@ -81,13 +81,17 @@ def searched(
     import numpy as np
 
     from models.retrieval.apart import own_products, top_k_apart
-    from models.retrieval.gallery import Rows
+    from models.retrieval.gallery import Halves, Rows
 
     random = np.random.default_rng(11)
     made = {n: random.normal(size=(1, 9 if n == "c" else 16)).astype("float32") for n in "abc"}
     found = []
     for own in (copies, {}):
-        features = {n: Rows(rows, places, own.get(n)) for n, rows in held.items()}
+        squares = {n: (rows.astype("float64") ** 2).sum(1) for n, rows in held.items()}
+        features = {
+            n: Rows(rows, places, Halves(own[n], squares[n]) if own else None)
+            for n, rows in held.items()
+        }
         query = recipe.query_vectors(made, features).astype("float32")
 
         def products(one: str, other: str, rows: Any = features) -> Any:
@@ -142,6 +146,20 @@ def test_copies_change_no_rank_and_no_score(
         assert by_copies[-1] is not None
         assert (got.indices == expected.indices).all()
         assert np.abs(got.scores - expected.scores).max() <= 1e-5 * np.abs(expected.scores).max()
+
+
+def test_lengths_that_lie_behind_copies_are_not_made_again() -> None:
+    import numpy as np
+
+    from models.retrieval.apart import own_products
+    from models.retrieval.gallery import Halves, Rows
+
+    held = drawn(50)
+    copies = Halves(held["x"].astype("float16"), (held["x"].astype("float64") ** 2).sum(1))
+    for places in (None, np.array([3, 4, 40])):
+        rows = Rows(held["x"], places)
+        unread = Rows(np.empty((50, 0), np.float32), places, copies)
+        np.testing.assert_allclose(own_products(unread, unread), own_products(rows, rows))
 
 
 def test_where_copies_cannot_tell_all_images_are_ranked() -> None:

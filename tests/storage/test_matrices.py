@@ -109,7 +109,10 @@ def test_halves_are_the_vectors_rounded(tmp_path: Path) -> None:
     assert np.isinf(expected).any()
     with open(table.location.join(path), "rb") as file:  # numpy alone reads it
         assert (np.load(file) == expected).all()
-    halves = map_halves(table.location, path)
+        squares = np.load(file)
+    halves, mapped = map_halves(table.location, path)
+    assert (squares == mapped).all()
+    np.testing.assert_allclose(squares, (vectors.astype(float) ** 2).sum(1))
     assert halves.dtype == np.float16
     assert (halves == expected).all()
     assert halves.flags.writeable  # torch warns otherwise
