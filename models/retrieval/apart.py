@@ -104,8 +104,11 @@ def top_k_apart(
         _Part(weight**0.5, part, query, features, own)
         for query, (weight, part) in zip(asked, weighed, strict=True)
     ]
+    used = {name: part.query for part in parts for name in part.recipe.gallery}
+    for name, query in used.items():
+        check_features(features[name].matrix, name, len(query))
     count = len(next(iter(features.values())))
-    if all(features[name].halves is not None for _, part in weighed for name in part.gallery):
+    if all(features[name].halves is not None for name in used):
         found = _by_candidates(parts, count, k, excluded)
         if found is not None:
             return found
@@ -192,7 +195,7 @@ class _Part:
         factors, lengths, whole = self._fusion(rows)
         scores: Any = 0.0
         for name, factor in factors.items():
-            scores = scores + factor * _products(self.query, self.features[name], name, rows)
+            scores = scores + factor * _products(self.query, self.features[name], rows)
         if whole is not None:
             cancelled = np.flatnonzero(whole < _CANCELLED * lengths)
             scores = scores / (whole + (whole < TINY))
@@ -241,9 +244,8 @@ class _Part:
 
 
 def _products(
-    query: npt.NDArray[np.float32], features: Rows, name: str, rows: slice | Ints
+    query: npt.NDArray[np.float32], features: Rows, rows: slice | Ints
 ) -> npt.NDArray[np.float32]:
-    check_features(features.matrix, name, len(query))
     places: Any = rows if features.places is None else features.places[rows]
     if isinstance(places, slice):
         return products(query, features.matrix[places])

@@ -197,14 +197,16 @@ def test_copies_that_are_not_what_they_should_be_are_not_used(
     assert "not what they should be" in caplog.text
 
 
-def test_a_feature_of_another_backbone_is_refused() -> None:
+@pytest.mark.parametrize("halves", [False, True])
+def test_a_feature_of_another_backbone_is_refused(halves: bool) -> None:
     import numpy as np
 
     from models.retrieval.apart import own_products, top_k_apart
-    from models.retrieval.gallery import Rows
+    from models.retrieval.gallery import Halves, Rows
     from models.retrieval.method_records import Recipe
 
-    features = {"x": Rows(np.ones((3, 4), np.float32))}
+    copies = Halves(np.ones((3, 4), np.float16), np.full(3, 4.0))
+    features = {"x": Rows(np.ones((3, 4), np.float32), halves=copies if halves else None)}
     with pytest.raises(ValueError, match="dim 4, the queries have 5"):
         top_k_apart(
             Recipe(query={"a": 1.0}, gallery={"x": 1.0}),
