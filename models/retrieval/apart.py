@@ -203,7 +203,7 @@ class _Part:
                 few = cancelled[start : start + MADE_ROWS]
                 at = few + rows.start if isinstance(rows, slice) else rows[few]
                 shown = {name: self.features[name][at] for name in factors}
-                scores[few] = self.recipe.gallery_vectors(shown) @ self.query
+                scores[few] = products(self.query, self.recipe.gallery_vectors(shown))
         return self.share * np.asarray(scores)
 
     def rough(self, rows: slice) -> tuple[Doubles, Doubles]:

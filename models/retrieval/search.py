@@ -27,6 +27,9 @@ CACHED_BYTES = 1536 * 1024
 EVEN = 64
 """Rows of a product are a multiple of this. MKL sums those that are left over in another order, and
 equal images would get unequal scores."""
+ALIGNED = 16
+"""Bytes of which a product's rows begin at a multiple: MKL also sums in another order where a
+vector of rows of odd widths begins elsewhere."""
 RUN = 64
 """Neighbouring scores of which the highest is compared first."""
 
@@ -275,8 +278,11 @@ def _few_scores(
 
 def _multiply(queries: torch.Tensor, images: torch.Tensor, out: torch.Tensor) -> None:
     """Write (Q, g) products, or (g,) of one query; equal images get equal ones."""
+    on_cpu = images.device.type == "cpu"
+    if on_cpu and images.data_ptr() % ALIGNED:
+        images = images.clone()
     count = len(images)
-    over = count % EVEN if images.device.type == "cpu" else 0
+    over = count % EVEN if on_cpu else 0
     last = images[torch.arange(count - EVEN, count) % count] if over else images[:0]
     if out.dim() == 1:
         torch.mv(images, queries[0], out=out)
@@ -301,6 +307,17 @@ def products(query: npt.NDArray[np.float32], gallery: Features) -> npt.NDArray[n
     """(G,) dot products of one query (d,) with (G, d) float16 or float32 rows."""
     scores, held = torch.empty(1, len(gallery)), torch.from_numpy(query[None])
     return _few_scores(held, gallery, scores, _Space("cpu"))[0].numpy()
+
+
+def products_of_each(queries: Features, gallery: Features) -> npt.NDArray[np.float32]:
+    """(Q, G) dot products of queries (Q, d) with (G, d) rows, all at once."""
+    scores = torch.empty(len(queries), len(gallery))
+    _multiply(
+        _to_torch(queries, "cpu"),
+        _to_torch(gallery, "cpu"),
+        scores[0] if len(queries) == 1 else scores,
+    )
+    return scores.numpy()
 
 
 def as_float32(features: Features) -> npt.NDArray[np.float32]:

@@ -17,6 +17,7 @@ from models.retrieval.search import (
     TopK,
     as_float32,
     check_features,
+    products_of_each,
 )
 
 Similarity = Literal["cosine", "dot"]
@@ -72,7 +73,7 @@ def base_similarities(queries: Sequence[Features], gallery: Sequence[Features]) 
     cross = np.empty((len(left), len(right), len(left[0]), len(right[0])), np.float32)
     for a, query in enumerate(left):
         for b, image in enumerate(right):
-            np.matmul(query, image.T, out=cross[a, b])
+            cross[a, b] = products_of_each(query, image)
     return BaseSimilarities(cross, _gram(left), _gram(right))
 
 
@@ -162,11 +163,13 @@ def blended_top_k(
         blocks = [gallery[start : start + gallery_block] for _, gallery in parts]
         for (queries, _), block in zip(parts, blocks, strict=True):
             check_features(block, "gallery", queries.shape[1])
-        products = np.stack(
-            [own[0] @ as_float32(block).T for own, block in zip(parts, blocks, strict=True)]
-        )
+        products = [
+            products_of_each(own[0], block) for own, block in zip(parts, blocks, strict=True)
+        ]
         for weights, best in zip(sweep, running, strict=True):
-            scores = np.tensordot(np.asarray(weights, np.float32), products.astype(np.float32), 1)
+            scores = np.zeros_like(products[0])
+            for weight, found in zip(weights, products, strict=True):
+                scores += np.float32(weight) * found
             best.update(torch.from_numpy(scores))
     return [best.result() for best in running]
 

@@ -84,7 +84,8 @@ def searched(
     from models.retrieval.gallery import Halves, Rows
 
     random = np.random.default_rng(11)
-    made = {n: random.normal(size=(1, 9 if n == "c" else 16)).astype("float32") for n in "abc"}
+    widths = {n: held[of].shape[1] for n, of in zip("abc", "xyz", strict=True)}
+    made = {n: random.normal(size=(1, width)).astype("float32") for n, width in widths.items()}
     found = []
     for own in (copies, {}):
         squares = {n: (rows.astype("float64") ** 2).sum(1) for n, rows in held.items()}
@@ -101,12 +102,12 @@ def searched(
     return found
 
 
-def drawn(count: int = 6000) -> dict[str, Any]:
+def drawn(count: int = 6000, dim: int = 16) -> dict[str, Any]:
     """Features with zeros, equal images and parts that cancel."""
     import numpy as np
 
     random = np.random.default_rng(4)
-    held = {n: random.normal(size=(count, 9 if n == "z" else 16)) * 3 for n in "xyz"}
+    held = {n: random.normal(size=(count, 9 if n == "z" else dim)) * 3 for n in "xyz"}
     held["x"][5] = 0.0
     held["y"][900:910] = held["x"][900:910] * 1.01 + 1e-3
     for own in held.values():
@@ -145,7 +146,28 @@ def test_copies_change_no_rank_and_no_score(
         got, expected = searched(recipes()[kind], held, copies, k, int(excluded), some)
         assert by_copies[-1] is not None
         assert (got.indices == expected.indices).all()
-        assert np.abs(got.scores - expected.scores).max() <= 1e-5 * np.abs(expected.scores).max()
+        assert (got.scores == expected.scores).all()
+
+
+@pytest.mark.parametrize("share", [1e-2, 3e-2])
+def test_copies_change_no_score_of_images_whose_parts_cancel(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their vectors are made, and are multiplied next to other ones than without copies."""
+    from models.retrieval import apart
+
+    monkeypatch.setattr(apart, "_FEW", 1)
+    held = drawn(2000, dim=512)  # all of them nearly cancel under x - y
+    held["y"] = held["x"] * (1 + share)
+    held["y"][:, 0] += share
+    held["x"][3::30], held["y"][3::30] = held["x"][3], held["y"][3]
+    copies = {n: own.astype("float16") for n, own in held.items()}
+    for k in (10, 1000, 1990):
+        got, expected = searched(recipes()["against"], held, copies, k)
+        assert (got.indices == expected.indices).all()
+        assert (got.scores == expected.scores).all()
+        equal = [s for i, s in zip(got.indices[0], got.scores[0], strict=True) if i % 30 == 3]
+        assert len(set(equal)) <= 1
 
 
 def test_lengths_that_lie_behind_copies_are_not_made_again() -> None:

@@ -86,6 +86,21 @@ def test_equal_images_have_equal_scores_wherever_they_lie(dim: int, dtype: str) 
             assert (found == np.arange(count)).all()
 
 
+@pytest.mark.parametrize("dim", [5, 9, 77, 129])
+def test_equal_images_have_equal_scores_wherever_a_block_begins(dim: int) -> None:
+    """Rows of an odd width begin at any multiple of four bytes."""
+    from models.retrieval.search import top_k
+
+    rng = np.random.default_rng(dim)
+    row, *queries = rng.standard_normal((41, dim)).astype(np.float32)
+    for block in (13, 101):
+        for asked in (queries[:1], queries[:5], queries):
+            gallery = np.repeat(row[None], 400, axis=0)
+            found = top_k(np.stack(asked), gallery, 400, gallery_block=block)
+            assert (found.indices == np.arange(400)).all()
+            assert (found.scores == found.scores[:, :1]).all()
+
+
 def test_all_equal_scores_give_the_first_images() -> None:
     from models.retrieval.search import top_k
 
@@ -292,6 +307,22 @@ def test_blended_sweep_equals_a_search_by_the_written_out_sum() -> None:
             for weight, (queries, gallery) in ((a, wide), (b, narrow))
         )
         assert (found.indices == naive_top_k(scores, 10, excluded)).all()
+
+
+@pytest.mark.parametrize("count", [105, 149, 601])
+def test_sweeps_leave_equal_images_in_gallery_order(count: int) -> None:
+    from models.retrieval.sweeping import FusionWeights, blended_top_k, sweep_top_k
+
+    rng = np.random.default_rng(count)
+    every = [FusionWeights(*weights) for weights in WEIGHTS]
+    for asked, dim in ((1, 128), (3, 640), (40, 7)):
+        queries = [rng.standard_normal((asked, dim)).astype(np.float32) for _ in range(3)]
+        rows = [rng.standard_normal((1, dim)).astype(np.float32) for _ in range(2)]
+        gallery = [np.repeat(row, count, axis=0) for row in rows]
+        swept = sweep_top_k(queries, gallery, every, count, gallery_block=100)
+        parts = list(zip(queries, gallery, strict=False))
+        for found in (*swept, *blended_top_k(parts, [(0.3, 0.7)], count, gallery_block=100)):
+            assert (found.indices == np.arange(count)).all()
 
 
 def test_fusions_that_mean_nothing_are_refused() -> None:
