@@ -155,12 +155,16 @@ def _halves(
     for name, matrix in matrices.items():
         if not matrix.path:
             continue
-        held = derived(
-            tables[name].location,
-            functools.partial(halves_path, matrix),
-            functools.partial(build_halves, matrix),
-            map_halves,
-        )
+        try:
+            held = derived(
+                tables[name].location,
+                functools.partial(halves_path, matrix),
+                functools.partial(build_halves, matrix),
+                map_halves,
+            )
+        except OSError as error:  # also of reading: the search does without
+            logger.info("%s has no copy in float16: %s", matrix.path, error)
+            continue
         if held is not None:
             found[name] = Halves(*held)
     return found

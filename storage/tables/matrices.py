@@ -6,8 +6,9 @@ of the table (`Table.state`): a table with another part has another matrix, whic
 first asked for. Parquet decodes a gallery of a million vectors in seconds; a map costs nothing, and
 all processes of a machine share its pages.
 
-``halves-{state}.npy`` holds the same vectors as float16, half the bytes, in which a search of one
-query finds its candidates, then the square of each vector's length before it was rounded.
+``halves-{hash}.npy`` holds the same vectors as float16, half the bytes, in which a search of one
+query finds its candidates, then the square of each vector's length before it was rounded. Its name
+is the matrix's hash: it is believed of no other.
 """
 
 from __future__ import annotations
@@ -32,9 +33,7 @@ from storage.locations.location import Location
 from storage.tables.schemas import OK
 from storage.tables.table import Table
 
-MATRIX = re.compile(r"(matrix|halves)-(?P<state>[0-9a-f]{20})\.npy")
-"""The names of a matrix and of its halves in its table's folder."""
-DERIVED = re.compile(rf"{MATRIX.pattern}|index-[0-9a-f]{{20}}\.faiss")
+DERIVED = re.compile(r"(matrix|halves)-[0-9a-f]{20}\.npy|index-[0-9a-f]{20}\.faiss")
 """The names of files that end with a hash of themselves and are made again when they are missing;
 an index holds candidates for approximate search (`tasks.approximate`)."""
 
@@ -58,11 +57,13 @@ class Matrix:
         keys: (N,) UTF-8, sorted and unique.
         vectors: (N, d) in the table's type, mapped; what is written to it stays in this process.
         path: Where it lies below its home; "" where it is held in memory.
+        hash: The hash at the end of its file.
     """
 
     keys: Keys
     vectors: npt.NDArray[Any]
     path: str = ""
+    hash: str = ""
 
 
 def places_of(keys: Any, among: Keys) -> Places:
@@ -109,25 +110,34 @@ def build_matrix(table: Table, home: Location, path: str) -> None:
         OSError: the root cannot be written to.
     """
     create_derived(home, path, lambda file: _write(table, file, path))
-    for other in home.list(table.folder):
-        if _state(other) not in ("", _state(path)):
+    with home.open_read(path) as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _CHECK))
+        said = file.read().decode(errors="replace")
+    _remove_others(home, path, _halves_path(path, said))
+
+
+def _remove_others(home: Location, *kept: str) -> None:
+    """Remove files of the same kinds that are of other states of the table."""
+    kinds = tuple(path[: path.rindex("-") + 1] for path in kept)
+    for other in home.list(kept[0].rpartition("/")[0]):
+        derived = other.startswith(kinds) and DERIVED.fullmatch(other.rpartition("/")[2])
+        if derived and other not in kept:
             home.remove(other)
-
-
-def _state(path: str) -> str:
-    """The state of a table that a matrix or its halves are of; "" for other files."""
-    found = MATRIX.fullmatch(path.rpartition("/")[2])
-    return found["state"] if found else ""
 
 
 def halves_path(matrix: Matrix) -> str:
     """Where the halves of a mapped matrix lie below a home."""
-    folder, _, name = matrix.path.rpartition("/")
-    return f"{folder}/{name.replace('matrix-', 'halves-')}"
+    return _halves_path(matrix.path, matrix.hash)
+
+
+def _halves_path(path: str, digits: str) -> str:
+    return f"{path.rpartition('/')[0]}/halves-{digits[:20]}.npy"
 
 
 def build_halves(matrix: Matrix, home: Location, path: str) -> None:
     """Round a matrix to float16, unless another process did meanwhile; memory is 8 bytes a row.
+
+    Those of other matrices are removed.
 
     Raises:
         OSError: the home cannot be written to.
@@ -135,17 +145,25 @@ def build_halves(matrix: Matrix, home: Location, path: str) -> None:
 
     def write(file: BinaryIO) -> None:
         squares = np.empty(len(matrix.vectors))
-        file.write(_head(np.dtype(np.float16), matrix.vectors.shape))
+        heads = (
+            _head(np.dtype(np.float16), matrix.vectors.shape),
+            _head(squares.dtype, squares.shape),
+        )
+        # A full disk refuses it at once.
+        _reserve(file, sum(map(len, heads)) + 2 * matrix.vectors.size + squares.nbytes)
+        file.seek(0)
+        file.write(heads[0])
         for start in range(0, len(squares), _HALVED):
             rows = matrix.vectors[start : start + _HALVED]
             with np.errstate(over="ignore"):  # infinity says that a number has no half
                 file.write(rows.astype(np.float16).tobytes())
             exact = rows.astype(np.float64)
             squares[start : start + len(rows)] = np.vecdot(exact, exact)
-        file.write(_head(squares.dtype, squares.shape))
+        file.write(heads[1])
         file.write(squares.tobytes())
 
     create_derived(home, path, write)
+    _remove_others(home, path)
 
 
 def map_halves(
@@ -184,7 +202,7 @@ def map_matrix(home: Location, path: str) -> Matrix:
     """
     held = _held(home, path)
     vectors, end = _array(held, 0)
-    return Matrix(keys=_array(held, end)[0], vectors=vectors, path=path)
+    return Matrix(_array(held, end)[0], vectors, path, held[-_CHECK:].decode())
 
 
 def held_matrix(table: Table) -> Matrix:

@@ -40,14 +40,17 @@ def key(number: int) -> str:
     return hashlib.sha256(str(number).encode()).hexdigest()
 
 
-def filled(root: Path, numbers: range, dtype: str = "float32", size: int = 7) -> Table:
+def filled(
+    root: Path, numbers: range, dtype: str = "float32", size: int = 7, scale: float = 1.0
+) -> Table:
     """A table in parts whose every fifth row failed; row n holds n and its digits' halves."""
     spec = {"producer": "cirflow/image_features/1", "dim": DIM, "dtype": dtype}
     table = open_table(Location(str(root)), "image_features", spec)
     number = {key(n): n for n in numbers}
     for shard in table.plan(list(number), size).shards:
         own = [number[member] for member in shard.members]
-        vectors = np.array([[n, n / 2, 0, 1, -n, n % 3] for n in own], dtype)
+        vectors = np.array([[n, n / 2, 0, 1, -n, n % 3] for n in own]).astype(dtype)
+        vectors *= scale
         status = ["made_to_fail" if n % 5 == 0 else "ok" for n in own]
         rows = table.rows(
             image_id=list(shard.members),
@@ -129,6 +132,24 @@ def test_halves_of_an_earlier_state_go_with_its_matrix(tmp_path: Path) -> None:
     new = halved(table)
     built(table)
     assert table.location.exists(new)
+
+
+def test_halves_are_of_one_matrix_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost part that another machine made again differs, and may have its name and size."""
+    monkeypatch.setattr(Table, "state", lambda table: "0" * 20)
+    table = filled(tmp_path, range(20))
+    old = halved(table)
+    for entry in table.location.entries(table.folder):
+        if "/part-" in entry.path or "/matrix-" in entry.path:
+            table.location.remove(entry.path)
+    table = filled(tmp_path, range(20), scale=-1.0)
+    matrix = map_matrix(table.location, built(table))
+    assert halves_path(matrix) != old
+    assert not table.location.exists(old)
+    table.location.create(old, b"of a process that held the earlier matrix")
+    new = halved(table)
+    assert not table.location.exists(old)
+    assert (map_halves(table.location, new)[0] == matrix.vectors.astype(np.float16)).all()
 
 
 def test_a_part_that_comes_while_the_matrix_is_made_stops_it(tmp_path: Path) -> None:

@@ -130,6 +130,20 @@ def test_halves_lie_in_the_users_cache_or_nowhere(
             file.unlink()
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOMEM, errno.EMFILE])
+@pytest.mark.parametrize("name", ["fault_of", "map_halves"])
+def test_a_search_does_without_halves_that_cannot_be_read(
+    table: Table, number: int, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapped(table)
+
+    def broken(*given: Any) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(f"tasks.galleries.{name}", broken)
+    assert halves_of(table, monkeypatch, halves_above=20) is None
+
+
 def test_the_matrix_is_made_and_read_through_once(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
