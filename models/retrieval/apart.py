@@ -62,7 +62,8 @@ def own_products(one: Rows, other: Rows) -> Doubles:
     """(G,) dot products of two features of the same image, in double precision."""
     if other is one and one.halves is not None:
         squares = one.halves.squares
-        return squares if one.places is None else squares[one.places]
+        # Copied: a view that is kept would hold all of a map whose file is gone.
+        return squares.copy() if one.places is None else squares[one.places]
     found = np.empty(len(one))
     for start in range(0, len(one), MADE_ROWS):
         rows = slice(start, start + MADE_ROWS)

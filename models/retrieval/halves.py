@@ -26,6 +26,8 @@ from models.retrieval.search import Features, as_tensor
 
 _U = 2.0**-11
 _T = 2.0**-25
+_LEAST = 2.0**-126
+"""Products below it may count as zero."""
 
 Doubles = npt.NDArray[np.float64]
 
@@ -77,6 +79,6 @@ class HalfQuery:
         """(g,) how far `products` may lie from the exact ones, for rows of these lengths."""
         d = len(self.vector)
         each = self.length * _U + self.lost * (1 + _U) + 2.0**-23 * d * (self.length + self.lost)
-        always = _T * (d**0.5 * (self.length + self.lost) + self.scale)
+        always = _T * (d**0.5 * (self.length + self.lost) + self.scale) + _LEAST * d
         # A little more, for the second order of all terms.
         return 1.01 * (each * lengths + _U * np.abs(products) + always)

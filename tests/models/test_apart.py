@@ -238,3 +238,19 @@ def test_a_feature_of_another_backbone_is_refused(halves: bool) -> None:
             1,
             np.array([[-1]]),
         )
+
+
+def test_kept_lengths_hold_no_map() -> None:
+    """A service keeps them when the table's next part has removed the file that they lie in."""
+    import numpy as np
+
+    from models.retrieval.apart import own_products
+    from models.retrieval.gallery import Halves, Rows
+
+    held = drawn()["x"]
+    squares = np.vecdot(held.astype("float64"), held.astype("float64"))
+    for places in (None, np.arange(50)):
+        rows = Rows(held, places, Halves(held.astype("float16"), squares))
+        kept = own_products(rows, rows)
+        assert (kept == own_products(Rows(held, places), Rows(held, places))).all()
+        assert not np.shares_memory(kept, squares)

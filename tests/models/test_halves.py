@@ -52,6 +52,25 @@ def test_no_product_is_farther_off_than_said(kind: str, dim: int, size: float) -
             assert (told < 3e-3 * np.linalg.norm(asked.astype(np.float64))).all()  # it says much
 
 
+def test_scores_that_count_as_zero_are_within_what_is_said() -> None:
+    """Some programs let torch take the smallest numbers for zero."""
+    import torch
+
+    from models.retrieval.halves import HalfQuery
+    from models.retrieval.search import products
+
+    rows = vectors("unit", 600, 31)
+    lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
+    asked = vectors("unit", 1, 31)[0] * np.float32(1e-37)
+    half = HalfQuery.of(asked)
+    assert torch.set_flush_denormal(True)
+    try:
+        found, exact = half.products(rows.astype(np.float16)), products(asked, rows)
+    finally:
+        torch.set_flush_denormal(False)
+    assert (np.abs(exact - found) <= half.errors(found, lengths)).all()
+
+
 def test_numbers_that_have_no_half_are_not_finite() -> None:
     from models.retrieval.halves import HalfQuery
 
