@@ -46,6 +46,8 @@ ROUGH_BLOCK = 4 * GALLERY_BLOCK
 """Rows whose copies are multiplied at a time: enough for threads, few enough for a cache."""
 _FEW = 64
 """One image in so many may be a candidate; more are not worth their random reads."""
+_MANY = 8
+"""Where more than one image in so many is asked for, reading all rows costs less."""
 _SPARSE = 4
 """Where one row in so many is wanted, or more, all between the first and the last are multiplied:
 picking rows costs more."""
@@ -109,7 +111,7 @@ def top_k_apart(
     for name, query in used.items():
         check_features(features[name].matrix, name, len(query))
     count = len(next(iter(features.values())))
-    if all(features[name].halves is not None for name in used):
+    if _MANY * k <= count and all(features[name].halves is not None for name in used):
         found = _by_candidates(parts, count, k, excluded)
         if found is not None:
             return found
@@ -207,6 +209,7 @@ class _Part:
                 scores[few] = products(self.query, self.recipe.gallery_vectors(shown))
         return self.share * np.asarray(scores)
 
+    @np.errstate(over="ignore", invalid="ignore")  # of numbers that have no half
     def rough(self, rows: slice) -> tuple[Doubles, Doubles]:
         """(g,) similarities by the copies, and how far each may lie from that of the rows."""
         factors, lengths, whole = self._fusion(rows)

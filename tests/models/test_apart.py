@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -127,6 +128,7 @@ def test_copies_change_no_rank_and_no_score(
 
     monkeypatch.setattr(apart, "ROUGH_BLOCK", 700)
     monkeypatch.setattr(apart, "_FEW", 4)  # vectors of 16 numbers lie close together
+    monkeypatch.setattr(apart, "_MANY", 1)
     by_copies: list[Any] = []
     way = apart._by_candidates
     monkeypatch.setattr(
@@ -157,6 +159,7 @@ def test_copies_change_no_score_of_images_whose_parts_cancel(
     from models.retrieval import apart
 
     monkeypatch.setattr(apart, "_FEW", 1)
+    monkeypatch.setattr(apart, "_MANY", 1)
     held = drawn(2000, dim=512)  # all of them nearly cancel under x - y
     held["y"] = held["x"] * (1 + share)
     held["y"][:, 0] += share
@@ -184,10 +187,13 @@ def test_lengths_that_lie_behind_copies_are_not_made_again() -> None:
         np.testing.assert_allclose(own_products(unread, unread), own_products(rows, rows))
 
 
-def test_where_copies_cannot_tell_all_images_are_ranked() -> None:
+def test_where_copies_cannot_tell_all_images_are_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Too many images near the last place, numbers without a half, and too few images."""
     import numpy as np
 
+    from models.retrieval import apart
+
+    monkeypatch.setattr(apart, "_MANY", 1)
     recipe = recipes()["dot"]
     held = drawn()
     for own in held.values():
@@ -197,16 +203,30 @@ def test_where_copies_cannot_tell_all_images_are_ranked() -> None:
     for rows, k in ((held, 2950), (best, 5), (held, 5990)):
         got, expected = searched(recipe, rows, {n: o.astype("float16") for n, o in rows.items()}, k)
         assert (got.indices == expected.indices).all()
-    held["x"][20] = 7e4
+    held["x"][20] = held["y"][20] = 7e4
     with np.errstate(over="ignore"):
-        copies["x"] = held["x"].astype("float16")
-    got, expected = searched(recipe, held, copies, 10)
-    assert (got.indices == expected.indices).all()
+        copies = {n: own.astype("float16") for n, own in held.items()}
+    for each in (recipe, recipes()["against"]):
+        with warnings.catch_warnings(action="error"):
+            got, expected = searched(each, held, copies, 10)
+        assert (got.indices == expected.indices).all()
     held["x"][20, 3] = copies["x"][20, 3] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         searched(recipe, held, copies, 10)
     with pytest.raises(ValueError, match="5999 of 6000 gallery images left"):
         searched(recipe, drawn(), {n: o.astype("float16") for n, o in drawn().items()}, 6000)
+
+
+def test_copies_are_not_asked_for_most_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    from models.retrieval import apart
+
+    asked: list[int] = []
+    way = apart._by_candidates
+    monkeypatch.setattr(apart, "_by_candidates", lambda *a: asked.append(a[2]) or way(*a))
+    copies = {n: own.astype("float16") for n, own in drawn().items()}
+    for k in (10, 750, 751, 5000):
+        searched(recipes()["one"], drawn(), copies, k)
+    assert asked == [10, 750]
 
 
 def test_copies_that_are_not_what_they_should_be_are_not_used(
