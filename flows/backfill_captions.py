@@ -19,6 +19,7 @@ from flows.requests.backfill_captions import BackfillRequest, Selector
 from flows.requests.prepared import prepared_by
 from flows.running import RunLog, StageFailed, run_stage
 from flows.shard_runners import ShardRunner
+from models.spelling import agreed
 from storage.tables.key_columns import KeyColumn
 from storage.tables.schemas import OK
 from storage.tables.table import IncompleteTable
@@ -137,7 +138,10 @@ def _in_words(costs: Sequence[Cost]) -> str:
     captions = sum(cost.captions for cost in costs)
     known = [cost.seconds for cost in costs if cost.seconds is not None]
     about = f", about {_duration(sum(known))} in one run" if known else ""
-    return f"{images} images to caption ({captions} captions){about}" if images else "nothing to do"
+    if not images:
+        return "nothing to do"
+    said = f"{captions} {agreed(captions, 'caption')}"
+    return f"{images} {agreed(images, 'image')} to caption ({said}){about}"
 
 
 def _duration(seconds: float) -> str:
@@ -202,7 +206,7 @@ class Counts:
     @property
     def in_words(self) -> str:
         """Such as `photos by blip2 opt-2.7b (15 captions an image): 3 captioned, ...`."""
-        each = "1 caption" if self.per_image == 1 else f"{self.per_image} captions"
+        each = f"{self.per_image} {agreed(self.per_image, 'caption')}"
         missing = f", {self.missing} not tried" if self.missing else ""
         return (
             f"{self.collection} by {self.captioner} ({each} an image): {self.captioned} captioned,"
@@ -269,8 +273,8 @@ def _end(
     if problems := [outcome for outcome in outcomes if outcome is not None]:
         raise problems[0]
     if failed:
-        message = f"{len(failed)} images could not be captioned; that is within allow_gaps."
-        message += f" {summary}"
+        message = f"{len(failed)} {agreed(len(failed), 'image')} could not be captioned; that is"
+        message += f" within allow_gaps. {summary}"
         return Completed(name="CompletedWithGaps", message=message, data=data)
     return Completed(message=f"every chosen image has its captions. {summary}", data=data)
 

@@ -24,6 +24,7 @@ from flows.running import watching
 from flows.score_benchmark import evaluate
 from flows.summaries import summed_up
 from models.retrieval.bootstrap import Draws, interval, mean, mean_draws
+from models.spelling import agreed
 from storage.benchmarks.registry import benchmark_facts
 from storage.locations.location import Location
 from tasks.query_sets import BenchmarkRef
@@ -223,9 +224,10 @@ def as_markdown(
     world = f"{_opening(kind).replace('-', ' ')}embedded world".capitalize()
     lines = [f"{world}, seeds {', '.join(map(str, seeds))}. Percent."]
     for benchmark, rows in tables.items():
+        queries = rows[0]["queries"]
         lines += [
             "",
-            f"**{benchmark}-like**, {rows[0]['metric']}, {rows[0]['queries']} queries",
+            f"**{benchmark}-like**, {rows[0]['metric']}, {queries} {agreed(queries, 'query')}",
             "",
             f"| method | mean | 95 % interval | per seed | {against} minus it |",
             "|---|---|---|---|---|",

@@ -14,6 +14,7 @@ from flows.requests import ingest_collection as requests
 from flows.requests.prepared import prepared_by
 from flows.running import watching
 from models.plain_text import escaped
+from models.spelling import agreed
 from storage.collections.collection import NothingUsable, ingest
 from storage.collections.known import IfTaken, Layout
 from storage.locations.location import Location
@@ -91,7 +92,9 @@ def ingest_collection(asked: requests.IngestRequest) -> State[Any]:
     made = run_ingest(
         asked.root, asked.source, asked.name, asked.class_field, asked.if_taken, asked.layout
     )
-    message = f"{made['files']} inputs, {made['images']} images: {made['said']} in {asked.root}"
+    files, images = made["files"], made["images"]
+    message = f"{files} {agreed(files, 'input')}, {images} {agreed(images, 'image')}: "
+    message += f"{made['said']} in {asked.root}"
     message += "".join(f"; {note}" for note in made["notes"])
     if made["unusable"]:
         named = [f"{path}: {status} ({reason})" for path, status, reason in made["unusable"][:3]]

@@ -20,6 +20,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.requests.ray_workers import RayWorkers
 from flows.shard_runners import Made, ShardRunner, in_this_process
+from models.spelling import agreed
 from storage.tables.plans import Shard
 from storage.tables.turns import Turns
 from tasks import progress
@@ -80,7 +81,8 @@ def on_ray(chosen: RayWorkers) -> Iterator[ShardRunner]:
     ):
         found = ray.cluster_resources().get("GPU", 0)
         if not chosen.address and found < chosen.gpus:
-            raise ValueError(f"a worker is to have {chosen.gpus:g} GPUs, and this host has {found}")
+            wanted = f"{chosen.gpus:g} {agreed(chosen.gpus, 'GPU')}"
+            raise ValueError(f"a worker is to have {wanted}, and this host has {found}")
 
         def run(stage: Any, turns: Turns) -> Generator[Made]:
             waiting: dict[Any, tuple[Shard, Any]] = {}

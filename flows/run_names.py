@@ -10,6 +10,7 @@ from typing import Any, Final
 from prefect import runtime
 
 from flows.forms import Captioning, Clip
+from models.spelling import agreed
 
 Given = Mapping[str, Any]
 
@@ -67,7 +68,8 @@ def sweep(given: Given) -> str:
 @named
 def triplets(given: Given) -> str:
     """Such as `1000 triplets of photos`."""
-    return f"{given['count']} triplets of {_listed(given['collections'])}"
+    count = given["count"]
+    return f"{count} {agreed(count, 'triplet')} of {_listed(given['collections'])}"
 
 
 @named

@@ -13,6 +13,7 @@ from prefect import Task
 from flows.shard_runners import ShardRunner, in_this_process
 from flows.shown_progress import progress_artifact
 from models.protocols import EngineUnavailable
+from models.spelling import agreed
 from storage.tables.costs import TableCost
 from storage.tables.plans import Plan
 from storage.tables.table import require_complete
@@ -119,9 +120,9 @@ def run_stage(
     )
     if broken:
         raise StageFailed(
-            f"{stage.title}: {len(broken)} of {len(plan.shards)} shards failed, finished ones are "
-            f"published. First: {broken[0]}. Mend the cause and run again: only the missing "
-            "shards are made"
+            f"{stage.title}: {len(broken)} of {len(plan.shards)} "
+            f"{agreed(len(plan.shards), 'shard')} failed, finished ones are published. "
+            f"First: {broken[0]}. Mend the cause and run again: only the missing shards are made"
         )
     if coverage.gaps > allow_gaps:
         require_complete(table, stage.planned_keys(), allow_gaps, coverage)

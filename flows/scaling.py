@@ -26,6 +26,7 @@ from flows.running import RunLog, run_stage, run_stages
 from flows.summaries import summed_up
 from flows.train_reformulation import train_network_on
 from models.retrieval.bootstrap import Draws, interval, mean, mean_draws
+from models.spelling import counted
 from storage.benchmarks.registry import benchmark_facts
 from storage.locations.location import Location
 from tasks.artifact_keys import artifact_key
@@ -117,7 +118,8 @@ def _publish(
     names = list(dict.fromkeys(ref.name for ref in refs))
     panels = [panel_of(name, scores, lines, embedded) for name in names]
     title = "Quality against the number of triplets"
-    about = f"InstructCIR trained on nested sets of generated triplets; {len(refs)} benchmarks."
+    benchmarks = counted(len(refs), "benchmark")
+    about = f"InstructCIR trained on nested sets of generated triplets; {benchmarks}."
     place = Location(str(folder))
     place.replace("scaling.html", scaling_page(title, about, panels, embedded).encode())
     numbers = {panel.title: _numbers(panel) for panel in panels}

@@ -8,6 +8,7 @@ from typing import Any, Final
 from prefect.states import Completed, State
 
 from models.plain_text import escaped
+from models.spelling import agreed
 
 NOTHING: Final[Mapping[str, Any]] = {}
 
@@ -35,7 +36,7 @@ def _parts(result: Mapping[str, Any]) -> Iterator[str]:
     if stages := result.get("stages"):
         yield _rows(stages)
     if left_out := _left_out(result.get("left out", {})):
-        noun = "method" if left_out == 1 else "methods"
+        noun = agreed(left_out, "method")
         yield f"{left_out} {noun} left out, with reasons in the artifact"
     for name in ("checkpoint", "report", "page", "all", "summary", "merged", "profile"):
         if isinstance(result.get(name), str) and result[name]:
@@ -54,5 +55,5 @@ def _left_out(found: Mapping[str, Any]) -> int:
 
 def _rows(stages: Sequence[Mapping[str, Any]]) -> str:
     made, reused, failed = (sum(s[key] for s in stages) for key in ("made", "reused", "failed"))
-    steps = "1 stage" if len(stages) == 1 else f"{len(stages)} stages"
-    return f"{made} rows made, {reused} reused, {failed} failed in {steps}"
+    steps = f"{len(stages)} {agreed(len(stages), 'stage')}"
+    return f"{made} {agreed(made, 'row')} made, {reused} reused, {failed} failed in {steps}"

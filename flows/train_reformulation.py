@@ -15,6 +15,7 @@ from flows.requests.train_reformulation import Groups, ReformulationRequest
 from flows.running import train_once
 from flows.summaries import summed_up
 from models.encoders.spec import EncoderSpec
+from models.spelling import counted
 from tasks.redacted import redacting
 from tasks.settings import Profile
 from tasks.training.instructcir import train_reformulation_network
@@ -55,7 +56,7 @@ def train_network_on(profile: Profile, triplets: TripletSet, groups: Groups, nam
         name: What it is trained on, for progress lines; empty: the number of triplets.
     """
     job = reformulation_job(profile.root, triplets, profile.encoder, groups)
-    amount, title = sum(job.amounts()), f"train on {name or f'{triplets.count:,} triplets'}"
+    amount, title = sum(job.amounts()), f"train on {name or counted(triplets.count, 'triplet')}"
     result = train_once(title, train_reformulation_network, job, amount, groups.run, {})
     return str(result["checkpoint"])
 

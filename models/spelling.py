@@ -1,8 +1,9 @@
-"""Names in messages: misspelt ones with the nearest known one, and the first of many."""
+"""Names and numbers in messages: the nearest known name, the first of many, ``1 image``."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -37,3 +38,27 @@ def some_of(names: Sequence[str], limit: int = 8) -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(sorted(names)[:limit]) + more
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with what it counts, such as ``1 image``, ``2 queries`` or ``4,181 classes``.
+
+    Args:
+        number: How many.
+        one: Words for one.
+        many: Words for any other number, as for `agreed`.
+    """
+    return f"{number:,} {agreed(number, one, many)}"
+
+
+def agreed(number: float, one: str, many: str = "") -> str:
+    """The words that agree with a number: ``image`` with 1, ``images`` with 0, 2 or 1.5.
+
+    Args:
+        number: How many.
+        one: Words for one, such as ``query``, ``is`` or ``image lacks``.
+        many: Words for any other number; empty: the plural of ``one``, a regular noun.
+    """
+    if number == 1:
+        return one
+    return many or (f"{one[:-1]}ies" if re.search("[^aeiou]y$", one) else f"{one}s")

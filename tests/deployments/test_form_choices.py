@@ -216,3 +216,12 @@ def test_the_final_state_sums_up() -> None:
     said = summed_up(state.data, elsewhere | {"main_metrics": {"cirr val on B": "recall@1"}})
     assert str(said.message).startswith("cirr val on B: lincir 20.00 recall@1, best of 1; 6 rows")
     assert said.data == state.data
+
+
+def test_the_final_state_of_one_row_counts_it_as_one() -> None:
+    """A rerun with one missing row."""
+    from flows.summaries import summed_up
+
+    stage = {"made": 1, "reused": 20, "failed": 0}
+    said = "1 row made, 20 reused, 0 failed in 1 stage"
+    assert summed_up({"stages": [stage]}).message == said

@@ -235,7 +235,7 @@ def test_the_end_says_which_rows_failed(root: Path, monkeypatch: pytest.MonkeyPa
     gaps = backfill(root, allow_gaps=0.5)
     assert (gaps.type.value, gaps.name) == ("COMPLETED", "CompletedWithGaps")
     assert gaps.message == (
-        "1 images could not be captioned; that is within allow_gaps."
+        "1 image could not be captioned; that is within allow_gaps."
         " drawn by blip2 blip2 (1 caption an image): 0 captioned, 3 reused, 1 failed"
     )
     assert (gaps.result()["failed"], gaps.result()["stages"][0]["made"]) == (1, 0)

@@ -46,6 +46,12 @@ def test_the_state_says_what_changed(tmp_path: Path) -> None:
     assert both["places"] == [str(mine), str(other)]
 
 
+def test_one_picture_is_one_input_and_one_image(tmp_path: Path) -> None:
+    draw_folder(tmp_path / "mine", 1, seed=4)
+    root = tmp_path / "root"
+    assert run(root, tmp_path / "mine").message == f"1 input, 1 image: a new collection in {root}"
+
+
 def test_what_cannot_be_used_is_named_in_the_state_and_in_an_artifact(tmp_path: Path) -> None:
     from prefect.artifacts import Artifact
 
