@@ -18,6 +18,8 @@ from typing import Any
 
 from packaging.markers import InvalidMarker, Marker
 
+from models.spelling import agreed
+
 PROJECT = Path(__file__).resolve().parents[1]
 BUILT_IN = frozenset({"cirflow", "pip"})
 """Installed without a lock file: the project itself, and what comes with Python."""
@@ -171,7 +173,8 @@ def main() -> int:
     faults += installed_faults(found, pins) + licence_faults(found, rules)
     for fault in faults:
         print(f"audit: {fault}", file=sys.stderr)
-    print(f"{len(pins)} pins, {len(found)} installed packages, {len(faults)} faults")
+    said = f"{len(faults)} {agreed(len(faults), 'fault')}"
+    print(f"{len(pins)} pins, {len(found)} installed packages, {said}")
     return 1 if faults else 0
 
 

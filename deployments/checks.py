@@ -20,6 +20,7 @@ from deployments.stack.settings import StackSettings
 from flows.profiles import PROFILES, setting_names
 from models.engine_settings import CheckpointSettings, EngineSettings
 from models.generators.server_settings import ServerSettings
+from models.spelling import agreed
 from storage.locations.location import Location
 from tasks.settings import Profile
 
@@ -88,7 +89,8 @@ def check_gpu(profile: Profile) -> Finding:
     import torch
 
     if not torch.cuda.is_available():
-        found = f"none; {os.cpu_count()} CPU cores"
+        cores = os.cpu_count()
+        found = f"none; {cores} CPU {agreed(cores or 0, 'core')}"
         devices = {
             name: functools.reduce(getattr, name.split("."), profile)
             for name in setting_names(profile)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from deployments.errors import UserError
 from deployments.place import add_place, reachable_root
-from models.spelling import unknown
+from models.spelling import agreed, unknown
 
 if TYPE_CHECKING:
     from storage.checks.findings import Findings
@@ -80,7 +80,8 @@ def _list(location: Location, arguments: argparse.Namespace) -> int:
         size = f"{table.bytes / 2**20:.1f} MiB"
         broken = f"  {table.unreadable} unreadable" if table.unreadable else ""
         print(
-            f"{table.name}/{table.spec_key}  {table.rows} rows  {table.parts} parts  {size}  "
+            f"{table.name}/{table.spec_key}  {table.rows} {agreed(table.rows, 'row')}  "
+            f"{table.parts} {agreed(table.parts, 'part')}  {size}  "
             f"{table.spec.get('producer', '')}{table.fault}{broken}"
         )
     return 0
@@ -110,7 +111,11 @@ def _verify(location: Location, arguments: argparse.Namespace) -> int:
         print(f"  costs:  {each['costs']}")
         print(f"  {'done:   ' + each['done'] if each['done'] else 'repair: ' + each['repair']}")
     _print_rest(found)
-    print(f"{found.files} files, {found.tables} tables read, {len(problems)} problems")
+    print(
+        f"{found.files} {agreed(found.files, 'file')}, "
+        f"{found.tables} {agreed(found.tables, 'table')} read, "
+        f"{len(problems)} {agreed(len(problems), 'problem')}"
+    )
     if problems and not arguments.quarantine:
         print(f"`cirflow cache repair --root {location}` does all of these repairs")
     return 1 if problems else 0
@@ -141,10 +146,17 @@ def _repair(location: Location, arguments: argparse.Namespace) -> int:
         print(f"{location.join(each.fault.path)}: {each.fault.what}")
         print(f"  done: {each.done}")
     if found.unrecorded:
-        print(f"{len(found.unrecorded)} files of earlier versions were taken into the manifest")
+        files = agreed(
+            len(found.unrecorded), "file of earlier versions was", "files of earlier versions were"
+        )
+        print(f"{len(found.unrecorded)} {files} taken into the manifest")
     for fault in found.faults:
         print(f"left: {location.join(fault.path)}: {fault.what}; {fault.repair}")
-    print(f"{found.files} files, {len(mended)} repairs, {len(found.faults)} problems left")
+    print(
+        f"{found.files} {agreed(found.files, 'file')}, "
+        f"{len(mended)} {agreed(len(mended), 'repair')}, "
+        f"{len(found.faults)} {agreed(len(found.faults), 'problem')} left"
+    )
     return 1 if found.faults else 0
 
 
@@ -167,10 +179,10 @@ def _clean(location: Location, arguments: argparse.Namespace) -> int:
         print(json.dumps({"removed": not arguments.dry_run, "files": files}, indent=1))
         return 0
     for kind, home, entry in gone:
-        print(f"{home.join(entry.path)}  {entry.size} bytes  {kind}")
+        print(f"{home.join(entry.path)}  {entry.size} {agreed(entry.size, 'byte')}  {kind}")
     size = sum(entry.size for _, _, entry in gone) / 2**20
     verb = "would be removed" if arguments.dry_run else "removed"
-    print(f"{len(gone)} files older than a day {verb}, {size:.1f} MiB")
+    print(f"{len(gone)} {agreed(len(gone), 'file')} older than a day {verb}, {size:.1f} MiB")
     return 0
 
 
@@ -183,12 +195,15 @@ def _print_rest(found: Findings) -> None:
     if found.left_over:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.left_over.items()))
         print(f"left over: {kinds}; `cirflow cache clean` removes those older than a day")
-    if found.unrecorded:
+    if number := len(found.unrecorded):
+        them = agreed(number, "it", "them")
         print(
-            f"{len(found.unrecorded)} good files are not in the manifest (an earlier version made"
-            " them, or its writer was killed); `cirflow cache repair` takes them in"
+            f"{number} {agreed(number, 'good file is', 'good files are')} not in the manifest (an"
+            f" earlier version made {them}, or its writer was killed); `cirflow cache repair`"
+            f" takes {them} in"
         )
     if found.others:
         first = ", ".join(found.others[:_SHOWN])
         more = ", ..." if len(found.others) > _SHOWN else ""
-        print(f"{len(found.others)} files that cirflow does not check: {first}{more}")
+        files = agreed(len(found.others), "file")
+        print(f"{len(found.others)} {files} that cirflow does not check: {first}{more}")

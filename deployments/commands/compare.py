@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deployments.errors import UserError
 from deployments.place import add_place, profile_of
-from models.spelling import unknown
+from models.spelling import agreed, unknown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,5 +73,5 @@ def run(arguments: argparse.Namespace) -> int:
     embedded = is_embedded_world(choice.folder)
     page = side_by_side_page(pairs, f"{title} on {first.benchmark.title}", embedded)
     Location(str(out.parent)).replace(out.name, page.encode())
-    print(f"{len(pairs)} queries: {out.resolve()}")
+    print(f"{len(pairs)} {agreed(len(pairs), 'query')}: {out.resolve()}")
     return 0

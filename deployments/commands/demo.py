@@ -12,6 +12,7 @@ from typing import Any
 
 from deployments.display import console, show_stages
 from deployments.prefect_session import configure_prefect, run_flow
+from models.spelling import agreed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,9 +42,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _show_trained(trained: dict[str, Any]) -> None:
+    triplets, steps = trained["triplets"], trained["steps"]
     console.print(
-        f"\n[bold]InstructCIR, trained just now[/] on {trained['triplets']} generated triplets, "
-        f"{trained['steps']} steps (the shipped network above saw more):"
+        f"\n[bold]InstructCIR, trained just now[/] on {triplets} "
+        f"{agreed(triplets, 'generated triplet')}, {steps} {agreed(steps, 'step')} "
+        "(the shipped network above saw more):"
     )
     show_scores(trained["scores"], trained["main_metrics"], trained["differs"])
     console.print(f"its report: {trained['report']}", highlight=False)

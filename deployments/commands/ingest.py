@@ -16,6 +16,7 @@ from deployments.display import console, stage_display
 from deployments.errors import UserError
 from deployments.place import add_place, given_settings
 from models.plain_text import escaped_line
+from models.spelling import agreed
 from storage.collections.known import Layout
 
 if TYPE_CHECKING:
@@ -99,8 +100,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _tell(summary: IngestSummary) -> None:
     """What was found, and the reasons of what cannot be used."""
     _say(
-        f"{summary.files} inputs: {summary.images} images, {summary.duplicates} duplicates, "
-        f"{sum(summary.failed.values())} not usable; {summary.new_images} images were new"
+        f"{summary.files} {agreed(summary.files, 'input')}: "
+        f"{summary.images} {agreed(summary.images, 'image')}, "
+        f"{summary.duplicates} {agreed(summary.duplicates, 'duplicate')}, "
+        f"{sum(summary.failed.values())} not usable; "
+        f"{summary.new_images} {agreed(summary.new_images, 'image was', 'images were')} new"
     )
     for note in summary.notes:
         _say(f"  {note}")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from deployments.place import add_place, reachable_root
+from models.spelling import agreed
 
 if TYPE_CHECKING:
     from tasks.scoring.selection import Entry
@@ -62,7 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=1))
         return 0
     if entries and not rows:
-        print(f"none of {len(entries)} scored rankings at {root} fits {', '.join(arguments.where)}")
+        rankings = f"{len(entries)} {agreed(len(entries), 'scored ranking')}"
+        print(f"none of {rankings} at {root} fits {', '.join(arguments.where)}")
         return 0
     if not rows:
         print(
@@ -102,7 +104,8 @@ def _print_group(rows: list[Entry]) -> None:
 def _title(row: Entry) -> str:
     embedded = row["world"] == "embedded"
     world = " (embedded world: not comparable with published numbers)" if embedded else ""
-    return f"{row['benchmark']} {row['split']}, {row['queries']} queries{world}"
+    queries = f"{row['queries']} {agreed(row['queries'], 'query')}"
+    return f"{row['benchmark']} {row['split']}, {queries}{world}"
 
 
 def _print_pivot(rows: list[Entry], facet: str) -> None:

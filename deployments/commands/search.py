@@ -23,7 +23,7 @@ from deployments.errors import UserError
 from deployments.place import add_place, embed_command, place_words, profile_of
 from models.devices import require_device
 from models.plain_text import escaped_line
-from models.spelling import unknown
+from models.spelling import agreed, unknown
 
 if TYPE_CHECKING:
     from models.retrieval.contributions import Weights
@@ -121,11 +121,13 @@ def searched(arguments: argparse.Namespace) -> int:
         return 0
     lacking = result.without_features
     aside = f", {lacking} of them without features" if lacking else ""
-    print(f"{result.method}, a gallery of {result.gallery_size} images{aside}")
+    size = result.gallery_size
+    print(f"{result.method}, a gallery of {size} {agreed(size, 'image')}{aside}")
     if near := result.approximate:
         print(
             f"approximate: {near.recall:.1%} of the exact best {near.at} were found for "
-            f"{near.queries} images of the gallery ({near.lists} of {near.of} lists)"
+            f"{near.queries} {agreed(near.queries, 'image')} of the gallery "
+            f"({near.lists} of {near.of} {agreed(near.of, 'list')})"
         )
     if result.captions:
         print(escaped_line(f"caption: {result.captions[0]}"))

@@ -9,6 +9,7 @@ from typing import Final
 
 from deployments.errors import UserError
 from deployments.place import add_place, reachable_root
+from models.spelling import agreed, counted
 
 IMPORT: Final = """Read vectors of images that others made, into a table of their own.
 
@@ -69,15 +70,16 @@ def run_import(arguments: argparse.Namespace) -> int:
         allow_missing=arguments.allow_missing,
     )
     print(
-        f"{found.named:,} vectors: {found.joined:,} images have one ({found.unusable:,} unusable), "
-        f"{found.repeated:,} names repeated, {found.absent:,} without an image; "
-        f"{found.without:,} images of {arguments.collection} have none"
+        f"{counted(found.named, 'vector')}: {counted(found.joined, 'image has', 'images have')} "
+        f"one ({found.unusable:,} unusable), {counted(found.repeated, 'name')} repeated, "
+        f"{found.absent:,} without an image; {counted(found.without, 'image')} of "
+        f"{arguments.collection} {agreed(found.without, 'has', 'have')} none"
     )
     print(f"image_features/{found.spec_key}")
     if arguments.compare:
         shared, mean, least = compared(root, found.spec_key, arguments.compare)
         print(
-            f"cosine with image_features/{arguments.compare} over {shared:,} images: "
+            f"cosine with image_features/{arguments.compare} over {counted(shared, 'image')}: "
             f"mean {mean:.6f}, least {least:.6f}"
         )
     return 0
@@ -105,5 +107,5 @@ def run_export(arguments: argparse.Namespace) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     write_vectors(out, vectors)
     names.write_text(json.dumps(paths, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"{len(paths):,} vectors: {out}, names: {names}")
+    print(f"{counted(len(paths), 'vector')}: {out}, names: {names}")
     return 0

@@ -10,6 +10,7 @@ from typing import Final
 from deployments.errors import UserError
 from deployments.exchange.texts import add_benchmark, benchmark_ref
 from deployments.place import add_place, profile_of
+from models.spelling import agreed, counted
 
 IMPORT: Final = """\
 Reference images that another program edited as a benchmark's texts ask.
@@ -77,11 +78,16 @@ def run_import(arguments: argparse.Namespace) -> int:
         print(json.dumps({"key": done.key, **counts, "editors": dict(done.editors), **said}))
         return 0
     editors = ", ".join(f"{count:,} by {editor}" for editor, count in done.editors.items())
-    print(f"{done.pictures:,} pictures ({editors}); {done.repeated:,} records repeated")
+    print(
+        f"{counted(done.pictures, 'picture')} ({editors}); "
+        f"{counted(done.repeated, 'record')} repeated"
+    )
     if done.unusable:
-        print(f"{done.unusable:,} of them do not decode: see the table edited_pictures")
+        fails = agreed(done.unusable, "does", "do")
+        print(f"{done.unusable:,} of them {fails} not decode: see the table edited_pictures")
     if asked:
-        print(f"{joined:,} of {len(asked):,} edits of {arguments.benchmark} have a picture")
+        edits = f"{counted(len(asked), 'edit')} of {arguments.benchmark}"
+        print(f"{joined:,} of {edits} {agreed(joined, 'has', 'have')} a picture")
     print(
         f"key: {done.key}\nto use it: --set editor.engine=imported --set editor.pictures={done.key}"
     )
@@ -99,5 +105,5 @@ def run_export(arguments: argparse.Namespace) -> int:
         print(json.dumps({str(folder / name): count for name, count in written.items()}))
         return 0
     for name, count in written.items():
-        print(f"{folder / name}: {count:,} records")
+        print(f"{folder / name}: {counted(count, 'record')}")
     return 0

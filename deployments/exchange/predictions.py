@@ -8,7 +8,7 @@ from typing import Final
 
 from deployments.errors import UserError
 from deployments.place import add_place, profile_of, reachable_root
-from models.spelling import unknown
+from models.spelling import agreed, unknown
 
 IMPORT: Final = """\
 Score predictions of others and write them to the ledger, labelled by their file.
@@ -61,7 +61,8 @@ def run_import(arguments: argparse.Namespace) -> int:
     for name, value in scores.metrics.items():
         low, high = scores.intervals[name]
         print(f"{name:{width}}  {value:6.2f}  [{low:.2f}, {high:.2f}]")
-    said = f"{new} new rows" if new else "nothing new: these predictions are known"
+    rows = f"{new} {agreed(new, 'new row')}"
+    said = rows if new else "nothing new: these predictions are known"
     print(f"{said} in the ledger at {root}: cirflow leaderboard --where method=={arguments.method}")
     return 0
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from deployments.errors import UserError
 from deployments.place import add_place, profile_of
-from models.spelling import unknown
+from models.spelling import agreed, unknown
 
 if TYPE_CHECKING:
     from tasks.imported_texts import TextImport
@@ -91,13 +91,17 @@ def run_import(arguments: argparse.Namespace) -> int:
         return 0
     print(f"imported from {done.source} ({done.form})")
     print(
-        f"{done.queries} queries and {done.images} gallery images joined; {done.new_rows} new rows"
+        f"{done.queries} {agreed(done.queries, 'query')} and "
+        f"{done.images} {agreed(done.images, 'gallery image')} joined; "
+        f"{done.new_rows} {agreed(done.new_rows, 'new row')}"
     )
     print("queries with " + ", ".join(f"{name}: {n}" for name, n in done.texts.items() if n))
     for name, count in done.failures.items():
-        print(f"{count} queries have no {name}: the file says that there is none")
+        queries = agreed(count, "query has", "queries have")
+        print(f"{count} {queries} no {name}: the file says that there is none")
     if done.alike:
-        print(f"{done.alike} queries equal an earlier one, whose texts rankings use for both")
+        queries = agreed(done.alike, "query equals", "queries equal")
+        print(f"{done.alike} {queries} an earlier one, whose texts rankings use for both")
     print(f"key: {done.key}\nto use it: " + " ".join(f"--set {each}" for each in _settings(done)))
     return 0
 
@@ -131,7 +135,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         print(json.dumps({str(path): rows for path, rows in written.items()}))
         return 0
     for path, rows in written.items():
-        print(f"{path}: {rows} records")
+        print(f"{path}: {rows} {agreed(rows, 'record')}")
     return 0
 
 

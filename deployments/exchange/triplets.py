@@ -8,7 +8,7 @@ from typing import Final
 
 from deployments.errors import UserError
 from deployments.place import add_place, reachable_root
-from models.spelling import unknown
+from models.spelling import counted, unknown
 from storage.exchange.triplet_forms import FORMS
 
 IMPORT: Final = """Read a published set of triplets, joined with the images of a collection.
@@ -78,7 +78,7 @@ def run_import(arguments: argparse.Namespace) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(found.triplets.model_dump_json(indent=2) + "\n", encoding="utf-8")
     counts = ", ".join(f"{count:,} {status}" for status, count in found.statuses.items())
-    print(f"{found.records:,} records: {counts}, {found.repeated:,} repeated and left out")
+    print(f"{counted(found.records, 'record')}: {counts}, {found.repeated:,} repeated and left out")
     if found.first_missing:
         print(f"first absent image, {found.first_missing}")
     print(f"triplets/{found.triplets.spec_key}: {out}")
@@ -102,7 +102,8 @@ def run_export(arguments: argparse.Namespace) -> int:
     _require_form(arguments.form)
     found = parse_triplet_set(arguments.triplets)
     records = (to_record(arguments.form, each) for each in exported(found))
-    print(f"{write_records(Path(arguments.out), records):,} triplets: {arguments.out}")
+    written = write_records(Path(arguments.out), records)
+    print(f"{counted(written, 'triplet')}: {arguments.out}")
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastapi.responses import HTMLResponse
 
 from deployments.service.routers import navigation
+from models.spelling import agreed, counted
 from tasks.foreign_pictures import warning_for
 
 if TYPE_CHECKING:
@@ -24,13 +25,15 @@ def environment() -> Environment:
     """The templates; what they show is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    return Environment(
+    made = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.globals |= {"agreed": agreed, "counted": counted}
+    return made
 
 
 def page(

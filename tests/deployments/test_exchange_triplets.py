@@ -27,7 +27,7 @@ def test_a_set_is_imported_for_training_and_exported(
     source.write_text(json.dumps(laion))
     given = ["import", "triplets", str(source), "--form", "transagg", "--root", root]
     assert main([*given, "--collection", "laion", "--out", str(out)]) == 0
-    assert "1 records: 1 ok, 0 repeated and left out" in capsys.readouterr().out
+    assert "1 record: 1 ok, 0 repeated and left out" in capsys.readouterr().out
     (triplet,) = parse_triplet_set(str(out)).triplets()
     assert (triplet.text, triplet.target_caption) == ("make it red", "a red car")
     again = tmp_path / "again.json"

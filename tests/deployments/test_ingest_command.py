@@ -51,7 +51,7 @@ def test_ingest_names_each_of_thirty_broken_files(
     assert main(["ingest", str(folder), "--name", "mixed", "--root", str(root)]) == 0
     shown = capsys.readouterr()
     said = " ".join(shown.err.split())  # a terminal's width may break lines anywhere
-    assert "36 inputs: 5 images, 1 duplicates, 30 not usable; 5 images were new" in said
+    assert "36 inputs: 5 images, 1 duplicate, 30 not usable; 5 images were new" in said
     for name, (_, status) in broken.items():
         assert f"{name}: {status}" in said
     assert "collection mixed" in shown.out
@@ -63,6 +63,21 @@ def test_ingest_names_each_of_thirty_broken_files(
     ]
     assert main(["ingest", str(folder), "--name", "mixed", "--root", str(root)]) == 0
     assert "0 images were new" in " ".join(capsys.readouterr().err.split())
+
+
+def test_ingest_of_one_picture_counts_it_as_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "1.jpg").write_bytes(jpeg(1))
+    given = ["--name", "pets", "--root", str(tmp_path / "tables")]
+    assert main(["ingest", str(tmp_path / "one"), *given]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "1 input: 1 image, 0 duplicates, 0 not usable; 1 image was new" in said
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "2.jpg").write_bytes(jpeg(2))
+    assert main(["ingest", str(tmp_path / "two"), *given]) == 2
+    assert "(1 input, 1 image, since" in " ".join(capsys.readouterr().err.split())
 
 
 def test_ingest_does_not_give_a_name_away_unless_told(

@@ -93,6 +93,18 @@ def test_an_image_finds_itself_and_its_copies(
     assert scores == sorted(scores, reverse=True)
 
 
+def test_a_gallery_of_one_image_is_searched_and_counted_as_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = small_profile(tmp_path / "tables", captions=2, shard=4)
+    (picture,) = draw_folder(tmp_path / "one", 1, seed=52)
+    ingest(Location(profile.root), picture.parent, "one")
+    fill(gallery_stages(profile, "one")["image"])
+    asked = search(profile, "--gallery=one", f"--image={picture}", "--text=x")
+    assert main([*asked, "--method=image-only", "--include-reference"]) == 0
+    assert "image-only, a gallery of 1 image\n" in capsys.readouterr().out
+
+
 def test_cvsi_search_shows_its_texts_and_fuses_as_the_equations_say(
     embedded: Profile, pictures: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,7 @@ from deployments.service.records import (
 )
 from deployments.service.searches import checked_picture, gallery_facts, method_facts, searched
 from deployments.service.state import Service, Serving
+from models.spelling import agreed
 
 router = APIRouter(tags=["search"])
 
@@ -83,6 +84,6 @@ def let_in(request: Request, service: Service, count: int = 1) -> None:
         raise Refusal(
             429,
             "too_many_requests",
-            f"more than {limits.rate:g} searches a second (at once: {limits.burst}); ask again in "
-            f"{wait:.1f} s",
+            f"more than {limits.rate:g} {agreed(limits.rate, 'search', 'searches')} a second "
+            f"(at once: {limits.burst}); ask again in {wait:.1f} s",
         )

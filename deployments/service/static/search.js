@@ -251,7 +251,8 @@ async function search() {
     const [first] = answers;
     const lacking = first.without_features ? `, ${first.without_features} of them without features` : "";
     $("status").textContent =
-      `The best ${first.hits.length} of ${first.gallery_size} pictures${lacking}, ` +
+      `The best ${first.hits.length} of ${first.gallery_size} ` +
+      `${first.gallery_size === 1 ? "picture" : "pictures"}${lacking}, ` +
       `${Math.round(first.milliseconds)} ms`;
     copies(first);
   } catch (error) {

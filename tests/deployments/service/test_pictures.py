@@ -59,6 +59,9 @@ def test_what_cannot_be_searched_by_a_picture_says_what_to_do(
     uploaded = browser.post("/v1/uploads", content=drawn[0].read_bytes()).json()["image_id"]
     bare = browser.get("/pictures/bare")
     assert "More like this" not in bare.text
+    assert '<p class="quiet">1 image, 0 of them with captions' in bare.text
+    assert "<b>1</b> image</p>" in bare.text
+    assert '<p class="quiet">1 image</p>' in browser.get("/pictures").text
     assert "cirflow run embed-gallery --set collection=bare --set methods=image-only" in bare.text
     refused = browser.get("/pictures/bare", params={"like": uploaded})
     assert refused.status_code == 409
