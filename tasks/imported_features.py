@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from models.spelling import counted
 from models.vector_files import agreement, faults, read_names, read_vectors, rows_of
 from storage.benchmarks.parsing import strict_json
 from storage.collections.collection import Collection
@@ -116,7 +117,8 @@ def import_features(
     vectors, names = read_vectors(given.vectors, given.tensor), read_names(given.names)
     if len(vectors) != len(names):
         raise ExchangeError(
-            f"{given.vectors} holds {len(vectors):,} vectors, {given.names} {len(names):,} names"
+            f"{given.vectors} holds {counted(len(vectors), 'vector')}, {given.names} "
+            f"{counted(len(names), 'name')}"
         )
     known = ImageNames(root, collection, image_number if numbered else str)
     places: dict[str, int] = {}
@@ -134,7 +136,8 @@ def import_features(
             repeated += image in places
             places[image] = row  # SEARLE's resumed runs write a name again: the last counts
     if not places:
-        raise ExchangeError(f"none of the {len(names):,} names is an image of {collection}")
+        given_names = counted(len(names), "name")
+        raise ExchangeError(f"none of the {given_names} is an image of {collection}")
     table = open_table(
         Location(root),
         "image_features",

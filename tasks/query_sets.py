@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from models.settings import Settings
+from models.spelling import agreed
 from storage.benchmarks.indexing import IndexedCategory, index_category
 from storage.benchmarks.records import Benchmark, Query
 from storage.benchmarks.registry import benchmark_facts, load_benchmark
@@ -284,7 +285,8 @@ def _load_query_set(root: str, ref_json: str, listing: Listing) -> QuerySet:
     if unusable and not ref.allow_missing:
         first = "; ".join(f"{name} {why}" for name, why in list(unusable.items())[:3])
         raise ValueError(
-            f"{len(unusable)} of {len(benchmark.image_paths)} images of {ref.name} {ref.split} "
+            f"{len(unusable)} of {len(benchmark.image_paths)} "
+            f"{agreed(len(benchmark.image_paths), 'image')} of {ref.name} {ref.split} "
             f"cannot be used, first {first}. Mend the files and ingest again, "
             "or allow gaps (allow_missing_images=true): absent targets then count as misses"
         )

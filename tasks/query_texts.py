@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from models.settings import Settings
-from models.spelling import some_of, unknown
+from models.spelling import agreed, some_of, unknown
 from storage.benchmarks.records import Benchmark, Query
 from storage.locations.location import Location
 from storage.tables.keys import content_key
@@ -126,8 +126,8 @@ def file_texts(path: str, benchmark: Benchmark) -> FoundTexts:
         found[keys[own]] = text.strip()
     if lacking := [query.query_id for query in benchmark.queries if key_of(query) not in found]:
         raise ValueError(
-            f"{path}: {len(lacking)} of {len(ids)} queries of {split} have no text: "
-            f"{some_of(lacking)}"
+            f"{path}: {len(lacking)} of {len(ids)} {agreed(len(ids), 'query')} of {split} "
+            f"{agreed(len(lacking), 'has', 'have')} no text: {some_of(lacking)}"
         )
     return FoundTexts(found, {})
 

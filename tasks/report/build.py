@@ -11,6 +11,7 @@ from typing import Any, Final
 from models.retrieval.bootstrap import interval
 from models.retrieval.methods import METHODS, method
 from models.retrieval.published_results import Published
+from models.spelling import agreed
 from storage.benchmarks.facts import BenchmarkFacts
 from storage.benchmarks.registry import benchmark_facts
 from storage.locations.location import Location
@@ -104,6 +105,7 @@ def _section(
     ranking = next(stage for stage in item.rankings if stage.method == shown)
     backbone = recognised_name(profile.query_encoder)
     folders = folders_of(profile.query_encoder)
+    queries = len(item.ref.load().queries)
     return Section(
         name=item.ref.title,
         title=f"{facts.title}{world}{_asked_with(item.ref)}",
@@ -112,7 +114,7 @@ def _section(
         + tuple(_elsewhere(item, backbone)),
         protocol=_protocol({name: s.protocol for name, s in item.scores.items()}, shown),
         strips=_strips(item, shown),
-        summary=f"{len(item.ref.load().queries)} queries, split {item.ref.split}."
+        summary=f"{queries} {agreed(queries, 'query')}, split {item.ref.split}."
         + (f" Texts of queries: {item.ref.texts.label}." if item.ref.texts.are_replaced else "")
         + _lacking(load_query_set(ranking.root, ranking.benchmark).not_asked()),
         columns=facts.columns,
@@ -176,7 +178,8 @@ def _lacking(lines: Sequence[str]) -> str:
     if not lines:
         return ""
     others = f"; and {len(lines) - 5} more" if len(lines) > 5 else ""
-    return f" {len(lines)} count as misses: {'; '.join(lines[:5])}{others}."
+    count = agreed(len(lines), "counts as a miss", "count as misses")
+    return f" {len(lines)} {count}: {'; '.join(lines[:5])}{others}."
 
 
 def _measured(

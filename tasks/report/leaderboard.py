@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from models.spelling import agreed, counted
 from tasks.report import text
 from tasks.report.bars import Scale, difference_scale, percent_scale
 from tasks.report.records import GROUPS, LeaderboardRow, Section
@@ -51,11 +52,11 @@ def facts(section: Section) -> tuple[str, ...]:
     backbones = list(dict.fromkeys(row.backbone for row in measured))
     queries = {row.num_queries for row in measured}
     if splits:
-        said.append(f"{'split' if len(splits) == 1 else 'splits'} {', '.join(splits)}")
+        said.append(f"{agreed(len(splits), 'split')} {', '.join(splits)}")
     if len(queries) == 1:
-        said.append(text.count(queries.pop(), "query"))
+        said.append(counted(queries.pop(), "query"))
     if backbones:
-        said.append(f"{'backbone' if len(backbones) == 1 else 'backbones'} {', '.join(backbones)}")
+        said.append(f"{agreed(len(backbones), 'backbone')} {', '.join(backbones)}")
     return tuple(said)
 
 

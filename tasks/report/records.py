@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from models.spelling import counted
 from tasks.stages.stage_report import StageReport
 
 if TYPE_CHECKING:
@@ -95,8 +96,9 @@ class LeaderboardRow:
         _one_of("status", self.status, STATUSES, self.method)
         if bool(self.metrics) != (self.status == "measured"):
             raise ValueError(
-                f"row {self.method!r} has status {self.status!r} and {len(self.metrics)} metrics: "
-                "a measured row has metrics, any other row has none"
+                f"row {self.method!r} has status {self.status!r} and "
+                f"{counted(len(self.metrics), 'metric')}: a measured row has metrics, any other "
+                "row has none"
             )
         for name, value in [*self.metrics.items(), *self.paper.items()]:
             if not 0.0 <= value <= 100.0:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from models.spelling import agreed, counted
 from tasks.report import audit, bars, costs, leaderboard, spreads, strips, text
 from tasks.report.charts import chart_svg
 from tasks.report.records import GROUPS, STATUSES, ReportData, Thumbnail
@@ -79,6 +80,8 @@ def _environment() -> Environment:
         "AUDIT_COLUMNS": audit.COLUMNS,
         "SPREAD_COLUMNS": spreads.COLUMNS,
         "COST_COLUMNS": costs.COLUMNS,
+        "agreed": agreed,
+        "counted": counted,
         "count_scale": bars.count_scale,
         "GROUPS": GROUPS,
         "STATUSES": STATUSES,

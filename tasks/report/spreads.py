@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from models.spelling import counted
 from tasks.report import text
 from tasks.report.markdown import Markdown, markdown_table, plain
 from tasks.report.records import Section
@@ -16,9 +17,7 @@ COLUMNS: Final = ("Method", "own words", "worst", "best", "range", "relative", "
 
 def said(spreads: Spreads) -> str:
     """How many wordings were asked, and who wrote them."""
-    asked = (
-        f"Each query was asked in its own words and in {text.count(spreads.count, 'paraphrase')}"
-    )
+    asked = f"Each query was asked in its own words and in {counted(spreads.count, 'paraphrase')}"
     return f"{asked} ({spreads.label})."
 
 

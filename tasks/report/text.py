@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from difflib import SequenceMatcher
 
+from models.spelling import counted
 from tasks.report.records import Interval, JsonValue
 
 MINUS = "\N{MINUS SIGN}"
@@ -26,7 +27,8 @@ def clip(text: str, limit: int = LONGEST_TEXT) -> str:
     """Cut an overlong text and say how much is missing."""
     if len(text) <= limit:
         return text
-    return f"{text[:limit]}\N{HORIZONTAL ELLIPSIS} [{len(text) - limit:,} more characters]"
+    more = counted(len(text) - limit, "more character")
+    return f"{text[:limit]}\N{HORIZONTAL ELLIPSIS} [{more}]"
 
 
 def percent(value: float) -> str:
@@ -56,12 +58,6 @@ def span(interval: Interval) -> str:
 def thousands(number: int) -> str:
     """A count with its thousands apart."""
     return f"{number:,}"
-
-
-def count(number: int, noun: str) -> str:
-    """A number with its noun, such as ``1 query`` or ``4,181 queries``."""
-    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
-    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def duration(seconds: float) -> str:

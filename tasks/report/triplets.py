@@ -12,6 +12,7 @@ from typing import Final
 import polars as pl
 
 from models.instructcir.triplet_quality import QualityCounter, TripletQuality, attention
+from models.spelling import agreed, counted
 from models.triplets import TripletRow
 from storage.locations.location import Location
 from storage.tables.schemas import OK
@@ -61,11 +62,12 @@ def notes_on(stage: TripletStage, quality: TripletQuality) -> list[str]:
         )
     if pools.without_feature:
         notes.append(
-            f"{pools.without_feature:,} images have no feature to compare, and are in no pair."
+            f"{counted(pools.without_feature, 'image has', 'images have')} no feature to compare, "
+            f"and {agreed(pools.without_feature, 'is', 'are')} in no pair."
         )
     notes += [
-        f"{count:,} images of {name} were not available: the leak guard compared them by file name "
-        "only."
+        f"{counted(count, 'image')} of {name} {agreed(count, 'was', 'were')} not available: the "
+        f"leak guard compared {agreed(count, 'it', 'them')} by file name only."
         for name, count in sorted(blind.items())
     ]
     return notes
@@ -85,13 +87,13 @@ def build_triplet_report(
     notes = notes_on(stage, quality)
     html = render_page(
         "triplets.html.j2",
-        title=f"{quality.ok:,} triplets",
+        title=counted(quality.ok, "triplet"),
         subtitle="Each has a reference image, a text and a target image: training data that "
         "InstructCIR makes from images alone. Look at it before training on it.",
         created=text.now(),
         quality=quality,
         notes=notes,
-        lengths=[(text.count(length, "word"), n) for length, n in quality.lengths.items()],
+        lengths=[(counted(length, "word"), n) for length, n in quality.lengths.items()],
         attempts=[(f"{attempt}.", n) for attempt, n in quality.attempts.items()],
         sources=[(name, sum(counts.values())) for name, counts in quality.by_source.items()],
         origins=_origins(quality),
@@ -117,11 +119,13 @@ def markdown(quality: TripletQuality, notes: Sequence[str]) -> str:
     """The measures in a few lines, for Prefect's UI."""
     failed = [f"- {f.count:,} {plain(f.status)}: {plain(f.kind)}" for f in quality.failures]
     lines = [
-        f"**{quality.ok:,} triplets** of {quality.rows:,} pairs, {quality.images:,} images.",
+        f"**{counted(quality.ok, 'triplet')}** of {counted(quality.rows, 'pair')}, "
+        f"{counted(quality.images, 'image')}.",
         "",
         *(f"- {plain(note)}" for note in notes),
         "",
-        f"{quality.distinct_texts:,} different texts, {quality.vocabulary:,} different words.",
+        f"{counted(quality.distinct_texts, 'different text')}, "
+        f"{counted(quality.vocabulary, 'different word')}.",
         *(["", "Pairs without a text:", "", *failed] if failed else []),
     ]
     return "\n".join(lines)

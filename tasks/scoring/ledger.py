@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from models.spelling import agreed, counted
 from storage.locations.location import Location
 from storage.tables.listing import list_tables
 from storage.tables.specs import read_spec
@@ -101,17 +102,22 @@ def label_of(protocol: Mapping[str, Any]) -> str:
     edited = f"references edited elsewhere by {editors}" if editors else ""
     lacking = protocol.get("not_verified")
     partly = protocol.get("incomplete_lists", 0)
-    part = f"{partly:,} lists of candidates were answered in part" if partly else ""
+    lists = f"{counted(partly, 'list')} of candidates {agreed(partly, 'was', 'were')}"
+    part = f"{lists} answered in part" if partly else ""
     flips = protocol.get("order_flips", {})
     turned = (
         f"another order of the picture brings another first candidate in {flips['flipped']:,} of "
-        f"{flips['lists']:,} lists"
+        f"{counted(flips['lists'], 'list')}"
         if flips
         else ""
     )
     kept = (
-        f"{lacking['lacking']:,} of {lacking['pairs']:,} candidates were not verified and keep "
-        "their places"
+        f"{lacking['lacking']:,} of {counted(lacking['pairs'], 'candidate')} "
+        + agreed(
+            lacking["lacking"],
+            "was not verified and keeps its place",
+            "were not verified and keep their places",
+        )
         if lacking
         else ""
     )

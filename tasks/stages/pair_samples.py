@@ -19,6 +19,7 @@ from models.instructcir.pairs import VERSION, Pair, Pool, sample_pairs
 from models.instructcir.similarity import VERSION as SIMILARITY_VERSION
 from models.instructcir.similarity import Similarity, check_band, spread
 from models.settings import Settings
+from models.spelling import agreed, counted
 from models.triplets import triplet_id
 from storage.collections.sources.fashion200k import product_of
 from storage.tables.keys import content_key
@@ -237,9 +238,11 @@ def _similarity(
     table = band.features(root, sources[0].collection).existing_table()
     statuses = dict(table.read(["status"], ids).select("image_id", "status").iter_rows())
     if len(statuses) < len(ids):
+        lacking = len(ids) - len(statuses)
         raise IncompleteTable(
-            f"{len(ids) - len(statuses):,} of {len(ids):,} images have no feature to compare yet; "
-            "generate-triplets makes them before it draws pairs, run it again"
+            f"{lacking:,} of {counted(len(ids), 'image')} {agreed(lacking, 'has', 'have')} no "
+            f"feature to compare yet; generate-triplets makes {agreed(lacking, 'it', 'them')} "
+            "before it draws pairs, run it again"
         )
     usable = [image for image in ids if statuses[image] == OK]
     return Similarity(usable, table.vectors(usable)), set(ids) - set(usable)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from models.spelling import unknown
+from models.spelling import agreed, unknown
 from storage.benchmarks.errors import BenchmarkError
 from storage.benchmarks.records import Benchmark, Query
 from storage.benchmarks.registry import BENCHMARKS, benchmark_facts
@@ -84,9 +84,9 @@ def annotated_triplets(root: str, ref: BenchmarkRef, allow_missing: bool = False
     if good < len(rows) and not allow_missing:
         first = next(row for row in rows if row["status"] != OK)
         raise ValueError(
-            f"{len(rows) - good} of the {len(rows)} triplets of {ref.name} {ref.split} cannot be "
-            f"used, first {first['reason']}. Mend the files and ingest again, or allow gaps "
-            "(allow_missing_images=true)"
+            f"{len(rows) - good} of the {len(rows)} {agreed(len(rows), 'triplet')} of {ref.name} "
+            f"{ref.split} cannot be used, first {first['reason']}. Mend the files and ingest "
+            "again, or allow gaps (allow_missing_images=true)"
         )
     if not good:
         raise ValueError(f"no triplet of {ref.name} {ref.split} can be used: {rows[0]['reason']}")

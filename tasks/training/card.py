@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from models.settings import Settings
+from models.spelling import counted
 from tasks.networks import why_not_zero_shot
 from tasks.training.curve_artifacts import show_curves
 from tasks.training.curves import curves_csv, curves_page, validation_table
@@ -123,11 +124,11 @@ def model_card(card: Card, provenance: Mapping[str, Any], history: History) -> s
     rows = {
         **backbone_rows(card.base),
         "triplets": f"{summary['triplets']:,} of table `{triplets['spec_key']}` (first "
-        f"{triplets['count']:,} pairs), {origin}",
+        f"{counted(triplets['count'], 'pair')}), {origin}",
         "collections": ", ".join(triplets["collections"]),
-        "held out": f"{summary['validation_triplets']:,} triplets without an image of the "
-        "others; no split of a benchmark that is evaluated was used",
-        "left out": f"{summary['skipped_triplets']:,} triplets with unreadable images",
+        "held out": f"{counted(summary['validation_triplets'], 'triplet')} without an image of "
+        "the others; no split of a benchmark that is evaluated was used",
+        "left out": f"{counted(summary['skipped_triplets'], 'triplet')} with unreadable images",
         "weights of step": f"{summary['step']:,} of {summary['steps']:,}{keep}",
         **{name.replace("_", " "): str(value) for name, value in provenance["notes"].items()},
     }

@@ -9,6 +9,7 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Final
 
+from models.spelling import agreed
 from tasks.report.charts import Chart, Curve
 from tasks.report.render import render_page
 from tasks.training.folder import History
@@ -122,7 +123,8 @@ def smoothed(points: Sequence[tuple[float, float]], most: int) -> Points:
 def history_in_words(history: History) -> str:
     """The last loss, and the recall of the weights that are kept."""
     last = history.points[-1]
-    text = f"{last['step']:,.0f} steps, last logged loss {last['loss']:.3f}."
+    steps = agreed(last["step"], "step")
+    text = f"{last['step']:,.0f} {steps}, last logged loss {last['loss']:.3f}."
     kept = [row for row in history.validations if row["step"] == history.kept.get("step")]
     if kept:
         text += f" The weights of step {kept[0]['step']:,.0f} are kept"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final, Literal
 
+from models.spelling import agreed
 from storage.collections.collection import Collection
 from storage.exchange.sources import ExchangeError, SourceFile
 from storage.exchange.triplet_forms import FORMS, PublishedTriplet, read_triplets
@@ -81,8 +82,9 @@ def import_triplets(
     # Rows are joined before anything is published, so that a file that is refused leaves nothing.
     rows = list(counted.rows(placed, allow_missing))
     if not counted.statuses[OK]:
+        records = counted.records
         raise ExchangeError(
-            f"none of the {counted.records:,} records can be used with {collection}: "
+            f"none of the {records:,} {agreed(records, 'record')} can be used with {collection}: "
             f"{counted.first_missing or 'no text'}"
         )
     table = open_table(

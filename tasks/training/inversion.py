@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from models.encoders.spec import EncoderSpec
 from models.settings import Settings
+from models.spelling import counted
 from models.textual_inversion.learner_settings import INVERSIONS, InversionSystem
 from models.training.settings import TrainingSettings
 from storage.tables.keys import content_key
@@ -264,7 +265,7 @@ def _card(
         **backbone_rows(job.spec["encoder"]),
         job.UNIT: f"{job.examples():,} of {summary['collection']}, features "
         f"`{job.images.spec_key}`{tokens}{words}; no annotation is read",
-        "held out": f"{job.held_out:,} {job.UNIT}",
+        "held out": counted(job.held_out, job.UNIT.removesuffix("s")),
         "weights of step": f"{summary['step']:,} of {summary['steps']:,} ({job.training.keep})",
     }
     card = Card(

@@ -16,6 +16,7 @@ from pathlib import PurePath
 
 import polars as pl
 
+from models.spelling import counted
 from storage.benchmarks.images import locate_images
 from storage.benchmarks.records import Benchmark
 from storage.benchmarks.registry import load_annotations
@@ -181,9 +182,9 @@ def describe(exclusion: Exclusion) -> str:
     if exclusion.content_known and exclusion.not_at_hand:
         compared += f", {exclusion.not_at_hand:,} of the images not available"
     return (
-        f"guard {exclusion.guard} ({exclusion.guarded:,} names, compared by {compared}): left out "
-        f"of {exclusion.collection}: {exclusion.by_content:,} images of equal content, "
-        f"{exclusion.by_name:,} of equal name"
+        f"guard {exclusion.guard} ({counted(exclusion.guarded, 'name')}, compared by {compared}): "
+        f"left out of {exclusion.collection}: {counted(exclusion.by_content, 'image')} of equal "
+        f"content, {exclusion.by_name:,} of equal name"
         + (f", {exclusion.by_set:,} more of the same NLVR2 sets" if exclusion.by_set else "")
     )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from models.retrieval.gate_files import GATE_FILE, gate_file
 from models.retrieval.gate_settings import GateTraining
+from models.spelling import agreed, counted
 from tasks.galleries import open_gallery
 from tasks.query_sets import QueryItem
 from tasks.stages.query_features import QueryFeatureStage
@@ -166,15 +167,17 @@ def planned_content(triplets: TripletSet, training: GateTraining) -> str:
 
 
 def _card(job: GateJob, provenance: Mapping[str, Any], trained: Mapping[str, Trained]) -> str:
+    training, held_out = provenance["training_triplets"], provenance["validation_triplets"]
     lines = [
         f"# Weights for each query of {job.method} {job.key}",
         "",
         f"A linear gate on signals of a query's own search says how much each part of {job.method}"
         f" weighs; no label is read. Name the folder as `query_weights.{job.method}`.",
         "",
-        f"Trained on {provenance['training_triplets']:,} generated triplets of "
-        f"{', '.join(job.triplets.collections)}, measured on {provenance['validation_triplets']:,}"
-        " that share no image with them, each ranked among the images that any part finds.",
+        f"Trained on {counted(training, 'generated triplet')} of "
+        f"{', '.join(job.triplets.collections)}, measured on {held_out:,} that "
+        f"{agreed(held_out, 'shares', 'share')} no image with {agreed(training, 'it', 'them')}, "
+        "each ranked among the images that any part finds.",
         "`fixed`: the best weights for all queries alike. `shuffled`: the gate's weights of other"
         " queries. `oracle`: the best weights of a grid for each query, chosen by its target.",
         "",

@@ -13,6 +13,7 @@ import polars as pl
 from pydantic import Field
 
 from models.settings import Settings
+from models.spelling import agreed, counted
 from models.triplets import AnnotatedTriplet, Triplet, triplet_id
 from storage.collections.collection import Collection
 from storage.locations.location import Entry, Location
@@ -50,7 +51,8 @@ class TripletSet(Settings):
             ValueError: this set has fewer.
         """
         if not 1 <= count <= self.count:
-            raise ValueError(f"{count:,} pairs of a set of {self.count:,}: take 1 to all of them")
+            asked = counted(count, "pair")
+            raise ValueError(f"{asked} of a set of {self.count:,}: take 1 to all of them")
         return self.model_copy(update={"count": count})
 
     def table(self) -> Table:
@@ -73,8 +75,9 @@ class TripletSet(Settings):
         rows = table.read(names).filter(pl.col("position") < self.count).sort("position")
         if len(rows) != self.count:
             raise IncompleteTable(
-                f"triplets/{self.spec_key} holds {len(rows):,} of the first {self.count:,} pairs; "
-                "run generate-triplets again, it makes only what is missing"
+                f"triplets/{self.spec_key} holds {len(rows):,} of the first "
+                f"{counted(self.count, 'pair')}; run generate-triplets again, it makes only what "
+                "is missing"
             )
         good = rows.filter(pl.col("status") == OK)
         if annotated:
@@ -95,10 +98,12 @@ class TripletSet(Settings):
         """
         split = split_triplets(self.triplets(), held_out, self.joined)
         if not split.training:
+            held = len(split.validation)
             raise ValueError(
-                f"{len(split.validation):,} triplets held out for validation and "
-                f"{split.left_out:,} that share images with them leave none to train on; hold out "
-                "fewer, or generate more"
+                f"{counted(held, 'triplet')} held out for validation and {split.left_out:,} that "
+                f"{agreed(split.left_out, 'shares', 'share')} images with "
+                f"{agreed(held, 'it', 'them')} leave none to train on; hold out fewer, or "
+                "generate more"
             )
         return split
 
@@ -120,7 +125,7 @@ class TripletImages(StoredImages):
     @property
     def title(self) -> str:
         """A few words for progress lines."""
-        return f"images of {self.triplets.count:,} triplets"
+        return f"images of {counted(self.triplets.count, 'triplet')}"
 
     def ids(self, root: str) -> list[str]:
         """Sorted distinct image ids; the set knows its own root."""
@@ -206,9 +211,9 @@ def joined_triplets(triplets: Sequence[Triplet], count: int) -> list[Triplet]:
                 made.setdefault(name, (first, second))
     if len(made) < count:
         raise ValueError(
-            f"joined={count}: of the {len(triplets):,} training triplets at most {len(made):,} can "
-            "be joined; ask for no more, or train on more triplets (a larger n, or more from "
-            "generate-triplets)"
+            f"joined={count}: of the {counted(len(triplets), 'training triplet')} at most "
+            f"{len(made):,} can be joined; ask for no more, or train on more triplets (a larger "
+            "n, or more from generate-triplets)"
         )
     start = 1 + max(triplet.position for triplet in triplets)
     return [
@@ -257,8 +262,9 @@ def _split(triplets: TripletSet, validation: int, parts: tuple[Entry, ...]) -> T
     rows = triplets.triplets()
     if not rows:
         raise ValueError(
-            f"none of the {triplets.count} pairs of triplets/{triplets.spec_key} has a text; see "
-            "the quality report of generate-triplets for the reasons"
+            f"none of the {triplets.count} {agreed(triplets.count, 'pair')} of "
+            f"triplets/{triplets.spec_key} has a text; see the quality report of "
+            "generate-triplets for the reasons"
         )
     return split_triplets(rows, min(validation, len(rows) // 10), triplets.joined)
 

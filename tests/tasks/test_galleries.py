@@ -53,7 +53,7 @@ def test_rows_come_in_the_order_asked_for(table: Table) -> None:
     wanted = [KEYS[i] for i in (4, 2, 29, 2)]
     assert (np.asarray(features_of(table, wanted)) == VECTORS[[4, 2, 29, 2]]).all()
     assert features_of(table, KEYS).places is None
-    with pytest.raises(IncompleteTable, match="no ok row for 1 of 1 keys"):
+    with pytest.raises(IncompleteTable, match="no ok row for 1 of 1 key"):
         features_of(table, [KEYS[3], "f" * 64])
 
 

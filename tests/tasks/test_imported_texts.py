@@ -278,7 +278,7 @@ def test_files_that_do_not_fit_are_refused_with_the_record(place: Place, tmp_pat
     cases = {
         "wrong id": ([*records[:5], {**records[5], "id": 990}, *records[6:]],
                      r"record 5: circo val has no query '990'"),
-        "missing": (records[:7] + records[8:], r"1 of 20 queries of circo val are absent \('7'\)"),
+        "missing": (records[:7] + records[8:], r"1 of 20 queries of circo val is absent \('7'\)"),
         "doubled": ([*records, records[3]], r"record 20: query '3' occurs twice"),
         "other reference": ([{**records[0], "reference_img_id": 1}, *records[1:]],
                             r"record 0: the reference is 1; query '0' has"),

@@ -125,7 +125,7 @@ def test_a_file_that_was_changed_after_planning_is_refused(
     ("rows", "message"),
     [
         ([*ROWS, {"query_id": "102", "text": "x"}], "unknown query of cirr val '102'"),
-        (ROWS[:1], "1 of 2 queries of cirr val have no text: 101"),
+        (ROWS[:1], "1 of 2 queries of cirr val has no text: 101"),
         ([*ROWS, ROWS[1]], "query 101 of cirr val has two texts"),
         ([ROWS[0], {"query_id": "101", "text": " "}], "the text of query 101 of cirr val is empty"),
         ([{"query_id": "B0001", "text": "x"}], "unknown query of cirr val 'B0001'"),

@@ -78,7 +78,7 @@ def test_the_report_draws_it_and_says_why(
     data = report_data(profile, [item], (), "title", ())
     (section,) = data.sections
     why = f"{REFERENCE} {WHY[ref.collection]}"
-    assert f"1 count as misses: query 100 has no reference image: {why}" in section.summary
+    assert f"1 counts as a miss: query 100 has no reference image: {why}" in section.summary
     strip = next(s for s in section.strips if s.query_id == "100")
     assert strip.failures[0].startswith(why)
     assert strip.reference.alt.startswith(f"image {why}")

@@ -8,9 +8,9 @@ from decimal import ROUND_HALF_EVEN, Decimal
 
 import pytest
 
-from tasks.report import text
+from tasks.report import leaderboard, text
 from tasks.report.records import Section
-from tests.fakes.report_data import ROWS, report, row
+from tests.fakes.report_data import ROWS, report, row, stage
 from tests.fakes.report_pages import Node, board_rows, column, read
 
 
@@ -221,3 +221,13 @@ def test_bars_are_scaled_by_what_is_drawn():
     )  # fmt: skip
     assert drawn == "0 50 100"
     assert apart == "0 30 60"
+
+
+def test_a_report_of_one_query_counts_it_as_one():
+    section = Section("s", "S", "mAP@5", (row("a", "method", 40.0, num_queries=1),))
+    said = leaderboard.facts(section)
+    assert said[-2:] == ("1 query", f"backbone {section.rows[0].backbone}")
+    stages = (stage("captions", 1, 0, 0, 1.0, "runs/captions"),)
+    page = read(report(sections=(section,), stages=stages))
+    assert "1 query" in page.words
+    assert "1 row made" in page.words

@@ -96,7 +96,7 @@ def test_the_command_writes_the_page_and_makes_no_table(
     asked = ["compare", *METHODS, "--benchmark=circo", f"--folder={stage.benchmark.root}",
              f"--root={stage.root}", f"--out={tmp_path / 'page.html'}", "-k1"]  # fmt: skip
     assert main([*asked, "--query=0"]) == 0
-    assert capsys.readouterr().out == f"1 queries: {tmp_path / 'page.html'}\n"
+    assert capsys.readouterr().out == f"1 query: {tmp_path / 'page.html'}\n"
     assert "<html" in (tmp_path / "page.html").read_text()
     assert main([*asked[:1], "text-onli", *asked[2:]]) == 2
     assert "did you mean 'text-only'" in capsys.readouterr().err

@@ -195,7 +195,7 @@ def test_absent_images_are_refused_by_record_or_counted(root: str, tmp_path: Pat
         "no text",
     ]
     write_jsonl(tmp_path / "none.jsonl", records[1:2])
-    with pytest.raises(ExchangeError, match="none of the 1 records can be used"):
+    with pytest.raises(ExchangeError, match="none of the 1 record can be used"):
         load(root, tmp_path / "none.jsonl", "own", allow_missing=True)
 
 
