@@ -21,6 +21,7 @@ from storage.benchmarks.errors import BenchmarkError, MissingImages
 from storage.benchmarks.genecis import ATTRIBUTES, CROPS, FOLDERS, Crop, read_crops
 from storage.benchmarks.parsing import find_root, listing
 from storage.locations.location import Location
+from storage.words import agreed
 
 WIDENED: Final = 0.7
 
@@ -65,7 +66,8 @@ def write_crops(root: Path, task: str, folders: Sequence[Path]) -> int:
     }
     if missing := sorted(number for number, path in sources.items() if path is None):
         raise MissingImages(
-            f"{len(missing)} of {len(sources)} pictures are in none of "
+            f"{len(missing)} of {len(sources)} {agreed(len(sources), 'picture')} "
+            f"{agreed(len(missing), 'is', 'are')} in none of "
             f"{listing([str(each) for each in folders])}, first {listing(missing)}."
         )
     written = 0
@@ -94,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BenchmarkError as problem:
         print(problem, file=sys.stderr)
         return 2
-    print(f"{given.task}: {written} pictures written")
+    print(f"{given.task}: {written} {agreed(written, 'picture')} written")
     return 0
 
 

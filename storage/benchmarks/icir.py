@@ -19,6 +19,7 @@ from storage.benchmarks.facts import BenchmarkFacts, Metrics, Split
 from storage.benchmarks.parsing import choose, find_root, shorten
 from storage.benchmarks.predictions import PredictionForm, lists_by_category
 from storage.benchmarks.records import Benchmark, Query
+from storage.words import agreed
 
 SPLITS = (Split(name="test"),)
 FOLDERS = ("annotations", "icir", "icir/annotations", "data/icir")
@@ -100,7 +101,8 @@ def _read(path: Path) -> list[Line]:
 def _line(fields: list[str], where: str) -> Line:
     if len(fields) != len(HEADER):
         raise AnnotationError(
-            f"{where}: {len(fields)} fields, {len(HEADER)} are expected: {','.join(HEADER)}."
+            f"{where}: {len(fields)} {agreed(len(fields), 'field')}, {len(HEADER)} are expected: "
+            f"{','.join(HEADER)}."
         )
     image, text, instance = fields
     path = PurePosixPath(image)

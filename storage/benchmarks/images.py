@@ -11,6 +11,7 @@ from storage.benchmarks.errors import MissingImages
 from storage.benchmarks.parsing import listing
 from storage.benchmarks.records import Benchmark
 from storage.tables.keys import JsonValue
+from storage.words import agreed
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,9 @@ def require_images(benchmark: Benchmark, *, allow_missing: bool = False) -> Benc
             else "Nothing was found, so gaps cannot be allowed."
         )
         raise MissingImages(
-            f"{benchmark.name} {benchmark.split}: {coverage.found} of {coverage.needed} images "
-            f"found, {absent} missing, first {listing(coverage.first_missing)}. Put them in the "
+            f"{benchmark.name} {benchmark.split}: {coverage.found} of {coverage.needed} "
+            f"{agreed(coverage.needed, 'image')} found, {absent} missing, first "
+            f"{listing(coverage.first_missing)}. Put {agreed(absent, 'it', 'them')} in the "
             f"published layout (the first was looked for at {' or '.join(tried)}). {remedy}"
         )
     return benchmark

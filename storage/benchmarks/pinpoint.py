@@ -29,6 +29,7 @@ from storage.benchmarks.parsing import (
 )
 from storage.benchmarks.predictions import PredictionForm, lists_by_category
 from storage.benchmarks.records import Benchmark, Query
+from storage.words import agreed
 
 SPLITS = (Split(name="test"),)
 FILE: Final = "cirflow_pinpoint.json"
@@ -106,8 +107,8 @@ def _read_query(record: Any, gallery: frozenset[str], paraphrase: int, where: st
         raise AnnotationError(f"{where}: each of its texts must be a text that is not empty.")
     if len(texts) <= paraphrase:
         raise AnnotationError(
-            f"{where}: it has {len(texts)} texts; paraphrase={paraphrase} asks for text "
-            f"{paraphrase + 1}. Ask for an earlier one."
+            f"{where}: it has {len(texts)} {agreed(len(texts), 'text')}; paraphrase={paraphrase} "
+            f"asks for text {paraphrase + 1}. Ask for an earlier one."
         )
     return Query(
         query_id=require_field(record, "id", str, where),

@@ -17,6 +17,7 @@ from storage.benchmarks.errors import PredictionError
 from storage.benchmarks.indexing import IndexedCategory, IntArray, index_category
 from storage.benchmarks.parsing import listing, read_json, shorten
 from storage.benchmarks.records import Benchmark, Query
+from storage.words import agreed
 
 RANKING_DEPTH = 50
 SUBSET_DEPTH = 3
@@ -180,9 +181,10 @@ def in_query_order(lists: Mapping[str, Any], wanted: Sequence[str], what: str) -
     unknown = [key for key in lists if key not in known]
     if absent or unknown:
         raise PredictionError(
-            f"{len(wanted)} lists are needed, one per {what}; {len(absent)} are absent "
-            f"({listing(absent)}) and {len(unknown)} are not of this split ({listing(unknown)}). "
-            "Is the file for another split?"
+            f"{len(wanted)} {agreed(len(wanted), 'list is', 'lists are')} needed, one per {what}; "
+            f"{len(absent)} {agreed(len(absent), 'is', 'are')} absent ({listing(absent)}) and "
+            f"{len(unknown)} {agreed(len(unknown), 'is', 'are')} not of this split "
+            f"({listing(unknown)}). Is the file for another split?"
         )
     return {key: lists[key] for key in wanted}
 
@@ -245,8 +247,9 @@ def _check_length(rules: _Rules, names: list[str], where: str) -> None:
     if len(names) < rules.depth or (rules.exact and len(names) > rules.depth):
         wanted = "exactly" if rules.exact else "at least"
         raise PredictionError(
-            f"{where}: {len(names)} names, {wanted} {rules.depth} are needed. Rank to that depth "
-            "and write the file again."
+            f"{where}: {len(names)} {agreed(len(names), 'name')}, {wanted} {rules.depth} "
+            f"{agreed(rules.depth, 'is', 'are')} needed. Rank to that depth and write the file "
+            "again."
         )
 
 

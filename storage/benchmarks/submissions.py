@@ -22,6 +22,7 @@ from storage.benchmarks.indexing import index_category
 from storage.benchmarks.parsing import listing
 from storage.benchmarks.predictions import PredictionForm, check_predictions
 from storage.benchmarks.records import Benchmark
+from storage.words import agreed
 
 Ints = npt.NDArray[np.integer[Any]]
 
@@ -72,7 +73,7 @@ def named_lists(benchmark: Benchmark, rankings: Ints, depth: int) -> dict[str, l
     if rankings.ndim != 2 or len(rankings) != rows or not integers:
         raise SubmissionError(
             f"rankings are {rankings.dtype}{rankings.shape}; expected integers, one row for each "
-            f"of {rows} queries."
+            f"of {rows} {agreed(rows, 'query')}."
         )
     if rankings.size and (rankings.min() < 0 or rankings.max() >= len(gallery)):
         raise SubmissionError(

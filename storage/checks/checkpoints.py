@@ -17,6 +17,7 @@ from storage.locations import manifest
 from storage.locations.damage import MALFORMED, put_aside
 from storage.locations.location import Location
 from storage.locations.manifest import Record
+from storage.words import agreed
 
 _PUBLISHED = re.compile(r"(checkpoints/[^/]+/[^/.]+)/.+")
 _ASIDE_FOLDER = re.compile(r"checkpoints/[^/]+/[^/.]+\.quarantined-\d+/.+")
@@ -89,7 +90,8 @@ def _safetensors_fault(data: bytes) -> str:
     header = json.loads(data[8 : 8 + length])
     ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     expected = 8 + length + max(ends, default=0)
-    return "" if expected == len(data) else f"{len(data)} bytes instead of {expected}"
+    size = f"{len(data)} {agreed(len(data), 'byte')}"
+    return "" if expected == len(data) else f"{size} instead of {expected}"
 
 
 def _torch_fault(data: bytes) -> str:

@@ -30,6 +30,7 @@ from storage.collections.writer import read_container
 from storage.locations.damage import DamagedFile, put_aside
 from storage.locations.location import Location
 from storage.tables.table import SPEC_KEY, CorruptPart, SpecConflict, load_table
+from storage.words import agreed
 
 _LISTING = re.compile(rf"listings/{SPEC_KEY.pattern}\.parquet")
 INGEST = "ingest its source again"
@@ -216,12 +217,14 @@ class _Check:
         except (CorruptPart, SpecConflict, DamagedFile):
             return pointer, ""
         if pointer.files != len(rows):
-            return None, f"it says {pointer.files} inputs, its listing has {len(rows)}"
+            said = f"{pointer.files} {agreed(pointer.files, 'input')}"
+            return None, f"it says {said}, its listing has {len(rows)}"
         if not set(rows["source"]) <= set(pointer.places):
             return None, "its listing has inputs of other places"
         real = pointer_of(self.location, name, pointer.listing, pointer.places)
         if pointer.images != real.images:
-            return None, f"it says {pointer.images} images, its listing has {real.images}"
+            said = f"{pointer.images} {agreed(pointer.images, 'image')}"
+            return None, f"it says {said}, its listing has {real.images}"
         return pointer, ""
 
     def _lost_pointer(

@@ -26,6 +26,7 @@ from storage.tables.receipts import EARLIER, RECEIPT, Survey, parts_hash, read_r
 from storage.tables.schemas import OK, TABLES, table_schema
 from storage.tables.specs import read_spec, spec_text
 from storage.tables.table import PART_FILE, SPEC_KEY, Table
+from storage.words import agreed
 
 ASIDE = re.compile(r".+\.quarantined-\d+")
 """The name of a file that was put aside."""
@@ -119,7 +120,8 @@ def _check_table(
 def _part_fault(table: Table | None, path: str, records: Sequence[Record], data: bytes) -> str:
     if records and Record.of(path, data) not in records:
         now, then = len(data), records[0].size
-        size = f"it has {now} bytes" if now == then else f"{now} bytes instead of {then}"
+        size = f"{now} {agreed(now, 'byte')}"
+        size = f"it has {size}" if now == then else f"{size} instead of {then}"
         return f"its content is not that which was published ({size})"
     if table is None:  # the fault is that of the spec, if the part is this folder's own
         home = home_of(path, data)
@@ -145,8 +147,8 @@ def _untrue_receipt(
         if receipt.ok <= ok and receipt.failed <= every - ok:
             return
         what = (
-            f"it says {receipt.ok} rows that are ok and {receipt.failed} that failed, its parts"
-            f" have {ok} and {every - ok}"
+            f"it says {receipt.ok} {agreed(receipt.ok, 'row that is', 'rows that are')} ok and"
+            f" {receipt.failed} that failed, its parts have {ok} and {every - ok}"
         )
 
     def mend() -> str:
@@ -255,7 +257,7 @@ def _checked_spec(
     except (SpecConflict, ValueError) as error:
         what = error.__cause__.what if isinstance(error.__cause__, DamagedFile) else str(error)
     derived = _derived_spec(location, name, spec_key, parts)
-    costs = f"the {len(parts)} parts of {name}/{spec_key} cannot be read"
+    costs = f"the {len(parts)} {agreed(len(parts), 'part')} of {name}/{spec_key} cannot be read"
     if derived is None:
         repair = "the next run of its flow writes it"
         repair = repair if lost else f"it is put aside; {repair}"

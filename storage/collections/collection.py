@@ -48,6 +48,7 @@ from storage.tables.key_columns import KeyColumn, key_series
 from storage.tables.part_files import open_part
 from storage.tables.schemas import OK
 from storage.tables.table import IncompleteTable, Table, load_table, open_table
+from storage.words import agreed
 
 Progress = Callable[[int, int | None], None]
 SHOWN = 40
@@ -328,8 +329,8 @@ class Collection:
         rows = self.sources.read(columns, keys)
         if len(rows) != len(keys):
             raise IncompleteTable(
-                f"collection {self.name} lists {len(keys)} inputs, {self.sources.folder} holds"
-                f" {len(rows)} of them; ingest the source again"
+                f"collection {self.name} lists {len(keys)} {agreed(len(keys), 'input')},"
+                f" {self.sources.folder} holds {len(rows)} of them; ingest the source again"
             )
         return rows
 

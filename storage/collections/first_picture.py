@@ -11,6 +11,7 @@ from storage.collections.sources.scan import scan
 from storage.collections.writer import Examined, examine
 from storage.locations.location import Location
 from storage.tables.schemas import OK
+from storage.words import agreed
 
 
 def require_a_picture(location: Location, source: str | os.PathLike[str]) -> None:
@@ -35,6 +36,7 @@ def require_a_picture(location: Location, source: str | os.PathLike[str]) -> Non
             first = first or found
     said = f" (the first, {first.candidate.path}: {first.reason})" if first else ""
     raise ValueError(
-        f"{origin} holds no picture that can be used: {len(files)} files{said}. Name a folder with "
-        "JPEG, PNG or other images in it or below it, or a .tar or .parquet of images"
+        f"{origin} holds no picture that can be used: {len(files)} {agreed(len(files), 'file')}"
+        f"{said}. Name a folder with JPEG, PNG or other images in it or below it, or a .tar or "
+        ".parquet of images"
     )

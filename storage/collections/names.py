@@ -34,6 +34,7 @@ from storage.locations.location import Location
 from storage.tables.key_columns import KeyColumn, key_series
 from storage.tables.schemas import OK
 from storage.tables.table import Table, load_table
+from storage.words import agreed
 
 _CONTENT: Final = ("path", "image_id", "status", "meta_class")
 _PLACED: Final = ("source", *_CONTENT)
@@ -251,10 +252,11 @@ def _name_taken(location: Location, pointer: Pointer, source: str) -> NameTaken:
     again = f"cirflow ingest {source} --name {pointer.name} --root {location}"
     return NameTaken(
         f"the collection {pointer.name!r} at {location} stands for {', '.join(pointer.places)}"
-        f" ({pointer.files} inputs, {pointer.images} images, since {pointer.created}), and {source}"
-        f" holds others. Nothing was changed. Choose another name (or another root), or say what"
-        f" you mean: `{again} --add` for both, `{again} --replace` for {source} alone. The"
-        " ingested images stay stored either way"
+        f" ({pointer.files} {agreed(pointer.files, 'input')}, {pointer.images}"
+        f" {agreed(pointer.images, 'image')}, since {pointer.created}), and {source} holds others."
+        " Nothing was changed. Choose another name (or another root), or say what you mean:"
+        f" `{again} --add` for both, `{again} --replace` for {source} alone. The ingested images"
+        " stay stored either way"
     )
 
 

@@ -16,6 +16,7 @@ from storage.locations.location import Entry, Location
 from storage.tables.keys import sha256_hex
 from storage.tables.part_files import open_part
 from storage.tables.plans import IncompleteTable
+from storage.words import agreed
 
 _BATCH = 2**24
 """Bytes of pictures that are read at a time."""
@@ -46,8 +47,10 @@ def read_pictures(location: Location, ids: Sequence[str]) -> Iterator[Picture]:
         del left[image_id]
         yield image_id, data
     if left:
+        images = agreed(len(left), "image is", "images are")
+        their = agreed(len(left), "its", "their")
         raise IncompleteTable(
-            f"{len(left)} images are not stored, first {min(left)}: ingest their source again"
+            f"{len(left)} {images} not stored, first {min(left)}: ingest {their} source again"
         )
 
 

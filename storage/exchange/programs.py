@@ -20,6 +20,7 @@ from typing import Any, Final
 from storage.benchmarks.records import Benchmark, Query
 from storage.exchange.sources import ExchangeError
 from storage.exchange.texts import QueryTexts, Texts, require_agreement, text_of, texts_of
+from storage.words import agreed
 
 MODS: Final = "program edits"
 CAPTIONS: Final = "program captions"
@@ -80,8 +81,9 @@ def _queries(texts: Sequence[Any], benchmark: Benchmark, path: Path) -> Sequence
     if not sized:
         wanted = sorted({len(own) for own in candidates})
         raise ExchangeError(
-            f"{path}: {len(texts)} records; {benchmark.name} {benchmark.split} has "
-            f"{' or '.join(map(str, wanted))} queries, and rows are known by their position"
+            f"{path}: {len(texts)} {agreed(len(texts), 'record')}; {benchmark.name} "
+            f"{benchmark.split} has {' or '.join(map(str, wanted))} "
+            f"{agreed(wanted[-1], 'query')}, and rows are known by their position"
         )
     return max(sized, key=lambda own: _agreeing(own, texts))
 
@@ -127,8 +129,8 @@ def _target_captions(values: Sequence[Any], benchmark: Benchmark, path: Path) ->
     if len(galleries) != 1:
         sizes = ", ".join(str(len(names)) for names in benchmark.galleries.values())
         raise ExchangeError(
-            f"{path}: captions of {len(values)} images; they are known by their place in the "
-            f"gallery, and {benchmark.name} {benchmark.split} has {sizes} images"
+            f"{path}: captions of {len(values)} {agreed(len(values), 'image')}; they are known by "
+            f"their place in the gallery, and {benchmark.name} {benchmark.split} has {sizes} images"
         )
     return Texts(
         form=TARGETS,

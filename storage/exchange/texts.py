@@ -9,6 +9,7 @@ from typing import Any, Final
 from storage.benchmarks.parsing import listing, shorten
 from storage.benchmarks.records import Benchmark, Query
 from storage.exchange.sources import ExchangeError
+from storage.words import agreed
 
 LISTS: Final = ("captions", "edits")
 SINGLE: Final = ("joined_edit", "single_caption", "single_edit", "objects")
@@ -110,17 +111,20 @@ def require_whole(benchmark: Benchmark, texts: Texts, where: str) -> None:
     absent = [query_id for query_id in wanted if query_id not in texts.queries]
     if absent:
         raise ExchangeError(
-            f"{where}: {len(absent)} of {len(wanted)} queries of {split} are absent "
-            f"({listing(absent)}); every query needs a record, failed ones with empty texts"
+            f"{where}: {len(absent)} of {len(wanted)} {agreed(len(wanted), 'query')} of {split} "
+            f"{agreed(len(absent), 'is', 'are')} absent ({listing(absent)}); every query needs a "
+            "record, failed ones with empty texts"
         )
     counts = {query_id: len(own.captions) for query_id, own in texts.queries.items()}
     _require_one_number(where, "query", counts)
     _require_one_number(where, "image", {name: len(own) for name, own in texts.images.items()})
     for query_id, own in texts.queries.items():
         if own.edits and own.captions and len(own.edits) != len(own.captions):
+            edits = f"{len(own.edits)} {agreed(len(own.edits), 'edit')}"
+            captions = f"{len(own.captions)} {agreed(len(own.captions), 'caption')}"
             raise ExchangeError(
-                f"{where}, query {query_id!r}: {len(own.edits)} edits of {len(own.captions)} "
-                "captions; each edit belongs to one caption"
+                f"{where}, query {query_id!r}: {edits} of {captions}; each edit belongs to one "
+                "caption"
             )
 
 
@@ -130,8 +134,8 @@ def _require_one_number(where: str, what: str, counts: Mapping[str, int]) -> Non
         usual = max(numbers, key=lambda n: list(counts.values()).count(n))
         name, count = next((k, n) for k, n in counts.items() if n and n != usual)
         raise ExchangeError(
-            f"{where}, {what} {name!r}: {count} captions, others have {usual}; methods compare "
-            "captions by their number, so that all need as many"
+            f"{where}, {what} {name!r}: {count} {agreed(count, 'caption')}, others have {usual}; "
+            "methods compare captions by their number, so that all need as many"
         )
 
 

@@ -24,6 +24,7 @@ import fsspec
 
 from storage.locations.entries import STAGING, Entry
 from storage.locations.local_files import entry_of, require_regular, walk
+from storage.words import agreed
 
 T = TypeVar("T")
 
@@ -277,7 +278,8 @@ class S3Store:
         found: list[bytes] = _whole(urls[0], get)
         for url, start, end, data in zip(urls, starts, ends, found, strict=True):
             if len(data) != end - start:
-                what = f"{len(data)} bytes came for {end - start} from byte {start} on"
+                came = f"{len(data)} {agreed(len(data), 'byte')}"
+                what = f"{came} came for {end - start} from byte {start} on"
                 raise CutRead(url, what)
         return found
 

@@ -26,6 +26,7 @@ from storage.locations.damage import MALFORMED, TRIES_ON_S3
 from storage.locations.local_files import OddFile, require_regular
 from storage.locations.location import Location
 from storage.tables.footers import FOOTER, KEYS, SPANS, SPEC, Footer, footer_check
+from storage.words import agreed
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -167,7 +168,8 @@ class PartReader:
         if not (isinstance(footer.attempt, int) and isinstance(footer.seconds, int | float)):
             raise CorruptPart(self._path, "its footer holds words where numbers belong")
         if footer.rows != file.metadata.num_rows:
-            what = f"{file.metadata.num_rows} rows, its footer says {footer.rows}"
+            rows = file.metadata.num_rows
+            what = f"{rows} {agreed(rows, 'row')}, its footer says {footer.rows}"
             raise CorruptPart(self._path, what)
         return footer
 
@@ -176,8 +178,9 @@ class PartReader:
         metadata = file.metadata
         keys = (metadata.metadata or {}).get(KEYS, b"").decode().split("\n")
         if len(keys) != metadata.num_rows:
-            what = f"its footer has {len(keys)} keys for {metadata.num_rows} rows"
-            raise CorruptPart(self._path, what)
+            held = f"{len(keys)} {agreed(len(keys), 'key')}"
+            rows = f"{metadata.num_rows} {agreed(metadata.num_rows, 'row')}"
+            raise CorruptPart(self._path, f"its footer has {held} for {rows}")
         return keys
 
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from storage.tables.footers import SPANS, Footer, footer_metadata
 from storage.tables.part_files import CorruptPart, PartReader
 from storage.tables.schemas import OK, TableSchema
+from storage.words import agreed
 
 _MARK = 32
 _WINDOW = 2**12
@@ -56,10 +57,13 @@ def _membership_fault(schema: TableSchema, keys: list[str], members: Sequence[st
     seen = set(keys)
     lost = [member for member in members if member not in seen]
     extra = sorted(seen - set(members), key=str)
+    twice = len(keys) - len(seen)
     return (
         f"a part of {schema.name} has one row for each member of its shard:"
-        f" {len(lost)} without a row {lost[:3]}, {len(extra)} that are not members {extra[:3]},"
-        f" {len(keys) - len(seen)} rows too many for their key"
+        f" {len(lost)} without a row {lost[:3]},"
+        f" {len(extra)} that {agreed(len(extra), 'is not a member', 'are not members')}"
+        f" {extra[:3]}, {twice} {agreed(twice, 'row')} too many for"
+        f" {agreed(twice, 'its', 'their')} key"
     )
 
 
@@ -76,7 +80,8 @@ def _check_status(schema: TableSchema, rows: pa.Table) -> None:
     for name in schema.columns:
         column = good[name]
         if column.null_count:
-            raise ValueError(f"{schema.name}: {column.null_count} ok rows have no {name}")
+            rows_have = agreed(column.null_count, "ok row has", "ok rows have")
+            raise ValueError(f"{schema.name}: {column.null_count} {rows_have} no {name}")
         if (numbers := _numbers(column)) is not None:
             _check_numbers(schema, name, numbers)
     for low, high in schema.ordered:
@@ -200,7 +205,8 @@ def read_part(
         raise CorruptPart(where, f"its columns are {found.names} of other types")
     rows = part.table(columns)
     if rows.num_rows != footer.rows:
-        raise CorruptPart(where, f"{rows.num_rows} rows, its footer says {footer.rows}")
+        held = f"{rows.num_rows} {agreed(rows.num_rows, 'row')}"
+        raise CorruptPart(where, f"{held}, its footer says {footer.rows}")
     if schema.key in columns and pc.count_distinct(rows[schema.key]).as_py() != rows.num_rows:
         raise CorruptPart(where, "a key has two rows, or a row has no key")
     return rows, footer

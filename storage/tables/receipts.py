@@ -22,6 +22,7 @@ from storage.locations.location import Entry, Location
 from storage.tables.key_columns import KeyColumn
 from storage.tables.keys import content_key
 from storage.tables.plans import Coverage
+from storage.words import agreed
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def leave_receipt(
 ) -> None:
     """Remember that none of the keys is missing; a reader without the right to write does not."""
     if coverage.missing:
-        raise ValueError(f"{coverage.missing} keys are missing; a receipt says that none is")
+        keys = agreed(coverage.missing, "key is", "keys are")
+        raise ValueError(f"{coverage.missing} {keys} missing; a receipt says that none is")
     receipt = Receipt(_hash(planned), parts_hash(survey), coverage.ok, coverage.failed)
     location.leave(receipt.path_in(survey.folder), b"")
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.text import CONTROLS, visible
+from storage.words import agreed
 
 OK = "ok"
 """The one status of a row whose values may be used."""
@@ -369,7 +370,8 @@ def make_rows(schema: TableSchema, columns: Mapping[str, Sequence[Any] | np.ndar
     arrays = [_array(schema, field, given.get(field.name), status) for field in schema.arrow]
     wrong = {f.name: len(a) for f, a in zip(schema.arrow, arrays, strict=True) if len(a) != count}
     if wrong:
-        raise ValueError(f"{schema.name}: {count} keys, but columns of other lengths: {wrong}")
+        keys = f"{count} {agreed(count, 'key')}"
+        raise ValueError(f"{schema.name}: {keys}, but columns of other lengths: {wrong}")
     return pa.Table.from_arrays(arrays, schema=schema.arrow)
 
 

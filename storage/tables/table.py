@@ -56,6 +56,7 @@ from storage.tables.receipts import Survey
 from storage.tables.schemas import TableSchema, make_rows, table_schema
 from storage.tables.specs import find_spec, known_spec, read_spec, spec_text
 from storage.tables.standing import settled, standing_of
+from storage.words import agreed
 
 __all__ = [
     "CorruptPart",
@@ -444,7 +445,8 @@ class Table:
         parts = [e for e in entries if PART_FILE.fullmatch(e.path.removeprefix(f"{self.folder}/"))]
         for part in parts:
             if part.size < MIN_PARQUET_BYTES and not tolerant:
-                raise CorruptPart(self.location.join(part.path), f"it has {part.size} bytes")
+                size = f"{part.size} {agreed(part.size, 'byte')}"
+                raise CorruptPart(self.location.join(part.path), f"it has {size}")
         return Survey(self.folder, tuple(parts), frozenset(e.path for e in entries))
 
     def _indexed(self, survey: Survey) -> tuple[Survey, Index]:
@@ -491,7 +493,7 @@ def _incomplete(table: Table, lacking: Sequence[str], planned: int, allow_gaps: 
     why = {key: f"{status}: {reason}" for key, status, reason in rows.iter_rows()}
     examples = "; ".join(f"{key} ({why.get(key, 'missing')})" for key in first)
     return (
-        f"{table.folder} has no ok row for {len(lacking)} of {planned} keys"
+        f"{table.folder} has no ok row for {len(lacking)} of {planned} {agreed(planned, 'key')}"
         f" ({len(lacking) / planned:.2%}, allowed {allow_gaps:.2%}); first: {examples}."
         " Run the backfill again for missing rows, with retry_failed for failed ones, or allow the"
         " gaps"

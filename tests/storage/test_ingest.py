@@ -120,7 +120,7 @@ def test_images_come_back_byte_for_byte(location: Location, folder: Path) -> Non
     assert len(images) == 5
     assert dict(images) == originals
     assert dict(collection.read_images([sha(png(3))])) == {sha(png(3)): png(3)}
-    with pytest.raises(IncompleteTable, match=r"1 images are not stored, first ab"):
+    with pytest.raises(IncompleteTable, match=r"1 image is not stored, first ab"):
         list(collection.read_images([sha(png(3)), "ab" * 32]))
 
 

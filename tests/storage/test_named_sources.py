@@ -67,7 +67,7 @@ def test_fashion200k_is_what_its_label_files_name(location: Location, fashion: P
         "skirt_test_detect_all.txt, top_train_detect_all.txt",
         "train: 6 images named, the published files name 172,049",
         "test: 3 images named, the published files name 29,789",
-        "1 images lie in the folder of another class than their label file's",
+        "1 image lies in the folder of another class than its label file's",
         "9 images named, 8 there, 1 missing",
     )
     assert ingest(location, fashion, "f200k", layout="fashion200k").new_files == 0
@@ -113,7 +113,7 @@ def test_folders_without_labels_or_images_are_refused(location: Location, tmp_pa
     with pytest.raises(LabelFault, match="no file of NLVR2 is here"):
         ingest(location, tmp_path / "x", "nlvr", layout="nlvr2")
     write(tmp_path / "y" / "labels/top_test_detect_all.txt", "women/tops/a/1/1_0.jpeg\t1\tx\r\n")
-    with pytest.raises(LabelFault, match=r"none of the 1 images .* is there, such as women/tops/a"):
+    with pytest.raises(LabelFault, match=r"none of the 1 image .* is there, such as women/tops/a"):
         ingest(location, tmp_path / "y", "f200k", layout="fashion200k")
 
 

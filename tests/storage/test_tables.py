@@ -226,14 +226,14 @@ GOOD = {
     ("change", "message"),
     [
         ({"image_id": ["a", "a"]}, "1 without a row"),
-        ({"image_id": ["a", "c"]}, "1 that are not members"),
+        ({"image_id": ["a", "c"]}, "1 that is not a member"),
         ({"status": ["ok", ""]}, "row b"),
         ({"status": ["ok", None]}, "row b"),
         ({"status": ["ok", "rejected"]}, "names its failure and a reason"),
         ({"reason": ["", "but"]}, "'ok' with an empty reason"),
         ({"reason": ["", None]}, "row b"),
-        ({"captions": [["x"], None]}, "ok rows have no captions"),
-        ({"n": [1, None]}, "ok rows have no n"),
+        ({"captions": [["x"], None]}, "1 ok row has no captions"),
+        ({"n": [1, None]}, "1 ok row has no n"),
     ],
 )
 def test_rows_that_break_the_rules_are_not_published(

@@ -16,6 +16,7 @@ from typing import Final
 
 from storage.collections.sources.files import SourceFile
 from storage.collections.sources.named import LabelFault, Named
+from storage.words import agreed
 
 FOLDERS: Final[Mapping[str, str]] = {
     "dress": "dresses",
@@ -112,7 +113,8 @@ def _notes(
     for split, published in SPLITS.items():
         own = splits.get(split, 0)
         same = "as published" if own == published else f"the published files name {published:,}"
-        notes.append(f"{split}: {own:,} images named, {same}")
+        notes.append(f"{split}: {own:,} {agreed(own, 'image')} named, {same}")
     if odd:
-        notes.append(f"{odd:,} images lie in the folder of another class than their label file's")
+        images, their = agreed(odd, "image lies", "images lie"), agreed(odd, "its", "their")
+        notes.append(f"{odd:,} {images} in the folder of another class than {their} label file's")
     return notes

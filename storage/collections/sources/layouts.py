@@ -16,6 +16,7 @@ from storage.collections.sources.candidates import SourceFault
 from storage.collections.sources.files import SourceFile
 from storage.collections.sources.named import LabelFault, Named
 from storage.locations.location import Location
+from storage.words import agreed
 
 MISSING = "missing_file"
 """Status of an image that is named and not there."""
@@ -55,12 +56,13 @@ def listed_as(layout: Layout, source: Location, files: list[SourceFile]) -> List
     found = {file.raw_path: file for file in files}
     listed = [_input(source, each, found) for each in _distinct(named)]
     missing = sum(file.problem is not None and file.problem.status == MISSING for file in listed)
+    images = f"{len(listed):,} {agreed(len(listed), 'image')}"
     if missing == len(listed):
         raise LabelFault(
-            f"none of the {len(listed):,} images that the label files of {source} name is there, "
+            f"none of the {images} that the label files of {source} name is there, "
             f"such as {listed[0].raw_path}; unpack the images into that folder"
         )
-    counts = f"{len(listed):,} images named, {len(listed) - missing:,} there, {missing:,} missing"
+    counts = f"{images} named, {len(listed) - missing:,} there, {missing:,} missing"
     return Listed(sorted(listed, key=lambda file: file.path), (*notes, counts))
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from storage.collections.sources.files import SourceFile
 from storage.collections.sources.named import LabelFault, Named
+from storage.words import agreed
 
 PUBLISHED: Final[Mapping[str, tuple[int, int]]] = {
     "dev": (6_982, 8_102),
@@ -95,7 +96,8 @@ def _images(record: Mapping[str, Any], split: str) -> list[tuple[str, str]]:
 
 
 def _note(split: str, lines: int, images: int) -> str:
-    text = f"{split}: {lines:,} lines name {images:,} images"
+    named = f"{images:,} {agreed(images, 'image')}"
+    text = f"{split}: {lines:,} {agreed(lines, 'line names', 'lines name')} {named}"
     if split not in PUBLISHED:
         return text
     if PUBLISHED[split] == (lines, images):

@@ -134,8 +134,8 @@ def _head(key: str, *first: Any) -> Callable[[Data], Data]:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (_drop("101"), r"1 are absent \('101'\)"),
-        (_set("999", []), r"1 are not of this split \('999'\)"),
+        (_drop("101"), r"1 is absent \('101'\)"),
+        (_set("999", []), r"1 is not of this split \('999'\)"),
         (_drop("metric"), "which it is for: 'recall', 'recall_subset'"),
         (_set("metric", ["recall"]), '"metric" is'),
         (_set("version", "rc1"), 'write "rc2"'),
@@ -191,9 +191,9 @@ def test_circo_duplicates_are_seen_through_their_spelling(circo: Benchmark) -> N
         ({}, "categories are none; the annotations hold 'dress'"),
         ({**_fashioniq(), "toptee": {}}, "'dress', 'toptee'; the annotations hold 'dress'"),
         ({"dress": []}, "dress: expected an object"),
-        ({"dress": {"0": []}}, "2 lists are needed, one per dress query index; 1 are absent"),
+        ({"dress": {"0": []}}, "2 lists are needed, one per dress query index; 1 is absent"),
         ({"dress": {"0": [], "1": []}}, "dress query 0: 0 names, at least 50"),
-        ({"dress": {"00": [], "1": []}}, r"1 are not of this split \('00'\)"),
+        ({"dress": {"00": [], "1": []}}, r"1 is not of this split \('00'\)"),
     ],
 )
 def test_bad_fashioniq_files_are_told_what_is_wrong(

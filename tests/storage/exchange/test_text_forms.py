@@ -137,7 +137,7 @@ def test_programs_files_are_joined_by_position_and_their_failures_are_failures(
     with pytest.raises(ExchangeError, match="record 0: the modification text is 'caption 1'"):
         read(cirr, write_json(tmp_path / "shifted.json", shifted))
     short = {name: values[:1] for name, values in mods.items()}
-    with pytest.raises(ExchangeError, match="1 records; cirr val has 2 queries"):
+    with pytest.raises(ExchangeError, match="1 record; cirr val has 2 queries"):
         read(cirr, write_json(tmp_path / "short.json", short))
     uneven = {**mods, "instruction": ["caption 0"]}
     with pytest.raises(ExchangeError, match="different lengths"):
@@ -186,7 +186,7 @@ def test_own_rows_come_back_as_they_were_written(cirr: Benchmark, tmp_path: Path
         "no query '7'": [*rows, {"query_id": "7"}],
         "no column caption;": [{"query_id": "100", "caption": "a"}, rows[1]],
         "'100' occurs twice": [*rows, rows[0]],
-        r"1 of 2 queries of cirr val are absent \('101'\)": rows[:1],
+        r"1 of 2 queries of cirr val is absent \('101'\)": rows[:1],
         "the modification text is 'other'": [{**rows[0], "text": "other"}, rows[1]],
         "line 2, captions is 'e', expected a list": [rows[0], {**rows[1], "captions": "e"}],
         "line 2, captions, entry 1 is None, expected a text": [
