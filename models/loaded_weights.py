@@ -18,7 +18,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from models.checkpoints import UnusableCheckpoint, checkpoint_folder, loading_arguments
-from models.spelling import some_of
+from models.spelling import agreed, some_of
 from models.weight_formats import require_plain_files
 
 if TYPE_CHECKING:
@@ -153,8 +153,9 @@ def require_vocabulary(model: str, tokenizer: Any, rows: int) -> None:
     beyond = sorted(w for w, i in tokenizer.get_vocab().items() if i >= rows and w not in added)
     if beyond:
         raise UnusableCheckpoint(
-            f"the tokenizer of {model!r} knows {len(beyond)} words ({some_of(beyond)}) beyond the "
-            f"{rows} that its weights have; take the tokenizer that is published with the weights"
+            f"the tokenizer of {model!r} knows {len(beyond)} {agreed(len(beyond), 'word')} "
+            f"({some_of(beyond)}) beyond the {rows} that its weights have; take the tokenizer "
+            "that is published with the weights"
         )
 
 
@@ -237,9 +238,10 @@ def require_written(model: str, loaded: nn.Module) -> None:
     empty = [name for name, found in matrices if not bool(found.detach().any())]
     if len(empty) > IGNORED_SHARE * len(matrices):
         raise UnusableCheckpoint(
-            f"{len(empty)} of the {len(matrices)} matrices of {model!r} are all zero "
-            f"({some_of(empty)}): its file was not written to the end; take the published "
-            "checkpoint again"
+            f"{len(empty)} of the {len(matrices)} "
+            f"{agreed(len(matrices), 'matrix', 'matrices')} of {model!r} "
+            f"{agreed(len(empty), 'is', 'are')} all zero ({some_of(empty)}): its file was not "
+            "written to the end; take the published checkpoint again"
         )
 
 

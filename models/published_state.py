@@ -18,7 +18,7 @@ from models.loaded_weights import (
     require_finite_values,
     require_written,
 )
-from models.spelling import some_of
+from models.spelling import agreed, some_of
 from models.weight_formats import formats_of, require_plain
 
 logger = logging.getLogger(__name__)
@@ -88,8 +88,8 @@ def sizes_of(
     """
     if name not in state:
         raise UnusableCheckpoint(
-            f"{where} lacks {name}; it holds {len(state)} tensors ({some_of(sorted(state))}). Take "
-            "the published file again, or say what it is"
+            f"{where} lacks {name}; it holds {len(state)} {agreed(len(state), 'tensor')} "
+            f"({some_of(sorted(state))}). Take the published file again, or say what it is"
         )
     shape = tuple(state[name].shape)
     if len(shape) != axes or 0 in shape:
@@ -202,5 +202,6 @@ def fill(
 def log_taken(where: str | Path, taken: Iterable[str], left: Iterable[str]) -> None:
     """Say which tensors of a file were read and which were left."""
     taken, left = list(taken), list(left)
-    rest = f"; {len(left)} have no use here ({some_of(left)})" if left else ""
-    logger.info("%s: %d tensors taken%s", where, len(taken), rest)
+    have = agreed(len(left), "has", "have")
+    rest = f"; {len(left)} {have} no use here ({some_of(left)})" if left else ""
+    logger.info("%s: %d %s taken%s", where, len(taken), agreed(len(taken), "tensor"), rest)

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 
 from models.checkpoints import CONFIG_FILE, UnusableCheckpoint
-from models.spelling import some_of
+from models.spelling import agreed, some_of
 
 Formats = Mapping[str, str]
 """Name of a tensor -> its number format, as torch names it (`float32`, `int8`)."""
@@ -121,10 +121,14 @@ def require_plain(
         if kind not in PLAIN and known.get(name, _last_word(name) in words)
     ]
     if wrong:
+        weights = agreed(
+            len(wrong), "weight that is not a plain float", "weights that are not plain floats"
+        )
         raise UnusableCheckpoint(
-            f"{where} holds {len(wrong)} weights that are not plain floats ({some_of(wrong)}), and "
-            "nothing says with which scales to read them; take the published checkpoint in fp32, "
-            f"fp16 or bf16, or (for transformers) one whose {CONFIG_FILE} has the "
+            f"{where} holds {len(wrong)} {weights} ({some_of(wrong)}), and nothing "
+            f"says with which scales to read {agreed(len(wrong), 'it', 'them')}; take the "
+            "published checkpoint in fp32, fp16 or bf16, or (for transformers) one whose "
+            f"{CONFIG_FILE} has the "
             "`quantization_config` that it was made with"
         )
 

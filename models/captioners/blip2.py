@@ -20,6 +20,7 @@ from models.checkpoints import PROCESSOR, TOKENIZER
 from models.engine_settings import CheckpointSettings
 from models.loaded_checkpoint import LoadedCheckpoint
 from models.protocols import CaptionReply, CaptionSampling, Fingerprint
+from models.spelling import agreed
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -141,9 +142,11 @@ class Blip2Captioner(LoadedCheckpoint[Blip2Settings]):
             ids = torch.tensor([[self._image_token] * self._num_queries + [start]])
         found = int((ids == self._image_token).sum())
         if found != self._num_queries:
+            placeholders = agreed(found, "image placeholder")
+            queries = agreed(self._num_queries, "query")
             raise ValueError(
-                f"the processor of {self._settings.model!r} put {found} image placeholders before "
-                f"the prompt, but the model has {self._num_queries} queries; set num_query_tokens "
-                f"to {self._num_queries} in its processor_config.json"
+                f"the processor of {self._settings.model!r} put {found} {placeholders} before "
+                f"the prompt, but the model has {self._num_queries} {queries}; set "
+                f"num_query_tokens to {self._num_queries} in its processor_config.json"
             )
         return ids.to(self._device)

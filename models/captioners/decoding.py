@@ -21,6 +21,7 @@ from transformers import Cache, PreTrainedModel
 
 from models.captioners.fixed_cache import with_room
 from models.captioners.sampling import draw_tokens
+from models.spelling import agreed
 
 _COMPACT_BELOW: Final = 0.75
 """Finished rows are dropped once the running share of the batch falls below this; each time
@@ -94,7 +95,9 @@ def decode(
     mask_RL = prompt["attention_mask"]
     num_rows = mask_RL.shape[0] * repeats
     if sampling.seeds and len(sampling.seeds) != num_rows:
-        raise ValueError(f"{len(sampling.seeds)} seeds were given for {num_rows} rows")
+        seeds = agreed(len(sampling.seeds), "seed was", "seeds were")
+        needed = f"{num_rows} {agreed(num_rows, 'row')}"
+        raise ValueError(f"{len(sampling.seeds)} {seeds} given for {needed}")
     device = mask_RL.device
     forward = _forward_of(model)
     ends_E = torch.tensor(sorted(set(end_tokens)), dtype=torch.long, device=device)

@@ -16,6 +16,7 @@ from models.compodiff.settings import SamplingSettings
 from models.compodiff.token_states import TextSource
 from models.compodiff.units import in_units
 from models.metering import device_time
+from models.spelling import agreed
 
 if TYPE_CHECKING:
     from models.protocols import FloatArray
@@ -63,8 +64,9 @@ class CompoDiffEncoder:
         dim = self._denoiser.shape.dim
         if references.shape != (len(texts), dim):
             raise CompoDiffError(
-                f"the denoiser reads image features of width {dim} for {len(texts)} texts, these "
-                f"are {references.shape}; use the backbone that it was trained on"
+                f"the denoiser reads image features of width {dim} for {len(texts)} "
+                f"{agreed(len(texts), 'text')}, these are {references.shape}; use the backbone "
+                "that it was trained on"
             )
         made = np.empty((len(texts), dim), dtype=np.float32)
         with torch.inference_mode(), device_time():

@@ -12,6 +12,7 @@ from models.devices import autocast_of, pick_device
 from models.encoders.feeding import encoded
 from models.metering import device_time
 from models.reordered import Reordered
+from models.spelling import agreed
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -62,7 +63,9 @@ class ComposedEncoder:
             ValueError: The arguments are of different lengths.
         """
         if len(images) != len(texts):
-            raise ValueError(f"{len(images)} images and {len(texts)} texts do not pair up")
+            pictures = f"{len(images)} {agreed(len(images), 'image')}"
+            said = f"{len(texts)} {agreed(len(texts), 'text')}"
+            raise ValueError(f"{pictures} and {said} do not pair up")
         order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
 
         def query(pixels: torch.Tensor, start: int) -> torch.Tensor:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from models.composed.network import ComposedNetwork, RankedNegatives
 from models.devices import autocast_of
+from models.spelling import agreed
 from models.training.settings import Precision
 from models.training.triplet_batches import Negatives
 from models.training.triplet_data import TripletData
@@ -106,8 +107,8 @@ def ranked(
     ]
     if (fewest := min(map(len, lists))) < wanted.count:
         raise ValueError(
-            f"network.negatives is {wanted.count}, and a query has {fewest} wrong images among its "
-            f"first {wanted.among} of {len(names):,}; lower it, raise network.among, or bring more "
-            "triplets"
+            f"network.negatives is {wanted.count}, and a query has {fewest} "
+            f"{agreed(fewest, 'wrong image')} among its first {wanted.among} of {len(names):,}; "
+            "lower it, raise network.among, or bring more triplets"
         )
     return lists

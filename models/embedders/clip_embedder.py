@@ -20,6 +20,7 @@ from models.embedders.protocol import NO_EMBEDDER, ComposedQuery, Embedded, Embe
 from models.engine_settings import CheckpointSettings
 from models.loaded_checkpoint import LoadedCheckpoint, images_scaled_by
 from models.protocols import Fingerprint
+from models.spelling import agreed
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -105,7 +106,8 @@ class ClipEmbedder(LoadedCheckpoint[ClipEmbedderSettings]):
         owners = [i for i, query in enumerate(queries) for _ in query.pictures]
         told = [i for i, query in enumerate(queries) if query.text]
         if lost := len(queries) - len({*owners, *told}):
-            raise ValueError(f"{lost} queries have neither pictures nor a text")
+            queries_have = agreed(lost, "query has", "queries have")
+            raise ValueError(f"{lost} {queries_have} neither pictures nor a text")
         with torch.inference_mode():
             made = torch.zeros(len(queries), self._settings.dim, device=self._device)
             if owners:

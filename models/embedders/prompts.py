@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from models.embedders.forms import Form, Mark
+from models.spelling import agreed
 
 
 def prompt_of(
@@ -33,8 +34,9 @@ def prompt_of(
         prompt = "".join(mark if isinstance(part, Mark) else part for part in parts)
     if (held := prompt.count(mark)) != pictures:
         raise ValueError(
-            f"the prompt holds {mark} {held} times for {pictures} pictures; a text must not name "
-            "it, and the chat template must place every picture"
+            f"the prompt holds {mark} {held} {agreed(held, 'time')} for {pictures} "
+            f"{agreed(pictures, 'picture')}; a text must not name it, and the chat template must "
+            "place every picture"
         )
     return prompt + form.end
 

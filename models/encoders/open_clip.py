@@ -17,6 +17,7 @@ from models.encoders.preprocess import ImagePreprocess
 from models.encoders.text_tokens import TokenRow
 from models.encoders.text_tower import SpliceUnsupported, TextTower, why_unsupported
 from models.metering import Spent, current_meter, device_time
+from models.spelling import agreed
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -150,8 +151,9 @@ class OpenClipEncoder:
         tower = self.tower
         if tokens.shape != (len(texts), tower.width):
             raise ValueError(
-                f"{len(texts)} texts need pseudo tokens of shape ({len(texts)}, {tower.width}), "
-                f"not {tokens.shape}; the mapping network may belong to another backbone"
+                f"{len(texts)} {agreed(len(texts), 'text needs', 'texts need')} pseudo tokens of "
+                f"shape ({len(texts)}, {tower.width}), not {tokens.shape}; the mapping network "
+                "may belong to another backbone"
             )
         if not len(texts):
             return np.zeros((0, self.dim), dtype=np.float32)

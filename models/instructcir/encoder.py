@@ -17,6 +17,7 @@ from models.instructcir.training_settings import Branch
 from models.metering import device_time
 from models.protocols import DTYPES, Dtype
 from models.reordered import Reordered
+from models.spelling import agreed
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -137,9 +138,10 @@ class ReformulationEncoder:
         """
         names = range(len(images)) if keys is None else keys
         if not len(images) == len(texts) == len(names):
-            raise ValueError(
-                f"{len(images)} images, {len(texts)} texts and {len(names)} keys do not pair up"
-            )
+            pictures = f"{len(images)} {agreed(len(images), 'image')}"
+            said = f"{len(texts)} {agreed(len(texts), 'text')}"
+            named = f"{len(names)} {agreed(len(names), 'key')}"
+            raise ValueError(f"{pictures}, {said} and {named} do not pair up")
         tokens = self._queries.parts.tokens
         order = sorted(range(len(texts)), key=lambda i: len(tokens.row(texts[i]).ids))
         both = np.zeros((len(texts), 2 * self.dim), dtype=np.float32)

@@ -22,6 +22,7 @@ from models.instructcir.blocks import CrossAttendedBlock, CrossAttention, KeysVa
 from models.instructcir.parts import NetworkParts, load_backbone
 from models.instructcir.settings import NetworkSettings
 from models.instructcir.text_sequence import TextIds, TextSequence
+from models.spelling import agreed
 from models.training.trainable import ParameterGroup, parameter_groups
 
 if TYPE_CHECKING:
@@ -287,8 +288,8 @@ def _cross_attended(
     )
     if count > len(blocks):
         raise ValueError(
-            f"cross_attended_blocks is {count}, but the image tower has {len(blocks)} blocks; "
-            "None means all of them"
+            f"cross_attended_blocks is {count}, but the image tower has {len(blocks)} "
+            f"{agreed(len(blocks), 'block')}; None means all of them"
         )
     return nn.ModuleList(
         CrossAttendedBlock(block, _cross(block, text_width, settings) if lasts <= count else None)

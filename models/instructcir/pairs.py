@@ -24,6 +24,7 @@ from random import Random
 from typing import Final
 
 from models.instructcir.similarity import Accepts
+from models.spelling import agreed, counted
 
 VERSION: Final = 1
 """Raised when the same pools and seed give other pairs."""
@@ -108,11 +109,14 @@ def sample_pairs(
     """
     pairs = list(itertools.islice(draw_pairs(pools, seed, narrowed), count))
     if len(pairs) < count:
-        where = ", ".join(f"{p.source} ({len(p.classes)} classes)" for p in pools) or "no pool"
+        numbers = [(p.source, len(p.classes)) for p in pools]
+        classes = [f"{name} ({n} {agreed(n, 'class', 'classes')})" for name, n in numbers]
         band = " within the band" if narrowed else ""
         raise NotEnoughPairs(
-            f"{count:,} pairs were asked for, but only {len(pairs):,} different ordered pairs "
-            f"exist in {where}{band}. Ask for at most that many, or add images"
+            f"{counted(count, 'pair was', 'pairs were')} asked for, but only "
+            f"{counted(len(pairs), 'different ordered pair')} "
+            f"{agreed(len(pairs), 'exists', 'exist')} in {', '.join(classes) or 'no pool'}{band}. "
+            "Ask for at most that many, or add images"
         )
     return pairs
 

@@ -43,6 +43,7 @@ from models.instructcir.rewriter_settings import BaseLlm, Example, TuningConfig
 from models.loaded_adapter import load_adapter
 from models.loaded_weights import require_vocabulary
 from models.random_streams import random_stream
+from models.spelling import agreed
 from models.training.schedules import rate_factor
 
 _NO_LABEL: Final = -100
@@ -98,7 +99,8 @@ def _refuse_overlong(
     if overlong:
         first = overlong[0]
         raise ValueError(
-            f"{len(overlong)} of {len(pairs)} pairs do not fit the model's context of {context} "
+            f"{len(overlong)} of {len(pairs)} {agreed(len(pairs), 'pair')} "
+            f"{agreed(len(overlong), 'does', 'do')} not fit the model's context of {context} "
             f"tokens; the first has {len(rows[first].ids)}: {pairs[first].prompt[:100]!r}... "
             "Shorten the captions, or take a model with a longer context"
         )

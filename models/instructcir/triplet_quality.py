@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from models.spelling import counted
 from models.triplets import TripletRow
 
 EXAMPLES: Final = 3
@@ -216,7 +217,8 @@ def attention(quality: TripletQuality, mix: Mapping[str, float]) -> list[str]:
         mix: Collection -> weight that was asked for.
     """
     if not quality.ok:
-        return [f"None of the {quality.rows:,} pairs has a text: there is nothing to train on."]
+        pairs = counted(quality.rows, "pair")
+        return [f"None of the {pairs} has a text: there is nothing to train on."]
     notes = [
         _failed_note(quality),
         *_text_notes(quality),
@@ -251,7 +253,7 @@ def _text_notes(quality: TripletQuality) -> list[str]:
         > FREQUENT_OPENING * ok,
         f"{_percent(quality.copies, ok)} of the texts are a piece of caption B word for word, and "
         "tell no change.": quality.copies > MANY_COPIED * ok,
-        f"The texts use {quality.vocabulary:,} different words only.": quality.vocabulary
+        f"The texts use {counted(quality.vocabulary, 'different word')} only.": quality.vocabulary
         < SMALL_VOCABULARY,
         f"The captions of a pair have {quality.captions_alike:.1%} of their words in common: the "
         "pairs are unlike, and texts describe both pictures. similarity=0.5,1 draws the more "

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.spelling import agreed
+
 NOT_RANKED = np.iinfo(np.int64).max
 ABSENT = -1
 # Rows compared at a time: at CIRR size their scores and masks stay in a core's cache.
@@ -95,7 +97,8 @@ def ranks_in_score_blocks(
     for block in blocks:
         rows = slice(start, start + len(block))
         if rows.stop > len(targets):
-            raise ValueError(f"score blocks hold more rows than the {len(targets)} queries.")
+            queries = f"{len(targets)} {agreed(len(targets), 'query')}"
+            raise ValueError(f"score blocks hold more rows than the {queries}.")
         full[rows] = ranks_in_scores(
             block, targets[rows], None if excluded is None else excluded[rows]
         )
@@ -103,7 +106,8 @@ def ranks_in_score_blocks(
             subset[rows] = ranks_in_subset(block, subsets[rows], first[rows])
         start = rows.stop
     if start != len(targets):
-        raise ValueError(f"score blocks hold {start} rows for {len(targets)} queries.")
+        queries = f"{len(targets)} {agreed(len(targets), 'query')}"
+        raise ValueError(f"score blocks hold {start} {agreed(start, 'row')} for {queries}.")
     return BlockRanks(full, subset)
 
 

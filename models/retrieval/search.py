@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from models.spelling import agreed
+
 # Score block: 1,024 x 16,384 float32 = 64 MiB; a gallery block at d = 1,280 is 80 MiB.
 QUERY_BLOCK = 1024
 GALLERY_BLOCK = 16384
@@ -100,8 +102,9 @@ class RunningTopK:
         left = 0 if self._best is None else int(np.isfinite(self._best.scores).sum(axis=1).min())
         if self._best is None or left < self._k:
             raise ValueError(
-                f"k={self._k}, but a query has only {left} of {self._seen} gallery images left "
-                "after exclusion. Ask for fewer (or check the features for infinities)."
+                f"k={self._k}, but a query has only {left} of {self._seen} "
+                f"{agreed(self._seen, 'gallery image')} left after exclusion. Ask for fewer (or "
+                "check the features for infinities)."
             )
         return self._best
 
@@ -141,7 +144,8 @@ def top_k(
         raise ValueError(f"blocks need one row at least, given {query_block} and {gallery_block}.")
     check_features(queries, "queries")
     if excluded is not None and len(excluded) != len(queries):
-        raise ValueError(f"excluded has {len(excluded)} rows, the queries are {len(queries)}.")
+        rows_in = f"{len(excluded)} {agreed(len(excluded), 'row')}"
+        raise ValueError(f"excluded has {rows_in}, the queries are {len(queries)}.")
     rows = [slice(start, start + query_block) for start in range(0, len(queries), query_block)]
     running = [RunningTopK(k, None if excluded is None else excluded[each]) for each in rows]
     held, scores, converted = _to_torch(queries, device), _Space(device), _Space(device)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from models.spelling import agreed
 from models.textual_inversion.concepts import spliced_phrase
 from models.textual_inversion.losses import cosine_distances
 from models.textual_inversion.templates import TEMPLATES
@@ -124,8 +125,9 @@ def optimised_tokens(
         average.lerp_(token.detach(), 1 - settings.ema)
     if not torch.isfinite(average).all():
         raise FloatingPointError(
-            f"pseudo tokens are not finite after {settings.steps} steps; lower "
-            f"oti.learning_rate ({settings.learning_rate}) or check the backbone's weights"
+            f"pseudo tokens are not finite after {settings.steps} "
+            f"{agreed(settings.steps, 'step')}; lower oti.learning_rate "
+            f"({settings.learning_rate}) or check the backbone's weights"
         )
     return average.cpu().numpy()
 

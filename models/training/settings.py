@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 from pydantic import Field
 
 from models.settings import Settings
+from models.spelling import agreed
 
 Precision: TypeAlias = Literal["fp32", "tf32", "bf16"]
 Augmentation: TypeAlias = Literal["clip", "targetpad", "random_resized_crop"]
@@ -86,8 +87,9 @@ class CommonTraining(Settings):
         per_epoch = examples // self.batch_size
         if per_epoch == 0:
             raise ValueError(
-                f"{examples} training examples do not fill a batch of {self.batch_size}; "
-                "bring more, hold fewer out (validation), or lower batch_size"
+                f"{examples} {agreed(examples, 'training example does', 'training examples do')} "
+                f"not fill a batch of {self.batch_size}; bring more, hold fewer out (validation), "
+                "or lower batch_size"
             )
         steps = self.max_steps or max(1, per_epoch * self.epochs // self.accumulate)
         return per_epoch, steps

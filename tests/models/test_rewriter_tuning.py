@@ -116,7 +116,9 @@ def test_nothing_is_cut(base: BaseLlm) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base.model)
     fits = Example(" ".join(["star"] * 10), "red")
     assert len(tokenise_pairs(tokenizer, [fits], False, 12)) == 1
-    with pytest.raises(ValueError, match=r"1 of 2 pairs do not fit .* 11 tokens; the first has 12"):
+    with pytest.raises(
+        ValueError, match=r"1 of 2 pairs does not fit .* 11 tokens; the first has 12"
+    ):
         tokenise_pairs(tokenizer, [PAIRS[0], fits], False, 11)
 
 

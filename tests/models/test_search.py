@@ -201,7 +201,7 @@ def test_gpu_equals_cpu_on_exact_products() -> None:
         (0, None, "one image at least"),
         (11, None, "only 10 of 10 gallery images left"),
         (10, np.array([3, -1]), "only 9 of 10 gallery images left"),
-        (1, np.array([3]), "excluded has 1 rows, the queries are 2"),
+        (1, np.array([3]), "excluded has 1 row, the queries are 2"),
     ],
 )
 def test_impossible_requests_are_refused(k: int, excluded: np.ndarray | None, said: str) -> None:

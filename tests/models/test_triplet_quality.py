@@ -117,7 +117,7 @@ def test_words() -> None:
 def test_nothing_generated_and_nothing_usable() -> None:
     assert measure([]).ok == 0
     assert attention(measure([row(0, None)]), {"shop": 1.0}) == [
-        "None of the 1 pairs has a text: there is nothing to train on."
+        "None of the 1 pair has a text: there is nothing to train on."
     ]
 
 

@@ -209,6 +209,6 @@ def test_a_file_that_is_no_clip_is_refused(tmp_path: Path) -> None:
 
     torch.save({"CLIP": {"weight": torch.zeros(1)}}, tmp_path / "tuned_clip.pt")
     with pytest.raises(
-        UnusableCheckpoint, match=r"lacks positional_embedding; it holds 1 tensors \(weight\)"
+        UnusableCheckpoint, match=r"lacks positional_embedding; it holds 1 tensor \(weight\)"
     ):
         published_sum(tmp_path / "tuned_clip.pt", SumSettings())

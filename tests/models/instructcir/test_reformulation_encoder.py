@@ -166,5 +166,5 @@ def test_wrong_arguments(loaded: LoadedNetwork) -> None:
         encoder(loaded, dtype="int8")
     with pytest.raises(ValueError, match="at least 1"):
         encoder(loaded, batch_size=0)
-    with pytest.raises(ValueError, match="2 images, 1 texts"):
+    with pytest.raises(ValueError, match="2 images, 1 text"):
         encoder(loaded).encode_queries(pictures(2), ["a"])
