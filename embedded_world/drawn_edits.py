@@ -28,6 +28,7 @@ from embedded_world.benchmarks import (
 from embedded_world.drawing import draw
 from embedded_world.instruction_reader import apply_instruction
 from embedded_world.scenes import THEMES, Scene
+from models.spelling import counted
 from storage.benchmarks.registry import load_benchmark
 from storage.collections.decoding import encode_png
 from storage.exchange.edited_pictures import MANIFEST, write_pictures
@@ -128,9 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         done = write_drawn_edits(given.world, given.out)
     except (FileNotFoundError, ExchangeError) as error:
         parser.error(str(error))
-    print(
-        f"{done.pictures:,} pictures in {given.out}, {done.unread:,} texts are not in the grammar"
-    )
+    texts = counted(done.unread, "text is", "texts are")
+    print(f"{counted(done.pictures, 'picture')} in {given.out}, {texts} not in the grammar")
 
 
 if __name__ == "__main__":

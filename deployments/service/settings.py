@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from deployments.errors import UserError
 from deployments.hosts import EVERYWHERE, is_loopback, web_address
 from deployments.server.guard import Names, names
+from models.spelling import agreed
 
 if TYPE_CHECKING:
     from tasks.settings import Profile
@@ -116,7 +117,8 @@ class ServiceSettings:
             )
         if self.token and len(self.token) < SHORTEST_TOKEN:
             raise UserError(
-                f"{TOKEN_VARIABLE} has {len(self.token)} characters; give {SHORTEST_TOKEN} or more"
+                f"{TOKEN_VARIABLE} has {len(self.token)} {agreed(len(self.token), 'character')}; "
+                f"give {SHORTEST_TOKEN} or more"
             )
         if self.host in EVERYWHERE and not (self.names or self.origin):
             raise UserError(

@@ -20,6 +20,7 @@ from embedded_world.recipes.list_queries import ListQuery, draw_lists
 from embedded_world.recipes.measures import Gates, Measure, area_under_curve
 from embedded_world.recipes.verifier_measures import Verified, request
 from models.metering import measuring
+from models.spelling import agreed
 from models.verifiers.grid import draw_grid, marks_of
 from models.verifiers.prompt import SHORT_PROMPTS
 from models.verifiers.protocol import Choice, GridRequest
@@ -106,7 +107,8 @@ def chosen_margins(
     )
     answers: list[Choice] = list(settings.load().choose(grid_requests(lists, drawn)))
     if failed := [each for each in answers if each.status != "ok"]:
-        raise ValueError(f"{len(failed)} lists have no answer: {failed[0].reason}")
+        lists_have = agreed(len(failed), "list has", "lists have")
+        raise ValueError(f"{len(failed)} {lists_have} no answer: {failed[0].reason}")
     return np.array([each.margins for each in answers], np.float64)
 
 

@@ -198,4 +198,7 @@ def _pixel_dtype(model: nn.Module) -> torch.dtype:
 def _count_overlong(rows: Sequence[TokenRow], context_length: int) -> None:
     if cut := sum(row.truncated for row in rows):
         current_meter().add(Spent(cut_texts=cut))
-        logger.warning("%d of %d texts were cut at %d tokens", cut, len(rows), context_length)
+        texts, were = agreed(len(rows), "text"), agreed(cut, "was", "were")
+        logger.warning(
+            "%d of %d %s %s cut at %d tokens", cut, len(rows), texts, were, context_length
+        )

@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, cast, get_args
 
+from models.spelling import agreed
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -62,7 +64,8 @@ def fuse(
     missing = sorted(used.keys() - parts.keys())
     if missing:
         raise ValueError(
-            f"features {', '.join(missing)} have a weight but were not made; "
+            f"{agreed(len(missing), 'feature')} {', '.join(missing)} "
+            f"{agreed(len(missing), 'has a weight but was', 'have a weight but were')} not made; "
             f"there are {', '.join(sorted(parts)) or 'none'}"
         )
     shapes = {name: tuple(parts[name].shape) for name in used}

@@ -100,9 +100,13 @@ def _read_query(record: Any, gallery: frozenset[str], paraphrase: int, where: st
     if not references or not positives:
         raise AnnotationError(f"{where}: references and positives must not be empty.")
     if outside := [name for name in (*positives, *negatives) if name not in gallery]:
-        raise AnnotationError(f"{where}: {listing(outside)} are not images of the gallery.")
+        images = agreed(len(outside), "is not an image", "are not images")
+        raise AnnotationError(f"{where}: {listing(outside)} {images} of the gallery.")
     if both := sorted({*positives} & {*negatives}):
-        raise AnnotationError(f"{where}: {listing(both)} are both right and wrong answers.")
+        answers = agreed(
+            len(both), "is both a right and a wrong answer", "are both right and wrong answers"
+        )
+        raise AnnotationError(f"{where}: {listing(both)} {answers}.")
     if not all(isinstance(text, str) and text.strip() for text in texts):
         raise AnnotationError(f"{where}: each of its texts must be a text that is not empty.")
     if len(texts) <= paraphrase:

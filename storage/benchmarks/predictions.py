@@ -265,7 +265,8 @@ def _check_members(
     for name in names:
         if name not in allowed:
             group = rules.kind == "subset"
-            kept = listing(query.subset) if group else f"the {len(codes)} gallery images"
+            images = f"the {len(codes)} {agreed(len(codes), 'gallery image')}"
+            kept = listing(query.subset) if group else images
             hint = " Names carry no folder or extension." if "/" in name or "." in name else ""
             raise PredictionError(
                 f"{where}: {shorten(name)} is not one of {kept} of {rules.split}.{hint}"

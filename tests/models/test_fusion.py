@@ -77,7 +77,7 @@ def test_parts_of_weight_zero_need_not_be_there() -> None:
     ("parts", "weights", "message"),
     [
         ({"text": EDITED}, {"text": 0.0}, "every weight is 0"),
-        ({"text": EDITED}, {"image": 1.0, "text": 1.0}, "features image have a weight"),
+        ({"text": EDITED}, {"image": 1.0, "text": 1.0}, "feature image has a weight"),
         ({"a": EDITED, "b": np.ones((2, 2))}, {"a": 1.0, "b": 1.0}, "differ in shape"),
     ],
 )

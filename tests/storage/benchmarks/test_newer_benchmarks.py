@@ -276,8 +276,8 @@ def test_pinpoints_own_files_are_not_guessed(tmp_path: Path) -> None:
         (lambda c: c["gallery"].append("x/e.png"), "'x/e.png' must be the name of a file"),
         (lambda c: c["queries"][1].update(id="q0"), "'q0' occurs twice"),
         (lambda c: c["queries"][1].update(references=[]), "query 1: references and positives must"),
-        (lambda c: c["queries"][0].update(negatives=["z.png"]), "query 0: 'z.png' are not images"),
-        (lambda c: c["queries"][0].update(negatives=["a.png"]), "query 0: 'a.png' are both right"),
+        (lambda c: c["queries"][0].update(negatives=["z.png"]), "query 0: 'z.png' is not an image"),
+        (lambda c: c["queries"][0].update(negatives=["a.png"]), "query 0: 'a.png' is both a right"),
         (lambda c: c["queries"][0].update(texts=["a", ""]), "query 0: each of its texts"),
     ],
 )
