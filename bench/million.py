@@ -50,6 +50,7 @@ from bench.verdict import Verdict, exit_status, is_steady, judge, report
 from storage.tables.keys import sha256_hex
 from storage.tables.plans import DerivedKeys
 from storage.tables.table import Table
+from tasks.stages.image_sets import ids_of_collection
 
 IMAGES: Final = 20_000
 """Of `make bench`."""
@@ -135,11 +136,7 @@ class OpenedFeatures:
 
     def planned_keys(self) -> DerivedKeys:
         """The images."""
-        return DerivedKeys("bench", lambda: self.place.ids)  # type: ignore[arg-type,return-value]
-
-    def planned(self) -> pl.Series:
-        """The same, read."""
-        return self.place.ids
+        return ids_of_collection(self.place.root.root, NAME)
 
 
 def search(place: Place) -> Figures:

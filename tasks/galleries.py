@@ -33,6 +33,7 @@ from storage.tables.matrices import (
     places_of,
     shared_keys,
 )
+from storage.tables.plans import DerivedKeys
 from storage.tables.table import Table, require_complete
 
 if TYPE_CHECKING:
@@ -114,9 +115,9 @@ def open_gallery(
     from models.retrieval.gallery import Rows
 
     tables = {name: stages[name].existing_table() for name in names}
-    stage = next(iter(stages.values()))
+    images = next(iter(stages.values())).planned_keys()
     covered = {
-        name: require_complete(table, stage.planned_keys(), allow_gaps=allow_gaps)
+        name: require_complete(table, images, allow_gaps=allow_gaps)
         for name, table in tables.items()
     }
     found = {name: mapped(table) for name, table in tables.items()}
@@ -127,7 +128,7 @@ def open_gallery(
         halves = _halves(tables, found, search, len(keys))
         every = {n: Rows(each.vectors, halves=halves.get(n)) for n, each in found.items()}
         return OpenGallery(len(keys), keys, every, folders)
-    planned = stage.planned()
+    planned = images.make() if isinstance(images, DerivedKeys) else images
     keys, places = shared_keys(planned, [matrix.keys for matrix in found.values()])
     halves = _halves(tables, found, search, len(keys))
     rows = {

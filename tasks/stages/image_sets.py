@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -117,7 +118,7 @@ def ids_of_collection(root: str, name: str) -> DerivedKeys:
     """The distinct images of a collection as it is listed now: one small read."""
     collection = Collection.open(Location(root), name)
     identity = content_key(["images of", collection.listing, collection.sources.spec_key])
-    return DerivedKeys(identity, collection.image_ids)
+    return DerivedKeys(identity, functools.cache(collection.image_ids))
 
 
 def _other_captions(root: str, own: str) -> list[str]:
