@@ -46,6 +46,8 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _TRIES = 5
+_SHARE = 8
+"""A gallery of fewer than one in so many of a table's vectors is not worth copies of all."""
 
 
 def features_of(table: Table, keys: Sequence[str]) -> Rows:
@@ -154,7 +156,7 @@ def _halves(
         return {}
     found: dict[str, Halves] = {}
     for name, matrix in matrices.items():
-        if not matrix.path:
+        if not matrix.path or _SHARE * images < len(matrix.keys):
             continue
         try:
             held = derived(

@@ -109,6 +109,8 @@ def test_large_galleries_have_halves(table: Table, monkeypatch: pytest.MonkeyPat
     (file,) = Path(table.location.join(table.folder)).glob("halves-*")
     for unasked in ({"halves_above": 30}, {"halves_above": 0}, {}):
         assert halves_of(table, monkeypatch, **unasked) is None
+    assert halves_of(table, monkeypatch, 4, halves_above=1) is not None
+    assert halves_of(table, monkeypatch, 3, halves_above=1) is None  # of thirty
     by_index = {"halves_above": 20, "approximate_above": 20}
     assert halves_of(table, monkeypatch, **by_index) is None
     assert halves_of(table, monkeypatch, fast=False, halves_above=20) is None
