@@ -39,8 +39,10 @@ def nearest_concepts(images: FloatArray, concepts: FloatArray, count: int) -> np
     Returns:
         (B, min(count, C)) int64; of equal concepts the earlier one comes first.
     """
+    from models.retrieval.search import products_of_each
+
     found = [np.zeros((0, min(count, len(concepts))), np.int64)]
     for start in range(0, len(images), _IMAGES):
-        scores = unit(images[start : start + _IMAGES]) @ concepts.T
+        scores = products_of_each(unit(images[start : start + _IMAGES]), concepts)
         found.append(np.argsort(-scores, axis=1, kind="stable")[:, :count])
     return np.concatenate(found)

@@ -71,6 +71,17 @@ def test_nearest_concepts_by_hand() -> None:
     assert nearest_concepts(images, concepts, 9).shape == (2, 4)
 
 
+@pytest.mark.parametrize("images", [1, 3, 40])
+def test_equal_concepts_come_in_their_order_wherever_they_stand(images: int) -> None:
+    from models.textual_inversion.nearest import nearest_concepts
+
+    rng = np.random.default_rng(images)
+    for dim in (7, 128, 640):
+        asked = rng.standard_normal((images, dim)).astype(np.float32)
+        concepts = np.repeat(rng.standard_normal((1, dim)).astype(np.float32), 149, axis=0)
+        assert (nearest_concepts(asked, concepts, 149) == np.arange(149)).all()
+
+
 def test_concept_vectors_are_means_over_templates() -> None:
     from models.textual_inversion.nearest import concept_vectors
 
