@@ -266,6 +266,23 @@ def test_a_matrix_has_its_room_before_it_is_mapped(
     assert room >= size > 3000 * 4 * DIM
 
 
+def test_halves_have_their_room_before_rows_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk refuses them at once, and not when other writers have no room left."""
+    product, held = np.vecdot, []
+
+    def vecdot(*given: Any) -> Any:
+        (staged,) = table.location.staged()
+        held.append(512 * os.stat(table.location.join(staged.path)).st_blocks)
+        return product(*given)
+
+    table = filled(tmp_path, range(4000), size=4000)
+    monkeypatch.setattr(np, "vecdot", vecdot)
+    path = halved(table)
+    assert held[0] >= table.location.size(path) - 64
+
+
 def test_a_killed_builder_leaves_a_staged_file_that_nobody_reads(tmp_path: Path) -> None:
     table = filled(tmp_path, range(40))
     command = [sys.executable, "-c", KILLED, str(tmp_path), table.spec_key]
