@@ -40,7 +40,8 @@ def multiplies_halves() -> bool:
     where that knows float16 (measured: slower than float32). Others were not measured.
     """
     known = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-    return known and not torch.ops.mkldnn._is_mkldnn_fp16_supported()
+    onednn = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", None)
+    return known and onednn is not None and not onednn()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -89,10 +90,11 @@ def test_numbers_that_have_no_half_are_not_finite() -> None:
         ("AVX512", True, False),
         ("DEFAULT", False, False),
         ("NEON", False, False),
+        ("AVX512", None, False),  # torch was built without oneDNN
     ],
 )
 def test_copies_are_taken_where_their_product_was_measured_to_be_fast(
-    capability: str, onednn: bool, told: bool, monkeypatch: pytest.MonkeyPatch
+    capability: str, onednn: bool | None, told: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
 
@@ -100,6 +102,7 @@ def test_copies_are_taken_where_their_product_was_measured_to_be_fast(
 
     multiplies_halves.cache_clear()
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: onednn)
+    asked = {} if onednn is None else {"_is_mkldnn_fp16_supported": lambda: onednn}
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**asked))
     assert multiplies_halves() is told
     multiplies_halves.cache_clear()
