@@ -27,11 +27,15 @@ WIDE_BLOCK = 16 * GALLERY_BLOCK
 FEW_QUERIES = 32
 CACHED_BYTES = 1536 * 1024
 EVEN = 64
-"""Rows of a product are a multiple of this. MKL sums those that are left over in another order, and
-equal images would get unequal scores."""
+"""Rows of a product of one query are a multiple of this. MKL sums those that are left over in
+another order, and equal images would get unequal scores."""
+SAME = 384
+"""Rows of every product of several queries, for each of eight threads at most: MKL's order of sums
+follows from a product's shape."""
 ALIGNED = 16
-"""Bytes of which a product's rows begin at a multiple: MKL also sums in another order where a
-vector of rows of odd widths begins elsewhere."""
+WIDE_ALIGNED = 64
+"""Bytes of which a product's rows begin at a multiple, of one query and of several: MKL also sums
+in another order where they begin elsewhere."""
 RUN = 64
 """Neighbouring scores of which the highest is compared first."""
 
@@ -271,9 +275,10 @@ def _few_scores(
     queries: torch.Tensor, gallery: Features, scores: torch.Tensor, converted: _Space
 ) -> torch.Tensor:
     """(Q, g) products of few queries, piece by piece, in `scores`."""
-    cached = max(1, CACHED_BYTES // (4 * EVEN * gallery.shape[1])) * EVEN * torch.get_num_threads()
-    step = cached if gallery.dtype == np.float16 else GALLERY_BLOCK
     one = len(queries) == 1
+    unit = EVEN if one else _same()
+    cached = CACHED_BYTES * torch.get_num_threads() // (4 * gallery.shape[1])
+    step = max(1, cached // unit) * unit if gallery.dtype == np.float16 else GALLERY_BLOCK
     places = scores[0].split(step) if one else scores.split(step, dim=1)
     for piece, place in zip(_pieces(gallery, step), places, strict=True):
         _multiply(queries, converted.as_float32(piece), place)
@@ -282,20 +287,34 @@ def _few_scores(
 
 def _multiply(queries: torch.Tensor, images: torch.Tensor, out: torch.Tensor) -> None:
     """Write (Q, g) products, or (g,) of one query; equal images get equal ones."""
-    on_cpu = images.device.type == "cpu"
-    if on_cpu and images.data_ptr() % ALIGNED:
-        images = images.clone()
-    count = len(images)
-    over = count % EVEN if on_cpu else 0
-    last = images[torch.arange(count - EVEN, count) % count] if over else images[:0]
-    if out.dim() == 1:
-        torch.mv(images, queries[0], out=out)
-        if over:
-            out[-over:] = torch.mv(last, queries[0])[-over:]
-    else:
+    if images.device.type != "cpu":
         torch.mm(queries, images.T, out=out)
-        if over:
-            out[:, -over:] = torch.mm(queries, last.T)[:, -over:]
+        return
+    count = len(images)
+    if out.dim() == 1:
+        if images.data_ptr() % ALIGNED:
+            images = images.clone()
+        torch.mv(images, queries[0], out=out)
+        if over := count % EVEN:
+            last = images[torch.arange(count - EVEN, count) % count]
+            out[-over:] = torch.mv(last, queries[0])[-over:]
+        return
+    size = _same()
+    found, held = torch.empty(len(queries), size), torch.zeros(0, 0)
+    for start in range(0, count, size):
+        rows = images[start : start + size]
+        if len(rows) < size or rows.data_ptr() % WIDE_ALIGNED:
+            held = held if len(held) else torch.zeros(size, images.shape[1])
+            held[: len(rows)] = rows
+            rows = held
+        torch.mm(queries, rows.T, out=found)
+        place = out[:, start : start + size]
+        place.copy_(found[:, : place.shape[1]])
+
+
+def _same() -> int:
+    """Rows of every product of several queries."""
+    return SAME * min(torch.get_num_threads(), 8)
 
 
 def _pieces(gallery: Features, step: int) -> Iterator[torch.Tensor]:

@@ -76,14 +76,15 @@ def test_equal_images_have_equal_scores_wherever_they_lie(dim: int, dtype: str) 
     from models.retrieval.search import products, top_k
 
     rng = np.random.default_rng(dim)
-    row, *queries = rng.standard_normal((41, dim)).astype(np.float32)
+    row, *queries = rng.standard_normal((101, dim)).astype(np.float32)
     queries = np.stack(queries)
-    for count in (*range(1, 14), 1023):
+    for count in (*range(1, 14), 200, 327, 1023, 1300):
         gallery = np.repeat(row[None], count, axis=0).astype(dtype)
         assert len(set(products(queries[0], gallery).tolist())) == 1
-        for asked in (queries[:1], queries[:5], queries):
-            found = top_k(asked, gallery, count).indices
-            assert (found == np.arange(count)).all()
+        for asked in (queries[:1], queries[:5], queries[:33], queries):
+            found = top_k(asked, gallery, count)
+            assert (found.indices == np.arange(count)).all()
+            assert (found.scores == found.scores[:, :1]).all()
 
 
 @pytest.mark.parametrize("dim", [5, 9, 77, 129])
