@@ -126,7 +126,7 @@ def _by_candidates(parts: Sequence[_Part], count: int, k: int, excluded: Ints) -
 
     None where the copies cannot tell: too many images are near the k-th, or a number is not finite.
     """
-    lowest = RunningTopK(k, excluded)  # the k-th of these is no higher than the k-th score
+    lowest = RunningTopK(k, excluded)  # the k-th of these is at most the k-th score
     most = 4 * k + count // _FEW
     places = np.empty(0, np.int64)
     rough, slack = np.empty(0), np.empty(0)
