@@ -9,7 +9,9 @@ import importlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from deployments.errors import told
@@ -76,6 +78,24 @@ COMMANDS = {
     ),
     "doctor": Command("doctor", "check this machine, with a remedy for each fault", _WHOLE),
 }
+
+
+def console() -> int:
+    """The program `cirflow`: run one command; returns the exit status."""
+    status = main()
+    if sys.argv[1:2] == ["search"]:
+        _leave(status)
+    return status
+
+
+def _leave(status: int) -> None:
+    """End as Python does, but without taking apart what was imported: 0.15 s of a cold search."""
+    threading._shutdown()  # type: ignore[attr-defined]  # multiprocessing ends by it, too
+    atexit._run_exitfuncs()
+    with suppress(OSError):  # Python's own end says what could not be written
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -156,4 +176,4 @@ def _run(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(console())

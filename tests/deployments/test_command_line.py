@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -306,3 +307,46 @@ def test_a_variable_that_prefect_refuses_is_named(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ValidationError) as refused:
         TypeAdapter(int).validate_python("LOUD")
     assert told(refused.value).startswith("PREFECT_LOGGING_LEVEL='LOUD': input should be a valid")
+
+
+def ended(repository: Path, command: str, stdout: Any = subprocess.PIPE) -> tuple[int, str, str]:
+    """Status and output of a process whose command prints and leaves a thread and a handler."""
+    program = (
+        "import atexit, sys, threading, time\n"
+        "from deployments import cli\n"
+        "class Torn:\n    def __del__(self):\n        print('torn down', file=sys.stderr)\n"
+        "def late():\n    time.sleep(0.3)\n    print('thread')\n"
+        "def run(*arguments):\n"
+        "    atexit.register(print, 'handler')\n"
+        "    cli.torn = Torn()\n"
+        "    threading.Thread(target=late).start()\n"
+        "    print('hits')\n"
+        "    return 3\n"
+        "cli._guarded = run\n"
+        f"sys.argv[1:] = {command.split()}\n"
+        "sys.exit(cli.console())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=repository,
+        env={k: value for k, value in os.environ.items() if k != "PYTHONUNBUFFERED"},
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_search_ends_whole_without_taking_down_what_it_imported(repository: Path) -> None:
+    whole = "hits\nthread\nhandler\n"
+    asked = "search --gallery photos --image a.jpg --text red"
+    assert ended(repository, asked) == (3, whole, "")
+    assert ended(repository, "methods") == (3, whole, "torn down\n")
+
+
+def test_a_search_that_cannot_write_its_last_lines_says_so(repository: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        status, _, said = ended(repository, "search --gallery p --image a.jpg --text red", full)
+    assert status == 120, "Python's own status for a standard output that fails at the end"
+    assert "No space left on device" in said
