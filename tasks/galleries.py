@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from models.user_cache import recall, remember, user_cache_folder
@@ -218,11 +219,23 @@ def matrix_homes(location: Location) -> Iterator[Location]:
     """Where matrices of a root may lie, the best place first."""
     if location.is_local:
         yield location
+    if (folder := _matrices_of_users_cache()) is not None:
+        yield Location(str(folder / sha256_hex(location.root.encode())[:20]))
+
+
+def cached_matrix_homes() -> list[Location]:
+    """Where matrices of any root lie in the user's cache, also of roots that are gone."""
+    folder = _matrices_of_users_cache()
+    if folder is None or not folder.is_dir():
+        return []
+    return [Location(str(home)) for home in sorted(folder.iterdir()) if home.is_dir()]
+
+
+def _matrices_of_users_cache() -> Path | None:
     try:
-        folder = user_cache_folder()
+        return user_cache_folder() / "matrices"
     except RuntimeError:  # the user has no home folder
-        return
-    yield Location(str(folder / "matrices" / sha256_hex(location.root.encode())[:20]))
+        return None
 
 
 def _kept(home: Location, path: str, make: Callable[[], None]) -> bool:

@@ -5,7 +5,8 @@
   repair  mends what can be derived, puts the rest aside (nothing is deleted), and says what the
           next run makes again
   clean   removes staged files, marks, files put aside, and derived matrices and indexes (the next
-          search makes them again) that are older than a day
+          search makes them again) that are older than a day; in this user's cache folder also
+          those of other roots, which may be gone, after 30 days
 
 The status is 0 if all is well, 1 if something is damaged or lost (for repair: still)."""
 
@@ -161,12 +162,13 @@ def _repair(location: Location, arguments: argparse.Namespace) -> int:
 
 
 def _clean(location: Location, arguments: argparse.Namespace) -> int:
-    from storage.checks.cleaning import clean, removable
-    from tasks.galleries import matrix_homes
+    from storage.checks.cleaning import DAY, MONTH, clean, removable
+    from tasks.galleries import cached_matrix_homes, matrix_homes
 
-    homes = dict.fromkeys([location, *matrix_homes(location)])  # the user's cache folder too
+    ages = dict.fromkeys(cached_matrix_homes(), MONTH)
+    ages |= dict.fromkeys([location, *matrix_homes(location)], DAY)
     remove = removable if arguments.dry_run else clean
-    gone = [(kind, home, entry) for home in homes for kind, entry in remove(home)]
+    gone = [(kind, home, entry) for home, age in ages.items() for kind, entry in remove(home, age)]
     if arguments.json:
         files = [
             {

@@ -11,6 +11,7 @@ from storage.tables.matrices import DERIVED
 from storage.tables.receipts import EARLIER
 
 DAY = 86_400.0
+MONTH = 30 * DAY
 
 _KINDS = {
     "mark of a begun shard": re.compile(r"begun/.+"),

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pytest
 
+from deployments.cli import main
 from storage.locations.location import Location
 from storage.tables.matrices import Matrix, fault_of, matrix_path
 from storage.tables.plans import DerivedKeys
@@ -224,6 +225,26 @@ def test_matrices_of_roots_on_s3_lie_in_the_users_cache(tmp_path: Path) -> None:
     assert [home.is_local for home in one] == [True]
     assert one != other
     assert str(one[0]).startswith(str(tmp_path / "cache/cirflow/matrices"))
+
+
+def test_matrices_of_other_roots_leave_the_users_cache_after_a_month(
+    table: Table, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "asked").mkdir()
+    cache = tmp_path / "cache/cirflow/matrices"
+    kept, gone = (cache / f"{digit * 20}/caption_features/0123456789" for digit in "ab")
+    for folder, days in ((kept, 29), (gone, 31)):
+        folder.mkdir(parents=True)
+        file = folder / f"matrix-{'0' * 20}.npy"
+        file.write_bytes(b"vectors")
+        os.utime(file, (time.time() - days * 86_400,) * 2)
+    (cache / "a note of the user").write_text("is no folder of matrices")
+    arguments = ["cache", "clean", "--root", str(tmp_path / "asked")]
+    assert main([*arguments, "--dry-run"]) == 0
+    assert [len(list(folder.iterdir())) for folder in (kept, gone)] == [1, 1]
+    assert main(arguments) == 0
+    assert [len(list(folder.iterdir())) for folder in (kept, gone)] == [1, 0]
+    assert "1 file older than a day removed" in capsys.readouterr().out
 
 
 def test_what_a_killed_builder_left_goes_after_a_day(table: Table) -> None:
