@@ -12,7 +12,9 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from deployments.errors import UserError, told
+from deployments.service.routers import navigation
 from models.redaction import redact
+from models.spelling import unknown
 from storage.collections.decoding import ImageProblem
 from storage.collections.known import UnknownCollection
 from storage.tables.plans import IncompleteTable
@@ -144,7 +146,21 @@ def _in_words(fault: Mapping[str, Any]) -> str:
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = CODES.get(error.status_code, "refused")
-    return _answer(request, error.status_code, code, str(error.detail), error.headers)
+    said = _of_address(request, error.status_code, error.headers or {}) or str(error.detail)
+    return _answer(request, error.status_code, code, said, error.headers)
+
+
+def _of_address(request: Request, status: int, headers: Mapping[str, str]) -> str:
+    """What the router leaves unsaid: which addresses there are, or how this one is asked."""
+    path = request.url.path
+    if status == 404 and path.startswith("/v1/"):
+        known = [each for each in request.app.openapi()["paths"] if each.startswith("/v1/")]
+        return f"{unknown('address', path, known)}; /docs describes them"
+    if status == 404:
+        return unknown("address", path, [*(each.path for each in navigation()), "/docs"])
+    if status == 405:
+        return f"{path} is not asked by {request.method}; allowed: {headers.get('Allow', 'none')}"
+    return ""
 
 
 async def _known(request: Request, error: Exception) -> Response:

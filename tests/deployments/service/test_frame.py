@@ -84,6 +84,19 @@ def test_refusals_have_one_form(tmp_path: Path) -> None:
     assert "<h1>Not found</h1>" in page.text
 
 
+def test_an_address_that_is_unknown_or_asked_wrongly_names_the_right_ones(tmp_path: Path) -> None:
+    own = settings(tmp_path)
+    page = ask(own, "/benchmark<i>", headers={"accept": "text/html"})
+    assert "unknown address &#39;/benchmark&lt;i&gt;&#39;; did you mean" in page.text
+    assert "known: /, /benchmarks, /pictures, /reports, /progress, /docs" in page.text
+    said = ask(own, "/v1/serach").json()["error"]["message"]
+    assert said.startswith("unknown address '/v1/serach'; did you mean '/v1/search'? known: /v1/")
+    assert ", /v1/galleries, " in said
+    wrong = ask(own, "/v1/search")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+    assert wrong.json()["error"]["message"] == "/v1/search is not asked by GET; allowed: POST"
+
+
 def test_head_is_answered_as_get_without_a_body(tmp_path: Path) -> None:
     own = settings(tmp_path)
     for path, status in (("/v1/health", 200), ("/docs", 200), ("/nothing", 404)):
