@@ -100,7 +100,18 @@ def record_evaluation(
 
 
 def finished_evaluations(root: str) -> list[Evaluation]:
-    """The evaluations that a root knows of, the latest first."""
+    """The evaluations that a root knows of, the latest first.
+
+    One that was run again is listed once, also where settings changed that change no ranking.
+    """
+    latest: dict[str, Evaluation] = {}
+    for each in _recorded(root):
+        same = {"ref": each.ref.model_dump_json(), "runs": dict(each.runs), "folder": each.folder}
+        latest.setdefault(content_key(same), each)
+    return list(latest.values())
+
+
+def _recorded(root: str) -> list[Evaluation]:
     location = Location(root)
     found = []
     for info in list_tables(location, ["evaluations"]):
@@ -116,7 +127,7 @@ def evaluation_of(root: str, key: str) -> Evaluation:
     Raises:
         UnknownEvaluation: the root knows none of this key.
     """
-    known = {each.key: each for each in finished_evaluations(root)}
+    known = {each.key: each for each in _recorded(root)}
     if key not in known:
         raise UnknownEvaluation(unknown("evaluation", key, list(known)[:6], also=known))
     return known[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,24 @@ def test_an_evaluation_is_written_down_once(world: RankedWorld) -> None:
     assert (found.benchmark, found.world, found.queries) == ("cirr", "embedded", 12)
     with pytest.raises(LookupError, match=f"did you mean '{world.key}'"):
         evaluation_of(world.profile.root, world.key[:-1])
+
+
+def test_an_evaluation_is_listed_once_whatever_changed_beside_its_rankings(
+    world: RankedWorld, tmp_path: Path
+) -> None:
+    from tasks.explorer.evaluations import evaluation_of, finished_evaluations, record_evaluation
+    from tasks.planner import plan_evaluation
+
+    root = str(shutil.copytree(world.profile.root, tmp_path / "root"))
+    moved = world.profile.model_copy(update={"root": root})
+    rankings = plan_evaluation(moved, evaluation_of(root, world.key).ref, list(RANKS)).rankings
+    again = record_evaluation(moved, rankings, "a backbone", world.report.parent)
+    assert again != world.key
+    assert len(finished_evaluations(root)) == 1
+    assert [evaluation_of(root, key).key for key in (again, world.key)] == [again, world.key]
+    record_evaluation(moved, rankings[:-1], "a backbone", world.report.parent)
+    record_evaluation(moved, rankings, "a backbone", tmp_path)
+    assert len(finished_evaluations(root)) == 3
 
 
 def test_a_strip_holds_hits_and_texts(world: RankedWorld) -> None:
