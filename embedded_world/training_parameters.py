@@ -13,7 +13,7 @@ EMBEDDED_TRAINING: Final[Mapping[str, Any]] = {
     "training": {"class_grouping": 8, "max_steps": 750, "saved_as": "fp16", "keep": "last"},
 }
 """Parameters of `train-reformulation`. All others keep the flow's defaults. After 250 steps the
-effect of cross-attention cannot be seen yet (docs/benchmarks.md)."""
+effect of cross-attention cannot be seen yet (docs/embedded-results.md)."""
 
 DEMO_PICTURES: Final = UnlabelledSize(ranges=500, sets=500)
 DEMO_TRIPLETS: Final = 2000

@@ -106,7 +106,7 @@ def tiny() -> Profile:
         ),
         single_caption="first",
         # Fifteen captions of the small captioner leave nothing unsaid, and then the parts of CVSI
-        # cannot be told apart (docs/benchmarks.md).
+        # cannot be told apart (docs/embedded-results.md).
         cvsi=CvsiSettings(captions_per_image=2, preprocess="clip", weights=EMBEDDED_WEIGHTS),
         # They join all captions into one prompt, which is longer than the small generator reads, or
         # ask for fifteen captions an image. SEARLE-OTI takes half a second a reference image.
