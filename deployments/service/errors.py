@@ -151,7 +151,7 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 def _of_address(request: Request, status: int, headers: Mapping[str, str]) -> str:
-    """What the router leaves unsaid: which addresses there are, or how this one is asked."""
+    """What the router leaves unsaid: which addresses there are, or what this one takes."""
     path = request.url.path
     if status == 404 and path.startswith("/v1/"):
         known = [each for each in request.app.openapi()["paths"] if each.startswith("/v1/")]
@@ -159,7 +159,8 @@ def _of_address(request: Request, status: int, headers: Mapping[str, str]) -> st
     if status == 404:
         return unknown("address", path, [*(each.path for each in navigation()), "/docs"])
     if status == 405:
-        return f"{path} is not asked by {request.method}; allowed: {headers.get('Allow', 'none')}"
+        allowed = headers.get("Allow", "none")
+        return f"{request.method} is not allowed at {path}; allowed: {allowed}"
     return ""
 
 

@@ -94,7 +94,7 @@ def test_an_address_that_is_unknown_or_asked_wrongly_names_the_right_ones(tmp_pa
     assert ", /v1/galleries, " in said
     wrong = ask(own, "/v1/search")
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
-    assert wrong.json()["error"]["message"] == "/v1/search is not asked by GET; allowed: POST"
+    assert wrong.json()["error"]["message"] == "GET is not allowed at /v1/search; allowed: POST"
 
 
 def test_head_is_answered_as_get_without_a_body(tmp_path: Path) -> None:
