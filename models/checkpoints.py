@@ -42,6 +42,11 @@ _POINTER: Final = b"version https://git-lfs.github.com/spec/"
 CONFIG_FILE: Final = "config.json"
 TOKENIZER: Final = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 """Files of which one holds a tokenizer."""
+ADAPTER: Final = (
+    ("adapter_config.json",),
+    ("adapter_model.safetensors", "adapter_model.bin"),
+)
+"""Files of an adapter of peft, of each line one; it prefers the first."""
 PROCESSOR: Final = ("processor_config.json", "preprocessor_config.json")
 """Files of which one says how images are prepared."""
 
@@ -178,12 +183,26 @@ def checkpoint_identity(model: str, revision: str | None = None) -> Mapping[str,
         ValueError: When there is no such checkpoint, or it holds no weights.
     """
     folder = checkpoint_folder(model, revision)
-    files = {
-        path.relative_to(folder).as_posix(): file_sha256(path)
+    names = identity_files(model, folder)
+    return {name: file_sha256(folder / name) for name in names}
+
+
+def identity_files(model: str, folder: Path) -> list[str]:
+    """Names of the files in a checkpoint's folder that can change the model's output; none is read.
+
+    Args:
+        model: Directory or hub id, for the message.
+        folder: Of its files.
+
+    Raises:
+        ValueError: It holds no weights.
+    """
+    files = [
+        path.relative_to(folder).as_posix()
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name.endswith(_IDENTITY_SUFFIXES)
         if path.name not in _NOT_IDENTITY
-    }
+    ]
     if not any(name.endswith((".safetensors", ".bin")) for name in files):
         raise ValueError(
             f"{model!r} holds no weights (*.safetensors or *.bin); give the directory of a saved "
@@ -192,23 +211,37 @@ def checkpoint_identity(model: str, revision: str | None = None) -> Mapping[str,
     return files
 
 
+def folder_here(model: str, revision: str | None = None) -> Path | None:
+    """The folder of a checkpoint's files on this machine; None where a hub that answers has them.
+
+    Args:
+        model: Directory or hub id.
+        revision: Hub revision; ignored for a directory.
+
+    Raises:
+        UnusableCheckpoint: There is no such folder, and nothing can be fetched.
+    """
+    if Path(model).is_dir():
+        return Path(model)
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return checkpoint_folder(model, revision)
+    except LocalEntryNotFoundError:
+        try:
+            require_hub(model, revision or "")
+        except HubUnreachable as error:
+            raise UnusableCheckpoint(str(error)) from error
+        return None
+
+
 def identity_or_load(
     model: str, revision: str | None, load: Callable[[], object]
 ) -> Mapping[str, str]:
     """The identity of a checkpoint; a hub id that is not on disk yet is loaded first."""
-    if Path(model).is_dir():
-        return checkpoint_identity(model)
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return checkpoint_identity(model, revision)
-    except LocalEntryNotFoundError:
-        try:
-            require_hub(model)
-        except HubUnreachable as error:
-            raise UnusableCheckpoint(str(error)) from error
+    if folder_here(model, revision) is None:
         load()
-        return checkpoint_identity(model, revision)
+    return checkpoint_identity(model, revision)
 
 
 def model_name(model: str, identity: Mapping[str, str]) -> str:

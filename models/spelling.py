@@ -17,8 +17,7 @@ def unknown(what: str, given: str, known: Iterable[str], also: Iterable[str] = (
         also: Further allowed names, too many to list.
     """
     names, given = list(known), brief(given)
-    near = _nearest(given, [*names, *also])
-    hint = f"did you mean {near!r}? " if near else ""
+    hint = did_you_mean(given, [*names, *also])
     return f"unknown {what} {given!r}; {hint}known: {', '.join(names) or 'none yet'}"
 
 
@@ -27,11 +26,11 @@ def brief(given: str) -> str:
     return given if len(given) <= 80 else f"{given[:77]}..."
 
 
-def _nearest(given: str, known: Iterable[str]) -> str:
-    """The known name that is most like the given one; empty where none is."""
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Asks for the known name that is most like the given one; empty where none is."""
     lower = {name.casefold(): name for name in known}
     found = difflib.get_close_matches(given.casefold(), lower, n=1)
-    return lower[found[0]] if found else ""
+    return f"did you mean {lower[found[0]]!r}? " if found else ""
 
 
 def some_of(names: Sequence[str], limit: int = 8) -> str:

@@ -2,8 +2,7 @@
 
 A backbone is a value: a name of open_clip's and a tag of its weights, `hf-hub:org/repo`, or a
 local directory that holds `open_clip_config.json` and a weight file. `models.encoders.loading`
-makes an encoder of the same files. open_clip itself is asked only for what no file of its package
-says: its table of tags, once for each of its versions.
+makes an encoder of the same files. What open_clip's table says of tags is `open_clip_tags`.
 """
 
 from __future__ import annotations
@@ -11,8 +10,6 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
-import importlib.metadata
-import importlib.util
 import json
 import logging
 import os
@@ -20,9 +17,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from models.encoders.open_clip_tags import (
+    download_from_hub,
+    download_tagged,
+    library_folder,
+    library_name,
+    tag_entry,
+    tags_of,
+)
 from models.encoders.spec import CONFIG_FILE, EncoderSpec, schema_and_place
 from models.hub import HubUnreachable, require_hub
-from models.user_cache import recall, remember
+from models.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from models.protocols import Fingerprint, Json, PreprocessMode
@@ -60,11 +65,6 @@ _HUB_WEIGHTS: Final = "open_clip_pytorch_model.bin"
 
 class EncoderNotFound(ValueError):
     """The named backbone or its weights do not exist, or do not fit each other."""
-
-
-def library_name() -> str:
-    """open_clip and its version, as fingerprints hold it."""
-    return f"open_clip {importlib.metadata.version('open_clip_torch')}"
 
 
 def encoder_fingerprint(
@@ -151,9 +151,7 @@ def own_config(spec: EncoderSpec) -> dict[str, Any]:
 @functools.cache
 def _known_models() -> dict[str, dict[str, Any]]:
     """Name -> architecture of every model that open_clip knows."""
-    found = importlib.util.find_spec("open_clip")
-    folders = (found.submodule_search_locations or ()) if found else ()
-    files = [file for folder in folders for file in Path(folder, "model_configs").glob("*.json")]
+    files = (library_folder() / "model_configs").glob("*.json")
     configs = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(files)}
     needed = {"embed_dim", "vision_cfg", "text_cfg"}
     return {name: known for name, known in configs.items() if needed <= known.keys()}
@@ -198,7 +196,7 @@ def forced_activation(spec: EncoderSpec) -> bool:
         return False
     require_known(spec)
     if not spec.pretrained:
-        tags = ", ".join(_tags(spec.source)) or "none exists"
+        tags = ", ".join(tags_of(spec.source)) or "none exists"
         raise EncoderNotFound(
             f"{spec.name!r} needs `pretrained`: a tag ({tags}), a weight file, or {RANDOM}SEED "
             "for an untrained network"
@@ -216,43 +214,81 @@ def forced_activation(spec: EncoderSpec) -> bool:
     return True
 
 
+def random_seed(spec: EncoderSpec) -> int:
+    """The seed of an untrained network.
+
+    Raises:
+        EncoderNotFound: What follows is no number.
+    """
+    seed = spec.pretrained.removeprefix(RANDOM)
+    if not seed.isdecimal():
+        raise EncoderNotFound(f"{spec.pretrained!r} should be {RANDOM} and a number")
+    return int(seed)
+
+
 def weights_file(spec: EncoderSpec) -> Path | None:
     """The weight file on this machine, downloaded if need be; None for untrained networks.
 
     Raises:
         EncoderNotFound: There is none.
     """
+    if found := weights_here(spec):
+        return found
     if spec.pretrained.startswith(RANDOM):
+        return None
+    schema, place = schema_and_place(spec.source)
+    try:
+        if schema == "hf-hub":
+            return Path(download_from_hub(place, _HUB_WEIGHTS))
+        return Path(download_tagged(tag_settings(spec)))
+    except (OSError, RuntimeError) as error:
+        raise EncoderNotFound(
+            f"cannot download {spec.pretrained or place!r} of {spec.name!r}: {error}. Download it "
+            "elsewhere and name the file as `pretrained`"
+        ) from error
+
+
+def weights_here(spec: EncoderSpec) -> Path | None:
+    """The weight file on this machine.
+
+    None for untrained networks, and where a hub that answers has it.
+
+    Raises:
+        EncoderNotFound: There is none, and none can be fetched.
+    """
+    if spec.pretrained.startswith(RANDOM):
+        random_seed(spec)
         return None
     if spec.directory:
         return _file_in(spec.directory)
     schema, place = schema_and_place(spec.source)
     if schema is None and Path(spec.pretrained).is_file():
         return Path(spec.pretrained)
-    tag = tag_settings(spec)
-    if schema is None and not tag:
-        raise EncoderNotFound(
-            f"{spec.name!r} has no weights {spec.pretrained!r}; tags: "
-            f"{', '.join(_tags(spec.source))}"
-        )
-    try:
-        if schema == "hf-hub":
-            return _hub_file(place, _HUB_WEIGHTS)
+    name, tag = _HUB_WEIGHTS, tag_settings(spec)
+    if schema is None:
+        if not tag:
+            raise EncoderNotFound(_no_weights(spec))
         place, name = os.path.split(str(tag.get("hf_hub", "")))
-        if found := hub_file_on_disk(place, name or _HUB_WEIGHTS):
-            return found
-        if place:
-            require_hub(place)
-        import open_clip
+    if found := hub_file_on_disk(place, name or _HUB_WEIGHTS):
+        return found
+    if place:
+        _require_hub_of(spec, place)
+    return None
 
-        return Path(open_clip.pretrained.download_pretrained(tag))
+
+def _no_weights(spec: EncoderSpec) -> str:
+    """Why a backbone has no weights of that name: no such file, or no such tag."""
+    tags = tags_of(spec.source)
+    is_file = Path(spec.pretrained).suffix in (".safetensors", ".bin", ".pt", ".pth")
+    hint = "there is no such file; " if is_file else did_you_mean(spec.pretrained, tags)
+    return f"{spec.name!r} has no weights {spec.pretrained!r}; {hint}tags: {', '.join(tags)}"
+
+
+def _require_hub_of(spec: EncoderSpec, repository: str) -> None:
+    try:
+        require_hub(repository)
     except HubUnreachable as error:
         raise EncoderNotFound(f"{spec.name!r}: {error}") from error
-    except (OSError, RuntimeError) as error:
-        raise EncoderNotFound(
-            f"cannot download {spec.pretrained!r} of {spec.name!r}: {error}. Download it "
-            "elsewhere and name the file as `pretrained`"
-        ) from error
 
 
 def _file_in(folder: Path) -> Path:
@@ -280,9 +316,7 @@ def _hub_file(repository: str, name: str) -> Path:
     if found := hub_file_on_disk(repository, name):
         return found
     require_hub(repository)
-    import open_clip
-
-    return Path(open_clip.pretrained.download_pretrained_from_hf(repository, filename=name))
+    return Path(download_from_hub(repository, name))
 
 
 def hub_file_on_disk(repository: str, name: str) -> Path | None:
@@ -301,28 +335,10 @@ def hub_file_on_disk(repository: str, name: str) -> Path | None:
 
 
 def tag_settings(spec: EncoderSpec) -> Mapping[str, Any]:
-    """The entry of a tag in open_clip's table: where its weights are, activation, preprocessing.
-
-    The table is Python code that imports torch; what it says is remembered for this version.
-    """
+    """The entry of a tag in open_clip's table: where its weights are, activation, preprocessing."""
     if not spec.pretrained or os.sep in spec.pretrained or spec.pretrained.startswith(RANDOM):
         return {}  # weights of another origin, or none
-    name, version = f"{spec.source} {spec.pretrained}", {"engine": library_name()}
-    known = recall("open-clip-tags", name, version)
-    if isinstance(known, dict):
-        return known
-    import open_clip
-
-    found: dict[str, Any] = open_clip.get_pretrained_cfg(spec.source, spec.pretrained)
-    remember("open-clip-tags", name, version, found)
-    return found
-
-
-def _tags(model: str) -> list[str]:
-    import open_clip
-
-    tags: list[str] = open_clip.list_pretrained_tags_by_model(model)
-    return tags
+    return tag_entry(spec.source, spec.pretrained)
 
 
 def tag_preprocess(spec: EncoderSpec) -> dict[str, Any]:

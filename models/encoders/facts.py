@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from models.checkpoints import file_sha256
 from models.encoders.backbone_files import (
+    RANDOM,
     EncoderNotFound,
     architecture,
     encoder_fingerprint,
@@ -17,6 +18,7 @@ from models.encoders.backbone_files import (
     preprocess_settings,
     require_known,
     weights_file,
+    weights_here,
 )
 from models.encoders.spec import CONFIG_FILE, EncoderSpec, schema_and_place
 from models.encoders.tokenizer_files import tokenizer_sha256
@@ -45,6 +47,17 @@ class EncoderFacts:
 
     fingerprint: Fingerprint
     dim: int
+
+
+def encoder_is_here(spec: EncoderSpec) -> bool:
+    """Whether a backbone's weights are on this machine; where not, a hub that answers has them.
+
+    Raises:
+        EncoderNotFound: As `encoder_facts`: no such backbone, tag or file.
+    """
+    require_known(spec)
+    forced_activation(spec)
+    return weights_here(spec) is not None or spec.pretrained.startswith(RANDOM)
 
 
 def token_width(spec: EncoderSpec) -> int:

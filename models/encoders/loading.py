@@ -26,6 +26,7 @@ from models.encoders.backbone_files import (
     encoder_identity,
     forced_activation,
     preprocess_settings,
+    random_seed,
     tag_preprocess,
     weights_file,
 )
@@ -52,7 +53,7 @@ def load_encoder(spec: EncoderSpec) -> OpenClipEncoder:
     device = pick_device(spec.device)
     quick_gelu = forced_activation(spec)
     if spec.pretrained.startswith(RANDOM):
-        torch.manual_seed(_seed(spec.pretrained))
+        torch.manual_seed(random_seed(spec))
     weights = weights_file(spec)
     architecture(spec)  # a file that describes no backbone is refused here, in words
     try:
@@ -141,10 +142,3 @@ def _check_preprocess(spec: EncoderSpec, model: nn.Module, found: ImagePreproces
             f"say {dict(found.fingerprint)}; state `preprocess_cfg` and `image_size` in "
             f"{CONFIG_FILE}"
         )
-
-
-def _seed(pretrained: str) -> int:
-    seed = pretrained.removeprefix(RANDOM)
-    if not seed.isdigit():
-        raise EncoderNotFound(f"{pretrained!r} should be {RANDOM} and a number")
-    return int(seed)

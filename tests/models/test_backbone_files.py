@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from models.encoders import backbone_files, open_clip_tags
 from models.encoders.backbone_files import (
     PREPROCESS,
     architecture,
@@ -18,6 +21,7 @@ from models.encoders.backbone_files import (
     tag_settings,
     weights_file,
 )
+from models.encoders.open_clip_tags import tag_entry, tags_of
 from models.encoders.spec import EncoderSpec
 from models.encoders.tokenizer_files import tokenizer_kind
 
@@ -60,15 +64,27 @@ def test_every_tokenizer_is_of_the_class_that_open_clip_chooses(
         assert tokenizer_kind(named(name)) == open_clip.get_tokenizer(name), name
 
 
-def test_tags_are_known_without_asking_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_tag_is_read_as_open_clip_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
     import open_clip
 
-    pairs = [("ViT-L-14-quickgelu", "openai"), ("ViT-B-16-SigLIP", "webli"), ("ViT-B-32", "none")]
+    pairs = [*open_clip.list_pretrained(), ("ViT-B-32", "none"), ("ViT-B-32", "LAION2B-e16")]
     expected = [open_clip.get_pretrained_cfg(*pair) for pair in pairs]
-    for _ in range(2):
-        found = [tag_settings(named(*pair)) for pair in pairs]
-        assert json.loads(json.dumps(found)) == json.loads(json.dumps(expected))
-        monkeypatch.setattr(open_clip, "get_pretrained_cfg", None)
+    assert [tag_entry(*pair) for pair in pairs] == expected
+    assert tags_of("ViT-B-32") == open_clip.list_pretrained_tags_by_model("ViT-B-32")
+    monkeypatch.setattr(open_clip_tags, "tag_module", None)  # nobody is asked twice
+    found = [tag_settings(named(*pair)) for pair in pairs]
+    assert json.loads(json.dumps(found)) == json.loads(json.dumps(expected))
+
+
+def test_the_table_of_tags_is_read_without_torch() -> None:
+    """What it does to files is open_clip's own, too: it looks for safetensors first."""
+    code = (
+        "import sys; from models.encoders.open_clip_tags import tag_module; m = tag_module(); "
+        "assert m._has_safetensors and m._has_hf_hub and m.list_pretrained(); "
+        "print([n for n in ('torch', 'open_clip', 'transformers', 'numpy') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_pictures_are_prepared_as_open_clip_would() -> None:
@@ -105,11 +121,9 @@ def test_the_weights_of_a_folder_are_those_that_open_clip_takes(
 def test_files_of_the_hub_are_found_where_it_keeps_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import open_clip
-
     calls: list[Any] = []
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(open_clip.pretrained, "download_pretrained", calls.append)
+    monkeypatch.setattr(backbone_files, "download_tagged", calls.append)
     repository = tmp_path / "models--timm--vit_large_patch14_clip_224.openai"
     snapshot = repository / "snapshots" / "abc"
     snapshot.mkdir(parents=True)

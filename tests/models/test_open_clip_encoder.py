@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.encoders import backbone_files
 from models.encoders.backbone_files import EncoderNotFound
 from models.encoders.facts import encoder_facts
 from models.encoders.spec import EncoderSpec, schema_and_place
@@ -310,7 +311,7 @@ def test_openai_weights_run_with_quick_gelu(
     file = tmp_path / "weights.pt"
     torch.save(trained.state_dict(), file)
     monkeypatch.setattr("models.hub.hub_fault", lambda: "")
-    monkeypatch.setattr(open_clip.pretrained, "download_pretrained", lambda config: str(file))
+    monkeypatch.setattr(backbone_files, "download_tagged", lambda config: str(file))
     encoder = load_encoder(EncoderSpec(name="ViT-B/32", pretrained="openai", device="cpu"))
     ids = open_clip.get_tokenizer("ViT-B-32")(TEXTS)
     with torch.inference_mode():
@@ -400,7 +401,9 @@ def test_fingerprint_follows_weights_and_not_the_place(small: Path, tmp_path: Pa
         ("ViT-B-32", "", "needs `pretrained`.*openai"),
         ("ViT-B-99", "openai", "Names like it: ViT-B-16"),
         ("laion/CLIP-ViT-B-32", "", "no directory 'laion/CLIP-ViT-B-32' with .* hf-hub:ORG/REPO"),
-        ("ViT-B-32", "no-such-tag", "tags: openai"),
+        ("ViT-B-32", "no-such-tag", "no weights 'no-such-tag'; tags: openai"),
+        ("ViT-B-32", "laion2b_e61", "did you mean 'laion2b_e16'.*tags: openai"),
+        ("ViT-B-32", "none.pt", "there is no such file; tags: openai"),
         ("ViT-B-32", "random:x", "a number"),
         ("local-dir:/no/such/place", "", "is not a directory that holds"),
     ],
