@@ -12,6 +12,7 @@ import functools
 import importlib.util
 import sys
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, Literal
@@ -32,8 +33,9 @@ def pick_device(device: str) -> torch.device:
     here, for the whole process.
 
     Raises:
-        ValueError: A GPU is named and torch sees none.
+        ValueError: A device is named and torch sees none.
     """
+    require_device(device)
     import torch
 
     if device == "auto":
@@ -47,17 +49,38 @@ def pick_device(device: str) -> torch.device:
 
 
 def require_device(device: str) -> None:
-    """Refuse a GPU where there is none; torch is not imported where that is possible.
+    """Refuse a device where there is none; torch is not imported where that is possible.
 
     Raises:
-        ValueError: A GPU is named and there is none.
+        ValueError: A device is named and there is none.
     """
-    if device.startswith("cuda") and not gpu_is_available():
+    kind, _, number = device.partition(":")
+    if kind in ("auto", "cpu"):
+        return
+    if kind != "cuda":
+        if not _is_built_for(kind):
+            raise ValueError(
+                f"device {device!r} was asked for, but the torch of this machine knows no "
+                f"{kind}; use 'cpu' (or 'auto')"
+            )
+    elif not gpu_is_available():
         raise ValueError(_no_gpu(device))
+    elif number and 0 < (count := _gpus()) <= int(number):
+        there = ", ".join(f"cuda:{place}" for place in range(count))
+        raise ValueError(f"device {device!r} was asked for, but torch sees {there} alone; use that")
 
 
 def _no_gpu(device: str) -> str:
     return f"device {device!r} was asked for, but torch sees no GPU; use 'cpu' (or 'auto')"
+
+
+def _is_built_for(kind: str) -> bool:
+    """Whether torch has that kind of device, as far as its build and its plug-ins say."""
+    if kind == "mps":
+        return sys.platform == "darwin"
+    if kind == "xpu":
+        return bool(getattr(_torch_build(), "xpu", None))
+    return bool(entry_points(group="torch.backends"))  # which torch loads by itself
 
 
 def autocast_of(device: torch.device, dtype: Dtype | Literal["tf32"]) -> torch.autocast:
@@ -132,13 +155,18 @@ def gpu_is_available() -> bool:
     driver is of the same major version or newer; the driver itself honours CUDA_VISIBLE_DEVICES.
     A torch for AMD's GPUs is asked itself.
     """
+    return _gpus() > 0
+
+
+def _gpus() -> int:
+    """How many GPUs torch sees; see `gpu_is_available`."""
     build = _torch_build()
     if getattr(build, "hip", None):
         import torch
 
-        return torch.cuda.is_available()
+        return torch.cuda.device_count() if torch.cuda.is_available() else 0
     cuda = getattr(build, "cuda", None)
-    return bool(cuda) and _devices_of_driver(int(str(cuda).partition(".")[0])) > 0
+    return _devices_of_driver(int(str(cuda).partition(".")[0])) if cuda else 0
 
 
 def _torch_build() -> ModuleType | None:

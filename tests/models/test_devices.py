@@ -9,7 +9,13 @@ from types import SimpleNamespace
 import pytest
 
 from models import devices
-from models.devices import gpu_is_available, pick_device, pick_dtype, torch_dtype_name
+from models.devices import (
+    gpu_is_available,
+    pick_device,
+    pick_dtype,
+    require_device,
+    torch_dtype_name,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +123,7 @@ def test_torch_for_other_gpus_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(devices, "_torch_build", lambda: SimpleNamespace(cuda=None, hip="7.0"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert gpu_is_available()
 
 
@@ -136,6 +143,39 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match=r"'cuda:1' was asked for, but torch sees no GPU"):
         pick_device("cuda:1")
+
+
+def test_a_number_beyond_the_gpus_that_are_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(devices, "_torch_build", lambda: SimpleNamespace(cuda="13.0", hip=None))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver(13000, 2))
+    require_device("cuda:1")
+    with pytest.raises(ValueError, match=r"'cuda:2' .* torch sees cuda:0, cuda:1 alone"):
+        require_device("cuda:2")
+
+
+@pytest.mark.parametrize("device", ["xpu", "xpu:0", "mps", "npu", "hpu", "xla", "mtia"])
+def test_a_kind_of_device_that_torch_was_not_built_for_is_refused(
+    monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.setattr(devices, "_torch_build", lambda: SimpleNamespace(xpu=None))
+    monkeypatch.setattr(devices, "entry_points", lambda group: ())
+    monkeypatch.setattr("sys.platform", "linux")
+    with pytest.raises(ValueError, match=f"'{device}' was asked for, .* use 'cpu'"):
+        require_device(device)
+    with pytest.raises(ValueError, match=f"'{device}' was asked for, .* use 'cpu'"):
+        pick_device(device)
+
+
+@pytest.mark.parametrize("device", ["xpu", "mps", "npu:1"])
+def test_a_kind_of_device_that_may_be_there_is_left_to_torch(
+    monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.setattr(devices, "_torch_build", lambda: SimpleNamespace(xpu="20250301"))
+    monkeypatch.setattr(devices, "entry_points", lambda group: ("torch_npu",))
+    monkeypatch.setattr("sys.platform", "darwin")
+    require_device(device)
 
 
 def test_production_computes_features_in_bf16_on_a_gpu_alone(
