@@ -65,6 +65,18 @@ def read_config(folder: str | Path, only: str = "") -> dict[str, Any]:
     return config
 
 
+def require_new(folder: Path) -> None:
+    """Refuse a place for a network that is taken.
+
+    Raises:
+        ValueError: It is a file, or a folder that holds something.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; save to a new folder")
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds something already; save to a new folder")
+
+
 def require_files(folder: Path, names: Sequence[str]) -> None:
     """Refuse a network that lacks a file: without it another network would be loaded.
 

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from models.checkpoints import UnusableCheckpoint
-from models.network_folders import CONFIG_FILE, CheckpointError
+from models.network_folders import CONFIG_FILE, CheckpointError, require_new
 from models.weight_formats import formats_of, require_plain
 
 DiskDtype: TypeAlias = Literal["fp32", "fp16"]
@@ -29,8 +29,7 @@ def new_folder(folder: str | Path, dtype: DiskDtype) -> Path:
     folder = Path(folder)
     if dtype not in _DISK_DTYPES:
         raise ValueError(f"dtype is {dtype!r}; one of {', '.join(_DISK_DTYPES)}")
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} holds something already; save to a new folder")
+    require_new(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.checkpoints import UnusableCheckpoint, refuse_pointer
+from models.checkpoints import UnusableCheckpoint
 from models.loaded_weights import (
     UNREADABLE,
     first_line,
@@ -18,6 +18,7 @@ from models.loaded_weights import (
     require_finite_values,
     require_written,
 )
+from models.published_files import require_weights
 from models.spelling import agreed, some_of
 from models.weight_formats import formats_of, require_plain
 
@@ -39,7 +40,7 @@ def read_state(path: Path, key: str | None = None, prefix: str = "") -> State:
         UnusableCheckpoint: It cannot be read, or holds something else.
     """
     try:
-        refuse_pointer(path)
+        require_weights(path)
         if path.suffix == ".safetensors":
             import safetensors.torch
 
@@ -134,25 +135,6 @@ def side_of(positions: int, name: str, where: str | Path) -> int:
             "take the published file again"
         )
     return side
-
-
-def only_file(folder: Path, pattern: str, needed: str) -> Path:
-    """The one file of a folder that fits a pattern.
-
-    Args:
-        folder: Of a published checkpoint that has several files.
-        pattern: Of the file's name.
-        needed: What to put into the folder, for the message.
-
-    Raises:
-        UnusableCheckpoint: There is none, or there are several.
-    """
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
-        raise UnusableCheckpoint(
-            f"{folder} holds {len(found)} files {pattern}, and one is needed; {needed}"
-        )
-    return found[0]
 
 
 def fill(

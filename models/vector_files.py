@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.published_files import begins_as_weights
+
 if TYPE_CHECKING:
     import torch
 
@@ -27,6 +29,8 @@ def read_vectors(path: Path, tensor: str = "") -> FloatArray:
     """
     found: Any
     try:
+        if path.suffix in (".safetensors", ".pt") and not begins_as_weights(path):
+            raise ValueError("its content is not what its name says; write it again")
         if path.suffix == ".npy":
             found = np.load(path, allow_pickle=False)
         elif path.suffix == ".safetensors":

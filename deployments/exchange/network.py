@@ -50,7 +50,8 @@ def add_import(parser: argparse.ArgumentParser) -> None:
 
 def run_import(arguments: argparse.Namespace) -> int:
     """Import, and say what was taken."""
-    from models.composed.registry import system
+    from models.composed.registry import require_importable, system
+    from models.network_folders import require_new
 
     record = system(arguments.system)
     settings = record.settings.given(dict(map(_setting, arguments.set)), record.title)
@@ -61,6 +62,9 @@ def run_import(arguments: argparse.Namespace) -> int:
         raise UserError("--not-zero-shot is a reason in words, which every table shows")
     if not (source.stat().st_size if source.is_file() else any(source.iterdir())):
         raise UserError(f"{source} is empty; give a published checkpoint")
+    require_importable(record.name)
+    record.require_published(source)
+    require_new(out)
     from models.composed.published import bring_in  # PyTorch, which what is refused above needs not
 
     found = bring_in(record.name, source, out, settings, arguments.not_zero_shot.strip())
@@ -93,17 +97,22 @@ def run_export(arguments: argparse.Namespace) -> int:
             f"{arguments.folder}: no such folder; give that of a tuned-embedding, such as one of "
             "ROOT/checkpoints/composed/"
         )
-    from models.composed.checkpoint import load_composed
+    from models.composed.folder import read_config
     from models.composed.tuned_embedding import SYSTEM
+    from models.network_folders import require_new
+
+    if (own := read_config(arguments.folder)["system"]) != SYSTEM.name:
+        raise UserError(
+            f"{arguments.folder} is a network of {own}; only one of {SYSTEM.name} is a "
+            "checkpoint of transformers"
+        )
+    require_new(Path(arguments.out))
+    from models.composed.checkpoint import load_composed
     from models.embedders.tuned_network import EmbeddingNetwork
     from models.network_weights import new_folder
 
     loaded = load_composed(arguments.folder)
-    if not isinstance(loaded.network, EmbeddingNetwork):
-        raise UserError(
-            f"{arguments.folder} is a network of {loaded.system}; only one of {SYSTEM.name} is a "
-            "checkpoint of transformers"
-        )
+    assert isinstance(loaded.network, EmbeddingNetwork)
     out = new_folder(arguments.out, "fp32")
     loaded.network.save_pretrained(out)
     print(f"use it with --set embedder.engine=chat-embedder --set embedder.model={out}")

@@ -18,18 +18,14 @@ from models.blip.early_fusion import CLIP_MEAN, CLIP_STD
 from models.blip.original import load_towers
 from models.blip.shape import HEAD_WIDTH, TextShape, VisionShape
 from models.blip.towers import BlipTowers, blip_without_weights
-from models.blip.word_pieces import VOCABULARY_FILE, WordPieces
+from models.blip.vocabulary_file import VOCABULARY_FILE
+from models.blip.word_pieces import WordPieces
 from models.checkpoints import UnusableCheckpoint
 from models.composed.bi_network import BiNetwork
-from models.composed.bi_settings import BiCombinerSettings
+from models.composed.bi_settings import BiCombinerSettings, published_files
 from models.composed.clip4cir_network import from_published, new_combiner, published_name
 from models.encoders.preprocess import ImagePreprocess
-from models.published_state import fill, log_taken, only_file, read_state, sizes_of
-
-NEEDED: Final = (
-    "put model_base.pth, tuned_blip*.pt and combiner*.pt of one training and vocab.txt into one "
-    "folder"
-)
+from models.published_state import fill, log_taken, read_state, sizes_of
 
 LONGEST_TEXT: Final = 77
 """Tokens of a text, both ends included."""
@@ -116,10 +112,7 @@ def published_bi(
     Raises:
         UnusableCheckpoint: A file or a tensor is missing, unknown or of another shape.
     """
-    base, tuned, combiner = (
-        only_file(folder, pattern, NEEDED)
-        for pattern in ("model_base*.pth", "tuned_blip*.pt", "combiner*.pt")
-    )
+    base, tuned, combiner = published_files(folder)
     whole = read_state(base, "model")
     image_side = {
         n: t for n, t in whole.items() if n.startswith(("visual_encoder.", "vision_proj."))

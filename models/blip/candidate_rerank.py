@@ -21,9 +21,9 @@ from models.blip.candidate_filter import FilterNetwork, published_filter
 from models.blip.settings import EarlyFusionSettings
 from models.blip.shape import HEAD_WIDTH
 from models.checkpoints import UnusableCheckpoint
-from models.composed.candidate_rerank import FILTER_SHARE
+from models.composed.candidate_rerank import FILTER_SHARE, published_files
 from models.composed.network import ComposedNetwork, Frozen, RankedNegatives, Texts
-from models.published_state import fill, log_taken, only_file, read_state
+from models.published_state import fill, log_taken, read_state
 from models.reranking.cross_encoder import CrossEncoder, choice_loss, matching_loss
 from models.training.trainable import ParameterGroup, parameter_groups
 
@@ -240,11 +240,7 @@ def published_rerank(
         UnusableCheckpoint: A file or a tensor is missing, unknown or of another shape, or the two
             stages look at images with different towers.
     """
-    needed = (
-        "put the published files of both stages and vocab.txt into one folder, as stage1.pt and "
-        "stage2.pt"
-    )
-    first, second = (only_file(folder, f"{stage}*.pt", needed) for stage in ("stage1", "stage2"))
+    first, second = published_files(folder)
     stage_one = published_filter(first, EarlyFusionSettings(), head_width)
     network = RerankNetwork(stage_one, settings)
     network.preprocess = stage_one.preprocess

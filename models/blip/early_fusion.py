@@ -22,7 +22,8 @@ from models.blip.original import load_towers
 from models.blip.settings import EarlyFusionSettings
 from models.blip.shape import TextShape, VisionShape
 from models.blip.towers import BlipTowers, blip_without_weights
-from models.blip.word_pieces import VOCABULARY_FILE, WordPieces
+from models.blip.vocabulary_file import VOCABULARY_FILE
+from models.blip.word_pieces import WordPieces
 from models.composed.network import ComposedNetwork, Frozen, Texts
 from models.encoders.preprocess import ImagePreprocess
 from models.encoders.spec import BPE_FILE, EncoderSpec

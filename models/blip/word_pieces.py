@@ -13,10 +13,8 @@ from typing import Final
 import torch
 from transformers import BertTokenizer
 
+from models.blip.vocabulary_file import VOCABULARY_FILE, vocabulary_beside
 from models.checkpoints import UnusableCheckpoint
-
-VOCABULARY_FILE: Final = "vocab.txt"
-"""The word pieces of `bert-base-uncased`, one a line; [DEC] and [ENC] are not among them."""
 
 _NEEDED: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
@@ -69,12 +67,7 @@ class WordPieces:
         Raises:
             UnusableCheckpoint: None lies there, or it is none.
         """
-        path = weights.parent / VOCABULARY_FILE
-        if not path.is_file():
-            raise UnusableCheckpoint(
-                f"{weights} brings no tokenizer; put {VOCABULARY_FILE} of bert-base-uncased next "
-                f"to it, as {path}"
-            )
+        path = vocabulary_beside(weights)
         return cls(path.read_bytes(), path)
 
     def require_rows(self, rows: int, where: str | Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
+from models.blip.vocabulary_file import vocabulary_beside
 from models.composed.clip4cir_settings import CombinerSettings, SumSettings, TrainedTowers
 from models.composed.directions import Splitting
+from models.published_files import only_file
 from models.settings import Settings
 
 
@@ -35,3 +39,21 @@ class BiCombinerSettings(CombinerSettings, DirectionSettings):
 
     reversed_weight: float = Field(0.5, ge=0)
     """Weight of the reversed queries' loss: 0.5 (FashionIQ), 0.1 (CIRR)."""
+
+
+def published_files(folder: Path) -> tuple[Path, Path, Path]:
+    """Base, tuned tower and combiner in a published folder, which holds their vocabulary too.
+
+    Raises:
+        UnusableCheckpoint: One is missing, or is no file of weights.
+    """
+    needed = (
+        "put model_base.pth, tuned_blip*.pt and combiner*.pt of one training and vocab.txt into "
+        "one folder"
+    )
+    base, tuned, combiner = (
+        only_file(folder, pattern, needed)
+        for pattern in ("model_base*.pth", "tuned_blip*.pt", "combiner*.pt")
+    )
+    vocabulary_beside(tuned)
+    return base, tuned, combiner

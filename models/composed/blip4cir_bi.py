@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from models.composed.bi_settings import BiCombinerSettings
+from models.composed.bi_settings import BiCombinerSettings, published_files
 from models.composed.system_record import ComposedSystem
 from models.training.settings import ComposedTraining
 
@@ -44,6 +44,7 @@ SYSTEM: Final = ComposedSystem(
     continued=_continued,
     rebuild=_rebuild,
     published=_published,
+    require_published=published_files,
     training=ComposedTraining(
         batch_size=512,
         epochs=300,

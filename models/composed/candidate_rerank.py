@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from models.blip.settings import EarlyFusionSettings
+from models.blip.vocabulary_file import vocabulary_beside
 from models.composed.system_record import ComposedSystem
+from models.published_files import only_file
 from models.settings import Settings
 from models.training.settings import ComposedTraining
 
@@ -81,6 +83,21 @@ def _rebuild(architecture: Mapping[str, Any], folder: Path) -> ComposedNetwork:
     return RerankNetwork(stage_one, RerankSettings(filter_share=architecture.get(FILTER_SHARE, 0)))
 
 
+def published_files(folder: Path) -> tuple[Path, Path]:
+    """The files of both stages in a published folder, which holds their vocabulary too.
+
+    Raises:
+        UnusableCheckpoint: One is missing, or is no file of weights.
+    """
+    needed = (
+        "put the published files of both stages and vocab.txt into one folder, as stage1.pt and "
+        "stage2.pt"
+    )
+    first, second = (only_file(folder, f"{stage}*.pt", needed) for stage in ("stage1", "stage2"))
+    vocabulary_beside(first)
+    return first, second
+
+
 def _published(path: Path, settings: RerankSettings) -> ComposedNetwork:
     from models.blip.candidate_rerank import published_rerank
 
@@ -96,6 +113,7 @@ SYSTEM: Final = ComposedSystem(
     continued=_continued,
     rebuild=_rebuild,
     published=_published,
+    require_published=published_files,
     training=ComposedTraining(
         batch_size=16,
         epochs=80,

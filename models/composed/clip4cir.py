@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from models.composed.clip4cir_settings import CombinerSettings
+from models.composed.clip4cir_settings import CombinerSettings, published_files
 from models.composed.system_record import ComposedSystem
 from models.training.settings import ComposedTraining
 
@@ -40,6 +40,7 @@ SYSTEM: Final = ComposedSystem(
     continued=_continued,
     rebuild=_rebuild,
     published=_published,
+    require_published=published_files,
     training=ComposedTraining(
         batch_size=4096,
         epochs=300,

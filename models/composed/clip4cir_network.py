@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import torch
 
-from models.composed.clip4cir_settings import CombinerSettings, SumSettings
+from models.composed.clip4cir_settings import CombinerSettings, SumSettings, published_files
 from models.composed.clip_network import ClipNetwork, bare_towers, load_towers
 from models.composed.clip_towers import ClipTowers, check_towers
 from models.composed.clip_weights import published_towers
@@ -23,7 +23,7 @@ from models.encoders.spec import EncoderSpec
 from models.instructcir import settings as instructcir
 from models.instructcir.combiner import MlpCombiner
 from models.instructcir.parts import NetworkParts
-from models.published_state import State, fill, log_taken, only_file, read_state
+from models.published_state import State, fill, log_taken, read_state
 
 PUBLISHED_NAMES: Final[Mapping[str, str]] = {
     "image_projection_layer": "from_image.0",
@@ -124,8 +124,7 @@ def published_combiner(path: Path, settings: CombinerSettings) -> CombinerNetwor
     Raises:
         UnusableCheckpoint: A file is missing, names are missing or unknown, or shapes differ.
     """
-    needed = "give a folder with tuned_clip*.pt and combiner*.pt of one training"
-    clip, combiner = (only_file(path, f"{name}*.pt", needed) for name in ("tuned_clip", "combiner"))
+    clip, combiner = published_files(path)
     towers = read_state(clip, "CLIP")
     network = CombinerNetwork(*published_towers(towers, clip), settings)
     state = read_state(combiner, "Combiner")

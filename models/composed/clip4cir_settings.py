@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from pydantic import Field
 
+from models.published_files import only_file
 from models.settings import Settings
 
 TrainedTowers: TypeAlias = Literal["both", "text"]
@@ -31,3 +33,13 @@ class CombinerSettings(Settings):
     """Dropped share while training."""
     scale: float = Field(100.0, gt=0)
     """1 / temperature of the loss."""
+
+
+def published_files(folder: Path) -> tuple[Path, Path]:
+    """The files of both stages in a published folder.
+
+    Raises:
+        UnusableCheckpoint: One is missing, or is no file of weights.
+    """
+    needed = "give a folder with tuned_clip*.pt and combiner*.pt of one training"
+    return only_file(folder, "tuned_clip*.pt", needed), only_file(folder, "combiner*.pt", needed)

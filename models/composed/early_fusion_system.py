@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.blip.settings import EarlyFusionSettings
+from models.blip.vocabulary_file import require_worded_weights
 from models.composed.system_record import ComposedSystem
 from models.training.settings import ComposedTraining
 
@@ -55,5 +56,6 @@ def early_fusion_system(
         continued=continued,
         rebuild=rebuild,
         published=published,
+        require_published=require_worded_weights,
         training=training,
     )

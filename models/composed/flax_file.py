@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import math
 import pickletools
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -18,19 +17,15 @@ from typing import Any, Final
 import msgpack
 import torch
 
-from models.checkpoints import UnusableCheckpoint, refuse_pointer
+from models.checkpoints import UnusableCheckpoint
+from models.composed.flax_kind import EXPECTED, PICKLE, require_flax
 from models.loaded_weights import first_line
 from models.published_state import State
 
-_PICKLE: Final = b"\x80"
-_ZIP: Final = b"PK\x03\x04"
-_TORCH: Final = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
-"""How files of `torch.save` began before they were ZIP archives: the pickle of a large number."""
 _BYTES: Final = ("SHORT_BINBYTES", "BINBYTES", "BINBYTES8")
 _AROUND: Final = ("PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "STOP")
 _ARRAY: Final = 1
 _FORMATS: Final = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
-_EXPECTED: Final = "parameters of Flax (MessagePack, or a pickle of its bytes)"
 _UNREADABLE: Final = (
     *(ValueError, TypeError, RuntimeError, RecursionError, MemoryError),
     *(msgpack.exceptions.UnpackException, UnicodeDecodeError),
@@ -43,13 +38,7 @@ def read_flax(path: Path) -> State:
     Raises:
         UnusableCheckpoint: It cannot be read, is cut off, or holds anything else.
     """
-    if not path.is_file():
-        raise UnusableCheckpoint(f"{path} is not a file; give the published file itself")
-    refuse_pointer(path)
-    if given := _other_kind(path):
-        raise UnusableCheckpoint(
-            f"{path} is {given} and not {_EXPECTED}; give the published file itself"
-        )
+    require_flax(path)
     try:
         tree = msgpack.unpackb(_packed(path), ext_hook=_array, strict_map_key=True)
         leaves = list(_leaves(tree, ""))
@@ -58,7 +47,7 @@ def read_flax(path: Path) -> State:
             raise ValueError("it holds two arrays of one name")
     except _UNREADABLE as error:
         raise UnusableCheckpoint(
-            f"{path} cannot be read as {_EXPECTED}: {first_line(error)}; take the published file "
+            f"{path} cannot be read as {EXPECTED}: {first_line(error)}; take the published file "
             "again"
         ) from error
     if all(name.startswith("params.") for name in state):
@@ -66,32 +55,10 @@ def read_flax(path: Path) -> State:
     return state
 
 
-def _other_kind(path: Path) -> str:
-    """What a file is by its first bytes, where that is another kind; nothing of it is unpickled."""
-    with path.open("rb") as file:
-        head = file.read(16)
-    if head.startswith(_ZIP):
-        return "a file of PyTorch (a ZIP archive)" if _is_of_torch(path) else "a ZIP archive"
-    if head.startswith(_TORCH):
-        return "a file of PyTorch (several pickles)"
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
-        return "a file of safetensors"
-    return ""
-
-
-def _is_of_torch(path: Path) -> bool:
-    """Whether a ZIP archive is one of `torch.save`, by the names in it."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/data.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError):
-        return False
-
-
 def _packed(path: Path) -> bytes:
     """The MessagePack of a file; what was around it is not kept in memory."""
     data = path.read_bytes()
-    return _bytes_of(data) if data[:1] == _PICKLE else data
+    return _bytes_of(data) if data[:1] == PICKLE else data
 
 
 def _bytes_of(data: bytes) -> bytes:

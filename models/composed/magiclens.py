@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from models.composed.flax_kind import require_flax
 from models.composed.magiclens_settings import MagicLensSettings
 from models.composed.system_record import ComposedSystem
 from models.training.settings import ComposedTraining
@@ -40,6 +41,7 @@ SYSTEM: Final = ComposedSystem(
     build=_build,
     rebuild=_rebuild,
     published=_published,
+    require_published=require_flax,
     training=ComposedTraining(
         batch_size=2048,
         epochs=1,

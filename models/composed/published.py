@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from models.checkpoints import file_sha256
 from models.composed.checkpoint import save_composed
-from models.composed.registry import system
+from models.composed.registry import require_importable, system
 from models.settings import Settings
 
 _WEIGHTS: Final = (".pt", ".pth", ".safetensors")
@@ -33,11 +33,9 @@ def bring_in(
         UnusableCheckpoint: A weight is missing, unknown or misshapen; the message names it.
     """
     record = system(name)
-    if record.published is None:
-        raise ValueError(
-            f"no checkpoint of {record.title} is public; train one (cirflow run train-composed "
-            f"--set system={name})"
-        )
+    require_importable(name)
+    assert record.published is not None
+    record.require_published(source)
     network = record.published(source, settings)
     inside = [source] if source.is_file() else sorted(source.iterdir())
     files = [file for file in inside if file == source or file.suffix in _WEIGHTS]

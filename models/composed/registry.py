@@ -42,3 +42,17 @@ def system(name: str) -> ComposedSystem:
     if name not in SYSTEMS:
         raise ValueError(unknown("system", name, SYSTEMS))
     return SYSTEMS[name]
+
+
+def require_importable(name: str) -> None:
+    """Refuse a system of which nobody published a checkpoint.
+
+    Raises:
+        ValueError: It must be trained.
+    """
+    record = system(name)
+    if record.published is None:
+        raise ValueError(
+            f"no checkpoint of {record.title} is public; train one (cirflow run train-composed "
+            f"--set system={name})"
+        )

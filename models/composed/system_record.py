@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.published_files import require_weights
 from models.settings import Settings
 from models.training.settings import ComposedTraining
 
@@ -30,6 +31,8 @@ class ComposedSystem:
         rebuild: A network without weights from its `architecture` and the folder of its files.
         published: A network from a published checkpoint: (file or folder, settings); it raises
             CheckpointError for every missing, unknown or misshapen weight. None: no such form.
+        require_published: Refuses a file or folder that is not of that form, by names and by how
+            files begin; torch is not imported for it.
         training: The defaults of its training.
         starts_from: The system whose trained folder its own training starts from, or may start from
             where it has `build` too; empty: none.
@@ -43,6 +46,7 @@ class ComposedSystem:
     build: Callable[[EncoderSpec, Any, int], ComposedNetwork] | None = None
     continued: Callable[[Any, Any, int], ComposedNetwork] | None = None
     published: Callable[[Path, Any], ComposedNetwork] | None = None
+    require_published: Callable[[Path], object] = require_weights
     training: ComposedTraining = field(default_factory=ComposedTraining)
     starts_from: str = ""
     goes_on: bool = False

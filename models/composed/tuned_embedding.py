@@ -14,6 +14,7 @@ from pydantic import Field
 
 from models.composed.system_record import ComposedSystem
 from models.embedders.forms import Preset
+from models.embedders.tunable import require_tunable
 from models.settings import Settings
 from models.training.settings import ComposedTraining
 
@@ -65,6 +66,7 @@ SYSTEM: Final = ComposedSystem(
     continued=_continued,
     rebuild=_rebuild,
     published=_published,
+    require_published=require_tunable,
     training=ComposedTraining(
         batch_size=128,
         epochs=1,

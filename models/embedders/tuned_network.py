@@ -17,10 +17,10 @@ import torch
 import transformers
 from open_clip.transform import PreprocessCfg
 
-from models.checkpoints import CONFIG_FILE, UnusableCheckpoint
 from models.composed.network import ComposedNetwork, Texts
 from models.embedders.forms import PRESETS, Form
 from models.embedders.prompts import prompt_of
+from models.embedders.tunable import require_tunable
 from models.encoders.preprocess import ImagePreprocess
 from models.loaded_checkpoint import require_chat_template
 from models.loaded_weights import load_model, load_processor
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from models.composed.tuned_embedding import TunedEmbeddingSettings
 
 LARGEST_SIDE: Final = 448
-MODEL_TYPES: Final = ("qwen3_vl", "qwen2_5_vl", "qwen2_vl")
 _PROCESSOR_FILES: Final = (
     "chat_template.jinja",
     "merges.txt",
@@ -250,16 +249,7 @@ def published_embedder(folder: Path, settings: TunedEmbeddingSettings) -> Embedd
     Raises:
         UnusableCheckpoint: A weight or file is missing or does not fit, or it is another model's.
     """
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise UnusableCheckpoint(
-            f"{folder} has no {CONFIG_FILE}; give the folder of a Qwen-VL checkpoint"
-        )
-    kind = json.loads(path.read_bytes()).get("model_type")
-    if kind not in MODEL_TYPES:
-        raise UnusableCheckpoint(
-            f"{folder} is a checkpoint of {kind!r}; one of {', '.join(MODEL_TYPES)} can be tuned"
-        )
+    require_tunable(folder)
     model = load_model(transformers.AutoModelForImageTextToText, str(folder), dtype=torch.float32)
     processor = load_processor(transformers.AutoProcessor, str(folder), "", model)
     require_chat_template(processor, str(folder))

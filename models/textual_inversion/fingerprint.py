@@ -16,6 +16,7 @@ from models.textual_inversion.mapping_files import (
     read_arrays,
     read_shape,
     recognise,
+    require_torch_file,
 )
 from models.user_cache import recall, remember
 
@@ -52,6 +53,7 @@ def mapping_fingerprint(path: str | Path) -> Mapping[str, Json]:
 
 def _fingerprint(weights: Path, shape: MappingShape | None) -> Mapping[str, Json]:
     if weights.suffix != ".safetensors":
+        require_torch_file(weights)
         from models.textual_inversion.network import published_fingerprint
 
         return published_fingerprint(weights)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 
+from models.published_files import begins_as_weights
 from models.spelling import some_of
 
 if TYPE_CHECKING:
@@ -127,6 +128,19 @@ def _values(entry: Mapping[str, Any]) -> FloatArray:
         )
     values = np.frombuffer(entry["data"], dtype=_NUMPY[entry["dtype"]])
     return values.astype(np.float32).reshape(entry["shape"])
+
+
+def require_torch_file(path: Path) -> None:
+    """Refuse a file that torch did not write: neither a zip nor a pickle.
+
+    Raises:
+        MappingError: It begins otherwise.
+    """
+    if not begins_as_weights(path):
+        raise MappingError(
+            f"{path} holds no mapping network: it is no checkpoint of torch; give a published "
+            f"one, a .safetensors file, or a folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
+        )
 
 
 def recognise(state: Mapping[str, Any], where: str) -> MappingShape:
