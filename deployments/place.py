@@ -65,6 +65,13 @@ def place_words(arguments: argparse.Namespace) -> list[str]:
     return words + (["--root", arguments.root] if arguments.root else [])
 
 
+def score_command(arguments: argparse.Namespace, methods: Sequence[str]) -> str:
+    """The command that ranks a benchmark (--benchmark, --folder, --split) by some methods."""
+    own = (f"{name}={getattr(arguments, name)}" for name in ("benchmark", "folder", "split"))
+    asked = set_words(*own, f"methods={','.join(methods)}")
+    return shlex.join(["cirflow", "run", "score-benchmark", *asked, *place_words(arguments)])
+
+
 def embed_command(gallery: str, method: str, place: Sequence[str]) -> str:
     """The command that makes the features of a gallery that a method weighs."""
     asked = set_words(f"collection={gallery}", f"methods={method}")

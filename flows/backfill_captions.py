@@ -33,7 +33,7 @@ from tasks.report.markdown import markdown_table, plain
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
 from tasks.stages.image_sets import SelectedImages
-from tasks.stages.stage import require_devices
+from tasks.stages.stage import require_hosts
 from tasks.unrecorded import about_to_make
 
 DEPLOYMENT = "backfill-captions/backfill-captions"
@@ -66,7 +66,7 @@ def backfill_captions(asked: BackfillRequest) -> State[Any]:
     work = [stage for stage, cost in zip(stages, costs, strict=True) if cost.images]
     if work:
         for stage in work if not asked.ray.workers else ():
-            require_devices(stage)
+            require_hosts(stage)
         about_to_make(_in_words(costs))
     with runner_of(asked.ray) as runner:
         for stage, cost in zip(stages, costs, strict=True):

@@ -25,7 +25,7 @@ from tasks.stages.captions import CaptionStage
 from tasks.stages.image_sets import ImageSet
 from tasks.stages.pair_samples import PairSample, PairSource
 from tasks.training.rewriter import RewriterJob, TuningData, export_merged, tune_rewriter
-from tasks.training.rewriter_pairs import benchmark_pairs, read_pairs, triplet_pairs
+from tasks.training.rewriter_pairs import benchmark_pairs, is_table, read_pairs, triplet_pairs
 from tasks.training.triplet_sets import parse_triplet_set
 from tasks.unrecorded import run_task
 
@@ -72,7 +72,7 @@ def finetune_rewriter(asked: TuningRequest) -> State[Any]:
 
 
 def _given_pairs(source: str, prompt: Prompt) -> ExampleSource:
-    if source.endswith((".jsonl", ".ndjson", ".parquet")):
+    if is_table(source):
         return read_pairs(source, prompt)
     return triplet_pairs(parse_triplet_set(source), prompt)
 

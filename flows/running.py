@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from prefect import Task
 
@@ -20,12 +20,11 @@ from storage.tables.table import require_complete
 from storage.tables.turns import Turns
 from tasks import progress
 from tasks.stages.run import plan_stage
-from tasks.stages.stage import Stage, in_order, require_devices
+from tasks.stages.stage import Stage, in_order, require_hosts
 from tasks.stages.stage_report import StageReport
+from tasks.training.publish import Job
+from tasks.training.run_settings import RunSettings
 from tasks.unrecorded import about_to_make, run_task
-
-if TYPE_CHECKING:
-    from tasks.training.publish import Job
 
 
 @dataclass
@@ -82,7 +81,7 @@ def run_stage(
     plan: Plan = run_task(plan_stage, stage, retry_failed)
     if plan.shards:
         if runner is in_this_process:
-            require_devices(stage)
+            require_hosts(stage)
         about_to_make(stage.title)
     broken: list[str] = []
     made = 0
@@ -164,6 +163,10 @@ def train_once(
         arguments: The task's other arguments.
     """
     todo = 0 if job.is_published else amount
+    if not job.is_published:
+        for where in (job, *arguments):
+            if isinstance(where, Job | RunSettings):
+                where.require_host()
     if todo:
         about_to_make(title)
     with watching(title, todo, amount - todo) as listener, progress.listening(listener):

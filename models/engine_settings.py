@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 from pydantic_core import to_jsonable_python
@@ -17,12 +18,15 @@ from pydantic_core import to_jsonable_python
 from models.checkpoints import (
     CONFIG_FILE,
     TOKENIZER,
+    folder_here,
+    identity_files,
     identity_or_load,
     model_name,
     require_files,
     require_kind,
 )
-from models.devices import torch_dtype_name
+from models.devices import require_device, torch_dtype_name
+from models.hub import hub_fault
 from models.protocols import AutoDtype, DeviceName, Fingerprint
 from models.settings import Settings
 from models.spelling import unknown
@@ -48,6 +52,24 @@ class EngineSettings(Settings):
         None: it sends or reads them whole, or reads none.
         """
         return None
+
+    def is_here(self) -> bool:
+        """Whether the engine's files are on this machine; where not, a hub that answers has them.
+
+        No framework is imported and no weight is read. An engine without files has them all.
+
+        Raises:
+            ValueError: Files are missing, or another engine's.
+        """
+        return True
+
+    def require_host(self) -> None:
+        """Refuse an engine whose device, or server, is not there; no framework is imported.
+
+        Raises:
+            ValueError: There is no such device, or no address.
+            EngineUnavailable: The server cannot be used.
+        """
 
 
 class CheckpointSettings(EngineSettings):
@@ -94,10 +116,39 @@ class CheckpointSettings(EngineSettings):
             UnusableCheckpoint: Files are missing, or the checkpoint is another engine's.
         """
         found = identity_or_load(self.model, self.revision, fetch)
-        require_files(self.model, found, [(CONFIG_FILE,)])
-        require_kind(self.model, self.revision, self.MODEL_TYPES, self.ARCHITECTURES)
-        require_files(self.model, found, self.NEEDED_FILES)
+        self.require_fit(found)
         return found
+
+    def is_here(self) -> bool:
+        """Whether the checkpoint is on this machine; its files are looked at by name alone."""
+        folder = folder_here(self.model, self.revision)
+        if folder is None:
+            return False
+        try:
+            self.require_fit(identity_files(self.model, folder))
+        except ValueError:
+            if Path(self.model).is_dir() or hub_fault():
+                raise
+            return False  # a part of it was fetched, its loader fetches the rest
+        return True
+
+    def require_host(self) -> None:
+        """Refuse a device that is not there."""
+        require_device(self.device)
+
+    def require_fit(self, files: Iterable[str]) -> None:
+        """Refuse files that lack one that the engine needs, or are another engine's.
+
+        Args:
+            files: Their names.
+
+        Raises:
+            UnusableCheckpoint: Saying which.
+        """
+        names = list(files)
+        require_files(self.model, names, [(CONFIG_FILE,)])
+        require_kind(self.model, self.revision, self.MODEL_TYPES, self.ARCHITECTURES)
+        require_files(self.model, names, self.NEEDED_FILES)
 
     def contents(self, engine: str, version: int, fetch: Callable[[], object]) -> Fingerprint:
         """What the fingerprint of each engine in this process says of a checkpoint.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.checkpoints import UnusableCheckpoint, checkpoint_folder
+from models.checkpoints import ADAPTER, UnusableCheckpoint, checkpoint_folder
 from models.loaded_weights import UNREADABLE, first_line, in_words, require_finite
 from models.weight_formats import formats_of, require_plain, without_data
 
@@ -82,5 +82,5 @@ def _require_fit(adapter: str, tuned: Any) -> None:
 
 def _weights_file(folder: Path) -> Path:
     """An adapter's weights, in the form that peft prefers."""
-    file = folder / "adapter_model.safetensors"
-    return file if file.is_file() else folder / "adapter_model.bin"
+    preferred, other = (folder / name for name in ADAPTER[1])
+    return preferred if preferred.is_file() else other

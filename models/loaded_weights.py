@@ -17,7 +17,12 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
-from models.checkpoints import UnusableCheckpoint, checkpoint_folder, loading_arguments
+from models.checkpoints import (
+    UnusableCheckpoint,
+    checkpoint_folder,
+    folder_here,
+    loading_arguments,
+)
 from models.spelling import agreed, some_of
 from models.weight_formats import require_plain_files
 
@@ -53,6 +58,7 @@ def load_model(
             another model's; the message names some.
     """
     place: dict[str, Any] = {"device_map": "meta"} if without_data else {}
+    folder_here(model, revision or None)  # the hub's client would ask again and again
     try:
         loaded, report = kind.from_pretrained(
             model,

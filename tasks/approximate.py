@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from models.retrieval.faiss_library import require_faiss
 from models.retrieval.method_records import AnyRecipe, Recipe
 from storage.locations.location import Location
 from storage.tables.keys import content_key
@@ -35,7 +36,7 @@ def index_of(
     from models.retrieval import approximate
     from models.retrieval.gallery import Gallery
 
-    approximate.require_faiss()
+    require_faiss()
     tables = [stages[name].existing_table() for name in recipe.gallery]
     identity = {
         "kind": approximate.KIND,

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from pydantic import Field
 
@@ -97,6 +97,10 @@ class OneQuery(Settings):
         """The query by content key."""
         item = QueryItem.of(self.image_id, (self.text,))
         return {item.key: item}
+
+
+NO_QUERY: Final = OneQuery(image_id="0" * 64, text="")
+"""Stands for a query that is still to come."""
 
 
 class TripletQueries(Settings):

@@ -16,11 +16,11 @@ from models.verifiers.protocol import sigmoid
 from storage.tables.keys import sha256_hex
 from tasks.approximate import index_of
 from tasks.kept_searches import Kept
-from tasks.methods import configured_method, late_weights, settings_of
 from tasks.networks import load_scorer, picture_side
 from tasks.planner import query_stages
 from tasks.query_encodings import query_features
 from tasks.query_sets import OneQuery
+from tasks.search_request import asked_of, takes_index
 from tasks.search_verdicts import margins_of
 from tasks.settings import Profile, ReformulationSettings
 from tasks.stages.decoded import OnePicture
@@ -117,31 +117,18 @@ def search_gallery(
         ImageProblem: the image cannot be decoded.
     """
     from models.retrieval.apart import top_k_apart
-    from models.retrieval.approximate import nearest, require_faiss
-    from models.retrieval.contributions import contributions, reweighed
+    from models.retrieval.approximate import nearest
+    from models.retrieval.contributions import contributions
     from models.retrieval.gallery import Gallery
     from models.retrieval.gate import spaces_apart
     from models.retrieval.query_weights import weighed
 
     kept = kept or Kept()
-    settings = settings_of(method, profile.cvsi)
-    row = configured_method(method, settings, late_weights(method, profile), profile.ldre)
-    recipe = row.recipe(family)
-    if weights and row.weighs:
-        raise ValueError(
-            f"a gate says the weights of {method} for each query; they cannot be moved"
-        )
-    if weights:
-        recipe = reweighed(recipe, weights)
+    asked = asked_of(profile, method, family, weights)
+    row, recipe = asked
     used = {name: gallery[name] for name in recipe.gallery}
     listed, opened = kept.gallery(profile, collection, used)
-    if approximate := profile.search.is_approximate(len(opened.keys)):
-        if row.weighs:
-            raise ValueError(
-                f"{method} reads what each part finds in the whole gallery; search exactly "
-                "(search.approximate_above=0)"
-            )
-        require_faiss()  # before models are loaded
+    approximate = takes_index(profile, asked, len(opened.keys))  # refused before models are loaded
     query = OneQuery(image_id=sha256_hex(image), text=text)
     stages = query_stages(profile, query, collection, method, family)
     reference = OnePicture(image, profile.pictures)
@@ -167,12 +154,6 @@ def search_gallery(
     hidden = [own] if own >= 0 and not include_reference else []
     again = profile.rerank.candidates_of(family) if row.reranks else 0
     looked_at = profile.verify.candidates if row.verifies else 0
-    if looked_at and profile.verify.reads_captions:
-        raise ValueError(
-            f"{profile.verify.verifier.title} compares with an edited caption, which a search does "
-            "not make for it; choose a verifier that reads the reference (verify.verifier.engine="
-            "qwen3-vl)"
-        )
     left = min(max(k, again, looked_at), len(images) - len(hidden))
     hits: tuple[Hit, ...] = ()
     margins: dict[str, float] = {}

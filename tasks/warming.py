@@ -13,7 +13,7 @@ from tasks.engines import load_captioner, load_encoder, load_generator, load_map
 from tasks.kept_searches import Kept
 from tasks.methods import configured_method, late_weights, settings_of
 from tasks.planner import query_stages
-from tasks.query_sets import OneQuery
+from tasks.query_sets import NO_QUERY
 from tasks.settings import Profile
 from tasks.stages.captions import CaptionStage
 from tasks.stages.query_features import QueryFeatureStage
@@ -21,7 +21,6 @@ from tasks.stages.rankings import AnyGalleryFeature
 from tasks.stages.rewrites import RewriteStage
 from tasks.stages.stage import Stage, in_order
 
-_NO_IMAGE = "0" * 64
 SEARCH_IMPORTS: Final = (
     "models.retrieval.apart",
     "models.retrieval.approximate",
@@ -65,8 +64,7 @@ def warm_models(profile: Profile, collection: str, method: str, kept: Kept) -> N
     Nothing is asked of them. Other models (second stages, trained networks) are loaded when they
     are first used.
     """
-    query = OneQuery(image_id=_NO_IMAGE, text="")
-    stages = query_stages(profile, query, collection, method, SEARCH_FAMILY)
+    stages = query_stages(profile, NO_QUERY, collection, method, SEARCH_FAMILY)
     for stage in in_order(stages.values()):
         for mark, load in _loads(stage):
             _load_once(kept, mark, load)

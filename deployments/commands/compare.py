@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from deployments.errors import UserError
-from deployments.place import add_place, profile_of
+from deployments.place import add_place, profile_of, score_command
 from models.spelling import agreed, unknown
 
 
@@ -41,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     from storage.benchmarks.registry import BENCHMARKS
     from storage.locations.access import require_reachable
     from storage.locations.location import Location
+    from storage.tables.plans import IncompleteTable
 
     for option, count in (("-k", arguments.k), ("--count", arguments.count)):
         if count < 1:
@@ -67,7 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
     from tasks.report.side_by_side import side_by_side, side_by_side_page
 
     first, second = plan_evaluation(profile, choice.ref(profile), methods).rankings
-    pairs = side_by_side(first, second, arguments.query, arguments.k, arguments.count)
+    try:
+        pairs = side_by_side(first, second, arguments.query, arguments.k, arguments.count)
+    except IncompleteTable as error:
+        raise UserError(f"{error}: {score_command(arguments, methods)}") from error
     title = " and ".join(titles)
     out = Path(arguments.out)
     embedded = is_embedded_world(choice.folder)

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 from deployments.errors import UserError
 from deployments.place import add_place, embed_command, place_words, profile_of
-from models.devices import require_device
 from models.plain_text import escaped_line
 from models.spelling import agreed, unknown
 
@@ -95,9 +94,10 @@ def searched(arguments: argparse.Namespace) -> int:
     family = checked_family(arguments, profile)
     weights = given_weights(arguments.weight)
     require_embedded(arguments, profile)
-    require_device(profile.query_encoder.device)
     from tasks.foreign_pictures import warning_for
+    from tasks.search_request import require_search
 
+    require_search(profile, arguments.gallery, arguments.method, family, weights)
     if warning := warning_for(profile, arguments.gallery):
         print(warning, file=sys.stderr)
     print("loading models", file=sys.stderr)

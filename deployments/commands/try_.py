@@ -55,8 +55,13 @@ def run(arguments: argparse.Namespace) -> int:
     require_methods(profile, [AT_ONCE])
     from storage.collections.first_picture import require_a_picture
     from storage.locations.location import Location
+    from tasks.stages.stage import require_hosts
 
     require_a_picture(Location(profile.root), arguments.source)
+    from tasks.planner import gallery_stages
+
+    for stage in gallery_stages(profile, name, AT_ONCE).values():
+        require_hosts(stage)
     status = ingest.run(
         argparse.Namespace(
             **{**vars(arguments), "name": name},
@@ -72,7 +77,6 @@ def run(arguments: argparse.Namespace) -> int:
     if warning := warning_for(profile, name):
         _say(f"\n{warning}\n")
     from flows.first_look import fill
-    from tasks.planner import gallery_stages
 
     fill(list(gallery_stages(profile, name, AT_ONCE).values()), stage_display)
     _say(f"ready for searches after {time.monotonic() - began:.0f} s")

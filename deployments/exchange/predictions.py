@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from deployments.errors import UserError
-from deployments.place import add_place, profile_of, reachable_root
+from deployments.place import add_place, profile_of, reachable_root, score_command
 from models.spelling import agreed, unknown
 
 IMPORT: Final = """\
@@ -79,6 +79,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     """Export, and say where."""
     _check(arguments)
     from flows.forms import BenchmarkChoice
+    from storage.tables.plans import IncompleteTable
     from tasks.imported_predictions import export_predictions
     from tasks.planner import plan_evaluation
 
@@ -87,7 +88,11 @@ def run_export(arguments: argparse.Namespace) -> int:
         name=arguments.benchmark, folder=arguments.folder, split=arguments.split
     )
     (stage,) = plan_evaluation(profile, choice.ref(profile), [arguments.method]).rankings
-    for path in export_predictions(stage, Path(arguments.out)):
+    try:
+        written = export_predictions(stage, Path(arguments.out))
+    except IncompleteTable as error:
+        raise UserError(f"{error}: {score_command(arguments, [arguments.method])}") from error
+    for path in written:
         print(path)
     return 0
 

@@ -16,7 +16,9 @@ from flows.requests.ray_workers import NO_RAY, RayWorkers
 from models.settings import Settings
 from storage.collections.known import list_collections
 from storage.locations.location import Location
+from tasks.at_hand import require_hosts_of_missing
 from tasks.choices import CaptionKind, Which
+from tasks.profile_stages import caption_stage
 from tasks.settings import Profile
 
 
@@ -110,6 +112,8 @@ def backfill_captions(
         require_engine("captioner", chosen.captioner)
     require_root(chosen)
     names = list_collections(Location(chosen.root)) if collection == "all" else [collection]
+    if selector.which == "missing" and not dry_run and not ray.workers:
+        require_hosts_of_missing(caption_stage(chosen, name, kind) for name in names)
     again = {
         "kind": kind,
         "selector": selector.model_dump(mode="json"),

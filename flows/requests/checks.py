@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 from models.editors.imported import ImportedPictures
 from models.encoders.backbone_files import require_known
+from models.encoders.facts import encoder_is_here
 from models.engine_settings import CheckpointSettings, EngineSettings
 from models.generators.questioning import PLACEHOLDERS as QUESTION_PLACEHOLDERS
 from models.imported_texts import ImportedEngine
@@ -19,18 +21,24 @@ from models.retrieval.systems.composed_embedding import EMBEDDER
 from models.retrieval.systems.instructpix2pix import EDITED
 from models.textual_inversion.concepts import read_concepts, read_phrases
 from models.textual_inversion.phrases import PLACEHOLDERS as PHRASE_PLACEHOLDERS
-from storage.collections.known import require_collection
+from storage.collections.known import UnknownCollection, require_collection
 from storage.exchange.sources import ExchangeError
 from storage.locations.access import require_access, require_folder
 from storage.locations.location import Location
 from storage.tables.table import load_table
+from tasks.at_hand import require_files, require_hosts_of_missing, require_mappings
 from tasks.engines import token_width, why_no_pseudo_tokens
 from tasks.imported_pictures import require_import
 from tasks.imported_texts import imported_spec
 from tasks.methods import why_not_ready
-from tasks.query_sets import BenchmarkRef
+from tasks.planner import gallery_stages, plan_evaluation, query_stages
+from tasks.query_sets import NO_QUERY, BenchmarkRef
 from tasks.query_texts import GENERATED, file_texts
 from tasks.settings import Profile
+from tasks.stages.stage import Stage
+
+NO_GALLERY: Final = "the gallery"
+"""Stands for a collection where files are looked for, which are the same for each."""
 
 
 def require_root(profile: Profile) -> None:
@@ -63,6 +71,17 @@ def out_folder(given: str, default: str) -> Path:
     """
     run = os.environ.get("PREFECT__FLOW_RUN_ID", "")
     return Path(given) if given else Path(default, run[-12:])  # its beginning is the time
+
+
+def require_seeds(seeds: Iterable[int]) -> None:
+    """Refuse seeds of drawn worlds that no generator of numbers takes.
+
+    Raises:
+        ValueError: one is below zero.
+    """
+    for seed in seeds:
+        if seed < 0:
+            raise ValueError(f"a seed is 0, 1, 2, ..., not {seed}; give another")
 
 
 def require_collections(root: str, names: Iterable[str]) -> None:
@@ -112,7 +131,7 @@ def require_methods(
             status = method(name).status
             kind = "" if status == "ready" else f" ({status})"
             raise ValueError(f"{name} does not run here{kind}: {reason}")
-    require_backbone(profile)
+    require_known(profile.encoder)
     wanted = {
         need
         for name in methods
@@ -145,6 +164,18 @@ def require_methods(
         load_prompt(profile.prompts.edit_of(family))
     if "objects" in wanted:
         load_prompt(profile.prompts.objects)
+    read = [m for m in methods if not (trains_network and _reads_network(m, families))]
+    asked = [] if gallery_only else [(name, family) for name in read for family in families]
+    galleries = [gallery_stages(profile, NO_GALLERY, name) for name in read]
+    queries = [query_stages(profile, NO_QUERY, NO_GALLERY, *each) for each in asked]
+    stages = [stage for side in (*galleries, *queries) for stage in side.values()]
+    require_files(stages)
+    if not trains_mapping:
+        require_mappings(stages)
+
+
+def _reads_network(name: str, families: Sequence[str]) -> bool:
+    return any("reformulation" in _needs(name, family, False) for family in families)
 
 
 def require_questions(profile: Profile) -> None:
@@ -217,12 +248,12 @@ def require_editor(profile: Profile) -> None:
 
 
 def require_engine(setting: str, engine: EngineSettings, root: str = "") -> None:
-    """Refuse an engine whose checkpoint is a folder, or whose import is a key, that does not exist.
+    """Refuse an engine whose checkpoint is nowhere, or whose import is a key that does not exist.
 
-    Hub ids are not asked for. Without a root no import will do: a benchmark is not asked about.
+    No weight is read. Without a root no import will do: a benchmark is not asked about.
 
     Raises:
-        ValueError: names the setting.
+        ValueError: names the setting or the checkpoint.
     """
     if isinstance(engine, ImportedEngine):
         if not root:
@@ -236,6 +267,7 @@ def require_engine(setting: str, engine: EngineSettings, root: str = "") -> None
             raise ValueError(f"{setting}.texts: {error}") from error
     if isinstance(engine, CheckpointSettings) and engine.model.startswith(("/", ".", "~")):
         require_checkpoint(f"{setting}.model", engine.model)
+    engine.is_here()
 
 
 def require_checkpoint(setting: str, place: str) -> None:
@@ -252,22 +284,22 @@ def require_checkpoint(setting: str, place: str) -> None:
 
 
 def require_backbone(profile: Profile) -> None:
-    """Refuse a backbone that does not exist.
+    """Refuse a backbone that does not exist, or whose weights are nowhere.
 
     Raises:
-        EncoderNotFound: names those that are like it.
+        EncoderNotFound: names those that are like it, or says how the weights get here.
     """
-    require_known(profile.encoder)
+    encoder_is_here(profile.encoder)
 
 
 def require_pseudo_tokens(profile: Profile) -> None:
-    """Refuse a backbone that does not exist or takes no pseudo tokens.
+    """Refuse a backbone that does not exist or takes no pseudo tokens; its weights may be nowhere.
 
     Raises:
         EncoderNotFound: names those that are like it.
         ValueError: says which part of it takes none.
     """
-    require_backbone(profile)
+    require_known(profile.encoder)
     if reason := why_no_pseudo_tokens(profile.query_encoder):
         raise ValueError(f"{reason}; choose another backbone, such as ViT-L-14 with tag openai")
 
@@ -279,6 +311,7 @@ def require_evaluation(
     *,
     trains_mapping: bool = False,
     trains_network: bool = False,
+    varied: bool = False,
 ) -> None:
     """Refuse an evaluation that lacks something: images, a backbone, checkpoints, prompts, a root.
 
@@ -288,9 +321,11 @@ def require_evaluation(
         methods: Names of methods.
         trains_mapping: LinCIR's mapping network is trained first.
         trains_network: The reformulation network is trained first.
+        varied: It is one of several, whose servers may be started one after the other.
 
     Raises:
         ValueError: says what is missing, and what to set.
+        EngineUnavailable: a server that has rows to make cannot be used.
     """
     require_benchmarks(refs)
     families = tuple(dict.fromkeys(ref.load().family for ref in refs))
@@ -304,6 +339,26 @@ def require_evaluation(
     for ref in refs:
         require_texts(profile, ref)
     require_root(profile)
+    if not (trains_mapping or trains_network or varied):
+        for ref in refs:
+            require_hosts_of_missing(_evaluating(profile, ref, methods))
+
+
+def _evaluating(profile: Profile, ref: BenchmarkRef, methods: Sequence[str]) -> list[Stage]:
+    """The rankings of a benchmark; where its images are still to be ingested, the features."""
+    try:
+        return [*plan_evaluation(profile, ref, methods).rankings]
+    except UnknownCollection:
+        own, family = ref.collection_name, ref.load().family
+        sides = [
+            side
+            for name in methods
+            for side in (
+                gallery_stages(profile, own, name),
+                query_stages(profile, NO_QUERY, own, name, family),
+            )
+        ]
+        return [stage for side in sides for stage in side.values()]
 
 
 def require_texts(profile: Profile, ref: BenchmarkRef) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.forms import Overrides, ProfileName
 from flows.profiles import resolve_profile
-from flows.requests.checks import require_methods, require_out, require_root
+from flows.requests.checks import require_methods, require_out, require_root, require_seeds
 from storage.benchmarks.registry import FAMILIES
 from tasks.methods import runnable_methods
 from tasks.settings import Profile
@@ -53,6 +53,7 @@ def demo(
         submissions: Rank the splits without public targets too, and write submission files.
         training: Train an InstructCIR network from unlabelled pictures too, and score it.
     """
+    require_seeds([seed])
     folder = Path(out).resolve()
     changes = {"root": str(folder / "tables"), **(settings or {})}
     chosen = resolve_profile(profile, changes)

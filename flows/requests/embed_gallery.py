@@ -19,6 +19,8 @@ from flows.forms import (
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_collections, require_methods, require_root
 from flows.requests.ray_workers import NO_RAY, RayWorkers
+from tasks.at_hand import require_hosts_of_missing
+from tasks.planner import gallery_stages
 from tasks.settings import Profile
 
 
@@ -57,4 +59,7 @@ def embed_gallery(
     require_collections(chosen.root, [collection])
     require_methods(chosen, methods, gallery_only=True)
     require_root(chosen)
+    if not ray.workers:
+        for method in methods:
+            require_hosts_of_missing(gallery_stages(chosen, collection, method).values())
     return EmbedRequest(chosen, collection, methods, ray, retry_failed)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from flows.forms import BenchmarkName, MethodName, Overrides, ProfileName
 from flows.profiles import resolve_profile
-from flows.requests.checks import require_methods, require_out, require_root
+from flows.requests.checks import require_methods, require_out, require_root, require_seeds
 from flows.requests.train_systems import TRAINABLE, untrained
 from models.retrieval.methods import METHODS, first_stage
 from storage.benchmarks.registry import FAMILIES
@@ -85,6 +85,7 @@ def evaluate_world(
     chosen = resolve_profile(profile, changes)
     if not seeds:
         raise ValueError("give at least one seed: seeds=0")
+    require_seeds(seeds)
     asked = methods or tuple(runnable_methods(chosen))
     first = tuple(dict.fromkeys(map(first_stage, methods)))
     trained = untrained(chosen, first or tuple(TRAINABLE)) if train else ()

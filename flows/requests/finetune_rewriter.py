@@ -12,6 +12,7 @@ from flows.form_fields import DEFAULTS, Group, Of, Values
 from flows.forms import Overrides, ProfileName
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_collections, require_engine, require_root
+from models.checkpoints import folder_here, identity_files
 from models.engine_settings import CheckpointSettings
 from models.generators.openai_server import OpenAIServerSettings
 from models.imported_texts import ImportedEngine
@@ -23,6 +24,8 @@ from models.settings import Settings
 from tasks.choices import Within
 from tasks.query_sets import BenchmarkRef
 from tasks.settings import Profile
+from tasks.training.rewriter_pairs import is_table
+from tasks.training.triplet_sets import parse_triplet_set
 
 
 class Teacher(Settings):
@@ -126,6 +129,11 @@ def finetune_rewriter(
     for what, file in (("pairs", pairs), ("replay", replay)):
         if file and not Path(file).is_file():
             raise ValueError(f"{what}={file}: no such file")
+    if pairs and not is_table(pairs):
+        try:
+            parse_triplet_set(pairs)
+        except ValueError as error:
+            raise ValueError(f"{error}; or give pairs in .jsonl or .parquet") from error
     if teacher is not None:
         require_collections(chosen.root, teacher.collections)
     refs = tuple(
@@ -140,6 +148,8 @@ def finetune_rewriter(
         require_engine("instructcir.captioner", chosen.instructcir.captioner)
     prompt = load_prompt(chosen.instructcir.prompt, PLACEHOLDERS)
     model = base_model(chosen, base, revision, device, dtype)
+    if (here := folder_here(model.model, model.revision or None)) is not None:
+        identity_files(model.model, here)
     config = TuningConfig.given(tuning, "tuning")
     require_root(chosen)
     return TuningRequest(chosen, prompt, pairs, teacher, refs, replay, model, config, merged)

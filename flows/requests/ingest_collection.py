@@ -9,6 +9,7 @@ from flows.forms import Overrides, ProfileName
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_root
 from storage.collections.known import IfTaken, Layout, check_name
+from storage.locations.access import require_reachable
 from storage.locations.location import Location
 
 
@@ -49,5 +50,6 @@ def ingest_collection(
     origin = Location(source)
     if origin.is_local and not Path(origin.root).exists():
         raise FileNotFoundError(f"there is nothing at {origin}; give a folder, a file or s3://")
+    require_reachable(origin)
     require_root(chosen)
     return IngestRequest(chosen.root, source, name, class_field, if_taken, layout)

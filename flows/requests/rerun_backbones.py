@@ -244,7 +244,14 @@ def _request(
         trains = False
     if trains:
         _require_captions(chosen, mapping.captions)
-    require_evaluation(chosen, refs, asked, trains_mapping=trains, trains_network=trains_network)
+    require_evaluation(
+        chosen,
+        refs,
+        asked,
+        trains_mapping=trains,
+        trains_network=trains_network,
+        varied=bool(combination.name),
+    )
     require_out(out)
     return RerunRequest(
         chosen,

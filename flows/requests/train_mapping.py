@@ -18,6 +18,7 @@ from flows.forms import (
 )
 from flows.profiles import resolve_profile
 from flows.requests.checks import (
+    require_backbone,
     require_collections,
     require_engine,
     require_pseudo_tokens,
@@ -168,6 +169,7 @@ def train_mapping(
     require_pseudo_tokens(chosen)
     if collection:
         require_collections(chosen.root, [collection])
+    require_backbone(chosen)
     require_root(chosen)
     config = LinCirConfig(
         steps=steps,
@@ -200,6 +202,7 @@ def _inversion(
     chosen.share(where.devices)
     require_pseudo_tokens(profile)
     require_collections(profile.root, [collection])
+    require_backbone(profile)
     require_root(profile)
     if system.words:
         if not profile.inversion.concepts:

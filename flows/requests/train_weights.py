@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from flows.form_fields import DEFAULTS, Group, OneOf, Values
 from flows.forms import PROFILE_CLIP, Clip, Overrides, ProfileName, with_choices
 from flows.profiles import resolve_profile
-from flows.requests.checks import require_collections, require_root
+from flows.requests.checks import require_collections, require_methods, require_root
 from flows.requests.triplet_training import First, triplet_set_of
 from models.retrieval.gate_settings import GateTraining
 from models.retrieval.systems.query_weights import WEIGHED
@@ -82,6 +82,7 @@ def train_weights(
     for family in families:
         if family not in known:
             raise ValueError(unknown("benchmark family", family, known))
+    require_methods(chosen, [method], families or known)
     found = triplet_set_of(triplets, n=n)
     if found.root != chosen.root:
         raise ValueError(

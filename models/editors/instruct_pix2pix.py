@@ -155,15 +155,27 @@ class InstructPix2PixSettings(EditorEngine, CheckpointSettings):
         found = {
             name: digest
             for name, digest in identity_or_load(self.model, self.revision, fetch).items()
-            if name.split("/")[0] in _PARTS and _is_read(name)
+            if _is_read(name)
         }
+        self.require_fit(found)
+        return found
+
+    def require_fit(self, files: Iterable[str]) -> None:
+        """Refuse files that lack a part of the pipeline.
+
+        Args:
+            files: Their names.
+
+        Raises:
+            UnusableCheckpoint: Saying which.
+        """
+        found = list(filter(_is_read, files))
         for part in _PARTS[:3]:
             require_files(self.model, found, [(f"{part}/config.json",)])
             if not any(n.startswith(f"{part}/") and n.endswith(".safetensors") for n in found):
                 raise UnusableCheckpoint(f"{self.model!r} lacks {part}/*.safetensors")
         tokenizer = [f"tokenizer/{name}" for name in TOKENIZER]
         require_files(self.model, found, [tokenizer, ("scheduler/scheduler_config.json",)])
-        return found
 
     def load(self) -> InstructPix2PixEditor:
         """The editor; its checkpoint is read when the first image comes."""
@@ -314,7 +326,9 @@ def _reply(request: EditRequest, pixels: np.ndarray) -> EditReply:
 
 
 def _is_read(name: str) -> bool:
-    """Whether a file of a part is read: copies of weights in other forms are not."""
+    """Whether a file is read: one of a part, and no copy of weights in another form."""
+    if name.split("/")[0] not in _PARTS:
+        return False
     if name.endswith(".safetensors"):
         return not name.endswith((".fp16.safetensors", ".non_ema.safetensors"))
     return not name.endswith(".bin")

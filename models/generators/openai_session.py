@@ -139,11 +139,11 @@ class ServerSession:
 
     async def check_model(self) -> None:
         """Raise `ServerUnusable` unless the server lists the model."""
-        where = f"the LLM server at {self._settings.base_url}"
+        where = self._settings.where
         try:
             served = [model.id for model in (await self._client.models.list()).data]
         except openai.APIConnectionError as failure:
-            raise ServerAway(f"{where} does not answer; start it or correct base_url") from failure
+            raise ServerAway(self._settings.away) from failure
         except (openai.AuthenticationError, openai.PermissionDeniedError) as failure:
             raise ServerUnusable(
                 f"{where} refuses the API key; set the environment variable "

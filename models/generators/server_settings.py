@@ -6,11 +6,14 @@ flow parameter or a table. Nothing here but `model` and `identity` enters an ide
 
 from __future__ import annotations
 
+import socket
 from typing import Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
 from models.engine_settings import EngineSettings
+from models.protocols import EngineUnavailable
 
 ServerApi: TypeAlias = Literal["chat", "completions"]
 """Which endpoint prompts are sent to."""
@@ -55,6 +58,38 @@ class ServerSettings(EngineSettings):
         """Engine and model."""
         return f"{self.engine} {self.model.rstrip('/').rpartition('/')[2]}"
 
+    @property
+    def where(self) -> str:
+        """The server, in words."""
+        return f"the LLM server at {self.base_url}"
+
+    @property
+    def away(self) -> str:
+        """What is said of a server that does not answer."""
+        return f"{self.where} does not answer; start it or correct base_url"
+
+    def require_host(self) -> None:
+        """Refuse a server that does not answer, refuses the key or does not serve the model.
+
+        Where nobody listens, its client is not imported: it takes a second.
+
+        Raises:
+            ValueError: `base_url` is not an address.
+            EngineUnavailable: Saying what is wrong and what to do.
+        """
+        self.require_address()
+        place = urlsplit(self.base_url)
+        port = place.port or {"http": 80, "https": 443}[place.scheme]
+        try:
+            socket.create_connection((place.hostname, port), self.connect_seconds).close()
+        except OSError as error:
+            raise EngineUnavailable(self.away) from error
+        from models.generators.background_loop import BackgroundLoop
+        from models.generators.openai_session import open_session
+
+        with BackgroundLoop() as loop, open_session(loop, self):
+            pass  # opening a session is the check
+
     def require_address(self) -> None:
         """Refuse to load without a server.
 
@@ -63,3 +98,13 @@ class ServerSettings(EngineSettings):
         """
         if not self.base_url.startswith(("http://", "https://")):
             raise ValueError(f"base_url must start with http:// or https://, not {self.base_url!r}")
+        try:
+            place = urlsplit(self.base_url)
+            is_whole = bool(place.hostname) and place.port != 0
+        except ValueError:  # a port that is no number
+            is_whole = False
+        if not is_whole:
+            raise ValueError(
+                f"base_url={self.base_url!r} names no server; give one such as "
+                "http://localhost:8000/v1"
+            )

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal
 from pydantic import Field
 
 from models.captioners.seeds import stream_seed
-from models.checkpoints import checkpoint_folder, checkpoint_identity
+from models.checkpoints import (
+    ADAPTER,
+    checkpoint_folder,
+    checkpoint_identity,
+    folder_here,
+    require_files,
+)
 from models.devices import pick_device, pick_dtype
 from models.engine_settings import CheckpointSettings
 from models.generators.adapter_card import benchmark_texts_seen, read_card, weights_hash
@@ -102,6 +108,19 @@ class TransformersSettings(TextGeneratorSettings, CheckpointSettings):
         if self.adapter:
             self.check_adapter()
             check_adapter_weights(model, self.adapter)
+
+    def is_here(self) -> bool:
+        """Whether the checkpoint and the adapter are on this machine, and fit by their card."""
+        found = super().is_here()
+        if not self.adapter:
+            return found
+        folder = folder_here(self.adapter)
+        if folder is None:
+            return False
+        require_files(self.adapter, [path.name for path in folder.iterdir()], ADAPTER)
+        if found:
+            self.check_adapter()
+        return found
 
     def load(self) -> TransformersGenerator:
         """The generator; its weights are read when the first prompt comes."""

@@ -7,7 +7,6 @@ images finds its exact nearest ones.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,13 +14,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from models.retrieval.faiss_library import require_faiss
 from models.retrieval.gallery import Gallery
 from models.retrieval.search import Features, Ints, TopK, top_k
-
-LACKING: Final = (
-    "approximate search needs faiss: install requirements/lock-approximate.txt next to "
-    "requirements/lock.txt (`make approximate`), or set search.approximate_above=0"
-)
 
 KIND: Final = "IVF,SQ8/1"
 """The kind of index and the version of its making."""
@@ -48,18 +43,6 @@ class Recall:
     queries: int
     lists: int
     of: int
-
-
-def require_faiss() -> Any:
-    """The library.
-
-    Raises:
-        ValueError: it is not installed; the message says how to get it.
-    """
-    try:
-        return importlib.import_module("faiss")
-    except ImportError as error:
-        raise ValueError(LACKING) from error
 
 
 def build_index(gallery: Gallery, target: float, candidates: int) -> tuple[Any, Recall]:

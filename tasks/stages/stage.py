@@ -13,6 +13,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from models.devices import require_device
+from models.engine_settings import EngineSettings
+from models.protocols import EngineUnavailable
 from models.settings import Settings
 from storage.locations.location import Location
 from storage.tables.finding import find_table
@@ -131,18 +133,29 @@ class Stage(Settings):
         return copied
 
 
-def require_devices(stage: Stage) -> None:
-    """Refuse a stage whose own engines are to run on a GPU that is not there; none is loaded.
+def own_settings(stage: Stage) -> list[Settings]:
+    """The groups of settings that a stage has of its own, engines among them."""
+    values = [value for _, value in stage]
+    return [each for each in values if isinstance(each, Settings) and not isinstance(each, Stage)]
+
+
+def require_hosts(stage: Stage) -> None:
+    """Refuse a stage whose own engines' devices or servers are not there; none is loaded.
 
     Raises:
         ValueError: Names the stage and the device.
+        EngineUnavailable: Names the stage, and says what is wrong with its server.
     """
-    own = [value for _, value in stage if not isinstance(value, Stage)]
-    for device in (getattr(each, "device", "") for each in (stage, *own)):
+    for own in (stage, *own_settings(stage)):
         try:
-            require_device(device)
+            if isinstance(own, EngineSettings):
+                own.require_host()
+            elif device := getattr(own, "device", ""):
+                require_device(device)
         except ValueError as error:
             raise ValueError(f"{stage.title}: {error}") from error
+        except EngineUnavailable as error:
+            raise EngineUnavailable(f"{stage.title}: {error}") from error
 
 
 @dataclass(frozen=True)

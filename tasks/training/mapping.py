@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from models.devices import require_device
 from models.encoders.spec import EncoderSpec
 from models.textual_inversion.settings import LinCirConfig, WordMasking
 from storage.tables.keys import sha256_hex
@@ -39,6 +40,10 @@ class MappingJob(Job):
     config: LinCirConfig
     words: WordMasking
     captions_key: str
+
+    def require_host(self) -> None:
+        """Refuse a device of the text tower that is not there."""
+        require_device(self.encoder.device)
 
     @property
     def spec(self) -> dict[str, Any]:

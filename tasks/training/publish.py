@@ -64,6 +64,13 @@ class Job(ABC):
         """The whole address of the folder."""
         return Location(self.root).join(self.folder)
 
+    def require_host(self) -> None:  # noqa: B027 - most trainings run where `RunSettings` say
+        """Refuse a device of the job's own that is not there; nothing heavy is imported.
+
+        Raises:
+            ValueError: Names the device.
+        """
+
     @property
     def is_published(self) -> bool:
         """Whether the folder is complete."""

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from models.checkpoints import identity_or_load, model_name
+from models.checkpoints import checkpoint_folder, identity_or_load, model_name
+from models.devices import require_device
 from models.generators.adapter_card import CARD_FILE, AdapterCard, read_card, weights_hash
-from models.generators.prompt_tokens import uses_chat
+from models.generators.prompt_tokens import has_chat_template
 from models.instructcir.rewriter_examples import ExampleSource
 from models.instructcir.rewriter_settings import BaseLlm, Example, TuningConfig
 from storage.locations.location import Location
@@ -79,6 +80,10 @@ class RewriterJob(Job):
     counts: Mapping[str, int]
     benchmarks: tuple[str, ...]
 
+    def require_host(self) -> None:
+        """Refuse a device of the base model that is not there."""
+        require_device(self.base.device)
+
     @cached_property
     def base_files(self) -> Mapping[str, str]:
         """File name -> sha256 of the base model."""
@@ -88,10 +93,13 @@ class RewriterJob(Job):
     @cached_property
     def card(self) -> AdapterCard:
         """The facts that are published with the adapter."""
+        files = self.base_files
+        folder = checkpoint_folder(self.base.model, self.base.revision or None)
+        is_chat = self.base.chat == "auto" and has_chat_template(folder)
         return AdapterCard(
-            base=model_name(self.base.model, self.base_files),
-            base_weights_sha256=weights_hash(self.base_files),
-            form="chat" if uses_chat(self.base.load_tokenizer(), self.base.chat) else "raw",
+            base=model_name(self.base.model, files),
+            base_weights_sha256=weights_hash(files),
+            form="chat" if is_chat else "raw",
             prompt_sha256=self.prompt_sha256,
             data_sha256=self.data_sha256,
             pairs=self.counts,

@@ -23,6 +23,11 @@ PROMPTED = ("prompt", "answer")
 BENCHMARK = "benchmark"
 
 
+def is_table(source: str) -> bool:
+    """Whether a file's name is that of a table of pairs, and not of a reference to triplets."""
+    return source.endswith((".jsonl", ".ndjson", ".parquet"))
+
+
 def read_pairs(source: str, prompt: Prompt, name: str = "file") -> ExampleSource:
     """Pairs from a JSON-lines or Parquet file.
 

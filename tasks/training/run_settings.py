@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from models.devices import require_device
 from models.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,6 +41,15 @@ class RunSettings(Settings):
         "tensorboard",
     )
     """Lightning loggers that record the run."""
+
+    def require_host(self) -> None:
+        """Refuse hardware that is not there; nothing heavy is imported.
+
+        Raises:
+            ValueError: GPUs are asked for, and torch sees fewer.
+        """
+        if self.accelerator == "gpu" and sys.platform != "darwin":
+            require_device(f"cuda:{self.devices - 1}")
 
     def device(self) -> torch.device:
         """Where this process computes what no Lightning module does."""

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from models.settings import Settings
+from models.settings import Settings, in_words
 from models.spelling import agreed, counted
 from models.triplets import AnnotatedTriplet, Triplet, triplet_id
 from storage.collections.collection import Collection
@@ -287,4 +287,8 @@ def parse_triplet_set(given: str | Mapping[str, Any]) -> TripletSet:
     try:
         return TripletSet.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
-        raise ValueError(f"{given} is not a reference to triplets: {error}") from error
+        why = in_words(error) if isinstance(error, ValidationError) else str(error)
+        raise ValueError(
+            f"{given} is not a reference to triplets ({why.replace(chr(10), '; ')}); give the "
+            "triplets.json of generate-triplets, or the file that `cirflow import triplets` wrote"
+        ) from error

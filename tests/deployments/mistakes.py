@@ -42,6 +42,10 @@ KEYS: Final = {
 NO_KEYS: Final = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null"}
 SCORE: Final = "run score-benchmark --set benchmark=circo"
 SEARCH: Final = "search --root tables --image a.png --text red"
+EMBED: Final = "run embed-gallery --root tables --set collection=photos"
+VIT: Final = "--set encoder.name=ViT-B-32 --set encoder.pretrained="
+NO_SERVER: Final = "engine=openai --set X.model=q --set X.base_url=http://127.0.0.1:9/v1"
+OFFLINE: Final = ("must be downloaded, but HF_HUB_OFFLINE forbids downloads", "hf download ")
 RERUN: Final = "run rerun-backbone --set benchmarks.name=circo --set benchmarks.folder=world"
 
 MISTAKES: Final = (
@@ -164,6 +168,61 @@ MISTAKES: Final = (
         "search --root tables --gallery photos --image b.png --text red",
         ("b.png: no such file or directory",),
     ),
+    # Models, devices and servers are looked for before anything that runs them is imported.
+    Mistake(f"{SEARCH} --gallery photos --method image-only {VIT}openai", OFFLINE),
+    Mistake(
+        f"{SEARCH} --gallery photos --method image-only {VIT}opnai",
+        ("'ViT-B-32' has no weights 'opnai'", "did you mean 'openai'", "laion2b_s34b_b79k"),
+    ),
+    Mistake(f"{SEARCH} --gallery photos --method image-only {VIT}random:x", ("random: and a num",)),
+    Mistake(f"{SEARCH} --gallery photos --set generator.model=Qwen/none", OFFLINE),
+    Mistake(
+        f"{SEARCH} --gallery photos --method image-only+verify --set verify.verifier.model=a/b",
+        OFFLINE,
+    ),
+    Mistake(f"{EMBED} --set methods=image-only {VIT}openai", OFFLINE),
+    Mistake(f"{EMBED} --set captioner.model=Salesforce/blip2-opt-2.7b", OFFLINE),
+    Mistake(f"{EMBED} --set captioner.model=photos", ("'photos' holds no weights", "hub id")),
+    Mistake(f"{EMBED} --set captioner.device=xpu", ("captions of photos", "'xpu'", "use 'cpu'")),
+    Mistake(
+        f"{EMBED} --set captioner.{NO_SERVER.replace('X', 'captioner')}",
+        ("captions of photos: the LLM server at http://127.0.0.1:9/v1 does not answer", "start it"),
+    ),
+    Mistake(
+        f"{SCORE} --set folder=whole --set generator.{NO_SERVER.replace('X', 'generator')}",
+        ("the LLM server at http://127.0.0.1:9/v1 does not answer", "correct base_url"),
+    ),
+    Mistake(f"{SCORE} --set folder=whole --set encoder.device=xpu", ("'xpu'", "use 'cpu'")),
+    Mistake(f"{SCORE} --set folder=whole --set methods=image-only {VIT}openai", OFFLINE),
+    Mistake(f"run train-mapping --set captions=dogs.txt {VIT}openai", OFFLINE),
+    Mistake(f"run train-compodiff --set triplets=t.json {VIT}openai", OFFLINE),
+    Mistake("run finetune-rewriter --set pairs=dogs.jsonl --set base=Qwen/none", OFFLINE),
+    Mistake(
+        "run finetune-rewriter --set pairs=dogs.txt", ("dogs.txt is not a ref", "triplets.json")
+    ),
+    Mistake(
+        "run train-reformulation --set triplets=t.json",
+        ("t.json is not a reference to triplets", "root: Field required", "generate-triplets"),
+    ),
+    Mistake("run demo --set seed=-1", ("a seed is 0, 1, 2, ..., not -1",)),
+    Mistake("demo --seed -1", ("a seed is 0, 1, 2, ..., not -1",)),
+    Mistake("run evaluate-world --set seeds=-1", ("a seed is 0, 1, 2, ..., not -1",)),
+    Mistake("run ingest --set source=s3://b/p --set name=p", ("s3://b/p", "AWS_ACCESS"), NO_KEYS),
+    Mistake("ingest s3://b/p --name p", ("s3://b/p", "AWS_ACCESS_KEY_ID"), NO_KEYS),
+    Mistake("import network covr a.png --out n --zero-shot", ("a.png cannot be read as weights",)),
+    Mistake("import network covr photos --out n --zero-shot", ("photos is a folder",)),
+    Mistake(
+        "import network clip4cir photos --out n --zero-shot",
+        ("photos holds 0 files tuned_clip*.pt", "combiner*.pt"),
+    ),
+    Mistake("import network magiclens a.png --out n --zero-shot", ("a.png", "of Flax")),
+    Mistake("import network tuned-embedding photos --out n --zero-shot", ("no config.json",)),
+    Mistake("import network transagg odd.pt --out photos --zero-shot", ("photos holds something",)),
+    Mistake("export network photos --out n", ("photos holds no config.json", "give the folder")),
+    Mistake(
+        "import features odd.safetensors --names t.json --collection photos --root tables",
+        ("odd.safetensors", "not what its name says"),
+    ),
     Mistake("leaderboard --root s3://bucket/t", ("AWS_ACCESS_KEY_ID",), NO_KEYS),
     Mistake(
         "score --benchmark circo --split val --annotations world --predictions p.json",
@@ -183,6 +242,10 @@ def write_files(folder: Path) -> None:
     (folder / "bad.toml").write_text("extends = tiny\n", encoding="utf-8")
     (folder / "half.toml").write_text('[encoder]\nname = "x"\n', encoding="utf-8")
     (folder / "t.json").write_text("{}", encoding="utf-8")
+    (folder / "dogs.txt").write_text("a dog\n", encoding="utf-8")
+    (folder / "dogs.jsonl").write_text('{"prompt": "a dog", "answer": "a cat"}\n', encoding="utf-8")
+    (folder / "odd.pt").write_bytes(b"PK\x03\x04")
+    (folder / "odd.safetensors").write_bytes(b"odd" * 9)
     (folder / "latin.txt").write_bytes("a dog\na café\n".encode("latin-1"))
     write_circo(folder / "world")
     write_circo_listing(folder / "world", range(1, 61))
@@ -198,10 +261,12 @@ def write_files(folder: Path) -> None:
     ingest(Location(str(folder / "tables")), folder / "photos", "photos")
 
 
-def environment(mistake: Mistake) -> dict[str, str]:
-    """The environment of a mistake: no credentials but its own."""
+def surroundings(folder: Path) -> dict[str, str]:
+    """The environment of all mistakes: no credentials, no downloads, nothing known from before."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    return {**kept, "PYTHONPATH": str(REPOSITORY), **mistake.environment}
+    empty = str(folder.parent / "empty")
+    here = {"HF_HUB_OFFLINE": "1", "HF_HOME": empty, "XDG_CACHE_HOME": empty}
+    return {**kept, **here, "PYTHONPATH": str(REPOSITORY)}
 
 
 def main(folder: Path) -> None:
@@ -212,7 +277,7 @@ def main(folder: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "deployments.cli", *mistake.arguments],
             cwd=folder,
-            env=environment(mistake),
+            env=surroundings(folder.resolve()) | mistake.environment,
             capture_output=True,
             text=True,
             timeout=300,

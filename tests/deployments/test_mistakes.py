@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
-from tests.deployments.mistakes import MISTAKES, NO_KEYS, REPOSITORY, write_files
+from tests.deployments.mistakes import MISTAKES, NO_KEYS, surroundings, write_files
 
 HEAVY = ("prefect", "torch", "torchvision", "transformers", "open_clip", "lightning")
 
@@ -38,12 +37,11 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str, li
     """Status, answer and heavy imports so far, of every mistake in one process."""
     folder = tmp_path_factory.mktemp("mistakes") / "work"
     write_files(folder)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         input=json.dumps([(mistake.arguments, mistake.environment) for mistake in MISTAKES]),
         cwd=folder,
-        env=kept | NO_KEYS | {"PYTHONPATH": str(REPOSITORY)},
+        env=surroundings(folder) | NO_KEYS,
         capture_output=True,
         text=True,
         timeout=300,

@@ -44,6 +44,47 @@ def test_a_gpu_that_is_not_there(
         run_unrecorded(flow, parameters)
 
 
+@pytest.mark.parametrize("device", ["cuda", "cuda:3", "xpu"])
+def test_a_request_is_refused_only_where_rows_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    from flows.requests.embed_gallery import embed_gallery
+    from tasks.planner import gallery_stages
+
+    parameters = {**given(tmp_path, "encoder.device"), "methods": ("image-only",)}
+    parameters["settings"]["encoder.device"] = device
+    monkeypatch.setattr(devices, "gpu_is_available", lambda: False)
+    with pytest.raises(ValueError, match=f"image features of drawn: device '{device}'"):
+        embed_gallery(**parameters)
+    fill(gallery_stages(small_profile(tmp_path), "drawn", "image-only")["image"])
+    embed_gallery(**parameters)
+
+
+def test_a_server_is_asked_for_only_where_rows_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from models.captioners.openai_images import OpenAIImagesSettings
+    from models.protocols import CaptionReply, EngineUnavailable
+    from tasks.at_hand import require_hosts_of_missing
+    from tasks.profile_stages import caption_stage
+    from tasks.stages import captions
+
+    class Answering:
+        """Captions at once what a server would."""
+
+        def caption(self, images: Any, sampling: Any) -> Any:
+            return (CaptionReply(key, ("a dog",) * sampling.n) for key, _ in images)
+
+    given(tmp_path, "captioner.device")
+    server = OpenAIImagesSettings(model="q", base_url="http://127.0.0.1:9/v1")
+    profile = small_profile(tmp_path).changed(captioner=server)
+    with pytest.raises(EngineUnavailable, match=r"captions of drawn: the LLM server at .*start"):
+        require_hosts_of_missing([caption_stage(profile, "drawn")])
+    monkeypatch.setattr(captions, "load_captioner", lambda settings: Answering())
+    fill(caption_stage(profile, "drawn"))
+    require_hosts_of_missing([caption_stage(profile, "drawn")])
+
+
 def test_rows_that_are_there_need_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from flows.embed_gallery import embed_gallery
     from tasks.planner import gallery_stages

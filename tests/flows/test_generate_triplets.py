@@ -85,11 +85,11 @@ def test_a_server_that_is_not_there_is_told_and_captions_stay(
     root: Path, tmp_path: Path, prefect_results: Path
 ) -> None:
     from flows.generate_triplets import generate_triplets
-    from flows.running import StageFailed
+    from models.protocols import EngineUnavailable
 
     with FakeOpenAIServer(then=difference) as server:
         settings = triplet_settings(root, server.base_url, shard=8)
-    with pytest.raises(StageFailed, match="does not answer"):
+    with pytest.raises(EngineUnavailable, match=r"triplets from pairs of drawn: .*does not answer"):
         generate_triplets(["drawn"], 6, settings=settings, out=str(tmp_path / "out"))
     with FakeOpenAIServer(then=difference) as server:
         settings = triplet_settings(root, server.base_url, shard=8)

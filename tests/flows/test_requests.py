@@ -14,7 +14,7 @@ from tasks.training.caption_files import read_captions
 from tests.fakes.benchmark_layouts import CIRR_NAMES, write_cirr
 from tests.fakes.pictures import png
 
-OTHER = Backbone(name="ViT-B-32", pretrained="openai")
+OTHER = Backbone(name="ViT-B-32", pretrained="random:1")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ def clusters(count: int) -> np.ndarray:
 
 
 def test_without_faiss_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from models.retrieval.approximate import require_faiss
+    from models.retrieval.faiss_library import require_faiss
 
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ValueError, match=r"requirements/lock-approximate\.txt") as refused:

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from models import engine_settings
 from models.checkpoints import UnusableCheckpoint, identity_or_load
 from models.encoders.backbone_files import EncoderNotFound, weights_file
+from models.encoders.facts import encoder_is_here
 from models.encoders.spec import EncoderSpec
+from models.generators.transformers import TransformersSettings
 from models.hub import hub_fault
 
 
@@ -60,6 +63,48 @@ def test_a_path_that_leads_nowhere_is_not_a_hub_id(closed: str, tmp_path: Path) 
         identity_or_load(f"{tmp_path}/no/such/folder", None, lambda: None)
 
 
+def snapshot(cache: Path, *names: str) -> Path:
+    """Some files of `some/model`, as the hub's client keeps them."""
+    folder = cache / "models--some--model" / "snapshots" / "abc"
+    folder.mkdir(parents=True)
+    (cache / "models--some--model" / "refs").mkdir()
+    (cache / "models--some--model" / "refs" / "main").write_text("abc")
+    for name in names:
+        (folder / name).write_text('{"architectures": ["OneForCausalLM"]}')
+    return folder
+
+
+def test_files_are_looked_for_by_name_and_the_hub_where_they_lack(
+    closed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = TransformersSettings(model="some/model")
+    with pytest.raises(UnusableCheckpoint, match="hf download some/model"):
+        settings.is_here()
+    folder = snapshot(tmp_path, "config.json", "model.safetensors")
+    with pytest.raises(UnusableCheckpoint, match=r"lacks tokenizer\.json or"):
+        settings.is_here()
+    monkeypatch.setattr(engine_settings, "hub_fault", lambda: "")
+    assert not settings.is_here()  # its loader fetches the rest
+    (folder / "tokenizer.json").write_text("{}")
+    assert settings.is_here()
+    adapted = settings.changed(adapter=str(tmp_path))
+    with pytest.raises(UnusableCheckpoint, match=r"lacks adapter_config\.json"):
+        adapted.is_here()
+    (folder / "config.json").write_text('{"architectures": ["OneForSpeech"]}')
+    monkeypatch.setattr(engine_settings, "hub_fault", lambda: "no network")
+    with pytest.raises(UnusableCheckpoint, match="OneForSpeech, and this engine takes"):
+        settings.is_here()
+
+
+def test_a_loader_refuses_what_is_nowhere_before_its_library_asks(closed: str) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from models.loaded_weights import load_model
+
+    with pytest.raises(UnusableCheckpoint, match="hf download some/model"):
+        load_model(AutoModelForCausalLM, "some/model")
+
+
 @pytest.mark.parametrize(
     "spec",
     [
@@ -70,6 +115,8 @@ def test_a_path_that_leads_nowhere_is_not_a_hub_id(closed: str, tmp_path: Path) 
 def test_a_backbone_is_refused_before_open_clip_asks(closed: str, spec: EncoderSpec) -> None:
     with pytest.raises(EncoderNotFound, match=f"{closed} cannot be reached.*hf download"):
         weights_file(spec)
+    with pytest.raises(EncoderNotFound, match=f"{closed} cannot be reached.*hf download"):
+        encoder_is_here(spec)
 
 
 def test_any_answer_is_the_hubs_own_matter(online: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,6 +125,47 @@ def test_any_answer_is_the_hubs_own_matter(online: None, monkeypatch: pytest.Mon
         address = f"http://127.0.0.1:{server.server_port}"
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
         assert hub_fault() == ""
+        server.shutdown()
+
+
+class Knowing(Absent):
+    """A hub that says what it has not, as the real one does."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        code = "RepoNotFound" if "/none" in self.path else "GatedRepo"
+        code = "RevisionNotFound" if "/revision/" in self.path else code
+        self.send_response(403 if code == "GatedRepo" else 404)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+@pytest.mark.parametrize(
+    ("model", "revision", "message"),
+    [
+        ("some/none", "", "the hub has no 'some/none'.* ORGANISATION/NAME"),
+        ("some/model", "v9", "'some/model' has no revision 'v9'.* a tag or a"),
+        ("some/model", "", "'some/model' is given to those alone who asked.*log in here"),
+    ],
+)
+def test_what_the_hub_has_not_is_refused_before_a_loader_asks(
+    online: None, monkeypatch: pytest.MonkeyPatch, model: str, revision: str, message: str
+) -> None:
+    def load() -> object:
+        raise AssertionError("the hub's client was asked")
+
+    with HTTPServer(("127.0.0.1", 0), Knowing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        with pytest.raises(UnusableCheckpoint, match=message):
+            TransformersSettings(model=model, revision=revision).is_here()
+        with pytest.raises(UnusableCheckpoint, match=message):
+            identity_or_load(model, revision, load)
+        if not revision:
+            with pytest.raises(EncoderNotFound, match=message):
+                weights_file(EncoderSpec(name=f"hf-hub:{model}"))
         server.shutdown()
 
 
@@ -108,3 +196,21 @@ def test_a_proxy_that_python_does_not_use_is_left_to_the_client(
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
     assert hub_fault() == ""
+
+
+def test_the_hub_is_asked_once_about_each_checkpoint(
+    closed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.profiles import resolve_profile
+    from flows.requests.checks import require_methods
+    from models import checkpoints
+    from models.encoders import backbone_files
+
+    asked: list[str] = []
+    for module in (checkpoints, backbone_files):
+        monkeypatch.setattr(module, "require_hub", lambda name, revision="": asked.append(name))
+    settings = {"encoder.name": "ViT-B-32", "encoder.pretrained": "openai"}
+    profile = resolve_profile("tiny", {**settings, "captioner.model": "some/captioner"})
+    require_methods(profile, ["image-only", "captioning", "image-text-sum"], ["cirr", "circo"])
+    assert asked.count("timm/vit_base_patch32_clip_224.openai") == 1
+    assert asked.count("some/captioner") <= 2  # by the name of its setting, and by its stages

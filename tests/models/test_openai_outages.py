@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models.generators.openai_server import OpenAIServerGenerator
+from models.generators.openai_server import OpenAIServerGenerator, OpenAIServerSettings
 from models.protocols import (
     EngineUnavailable,
     TextRequest,
@@ -125,7 +125,32 @@ def test_an_unusable_server_is_named_before_any_work(models: object, message: st
             generator.check()
         with pytest.raises(ServerUnusable, match=message):
             list(generator.generate([TextRequest("k", "hello")]))
+        with pytest.raises(ServerUnusable, match=message):
+            settings_for(server).require_host()
         assert server.requests == []
+
+
+def test_a_server_that_serves_the_model_is_taken() -> None:
+    with FakeOpenAIServer() as server:
+        settings_for(server).require_host()
+        assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("localhost:8000/v1", "must start with http:// or https://, not 'localhost:8000/v1'"),
+        ("http://", "'http://' names no server; give one such as http://localhost:8000/v1"),
+        ("http://localhost:80x0/v1", "names no server"),
+        ("https://localhost:99999/v1", "names no server"),
+    ],
+)
+def test_an_address_that_is_none(address: str, message: str) -> None:
+    settings = OpenAIServerSettings(model="m", base_url=address)
+    with pytest.raises(ValueError, match=message):
+        settings.require_host()
+    with pytest.raises(ValueError, match=message):
+        settings.load()
 
 
 def test_no_server_at_all() -> None:
@@ -135,6 +160,8 @@ def test_no_server_at_all() -> None:
         settings = settings_for(server)
     with pytest.raises(ServerUnusable, match="does not answer; start it"):
         OpenAIServerGenerator(settings).check()
+    with pytest.raises(EngineUnavailable, match="does not answer; start it"):
+        settings.require_host()
 
 
 QUOTA = {"message": "You exceeded your current quota, please check your plan and billing details."}
