@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -10,7 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ArgsKwargs
 
 from deployments.errors import UserError
-from models.settings import in_words
+from models.settings import fault_in_words, in_words
 from models.spelling import unknown
 
 Schema = Mapping[str, Any]
@@ -65,6 +66,29 @@ def checked(request: Any, values: Mapping[str, Any]) -> Any:
         return adapter.validate_python(ArgsKwargs((), dict(values)))
     except ValidationError as error:
         raise UserError(in_words(error)) from error
+
+
+def refusals(request: Any, values: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Parameter -> what is wrong with its value, whatever exists; empty where nothing is.
+
+    Args:
+        request: The function of `flows.requests` that has the flow's parameters; not called.
+        values: All parameters, as plain JSON.
+    """
+
+    def nothing(*args: Any, **kwargs: Any) -> None:
+        return None
+
+    uncalled: Any = functools.wraps(request)(nothing)
+    try:
+        adapter = TypeAdapter(uncalled, config=ConfigDict(allow_inf_nan=False))
+        adapter.validate_python(ArgsKwargs((), dict(values)))
+    except ValidationError as error:
+        told: dict[str, list[str]] = {}
+        for fault in error.errors():
+            told.setdefault(str(fault["loc"][0]), []).append(fault_in_words(fault))
+        return told
+    return {}
 
 
 def _fit(value: Any, field: Schema, definitions: Schema) -> Any:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from models.spelling import unknown
 
@@ -97,13 +98,15 @@ class Settings(BaseModel):
 
 def in_words(error: ValidationError, *where: str) -> str:
     """Each refused value in a line: its place, the reason and the value."""
-    lines = []
-    for fault in error.errors():
-        place = ".".join(map(str, (*where, *fault["loc"])))
-        given = fault["input"]
-        lines.append(
-            (f"{place}: " if place else "")
-            + fault["msg"].removeprefix("Value error, ")
-            + (f", not {given!r}" if isinstance(given, bool | int | float | str) else "")
-        )
-    return "\n".join(lines)
+    return "\n".join(fault_in_words(fault, *where) for fault in error.errors())
+
+
+def fault_in_words(fault: ErrorDetails, *where: str) -> str:
+    """One refused value."""
+    place = ".".join(map(str, (*where, *fault["loc"])))
+    given = fault["input"]
+    return (
+        (f"{place}: " if place else "")
+        + fault["msg"].removeprefix("Value error, ")
+        + (f", not {given!r}" if isinstance(given, bool | int | float | str) else "")
+    )

@@ -117,7 +117,7 @@ class Guard:
             b"content-security-policy": self._policy.encode(),
             b"x-frame-options": b"DENY",
             b"x-content-type-options": b"nosniff",
-            b"referrer-policy": b"no-referrer",
+            b"referrer-policy": b"same-origin",
         }
 
         async def sending(message: Message) -> None:

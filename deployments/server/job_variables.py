@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
+from deployments.server.bodies import content, told_again, whole
 from deployments.server.guard import App, Message, Receive, Send, answer
 
 _UNCHECKED = {
@@ -40,35 +41,13 @@ class CheckedJobVariables:
         if found is None:
             await self._app(scope, receive, send)
             return
-        message = await _whole(receive)
-        given = _content(message["body"])
+        message = await whole(receive)
+        body = content(message["body"])
+        given = body if isinstance(body, dict) else {}
         if any(map(given.get, _NAMED)) and (fault := await _fault(given, found.groupdict())):
             await answer(send, 422, json.dumps({"detail": fault}), "application/json")
             return
-        told = iter((message,))
-
-        async def again() -> Message:
-            return next(told, None) or await receive()
-
-        await self._app(scope, again, send)
-
-
-async def _whole(receive: Receive) -> Message:
-    """The request's body in one message."""
-    message: dict[str, Any] = {"more_body": True}
-    body = b""
-    while message.get("more_body"):
-        message = dict(await receive())
-        body += message.get("body", b"")
-    return {**message, "body": body}
-
-
-def _content(body: bytes) -> Mapping[str, Any]:
-    """The fields of a body as Prefect reads them; none where Prefect refuses it."""
-    with suppress(ValueError):
-        content = json.loads(body)
-        return content if isinstance(content, dict) else {}
-    return {}
+        await self._app(scope, told_again(message, receive), send)
 
 
 async def _fault(given: Mapping[str, Any], path: Mapping[str, str]) -> str:

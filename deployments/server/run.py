@@ -41,14 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from deployments.server.guard import Guard
     from deployments.server.job_variables import CheckedJobVariables
+    from deployments.server.lost_limits import let_runs_outlive_limits
+    from deployments.server.parameters import CheckedParameters
     from deployments.server.sign_in import PATH, SignIn
 
     settings = get_current_settings()
     auth = settings.server.api.auth_string
     assert auth is not None
     sign_in = SignIn(sign_in_folder(settings.home), auth.get_secret_value())
+    let_runs_outlive_limits()
+    app = CheckedParameters(CheckedJobVariables(create_app(final=True)))
     uvicorn.run(
-        Guard(CheckedJobVariables(create_app(final=True)), allowed, {PATH: sign_in}),
+        Guard(app, allowed, {PATH: sign_in}),
         host=arguments.host,
         port=arguments.port,
         log_level=settings.server.logging_level.lower(),

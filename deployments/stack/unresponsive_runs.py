@@ -35,9 +35,13 @@ def crash_rule(silence: timedelta = SILENCE) -> AutomationCore:
     from prefect.events.schemas.events import ResourceSpecification
 
     ends = ("Completed", "CompletedWithGaps", "Failed", "TimedOut", "Cancelled", "Crashed")
+    waits = ("Suspended", "Paused")  # somebody resumes it; until then it has no process
     trigger = EventTrigger(
         after={"prefect.flow-run.heartbeat"},
-        expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ends)},
+        expect={
+            "prefect.flow-run.heartbeat",
+            *(f"prefect.flow-run.{end}" for end in (*ends, *waits)),
+        },
         match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
         for_each={"prefect.resource.id"},
         posture=Posture.Proactive,

@@ -72,6 +72,7 @@ def test_the_rule_for_dead_runs_is_made_once_and_waits_for_three_heartbeats() ->
     assert rule.trigger.within >= timedelta(seconds=3 * 180)
     assert rule.trigger.for_each == {"prefect.resource.id"}
     assert "prefect.flow-run.CompletedWithGaps" in rule.trigger.expect
+    assert "prefect.flow-run.Suspended" in rule.trigger.expect  # it waits for a person
     assert rule.actions[0].state.value == "CRASHED"
 
 

@@ -226,6 +226,38 @@ def environment(template: dict[str, Any]) -> Any:
     return template["variables"]["properties"]["env"]["const"]
 
 
+def test_a_schedule_of_values_that_no_run_takes_is_not_saved(stack: LiveStack) -> None:
+    with stack.client() as client:
+        found = client.read_deployment_by_name("backfill-captions/backfill-captions")
+        route = f"/deployments/{found.id}/schedules"
+        create = f"/deployments/{found.id}/create_flow_run"
+        hourly = {"schedule": {"interval": 3600}, "active": False}
+        wrong = (
+            ({"runs": 0}, "runs: 0 is less than the minimum of 1"),
+            ({"colection": "photos"}, "there is no parameter 'colection'"),
+            ({"captioning": {"engine": "llava"}}, "a model goes with an engine"),
+        )
+        for parameters, said in wrong:
+            with pytest.raises(httpx.HTTPStatusError) as refused:
+                client._client.post(route, json=[{**hourly, "parameters": parameters}])
+            assert refused.value.response.status_code == 422
+            assert said in refused.value.response.text
+            with pytest.raises(httpx.HTTPStatusError) as refused:
+                client._client.post(create, json={"parameters": parameters})
+            assert said in refused.value.response.json()["detail"]
+        to_come = [{**hourly, "parameters": {"collection": "to be ingested"}}]
+        (made,) = client._client.post(route, json=to_come).json()
+        with pytest.raises(httpx.HTTPStatusError, match="422"):
+            client._client.patch(f"{route}/{made['id']}", json={"parameters": {"runs": 0}})
+        schedule = UUID(made["id"])
+        for active in (True, False):  # as `prefect deployment schedule resume` and `pause` do
+            client.update_deployment_schedule(found.id, schedule, active=active)
+            (kept,) = client.read_deployment(found.id).schedules
+            assert (kept.active, kept.parameters) == (active, {"collection": "to be ingested"})
+        client.delete_deployment_schedule(found.id, schedule)
+        assert client.read_deployment(found.id).schedules == []
+
+
 def test_another_user_of_the_machine_gets_nothing(stack: LiveStack) -> None:
     if os.geteuid():
         pytest.skip("only root can act as another user")
@@ -349,6 +381,18 @@ def test_a_second_stack_says_that_the_port_is_taken(stack: LiveStack, tmp_path: 
     other = LiveStack(tmp_path, stack.environment, stack.port)
     assert f"port {stack.port} is taken: a Prefect server" in other.up(status=2)
     assert not (tmp_path / ".cirflow").exists()
+
+
+def test_a_run_ends_well_although_its_deployment_was_deleted(stack: LiveStack) -> None:
+    with stack.client() as client:
+        make_probe(stack, client)
+        run = stack.start(client, "probe/probe", {"seconds": 20, "variable": VARIABLE})
+        stack.wait_until(lambda: client.read_flow_run(run).state_name == "Running", "its start")
+        found = client.read_deployment_by_name("probe/probe")
+        assert found.global_concurrency_limit is not None
+        client.delete_deployment(found.id)
+        assert stack.wait_for(client, run).state_name == "Completed"
+    (stack.folder / "probe.json").unlink()
 
 
 def test_a_run_gets_a_secret_that_is_nowhere_to_be_seen_and_crashes_when_its_host_dies(
