@@ -74,7 +74,8 @@ def backfill_captions(asked: BackfillRequest) -> State[Any]:
                 again = {**asked.again, "collection": cost.collection}
                 start_helpers(DEPLOYMENT, again, asked.runs - 1)
             outcomes.append(_fill(stage, log, gaps, retry, runner))
-    counts = [counted(stage, cost) for stage, cost in zip(stages, costs, strict=True)]
+    each = zip(stages, costs, log.stages, strict=True)
+    counts = [counted(stage, cost, report.made) for stage, cost, report in each]
     return _end(collection, stages, counts, log, outcomes, warning)
 
 
@@ -193,6 +194,7 @@ class Counts:
         reused: images that had them before.
         failed: images that were tried and have none.
         missing: images that were not tried, because their shard raised.
+        by_other_runs: images of those captioned or failed that other runs tried meanwhile.
     """
 
     collection: str
@@ -202,20 +204,23 @@ class Counts:
     reused: int
     failed: int
     missing: int
+    by_other_runs: int
 
     @property
     def in_words(self) -> str:
         """Such as `photos by blip2 opt-2.7b (15 captions an image): 3 captioned, ...`."""
         each = f"{self.per_image} {agreed(self.per_image, 'caption')}"
         missing = f", {self.missing} not tried" if self.missing else ""
+        if self.by_other_runs:
+            missing += f"; {self.by_other_runs} of these by other runs meanwhile"
         return (
             f"{self.collection} by {self.captioner} ({each} an image): {self.captioned} captioned,"
             f" {self.reused} reused, {self.failed} failed{missing}"
         )
 
 
-def counted(stage: CaptionStage, before: Cost) -> Counts:
-    """Count the outcome of a backfill of one collection."""
+def counted(stage: CaptionStage, before: Cost, made: int) -> Counts:
+    """Count the outcome of a backfill of one collection, of which this run made so many rows."""
     found = stage.table().completeness(stage.planned_keys())
     return Counts(
         collection=before.collection,
@@ -225,6 +230,7 @@ def counted(stage: CaptionStage, before: Cost) -> Counts:
         reused=before.ready,
         failed=found.failed,
         missing=found.missing,
+        by_other_runs=max(0, before.images - found.missing - made),
     )
 
 

@@ -14,6 +14,7 @@ from flows.shard_runners import ShardRunner, in_this_process
 from flows.shown_progress import progress_artifact
 from models.protocols import EngineUnavailable
 from models.spelling import agreed
+from storage.locations.location import NoRoom
 from storage.tables.costs import TableCost
 from storage.tables.plans import Plan
 from storage.tables.table import require_complete
@@ -63,8 +64,9 @@ def run_stage(
 ) -> StageReport:
     """Make the missing rows of a stage, shard by shard; costs one listing if none is missing.
 
-    A shard that raises does not stop the others. Where its engine cannot be used no further shard
-    is begun: it would fail alike. Everything that was finished stays published.
+    A shard that raises does not stop the others. Where its engine cannot be used, or the root is
+    full, no further shard is begun: it would fail alike. Everything that was finished stays
+    published.
 
     Args:
         stage: The stage to run.
@@ -100,7 +102,7 @@ def run_stage(
                 made += result["rows"] if result["published"] else 0
             else:
                 broken.append(f"{shard['key']}: {type(result).__name__}: {result}")
-            if isinstance(result, EngineUnavailable):
+            if isinstance(result, EngineUnavailable | NoRoom):
                 turns.stop()
     table = stage.table()
     coverage = table.completeness(stage.planned_keys()) if plan.shards else plan.before

@@ -110,7 +110,8 @@ def backfill_captions(
         require_engine("instructcir.captioner", chosen.instructcir.captioner)
     else:
         require_engine("captioner", chosen.captioner)
-    require_root(chosen)
+    if not dry_run:
+        require_root(chosen)  # a root that cannot be written to may be asked what it lacks
     names = list_collections(Location(chosen.root)) if collection == "all" else [collection]
     if selector.which == "missing" and not dry_run and not ray.workers:
         require_hosts_of_missing(caption_stage(chosen, name, kind) for name in names)

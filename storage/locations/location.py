@@ -11,9 +11,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from storage.locations.stores import CutRead, Entry, LocalStore, LocationError, S3Store, Store
+from storage.locations.stores import (
+    CutRead,
+    Entry,
+    LocalStore,
+    LocationError,
+    NoRoom,
+    S3Store,
+    Store,
+)
 
-__all__ = ["CutRead", "Entry", "Location", "LocationError", "takes_no_file"]
+__all__ = ["CutRead", "Entry", "Location", "LocationError", "NoRoom", "takes_no_file"]
 
 _NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 

@@ -39,6 +39,10 @@ class LocationError(OSError):
     """A store lacks an operation that publishing needs; the message says what to do about it."""
 
 
+class NoRoom(LocationError):
+    """A disk or a quota is full: it takes no file until somebody makes room."""
+
+
 class CutRead(ConnectionError):
     """A file came incomplete or changed over the network, also when it was asked for again."""
 
@@ -206,10 +210,18 @@ class LocalStore:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / uuid.uuid4().hex
         try:
-            with temporary.open("x+b") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
+            try:
+                with temporary.open("x+b") as file:
+                    write(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise NoRoom(
+                        f"{self.root} takes no more files ({error.strerror}): make room there and "
+                        "run again; what was published stands"
+                    ) from error
+                raise
             yield temporary
         finally:
             temporary.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ import pytest
 
 from flows.forms import Captioning
 from storage.collections.collection import Collection, ingest
-from storage.locations.location import Location
+from storage.locations.location import Location, LocationError
 from storage.tables.keys import sha256_hex
 from storage.tables.listing import list_tables
 from storage.tables.table import load_table
@@ -207,6 +207,16 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(root: Path) -> Non
     assert files(root) == before
 
 
+def test_a_dry_run_needs_no_right_to_write(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(profile: Any) -> None:
+        raise LocationError("tables cannot be kept there")
+
+    monkeypatch.setattr("flows.requests.backfill_captions.require_root", read_only)
+    add(root, 2, seed=24)
+    assert str(backfill(root, dry_run=True).message).startswith("2 images to caption")
+    assert "cannot be kept" in str(backfill(root).message)
+
+
 def test_without_a_pace_no_time_is_invented(root: Path) -> None:
     add(root, 2, seed=15)
     before = files(root)
@@ -311,6 +321,22 @@ def test_helpers_are_given_the_same_choices(
     helper = backfill_captions(**again, return_state=True)
     assert helper.result()["stages"][0]["reused"] == 5
     assert len(captioned(root)) == 1
+
+
+def test_the_end_says_what_other_runs_made_meanwhile(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both would count the same images as captioned, as if the work had been done twice."""
+    from flows import backfill_captions as module
+
+    def at_once(deployment: str, parameters: dict[str, Any], count: int) -> None:
+        helper = module.backfill_captions(**parameters, return_state=True)
+        assert helper.result()["stages"][0]["made"] == 5
+
+    monkeypatch.setattr(module, "start_helpers", at_once)
+    add(root, 5, seed=25)
+    state = backfill(root, runs=2, shard_size=1)
+    assert "5 captioned, 0 reused, 0 failed; 5 of these by other runs" in str(state.message)
 
 
 def test_nobody_is_asked_for_what_fits_one_shard_or_is_there(

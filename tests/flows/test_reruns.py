@@ -16,7 +16,7 @@ import pytest
 
 from models.protocols import Captioner, CaptionReply
 from storage.collections.collection import ingest
-from storage.locations.location import Location
+from storage.locations.location import Location, NoRoom
 from storage.tables.table import IncompleteTable, Table
 from tasks.engines import load_captioner
 from tasks.profile_stages import caption_stage
@@ -205,6 +205,29 @@ def test_a_shard_that_raises_stops_no_other_and_is_made_next_time(
     report = backfill(root)
     assert (report["made"], report["reused"]) == (SHARD, IMAGES - SHARD)
     assert calls == [(keys[2], keys[3])]
+
+
+def test_a_full_disk_ends_a_stage(
+    root: Path, calls: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hours of captions would be made that nothing can take."""
+    from flows.backfill_captions import backfill_captions
+    from flows.running import StageFailed
+
+    create = Location.create
+    settings = small_settings(root, captions=2, shard=1) | {"captioner.batch_size": 1}
+
+    def full(self: Location, path: str, data: bytes) -> bool:
+        if path.endswith(".parquet"):
+            raise NoRoom(f"{self.root} takes no more files: make room there")
+        return create(self, path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Location, "create", full)
+        with pytest.raises(StageFailed, match="takes no more files: make room there"):
+            backfill_captions("drawn", settings=settings)
+    assert len(calls) < IMAGES
+    assert backfill(root)["made"] == IMAGES
 
 
 def test_a_lost_connection_is_tried_again_by_itself(

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from storage.checks.cleaning import clean
 from storage.locations import stores
-from storage.locations.location import Location, LocationError
+from storage.locations.location import Location, LocationError, NoRoom
 
 
 def test_create_publishes_once(location: Location) -> None:
@@ -154,14 +154,19 @@ def test_what_a_killed_writer_left_is_invisible_and_can_be_removed(tmp_path: Pat
     assert list((tmp_path / ".staging").iterdir()) == []
 
 
-def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_failed_write_leaves_nothing_and_a_full_disk_is_named(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_space(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     location = Location(str(tmp_path))
     monkeypatch.setattr(stores.os, "fsync", no_space)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(NoRoom, match=f"{tmp_path} takes no more files .*: make room there"):
         location.create("a", b"x")
+    with pytest.raises(NoRoom):
+        location.replace("a", b"x")
     monkeypatch.undo()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
