@@ -59,10 +59,7 @@ class CheckedParameters:
             scope = {**scope, "headers": _measured(scope["headers"], message["body"])}
         is_off = schedule and isinstance(body, dict) and body.get("active") is False
         for given in () if is_off else _given(body, is_form):  # off is right whatever it holds
-            found = await _faults(deployment, given)
-            if is_form:  # it shows what is given, and Prefect answers for what is lacking
-                found = [e for e in found if isinstance(e, str) or e.get("property") in given]
-            if found:
+            if found := await _faults(deployment, given, is_form):
                 await _refuse(send, found, is_form)
                 return
         await self._app(scope, told_again(message, receive), send)
@@ -133,8 +130,11 @@ async def _kept(deployment_id: str, schedule_id: str) -> dict[str, Any]:
     return {}
 
 
-async def _faults(deployment_id: str, given: Mapping[str, Any]) -> Errors:
-    """What is wrong with parameters on top of the deployment's own; empty where nothing is."""
+async def _faults(deployment_id: str, given: Mapping[str, Any], is_form: bool) -> Errors:
+    """What is wrong with parameters on top of the deployment's own; empty where nothing is.
+
+    A form shows what is given; for what is lacking Prefect answers.
+    """
     from anyio.to_thread import run_sync
     from prefect.server import models
     from prefect.server.database import provide_database_interface
@@ -153,12 +153,15 @@ async def _faults(deployment_id: str, given: Mapping[str, Any]) -> Errors:
         )
     schema = deployment.parameter_openapi_schema or {}
     try:
-        values = hydrate({**deployment.parameters, **given}, context)
-    except HydrationError:
+        given = hydrate(dict(given), context)  # a form may send all of it as one text of JSON
+        values = {**hydrate(deployment.parameters, context), **given}
+    except (HydrationError, TypeError):
         return []  # Prefect's own answer says so
-    return faults(schema, values, given) or await run_sync(
-        own_faults, deployment.entrypoint or "", values
-    )
+    found = faults(schema, values, given)
+    found = found or await run_sync(own_faults, deployment.entrypoint or "", values)
+    if is_form:
+        return [each for each in found if isinstance(each, str) or each["property"] in given]
+    return found
 
 
 def faults(schema: Mapping[str, Any], values: Mapping[str, Any], given: Iterable[str]) -> Errors:

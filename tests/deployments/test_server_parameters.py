@@ -66,7 +66,7 @@ class Asked:
 def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     """The check with a deployment whose `runs` must not be 0."""
 
-    async def check(deployment: str, given: dict[str, Any]) -> list[Any]:
+    async def check(deployment: str, given: dict[str, Any], is_form: bool) -> list[Any]:
         assert deployment == ID
         return FAULT if given.get("runs") == 0 else []
 

@@ -167,6 +167,23 @@ class DeploymentPage:
         self._saved(dialog.get_by_role("button", name="Save").click)
         expect(dialog).to_be_hidden()
 
+    def schedule_in_vain(self, parameter: str, value: int) -> str:
+        """Schedule > one number of the form overridden > Save; returns what the dialog says."""
+        dialog = self._page.get_by_role("dialog")
+        until(self._page.get_by_role("button", name="Schedule", exact=True).click, dialog)
+        option = self._page.get_by_role("option").get_by_text(parameter, exact=True)
+        until(dialog.locator(".p-select-button__icon").last.click, option)
+        option.click()
+        dialog.get_by_text("Add schedule").click()  # closes the list
+        box = dialog.locator(".schema-form-property input")
+        box.fill(str(value))
+        save = dialog.get_by_role("button", name="Save").click
+        verdict = asked(self._page, save, "POST", "/ui/schemas/validate").json()
+        assert not verdict["valid"], "the server finds nothing wrong"
+        complaint = dialog.locator(".schema-form-property .p-label__message--failed")
+        expect(complaint).to_be_visible()
+        return complaint.inner_text()
+
     @property
     def _schedule(self) -> Locator:
         return self._page.locator(".deployment-schedule-card")

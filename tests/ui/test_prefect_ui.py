@@ -104,6 +104,19 @@ def test_the_form_offers_what_is_allowed_and_refuses_the_rest(
     assert run_names(stack) == before
 
 
+def test_the_form_of_a_schedule_refuses_what_each_run_would(
+    stack: LiveStack, page: Page, tmp_path: Path
+) -> None:
+    """Prefect's form of a schedule knows no limits, and its server takes what it sends."""
+    deployment = DeploymentPage(page).open(stack.settings.url, "generate-triplets")
+    said = deployment.schedule_in_vain("count", -3)
+    page.screenshot(path=tmp_path / "schedule.png")
+    assert "-3 is less than the minimum of 1" in said
+    with stack.client() as client:
+        found = client.read_deployment_by_name("generate-triplets/generate-triplets")
+    assert found.schedules == []
+
+
 def test_a_report_opens_from_its_artifact(stack: LiveStack, page: Page, tmp_path: Path) -> None:
     with stack.client() as client:
         runs = client.read_flow_runs()
