@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from flows.form_fields import DEFAULTS, Group, Of, OneOf, Values
+from flows.form_fields import DEFAULTS, Group, Of, OneOf, Text, Values
 from flows.forms import PROFILE_CLIP, Clip, Overrides, ProfileName, with_choices
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_backbone, require_root
@@ -24,6 +25,17 @@ TRAINING: Final = Group(
     ComposedTraining,
     "training",
     starts=tuple((name, own.training) for name, own in SYSTEMS.items()),
+)
+
+
+def _own(system: ComposedSystem) -> str:
+    fields = system.settings.model_fields.items()
+    return f"{system.name}: {', '.join(f'{name} {json.dumps(f.default)}' for name, f in fields)}"
+
+
+NETWORK: Final = Text(
+    "The system's own settings by name, where they differ from its paper's. There are, each with "
+    f"its default, for {'; '.join(map(_own, SYSTEMS.values()))}."
 )
 
 
@@ -53,7 +65,7 @@ def train_composed(
     n: First = None,
     joined: Joined = 0,
     devices: Annotated[int, Of(RunSettings, "devices")] = 1,
-    network: Values = DEFAULTS,
+    network: Annotated[Values, NETWORK] = DEFAULTS,
     training: Annotated[Values, TRAINING] = DEFAULTS,
     run: Annotated[Values, Group(RunSettings, "run", ("devices",))] = DEFAULTS,
     not_zero_shot: str = "",
@@ -74,7 +86,6 @@ def train_composed(
             Empty: all.
         joined: Further training triplets, made of two where the target of one is the reference of
             the next, with both texts: for queries that ask for two things.
-        network: The system's own settings by name, where they differ from its paper's.
         training: Choices of training where they differ from the system's published schedule,
             e.g. {"max_steps": 750, "batch_size": 64}.
         run: Hardware and pace, e.g. {"strategy": "fsdp", "workers": 8, "cache_mb": 8192}.
