@@ -94,12 +94,19 @@ def require_collections(root: str, names: Iterable[str]) -> None:
         require_collection(Location(root), name)
 
 
-def require_benchmarks(refs: Iterable[BenchmarkRef]) -> None:
-    """Refuse benchmarks whose files or images are not where they should be.
+def require_benchmarks(refs: Sequence[BenchmarkRef]) -> None:
+    """Refuse benchmarks whose files or images are not where they should be, and one given twice.
 
     Raises:
         BenchmarkError: says which, and where they were looked for.
+        ValueError: two have one name, under which the report could show only one of them.
     """
+    titles = [ref.title for ref in refs]
+    if twice := [title for title in dict.fromkeys(titles) if titles.count(title) > 1]:
+        raise ValueError(
+            f"benchmarks names {twice[0]} more than once: leave one out; where the folders differ, "
+            "give each a `collection` of its own"
+        )
     for ref in refs:
         ref.load()
 

@@ -298,3 +298,15 @@ def test_a_run_that_cannot_start_says_what_to_do(ran: Ran, tmp_path: Path) -> No
     assert "backbone.mapping" in state.message
     assert "mapping_captions" in state.message
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_benchmark_that_is_given_twice_is_refused_before_any_work(
+    ran: Ran, tmp_path: Path
+) -> None:
+    from flows.rerun_backbones import rerun_backbone
+
+    given = {**ran.given, "benchmarks": list(ran.given["benchmarks"]) * 2}
+    state = rerun_backbone(ran.second, **given, out=str(tmp_path), return_state=True)
+    assert state.is_failed()
+    assert "benchmarks names cirr-val more than once: leave one out" in str(state.message)
+    assert list(tmp_path.iterdir()) == []
