@@ -326,7 +326,7 @@ def test_texts_name_what_is_allowed_and_what_stands_where_nothing_is_given() -> 
     assert "`cirflow run FLOW --list`" in texts["settings"]
     texts = dict(parameter_texts(flow_of("train-composed")))
     assert "transagg 64;" in texts["training.batch_size"]
-    assert "; transagg: mask \"masked\", trained \"text\", layers 2, " in texts["network"]
+    assert '; transagg: mask "masked", trained "text", layers 2, ' in texts["network"]
     assert "Default" not in texts["training.batch_size"]
     assert texts["training.seed"].endswith("Default: 0.")
     texts = dict(parameter_texts(flow_of("train-compodiff")))
