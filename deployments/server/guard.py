@@ -123,8 +123,12 @@ class Guard:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", []))
-                there = {name.lower() for name, _ in headers}
+                there = {name.lower(): value for name, value in headers}
                 headers += [(name, value) for name, value in added.items() if name not in there]
+                is_page = there.get(b"content-type", b"").startswith(b"text/html")
+                if is_page and b"cache-control" not in there:
+                    # Of a page that was kept, the files may be another version's, and its policy.
+                    headers.append((b"cache-control", b"no-cache"))
                 message = {**message, "headers": headers}
             await send(message)
 

@@ -196,6 +196,23 @@ def test_the_auth_file_is_read_only_where_nobody_else_can(tmp_path: Path) -> Non
             read_auth_file(file)
 
 
+def test_a_browser_asks_for_pages_anew_and_tells_no_other_server_where_it_was() -> None:
+    """A page kept from an earlier version would have that version's policy, and its files."""
+
+    def answering(*headers: tuple[bytes, bytes]) -> dict[bytes, bytes]:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": [*headers]})
+            await send({"type": "http.response.body", "body": b""})
+
+        return dict(ask(Guard(app, names(PORT)), [("host", LOOPBACK[0])])[0]["headers"])
+
+    page = (b"content-type", b"text/html; charset=utf-8")
+    assert answering(page)[b"cache-control"] == b"no-cache"
+    assert answering(page)[b"referrer-policy"] == b"same-origin"
+    assert answering(page, (b"cache-control", b"no-store"))[b"cache-control"] == b"no-store"
+    assert b"cache-control" not in answering((b"content-type", b"text/javascript"))
+
+
 @pytest.mark.parametrize("fault", ["", "Unknown job variable."])
 def test_job_variables_are_checked_where_prefect_does_not_and_nothing_else_is_read(
     fault: str, monkeypatch: pytest.MonkeyPatch
