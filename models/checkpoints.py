@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from models.hub import HubUnreachable, require_hub
+from models.hub import HubUnreachable, hub_fault, require_hub
 from models.user_cache import recall, remember
 
 _IDENTITY_SUFFIXES: Final = (
@@ -53,6 +53,10 @@ PROCESSOR: Final = ("processor_config.json", "preprocessor_config.json")
 
 class UnusableCheckpoint(ValueError):
     """A checkpoint lacks files or weights, or is another engine's."""
+
+
+class IncompleteCheckpoint(UnusableCheckpoint):
+    """A checkpoint lacks files; of a hub's, a part alone may have been fetched."""
 
 
 def loading_arguments(model: str, revision: str | None = None) -> dict[str, Any]:
@@ -127,12 +131,12 @@ def require_files(model: str, files: Iterable[str], needed: Sequence[Sequence[st
         needed: For each thing that is needed, the names of which one must be there.
 
     Raises:
-        UnusableCheckpoint: Saying what is missing.
+        IncompleteCheckpoint: Saying what is missing.
     """
     names = set(files)
     for choices in needed:
         if not names & set(choices):
-            raise UnusableCheckpoint(
+            raise IncompleteCheckpoint(
                 f"{model!r} lacks {' or '.join(choices)}; copy the files that are published with "
                 "the weights into its folder"
             )
@@ -195,7 +199,7 @@ def identity_files(model: str, folder: Path) -> list[str]:
         folder: Of its files.
 
     Raises:
-        ValueError: It holds no weights.
+        IncompleteCheckpoint: It holds no weights.
     """
     files = [
         path.relative_to(folder).as_posix()
@@ -204,7 +208,7 @@ def identity_files(model: str, folder: Path) -> list[str]:
         if path.name not in _NOT_IDENTITY
     ]
     if not any(name.endswith((".safetensors", ".bin")) for name in files):
-        raise ValueError(
+        raise IncompleteCheckpoint(
             f"{model!r} holds no weights (*.safetensors or *.bin); give the directory of a saved "
             "checkpoint or a Hugging Face hub id"
         )
@@ -235,11 +239,38 @@ def folder_here(model: str, revision: str | None = None) -> Path | None:
         return None
 
 
+def files_are_here(
+    model: str,
+    revision: str | None = None,
+    require_fit: Callable[[Iterable[str]], object] = lambda names: None,
+) -> bool:
+    """Whether a checkpoint's files are on this machine; where not, a hub that answers has them.
+
+    Args:
+        model: Directory or hub id.
+        revision: Hub revision; ignored for a directory.
+        require_fit: Refuses names of files that are not enough, or another model's.
+
+    Raises:
+        UnusableCheckpoint: Files are missing and cannot be fetched, or do not fit.
+    """
+    folder = folder_here(model, revision)
+    if folder is None:
+        return False
+    try:
+        require_fit(identity_files(model, folder))
+    except IncompleteCheckpoint:
+        if Path(model).is_dir() or hub_fault():
+            raise
+        return False  # a part of it was fetched, its loader fetches the rest
+    return True
+
+
 def identity_or_load(
     model: str, revision: str | None, load: Callable[[], object]
 ) -> Mapping[str, str]:
-    """The identity of a checkpoint; a hub id that is not on disk yet is loaded first."""
-    if folder_here(model, revision) is None:
+    """The identity of a checkpoint; a hub id that is not wholly on disk yet is loaded first."""
+    if not files_are_here(model, revision):
         load()
     return checkpoint_identity(model, revision)
 

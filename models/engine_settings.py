@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 from pydantic_core import to_jsonable_python
@@ -18,15 +17,13 @@ from pydantic_core import to_jsonable_python
 from models.checkpoints import (
     CONFIG_FILE,
     TOKENIZER,
-    folder_here,
-    identity_files,
-    identity_or_load,
+    checkpoint_identity,
+    files_are_here,
     model_name,
     require_files,
     require_kind,
 )
 from models.devices import require_device, torch_dtype_name
-from models.hub import hub_fault
 from models.protocols import AutoDtype, DeviceName, Fingerprint
 from models.settings import Settings
 from models.spelling import unknown
@@ -115,22 +112,15 @@ class CheckpointSettings(EngineSettings):
         Raises:
             UnusableCheckpoint: Files are missing, or the checkpoint is another engine's.
         """
-        found = identity_or_load(self.model, self.revision, fetch)
+        if not self.is_here():
+            fetch()
+        found = checkpoint_identity(self.model, self.revision)
         self.require_fit(found)
         return found
 
     def is_here(self) -> bool:
         """Whether the checkpoint is on this machine; its files are looked at by name alone."""
-        folder = folder_here(self.model, self.revision)
-        if folder is None:
-            return False
-        try:
-            self.require_fit(identity_files(self.model, folder))
-        except ValueError:
-            if Path(self.model).is_dir() or hub_fault():
-                raise
-            return False  # a part of it was fetched, its loader fetches the rest
-        return True
+        return files_are_here(self.model, self.revision, self.require_fit)
 
     def require_host(self) -> None:
         """Refuse a device that is not there."""

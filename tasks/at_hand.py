@@ -56,18 +56,19 @@ def files_are_here(engine: EncoderSpec | EngineSettings) -> bool:
 def require_hosts_of_missing(stages: Iterable[Stage]) -> None:
     """Refuse stages that lack rows, and whose devices or servers are not there to make them.
 
-    Rows that are there need neither: they are read where no GPU is.
+    Rows that are there need neither: they are read where no GPU is. Each server is asked once.
 
     Raises:
         ValueError: Names the stage and the device.
         EngineUnavailable: Names the stage, and says what is wrong with its server.
     """
+    there: set[EngineSettings] = set()
     for stage in in_order(stages):
         asks = any(isinstance(each, ServerSettings) for each in own_settings(stage))
         if asks and _is_whole(stage):
             continue
         try:
-            require_hosts(stage)
+            require_hosts(stage, there)
         except (ValueError, EngineUnavailable):
             if asks or not _is_whole(stage):
                 raise

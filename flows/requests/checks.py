@@ -347,8 +347,9 @@ def require_evaluation(
         require_texts(profile, ref)
     require_root(profile)
     if not (trains_mapping or trains_network or varied):
-        for ref in refs:
-            require_hosts_of_missing(_evaluating(profile, ref, methods))
+        require_hosts_of_missing(
+            stage for ref in refs for stage in _evaluating(profile, ref, methods)
+        )
 
 
 def _evaluating(profile: Profile, ref: BenchmarkRef, methods: Sequence[str]) -> list[Stage]:

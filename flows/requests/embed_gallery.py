@@ -60,6 +60,6 @@ def embed_gallery(
     require_methods(chosen, methods, gallery_only=True)
     require_root(chosen)
     if not ray.workers:
-        for method in methods:
-            require_hosts_of_missing(gallery_stages(chosen, collection, method).values())
+        galleries = [gallery_stages(chosen, collection, method) for method in methods]
+        require_hosts_of_missing(stage for each in galleries for stage in each.values())
     return EmbedRequest(chosen, collection, methods, ray, retry_failed)

@@ -12,7 +12,7 @@ from flows.form_fields import DEFAULTS, Group, Of, Values
 from flows.forms import Overrides, ProfileName
 from flows.profiles import resolve_profile
 from flows.requests.checks import require_collections, require_engine, require_root
-from models.checkpoints import folder_here, identity_files
+from models.checkpoints import files_are_here
 from models.engine_settings import CheckpointSettings
 from models.generators.openai_server import OpenAIServerSettings
 from models.imported_texts import ImportedEngine
@@ -148,8 +148,7 @@ def finetune_rewriter(
         require_engine("instructcir.captioner", chosen.instructcir.captioner)
     prompt = load_prompt(chosen.instructcir.prompt, PLACEHOLDERS)
     model = base_model(chosen, base, revision, device, dtype)
-    if (here := folder_here(model.model, model.revision or None)) is not None:
-        identity_files(model.model, here)
+    files_are_here(model.model, model.revision or None)
     config = TuningConfig.given(tuning, "tuning")
     require_root(chosen)
     return TuningRequest(chosen, prompt, pairs, teacher, refs, replay, model, config, merged)

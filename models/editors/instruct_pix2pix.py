@@ -23,9 +23,9 @@ from pydantic import Field
 
 from models.checkpoints import (
     TOKENIZER,
+    IncompleteCheckpoint,
     UnusableCheckpoint,
     checkpoint_folder,
-    identity_or_load,
     model_name,
     require_files,
 )
@@ -152,13 +152,8 @@ class InstructPix2PixSettings(EditorEngine, CheckpointSettings):
         """
         if not self.model:
             raise UnusableCheckpoint(NO_EDITOR)
-        found = {
-            name: digest
-            for name, digest in identity_or_load(self.model, self.revision, fetch).items()
-            if _is_read(name)
-        }
-        self.require_fit(found)
-        return found
+        found = super().files(fetch)
+        return {name: digest for name, digest in found.items() if _is_read(name)}
 
     def require_fit(self, files: Iterable[str]) -> None:
         """Refuse files that lack a part of the pipeline.
@@ -173,7 +168,7 @@ class InstructPix2PixSettings(EditorEngine, CheckpointSettings):
         for part in _PARTS[:3]:
             require_files(self.model, found, [(f"{part}/config.json",)])
             if not any(n.startswith(f"{part}/") and n.endswith(".safetensors") for n in found):
-                raise UnusableCheckpoint(f"{self.model!r} lacks {part}/*.safetensors")
+                raise IncompleteCheckpoint(f"{self.model!r} lacks {part}/*.safetensors")
         tokenizer = [f"tokenizer/{name}" for name in TOKENIZER]
         require_files(self.model, found, [tokenizer, ("scheduler/scheduler_config.json",)])
 

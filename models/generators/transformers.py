@@ -6,6 +6,7 @@ length so that batches carry little padding, and finished rows leave the batch.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from models.checkpoints import (
     ADAPTER,
     checkpoint_folder,
     checkpoint_identity,
-    folder_here,
+    files_are_here,
     require_files,
 )
 from models.devices import pick_device, pick_dtype
@@ -112,12 +113,9 @@ class TransformersSettings(TextGeneratorSettings, CheckpointSettings):
     def is_here(self) -> bool:
         """Whether the checkpoint and the adapter are on this machine, and fit by their card."""
         found = super().is_here()
-        if not self.adapter:
-            return found
-        folder = folder_here(self.adapter)
-        if folder is None:
-            return False
-        require_files(self.adapter, [path.name for path in folder.iterdir()], ADAPTER)
+        if self.adapter:
+            needed = functools.partial(require_files, self.adapter, needed=ADAPTER)
+            found &= files_are_here(self.adapter, require_fit=needed)
         if found:
             self.check_adapter()
         return found

@@ -139,14 +139,21 @@ def own_settings(stage: Stage) -> list[Settings]:
     return [each for each in values if isinstance(each, Settings) and not isinstance(each, Stage)]
 
 
-def require_hosts(stage: Stage) -> None:
+def require_hosts(stage: Stage, there: set[EngineSettings] | None = None) -> None:
     """Refuse a stage whose own engines' devices or servers are not there; none is loaded.
+
+    Args:
+        stage: The stage.
+        there: Engines that were looked for and are not asked again; this stage's are added.
 
     Raises:
         ValueError: Names the stage and the device.
         EngineUnavailable: Names the stage, and says what is wrong with its server.
     """
+    there = set() if there is None else there
     for own in (stage, *own_settings(stage)):
+        if isinstance(own, EngineSettings) and own in there:
+            continue
         try:
             if isinstance(own, EngineSettings):
                 own.require_host()
@@ -156,6 +163,8 @@ def require_hosts(stage: Stage) -> None:
             raise ValueError(f"{stage.title}: {error}") from error
         except EngineUnavailable as error:
             raise EngineUnavailable(f"{stage.title}: {error}") from error
+        if isinstance(own, EngineSettings):
+            there.add(own)
 
 
 @dataclass(frozen=True)

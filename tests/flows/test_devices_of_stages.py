@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from embedded_world.benchmarks import WorldSize, write_world
 from models import devices
 from storage.collections.collection import ingest
 from storage.locations.location import Location
@@ -83,6 +84,26 @@ def test_a_server_is_asked_for_only_where_rows_are_missing(
     monkeypatch.setattr(captions, "load_captioner", lambda settings: Answering())
     fill(caption_stage(profile, "drawn"))
     require_hosts_of_missing([caption_stage(profile, "drawn")])
+
+
+def test_a_server_of_several_stages_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.requests.checks import require_evaluation
+    from models.generators.openai_server import OpenAIServerSettings
+    from tasks.query_sets import BenchmarkRef
+
+    asked: list[str] = []
+    monkeypatch.setattr(
+        OpenAIServerSettings, "require_host", lambda engine: asked.append(engine.model)
+    )
+    size = WorldSize(subsets=1, circo_queries=1, fashion_queries=1, distractors=4)
+    roots = write_world(tmp_path / "world", size, seed=5)
+    server = OpenAIServerSettings(model="q", base_url="http://127.0.0.1:9/v1")
+    profile = small_profile(tmp_path / "tables").changed(generator=server)
+    refs = [BenchmarkRef(name=name, root=str(root)) for name, root in roots.items()]
+    require_evaluation(profile, refs, ["cvsi", "ldre"])
+    assert asked == ["q"]
 
 
 def test_rows_that_are_there_need_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

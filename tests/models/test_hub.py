@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from models import engine_settings
+from models import checkpoints
 from models.checkpoints import UnusableCheckpoint, identity_or_load
 from models.encoders.backbone_files import EncoderNotFound, weights_file
 from models.encoders.facts import encoder_is_here
@@ -69,9 +69,14 @@ def snapshot(cache: Path, *names: str) -> Path:
     folder.mkdir(parents=True)
     (cache / "models--some--model" / "refs").mkdir()
     (cache / "models--some--model" / "refs" / "main").write_text("abc")
+    write(folder, *names)
+    return folder
+
+
+def write(folder: Path, *names: str) -> None:
+    """Small files of a language model."""
     for name in names:
         (folder / name).write_text('{"architectures": ["OneForCausalLM"]}')
-    return folder
 
 
 def test_files_are_looked_for_by_name_and_the_hub_where_they_lack(
@@ -83,7 +88,7 @@ def test_files_are_looked_for_by_name_and_the_hub_where_they_lack(
     folder = snapshot(tmp_path, "config.json", "model.safetensors")
     with pytest.raises(UnusableCheckpoint, match=r"lacks tokenizer\.json or"):
         settings.is_here()
-    monkeypatch.setattr(engine_settings, "hub_fault", lambda: "")
+    monkeypatch.setattr(checkpoints, "hub_fault", lambda: "")
     assert not settings.is_here()  # its loader fetches the rest
     (folder / "tokenizer.json").write_text("{}")
     assert settings.is_here()
@@ -91,9 +96,24 @@ def test_files_are_looked_for_by_name_and_the_hub_where_they_lack(
     with pytest.raises(UnusableCheckpoint, match=r"lacks adapter_config\.json"):
         adapted.is_here()
     (folder / "config.json").write_text('{"architectures": ["OneForSpeech"]}')
-    monkeypatch.setattr(engine_settings, "hub_fault", lambda: "no network")
     with pytest.raises(UnusableCheckpoint, match="OneForSpeech, and this engine takes"):
         settings.is_here()
+
+
+def test_of_a_checkpoint_that_was_fetched_in_part_the_rest_is_fetched(
+    online: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "hub_fault", lambda: "")
+    folder = snapshot(tmp_path, "config.json")
+
+    def fetch() -> None:
+        write(folder, "model.safetensors", "tokenizer.json")
+
+    names = {"config.json", "model.safetensors", "tokenizer.json"}
+    assert identity_or_load("some/model", None, fetch).keys() == names
+    for absent in names - {"config.json"}:
+        (folder / absent).unlink()
+        assert TransformersSettings(model="some/model").files(fetch).keys() == names
 
 
 def test_a_loader_refuses_what_is_nowhere_before_its_library_asks(closed: str) -> None:
@@ -203,7 +223,6 @@ def test_the_hub_is_asked_once_about_each_checkpoint(
 ) -> None:
     from flows.profiles import resolve_profile
     from flows.requests.checks import require_methods
-    from models import checkpoints
     from models.encoders import backbone_files
 
     asked: list[str] = []
