@@ -16,7 +16,7 @@ def begins_as_weights(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(9)
     if path.suffix == ".safetensors":
-        return head[8:] == b"{"  # behind the length of its header
+        return head[8:] == b"{" or head[8:].isspace()  # behind the length of its header
     return head.startswith(_BY_TORCH)
 
 
@@ -28,6 +28,8 @@ def require_weights(path: Path) -> None:
     """
     if path.is_dir():
         raise UnusableCheckpoint(f"{path} is a folder; give the published file in it")
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise UnusableCheckpoint(f"{path} is not a file; give the published file itself")
     refuse_pointer(path)
     if not begins_as_weights(path):
         kind = "safetensors" if path.suffix == ".safetensors" else "torch"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,17 @@ def test_what_torch_writes_begins_as_weights(tmp_path: Path, zipped: bool) -> No
 
 def test_what_safetensors_writes_begins_as_weights(tmp_path: Path) -> None:
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import load_file, save_file
 
     file = tmp_path / "weights.safetensors"
     save_file({"a": torch.ones(2)}, file)
     require_weights(file)
+    length, content = int.from_bytes(file.read_bytes()[:8], "little"), file.read_bytes()[8:]
     assert not begins_as_weights(file.rename(tmp_path / "weights.pt"))
+    padded = tmp_path / "padded.safetensors"
+    padded.write_bytes((length + 8).to_bytes(8, "little") + b" " * 8 + content)
+    require_weights(padded)
+    assert load_file(padded)["a"].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
@@ -48,6 +54,13 @@ def test_other_files_do_not(tmp_path: Path, content: bytes, suffix: str) -> None
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(UnusableCheckpoint, match="is a folder; give the published file"):
         require_weights(tmp_path)
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pt")
+    for name in ("pipe.pt", "none.pt"):
+        with pytest.raises(UnusableCheckpoint, match="is not a file; give the published file"):
+            require_weights(tmp_path / name)
 
 
 @pytest.mark.parametrize("entries", [1, 15, 16, 70_000])
