@@ -47,6 +47,12 @@ ADAPTER: Final = (
     ("adapter_model.safetensors", "adapter_model.bin"),
 )
 """Files of an adapter of peft, of each line one; it prefers the first."""
+_WEIGHTS: Final = (
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+"""Weights and index of shards in the order in which transformers (or diffusers) looks for them."""
 PROCESSOR: Final = ("processor_config.json", "preprocessor_config.json")
 """Files of which one says how images are prepared."""
 
@@ -199,7 +205,8 @@ def identity_files(model: str, folder: Path) -> list[str]:
         folder: Of its files.
 
     Raises:
-        IncompleteCheckpoint: It holds no weights.
+        IncompleteCheckpoint: It holds no weights, or lacks a shard of them.
+        UnusableCheckpoint: The index of its shards cannot be read.
     """
     files = [
         path.relative_to(folder).as_posix()
@@ -212,7 +219,25 @@ def identity_files(model: str, folder: Path) -> list[str]:
             f"{model!r} holds no weights (*.safetensors or *.bin); give the directory of a saved "
             "checkpoint or a Hugging Face hub id"
         )
+    try:
+        shards = [(file.name,) for file in weight_files(folder)]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UnusableCheckpoint(
+            f"{model!r} cannot be loaded: the index of its weights cannot be read: {error}"
+        ) from error
+    require_files(model, files, shards)
     return files
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights that transformers (or diffusers) reads in a folder, there or not."""
+    for whole, index in _WEIGHTS:
+        if (folder / whole).is_file():
+            return [folder / whole]
+        if (folder / index).is_file():
+            shards = json.loads((folder / index).read_bytes())["weight_map"].values()
+            return [folder / name for name in sorted(set(shards))]
+    return []
 
 
 def folder_here(model: str, revision: str | None = None) -> Path | None:
@@ -242,14 +267,15 @@ def folder_here(model: str, revision: str | None = None) -> Path | None:
 def files_are_here(
     model: str,
     revision: str | None = None,
-    require_fit: Callable[[Iterable[str]], object] = lambda names: None,
+    require_fit: Callable[[Path], object] | None = None,
 ) -> bool:
     """Whether a checkpoint's files are on this machine; where not, a hub that answers has them.
 
     Args:
         model: Directory or hub id.
         revision: Hub revision; ignored for a directory.
-        require_fit: Refuses names of files that are not enough, or another model's.
+        require_fit: Refuses a folder that lacks files or holds another model's; None: one without
+            weights.
 
     Raises:
         UnusableCheckpoint: Files are missing and cannot be fetched, or do not fit.
@@ -258,11 +284,13 @@ def files_are_here(
     if folder is None:
         return False
     try:
-        require_fit(identity_files(model, folder))
-    except IncompleteCheckpoint:
-        if Path(model).is_dir() or hub_fault():
+        require_fit(folder) if require_fit else identity_files(model, folder)
+    except IncompleteCheckpoint as error:
+        if Path(model).is_dir():
             raise
-        return False  # a part of it was fetched, its loader fetches the rest
+        if fault := hub_fault():
+            raise IncompleteCheckpoint(f"{error}; a part of it was fetched, and {fault}") from error
+        return False  # its loader fetches the rest
     return True
 
 

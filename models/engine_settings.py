@@ -19,6 +19,7 @@ from models.checkpoints import (
     TOKENIZER,
     checkpoint_identity,
     files_are_here,
+    identity_files,
     model_name,
     require_files,
     require_kind,
@@ -120,7 +121,11 @@ class CheckpointSettings(EngineSettings):
 
     def is_here(self) -> bool:
         """Whether the checkpoint is on this machine; its files are looked at by name alone."""
-        return files_are_here(self.model, self.revision, self.require_fit)
+        return files_are_here(
+            self.model,
+            self.revision,
+            lambda folder: self.require_fit(identity_files(self.model, folder)),
+        )
 
     def require_host(self) -> None:
         """Refuse a device that is not there."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 from safetensors import safe_open
 
-from models.checkpoints import CONFIG_FILE, UnusableCheckpoint
+from models.checkpoints import CONFIG_FILE, UnusableCheckpoint, weight_files
 from models.spelling import agreed, some_of
 
 Formats = Mapping[str, str]
@@ -30,13 +30,6 @@ _SAFETENSORS: Final = {
     **{"BF16": "bfloat16", "BOOL": "bool"},
     **{"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"},
 }
-
-_IN_FILES: Final = (
-    ("model.safetensors", "model.safetensors.index.json"),
-    ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json"),
-    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
-)
-"""Weights and index of shards in the order in which transformers (or diffusers) looks for them."""
 
 
 def format_name(tensor: torch.Tensor) -> str:
@@ -90,7 +83,7 @@ def require_plain_files(
     """
     if _is_read_by_transformers(folder):
         return
-    for file in _weight_files(folder):
+    for file in weight_files(folder):
         stored = formats_of(without_data(file))
         used = {name: kind for name, kind in stored.items() if name not in unused}
         require_plain(f"{file.name} of {model!r}", used, held)
@@ -139,16 +132,6 @@ def _are_floats(held: Mapping[str, torch.Tensor]) -> dict[str, bool]:
 
 def _last_word(name: str) -> str:
     return name.rpartition(".")[2]
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    for whole, index in _IN_FILES:
-        if (folder / whole).is_file():
-            return [folder / whole]
-        if (folder / index).is_file():
-            shards = json.loads((folder / index).read_bytes())["weight_map"].values()
-            return [folder / name for name in sorted(set(shards))]
-    return []
 
 
 def _is_read_by_transformers(folder: Path) -> bool:

@@ -52,12 +52,17 @@ class EncoderFacts:
 def encoder_is_here(spec: EncoderSpec) -> bool:
     """Whether a backbone's weights are on this machine; where not, a hub that answers has them.
 
+    The configuration of a repository is fetched, since it is small.
+
     Raises:
-        EncoderNotFound: As `encoder_facts`: no such backbone, tag or file.
+        EncoderNotFound: As `encoder_facts`: no such backbone, tag, configuration or file.
     """
     require_known(spec)
     forced_activation(spec)
-    return weights_here(spec) is not None or spec.pretrained.startswith(RANDOM)
+    is_here = weights_here(spec) is not None or spec.pretrained.startswith(RANDOM)
+    if is_here:
+        architecture(spec)
+    return is_here
 
 
 def token_width(spec: EncoderSpec) -> int:

@@ -6,7 +6,6 @@ length so that batches carry little padding, and finished rows leave the batch.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -114,8 +113,12 @@ class TransformersSettings(TextGeneratorSettings, CheckpointSettings):
         """Whether the checkpoint and the adapter are on this machine, and fit by their card."""
         found = super().is_here()
         if self.adapter:
-            needed = functools.partial(require_files, self.adapter, needed=ADAPTER)
-            found &= files_are_here(self.adapter, require_fit=needed)
+            found &= files_are_here(
+                self.adapter,
+                require_fit=lambda folder: require_files(
+                    self.adapter, [path.name for path in folder.iterdir()], ADAPTER
+                ),
+            )
         if found:
             self.check_adapter()
         return found

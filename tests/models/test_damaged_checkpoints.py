@@ -155,8 +155,12 @@ def test_a_shard_that_is_missing(whole: dict[str, Path], tmp_path: Path) -> None
     shards = sorted(tmp_path.glob("model-*.safetensors"))
     assert len(shards) > 2
     shards[1].unlink()
-    with pytest.raises(UnusableCheckpoint, match=shards[1].name):
-        list(use(settings_of("llama", tmp_path)))
+    settings = settings_of("llama", tmp_path)
+    for refused in (settings.is_here, settings.check, lambda: list(use(settings))):
+        with pytest.raises(UnusableCheckpoint, match=shards[1].name):
+            refused()
+    shutil.copy(whole["llama"] / "model.safetensors", tmp_path)  # which is read, and no index
+    assert settings.is_here()
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,12 @@ def test_a_backbone_is_refused_before_open_clip_asks(closed: str, spec: EncoderS
         encoder_is_here(spec)
 
 
+def test_a_repository_of_a_backbone_lacks_its_configuration(closed: str, tmp_path: Path) -> None:
+    snapshot(tmp_path, "open_clip_model.safetensors")
+    with pytest.raises(EncoderNotFound, match=r"no readable open_clip_config\.json.*hf download"):
+        encoder_is_here(EncoderSpec(name="hf-hub:some/model"))
+
+
 def test_any_answer_is_the_hubs_own_matter(online: None, monkeypatch: pytest.MonkeyPatch) -> None:
     with HTTPServer(("127.0.0.1", 0), Absent) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
