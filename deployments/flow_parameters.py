@@ -11,11 +11,12 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ArgsKwargs
 
 from deployments.errors import UserError
-from models.settings import fault_in_words, in_words
+from models.settings import in_words
 from models.spelling import unknown
 
 Schema = Mapping[str, Any]
 _NOTHING: Final[tuple[Any, ...]] = (None, "", [], {})
+_FINITE: Final = ConfigDict(allow_inf_nan=False)
 
 
 def parameter_texts(flow: Any) -> Iterator[tuple[str, str]]:
@@ -62,33 +63,33 @@ def checked(request: Any, values: Mapping[str, Any]) -> Any:
         ValueError: as the request: something that is missing or cannot be used.
     """
     try:
-        adapter = TypeAdapter(request, config=ConfigDict(allow_inf_nan=False))
+        adapter = TypeAdapter(request, config=_FINITE)
         return adapter.validate_python(ArgsKwargs((), dict(values)))
     except ValidationError as error:
         raise UserError(in_words(error)) from error
 
 
-def refusals(request: Any, values: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Parameter -> what is wrong with its value, whatever exists; empty where nothing is.
+def read(request: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as a flow gets them, its defaults among them, whatever exists.
 
     Args:
         request: The function of `flows.requests` that has the flow's parameters; not called.
         values: All parameters, as plain JSON.
+
+    Raises:
+        ValidationError: values that do not fit their parameters.
     """
+    found: dict[str, Any] = _reader(request).validate_python(ArgsKwargs((), dict(values)))
+    return found
 
-    def nothing(*args: Any, **kwargs: Any) -> None:
-        return None
 
-    uncalled: Any = functools.wraps(request)(nothing)
-    try:
-        adapter = TypeAdapter(uncalled, config=ConfigDict(allow_inf_nan=False))
-        adapter.validate_python(ArgsKwargs((), dict(values)))
-    except ValidationError as error:
-        told: dict[str, list[str]] = {}
-        for fault in error.errors():
-            told.setdefault(str(fault["loc"][0]), []).append(fault_in_words(fault))
-        return told
-    return {}
+@functools.cache
+def _reader(request: Any) -> TypeAdapter[Any]:
+    def parameters(**given: Any) -> dict[str, Any]:
+        return given
+
+    uncalled: Any = functools.wraps(request)(parameters)
+    return TypeAdapter(uncalled, config=_FINITE)
 
 
 def _fit(value: Any, field: Schema, definitions: Schema) -> Any:

@@ -12,16 +12,16 @@ from deployments.server.guard import Message, Receive
 async def whole(receive: Receive) -> Message:
     """The request's body in one message."""
     message: dict[str, Any] = {"more_body": True}
-    body = b""
+    parts: list[bytes] = []
     while message.get("more_body"):
         message = dict(await receive())
-        body += message.get("body", b"")
-    return {**message, "body": body}
+        parts.append(message.get("body", b""))
+    return {**message, "body": b"".join(parts)}
 
 
 def content(body: bytes) -> Any:
     """What a body holds as Prefect reads it; None where it is no JSON, which Prefect refuses."""
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         return json.loads(body)
     return None
 

@@ -4,7 +4,9 @@ Prefect checks a run's parameters when somebody starts it. It takes those of a s
 come, and its UI drops the limits of numbers from the form of a schedule. A parameter that the flow
 does not have passes everywhere, and each run that is given one crashes without a reason. A change
 of a schedule that names no parameters empties them, so that a schedule which was paused and resumed
-from a terminal would go on with the deployment's own.
+from a terminal would go on with the deployment's own. Templates, variables and texts of JSON, which
+every form offers, are filled in for a run and for a deployment; of a schedule each run would get
+them as they stand.
 """
 
 from __future__ import annotations
@@ -25,10 +27,11 @@ Headers = list[tuple[bytes, bytes]]
 Errors = list[Any]
 """What is wrong, as Prefect's UI reads it: texts, and {"property" or "index", "errors"}."""
 
-_ID = "(?P<deployment>[0-9a-fA-F-]{36})"
+_ID = "(?P<deployment>[0-9a-fA-F-]{32,36})"  # Prefect takes it without its lines, too
+_SCHEDULE = "(?P<schedule>[0-9a-fA-F-]{32,36})"
 _ROUTES = {
-    "POST": re.compile(f"/api/deployments/{_ID}/(schedules|create_flow_run)"),
-    "PATCH": re.compile(f"/api/deployments/{_ID}/schedules/(?P<schedule>[0-9a-fA-F-]{{36}})"),
+    "POST": re.compile(f"/api/deployments/{_ID}/(schedules|create_flow_run(/bulk)?)"),
+    "PATCH": re.compile(f"/api/deployments/{_ID}/schedules/{_SCHEDULE}"),
 }
 _FORM = "/api/ui/schemas/validate"
 """What the UI asks before it sends a form. Only the page that asks tells the deployment."""
@@ -53,10 +56,12 @@ class CheckedParameters:
             return
         message = await whole(receive)
         body = content(message["body"])
-        if schedule and isinstance(body, dict) and "parameters" not in body:
-            body["parameters"] = await _kept(deployment, schedule)
-            message = {**message, "body": json.dumps(body).encode()}
-            scope = {**scope, "headers": _measured(scope["headers"], message["body"])}
+        if "/schedules" in scope["path"]:
+            completed = await _completed(body, deployment, schedule)
+            if completed != body:
+                body = completed
+                message = {**message, "body": json.dumps(body).encode()}
+                scope = {**scope, "headers": _measured(scope["headers"], message["body"])}
         is_off = schedule and isinstance(body, dict) and body.get("active") is False
         for given in () if is_off else _given(body, is_form):  # off is right whatever it holds
             if found := await _faults(deployment, given, is_form):
@@ -116,6 +121,47 @@ def _lines(errors: Errors, *place: str) -> Iterator[str]:
             )
 
 
+async def _completed(body: Any, deployment_id: str, schedule_id: str) -> Any:
+    """Schedules with the parameters that they keep, and these with their templates filled in."""
+    if isinstance(body, list):
+        return [await _completed(item, deployment_id, schedule_id) for item in body]
+    if not isinstance(body, dict):
+        return body
+    parameters = body.get("parameters")
+    if schedule_id and "parameters" not in body:
+        parameters = await _kept(deployment_id, schedule_id)
+    if not isinstance(parameters, dict):
+        return body
+    if "__prefect_kind" in json.dumps(parameters):
+        parameters = await _filled_in(parameters)
+    return {**body, "parameters": parameters}
+
+
+async def _filled_in(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters with their templates filled in; as they came where that cannot be done."""
+    from prefect.utilities.schema_tools.hydration import HydrationError, hydrate
+
+    try:
+        made = hydrate(parameters, await _context(raise_on_error=True))
+    except (HydrationError, TypeError):
+        return parameters
+    return made if isinstance(made, dict) else parameters
+
+
+async def _context(raise_on_error: bool = False) -> Any:
+    """What Prefect's server fills templates in with."""
+    from prefect.server.database import provide_database_interface
+    from prefect.utilities.schema_tools.hydration import HydrationContext
+
+    async with provide_database_interface().session_context() as session:
+        return await HydrationContext.build(
+            session=session,
+            raise_on_error=raise_on_error,
+            render_jinja=True,
+            render_workspace_variables=True,
+        )
+
+
 async def _kept(deployment_id: str, schedule_id: str) -> dict[str, Any]:
     """The parameters that a schedule has; none where there is no such schedule."""
     from prefect.server import models
@@ -138,7 +184,7 @@ async def _faults(deployment_id: str, given: Mapping[str, Any], is_form: bool) -
     from anyio.to_thread import run_sync
     from prefect.server import models
     from prefect.server.database import provide_database_interface
-    from prefect.utilities.schema_tools.hydration import HydrationContext, HydrationError, hydrate
+    from prefect.utilities.schema_tools.hydration import hydrate
 
     async with provide_database_interface().session_context() as session:
         deployment: Any = None
@@ -148,15 +194,17 @@ async def _faults(deployment_id: str, given: Mapping[str, Any], is_form: bool) -
             deployment = await read(session, UUID(deployment_id))
         if deployment is None or not deployment.enforce_parameter_schema:
             return []
-        context = await HydrationContext.build(
-            session=session, render_jinja=True, render_workspace_variables=True
-        )
+    context = await _context()
     schema = deployment.parameter_openapi_schema or {}
     try:
         given = hydrate(dict(given), context)  # a form may send all of it as one text of JSON
         values = {**hydrate(deployment.parameters, context), **given}
-    except (HydrationError, TypeError):
-        return []  # Prefect's own answer says so
+    except TypeError:  # a form says so itself
+        return (
+            []
+            if is_form
+            else ["the parameters are no object, or hold a template that cannot be filled in"]
+        )
     found = faults(schema, values, given)
     found = found or await run_sync(own_faults, deployment.entrypoint or "", values)
     if is_form:

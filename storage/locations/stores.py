@@ -40,7 +40,15 @@ class LocationError(OSError):
 
 
 class NoRoom(LocationError):
-    """A disk or a quota is full: it takes no file until somebody makes room."""
+    """A disk or a quota is full, or became read-only: it takes no file until somebody mends it."""
+
+
+_REMEDIES = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there",
+    errno.EROFS: "make it writable",
+}
+"""What ends a fault that every later file would meet as well."""
 
 
 class CutRead(ConnectionError):
@@ -163,8 +171,7 @@ class LocalStore:
         target = self.root / path
         if os.path.lexists(target):
             return False
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with self._staged(write) as temporary:
+        with self._with_room(), self._staged(target, write) as temporary:
             try:
                 os.link(temporary, target)
             except FileExistsError:
@@ -182,8 +189,7 @@ class LocalStore:
     def replace(self, path: str, data: bytes) -> None:
         """Write a temporary file and rename it over the old one."""
         target = self.root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with self._staged(lambda file: file.write(data)) as temporary:
+        with self._with_room(), self._staged(target, lambda f: f.write(data)) as temporary:
             temporary.replace(target)
         _sync_folder(target.parent)
 
@@ -205,26 +211,33 @@ class LocalStore:
                 yield self.stat(f"{STAGING}/{path.name}")
 
     @contextlib.contextmanager
-    def _staged(self, write: Callable[[BinaryIO], object]) -> Iterator[Path]:
+    def _staged(self, target: Path, write: Callable[[BinaryIO], object]) -> Iterator[Path]:
+        """A temporary file that is whole, once there is a folder for its name to be."""
+        target.parent.mkdir(parents=True, exist_ok=True)
         folder = self.root / STAGING
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / uuid.uuid4().hex
         try:
-            try:
-                with temporary.open("x+b") as file:
-                    write(file)
-                    file.flush()
-                    os.fsync(file.fileno())
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise NoRoom(
-                        f"{self.root} takes no more files ({error.strerror}): make room there and "
-                        "run again; what was published stands"
-                    ) from error
-                raise
+            with temporary.open("x+b") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
             yield temporary
         finally:
             temporary.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _with_room(self) -> Iterator[None]:
+        """Tell a full disk, also one without names for folders and files, from other faults."""
+        try:
+            yield
+        except OSError as error:
+            if (remedy := _REMEDIES.get(error.errno or 0)) is None:
+                raise
+            raise NoRoom(
+                f"{self.root} takes no more files ({error.strerror}): {remedy} and run again; "
+                "what was published stands"
+            ) from error
 
 
 class S3Store:

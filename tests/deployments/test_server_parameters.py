@@ -8,11 +8,12 @@ import json
 import sys
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from deployments.commands.run import FLOWS
+from deployments.server.bodies import content
 from deployments.server.own_parameters import own_faults
 from deployments.server.parameters import CheckedParameters, faults
 
@@ -67,7 +68,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     """The check with a deployment whose `runs` must not be 0."""
 
     async def check(deployment: str, given: dict[str, Any], is_form: bool) -> list[Any]:
-        assert deployment == ID
+        assert UUID(deployment) == UUID(ID)
         return FAULT if given.get("runs") == 0 else []
 
     async def kept(deployment: str, schedule: str) -> dict[str, Any]:
@@ -85,6 +86,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         ("POST", f"{DEPLOYMENT}/create_flow_run", {"parameters": WRONG}),
         ("POST", f"{DEPLOYMENT}/schedules", [{"parameters": {}}, {"parameters": WRONG}]),
         ("PATCH", SCHEDULE, {"parameters": WRONG, "active": True}),
+        ("POST", f"{DEPLOYMENT}/create_flow_run/bulk", [{}, {"parameters": WRONG}]),
+        ("POST", f"{DEPLOYMENT}/schedules".replace("-", ""), [{"parameters": WRONG}]),
+        ("PATCH", SCHEDULE.replace("-", ""), {"parameters": WRONG}),
     ],
 )
 def test_wrong_values_are_refused_with_their_place(
@@ -124,6 +128,38 @@ def test_a_schedule_keeps_the_parameters_that_a_change_does_not_name(asked: Aske
     for change in ({"active": False}, {"schedule": {"interval": 60}}):
         assert asked.ask("PATCH", SCHEDULE, change) == (200, "inside")
         assert json.loads(asked.taken.pop()) == {**change, "parameters": {"collection": "photos"}}
+
+
+def test_templates_of_a_schedule_are_filled_in_before_it_is_kept(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect's scheduler hands them to each run as they stand, and each run would crash."""
+    from prefect.utilities.schema_tools.hydration import HydrationContext
+
+    async def context(raise_on_error: bool = False) -> HydrationContext:
+        return HydrationContext(
+            workspace_variables={"name": "photos"},
+            raise_on_error=raise_on_error,
+            render_jinja=True,
+            render_workspace_variables=True,
+        )
+
+    monkeypatch.setattr("deployments.server.parameters._context", context)
+    name = {"__prefect_kind": "workspace_variable", "variable_name": "name"}
+    whole = {"__prefect_kind": "json", "value": '{"runs": 2}'}
+    unknown = {"a": {**name, "variable_name": "gone"}}
+    for given, kept in (({"a": name}, {"a": "photos"}), (whole, {"runs": 2}), (unknown, unknown)):
+        schedule = {"active": True, "parameters": given}
+        assert asked.ask("PATCH", SCHEDULE, schedule) == (200, "inside")
+        assert json.loads(asked.taken.pop()) == {"active": True, "parameters": kept}
+        assert asked.ask("POST", f"{DEPLOYMENT}/schedules", [schedule]) == (200, "inside")
+        assert json.loads(asked.taken.pop()) == [{"active": True, "parameters": kept}]
+    assert asked.ask("PATCH", SCHEDULE, {"parameters": {**whole, "value": '{"runs": 0}'}})[0] == 422
+
+
+def test_a_body_that_no_reader_takes_is_left_to_prefect() -> None:
+    assert content(b"[" * 100_000) is None
+    assert content(b"{") is None
 
 
 def test_a_form_shows_the_fault_at_its_field(asked: Asked) -> None:
@@ -194,6 +230,16 @@ CIRCO = {"name": "circo", "folder": "somewhere"}
             "unknown setting 'captionr'; did you mean 'captioner'?",
         ),
         ("train-composed", {"system": "covr", "triplets": "gone.json"}, "", ""),
+        (
+            "rerun-backbone",
+            {
+                "backbone": {"name": "ViT-B-32"},
+                "benchmarks": [CIRCO],
+                "settings": {"encoder.pretrained": "openai"},
+            },
+            "",
+            "",
+        ),
     ],
 )
 def test_a_flow_refuses_what_no_schema_can_say_and_looks_at_no_file(

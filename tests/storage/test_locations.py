@@ -171,6 +171,28 @@ def test_a_failed_write_leaves_nothing_and_a_full_disk_is_named(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.ENOSPC, "make room there"), (errno.EROFS, "make it writable"), (errno.EIO, "")],
+)
+@pytest.mark.parametrize("step", ["mkdir", "link"])
+def test_a_disk_that_takes_no_name_is_told_from_one_bad_file(
+    step: str, number: int, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where inodes are short, folders fail first; a disk with errors becomes read-only."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    location = Location(str(tmp_path))
+    monkeypatch.setattr(Path if step == "mkdir" else stores.os, step, refuse)
+    with pytest.raises(OSError, match=f"{remedy} and run again" if remedy else None) as told:
+        location.create("a/b", b"x")
+    assert isinstance(told.value, NoRoom) == bool(remedy)
+    monkeypatch.undo()
+    assert location.create("a/b", b"x")
+
+
 def test_a_file_system_without_hard_links_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
