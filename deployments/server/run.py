@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from deployments.server.guard import names
+from deployments.server.guard import App, names
 
 GRACE_S = 10.0
 """Seconds for open requests, once the process that started the server has ended."""
@@ -40,9 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from prefect.settings import get_current_settings
 
     from deployments.server.guard import Guard
-    from deployments.server.job_variables import CheckedJobVariables
     from deployments.server.lost_limits import let_runs_outlive_limits
-    from deployments.server.parameters import CheckedParameters
     from deployments.server.sign_in import PATH, SignIn
 
     settings = get_current_settings()
@@ -50,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     assert auth is not None
     sign_in = SignIn(sign_in_folder(settings.home), auth.get_secret_value())
     let_runs_outlive_limits()
-    app = CheckedParameters(CheckedJobVariables(create_app(final=True)))
+    app = checked(create_app(final=True), auth.get_secret_value())
     uvicorn.run(
         Guard(app, allowed, {PATH: sign_in}),
         host=arguments.host,
@@ -62,6 +60,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         server_header=False,
     )
     return 0
+
+
+def checked(app: App, password: str) -> App:
+    """Prefect's application behind the checks of what is sent, for those who know the password."""
+    from deployments.server.job_variables import CheckedJobVariables
+    from deployments.server.parameters import CheckedParameters
+    from deployments.server.password import BehindPassword
+
+    return BehindPassword(CheckedParameters(CheckedJobVariables(app)), app, password)
 
 
 def end_with_input() -> None:

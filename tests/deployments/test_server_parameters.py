@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import importlib.util
 import json
 import sys
@@ -16,6 +17,7 @@ from deployments.commands.run import FLOWS
 from deployments.server.bodies import content
 from deployments.server.own_parameters import own_faults
 from deployments.server.parameters import CheckedParameters, faults
+from deployments.server.run import checked
 
 ID = "3f0e6d2e-9a3f-4f0e-8f5b-0a6d0a6d0a6d"
 DEPLOYMENT = f"/api/deployments/{ID}"
@@ -31,7 +33,7 @@ class Asked:
 
     def __init__(self) -> None:
         self.taken: list[bytes] = []
-        self.app = CheckedParameters(self.take)
+        self.app: Any = CheckedParameters(self.take)
 
     async def take(self, scope: Any, receive: Any, send: Any) -> None:
         body, more = b"", True
@@ -42,9 +44,12 @@ class Asked:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"inside"})
 
-    def ask(self, method: str, path: str, body: Any, referer: str = "") -> tuple[int, str]:
+    def ask(
+        self, method: str, path: str, body: Any, referer: str = "", password: bytes = b""
+    ) -> tuple[int, str]:
         """The status and the text of the answer to one request."""
         headers = [(b"Referer", referer.encode())] if referer else []
+        headers += [(b"authorization", password)] if password else []
         scope = {"type": "http", "method": method, "path": path, "headers": headers}
         whole = json.dumps(body).encode()
         parts = [
@@ -128,6 +133,32 @@ def test_a_schedule_keeps_the_parameters_that_a_change_does_not_name(asked: Aske
     for change in ({"active": False}, {"schedule": {"interval": 60}}):
         assert asked.ask("PATCH", SCHEDULE, change) == (200, "inside")
         assert json.loads(asked.taken.pop()) == {**change, "parameters": {"collection": "photos"}}
+
+
+@pytest.mark.parametrize(
+    ("password", "is_known"),
+    [
+        (b"Basic " + base64.b64encode(b"me:secret"), True),
+        (b"Basic " + base64.b64encode(b"me:other"), False),
+        (b"Bearer " + base64.b64encode(b"me:secret"), False),
+        (b"Basic a", False),
+        (b"", False),
+    ],
+)
+def test_only_who_knows_the_password_is_told_what_is_wrong(
+    asked: Asked, password: bytes, is_known: bool
+) -> None:
+    """A refusal may hold values of a deployment, and of Prefect's variables."""
+    asked.app = checked(asked.take, "me:secret")
+    requests: list[tuple[str, str, Any]] = [
+        ("POST", f"{DEPLOYMENT}/create_flow_run", {"parameters": WRONG}),
+        ("PATCH", SCHEDULE, {"parameters": WRONG}),
+        ("POST", FORM, {"schema": {}, "values": WRONG}),
+    ]
+    for method, path, body in requests:
+        status, text = asked.ask(method, path, body, PAGE, password)
+        assert (text != "inside") == is_known
+        assert is_known or status == 200
 
 
 def test_templates_of_a_schedule_are_filled_in_before_it_is_kept(
