@@ -82,7 +82,7 @@ def run_stage(
     started = time.monotonic()
     plan: Plan = run_task(plan_stage, stage, retry_failed)
     if plan.shards:
-        if runner is in_this_process:
+        if runner is in_this_process and not stage.has_earlier:
             require_hosts(stage)
         about_to_make(stage.title)
     broken: list[str] = []

@@ -65,12 +65,12 @@ def require_hosts_of_missing(stages: Iterable[Stage]) -> None:
     there: set[EngineSettings] = set()
     for stage in in_order(stages):
         asks = any(isinstance(each, ServerSettings) for each in own_settings(stage))
-        if asks and _is_whole(stage):
+        if asks and _asks_none(stage):
             continue
         try:
             require_hosts(stage, there)
         except (ValueError, EngineUnavailable):
-            if asks or not _is_whole(stage):
+            if asks or not _asks_none(stage):
                 raise
 
 
@@ -78,12 +78,17 @@ def _engines_of(stage: Stage) -> Iterator[EncoderSpec | EngineSettings]:
     return (own for own in own_settings(stage) if isinstance(own, EncoderSpec | EngineSettings))
 
 
-def _is_whole(stage: Stage) -> bool:
-    """Whether each row of a stage is there, as far as its identity can be told from files."""
+def _asks_none(stage: Stage) -> bool:
+    """Whether a stage asks no engine, as far as its identity can be told from files.
+
+    Each row is there, or may be made of what an earlier version was told.
+    """
     before = [*inputs_of([stage]), stage]
     if not all(files_are_here(engine) for each in before for engine in _engines_of(each)):
         return False
     try:
+        if stage.has_earlier:
+            return True
         return stage.existing_table().completeness(stage.planned_keys()).missing == 0
     except (IncompleteTable, LookupError, OSError, ValueError):  # what it reads is not there yet
         return False

@@ -82,7 +82,7 @@ class ServerSettings(EngineSettings):
         port = place.port or {"http": 80, "https": 443}[place.scheme]
         try:
             socket.create_connection((place.hostname, port), self.connect_seconds).close()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter: no name that a host can have
             raise EngineUnavailable(self.away) from error
         from models.generators.background_loop import BackgroundLoop
         from models.generators.openai_session import open_session

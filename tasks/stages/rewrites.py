@@ -112,6 +112,11 @@ class RewriteStage(Stage):
         """Requests worked out so far, by key. A key says its request whole: none grows old."""
         return {}
 
+    @property
+    def has_earlier(self) -> bool:
+        """Whether an earlier version filled a table for the same requests."""
+        return bool(self._earlier)
+
     @cached_property
     def _earlier(self) -> list[Table]:
         return earlier_tables(self)

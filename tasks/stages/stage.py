@@ -101,6 +101,11 @@ class Stage(Settings):
         """The key of the stage's table; nothing is opened for it."""
         return content_key(self.spec)
 
+    @property
+    def has_earlier(self) -> bool:
+        """Whether replies to an earlier version may make the rows, so that no engine is asked."""
+        return False
+
     @cached_property
     def _opened(self) -> Table:
         return open_table(self.location, self.table_name, self.spec)

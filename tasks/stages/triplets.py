@@ -93,6 +93,11 @@ class TextStage(Stage, Generic[Pairs]):
         """The prompt, read once: all rows of a run are asked in the words that the spec names."""
         return load_prompt(self.prompt, PLACEHOLDERS)
 
+    @property
+    def has_earlier(self) -> bool:
+        """Whether an earlier version filled a table for the same requests."""
+        return bool(self._earlier)
+
     @cached_property
     def _earlier(self) -> list[Table]:
         return earlier_tables(self, checked=("captions",))

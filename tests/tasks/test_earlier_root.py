@@ -17,10 +17,13 @@ import pytest
 
 from flows.profiles import resolve_profile
 from models.generators.answers import EMPTY_ANSWER
+from models.generators.transformers import TransformersSettings
+from models.protocols import EngineUnavailable
 from storage.collections.collection import ingest
 from storage.locations.location import Location
 from storage.tables.plans import Shard
 from storage.tables.table import open_table
+from tasks.at_hand import require_hosts_of_missing
 from tasks.planner import EvaluationPlan, plan_evaluation
 from tasks.query_sets import BenchmarkRef, image_folder
 from tasks.scoring.ledger import read_ledger
@@ -78,6 +81,12 @@ def test_a_finished_evaluation_of_an_earlier_version_asks_no_model(
         asked = {"rewrites": "load_generator", "captions": "load_captioner"}[module]
         monkeypatch.delattr(f"tasks.stages.{module}.{asked}")
     monkeypatch.delattr("tasks.stages.query_features.load_encoder")  # same texts, same features
+
+    def refuse(engine: TransformersSettings) -> None:
+        raise EngineUnavailable("it is away")
+
+    monkeypatch.setattr(TransformersSettings, "require_host", refuse)
+    require_hosts_of_missing(plan.rankings)
     for stage in stages:
         made = fill(stage)
         assert (made > 0) == reads_replies(stage), stage.title
