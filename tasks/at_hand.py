@@ -14,6 +14,7 @@ from models.generators.server_settings import ServerSettings
 from models.protocols import EngineUnavailable
 from storage.tables.plans import IncompleteTable
 from tasks.engines import mapping_fingerprint
+from tasks.stages.captions import CaptionStage
 from tasks.stages.query_features import QueryFeatureStage
 from tasks.stages.stage import Stage, in_order, inputs_of, own_settings, require_hosts
 
@@ -64,18 +65,33 @@ def require_hosts_of_missing(stages: Iterable[Stage]) -> None:
     """
     there: set[EngineSettings] = set()
     for stage in in_order(stages):
-        asks = any(isinstance(each, ServerSettings) for each in own_settings(stage))
+        asks = _asks_server(stage)
         if asks and _asks_none(stage):
             continue
         try:
             require_hosts(stage, there)
-        except (ValueError, EngineUnavailable):
-            if asks or not _asks_none(stage):
+        except (ValueError, EngineUnavailable) as error:
+            if not asks and _asks_none(stage):
+                continue
+            if isinstance(error, ValueError):
                 raise
+            raise EngineUnavailable(f"{error}{_captions_first(stage)}") from error
 
 
 def _engines_of(stage: Stage) -> Iterator[EncoderSpec | EngineSettings]:
     return (own for own in own_settings(stage) if isinstance(own, EncoderSpec | EngineSettings))
+
+
+def _asks_server(stage: Stage) -> bool:
+    return any(isinstance(each, ServerSettings) for each in own_settings(stage))
+
+
+def _captions_first(stage: Stage) -> str:
+    """What can be made before a stage's server is started, where both need one GPU, in words."""
+    captions = [each for each in inputs_of([stage]) if isinstance(each, CaptionStage)]
+    if all(_asks_server(each) or _asks_none(each) for each in captions):
+        return ""
+    return ". The captions can be made before it is started (cirflow run backfill-captions)"
 
 
 def _asks_none(stage: Stage) -> bool:

@@ -106,6 +106,32 @@ def test_a_server_of_several_stages_is_asked_once(
     assert asked == ["q"]
 
 
+def test_captions_can_be_made_before_a_server_is_started(tmp_path: Path) -> None:
+    from flows.requests.checks import require_evaluation
+    from models.generators.openai_server import OpenAIServerSettings
+    from models.protocols import EngineUnavailable
+    from tasks.at_hand import require_hosts_of_missing
+    from tasks.planner import plan_evaluation
+    from tasks.query_sets import BenchmarkRef, image_folder
+    from tasks.stages.captions import CaptionStage
+    from tasks.stages.stage import inputs_of
+
+    size = WorldSize(subsets=1, circo_queries=1, fashion_queries=1, distractors=4)
+    root = write_world(tmp_path / "world", size, seed=5)["cirr"]
+    server = OpenAIServerSettings(model="q", base_url="http://127.0.0.1:9/v1")
+    profile = small_profile(tmp_path / "tables").changed(generator=server)
+    ref = BenchmarkRef(name="cirr", root=str(root))
+    with pytest.raises(EngineUnavailable, match=r"correct base_url\. The captions can be made"):
+        require_evaluation(profile, [ref], ["ldre"])
+    ingest(Location(profile.root), image_folder(ref.load()), ref.collection_name)
+    rankings = plan_evaluation(profile, ref, ["ldre"]).rankings
+    for stage in inputs_of(rankings):
+        if isinstance(stage, CaptionStage):
+            fill(stage)
+    with pytest.raises(EngineUnavailable, match=r"correct base_url$"):
+        require_hosts_of_missing(rankings)
+
+
 def test_rows_that_are_there_need_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from flows.embed_gallery import embed_gallery
     from tasks.planner import gallery_stages

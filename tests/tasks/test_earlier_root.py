@@ -72,6 +72,11 @@ def reads_replies(stage: Stage) -> bool:
 def test_a_finished_evaluation_of_an_earlier_version_asks_no_model(
     root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from prefect import flow
+
+    from flows.running import RunLog, run_stage
+    from tasks.unrecorded import WorkToDo, run_unrecorded
+
     before = {entry["method"]: entry["metrics"] for entry in read_ledger(root)}
     assert len(before) == len(METHODS)
     plan = planned(root, tmp_path)
@@ -87,6 +92,13 @@ def test_a_finished_evaluation_of_an_earlier_version_asks_no_model(
 
     monkeypatch.setattr(TransformersSettings, "require_host", refuse)
     require_hosts_of_missing(plan.rankings)
+
+    @flow
+    def making() -> None:
+        run_stage(next(filter(reads_replies, stages)), RunLog())
+
+    with pytest.raises(WorkToDo):
+        run_unrecorded(making, {})
     for stage in stages:
         made = fill(stage)
         assert (made > 0) == reads_replies(stage), stage.title
