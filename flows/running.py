@@ -100,9 +100,11 @@ def run_stage(
             result = state.result(raise_on_failure=False)
             if isinstance(result, dict):
                 made += result["rows"] if result["published"] else 0
-            else:
-                broken.append(f"{shard['key']}: {type(result).__name__}: {result}")
-            if isinstance(result, EngineUnavailable | NoRoom):
+                continue
+            ends_all = isinstance(result, EngineUnavailable | NoRoom)
+            said = f"{shard['key']}: {type(result).__name__}: {result}"
+            broken.insert(0 if ends_all else len(broken), said)  # the first one is told
+            if ends_all:
                 turns.stop()
     table = stage.table()
     coverage = table.completeness(stage.planned_keys()) if plan.shards else plan.before

@@ -217,8 +217,13 @@ def test_a_full_disk_ends_a_stage(
     create = Location.create
     settings = small_settings(root, captions=2, shard=1) | {"captioner.batch_size": 1}
 
+    refused: list[str] = []
+
     def full(self: Location, path: str, data: bytes) -> bool:
         if path.endswith(".parquet"):
+            refused.append(path)
+            if len(refused) == 1:
+                raise ValueError("one bad shard, which ends nothing")
             raise NoRoom(f"{self.root} takes no more files: make room there")
         return create(self, path, data)
 
