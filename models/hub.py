@@ -6,6 +6,7 @@ Its own client tries for a minute a file, and the libraries that ask it take sec
 from __future__ import annotations
 
 import http.client
+import os
 import ssl
 import urllib.error
 import urllib.request
@@ -59,8 +60,6 @@ def _require_repository(repository: str, revision: str) -> None:
 
     try:
         found = HfApi().model_info(repository, revision=revision or None, timeout=_SECONDS)
-        if found.gated and get_token() is None:
-            raise NotOnHub(_GATED.format(repository))
     except GatedRepoError as error:
         raise NotOnHub(_GATED.format(repository)) from error
     except RepositoryNotFoundError as error:
@@ -74,10 +73,11 @@ def _require_repository(repository: str, revision: str) -> None:
             f"{repository!r} has no revision {revision!r} on the hub; name a branch, a tag or a "
             "commit of its page, or none"
         ) from error
-    except NotOnHub:
-        raise
     except (httpx2.HTTPError, OSError, ValueError):
         return
+    is_mirror = "HF_ENDPOINT" in os.environ  # which may have a token of its own
+    if found.gated and get_token() is None and not is_mirror:
+        raise NotOnHub(_GATED.format(repository))
 
 
 def hub_fault() -> str:

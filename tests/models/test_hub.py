@@ -195,6 +195,35 @@ def test_what_the_hub_has_not_is_refused_before_a_loader_asks(
         server.shutdown()
 
 
+class Gated(Absent):
+    """A hub that describes a checkpoint, which it gives to those alone who asked for it."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        content = b'{"id": "some/model", "gated": "auto", "siblings": []}'
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def test_a_gated_checkpoint_needs_a_token_that_a_mirror_may_have(
+    online: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    with HTTPServer(("127.0.0.1", 0), Gated) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        with pytest.raises(UnusableCheckpoint, match=r"those alone who asked for it.*log in"):
+            TransformersSettings(model="some/model").is_here()
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        assert not TransformersSettings(model="some/model").is_here()
+        server.shutdown()
+
+
 def test_an_answer_that_is_not_http_is_left_to_the_client(
     online: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
