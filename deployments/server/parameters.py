@@ -182,18 +182,23 @@ async def _faults(deployment_id: str, given: Mapping[str, Any], is_form: bool) -
     A form shows what is given; for what is lacking Prefect answers.
     """
     from anyio.to_thread import run_sync
-    from prefect.server import models
     from prefect.server.database import provide_database_interface
     from prefect.utilities.schema_tools.hydration import hydrate
+    from sqlalchemy import select
 
-    async with provide_database_interface().session_context() as session:
-        deployment: Any = None
-        # Prefect's decorators hide from mypy that this is a coroutine.
-        read: Any = models.deployments.read_deployment
-        with suppress(ValueError):  # no id: Prefect says so
-            deployment = await read(session, UUID(deployment_id))
-        if deployment is None or not deployment.enforce_parameter_schema:
-            return []
+    try:
+        key = UUID(deployment_id)
+    except ValueError:
+        return []  # no id: Prefect says so
+    database = provide_database_interface()
+    table: Any = database.Deployment
+    # Prefect's own reading brings all that belongs to a deployment, and takes ten times as long.
+    columns = (table.parameters, table.parameter_openapi_schema, table.entrypoint)
+    asked = select(*columns).where(table.id == key, table.enforce_parameter_schema)
+    async with database.session_context() as session:
+        deployment = (await session.execute(asked)).first()
+    if deployment is None:
+        return []
     context = await _context()
     schema = deployment.parameter_openapi_schema or {}
     try:
