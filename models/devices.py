@@ -67,7 +67,9 @@ def require_device(device: str) -> None:
         raise ValueError(_no_gpu(device))
     elif number and 0 < (count := _gpus()) <= int(number):
         there = ", ".join(f"cuda:{place}" for place in range(count))
-        raise ValueError(f"device {device!r} was asked for, but torch sees {there} alone; name one of these")
+        raise ValueError(
+            f"device {device!r} was asked for, but torch sees {there} alone; name one of these"
+        )
 
 
 def _no_gpu(device: str) -> str:
