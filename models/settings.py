@@ -8,12 +8,14 @@ import inspect
 import textwrap
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
 
 from models.spelling import unknown
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 def _with_texts(schema: dict[str, Any], kind: type[Settings]) -> None:
