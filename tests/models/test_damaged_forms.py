@@ -215,10 +215,9 @@ def test_adapters_of_the_older_form_and_doctor(
     settings = TransformersSettings(
         model=str(whole["llama"]), adapter=str(tmp_path), device="cpu", dtype="fp32"
     )
-    said = r"the adapter .* does not fit the model"
-    if damage == "no configuration":
-        said = f"'{tmp_path}' lacks adapter_config.json"
-    for asked in (settings.check, lambda: list(use(settings))):
+    misfit = r"the adapter .* does not fit the model"
+    lacks = f"'{tmp_path}' lacks adapter_config.json" if damage == "no configuration" else misfit
+    for asked, said in ((settings.check, lacks), (lambda: list(use(settings)), misfit)):
         if damage == "none":
             asked()
             continue
