@@ -248,7 +248,7 @@ def folder_here(model: str, revision: str | None = None) -> Path | None:
         revision: Hub revision; ignored for a directory.
 
     Raises:
-        UnusableCheckpoint: There is no such folder, and nothing can be fetched.
+        UnusableCheckpoint: The folder does not exist, and nothing can be fetched.
     """
     if Path(model).is_dir():
         return Path(model)

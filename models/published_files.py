@@ -21,10 +21,10 @@ def begins_as_weights(path: Path) -> bool:
 
 
 def require_weights(path: Path) -> None:
-    """Refuse what is no file of weights; nothing heavy is imported.
+    """Refuse what is not a file of weights; nothing heavy is imported.
 
     Raises:
-        UnusableCheckpoint: It is no file, or begins otherwise.
+        UnusableCheckpoint: It is not a file, or begins otherwise.
     """
     if path.is_dir():
         raise UnusableCheckpoint(f"{path} is a folder; give the published file in it")
@@ -34,8 +34,8 @@ def require_weights(path: Path) -> None:
     if not begins_as_weights(path):
         kind = "safetensors" if path.suffix == ".safetensors" else "torch"
         raise UnusableCheckpoint(
-            f"{path} cannot be read as weights: it is no file of {kind}; take the published file "
-            "again, or one that holds tensors alone"
+            f"{path} cannot be read as weights: it is not a file of {kind}; take the published "
+            "file again, or one that holds tensors alone"
         )
 
 
@@ -48,7 +48,7 @@ def only_file(folder: Path, pattern: str, needed: str) -> Path:
         needed: What to put into the folder, for the message.
 
     Raises:
-        UnusableCheckpoint: There is none, or there are several, or it is no file of weights.
+        UnusableCheckpoint: There is none, or there are several, or it is not a file of weights.
     """
     found = sorted(folder.glob(pattern))
     if len(found) != 1:

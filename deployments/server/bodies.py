@@ -20,7 +20,7 @@ async def whole(receive: Receive) -> Message:
 
 
 def content(body: bytes) -> Any:
-    """What a body holds as Prefect reads it; None where it is no JSON, which Prefect refuses."""
+    """What a body holds as Prefect reads it; None where it is not JSON, which Prefect refuses."""
     with suppress(ValueError, RecursionError):
         return json.loads(body)
     return None

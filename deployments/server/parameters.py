@@ -163,7 +163,7 @@ async def _context(raise_on_error: bool = False) -> Any:
 
 
 async def _kept(deployment_id: str, schedule_id: str) -> dict[str, Any]:
-    """The parameters that a schedule has; none where there is no such schedule."""
+    """The parameters that a schedule has; empty where the schedule does not exist."""
     from prefect.server import models
     from prefect.server.database import provide_database_interface
 
@@ -208,7 +208,7 @@ async def _faults(deployment_id: str, given: Mapping[str, Any], is_form: bool) -
         return (
             []
             if is_form
-            else ["the parameters are no object, or hold a template that cannot be filled in"]
+            else ["the parameters are not an object, or hold a template that cannot be filled in"]
         )
     found = faults(schema, values, given)
     found = found or await run_sync(own_faults, deployment.entrypoint or "", values)
@@ -236,8 +236,8 @@ def faults(schema: Mapping[str, Any], values: Mapping[str, Any], given: Iterable
     if not known:
         return []  # as where nobody said what the flow takes
     if strange := [name for name in given if name not in known]:
-        there = f"there are: {', '.join(known)}"
-        return [f"there is no parameter {name!r}; {there}" for name in strange]
+        there = ", ".join(known)
+        return [f"unknown parameter {name!r}; known: {there}" for name in strange]
     with suppress(CircularSchemaRefError, ValidationError):  # Prefect's own answer says so
         errors: Errors = build_error_obj(validate(dict(values), dict(schema)))["errors"]
         return errors

@@ -28,10 +28,10 @@ def vocabulary_beside(weights: Path) -> Path:
 
 
 def require_worded_weights(path: Path) -> None:
-    """Refuse what is no file of weights with a vocabulary next to it.
+    """Refuse what is not a file of weights with a vocabulary next to it.
 
     Raises:
-        UnusableCheckpoint: It is no such file, or none lies there.
+        UnusableCheckpoint: The file is missing, is not one of weights, or lacks the vocabulary.
     """
     require_weights(path)
     vocabulary_beside(path)

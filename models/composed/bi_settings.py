@@ -45,7 +45,7 @@ def published_files(folder: Path) -> tuple[Path, Path, Path]:
     """Base, tuned tower and combiner in a published folder, which holds their vocabulary too.
 
     Raises:
-        UnusableCheckpoint: One is missing, or is no file of weights.
+        UnusableCheckpoint: One is missing, or is not a file of weights.
     """
     needed = (
         "put model_base.pth, tuned_blip*.pt and combiner*.pt of one training and vocab.txt into "

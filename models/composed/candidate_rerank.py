@@ -87,7 +87,7 @@ def published_files(folder: Path) -> tuple[Path, Path]:
     """The files of both stages in a published folder, which holds their vocabulary too.
 
     Raises:
-        UnusableCheckpoint: One is missing, or is no file of weights.
+        UnusableCheckpoint: One is missing, or is not a file of weights.
     """
     needed = (
         "put the published files of both stages and vocab.txt into one folder, as stage1.pt and "

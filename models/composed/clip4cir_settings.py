@@ -39,7 +39,7 @@ def published_files(folder: Path) -> tuple[Path, Path]:
     """The files of both stages in a published folder.
 
     Raises:
-        UnusableCheckpoint: One is missing, or is no file of weights.
+        UnusableCheckpoint: One is missing, or is not a file of weights.
     """
     needed = "give a folder with tuned_clip*.pt and combiner*.pt of one training"
     return only_file(folder, "tuned_clip*.pt", needed), only_file(folder, "combiner*.pt", needed)

@@ -23,7 +23,7 @@ def require_flax(path: Path) -> None:
     """Refuse what begins otherwise than parameters of Flax.
 
     Raises:
-        UnusableCheckpoint: It is no file, or one of another kind.
+        UnusableCheckpoint: It is not a file, or is one of another kind.
     """
     if not path.is_file():
         raise UnusableCheckpoint(f"{path} is not a file; give the published file itself")

@@ -12,7 +12,7 @@ MODEL_TYPES: Final = ("qwen3_vl", "qwen2_5_vl", "qwen2_vl")
 
 
 def require_tunable(folder: Path) -> None:
-    """Refuse what is no folder of a checkpoint that can be tuned; no weight is read.
+    """Refuse what is not a folder of a checkpoint that can be tuned; no weight is read.
 
     Raises:
         UnusableCheckpoint: Its configuration is missing, or is another model's.

@@ -218,7 +218,7 @@ def random_seed(spec: EncoderSpec) -> int:
     """The seed of an untrained network.
 
     Raises:
-        EncoderNotFound: What follows is no number.
+        EncoderNotFound: What follows is not a number.
     """
     seed = spec.pretrained.removeprefix(RANDOM)
     if not seed.isdecimal():

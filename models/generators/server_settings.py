@@ -101,7 +101,7 @@ class ServerSettings(EngineSettings):
         try:
             place = urlsplit(self.base_url)
             is_whole = bool(place.hostname) and place.port != 0
-        except ValueError:  # a port that is no number
+        except ValueError:  # a port that is not a number
             is_whole = False
         if not is_whole:
             raise ValueError(

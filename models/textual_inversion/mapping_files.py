@@ -138,7 +138,7 @@ def require_torch_file(path: Path) -> None:
     """
     if not begins_as_weights(path):
         raise MappingError(
-            f"{path} holds no mapping network: it is no checkpoint of torch; give a published "
+            f"{path} holds no mapping network: it is not a checkpoint of torch; give a published "
             f"one, a .safetensors file, or a folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
         )
 

@@ -230,7 +230,7 @@ def test_a_deployment_without_a_schema_takes_everything() -> None:
 def test_a_parameter_that_the_flow_does_not_have_is_named() -> None:
     """Prefect takes it, and the run crashes."""
     (said,) = faults(form("backfill-captions"), {"colection": "photos"}, ["colection"])
-    assert said.startswith("there is no parameter 'colection'; there are: collection, kind, ")
+    assert said.startswith("unknown parameter 'colection'; known: collection, kind, ")
 
 
 CIRCO = {"name": "circo", "folder": "somewhere"}

@@ -234,7 +234,7 @@ def test_a_schedule_of_values_that_no_run_takes_is_not_saved(stack: LiveStack) -
         hourly = {"schedule": {"interval": 3600}, "active": False}
         wrong = (
             ({"runs": 0}, "runs: 0 is less than the minimum of 1"),
-            ({"colection": "photos"}, "there is no parameter 'colection'"),
+            ({"colection": "photos"}, "unknown parameter 'colection'"),
             ({"captioning": {"engine": "llava"}}, "a model goes with an engine"),
         )
         for parameters, said in wrong:

@@ -43,7 +43,7 @@ def test_what_safetensors_writes_begins_as_weights(tmp_path: Path) -> None:
 def test_other_files_do_not(tmp_path: Path, content: bytes, suffix: str) -> None:
     file = tmp_path / f"weights{suffix}"
     file.write_bytes(content)
-    with pytest.raises(UnusableCheckpoint, match="cannot be read as weights: it is no file of"):
+    with pytest.raises(UnusableCheckpoint, match="cannot be read as weights: it is not a file of"):
         require_weights(file)
     with pytest.raises(UnusableCheckpoint, match="cannot be read as weights"):
         only_file(tmp_path, "weights*", "give one")
